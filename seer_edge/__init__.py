@@ -1,0 +1,3 @@
+"""SEER on small computers: train vision agents inside a byte budget."""
+
+__version__ = "0.1.0"

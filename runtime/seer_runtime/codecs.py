@@ -63,9 +63,13 @@ class ElementCodec:
             flat[...] = elements[slots]
 
 
+FRAMES = "identity"
+"""Name of the codec of raw frames; every other codec holds latents."""
+
+
 def frame_codec(shape: tuple[int, ...]) -> Codec:
     """uint8 frames as they are."""
-    return ElementCodec("identity", shape, np.uint8, np.uint8)
+    return ElementCodec(FRAMES, shape, np.uint8, np.uint8)
 
 
 LATENT_ELEMENT_BYTES = {"float32": 4.0, "float16": 2.0}

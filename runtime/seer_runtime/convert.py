@@ -15,10 +15,15 @@ from seer_runtime.codecs import Codec
 from seer_runtime.ledger import Ledger, Line
 from seer_runtime.store import Columns, RowStore
 
-CHUNK_ROWS = 64
+CHUNK_ROWS = 16
 
 Encode = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """Stacks `[B, stack, *frame_shape]` uint8 to latents `[B, *latent_shape]` float32."""
+
+
+def conversion_bytes(stack: int, frame_bytes: int) -> int:
+    """Workspace that a conversion takes while it runs."""
+    return (stack - 1 + CHUNK_ROWS + CHUNK_ROWS * stack) * frame_bytes
 
 
 def first_kept(store: RowStore, latent_capacity: int) -> int:

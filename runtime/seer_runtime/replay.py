@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seer_runtime.codecs import Codec
+from seer_runtime.codecs import FRAMES, Codec
 from seer_runtime.convert import Encode, convert_in_place, first_kept
 from seer_runtime.ledger import Ledger, Line
 from seer_runtime.samplers import Sampler
@@ -97,7 +97,7 @@ class Replay:
         """Observations at `ids`, at most 2 batches of them, in the replay's own memory until the next call."""
         out = self._gathered[: len(ids)]
         self.store.gather(ids, out)
-        return out if self.store.stack > 1 else out[:, 0]
+        return out if self.store.codec.name == FRAMES else out[:, 0]
 
     def _windows(self, ids: Ids) -> Windows:
         return n_step_windows(self.store, ids, self.n_step, self.gamma)
@@ -138,3 +138,24 @@ class Replay:
         self._ledger.release(Line.WORKSPACE, self._gathered)
         self._gathered = self._allocate_gathered()
         return kept
+
+    # --- state ---------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """Layout and random state, as plain data."""
+        store = self.store
+        return {
+            "appended": store.appended,
+            "rows": store.rows,
+            "capacity": store.capacity,
+            "first_slot": int(store.slots(np.array([store.oldest]))[0]),
+            "codec": store.codec.name,
+            "rng": self._rng.bit_generator.state,
+        }
+
+    def state_arrays(self) -> dict[str, NDArray[Any]]:
+        """The rows as they stand in the arena, their columns, and priorities from the oldest row to the newest."""
+        store = self.store
+        ids = np.arange(store.oldest, store.appended)
+        columns = {name: array[: store.rows] for name, array in vars(store.columns).items()}
+        return {"rows": store.data[: store.rows], "priorities": self.sampler.priorities(ids), **columns}

@@ -4,6 +4,7 @@ Row `id`s count every row ever appended and survive both the wrap of the ring an
 was handed out earlier either still names the same time step or is recognisably gone.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,11 @@ class Columns:
     def arrays(self) -> tuple[NDArray[Any], ...]:
         """All columns, in a fixed order."""
         return (self.action, self.reward, self.flags, self.age)
+
+
+def column_bytes(action_shape: tuple[int, ...] = (), action_dtype: DTypeLike = np.int32) -> int:
+    """Bytes of one row's columns."""
+    return math.prod(action_shape) * np.dtype(action_dtype).itemsize + 6
 
 
 class RowStore:

@@ -6,6 +6,15 @@ from numpy.typing import NDArray
 from seer_runtime.ledger import Ledger, Line
 
 
+def _depth(capacity: int) -> int:
+    return max(capacity - 1, 1).bit_length()
+
+
+def tree_bytes(capacity: int) -> int:
+    """Bytes of a tree for `capacity` slots."""
+    return (2 << _depth(capacity)) * np.dtype(np.float64).itemsize
+
+
 class SumTree:
     """A complete binary tree in one float64 array; node i has the children 2i and 2i + 1.
 
@@ -13,7 +22,7 @@ class SumTree:
     """
 
     def __init__(self, capacity: int, ledger: Ledger) -> None:
-        self._depth = max(capacity - 1, 1).bit_length()
+        self._depth = _depth(capacity)
         self._leaves = 1 << self._depth
         self._ledger = ledger
         self.nodes: NDArray[np.float64] = ledger.allocate(Line.PRIORITIES, 2 * self._leaves, np.float64)

@@ -1,0 +1,54 @@
+"""From an environment's frame to what is stored and what is acted on, once per observation."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from seer_runtime.encoder import OnnxEncoder
+from seer_runtime.preprocess import FrameStack
+
+
+@dataclass(frozen=True)
+class Observed:
+    """One observation. Both arrays are valid until the next one is perceived."""
+
+    row: NDArray[Any]  # what the replay stores
+    input: NDArray[Any]  # what the agent acts on
+
+
+class Perception(Protocol):
+    """Turns frames into observations."""
+
+    def observe(self, frame: NDArray[Any], *, first: bool) -> Observed:
+        """Take the next frame; `first` says that an episode begins with it."""
+
+
+class FramePerception:
+    """Stores the newest frame and acts on the stack `[S, *frame]`."""
+
+    def __init__(self, stack: FrameStack) -> None:
+        self.stack = stack
+
+    def observe(self, frame: NDArray[Any], *, first: bool) -> Observed:
+        """Row: the frame. Input: the stack it completes."""
+        stacked = self.stack.push(frame, first=first)
+        return Observed(row=stacked[-1], input=stacked)
+
+
+class LatentPerception:
+    """Encodes each stack once and both stores and acts on the latent."""
+
+    def __init__(self, stack: FrameStack, encoder: OnnxEncoder) -> None:
+        self.stack = stack
+        self.encoder = encoder
+
+    def observe(self, frame: NDArray[Any], *, first: bool) -> Observed:
+        """Row and input: the latent of the stack that the frame completes."""
+        self.stack.push(frame, first=first)
+        return self.current()
+
+    def current(self) -> Observed:
+        """The observation that the stack holds now; at the freeze it was perceived as frames before."""
+        latent = self.encoder(self.stack.frames[None])[0]
+        return Observed(row=latent, input=latent)

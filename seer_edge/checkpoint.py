@@ -1,0 +1,53 @@
+"""What a generation holds: the agent, the frozen encoder, the replay, and the state of every random stream."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from seer_edge.errors import BadInputError
+from seer_edge.loop import Session
+from seer_runtime import durable
+
+AGENT, ENCODER, REPLAY, STATE = "agent.safetensors", "encoder.onnx", "replay.safetensors", "state.json"
+
+
+def save(session: Session, checkpoints: Path) -> Path:
+    """Publish a generation of the session as it stands. Raises OSError where it cannot be written."""
+
+    def write(folder: Path) -> None:
+        durable.write_tensors(folder / AGENT, session.agent.state_arrays())
+        durable.write_tensors(folder / REPLAY, session.replay.state_arrays())
+        if session.graph is not None:
+            durable.write_atomic(folder / ENCODER, session.graph)
+        state = {"timestep": session.timestep, "updates": session.agent.updates, "replay": session.replay.state()}
+        durable.write_json(folder / STATE, state)
+
+    return durable.publish_generation(checkpoints, session.timestep, write)
+
+
+@dataclass(frozen=True)
+class SavedAgent:
+    """The acting part of a generation."""
+
+    timestep: int
+    arrays: dict[str, NDArray[Any]]
+    graph: bytes | None  # the frozen encoder, if it was frozen
+    skipped: tuple[str, ...]  # a line for each newer generation that is not sound
+
+
+def read_agent(checkpoints: Path) -> SavedAgent:
+    """The agent of the newest sound generation. Raises BadInputError where there is none."""
+    try:
+        generation = durable.newest_generation(checkpoints)
+        folder, files = generation.path, generation.manifest["files"]
+        return SavedAgent(
+            timestep=json.loads((folder / STATE).read_text())["timestep"],
+            arrays=durable.read_tensors(folder / AGENT),
+            graph=(folder / ENCODER).read_bytes() if ENCODER in files else None,
+            skipped=tuple(f"skipped {path.name}: {reason}" for path, reason in generation.skipped),
+        )
+    except (durable.NoSoundGenerationError, durable.CorruptFileError, OSError, ValueError, KeyError) as error:
+        raise BadInputError(f"{checkpoints}: no generation to read ({error})") from error

@@ -1,0 +1,260 @@
+"""The command line: `train`, `plan`, `eval`. torch is imported only by the commands that learn."""
+
+import argparse
+import contextlib
+import itertools
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+from seer_edge import __version__
+from seer_edge.config import NEVER, PROTOCOLS, REPLAYS, build_config
+from seer_edge.envs import EnvError, EnvSpec, ProtocolName, make_env
+from seer_edge.errors import EXIT_BAD_INPUT, EXIT_UNSAFE, BadInputError, RunStoppedError
+from seer_edge.networks.spec import ENCODERS
+from seer_edge.plan import BytePlan, make_plan
+from seer_edge.presets import ATARI, DEFAULT
+from seer_runtime.codecs import LATENT_ELEMENT_BYTES
+from seer_runtime.units import parse_size
+
+NOT_BUILT_COMMANDS = ("resume", "export", "act", "doctor", "report", "sweep", "analyze")
+NOT_BUILT_FLAGS = (
+    *("--freeze-layers", "--rss-limit", "--resolution", "--augmentations", "--from", "--take"),
+    *("--pipeline", "--checkpoint-every"),
+)
+NOT_BUILT_VALUES = {
+    "--freeze-at": ("auto",),
+    "--latent-codec": ("uint8", "uint4", "auto"),
+    "--algo": ("curl-sac",),
+    "--encoder": ("sac-ae", "impala"),
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Answers bad input with one line that names the flag and the value."""
+
+    def error(self, message: str) -> NoReturn:
+        raise BadInputError(message.removeprefix("argument "))
+
+
+def _help_width(prog: str) -> argparse.HelpFormatter:
+    return argparse.HelpFormatter(prog, max_help_position=30, width=110)
+
+
+def _size(text: str) -> int:
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _count(text: str) -> int:
+    if re.fullmatch(r"[+-]?\d+", text, re.ASCII) is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number; write for example 30000")
+    return int(text)
+
+
+def _freeze_at(text: str) -> int | str:
+    if text == NEVER:
+        return NEVER
+    if re.fullmatch(r"[+-]?\d+", text, re.ASCII) is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a step; write for example 50000, or never")
+    return int(text)
+
+
+def _choice(*choices: str) -> Callable[[str], str]:
+    def choose(text: str) -> str:
+        if text not in choices:
+            raise argparse.ArgumentTypeError(f"unknown value {text!r}; choose one of {', '.join(choices)}")
+        return text
+
+    return choose
+
+
+def _not_built(flag: str) -> type[argparse.Action]:
+    class Refuse(argparse.Action):
+        def __call__(self, *unused: object) -> None:
+            raise BadInputError(f"{flag}: not built yet; leave it out")
+
+    return Refuse
+
+
+def _refuse_not_built_values(arguments: list[str]) -> None:
+    for flag, value in itertools.pairwise(arguments):
+        if value in NOT_BUILT_VALUES.get(flag, ()):
+            raise BadInputError(f"{flag} {value}: not built yet; give another value or leave it out")
+
+
+def _normalised(arguments: list[str]) -> list[str]:
+    """`--flag=value` as two words, except where the value starts with a dash, which argparse takes for a flag."""
+    words: list[str] = []
+    for word in arguments:
+        flag, equals, value = word.partition("=")
+        words += [flag, value] if equals and flag.startswith("--") else [word]
+    _refuse_not_built_values(words)
+    joined: list[str] = []
+    for word in words:
+        if joined and re.match(r"-[.\d]", word) and joined[-1].startswith("--"):
+            joined[-1] += "=" + word
+        else:
+            joined.append(word)
+    return joined
+
+
+def _add_run_flags(parser: argparse.ArgumentParser) -> None:
+    what = parser.add_argument_group("what to train")
+    what.add_argument("--env", required=True, help="game (Alien, bank-heist), Gymnasium id, or module:EnvId")
+    what.add_argument("--preset", type=_preset, metavar="NAME", help="hyperparameters of another game's preset")
+    what.add_argument("--algo", type=_choice("rainbow"), default="rainbow", metavar="NAME", help="rainbow")
+    what.add_argument("--encoder", type=_choice(*ENCODERS), metavar="NAME", help=" or ".join(ENCODERS))
+    what.add_argument(
+        "--protocol", type=_choice(*PROTOCOLS), default="paper", metavar="NAME", help="paper, or machado (sticky)"
+    )
+    what.add_argument("--total-timesteps", type=_count, metavar="N", help="agent steps (preset: 500,000)")
+    bytes_ = parser.add_argument_group("bytes")
+    bytes_.add_argument("--mem-budget", type=_size, metavar="SIZE", help="bytes of observations, as 0.07GB or 64MiB")
+    bytes_.add_argument("--freeze-at", type=_freeze_at, metavar="N|never", help="step of the freeze (preset: T_f)")
+    bytes_.add_argument(
+        "--latent-codec",
+        type=_choice(*LATENT_ELEMENT_BYTES),
+        default="float32",
+        metavar="NAME",
+        help=" or ".join(LATENT_ELEMENT_BYTES),
+    )
+    bytes_.add_argument(
+        "--replay", type=_choice(*REPLAYS), default="uniform", metavar="NAME", help="uniform or prioritized"
+    )
+    how = parser.add_argument_group("how to run")
+    how.add_argument("--seed", type=_count, default=0, metavar="N", help="of every random stream (0)")
+    how.add_argument("--threads", type=_count, default=1, metavar="N", help="compute threads (1)")
+    how.add_argument("--device", default="cpu", help="cpu, or cuda where there is one")
+    how.add_argument("--eval-every", type=_count, metavar="N", help="steps between evaluations (preset: 10,000)")
+    how.add_argument("--eval-episodes", type=_count, metavar="N", help="games an evaluation (preset: 10)")
+    how.add_argument("--run-dir", type=Path, metavar="DIR", help="the run's own folder (runs/ENV__ALGO__SEED__TIME)")
+    for flag in NOT_BUILT_FLAGS:
+        parser.add_argument(flag, nargs="?", action=_not_built(flag), default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+
+
+def _preset(text: str) -> str:
+    names = {**ATARI, DEFAULT.name: DEFAULT}
+    return _choice(*(preset.name for preset in names.values()))(
+        names[text.lower()].name if text.lower() in names else text
+    )
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="seer-edge",
+        description="Train vision agents inside a byte budget.",
+        epilog="seer-edge COMMAND --help tells the flags of a command.",
+        formatter_class=_help_width,
+    )
+    parser.add_argument("--version", action="version", version=f"seer-edge {__version__}")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", parser_class=_Parser, title="commands"
+    )
+
+    def add(name: str, text: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=text, description=text, allow_abbrev=False, formatter_class=_help_width)
+
+    _add_run_flags(add("train", "Train inside the budget, freeze on the way, evaluate at the end."))
+    _add_run_flags(add("plan", "Print what a run would hold, byte by byte, and exit."))
+    evaluation = add("eval", "Evaluate the newest checkpoint of a run.")
+    evaluation.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
+    evaluation.add_argument("--episodes", type=_count, metavar="N", help="games to play (as the run's)")
+    evaluation.add_argument("--seed", type=_count, metavar="N", help="of the games (the run's)")
+    evaluation.add_argument("--threads", type=_count, metavar="N", help="compute threads (as the run's)")
+    return parser
+
+
+def _plan_of(flags: argparse.Namespace) -> BytePlan:
+    spec = _env_spec(flags.env, flags.protocol)
+    frame_bytes = 1
+    for side in spec.frame_shape:
+        frame_bytes *= side
+    given: dict[str, Any] = {
+        name: value for name, value in vars(flags).items() if name not in ("command", "env", "mem_budget", "run_dir")
+    }
+    config = build_config(
+        env=spec.id, env_name=spec.name, frame_bytes=frame_bytes, mem_budget_bytes=flags.mem_budget, **given
+    )
+    return make_plan(config, spec)
+
+
+def _env_spec(env: str, protocol: ProtocolName) -> EnvSpec:
+    if ":" in env and "" not in sys.path:
+        sys.path.insert(0, "")  # a user's own module stands in the working directory
+    try:
+        environment = make_env(env, protocol=protocol, seed=0, training=True)
+    except EnvError as error:
+        raise BadInputError(f"--env {env}: {error}") from error
+    environment.close()
+    return environment.spec
+
+
+def _train(flags: argparse.Namespace) -> int:
+    from seer_edge import run_folder
+
+    plan = _plan_of(flags)
+    path = flags.run_dir or run_folder.default_path(plan.config)
+    run_folder.check(path)
+    with _learner_needed():
+        from seer_edge import train
+    train.prepare_compute(plan.config)
+    print(plan.render(), flush=True)
+    folder = run_folder.create(path, plan.config)
+    print(f"run folder: {path}", flush=True)
+    return train.train(plan, folder)
+
+
+def _plan(flags: argparse.Namespace) -> int:
+    print(_plan_of(flags).render())
+    return 0
+
+
+def _eval(flags: argparse.Namespace) -> int:
+    from dataclasses import replace
+
+    from seer_edge import run_folder
+
+    folder, config = run_folder.open_run(flags.run)
+    given = {"eval_episodes": flags.episodes, "seed": flags.seed, "threads": flags.threads}
+    config = replace(config, **{name: value for name, value in given.items() if value is not None})
+    plan = make_plan(config, _env_spec(config.env, config.protocol))
+    with _learner_needed():
+        from seer_edge import train
+    train.prepare_compute(config)
+    return train.evaluate_run(plan, folder)
+
+
+@contextlib.contextmanager
+def _learner_needed() -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise BadInputError(f"learning needs {error.name}; pip install 'seer-edge[train]'") from error
+
+
+def main() -> int:
+    """Run the command in `sys.argv`; returns the exit status."""
+    arguments = sys.argv[1:]
+    command = arguments[0] if arguments else ""
+    handlers = {"train": _train, "plan": _plan, "eval": _eval}
+    name = f"seer-edge {command}" if command in handlers else "seer-edge"
+    try:
+        if command in NOT_BUILT_COMMANDS:
+            raise BadInputError(f"{command}: not built yet; there are {', '.join(handlers)}")
+        flags = _parser().parse_args(_normalised(arguments))
+        return handlers[flags.command](flags)
+    except BadInputError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except RunStoppedError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return EXIT_UNSAFE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

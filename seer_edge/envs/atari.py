@@ -1,0 +1,146 @@
+"""Atari games straight from the emulator, which draws only the screens that are looked at."""
+
+from typing import Any
+
+import ale_py
+import gymnasium
+import numpy as np
+
+from seer_edge.envs import EnvSpec, Episode, Step
+from seer_edge.envs.names import EnvId, UnsupportedEnvError
+from seer_runtime.preprocess import Frame, pool_and_resize
+
+FRAME_SIZE = (84, 84)
+FRAMES_PER_STEP = 4
+GAME_FRAMES_MAX = 108_000
+
+
+class Atari:
+    """A game, four emulator frames a step, observed as uint8 [84, 84]: the grayscale maximum of the last two.
+
+    `sticky` is the chance, per emulator frame, that the last action is repeated. A game begins with 0 to `noops_max`
+    frames of no-op and is truncated at `game_frames_max` emulator frames, which count these. With `life_loss_ends` a
+    lost life terminates the episode, and `reset` goes on with the same game after one frame of no-op.
+    What no-ops score belongs to no action and is not counted, as in the paper's code.
+
+    Raises UnsupportedEnvError if the registered game does not have discrete actions.
+    """
+
+    def __init__(
+        self,
+        env_id: EnvId,
+        *,
+        seed: int,
+        sticky: float,
+        noops_max: int,
+        life_loss_ends: bool,
+        game_frames_max: int = GAME_FRAMES_MAX,
+    ) -> None:
+        # Each new emulator prints a banner at the levels below.
+        ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
+        self._env: gymnasium.Env[Any, Any] = gymnasium.make(
+            gymnasium.registry[env_id.registered],
+            disable_env_checker=True,
+            frameskip=1,
+            repeat_action_probability=sticky,
+            full_action_space=False,
+            max_num_frames_per_episode=game_frames_max,
+            obs_type="grayscale",
+        )
+        if not isinstance(self._env.action_space, gymnasium.spaces.Discrete):
+            self._env.close()
+            raise UnsupportedEnvError(
+                f"environment {env_id.id!r} has {self._env.action_space} for actions; discrete ones are needed"
+            )
+        game: Any = self._env.unwrapped
+        self._ale: ale_py.ALEInterface = game.ale
+        self._actions = self._ale.getMinimalActionSet()
+        self.spec = EnvSpec(env_id.id, env_id.name, FRAME_SIZE, len(self._actions))
+
+        self._seed: int | None = seed
+        # A stream of its own: the emulator draws from the seed itself.
+        self._noops = np.random.default_rng(np.random.SeedSequence(seed).spawn(1)[0])
+        self._noops_max = noops_max
+        self._life_loss_ends = life_loss_ends
+
+        screen = self._ale.getScreenDims()
+        self._older = np.zeros(screen, np.uint8)
+        self._newer = np.zeros(screen, np.uint8)
+        self._lives = 0
+        self._stepping = False
+        self._between_lives = False
+        self._return = 0.0
+        self._length_steps = 0
+
+    def reset(self) -> Frame:
+        """The first frame of a new game, or of the next life after an episode that ended with a lost one.
+
+        A game that ends in the no-op between two lives makes way for a new one and never reports its `Episode`.
+        """
+        if not (self._between_lives and self._survives_noop()):
+            self._new_game()
+        self._lives = self._ale.lives()
+        self._stepping, self._between_lives = True, False
+        self._older.fill(0)
+        self._ale.getScreenGrayscale(self._newer)
+        return self._frame()
+
+    def step(self, action: int) -> Step:
+        """Repeat `action` for four emulator frames, fewer where the game ends.
+
+        The frame of a terminated step shows nothing that counts; that of a truncated one shows the last screen.
+        Raises RuntimeError before `reset`.
+        """
+        if not self._stepping:
+            raise RuntimeError("reset the environment before its next step")
+        ale, pressed = self._ale, self._actions[action]
+        reward = 0
+        over = False
+        for i in range(FRAMES_PER_STEP):
+            reward += ale.act(pressed)
+            over = ale.game_over()
+            if over:
+                break
+            if i == FRAMES_PER_STEP - 2:
+                ale.getScreenGrayscale(self._older)
+            elif i == FRAMES_PER_STEP - 1:
+                ale.getScreenGrayscale(self._newer)
+        terminated = ale.game_over(with_truncation=False) or self._lost_life()
+        truncated = over and not terminated
+        if truncated:
+            if i < FRAMES_PER_STEP - 1:
+                self._older.fill(0)
+            ale.getScreenGrayscale(self._newer)
+
+        self._return += reward
+        self._length_steps += 1
+        self._stepping = not (terminated or truncated)
+        self._between_lives = terminated and not over
+        episode = Episode(self._return, self._length_steps) if over else None
+        return Step(self._frame(), float(reward), terminated, truncated, episode)
+
+    def close(self) -> None:
+        """Let go of the emulator."""
+        self._env.close()
+
+    def _new_game(self) -> None:
+        # Through gymnasium, because a seed takes effect only where the ROM is loaded anew.
+        self._env.reset(seed=self._seed)
+        self._seed = None
+        for _ in range(self._noops.integers(self._noops_max + 1)):
+            if not self._survives_noop():
+                self._ale.reset_game()
+        self._return = 0.0
+        self._length_steps = 0
+
+    def _survives_noop(self) -> bool:
+        self._ale.act(ale_py.Action.NOOP)
+        return not self._ale.game_over()
+
+    def _lost_life(self) -> bool:
+        before, self._lives = self._lives, self._ale.lives()
+        # Some games show zero lives for a while before they are over: that end is the game's own.
+        return self._life_loss_ends and 0 < self._lives < before
+
+    def _frame(self) -> Frame:
+        return pool_and_resize(self._older, self._newer, FRAME_SIZE, pooled=self._newer)

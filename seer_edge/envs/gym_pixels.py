@@ -1,0 +1,97 @@
+"""Any Gymnasium environment that shows images and takes discrete actions."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from seer_edge.envs import EnvSpec, Episode, Step
+from seer_edge.envs.names import EnvId, UnavailableEnvError, UnsupportedEnvError
+from seer_runtime.preprocess import Frame, resize, to_gray
+
+FRAME_SIZE_MAX = (84, 84)
+
+
+class GymPixels:
+    """An environment as it is registered, observed as uint8 [H, W] in gray.
+
+    At most 84x84 is kept at its size; what is larger on either side is area-resized to 84x84.
+    Raises UnsupportedEnvError for observations other than uint8 [H, W], [H, W, 1] or [H, W, 3] and for actions that
+    are not discrete, UnavailableEnvError where a package that the environment needs is missing.
+    """
+
+    def __init__(self, env_id: EnvId, *, seed: int) -> None:
+        try:
+            self._env: gymnasium.Env[Any, Any] = gymnasium.make(gymnasium.registry[env_id.registered])
+        except (gymnasium.error.Error, ImportError) as error:
+            reason = " ".join(str(error).split())
+            raise UnavailableEnvError(f"environment {env_id.id!r} cannot be built: {reason}") from error
+        observations, actions = self._env.observation_space, self._env.action_space
+        if not _shows_images(observations):
+            self._env.close()
+            raise UnsupportedEnvError(
+                f"environment {env_id.id!r} observes {' '.join(str(observations).split())}; "
+                "uint8 images [H, W], [H, W, 1] or [H, W, 3] are needed"
+            )
+        if not isinstance(actions, gymnasium.spaces.Discrete):
+            self._env.close()
+            raise UnsupportedEnvError(f"environment {env_id.id!r} has {actions} for actions; discrete ones are needed")
+        assert observations.shape is not None
+        self._shape = observations.shape
+        height, width = self._shape[:2]
+        fits = height <= FRAME_SIZE_MAX[0] and width <= FRAME_SIZE_MAX[1]
+        self._size = (height, width) if fits else FRAME_SIZE_MAX
+        self._first_action = int(actions.start)
+        self.spec = EnvSpec(env_id.id, env_id.name, self._size, int(actions.n))
+
+        self._seed: int | None = seed
+        self._stepping = False
+        self._return = 0.0
+        self._length_steps = 0
+
+    def reset(self) -> Frame:
+        """The first frame of a new episode."""
+        observation, _ = self._env.reset(seed=self._seed)
+        self._seed = None
+        self._stepping = True
+        self._return = 0.0
+        self._length_steps = 0
+        return self._frame(observation)
+
+    def step(self, action: int) -> Step:
+        """One step of the environment; an end that is both kinds at once is taken as terminated.
+
+        Raises RuntimeError before `reset`, ValueError where an observation is not what the space promised.
+        """
+        if not self._stepping:
+            raise RuntimeError("reset the environment before its next step")
+        observation, raw_reward, terminated, truncated, _ = self._env.step(self._first_action + action)
+        reward = float(raw_reward)
+        self._return += reward
+        self._length_steps += 1
+        over = bool(terminated or truncated)
+        self._stepping = not over
+        episode = Episode(self._return, self._length_steps) if over else None
+        return Step(self._frame(observation), reward, bool(terminated), bool(truncated and not terminated), episode)
+
+    def close(self) -> None:
+        """Close the environment."""
+        self._env.close()
+
+    def _frame(self, observation: Any) -> Frame:
+        screen = np.asarray(observation)
+        if screen.shape != self._shape or screen.dtype != np.uint8:
+            raise ValueError(
+                f"environment {self.spec.id!r} promised uint8 {list(self._shape)} and showed "
+                f"{screen.dtype} {list(screen.shape)}"
+            )
+        gray = to_gray(screen) if screen.shape[2:] == (3,) else screen.reshape(screen.shape[:2])
+        frame = resize(gray, self._size)
+        # Still the environment's own memory: it may draw its next screen there.
+        return frame.copy() if np.may_share_memory(frame, screen) else frame
+
+
+def _shows_images(space: gymnasium.Space[Any]) -> bool:
+    if not isinstance(space, gymnasium.spaces.Box) or space.dtype != np.uint8:
+        return False
+    return len(space.shape) == 2 or (len(space.shape) == 3 and space.shape[2] in (1, 3))

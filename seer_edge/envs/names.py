@@ -1,0 +1,144 @@
+"""From what a user calls an environment to the one it is, without building it."""
+
+import difflib
+import importlib
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gymnasium.envs.registration import EnvSpec as Registered
+
+INSTALL_HINT = "pip install 'seer-edge[atari]'"
+
+_VERSION = re.compile(r"-v\d+$")
+_RAM = re.compile(r"-ram(NoFrameskip|Deterministic)?(-v\d+)?$", re.IGNORECASE)
+_CONTROL_DOMAINS = (
+    "acrobot|ball[-_]in[-_]cup|cartpole|cheetah|dog|finger|fish|hopper|humanoid|humanoid[-_]cmu|lqr|manipulator|"
+    "pendulum|point[-_]mass|quadruped|reacher|stacker|swimmer|walker"
+)
+_CONTROL = re.compile(rf"dm_control/.+|({_CONTROL_DOMAINS})[-_][a-z][a-z0-9_-]*", re.IGNORECASE)
+
+
+class EnvError(ValueError):
+    """An environment cannot be had; the message is one line that names it and says what to do."""
+
+
+class UnknownEnvError(EnvError):
+    """No environment has this name."""
+
+
+class UnsupportedEnvError(EnvError):
+    """The environment exists, but not one that seer-edge can learn from."""
+
+
+class UnavailableEnvError(EnvError):
+    """A package or module that the environment needs is missing or broken."""
+
+
+@dataclass(frozen=True)
+class EnvId:
+    """An environment that exists. `id` resolves to itself again; `name` is short and fit for a file name.
+
+    `registered` is the id in Gymnasium's registry: `id` without its module. `atari` tells that the frames come
+    straight from the emulator, under a protocol that overrides the registered frame skip and sticky actions.
+    """
+
+    id: str
+    name: str
+    registered: str
+    atari: bool
+
+
+def resolve(env: str) -> EnvId:
+    """The environment that `env` means.
+
+    A bare Atari name in any case and punctuation, a registered Gymnasium id, or `module:EnvId`, whose module is
+    imported first. Raises UnknownEnvError, UnsupportedEnvError or UnavailableEnvError.
+    """
+    try:
+        import gymnasium
+    except ImportError as error:
+        raise UnavailableEnvError(f"environment {env!r} needs gymnasium ({error}): {INSTALL_HINT}") from error
+    try:
+        import ale_py
+    except ImportError as error:
+        missing_ale: ImportError | None = error
+    else:
+        missing_ale = None
+        gymnasium.register_envs(ale_py)
+
+    module, _, registered = env.rpartition(":")
+    if module:
+        _import(module, env)
+    registry = gymnasium.registry
+    games = {_key(known.name): known for known in registry.values() if _is_game(known)}
+    if registered in registry:
+        return _identify(env, registry[registered], games)
+    if module:
+        near = _nearest(registered, list(registry.values()))
+        raise UnknownEnvError(f"unknown environment {env!r}: importing {module} registers no {registered!r}; {near}")
+    if _CONTROL.fullmatch(env) and ("/" in env or not _VERSION.search(env)):
+        raise UnsupportedEnvError(f"control task {env!r} is not built yet; Atari and pixel environments are")
+    if (game := games.get(_key(env))) is not None:
+        return _identify(game.id, game, games)
+    if _RAM.search(env):
+        raise _ram_error(env)
+    if missing_ale is not None:
+        raise UnavailableEnvError(
+            f"unknown environment {env!r}; for Atari, ale-py is needed ({missing_ale}): {INSTALL_HINT}"
+        ) from missing_ale
+    raise UnknownEnvError(f"unknown environment {env!r}; {_nearest(env, list(registry.values()))}")
+
+
+def _key(name: str) -> str:
+    """Case and punctuation taken out: "bank-heist", "BankHeist" and the ROM's "bank_heist" are one."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _import(module: str, env: str) -> None:
+    try:
+        importlib.import_module(module)
+    except Exception as error:
+        # A user's module may raise anything, over many lines; the cause stays attached for a debugger.
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UnavailableEnvError(f"environment {env!r}: module {module!r} cannot be imported: {reason}") from error
+
+
+def _is_atari(known: "Registered") -> bool:
+    # A registration that adds wrappers of its own is taken as it is: the emulator under them would miss them.
+    return known.entry_point == "ale_py.env:AtariEnv" and not known.additional_wrappers
+
+
+def _is_ram(known: "Registered") -> bool:
+    return _is_atari(known) and known.kwargs.get("obs_type") == "ram"
+
+
+def _is_game(known: "Registered") -> bool:
+    """Whether this is the registration that a bare name stands for."""
+    return known.namespace == "ALE" and _is_atari(known) and not _is_ram(known)
+
+
+def _identify(env: str, known: "Registered", games: dict[str, "Registered"]) -> EnvId:
+    if _is_ram(known):
+        raise _ram_error(env)
+    if _is_atari(known):
+        game = games.get(_key(known.kwargs["game"]), known)
+        return EnvId(env, game.name, known.id, atari=True)
+    return EnvId(env, re.sub(r"[^\w.-]+", "-", known.id.rpartition("/")[2]), known.id, atari=False)
+
+
+def _ram_error(env: str) -> UnsupportedEnvError:
+    return UnsupportedEnvError(f"environment {env!r} observes RAM, not images; name the game without -ram")
+
+
+def _nearest(env: str, known: "list[Registered]") -> str:
+    if "/" in env or _VERSION.search(env):
+        names = [spec.id for spec in known if not _is_ram(spec)]
+    else:
+        names = [spec.name if _is_game(spec) else spec.id for spec in known if _is_game(spec) or not _is_atari(spec)]
+    by_key = {_key(name): name for name in names}
+    near = difflib.get_close_matches(_key(env), by_key, n=3)
+    if near:
+        return "nearest: " + ", ".join(by_key[key] for key in near)
+    return "write an Atari name such as Alien, a Gymnasium id or module:EnvId"

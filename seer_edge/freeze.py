@@ -1,0 +1,144 @@
+"""The freeze: pixels become latents, once, in place (design, section 4; Algorithm 1, lines 12 to 17).
+
+Nothing changes before the commit point; a failure up to there is a `FreezeRefusedError` and the run goes on from
+pixels. A failure after it is a `RunStoppedError`.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from seer_edge import checkpoint
+from seer_edge.errors import RunStoppedError
+from seer_edge.loop import Session
+from seer_edge.networks.graph import encoder_graph
+from seer_runtime import durable
+from seer_runtime.codecs import Codec, latent_codec
+from seer_runtime.encoder import MAX_BATCH, OnnxEncoder
+from seer_runtime.perception import LatentPerception
+from seer_runtime.process import RssWatch
+from seer_runtime.store import Ids
+
+PARITY_ROWS = 256
+PARITY_TOLERANCE = 1e-4
+
+
+class FreezeRefusedError(Exception):
+    """The freeze cannot be made; nothing was changed."""
+
+
+@dataclass(frozen=True)
+class FreezeReport:
+    """The `freeze` entry of `summary.json`."""
+
+    timestep: int
+    rows: int
+    seconds: float
+    rss_before_bytes: int
+    rss_peak_bytes: int
+    rss_after_bytes: int
+    onnx_max_abs_error: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+def freeze(session: Session, encoder_path: Path, checkpoints: Path) -> FreezeReport:
+    """Freeze the encoder and convert the replay. Raises FreezeRefusedError, or RunStoppedError once committed."""
+    begin = time.perf_counter()
+    with RssWatch() as rss:
+        prepared = _prepare(session, encoder_path, checkpoints)
+        try:
+            rows = _commit(session, prepared)
+        except Exception as failure:
+            raise RunStoppedError(f"the conversion at step {session.timestep} failed: {failure}") from failure
+    return FreezeReport(
+        timestep=session.timestep,
+        rows=rows,
+        seconds=time.perf_counter() - begin,
+        rss_before_bytes=rss.before_bytes,
+        rss_peak_bytes=rss.peak_bytes,
+        rss_after_bytes=rss.after_bytes,
+        onnx_max_abs_error=prepared.max_abs_error,
+    )
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """What the commit needs, and cannot fail to get any more."""
+
+    graph: bytes
+    encoder: OnnxEncoder
+    codec: Codec
+    max_abs_error: float
+
+
+def _prepare(session: Session, encoder_path: Path, checkpoints: Path) -> _Prepared:
+    """Steps 1 and 2: export, compare, calibrate, checkpoint. Leaves no trace of an attempt that failed."""
+    agent = session.agent
+    try:
+        graph = encoder_graph(agent.encoder_spec, agent.encoder_weights())
+        durable.write_atomic(encoder_path, graph)
+        encoder = OnnxEncoder(graph, threads=session.config.threads, ledger=session.ledger)
+        error = _compare(session, encoder)
+        codec = latent_codec(session.config.latent_codec, encoder.latent_shape)
+        codec.calibrate(_latents_of_real_rows(session, encoder))
+        checkpoint.save(session, checkpoints)
+    except Exception as failure:
+        encoder_path.unlink(missing_ok=True)
+        raise FreezeRefusedError(f"no freeze at step {session.timestep}: {failure}") from failure
+    return _Prepared(graph, encoder, codec, error)
+
+
+def _commit(session: Session, prepared: _Prepared) -> int:
+    """Steps 3 to 5; returns the rows carried over."""
+    session.agent.freeze_encoder()
+    session.graph = prepared.graph
+    rows = session.replay.convert(prepared.codec, prepared.encoder)
+    perception = LatentPerception(session.perception.stack, prepared.encoder)
+    session.perception = perception
+    session.observed = perception.current()
+    return rows
+
+
+def _real_rows(session: Session) -> Iterator[Ids]:
+    """Evenly spaced rows of the replay with a whole stack, in batches; draws nothing from any random stream."""
+    store = session.replay.store
+    ids = np.unique(np.linspace(store.oldest, store.appended - 1, PARITY_ROWS).astype(np.int64))
+    ids = ids[store.stack_is_whole(ids)]
+    size = min(session.replay.batch_size, MAX_BATCH)
+    yield from (ids[begin : begin + size] for begin in range(0, len(ids), size))
+
+
+def _latents_of_real_rows(session: Session, encoder: OnnxEncoder) -> Iterator[NDArray[np.float32]]:
+    for ids in _real_rows(session):
+        yield encoder(session.replay.observations(ids))
+
+
+def _compare(session: Session, encoder: OnnxEncoder) -> float:
+    """The largest difference of a latent from torch's. Raises FreezeRefusedError where it, or Q, is too large."""
+    agent, largest = session.agent, 0.0
+    for ids in _real_rows(session):
+        observations = session.replay.observations(ids)
+        expected = agent.encode(observations)
+        latents = torch.from_numpy(encoder(observations)).to(expected.device)
+        largest = max(largest, _difference("latents", latents, expected))
+        with torch.no_grad():
+            _difference("Q-values", agent.values(latents), agent.values(expected))
+    return largest
+
+
+def _difference(what: str, got: torch.Tensor, expected: torch.Tensor) -> float:
+    difference = float((got - expected).abs().max())
+    allowed = PARITY_TOLERANCE * max(1.0, float(expected.abs().max()))
+    # Written so that a NaN is refused too.
+    if not difference <= allowed:
+        raise FreezeRefusedError(f"{what} of ONNX Runtime and torch differ by {difference:.3g}, allowed {allowed:.3g}")
+    return difference

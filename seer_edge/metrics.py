@@ -1,0 +1,149 @@
+"""What a run tells while it goes: a row of `progress.csv` an interval, a bar on a terminal, plain lines elsewhere."""
+
+import csv
+import sys
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+from tqdm import tqdm
+
+from seer_edge.envs import Episode
+from seer_edge.loop import StepReport
+
+COLUMNS = (
+    "time/total_timesteps",
+    "time/fps",
+    "rollout/ep_rew_mean",
+    "rollout/ep_len_mean",
+    "eval/mean_reward",
+    "eval/std_reward",
+    "train/loss",
+    "memory/observation_bytes",
+    "memory/workspace_bytes",
+    "memory/budget_bytes",
+    "memory/rss_bytes",
+    "replay/rows",
+    "replay/capacity",
+    "seer/frozen",
+    "compute/flops",
+)
+RECENT_EPISODES = 100
+
+
+class ProgressFile:
+    """`progress.csv`: an empty cell where there is nothing to say, flushed row by row."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w", newline="")
+        self._writer = csv.DictWriter(self._file, COLUMNS, restval="")
+        self._writer.writeheader()
+        self._file.flush()
+
+    def write(self, row: Mapping[str, float]) -> None:
+        """Append one row."""
+        self._writer.writerow({name: _cell(value) for name, value in row.items()})
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _cell(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.6g}"
+
+
+@dataclass
+class PhaseClock:
+    """Steps a second of the steps that made their update, a phase."""
+
+    steps: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def add(self, phase: str, report: StepReport) -> None:
+        """Count one step."""
+        if report.loss is not None:
+            self.steps[phase] = self.steps.get(phase, 0) + 1
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + report.seconds
+
+    def steps_per_second(self, phase: str) -> float | None:
+        """None for a phase without updates."""
+        return self.steps[phase] / self.seconds[phase] if phase in self.steps else None
+
+
+class Interval:
+    """Means over the steps since the last row, and over recent episodes."""
+
+    def __init__(self) -> None:
+        self._episodes: deque[Episode] = deque(maxlen=RECENT_EPISODES)
+        self._losses: list[float] = []
+        self._steps = 0
+        self._seconds = 0.0
+
+    def add(self, report: StepReport) -> None:
+        """Take one step in."""
+        self._steps += 1
+        self._seconds += report.seconds
+        if report.loss is not None:
+            self._losses.append(report.loss)
+        if report.episode is not None:
+            self._episodes.append(report.episode)
+
+    @property
+    def mean_return(self) -> float | None:
+        """Mean raw return of the latest whole games, or None before the first ended."""
+        episodes = self._episodes
+        return sum(episode.episode_return for episode in episodes) / len(episodes) if episodes else None
+
+    @property
+    def steps_per_second(self) -> float:
+        """Over all steps of the interval, whether or not they made an update."""
+        return self._steps / self._seconds if self._seconds else 0.0
+
+    def drain(self) -> dict[str, float]:
+        """The interval's columns; the next interval begins."""
+        row = {"time/fps": self.steps_per_second}
+        if self.mean_return is not None:
+            row["rollout/ep_rew_mean"] = self.mean_return
+            row["rollout/ep_len_mean"] = sum(e.length_steps for e in self._episodes) / len(self._episodes)
+        if self._losses:
+            row["train/loss"] = sum(self._losses) / len(self._losses)
+        self._losses.clear()
+        self._steps, self._seconds = 0, 0.0
+        return row
+
+
+class Console:
+    """One progress bar on a terminal; a plain line an interval where the output is none."""
+
+    def __init__(self, total: int, stream: TextIO = sys.stderr) -> None:
+        self._total = total
+        self._stream = stream
+        self._bar = tqdm(total=total, file=stream, unit="step", dynamic_ncols=True) if stream.isatty() else None
+
+    def advance(self, timestep: int) -> None:
+        """Move the bar."""
+        if self._bar is not None:
+            self._bar.update(timestep - self._bar.n)
+
+    def status(self, timestep: int, text: str) -> None:
+        """Show the interval's figures."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(text)
+        else:
+            print(f"step {timestep:,}/{self._total:,}  {text}", file=self._stream, flush=True)
+
+    def say(self, text: str) -> None:
+        """One line that stays."""
+        if self._bar is not None:
+            self._bar.write(text, file=self._stream)
+        else:
+            print(text, file=self._stream, flush=True)
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if self._bar is not None:
+            self._bar.close()

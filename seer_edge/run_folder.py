@@ -1,0 +1,112 @@
+"""A run's folder (design, section 6): where it is, what stands in it, and how it is read back."""
+
+import importlib.metadata
+import json
+import platform
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from seer_edge.config import TrainConfig
+from seer_edge.errors import BadInputError
+from seer_runtime import durable
+
+PACKAGES = ("seer-edge", "torch", "numpy", "onnxruntime", "onnx", "gymnasium", "ale-py", "opencv-python-headless")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of a run."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """Every resolved setting."""
+        return self.path / "config.json"
+
+    @property
+    def progress(self) -> Path:
+        """One row per log interval."""
+        return self.path / "progress.csv"
+
+    @property
+    def summary(self) -> Path:
+        """Updated at each evaluation and at the end."""
+        return self.path / "summary.json"
+
+    @property
+    def encoder(self) -> Path:
+        """The frozen encoder, from the freeze on."""
+        return self.path / "encoder.onnx"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Published generations."""
+        return self.path / "checkpoints"
+
+
+def default_path(config: TrainConfig) -> Path:
+    """`runs/ENV__ALGO__SEED__TIME`."""
+    moment = time.strftime("%Y%m%d-%H%M%S")
+    return Path("runs") / f"{config.env_name}__{config.algo}__{config.seed}__{moment}"
+
+
+def check(path: Path) -> None:
+    """Raise BadInputError where `path` holds something already; writes nothing."""
+    if path.is_dir() and any(path.iterdir()):
+        raise BadInputError(f"--run-dir {path}: not empty; name a new folder")
+    if path.exists() and not path.is_dir():
+        raise BadInputError(f"--run-dir {path}: not a folder; name a new one")
+
+
+def create(path: Path, config: TrainConfig) -> RunFolder:
+    """Make the folder and write `config.json`. Raises BadInputError where that is not possible."""
+    check(path)
+    existing = next(parent for parent in (path, *path.parents) if parent.exists())
+    run = RunFolder(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        durable.write_json(run.config, {**config.to_json(), "versions": versions()})
+    except OSError as error:
+        _remove_empty(path, existing)
+        raise BadInputError(f"--run-dir {path}: cannot be written ({error.strerror}); name another folder") from error
+    return run
+
+
+def _remove_empty(path: Path, existing: Path) -> None:
+    """Take back the folders that a failed `create` made."""
+    for folder in (path, *path.parents):
+        if folder == existing:
+            return
+        try:
+            folder.rmdir()
+        except OSError:
+            continue
+
+
+def open_run(path: Path) -> tuple[RunFolder, TrainConfig]:
+    """A run that exists. Raises BadInputError where `path` is none."""
+    run = RunFolder(path)
+    try:
+        data = json.loads(run.config.read_text())
+    except (OSError, ValueError) as error:
+        raise BadInputError(
+            f"{path}: not a run's folder (config.json: {error}); give the --run-dir of a run"
+        ) from error
+    if not isinstance(data, dict):
+        raise BadInputError(f"{run.config}: not a configuration of this version")
+    data.pop("versions", None)
+    return run, TrainConfig.from_json(data)
+
+
+def versions() -> dict[str, str]:
+    """What ran: the interpreter, the machine and the packages that are installed."""
+    found: dict[str, Any] = {"python": platform.python_version(), "machine": platform.machine()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,133 @@
+"""The conversion's bytes: no second buffer, nothing above a cap, and a ledger that is right afterwards."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from seer_runtime.arena import Arena
+from seer_runtime.codecs import frame_codec, latent_codec
+from seer_runtime.convert import convert_in_place, rotate_rows
+from seer_runtime.ledger import WORKSPACE_CAP_BYTES, BudgetError, Ledger, Line
+from seer_runtime.replay import Replay
+from seer_runtime.samplers import UniformSampler
+from seer_runtime.store import RowStore
+from tests.runtime.naive_replay import NaiveReplay, assert_agrees, hash_encoder, ledger_of
+
+FRAME = (84, 84)
+FRAME_BYTES = 7_056
+
+
+def _filled(capacity: int, rows: int, frame: tuple[int, ...] = FRAME) -> tuple[RowStore, Ledger]:
+    size_bytes = capacity * frame_codec(frame).row_bytes
+    ledger = ledger_of(size_bytes)
+    store = RowStore(Arena(size_bytes, ledger), frame_codec(frame), stack=4, ledger=ledger)
+    image = np.random.default_rng(0).integers(0, 256, frame, np.uint8)
+    for step in range(rows):
+        image[0, 0] = step % 256
+        store.append(image, 0, 0.0, terminated=step % 100 == 99, truncated=False)
+    return store, ledger
+
+
+@pytest.mark.parametrize("latent", [("float32", 576), ("float16", 576), ("float32", 1_764), ("float32", 3_136)])
+@pytest.mark.parametrize("rows", [2_000, 2_840, 3_700])  # not full, just full, wrapped
+def test_conversion_makes_no_second_buffer(latent: tuple[str, int], rows: int) -> None:
+    store, ledger = _filled(2_840, rows)
+    arena = store.arena
+    assert arena.size_bytes > 20_000_000
+    replay = Replay(
+        store,
+        UniformSampler(store),
+        batch_size=4,
+        n_step=3,
+        gamma=0.9,
+        rng=np.random.default_rng(0),
+        ledger=ledger,
+    )
+    name, width = latent
+    out = np.zeros((64, width), np.float32)
+    peaks: list[int] = []
+
+    def encode(stacks: NDArray[np.uint8]) -> NDArray[np.float32]:
+        peaks.append(ledger.held_bytes(Line.OBSERVATIONS))
+        out[: len(stacks)] = stacks[:, -1, 0, 0, None]
+        return out[: len(stacks)]
+
+    tracemalloc.start()
+    try:
+        kept = replay.convert(latent_codec(name, (width,)), encode)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept > 1_000
+    assert peak < 3_000_000
+    assert set(peaks) == {arena.size_bytes}
+    assert ledger.peak_bytes(Line.OBSERVATIONS) == arena.size_bytes == ledger.cap_bytes(Line.OBSERVATIONS)
+    assert ledger.peak_bytes(Line.WORKSPACE) <= WORKSPACE_CAP_BYTES
+    assert store.data.base is not None
+    assert np.shares_memory(store.data, arena.bytes)
+    newest = np.array([store.appended - 1])
+    got = np.zeros((1, 1, width), np.float32)
+    store.gather(newest, got)
+    assert (got == (rows - 1) % 256).all()
+
+
+def test_workspace_of_a_conversion_is_given_back() -> None:
+    store, ledger = _filled(100, 130)
+    before = ledger.held_bytes(Line.WORKSPACE)
+    convert_in_place(store, latent_codec("float32", (50,)), hash_encoder(50), ledger)
+    assert ledger.held_bytes(Line.WORKSPACE) == before
+    assert ledger.peak_bytes(Line.WORKSPACE) > before
+    assert ledger.held_bytes(Line.COLUMNS) == sum(array.nbytes for array in store.columns.arrays())
+
+
+@pytest.mark.parametrize("room_frames", [0, 10, 40, 80])
+def test_a_conversion_refused_for_want_of_workspace_leaves_store_and_ledger_as_they_were(room_frames: int) -> None:
+    """A conversion takes 3 + 16 frames for the window and 4 * 16 for the stacks."""
+    size_bytes, log = 30 * 8, NaiveReplay(30, 4)
+    ledger = Ledger({Line.OBSERVATIONS: size_bytes, Line.WORKSPACE: room_frames * 8})
+    store = RowStore(Arena(size_bytes, ledger), frame_codec((2, 4)), stack=4, ledger=ledger)
+    rng = np.random.default_rng(0)
+    for step in range(50):
+        frame = rng.integers(0, 256, (2, 4), np.uint8)
+        log.step(frame, step, 1.0, terminated=step % 20 == 19, truncated=False)
+        store.append(frame, step, 1.0, terminated=step % 20 == 19, truncated=False)
+    before = {line: ledger.held_bytes(line) for line in Line}
+    with pytest.raises(BudgetError, match="workspace"):
+        convert_in_place(store, latent_codec("float32", (1,)), hash_encoder(1), ledger)
+    assert_agrees(store, log, n=3, gamma=0.9)
+    assert {line: ledger.held_bytes(line) for line in Line} == before
+
+
+def test_a_latent_larger_than_the_arena_is_refused_before_anything_changes() -> None:
+    store, ledger = _filled(4, 4, frame=(2, 4))
+    before, held = store.arena.bytes.copy(), {line: ledger.held_bytes(line) for line in Line}
+    with pytest.raises(ValueError, match="a latent row of 36 bytes does not fit 32 bytes"):
+        convert_in_place(store, latent_codec("float32", (9,)), hash_encoder(9), ledger)
+    np.testing.assert_array_equal(store.arena.bytes, before)
+    assert {line: ledger.held_bytes(line) for line in Line} == held
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_rotation_is_numpy_roll(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    count, width, buffer_rows = int(rng.integers(1, 40)), int(rng.integers(1, 9)), int(rng.integers(1, 50))
+    shift = int(rng.integers(0, count + 1))
+    memory = rng.integers(0, 256, (count + 2, width), np.uint8)
+    edges, rows = memory[[0, -1]].copy(), memory[1:-1]
+    wanted = np.roll(rows, -shift, axis=0)
+    rotate_rows(rows, shift, np.zeros((buffer_rows, width), np.uint8))
+    np.testing.assert_array_equal(rows, wanted)
+    np.testing.assert_array_equal(memory[[0, -1]], edges)
+
+
+def test_rotation_takes_no_memory_but_its_buffer() -> None:
+    rows, buffer = np.zeros((1_000, 5_000), np.uint8), np.zeros((3, 5_000), np.uint8)
+    tracemalloc.start()
+    try:
+        rotate_rows(rows, 333, buffer)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 10_000

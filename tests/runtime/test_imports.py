@@ -1,0 +1,23 @@
+"""The data plane runs on a board: a fresh interpreter that imports all of it has loaded nothing heavy."""
+
+import json
+import subprocess
+import sys
+
+IMPORT_ALL = """
+import importlib, json, pkgutil, sys
+import seer_runtime
+names = [module.name for module in pkgutil.walk_packages(seer_runtime.__path__, "seer_runtime.")]
+for name in names:
+    importlib.import_module(name)
+print(json.dumps([names, sorted(sys.modules)]))
+"""
+
+HEAVY = {"torch", "gymnasium", "onnx", "cv2", "ale_py", "dm_control", "mujoco", "seer_edge"}
+
+
+def test_a_fresh_interpreter_imports_the_data_plane_without_anything_heavy() -> None:
+    done = subprocess.run([sys.executable, "-c", IMPORT_ALL], capture_output=True, text=True, check=True)
+    names, loaded = json.loads(done.stdout)
+    assert {"seer_runtime.store", "seer_runtime.convert", "seer_runtime.encoder"} <= set(names) <= set(loaded)
+    assert {module.partition(".")[0] for module in loaded} & HEAVY == set()

@@ -1,0 +1,111 @@
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from seer_runtime.preprocess import FrameStack, pool_and_resize, resize, to_gray
+
+Frame = NDArray[np.uint8]
+
+
+def _screen(seed: int, shape: tuple[int, ...] = (210, 160)) -> Frame:
+    return np.random.default_rng(seed).integers(256, size=shape, dtype=np.uint8)
+
+
+def test_gray_is_rec_601_luminance() -> None:
+    rgb = _screen(0, (7, 5, 3))
+    expected = rgb @ np.array([0.299, 0.587, 0.114])
+    gray = to_gray(rgb)
+    assert gray.dtype == np.uint8
+    assert gray.shape == (7, 5)
+    assert np.abs(gray - expected).max() <= 1
+
+
+@pytest.mark.parametrize("shape", [(7, 5), (7, 5, 4), (7, 5, 1)])
+def test_gray_refuses_what_is_not_rgb(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"expected an RGB screen, uint8 \[H, W, 3\]"):
+        to_gray(_screen(0, shape))
+
+
+def test_resize_to_the_size_it_has_is_the_frame_itself() -> None:
+    frame = _screen(0, (84, 84))
+    assert resize(frame, (84, 84)) is frame
+
+
+def test_resize_averages_areas_and_takes_height_first() -> None:
+    frame = _screen(0, (8, 6))
+    blocks = frame.reshape(4, 2, 2, 3).astype(float).mean(axis=(1, 3))
+    assert np.abs(resize(frame, (4, 2)) - blocks).max() <= 0.5
+
+
+@pytest.mark.parametrize("shape", [(84, 84), (210, 160)])
+def test_resize_writes_into_out(shape: tuple[int, int]) -> None:
+    frame, out = _screen(0, shape), np.zeros((84, 84), np.uint8)
+    assert resize(frame, (84, 84), out) is out
+    np.testing.assert_array_equal(out, resize(frame, (84, 84)))
+
+
+@pytest.mark.parametrize(
+    "out",
+    [np.zeros((84, 83), np.uint8), np.zeros((84, 84), np.float32), np.zeros((84, 168), np.uint8)[:, ::2]],
+    ids=["size", "dtype", "strides"],
+)
+def test_resize_refuses_an_out_that_opencv_would_replace(out: Frame) -> None:
+    with pytest.raises(ValueError, match=r"out must be C-contiguous uint8 \[84, 84\]"):
+        resize(_screen(0), (84, 84), out)
+
+
+def test_pooling_takes_the_maximum_before_the_resize() -> None:
+    older, newer = _screen(1), _screen(2)
+    kept = older.copy(), newer.copy()
+    got = pool_and_resize(older, newer, (84, 84))
+    expected = cv2.resize(np.maximum(older, newer), (84, 84), interpolation=cv2.INTER_AREA)
+    np.testing.assert_array_equal(got, expected)
+    np.testing.assert_array_equal((older, newer), kept)
+
+    out = np.zeros((84, 84), np.uint8)
+    assert pool_and_resize(older, newer, (84, 84), pooled=newer, out=out) is out
+    np.testing.assert_array_equal(out, expected)
+    np.testing.assert_array_equal(newer, np.maximum(*kept))
+
+
+pushes = st.lists(st.tuples(st.integers(0, 255), st.booleans()), min_size=1, max_size=30)
+
+
+@given(stack=st.integers(1, 5), pushes=pushes)
+def test_stack_equals_a_list_of_frames_though_the_environment_reuses_its_buffer(
+    stack: int, pushes: list[tuple[int, bool]]
+) -> None:
+    buffer = np.full((stack, 2, 3), 99, np.uint8)
+    frames = FrameStack(stack, (2, 3), buffer)
+    reused = np.zeros((2, 3), np.uint8)
+    model: list[int] = []
+    for i, (value, first) in enumerate(pushes):
+        if first or i == 0:
+            model = [0] * stack
+        model = [*model[1:], value]
+        reused[:] = value
+        got = frames.push(reused, first=first or i == 0)
+        reused[:] = 77
+        assert got is buffer
+        assert [set(frame.ravel().tolist()) for frame in got] == [{value} for value in model]
+
+
+@pytest.mark.parametrize("frame", [np.zeros((3,), np.uint8), np.zeros((1, 3), np.uint8), np.zeros((2, 3), np.float32)])
+def test_stack_refuses_frames_that_numpy_would_broadcast_or_truncate(frame: Frame) -> None:
+    frames = FrameStack(4, (2, 3), np.zeros((4, 2, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"expected a frame of uint8 \[2, 3\], got"):
+        frames.push(frame, first=True)
+
+
+@pytest.mark.parametrize("buffer", [np.zeros((3, 2, 3), np.uint8), np.zeros((4, 2, 3), np.float32)])
+def test_stack_refuses_another_buffer(buffer: Frame) -> None:
+    with pytest.raises(ValueError, match=r"expected a stack buffer of uint8 \[4, 2, 3\], got"):
+        FrameStack(4, (2, 3), buffer)
+
+
+def test_stack_refuses_to_be_empty() -> None:
+    with pytest.raises(ValueError, match="at least one frame"):
+        FrameStack(0, (2, 3), np.zeros((0, 2, 3), np.uint8))

@@ -49,10 +49,11 @@ def convert_in_place(store: RowStore, codec: Codec, encode: Encode, ledger: Ledg
         raise ValueError(f"a latent row of {codec.row_bytes} bytes does not fit {store.arena.size_bytes} bytes")
     first = first_kept(store, capacity)
     kept = store.appended - first
-    columns = store.allocate_columns(capacity)
     reach, frame_shape = store.stack - 1, store.codec.shape
-    window = ledger.allocate(Line.WORKSPACE, (reach + CHUNK_ROWS, *frame_shape), np.uint8)
-    stacks = ledger.allocate(Line.WORKSPACE, (CHUNK_ROWS, store.stack, *frame_shape), np.uint8)
+    with ledger.all_or_nothing():
+        columns = store.allocate_columns(capacity)
+        window = ledger.allocate(Line.WORKSPACE, (reach + CHUNK_ROWS, *frame_shape), np.uint8)
+        stacks = ledger.allocate(Line.WORKSPACE, (CHUNK_ROWS, store.stack, *frame_shape), np.uint8)
 
     _copy_columns(store, first, columns)
     _carry_frames_before(store, first, window[:reach])

@@ -2,7 +2,8 @@
 
 import enum
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,16 @@ class Ledger:
         self._held[line] += size_bytes
         self._peak[line] = max(self._peak[line], self._held[line])
         return array
+
+    @contextmanager
+    def all_or_nothing(self) -> Iterator[None]:
+        """Allocations inside count only where all of them succeed; the caller drops its references."""
+        held = self._held.copy()
+        try:
+            yield
+        except BaseException:
+            self._held = held
+            raise
 
     def release(self, line: Line, *arrays: NDArray[Any]) -> None:
         """Take `arrays` off `line`; the caller drops its references."""

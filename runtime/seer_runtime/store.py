@@ -71,6 +71,10 @@ class RowStore:
         self.rows = 0
         self._origin = 0  # the id that would stand in slot 0
         self._lay_out(codec, stack)
+        if self.capacity < stack:
+            raise ValueError(
+                f"{arena.size_bytes:,} bytes hold {self.capacity} rows of {codec.row_bytes:,}: no room for a stack of {stack}"
+            )
         self.columns = self.allocate_columns(self.capacity)
 
     def _lay_out(self, codec: Codec, stack: int) -> None:

@@ -55,6 +55,23 @@ def test_a_refused_allocation_takes_no_memory() -> None:
         ledger.allocate(Line.OBSERVATIONS, (2**30, 2**30), np.uint8)
 
 
+def test_all_or_nothing_takes_back_what_was_allocated_before_the_failure() -> None:
+    ledger = Ledger({Line.WORKSPACE: 100})
+    ledger.allocate(Line.WORKSPACE, 10, np.uint8)
+
+    def allocate_three() -> None:
+        for _ in range(3):
+            ledger.allocate(Line.COLUMNS, 7, np.uint8)
+            ledger.allocate(Line.WORKSPACE, 40, np.uint8)
+
+    with pytest.raises(BudgetError), ledger.all_or_nothing():
+        allocate_three()
+    assert (ledger.held_bytes(Line.WORKSPACE), ledger.held_bytes(Line.COLUMNS)) == (10, 0)
+    with ledger.all_or_nothing():
+        ledger.allocate(Line.WORKSPACE, 90, np.uint8)
+    assert ledger.held_bytes(Line.WORKSPACE) == ledger.peak_bytes(Line.WORKSPACE) == 100
+
+
 def test_releasing_more_than_was_allocated_is_an_error() -> None:
     ledger = Ledger({})
     array = ledger.allocate(Line.WORKSPACE, 8, np.uint8)

@@ -1,0 +1,57 @@
+# `make demo` and `make test` set a fresh machine up by themselves.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PIP_ARGS ?=
+BIN := .venv/bin
+READY := .venv/.ready
+DEMO := runs/demo
+SOURCES := seer_edge runtime tools tests
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check test-slow lint format types unit bench clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
+
+setup: $(READY)  ## make .venv and install everything, system libraries included where possible
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed; name it with make PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[all]'
+	@tools/system_libs.sh
+	@touch $@
+
+demo: setup  ## the main job in about five minutes: real Alien, 0.07GB, a freeze, an evaluation, a plot
+	rm -rf $(DEMO)
+	$(BIN)/seer-edge train --env Alien --mem-budget 0.07GB --total-timesteps 15000 --freeze-at 8000 \
+	  --eval-every 15000 --eval-episodes 5 --run-dir $(DEMO)
+	$(BIN)/python tools/plot_run.py $(DEMO)
+
+test: setup lint types unit  ## everything CI runs
+
+check: setup lint types  ## before each commit: format, lint, types, fast tests
+	$(BIN)/pytest -m 'not slow' tests/runtime tests/seer_edge
+
+test-slow: setup  ## the tests that take minutes
+	$(BIN)/pytest -m slow
+
+unit: setup
+	$(BIN)/pytest -m 'not slow'
+
+lint: setup  ## lint and format check
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+
+types: setup  ## mypy --strict
+	$(BIN)/mypy
+
+format: setup  ## format the sources
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+
+bench: setup  ## bytes, sampling time and conversion of each store: table, CSV and chart
+	$(BIN)/python tools/membench.py --out docs/results/membench
+
+clean:  ## remove .venv and caches
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,87 @@
+"""Plot a run: return and memory over steps, from its `progress.csv`, to `progress.png` in its folder.
+
+python tools/plot_run.py RUN [-o FILE]
+"""
+
+import argparse
+import csv
+import sys
+from pathlib import Path
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+
+Rows = list[dict[str, str]]
+
+
+def series(rows: Rows, column: str) -> tuple[list[int], list[float]]:
+    """Steps and values of the rows in which `column` is not empty."""
+    filled = [row for row in rows if row[column]]
+    return [int(row["time/total_timesteps"]) for row in filled], [float(row[column]) for row in filled]
+
+
+def plot(rows: Rows, title: str, path: Path) -> None:
+    """Two panels that share their steps; the freeze is a dotted line."""
+    figure, (returns, memory) = plt.subplots(2, 1, figsize=(8, 6.5), sharex=True, layout="constrained")
+    _plot_returns(returns, rows)
+    _plot_memory(memory, rows)
+    frozen = [int(row["time/total_timesteps"]) for row in rows if row["seer/frozen"] == "1"]
+    if frozen:
+        for axes in (returns, memory):
+            axes.axvline(frozen[0], color="0.5", linestyle=":", label="frozen from here")
+    for axes in (returns, memory):
+        axes.legend(frameon=False, fontsize="small")
+        axes.grid(alpha=0.25)
+    returns.set_title(title)
+    memory.set_xlabel("agent steps")
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def _plot_returns(axes: Axes, rows: Rows) -> None:
+    axes.plot(*series(rows, "rollout/ep_rew_mean"), label="training games, mean of the latest 100")
+    steps, means = series(rows, "eval/mean_reward")
+    spreads = series(rows, "eval/std_reward")[1]
+    axes.errorbar(steps, means, yerr=spreads, fmt="o", capsize=3, label="evaluation, mean ± std")
+    axes.set_ylabel("return")
+
+
+def _plot_memory(axes: Axes, rows: Rows) -> None:
+    for column, label in (
+        ("memory/rss_bytes", "process RSS"),
+        ("memory/budget_bytes", "budget"),
+        ("memory/observation_bytes", "observations"),
+        ("memory/workspace_bytes", "workspace"),
+    ):
+        steps, values = series(rows, column)
+        axes.plot(steps, [value / 1e6 for value in values], label=label, linestyle="--" if "budget" in column else "-")
+    axes.set_ylabel("MB")
+    axes.set_ylim(bottom=0)
+    capacity = axes.twinx()
+    capacity.plot(*series(rows, "replay/rows"), color="tab:purple", label="rows in the replay (right)")
+    capacity.set_ylabel("rows")
+    capacity.set_ylim(bottom=0)
+    capacity.legend(frameon=False, fontsize="small", loc="lower right")
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description="Plot return and memory of a run over its steps.")
+    parser.add_argument("run", type=Path, help="the run's folder")
+    parser.add_argument("-o", "--out", type=Path, help="image to write (RUN/progress.png)")
+    flags = parser.parse_args()
+    try:
+        rows = list(csv.DictReader((flags.run / "progress.csv").open(newline="")))
+    except OSError as error:
+        parser.error(f"{flags.run}: not a run's folder ({error.strerror}: progress.csv)")
+    out = flags.out or flags.run / "progress.png"
+    plot(rows, flags.run.resolve().name, out)
+    print(f"wrote {out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

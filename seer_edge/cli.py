@@ -156,12 +156,12 @@ def _parser() -> _Parser:
         dest="command", required=True, metavar="COMMAND", parser_class=_Parser, title="commands"
     )
 
-    def add(name: str, text: str) -> argparse.ArgumentParser:
+    def add(name: str, operand: str, text: str) -> argparse.ArgumentParser:
         return commands.add_parser(name, help=text, description=text, allow_abbrev=False, formatter_class=_help_width)
 
-    _add_run_flags(add("train", "Train inside the budget, freeze on the way, evaluate at the end."))
-    _add_run_flags(add("plan", "Print what a run would hold, byte by byte, and exit."))
-    evaluation = add("eval", "Evaluate the newest checkpoint of a run.")
+    _add_run_flags(add("train", "--env ENV", "Train inside the budget, freeze on the way, evaluate at the end."))
+    _add_run_flags(add("plan", "--env ENV", "Print what a run would hold, byte by byte, and exit."))
+    evaluation = add("eval", "RUN", "Evaluate the newest checkpoint of a run.")
     evaluation.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
     evaluation.add_argument("--episodes", type=_count, metavar="N", help="games to play (as the run's)")
     evaluation.add_argument("--seed", type=_count, metavar="N", help="of the games (the run's)")
@@ -246,6 +246,8 @@ def main() -> int:
     try:
         if command in NOT_BUILT_COMMANDS:
             raise BadInputError(f"{command}: not built yet; there are {', '.join(handlers)}")
+        if not arguments:
+            raise BadInputError(f"no command; name one of {', '.join(handlers)}, or --help")
         flags = _parser().parse_args(_normalised(arguments))
         return handlers[flags.command](flags)
     except BadInputError as error:

@@ -13,6 +13,7 @@ from seer_runtime.codecs import LATENT_ELEMENT_BYTES
 NEVER = "never"
 SHORT_RUN_FRACTION = 0.4
 SHORT_RUN_FACTOR = 2.5
+LOG_EVERY_STEPS = 1_000
 
 PROTOCOLS = ("paper", "machado")
 REPLAYS = ("uniform", "prioritized")
@@ -39,7 +40,7 @@ class TrainConfig:
     device: str = "cpu"
     eval_every: int = 10_000
     eval_episodes: int = 10
-    log_every: int = 1_000
+    log_every: int = LOG_EVERY_STEPS
     rainbow: RainbowSettings = field(default_factory=RainbowSettings)
 
     def __post_init__(self) -> None:
@@ -139,9 +140,10 @@ def build_config(
         total_timesteps=steps,
         freeze_at=step,
         freeze_reason=reason,
-        encoder=encoder or chosen.encoder,
-        eval_every=eval_every or chosen.evaluate_every,
-        eval_episodes=eval_episodes or chosen.evaluation_episodes,
+        encoder=chosen.encoder if encoder is None else encoder,
+        eval_every=chosen.evaluate_every if eval_every is None else eval_every,
+        eval_episodes=chosen.evaluation_episodes if eval_episodes is None else eval_episodes,
+        log_every=max(1, min(LOG_EVERY_STEPS, steps // 20)),
         rainbow=chosen.rainbow,
         **others,
     )

@@ -4,6 +4,7 @@ Nothing changes before the commit point; a failure up to there is a `FreezeRefus
 pixels. A failure after it is a `RunStoppedError`.
 """
 
+import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -82,7 +83,7 @@ class _Prepared:
 
 def _prepare(session: Session, encoder_path: Path, checkpoints: Path) -> _Prepared:
     """Steps 1 and 2: export, compare, calibrate, checkpoint. Leaves no trace of an attempt that failed."""
-    agent = session.agent
+    agent, encoder = session.agent, None
     try:
         graph = encoder_graph(agent.encoder_spec, agent.encoder_weights())
         durable.write_atomic(encoder_path, graph)
@@ -92,7 +93,11 @@ def _prepare(session: Session, encoder_path: Path, checkpoints: Path) -> _Prepar
         codec.calibrate(_latents_of_real_rows(session, encoder))
         checkpoint.save(session, checkpoints)
     except Exception as failure:
-        encoder_path.unlink(missing_ok=True)
+        # A disk that refused the write may refuse this too; the refusal is what has to be heard.
+        with contextlib.suppress(OSError):
+            encoder_path.unlink()
+        if encoder is not None:
+            encoder.release()
         raise FreezeRefusedError(f"no freeze at step {session.timestep}: {failure}") from failure
     return _Prepared(graph, encoder, codec, error)
 

@@ -115,7 +115,9 @@ def make_plan(config: TrainConfig, env: EnvSpec) -> BytePlan:
     most_rows = max(capacity, latent_capacity) if freezes else capacity
     gathered = 2 * settings.batch_size * settings.stack * frame_row
     stacks = 2 * settings.stack * frame_row  # training and evaluation
-    conversion = conversion_bytes(settings.stack, frame_row) + MAX_BATCH * encoder.latent_size * FLOAT_BYTES
+    # Chunks, the encoder's output, and the batches of latents, allocated while those of frames are still held.
+    latents = (MAX_BATCH + 2 * settings.batch_size) * encoder.latent_size * FLOAT_BYTES
+    conversion = conversion_bytes(settings.stack, frame_row) + latents
     workspace = gathered + stacks + (conversion if freezes else 0)
     parameters = (encoder.parameters + head.parameters) * FLOAT_BYTES
     return BytePlan(

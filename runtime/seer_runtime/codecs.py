@@ -46,7 +46,13 @@ class ElementCodec:
         self.row_bytes = math.prod(shape) * self.stored.itemsize
 
     def calibrate(self, chunks: Iterable[Array]) -> None:
-        """Nothing to set."""
+        """Set nothing, but raise ValueError where a value is too large to store."""
+        if self.stored.kind != "f" or self.stored == self.dtype:
+            return
+        limit = float(np.finfo(self.stored).max)
+        largest = max((float(np.abs(chunk).max()) for chunk in chunks if len(chunk)), default=0.0)
+        if not largest <= limit:
+            raise ValueError(f"codec {self.name} stores values up to {limit:g}, a latent has {largest:g}")
 
     def encode(self, values: Array, rows: NDArray[np.uint8]) -> None:
         """Write `values` `[B, *shape]` to `rows` `[B, row_bytes]`."""

@@ -33,6 +33,7 @@ class OnnxEncoder:
         (model_output,) = self._session.get_outputs()
         self.observation_shape: tuple[int, ...] = tuple(model_input.shape[1:])
         self.latent_shape: tuple[int, ...] = tuple(model_output.shape[1:])
+        self._ledger = ledger
         self._latents = ledger.allocate(Line.WORKSPACE, (MAX_BATCH, *self.latent_shape), np.float32)
 
     @property
@@ -41,10 +42,23 @@ class OnnxEncoder:
         return math.prod(self.latent_shape)
 
     def __call__(self, observations: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Latents `[B, *latent_shape]` of `observations` `[B, stack, *frame]`, valid until the next call."""
+        """Latents `[B, *latent_shape]` of `observations` `[B, stack, *frame]`, valid until the next call.
+
+        Raises ValueError for another shape or dtype.
+        """
+        if observations.dtype != np.uint8 or not observations.flags.c_contiguous:
+            raise ValueError(f"expected contiguous uint8 stacks, got {observations.dtype} {list(observations.shape)}")
+        if observations.shape[1:] != self.observation_shape or len(observations) > MAX_BATCH:
+            raise ValueError(
+                f"expected at most {MAX_BATCH} stacks {list(self.observation_shape)}, got {list(observations.shape)}"
+            )
         latents = self._latents[: len(observations)]
         binding: Any = self._binding
         binding.bind_input(INPUT, "cpu", 0, np.uint8, observations.shape, observations.ctypes.data)
         binding.bind_output(OUTPUT, "cpu", 0, np.float32, latents.shape, latents.ctypes.data)
         self._session.run_with_iobinding(binding)
         return latents
+
+    def release(self) -> None:
+        """Take the latents' memory off the ledger; the encoder is not used any more."""
+        self._ledger.release(Line.WORKSPACE, self._latents)

@@ -50,5 +50,6 @@ class LatentPerception:
 
     def current(self) -> Observed:
         """The observation that the stack holds now; at the freeze it was perceived as frames before."""
-        latent = self.encoder(self.stack.frames[None])[0]
+        # A copy: an evaluation between two steps uses the same encoder, and with it the encoder's memory.
+        latent = self.encoder(self.stack.frames[None])[0].copy()
         return Observed(row=latent, input=latent)

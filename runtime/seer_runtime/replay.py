@@ -14,6 +14,7 @@ from seer_runtime.store import Ids, RowStore
 from seer_runtime.windows import Windows, n_step_windows
 
 MAX_PROPOSALS = 100
+SCAN_ROWS = 4096
 
 
 class NothingToSampleError(Exception):
@@ -57,12 +58,11 @@ class Replay:
         self.gamma = gamma
         self._rng = rng
         self._ledger = ledger
-        self._gathered = self._allocate_gathered()
+        self._gathered = self._allocate_gathered(store.codec, store.stack)
 
-    def _allocate_gathered(self) -> NDArray[Any]:
-        store = self.store
-        shape = (2 * self.batch_size, store.stack, *store.codec.shape)
-        return self._ledger.allocate(Line.WORKSPACE, shape, store.codec.dtype)
+    def _allocate_gathered(self, codec: Codec, stack: int) -> NDArray[Any]:
+        shape = (2 * self.batch_size, stack, *codec.shape)
+        return self._ledger.allocate(Line.WORKSPACE, shape, codec.dtype)
 
     def append(
         self, observation: NDArray[Any], action: Any, reward: float, *, terminated: bool, truncated: bool
@@ -117,8 +117,12 @@ class Replay:
 
     def _draw_from_all(self, count: int) -> Ids:
         """The slow way, for a replay in which hardly any row can start a window."""
-        ids = np.arange(self.store.oldest, self.store.appended)
-        ids = ids[self._windows(ids).valid]
+        store = self.store
+        chunks = (
+            np.arange(begin, min(begin + SCAN_ROWS, store.appended))
+            for begin in range(store.oldest, store.appended, SCAN_ROWS)
+        )
+        ids = np.concatenate([chunk[self._windows(chunk).valid] for chunk in chunks])
         if len(ids) == 0:
             raise NothingToSampleError(f"no window of {self.n_step} steps among {self.store.rows} rows")
         priorities = self.sampler.priorities(ids)
@@ -133,10 +137,12 @@ class Replay:
         store = self.store
         ids = np.arange(first_kept(store, store.arena.size_bytes // codec.row_bytes), store.appended)
         priorities = self.sampler.priorities(ids)
-        kept = convert_in_place(store, codec, encode, self._ledger)
+        with self._ledger.all_or_nothing():
+            gathered = self._allocate_gathered(codec, stack=1)
+            kept = convert_in_place(store, codec, encode, self._ledger)
         self.sampler.rebuild(ids, priorities)
         self._ledger.release(Line.WORKSPACE, self._gathered)
-        self._gathered = self._allocate_gathered()
+        self._gathered = gathered
         return kept
 
     # --- state ---------------------------------------------------------------------------------------------
@@ -150,6 +156,7 @@ class Replay:
             "capacity": store.capacity,
             "first_slot": int(store.slots(np.array([store.oldest]))[0]),
             "codec": store.codec.name,
+            "largest_priority": self.sampler.largest,
             "rng": self._rng.bit_generator.state,
         }
 

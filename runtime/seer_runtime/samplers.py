@@ -13,9 +13,14 @@ from seer_runtime.ledger import Ledger
 from seer_runtime.store import FINAL, Ids, RowStore
 from seer_runtime.sumtree import SumTree
 
+LEAST_PRIORITY = 1e-6
+"""Keeps a row that was learned to perfection from never being drawn again (Schaul et al. 2016, Section 3.3)."""
+
 
 class Sampler(Protocol):
     """Proposes row ids and weighs them."""
+
+    largest: float  # the largest priority seen, which new rows get
 
     def appended(self, row_id: int) -> None:
         """A row was written."""
@@ -27,7 +32,10 @@ class Sampler(Protocol):
         """Importance-sampling weights `[B]` in (0, 1]; `progress` is the fraction of the run that is over."""
 
     def update(self, ids: Ids, priorities: NDArray[np.float32]) -> None:
-        """New priorities for the rows `ids`; those overwritten meanwhile are dropped."""
+        """New priorities for the rows `ids`; those overwritten meanwhile are dropped.
+
+        Raises ValueError for one that is negative or not finite.
+        """
 
     def priorities(self, ids: Ids) -> NDArray[np.float64]:
         """What a rebuild needs to know of the rows `ids` `[B]`."""
@@ -41,6 +49,7 @@ class UniformSampler:
 
     def __init__(self, store: RowStore) -> None:
         self._store = store
+        self.largest = 1.0
 
     def appended(self, row_id: int) -> None:
         """Nothing to keep."""
@@ -76,14 +85,14 @@ class PrioritizedSampler:
         self._ledger = ledger
         self._exponent = exponent
         self._beta_start = beta_start
-        self._largest = 1.0
+        self.largest = 1.0
         self._tree = SumTree(store.capacity, ledger)
 
     def appended(self, row_id: int) -> None:
         """Give the row the largest priority seen, or none where it holds no action."""
         slot = self._store.slots(np.array([row_id]))
         holds_action = not self._store.columns.flags[slot[0]] & FINAL
-        self._tree.set(slot, self._largest if holds_action else 0.0)
+        self._tree.set(slot, self.largest if holds_action else 0.0)
 
     def propose(self, rng: np.random.Generator, count: int) -> Ids:
         """Row ids by stratified draws: one in each of `count` equal parts of the total."""
@@ -100,12 +109,14 @@ class PrioritizedSampler:
         return weights.astype(np.float32)
 
     def update(self, ids: Ids, priorities: NDArray[np.float32]) -> None:
-        """Set the priorities of the rows that are still held."""
+        """Set the priorities of the rows that are still held. Raises ValueError (see `Sampler`)."""
         held = self._store.holds(ids)
         if not held.any():
             return
-        powers = priorities[held].astype(np.float64) ** self._exponent
-        self._largest = max(self._largest, float(powers.max()))
+        if not (np.isfinite(priorities).all() and (priorities >= 0).all()):
+            raise ValueError(f"priorities must be finite and not negative, got {priorities}")
+        powers = np.maximum(priorities[held].astype(np.float64), LEAST_PRIORITY) ** self._exponent
+        self.largest = max(self.largest, float(powers.max()))
         self._tree.set(self._store.slots(ids[held]), powers)
 
     def priorities(self, ids: Ids) -> NDArray[np.float64]:

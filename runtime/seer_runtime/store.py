@@ -73,7 +73,8 @@ class RowStore:
         self._lay_out(codec, stack)
         if self.capacity < stack:
             raise ValueError(
-                f"{arena.size_bytes:,} bytes hold {self.capacity} rows of {codec.row_bytes:,}: no room for a stack of {stack}"
+                f"{arena.size_bytes:,} bytes hold {self.capacity} rows of {codec.row_bytes:,} bytes, "
+                f"fewer than a stack of {stack}"
             )
         self.columns = self.allocate_columns(self.capacity)
 

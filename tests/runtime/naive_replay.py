@@ -114,7 +114,7 @@ class NaiveReplay:
     def stack_is_whole(self, row: int) -> bool:
         if self.encode is not None:
             return True
-        episode, step = self.rows[row]
+        _, step = self.rows[row]
         needed = range(row - min(step, self.stack_size - 1), row + 1)
         held = self.held()
         return all(held[0] <= other for other in needed)

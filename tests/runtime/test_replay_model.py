@@ -264,7 +264,7 @@ class ReplayMachine(RuleBasedStateMachine):
             np.testing.assert_allclose(got, [self.priorities[row] for row in rows], rtol=1e-6)
 
 
-ReplayMachine.TestCase.settings = settings(max_examples=70, stateful_step_count=25, deadline=None, derandomize=True)
+ReplayMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=25, deadline=None, derandomize=True)
 TestReplayMachine = ReplayMachine.TestCase
 
 

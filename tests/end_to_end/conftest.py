@@ -1,0 +1,75 @@
+"""Short runs of the real thing, through the same calls that the command line makes."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from seer_edge import run_folder, train
+from seer_edge.config import TrainConfig
+from seer_edge.envs import make_env
+from seer_edge.plan import make_plan
+from seer_edge.presets import RainbowSettings
+
+GAME = "tests.end_to_end.pixel_match:PixelMatch-v0"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that ended."""
+
+    status: int
+    folder: run_folder.RunFolder
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        return json.loads(self.folder.summary.read_text())
+
+    def generation(self, timestep: int) -> Path:
+        return self.folder.checkpoints / f"step_{timestep:010d}"
+
+
+@pytest.fixture
+def short_run(tmp_path: Path) -> Callable[..., Finished]:
+    """Train on the small pixel game; keyword arguments change the configuration."""
+    torch.set_num_threads(1)
+    count = 0
+
+    def run(*, rainbow: dict[str, Any] | None = None, **changes: Any) -> Finished:
+        nonlocal count
+        count += 1
+        settings = {
+            "n_step": 1,
+            "gamma": 0.5,
+            "learning_starts": 200,
+            "learning_rate": 5e-4,
+            "target_update_steps": 200,
+            "hidden": 64,
+            "stack": 2,
+        }
+        config = TrainConfig(
+            **{
+                "env": GAME,
+                "env_name": "PixelMatch",
+                "preset": "test",
+                "mem_budget_bytes": 2_000_000,
+                "total_timesteps": 4_000,
+                "freeze_at": 2_000,
+                "freeze_reason": "test",
+                "eval_every": 500,
+                "log_every": 500,
+                **changes,
+            },
+            rainbow=RainbowSettings(**{**settings, **(rainbow or {})}),
+        )
+        env = make_env(config.env, protocol="paper", seed=0, training=True)
+        env.close()
+        plan = make_plan(config, env.spec)
+        folder = run_folder.create(tmp_path / f"run{count}", config)
+        return Finished(train.train(plan, folder), folder)
+
+    return run

@@ -1,0 +1,136 @@
+"""Bad input: one clear line that names the flag, the value and the mend; exit 2; nothing written."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from seer_edge.cli import main
+
+# Short, so that a refusal that is missing shows as a failure and not as a day of training.
+TRAIN = ["train", "--env", "Alien", "--total-timesteps", "40"]
+
+
+def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    monkeypatch.setattr(sys, "argv", ["seer-edge", *arguments])
+    status = main()
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    return status, captured.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["train", "--env", "Alein"], ["--env", "'Alein'", "Alien"]),
+        (["train", "--env", "dm_control/walker-walk-v0"], ["--env", "not built yet"]),
+        (["train"], ["--env"]),
+        ([*TRAIN, "--mem-budget", "0.07 gigs"], ["--mem-budget", "'0.07 gigs'", "0.07GB"]),
+        ([*TRAIN, "--mem-budget", "-1GB"], ["--mem-budget", "'-1GB'", "0.07GB"]),
+        ([*TRAIN, "--mem-budget=-1GB"], ["--mem-budget", "'-1GB'", "0.07GB"]),
+        ([*TRAIN, "--mem-budget", "7Gbit"], ["--mem-budget", "'7Gbit'", "0.07GB"]),
+        ([*TRAIN, "--mem-budget", "nan"], ["--mem-budget", "'nan'", "0.07GB"]),
+        ([*TRAIN, "--mem-budget", "0.3MB"], ["--mem-budget", "300000", "at least 388080"]),
+        ([*TRAIN, "--mem-budget", "0.5MB", "--encoder", "canonical"], ["--mem-budget", "at least"]),
+        ([*TRAIN, "--seed", "-1"], ["--seed", "-1"]),
+        ([*TRAIN, "--seed", "4294967296"], ["--seed", "4294967296"]),
+        ([*TRAIN, "--seed", "1.5"], ["--seed", "'1.5'"]),
+        ([*TRAIN, "--latent-codec", "float8"], ["--latent-codec", "'float8'", "float32"]),
+        ([*TRAIN, "--latent-codec", "uint8"], ["--latent-codec", "uint8", "not built yet"]),
+        ([*TRAIN, "--latent-codec=auto"], ["--latent-codec", "auto", "not built yet"]),
+        ([*TRAIN, "--total-timesteps", "30000", "--freeze-at", "30001"], ["--freeze-at", "30001", "never"]),
+        ([*TRAIN, "--freeze-at", "soon"], ["--freeze-at", "'soon'", "never"]),
+        ([*TRAIN, "--freeze-at", "0"], ["--freeze-at", "0"]),
+        ([*TRAIN, "--freeze-at", "auto"], ["--freeze-at", "auto", "not built yet"]),
+        ([*TRAIN, "--total-timesteps", "0"], ["--total-timesteps", "0"]),
+        ([*TRAIN, "--total-timesteps", "1e6"], ["--total-timesteps", "'1e6'"]),
+        ([*TRAIN, "--threads", "0"], ["--threads", "0"]),
+        ([*TRAIN, "--eval-every", "0"], ["--eval-every", "0"]),
+        ([*TRAIN, "--eval-episodes", "0"], ["--eval-episodes", "0"]),
+        ([*TRAIN, "--protocol", "atari"], ["--protocol", "'atari'", "machado"]),
+        ([*TRAIN, "--replay", "ranked"], ["--replay", "'ranked'", "prioritized"]),
+        ([*TRAIN, "--encoder", "resnet"], ["--encoder", "'resnet'", "canonical"]),
+        ([*TRAIN, "--preset", "Pong2"], ["--preset", "'Pong2'", "Alien"]),
+        ([*TRAIN, "--device", "cuda"], ["--device", "cuda", "cpu"]),
+        ([*TRAIN, "--device", "gpu0"], ["--device", "gpu0", "cpu"]),
+        ([*TRAIN, "--rss-limit", "512MB"], ["--rss-limit", "not built yet"]),
+        ([*TRAIN, "--freeze", "1000"], ["--freeze"]),
+        ([*TRAIN, "extra"], ["extra"]),
+        (["resume", "runs/x"], ["resume", "not built yet", "train"]),
+        (["eval", "no-such-run"], ["no-such-run", "run's folder"]),
+        (["fly"], ["fly", "train"]),
+        ([], ["train", "--help"]),
+    ],
+    ids=" ".join,
+)
+def test_one_line_that_names_flag_value_and_mend(
+    arguments: list[str],
+    parts: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    status, error = run(arguments, monkeypatch, capsys)
+    assert status == 2
+    assert error.count("\n") == 1
+    assert error.startswith("seer-edge")
+    for part in parts:
+        assert part in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_folder_that_is_not_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    status, error = run([*TRAIN, "--run-dir", str(tmp_path)], monkeypatch, capsys)
+    assert status == 2
+    assert str(tmp_path) in error
+    assert "not empty" in error
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("folder", ["{tmp}/file/run", "/proc/run", "{tmp}/file"])
+def test_a_run_folder_that_cannot_be_written(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    path = folder.format(tmp=tmp_path)
+    monkeypatch.setattr(sys, "argv", ["seer-edge", *TRAIN, "--run-dir", path])
+    assert main() == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert path in error
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_codec_that_shrinks_the_capacity_is_a_warning_in_the_plan(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["seer-edge", "plan", "--env", "alien", "--encoder", "canonical"])
+    assert main() == 0
+    plan = capsys.readouterr().out
+    assert "warning: --latent-codec float32: the freeze will shrink the capacity from 9,920 to 5,580 rows" in plan
+    assert "float16 (11,160 rows)" in plan
+
+
+def test_the_plan_of_the_main_job(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["seer-edge", "plan", "--env", "Alien", "--mem-budget", "0.07GB"])
+    assert main() == 0
+    plan = capsys.readouterr().out
+    for figure in ("70,000,000 B", "7,056", "9,920 rows", "step 100,000 of 500,000", "2,304", "30,380 rows"):
+        assert figure in plan
+    assert "warning" not in plan
+
+
+@pytest.mark.parametrize("command", ["", "train", "plan", "eval"])
+def test_help_fits_a_screen(command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["seer-edge", *command.split(), "--help"])
+    with pytest.raises(SystemExit) as exit_status:
+        main()
+    assert exit_status.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 45
+    assert max(map(len, lines)) <= 110

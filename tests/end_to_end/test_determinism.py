@@ -1,0 +1,30 @@
+"""Golden runs: the same seed twice gives the same bits at one thread."""
+
+from collections.abc import Callable
+
+import pytest
+
+from seer_runtime import durable
+from tests.end_to_end.conftest import Finished
+
+COMPARED = ("agent.safetensors", "replay.safetensors", "state.json")
+
+
+@pytest.mark.parametrize("replay", ["uniform", "prioritized"])
+def test_the_same_seed_twice_gives_the_same_bits(short_run: Callable[..., Finished], replay: str) -> None:
+    options = {"total_timesteps": 900, "freeze_at": 600, "replay": replay, "eval_every": 700}
+    first, second, other = short_run(**options), short_run(**options), short_run(**options, seed=1)
+    for step in (600, 900):
+        for name in COMPARED:
+            assert (first.generation(step) / name).read_bytes() == (second.generation(step) / name).read_bytes()
+    assert first.folder.encoder.read_bytes() == second.folder.encoder.read_bytes()
+    assert first.summary["eval"] == second.summary["eval"]
+    assert first.folder.encoder.read_bytes() != other.folder.encoder.read_bytes()
+
+
+def test_evaluation_does_not_disturb_training(short_run: Callable[..., Finished]) -> None:
+    often = short_run(total_timesteps=900, freeze_at=600, eval_every=100)
+    seldom = short_run(total_timesteps=900, freeze_at=600, eval_every=900)
+    ours, theirs = (durable.read_tensors(run.generation(900) / "agent.safetensors") for run in (often, seldom))
+    assert ours.keys() == theirs.keys()
+    assert all((ours[name] == theirs[name]).all() for name in ours)

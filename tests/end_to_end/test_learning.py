@@ -1,0 +1,33 @@
+"""It learns, and what it learned is kept through the freeze."""
+
+import csv
+from collections.abc import Callable
+
+from tests.end_to_end.conftest import Finished
+from tests.end_to_end.pixel_match import ACTIONS, EPISODE_STEPS
+
+RANDOM_RETURN = EPISODE_STEPS / ACTIONS
+
+
+def evaluations(run: Finished) -> dict[int, float]:
+    """Mean evaluation return by step."""
+    with run.folder.progress.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["eval/mean_reward"]]
+    return {int(row["time/total_timesteps"]): float(row["eval/mean_reward"]) for row in rows}
+
+
+def test_a_trained_encoder_solves_what_a_random_one_does_not_and_the_freeze_keeps_it(
+    short_run: Callable[..., Finished],
+) -> None:
+    trained = evaluations(short_run(freeze_at=2_000))
+    random_features = evaluations(short_run(freeze_at=1))
+    after_freeze = [mean for step, mean in trained.items() if step >= 2_000]
+    assert len(after_freeze) == 5
+    assert min(after_freeze) > 19
+    assert min(after_freeze) > 2.5 * RANDOM_RETURN
+    assert max(random_features.values()) < 16
+
+
+def test_prioritized_replay_learns_too(short_run: Callable[..., Finished]) -> None:
+    run = short_run(freeze_at=1_500, total_timesteps=2_500, replay="prioritized", latent_codec="float16")
+    assert evaluations(run)[2_500] > 18

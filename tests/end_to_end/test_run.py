@@ -1,0 +1,161 @@
+"""The command as a user runs it: real Alien, real ONNX Runtime, a process of its own."""
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from seer_edge.metrics import COLUMNS
+from seer_runtime import durable
+
+COMMAND = [sys.executable, "-m", "seer_edge"]
+ALIEN = [
+    *("train", "--env", "alien", "--mem-budget", "14.2MB", "--total-timesteps", "2600", "--freeze-at", "2200"),
+    *("--eval-episodes", "1", "--eval-every", "2600"),
+]
+
+
+def seer_edge(*arguments: str, status: int = 0) -> str:
+    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == status, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def alien(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short real run whose ring has wrapped by the freeze."""
+    folder = tmp_path_factory.mktemp("alien") / "run"
+    plan = seer_edge(*ALIEN, "--run-dir", str(folder))
+    assert "capacity before the freeze (C)     2,012 rows" in plan
+    return folder
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def test_the_summary_says_what_happened(alien: Path) -> None:
+    summary = read_json(alien / "summary.json")
+    assert {key: summary[key] for key in ("env", "algo", "seed", "timesteps", "status")} == {
+        "env": "ALE/Alien-v5",
+        "algo": "rainbow",
+        "seed": 0,
+        "timesteps": 2600,
+        "status": "finished",
+    }
+    assert summary["budget"]["limit_bytes"] == 14_200_000
+    assert summary["budget"]["observation_bytes_peak"] == 2012 * 7056
+    assert 0 < summary["budget"]["workspace_bytes_peak"] <= 8_000_000
+    assert summary["replay"] == {
+        "frame_capacity": 2012,
+        "latent_capacity": 2012 * 7056 // 2304,
+        "latent_codec": "float32",
+        "frame_row_bytes": 7056,
+        "latent_row_bytes": 2304,
+        "rows": summary["freeze"]["rows"] + 400 + truncations(alien),
+    }
+    assert summary["freeze"]["timestep"] == 2200
+    assert 2009 <= summary["freeze"]["rows"] <= 2012
+    assert summary["freeze"]["onnx_max_abs_error"] < 1e-4
+    assert summary["steps_per_second"]["latent"] > summary["steps_per_second"]["pixel"] > 0
+    before, after = 293_499_136, 89_979_136
+    assert summary["flops"]["at_freeze"] == 2200 * before + 1_280_000 * 2012
+    assert summary["flops"]["total"] == summary["flops"]["at_freeze"] + 400 * after
+    assert summary["eval"]["episodes"] == len(summary["eval"]["returns"]) == 1
+
+
+def truncations(run: Path) -> int:
+    """Rows that hold the final observation of a truncated episode, since the freeze."""
+    arrays = durable.read_tensors(run / "checkpoints/step_0000002600/replay.safetensors")
+    return int((arrays["flags"] == 4).sum())
+
+
+def test_progress_has_the_ecosystems_columns(alien: Path) -> None:
+    with (alien / "progress.csv").open(newline="") as file:
+        reader = csv.DictReader(file)
+        rows = list(reader)
+    assert tuple(reader.fieldnames or ()) == COLUMNS
+    assert [int(row["time/total_timesteps"]) for row in rows][-1] == 2600
+    assert {row["memory/observation_bytes"] for row in rows} == {str(2012 * 7056)}
+    assert [row["seer/frozen"] for row in rows] == sorted(row["seer/frozen"] for row in rows)
+    assert rows[-1]["eval/mean_reward"] != ""
+
+
+def test_the_folder_holds_what_the_design_names(alien: Path) -> None:
+    assert {path.name for path in alien.iterdir()} == {
+        *("config.json", "progress.csv", "summary.json", "encoder.onnx", "checkpoints")
+    }
+    assert {path.name for path in (alien / "checkpoints").iterdir()} == {"step_0000002200", "step_0000002600"}
+    config = read_json(alien / "config.json")
+    assert config["env"] == "ALE/Alien-v5"
+    assert config["freeze_at"] == 2200
+    assert "torch" in config["versions"]
+
+
+def test_latents_in_the_replay_are_the_encoders(alien: Path) -> None:
+    """The encoder of the run's folder, applied to the frames of the freeze's checkpoint, gives the rows after it."""
+    import onnxruntime
+
+    before, after = (
+        durable.read_tensors(alien / f"checkpoints/step_000000{step}/replay.safetensors") for step in (2200, 2600)
+    )
+    state = read_json(alien / "checkpoints/step_0000002200/state.json")["replay"]
+    order = (state["first_slot"] + np.arange(state["rows"])) % state["capacity"]
+    frames = before["rows"][order].reshape(-1, 84, 84)
+    ages = before["age"][order]
+    latents = after["rows"].view(np.float32)
+    session = onnxruntime.InferenceSession(str(alien / "encoder.onnx"), providers=["CPUExecutionProvider"])
+    dropped = len(frames) - read_json(alien / "summary.json")["freeze"]["rows"]
+    for row in range(dropped, len(frames), 37):
+        stack = np.zeros((4, 84, 84), np.uint8)
+        for back in range(min(4, int(ages[row]) + 1)):
+            stack[3 - back] = frames[row - back]
+        (expected,) = session.run(None, {"observations": stack[None]})
+        np.testing.assert_allclose(latents[row - dropped], expected[0], atol=1e-4)
+
+
+def test_eval_plays_the_newest_generation(alien: Path) -> None:
+    first = seer_edge("eval", str(alien), "--episodes", "2", "--seed", "3")
+    assert "step 2,600, 2 episodes" in first
+    assert first == seer_edge("eval", str(alien), "--episodes", "2", "--seed", "3")
+
+
+def test_eval_falls_back_to_an_older_generation_and_says_so(alien: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(alien, copy)
+    agent = copy / "checkpoints/step_0000002600/agent.safetensors"
+    data = bytearray(agent.read_bytes())
+    data[-1] ^= 1
+    agent.write_bytes(data)
+    done = subprocess.run(
+        [*COMMAND, "eval", str(copy), "--episodes", "1"], capture_output=True, text=True, timeout=300, check=True
+    )
+    assert "step 2,200, 1 episodes" in done.stdout
+    assert done.stderr.startswith("skipped step_0000002600: ")
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_leaves_a_checkpoint(number: signal.Signals, status: int, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    arguments = ["train", "--env", "Alien", "--total-timesteps", "50000", "--run-dir", str(folder)]
+    with subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 120
+        progress = folder / "progress.csv"
+        while not (progress.exists() and len(progress.read_text().splitlines()) > 1):
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(number)
+        assert process.wait(timeout=30) == status
+    assert read_json(folder / "summary.json")["status"] == "interrupted"
+    generation = durable.newest_generation(folder / "checkpoints")
+    assert generation.manifest["timestep"] == read_json(folder / "summary.json")["timesteps"]

@@ -1,0 +1,367 @@
+"""Ways to keep replayed observations, all filled with the same steps and sampled by the same rule.
+
+`membench.py` compares them. Rows count time steps, so a row id means the same step in every store. Actions, rewards
+and flags are kept alike by all (`RowStore`'s columns) and are not counted.
+"""
+
+import itertools
+import math
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seer_edge.envs import Environment, Frame
+from seer_edge.networks.graph import encoder_graph
+from seer_edge.networks.spec import EncoderSpec
+from seer_runtime.arena import Arena
+from seer_runtime.codecs import Codec, frame_codec, latent_codec
+from seer_runtime.encoder import OnnxEncoder
+from seer_runtime.ledger import WORKSPACE_CAP_BYTES, Ledger, Line
+from seer_runtime.preprocess import FrameStack
+from seer_runtime.replay import NothingToSampleError, Replay
+from seer_runtime.samplers import UniformSampler
+from seer_runtime.store import Ids, RowStore
+from seer_runtime.windows import n_step_windows
+
+STACK, N_STEP, BATCH, GAMMA = 4, 20, 32, 0.99
+ENCODER = "data-efficient"
+WARM_UP_BATCHES = 3
+CALIBRATION_ROWS = 256
+
+Pair = tuple[NDArray[Any], NDArray[Any]]
+"""Observations and n-th next observations of a batch: `[B, S, *frame]` uint8, or latents `[B, L]` float32."""
+
+
+class DifferentBatchError(Exception):
+    """Two stores gave different observations for the same rows."""
+
+
+# --- steps -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One time step; `stack` `[S, *frame]` is overwritten by the next one."""
+
+    frame: Frame
+    stack: Frame
+    first: bool  # of its episode
+    final: bool = False  # of a truncated episode: no action was taken
+    action: int = 0
+    reward: float = 0.0
+    terminated: bool = False
+    truncated: bool = False
+
+
+def play(env: Environment, seed: int) -> Iterator[Row]:
+    """Endless steps of `env` under a random policy."""
+    shape = env.spec.frame_shape
+    stack = FrameStack(STACK, shape, np.zeros((STACK, *shape), np.uint8))
+    rng = np.random.default_rng(seed)
+    frame, first = env.reset(), True
+    while True:
+        stacked = stack.push(frame, first=first)
+        action = int(rng.integers(env.spec.action_count))
+        step = env.step(action)
+        yield Row(frame, stacked, first, False, action, step.reward, step.terminated, step.truncated)
+        if step.truncated:
+            yield Row(step.frame, stack.push(step.frame, first=False), False, final=True)
+        first = step.terminated or step.truncated
+        frame = env.reset() if first else step.frame
+
+
+# --- stores ----------------------------------------------------------------------------------------------------
+
+
+class Store:
+    """What all stores share: the ring's columns and the rule by which windows are drawn from it.
+
+    A store that is no `RowStore` itself hangs its observations on one of a byte a row, which is not counted.
+    """
+
+    def __init__(self, name: str, rows: RowStore, ledger: Ledger, seed: int) -> None:
+        self.name = name
+        self.rows = rows
+        self.replay = Replay(
+            rows,
+            UniformSampler(rows),
+            batch_size=BATCH,
+            n_step=N_STEP,
+            gamma=GAMMA,
+            rng=np.random.default_rng(seed),
+            ledger=ledger,
+        )
+
+    bytes_a_row: float
+    """Measured bytes of observations a time step."""
+    capacity: int
+    """Time steps at the budget."""
+
+    def append(self, row: Row) -> None:
+        """Keep one time step."""
+        stored = self._stored(row)
+        if row.final:
+            self.replay.append_final(stored)
+        else:
+            self.replay.append(stored, row.action, row.reward, terminated=row.terminated, truncated=row.truncated)
+
+    def _stored(self, row: Row) -> NDArray[Any]:
+        """What stands in the row store; called before the row is appended."""
+        raise NotImplementedError
+
+    def fetch(self, ids: Ids, bootstrap_ids: Ids) -> Pair:
+        """Observations at both, valid until the next call."""
+        raise NotImplementedError
+
+    def sample(self) -> Pair:
+        """A batch of windows drawn uniformly. Raises NothingToSampleError where none fits."""
+        ids = self.replay.draw(BATCH)
+        return self.fetch(ids, n_step_windows(self.rows, ids, N_STEP, GAMMA).bootstrap_ids)
+
+
+NO_OBSERVATION = np.zeros(1, np.uint8)
+
+
+def _columns_only(capacity: int, stack: int) -> tuple[RowStore, Ledger]:
+    ledger = Ledger({})
+    return RowStore(Arena(capacity, ledger), frame_codec((1,)), stack=stack, ledger=ledger), ledger
+
+
+class SharedStacks(Store):
+    """One stack a row; the next observation is the stack of a later row."""
+
+    stacks_a_row = 1
+
+    def __init__(self, name: str, budget_bytes: int, frame_shape: tuple[int, ...], seed: int) -> None:
+        shape = (STACK, *frame_shape)
+        self.capacity = budget_bytes // (self.stacks_a_row * math.prod(shape))
+        super().__init__(name, *_columns_only(self.capacity, stack=1), seed)
+        self.stacks: Frame = np.zeros((self.capacity, *shape), np.uint8)
+        self.bytes_a_row = self.stacks_a_row * self.stacks.nbytes / self.capacity
+        self._out: Frame = np.empty((2, BATCH, *shape), np.uint8)
+
+    def _slot(self, row_id: int) -> int:
+        return int(self.rows.slots(np.array([row_id]))[0])
+
+    def _stored(self, row: Row) -> NDArray[Any]:
+        self.stacks[self._slot(self.rows.appended)] = row.stack
+        return NO_OBSERVATION
+
+    def fetch(self, ids: Ids, bootstrap_ids: Ids) -> Pair:
+        """Two gathers."""
+        return self._take(0, self.stacks, ids), self._take(1, self.stacks, bootstrap_ids)
+
+    def _take(self, half: int, stacks: Frame, ids: Ids) -> Frame:
+        out = self._out[half, : len(ids)]
+        np.take(stacks, self.rows.slots(ids), axis=0, out=out, mode="clip")
+        return out
+
+
+class TwoStacks(SharedStacks):
+    """Two stacks a row, the observation and the next one: what most libraries keep."""
+
+    stacks_a_row = 2
+
+    def __init__(self, name: str, budget_bytes: int, frame_shape: tuple[int, ...], seed: int) -> None:
+        super().__init__(name, budget_bytes, frame_shape, seed)
+        self.next_stacks = np.zeros_like(self.stacks)
+
+    def _stored(self, row: Row) -> NDArray[Any]:
+        if not row.first:
+            self.next_stacks[self._slot(self.rows.appended - 1)] = row.stack
+        return super()._stored(row)
+
+    def fetch(self, ids: Ids, bootstrap_ids: Ids) -> Pair:
+        """The n-th next observation is the next one of the window's last step."""
+        observations = self._take(0, self.stacks, ids)
+        next_observations = self._take(1, self.next_stacks, bootstrap_ids - 1)
+        nothing_next = bootstrap_ids == ids
+        next_observations[nothing_next] = observations[nothing_next]
+        return observations, next_observations
+
+
+class CompressedFrames(Store):
+    """Each frame once, as an LZ4 block, decompressed as stacks are gathered."""
+
+    def __init__(self, name: str, budget_bytes: int, frame_shape: tuple[int, ...], seed: int, *, rows: int) -> None:
+        import lz4.block
+
+        super().__init__(name, *_columns_only(rows, STACK), seed)
+        self.budget_bytes = budget_bytes
+        self.blobs = [b""] * rows
+        self.held_bytes = 0
+        self._frame_bytes = math.prod(frame_shape)
+        self._compress, self._decompress = lz4.block.compress, lz4.block.decompress
+        self._out: Frame = np.empty((2 * BATCH, STACK, *frame_shape), np.uint8)
+
+    @property
+    def bytes_a_row(self) -> float:  # type: ignore[override]
+        """Mean bytes of a block."""
+        return self.held_bytes / self.rows.rows
+
+    @property
+    def capacity(self) -> int:  # type: ignore[override]
+        """Blocks of mean size in the budget."""
+        return int(self.budget_bytes / self.bytes_a_row)
+
+    @property
+    def overhead_bytes(self) -> int:
+        """Bytes a row that its Python object and the reference to it cost beside the block; not counted."""
+        return sys.getsizeof(b"") + 8
+
+    def _stored(self, row: Row) -> NDArray[Any]:
+        blob: bytes = self._compress(row.frame, store_size=False)
+        while self.rows.rows == len(self.blobs) or self.held_bytes + len(blob) > self.budget_bytes:
+            self._drop_oldest()
+        self.blobs[int(self.rows.slots(np.array([self.rows.appended]))[0])] = blob
+        self.held_bytes += len(blob)
+        return NO_OBSERVATION
+
+    def _drop_oldest(self) -> None:
+        slot = int(self.rows.slots(np.array([self.rows.oldest]))[0])
+        self.held_bytes -= len(self.blobs[slot])
+        self.blobs[slot] = b""
+        self.rows.rows -= 1  # by bytes, of which the row store knows nothing
+
+    def fetch(self, ids: Ids, bootstrap_ids: Ids) -> Pair:
+        """One decompression a frame of each stack."""
+        wanted = np.concatenate([ids, bootstrap_ids])
+        slots = self.rows.slots(wanted[:, None] - np.arange(STACK - 1, -1, -1)).tolist()
+        ages = self.rows.columns.age[self.rows.slots(wanted)].tolist()
+        for stack, stack_slots, age in zip(self._out, slots, ages, strict=False):
+            missing = max(STACK - 1 - age, 0)
+            stack[:missing] = 0
+            for position in range(missing, STACK):
+                block = self._decompress(self.blobs[stack_slots[position]], uncompressed_size=self._frame_bytes)
+                stack[position] = np.frombuffer(block, np.uint8).reshape(stack.shape[1:])
+        return self._out[: len(ids)], self._out[len(ids) : len(wanted)]
+
+
+class Rows(Store):
+    """seer-edge's own: each frame once in one arena, or, once converted, each latent."""
+
+    def __init__(self, name: str, budget_bytes: int, frame_shape: tuple[int, ...], seed: int) -> None:
+        codec = frame_codec(frame_shape)
+        self.ledger = Ledger({Line.OBSERVATIONS: budget_bytes, Line.WORKSPACE: WORKSPACE_CAP_BYTES})
+        arena = Arena(budget_bytes // codec.row_bytes * codec.row_bytes, self.ledger)
+        super().__init__(name, RowStore(arena, codec, stack=STACK, ledger=self.ledger), self.ledger, seed)
+
+    @property
+    def bytes_a_row(self) -> float:  # type: ignore[override]
+        """Bytes of a row in the arena."""
+        return self.rows.codec.row_bytes
+
+    @property
+    def capacity(self) -> int:  # type: ignore[override]
+        """Rows of the arena, which is cut to whole frames (so the paper's C_hat = floor(C P / (b L)))."""
+        return self.rows.capacity
+
+    def _stored(self, row: Row) -> NDArray[Any]:
+        return row.frame
+
+    def fetch(self, ids: Ids, bootstrap_ids: Ids) -> Pair:
+        """One gather of both."""
+        both = self.replay.observations(np.concatenate([ids, bootstrap_ids]))
+        return both[: len(ids)], both[len(ids) :]
+
+    def calibrated(self, name: str, encoder: OnnxEncoder) -> Codec:
+        """The codec `name`, calibrated on rows of this store as the freeze does."""
+        codec = latent_codec(name, encoder.latent_shape)
+        ids = np.linspace(self.rows.oldest, self.rows.appended - 1, CALIBRATION_ROWS).astype(np.int64)
+        ids = ids[self.rows.stack_is_whole(ids)]
+        codec.calibrate(
+            encoder(self.replay.observations(ids[begin : begin + BATCH])) for begin in range(0, len(ids), BATCH)
+        )
+        return codec
+
+
+def new_encoder(spec: EncoderSpec, seed: int) -> OnnxEncoder:
+    """An encoder as it is initialised before training: uniform within 1 / sqrt(fan-in)."""
+    rng = np.random.default_rng(seed)
+    weights = []
+    for (channels, *_), conv in zip(spec.shapes, spec.convs, strict=False):
+        bound = 1 / math.sqrt(channels * conv.kernel**2)
+        kernel = rng.uniform(-bound, bound, (conv.filters, channels, conv.kernel, conv.kernel))
+        bias = rng.uniform(-bound, bound, conv.filters)
+        weights.append((kernel.astype(np.float32), bias.astype(np.float32)))
+    return OnnxEncoder(encoder_graph(spec, weights), threads=1, ledger=Ledger({}))
+
+
+# --- measuring -------------------------------------------------------------------------------------------------
+
+
+def fill(stores: Sequence[Store], env: Environment, rows: int, seed: int) -> None:
+    """Append the same `rows` time steps to every store."""
+    for row in itertools.islice(play(env, seed), rows):
+        for store in stores:
+            store.append(row)
+
+
+def can_sample(store: Store) -> bool:
+    """Whether the store holds a whole window."""
+    try:
+        store.sample()
+    except NothingToSampleError:
+        return False
+    return True
+
+
+def sampling_seconds(stores: Sequence[Store], batches: int) -> list[float]:
+    """Median time of a batch, a store; rounds are interleaved so that all meet the same disturbances."""
+    seconds: list[list[float]] = [[] for _ in stores]
+    for _ in range(WARM_UP_BATCHES + batches):
+        for store, times in zip(stores, seconds, strict=True):
+            begin = time.perf_counter()
+            store.sample()
+            times.append(time.perf_counter() - begin)
+    return [statistics.median(times[WARM_UP_BATCHES:]) for times in seconds]
+
+
+def check_batches(stores: Sequence[Store], encoder: OnnxEncoder, seed: int) -> int:
+    """Compare one batch of rows that all `stores` hold, the first of which keeps stacks; returns its size.
+
+    Raises DifferentBatchError unless windows and frames are equal, and latents are the encoder's up to what their
+    codec rounds.
+    """
+    newest = min(store.rows.appended for store in stores)
+    ids = np.arange(max(store.rows.oldest for store in stores), newest)
+    for store in stores:
+        ids = ids[n_step_windows(store.rows, ids, N_STEP, GAMMA).valid]
+    if len(ids) == 0:
+        raise DifferentBatchError("no window that all stores hold")
+    ids = np.random.default_rng(seed).choice(ids, min(BATCH, len(ids)), replace=False)
+    reference = stores[0]
+    windows = n_step_windows(reference.rows, ids, N_STEP, GAMMA)
+    stacks = [half.copy() for half in reference.fetch(ids, windows.bootstrap_ids)]
+    for store in stores[1:]:
+        others = n_step_windows(store.rows, ids, N_STEP, GAMMA)
+        for name in ("bootstrap_ids", "returns", "discounts"):
+            if not np.array_equal(getattr(windows, name), getattr(others, name)):
+                raise DifferentBatchError(f"{store.name}: {name} differ from {reference.name}")
+        for got, expected in zip(store.fetch(ids, others.bootstrap_ids), stacks, strict=True):
+            if got.dtype == np.uint8 and not np.array_equal(got, expected):
+                raise DifferentBatchError(f"{store.name}: frames differ from {reference.name}")
+            if got.dtype != np.uint8:
+                _check_latents(store, got, encoder(expected))
+    return len(ids)
+
+
+def _check_latents(store: Store, got: NDArray[Any], latents: NDArray[np.float32]) -> None:
+    codec = store.rows.codec
+    rows = np.zeros((len(latents), codec.row_bytes), np.uint8)
+    rounded = np.empty_like(got)
+    codec.encode(latents, rows)
+    codec.gather(rows, np.arange(len(rows)), rounded)
+    # ONNX Runtime's sums may depend on the batch's size, which the conversion chooses.
+    allowed = float(np.abs(rounded - latents).max()) + 1e-5 * max(1.0, float(np.abs(latents).max()))
+    difference = float(np.abs(got - latents).max())
+    if not difference <= allowed:
+        raise DifferentBatchError(
+            f"{store.name}: latents differ by {difference:.3g} from the encoder's, allowed {allowed:.3g}"
+        )

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import importlib.util
 import itertools
 import re
 import sys
@@ -12,7 +13,7 @@ from typing import Any, NoReturn
 from seer_edge import __version__
 from seer_edge.config import NEVER, PROTOCOLS, REPLAYS, build_config
 from seer_edge.envs import EnvError, EnvSpec, ProtocolName, make_env
-from seer_edge.errors import EXIT_BAD_INPUT, EXIT_UNSAFE, BadInputError, RunStoppedError
+from seer_edge.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_UNSAFE, BadInputError, RunStoppedError
 from seer_edge.networks.spec import ENCODERS
 from seer_edge.plan import BytePlan, make_plan
 from seer_edge.presets import ATARI, DEFAULT
@@ -133,6 +134,7 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--eval-every", type=_count, metavar="N", help="steps between evaluations (preset: 10,000)")
     how.add_argument("--eval-episodes", type=_count, metavar="N", help="games an evaluation (preset: 10)")
     how.add_argument("--run-dir", type=Path, metavar="DIR", help="the run's own folder (runs/ENV__ALGO__SEED__TIME)")
+    how.add_argument("--tensorboard", action="store_true", help="write TensorBoard events to the run's tb/ too")
     for flag in NOT_BUILT_FLAGS:
         parser.add_argument(flag, nargs="?", action=_not_built(flag), default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
@@ -201,12 +203,15 @@ def _train(flags: argparse.Namespace) -> int:
     path = flags.run_dir or run_folder.default_path(plan.config)
     run_folder.check(path)
     with _learner_needed():
-        from seer_edge import train
-    train.prepare_compute(plan.config)
+        from seer_edge.host import prepare_compute
+        from seer_edge.train import train
+    prepare_compute(plan.config)
+    if plan.config.tensorboard and importlib.util.find_spec("tensorboardX") is None:
+        raise BadInputError("--tensorboard: needs tensorboardX; pip install 'seer-edge[tensorboard]'")
     print(plan.render(), flush=True)
     folder = run_folder.create(path, plan.config)
     print(f"run folder: {path}", flush=True)
-    return train.train(plan, folder)
+    return train(plan, folder)
 
 
 def _plan(flags: argparse.Namespace) -> int:
@@ -224,9 +229,10 @@ def _eval(flags: argparse.Namespace) -> int:
     config = replace(config, **{name: value for name, value in given.items() if value is not None})
     plan = make_plan(config, _env_spec(config.env, config.protocol))
     with _learner_needed():
-        from seer_edge import train
-    train.prepare_compute(config)
-    return train.evaluate_run(plan, folder)
+        from seer_edge.evaluate import evaluate_run
+        from seer_edge.host import prepare_compute
+    prepare_compute(config)
+    return evaluate_run(plan, folder)
 
 
 @contextlib.contextmanager
@@ -253,6 +259,8 @@ def main() -> int:
     except BadInputError as error:
         print(f"{name}: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
     except RunStoppedError as error:
         print(f"{name}: {error}", file=sys.stderr)
         return EXIT_UNSAFE

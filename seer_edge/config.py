@@ -41,6 +41,7 @@ class TrainConfig:
     eval_every: int = 10_000
     eval_episodes: int = 10
     log_every: int = LOG_EVERY_STEPS
+    tensorboard: bool = False
     rainbow: RainbowSettings = field(default_factory=RainbowSettings)
 
     def __post_init__(self) -> None:

@@ -2,6 +2,7 @@
 
 EXIT_BAD_INPUT = 2
 EXIT_UNSAFE = 75
+EXIT_INTERRUPTED = 130
 
 
 class BadInputError(Exception):

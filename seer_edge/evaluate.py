@@ -1,12 +1,22 @@
 """Evaluation: whole games, raw rewards, no noise, epsilon-greedy with a small epsilon."""
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from tqdm import tqdm
 
-from seer_edge.envs import Environment, Episode
-from seer_runtime.perception import Observed, Perception
+from seer_edge import checkpoint
+from seer_edge.agents.rainbow import RainbowAgent
+from seer_edge.envs import Environment, Episode, make_env
+from seer_edge.host import StopSignal
+from seer_edge.loop import Session, new_stack
+from seer_edge.plan import BytePlan
+from seer_edge.run_folder import RunFolder
+from seer_runtime.encoder import OnnxEncoder
+from seer_runtime.ledger import Ledger, Line
+from seer_runtime.perception import FramePerception, LatentPerception, Observed, Perception
 
 
 @dataclass(frozen=True)
@@ -62,14 +72,81 @@ def evaluate(
     epsilon: float,
     rng: np.random.Generator,
     stop: Callable[[], bool] = lambda: False,
+    played: Callable[[int], object] = lambda count: None,
 ) -> Evaluation | None:
-    """Returns of `episodes` whole games, or None where `stop` asked to leave off first."""
+    """Returns of `episodes` whole games, or None where `stop` asked to leave off first.
+
+    `played` is told the number of games after each.
+    """
     returns: list[float] = []
     for episode in play(env, perception, act, epsilon=epsilon, rng=rng):
         if stop():
             return None
         if episode is not None:
             returns.append(episode.episode_return)
+            played(len(returns))
             if len(returns) == episodes:
                 break
     return Evaluation(tuple(returns))
+
+
+def evaluate_session(
+    plan: BytePlan, session: Session, stop: Callable[[], bool], played: Callable[[int], object]
+) -> Evaluation | None:
+    """Evaluate the agent as it stands, with a stack of its own."""
+    encoder = session.perception.encoder if isinstance(session.perception, LatentPerception) else None
+    return evaluate_agent(plan, session.agent, encoder, session.ledger, session.timestep, stop, played)
+
+
+def evaluate_agent(
+    plan: BytePlan,
+    agent: RainbowAgent,
+    encoder: OnnxEncoder | None,
+    ledger: Ledger,
+    timestep: int,
+    stop: Callable[[], bool],
+    played: Callable[[int], object],
+) -> Evaluation | None:
+    """Play `eval_episodes` games in an environment of their own; `encoder` is the frozen one, if there is one."""
+    stack = new_stack(plan, ledger)
+    perception: Perception = FramePerception(stack) if encoder is None else LatentPerception(stack, encoder)
+    seeds = np.random.SeedSequence((plan.config.seed, timestep)).generate_state(2)
+    env = make_env(plan.config.env, protocol=plan.config.protocol, seed=int(seeds[0]), training=False)
+    try:
+        return evaluate(
+            env,
+            perception,
+            lambda observed: agent.greedy(observed.input),
+            episodes=plan.config.eval_episodes,
+            epsilon=plan.config.rainbow.evaluation_epsilon,
+            rng=np.random.default_rng(int(seeds[1])),
+            stop=stop,
+            played=played,
+        )
+    finally:
+        env.close()
+        ledger.release(Line.WORKSPACE, stack.frames)
+
+
+def evaluate_run(plan: BytePlan, folder: RunFolder) -> int:
+    """Evaluate a run's newest sound generation and print the returns; returns the exit status."""
+    generation = checkpoint.read_agent(folder.checkpoints)
+    for line in generation.skipped:
+        print(line, file=sys.stderr)
+    agent = RainbowAgent(plan.encoder, plan.head, plan.config.rainbow, seed=0, device=plan.config.device)
+    ledger, encoder = Ledger({}), None
+    if generation.graph is not None:
+        agent.freeze_encoder()
+        encoder = OnnxEncoder(generation.graph, threads=plan.config.threads, ledger=ledger)
+    agent.load_arrays(generation.arrays)
+    progress = tqdm(total=plan.config.eval_episodes, unit="game", disable=not sys.stderr.isatty())
+    with progress, StopSignal() as stop:
+        evaluation = evaluate_agent(
+            plan, agent, encoder, ledger, generation.timestep, stop, lambda count: progress.update(count - progress.n)
+        )
+    if evaluation is None:
+        return 128 + (stop.received or 0)
+    returns = " ".join(f"{value:g}" for value in evaluation.returns)
+    print(f"{plan.env.id}, step {generation.timestep:,}, {len(evaluation.returns)} episodes")
+    print(f"return {evaluation.mean_return:.1f} ± {evaluation.std_return:.1f}: {returns}")
+    return 0

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
+from typing import Protocol, TextIO
 
 from tqdm import tqdm
 
@@ -33,6 +33,16 @@ COLUMNS = (
 RECENT_EPISODES = 100
 
 
+class Tracker(Protocol):
+    """Takes the figures of each log interval."""
+
+    def write(self, row: Mapping[str, float]) -> None:
+        """One interval, by column."""
+
+    def close(self) -> None:
+        """No more will come."""
+
+
 class ProgressFile:
     """`progress.csv`: an empty cell where there is nothing to say, flushed row by row."""
 
@@ -50,6 +60,25 @@ class ProgressFile:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+class TensorBoard:
+    """The same figures as TensorBoard events in `tb/`. Raises ImportError where tensorboardX is not installed."""
+
+    def __init__(self, folder: Path) -> None:
+        from tensorboardX import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder), write_to_disk=True)
+
+    def write(self, row: Mapping[str, float]) -> None:
+        """One point a figure, at the row's step."""
+        for name, value in row.items():
+            self._writer.add_scalar(name, value, int(row["time/total_timesteps"]))
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Close the event file."""
+        self._writer.close()
 
 
 def _cell(value: float) -> str:
@@ -128,6 +157,11 @@ class Console:
         """Move the bar."""
         if self._bar is not None:
             self._bar.update(timestep - self._bar.n)
+
+    def note(self, text: str) -> None:
+        """Show for the moment what takes long; nothing where the output is no terminal."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(text)
 
     def status(self, timestep: int, text: str) -> None:
         """Show the interval's figures."""

@@ -42,6 +42,11 @@ class RunFolder:
         return self.path / "encoder.onnx"
 
     @property
+    def tensorboard(self) -> Path:
+        """TensorBoard events, when asked for."""
+        return self.path / "tb"
+
+    @property
     def checkpoints(self) -> Path:
         """Published generations."""
         return self.path / "checkpoints"

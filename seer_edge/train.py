@@ -1,78 +1,23 @@
 """The main job: train, freeze on the way, evaluate, and say what happens."""
 
-import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any
 
-import numpy as np
-import torch
-
 from seer_edge import checkpoint
-from seer_edge.agents.rainbow import RainbowAgent
-from seer_edge.config import TrainConfig
-from seer_edge.envs import make_env
-from seer_edge.errors import BadInputError, RunStoppedError
-from seer_edge.evaluate import Evaluation, evaluate
+from seer_edge.errors import RunStoppedError
+from seer_edge.evaluate import Evaluation, evaluate_session
 from seer_edge.freeze import FreezeRefusedError, FreezeReport, freeze
-from seer_edge.loop import Session, build_session, new_stack
-from seer_edge.metrics import Console, Interval, PhaseClock, ProgressFile
+from seer_edge.host import StopSignal
+from seer_edge.loop import Session, build_session
+from seer_edge.metrics import Console, Interval, PhaseClock, ProgressFile, TensorBoard, Tracker
 from seer_edge.plan import BytePlan
 from seer_edge.run_folder import RunFolder
 from seer_runtime import durable
-from seer_runtime.encoder import OnnxEncoder
-from seer_runtime.ledger import Ledger, Line
-from seer_runtime.perception import FramePerception, LatentPerception, Perception
+from seer_runtime.ledger import Line
 from seer_runtime.process import rss_bytes, rss_peak_bytes
 from seer_runtime.units import format_size
-
-
-def prepare_compute(config: TrainConfig) -> None:
-    """Bound the threads of this process and check the device. Raises BadInputError for a device that is not there."""
-    import cv2
-
-    torch.set_num_threads(config.threads)
-    cv2.setNumThreads(config.threads)
-    try:
-        device = torch.device(config.device)
-    except RuntimeError as error:
-        raise BadInputError(f"--device {config.device}: not a device; give cpu or cuda") from error
-    if device.type not in ("cpu", "cuda"):
-        raise BadInputError(f"--device {config.device}: not supported; give cpu or cuda")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise BadInputError(f"--device {config.device}: torch {torch.__version__} finds no CUDA device; give cpu")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise BadInputError(f"--device {config.device}: there are {torch.cuda.device_count()}; give a smaller index")
-
-
-class StopSignal:
-    """SIGTERM and Ctrl-C ask the run to stop after the step it is in; a second one acts at once."""
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> "StopSignal":
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._previous[number] = signal.signal(number, self._take)
-        return self
-
-    def _take(self, number: int, frame: FrameType | None) -> None:
-        self.received = number
-        self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def __exit__(self, *unused: object) -> None:
-        self._restore()
-
-    def __call__(self) -> bool:
-        """Whether to stop."""
-        return self.received is not None
 
 
 @dataclass
@@ -95,7 +40,9 @@ class Run:
         self.outcome = Outcome()
         self.clock = PhaseClock()
         self.interval = Interval()
-        self.progress = ProgressFile(folder.progress)
+        self.trackers: list[Tracker] = [ProgressFile(folder.progress)]
+        if plan.config.tensorboard:
+            self.trackers.append(TensorBoard(folder.tensorboard))
 
     def execute(self, stop: StopSignal) -> int:
         """Train to the end, or until `stop`; returns the exit status. Raises RunStoppedError."""
@@ -110,7 +57,8 @@ class Run:
             raise
         finally:
             self._write_summary()
-            self.progress.close()
+            for tracker in self.trackers:
+                tracker.close()
             self.console.close()
         return 0 if stop.received is None else 128 + stop.received
 
@@ -148,7 +96,13 @@ class Run:
         )
 
     def _evaluate(self, stop: Callable[[], bool]) -> Evaluation | None:
-        evaluation = evaluate_session(self.plan, self.session, stop)
+        episodes = self.plan.config.eval_episodes
+        evaluation = evaluate_session(
+            self.plan,
+            self.session,
+            stop,
+            lambda count: self.console.note(f"evaluation, {count} of {episodes} games"),
+        )
         if evaluation is not None:
             self.outcome.evaluation = evaluation
             self._write_summary()
@@ -182,7 +136,8 @@ class Run:
         }
         if evaluation is not None:
             row |= {"eval/mean_reward": evaluation.mean_return, "eval/std_reward": evaluation.std_return}
-        self.progress.write(row)
+        for tracker in self.trackers:
+            tracker.write(row)
         shown = "-" if mean_return is None else f"{mean_return:.1f}"
         self.console.status(
             session.timestep,
@@ -229,61 +184,6 @@ class Run:
             },
             "eval": None if outcome.evaluation is None else outcome.evaluation.to_json(),
         }
-
-
-def evaluate_session(plan: BytePlan, session: Session, stop: Callable[[], bool]) -> Evaluation | None:
-    """Evaluate the agent as it stands, with a stack of its own."""
-    encoder = session.perception.encoder if isinstance(session.perception, LatentPerception) else None
-    return evaluate_agent(plan, session.agent, encoder, session.ledger, session.timestep, stop)
-
-
-def evaluate_agent(
-    plan: BytePlan,
-    agent: RainbowAgent,
-    encoder: OnnxEncoder | None,
-    ledger: Ledger,
-    timestep: int,
-    stop: Callable[[], bool],
-) -> Evaluation | None:
-    """Play `eval_episodes` games in an environment of their own; `encoder` is the frozen one, if there is one."""
-    stack = new_stack(plan, ledger)
-    perception: Perception = FramePerception(stack) if encoder is None else LatentPerception(stack, encoder)
-    seeds = np.random.SeedSequence((plan.config.seed, timestep)).generate_state(2)
-    env = make_env(plan.config.env, protocol=plan.config.protocol, seed=int(seeds[0]), training=False)
-    try:
-        return evaluate(
-            env,
-            perception,
-            lambda observed: agent.greedy(observed.input),
-            episodes=plan.config.eval_episodes,
-            epsilon=plan.config.rainbow.evaluation_epsilon,
-            rng=np.random.default_rng(int(seeds[1])),
-            stop=stop,
-        )
-    finally:
-        env.close()
-        ledger.release(Line.WORKSPACE, stack.frames)
-
-
-def evaluate_run(plan: BytePlan, folder: RunFolder) -> int:
-    """Evaluate a run's newest sound generation and print the returns; returns the exit status."""
-    generation = checkpoint.read_agent(folder.checkpoints)
-    for line in generation.skipped:
-        print(line, file=sys.stderr)
-    agent = RainbowAgent(plan.encoder, plan.head, plan.config.rainbow, seed=0, device=plan.config.device)
-    ledger, encoder = Ledger({}), None
-    if generation.graph is not None:
-        agent.freeze_encoder()
-        encoder = OnnxEncoder(generation.graph, threads=plan.config.threads, ledger=ledger)
-    agent.load_arrays(generation.arrays)
-    with StopSignal() as stop:
-        evaluation = evaluate_agent(plan, agent, encoder, ledger, generation.timestep, stop)
-    if evaluation is None:
-        return 128 + (stop.received or 0)
-    returns = " ".join(f"{value:g}" for value in evaluation.returns)
-    print(f"{plan.env.id}, step {generation.timestep:,}, {len(evaluation.returns)} episodes")
-    print(f"return {evaluation.mean_return:.1f} ± {evaluation.std_return:.1f}: {returns}")
-    return 0
 
 
 def train(plan: BytePlan, folder: RunFolder) -> int:

@@ -28,3 +28,11 @@ def test_evaluation_does_not_disturb_training(short_run: Callable[..., Finished]
     ours, theirs = (durable.read_tensors(run.generation(900) / "agent.safetensors") for run in (often, seldom))
     assert ours.keys() == theirs.keys()
     assert all((ours[name] == theirs[name]).all() for name in ours)
+
+
+def test_tensorboard_when_asked_for(short_run: Callable[..., Finished]) -> None:
+    with_events = short_run(total_timesteps=300, freeze_at=250, tensorboard=True, eval_episodes=1)
+    without = short_run(total_timesteps=300, freeze_at=250, eval_episodes=1)
+    (events,) = with_events.folder.tensorboard.iterdir()
+    assert b"rollout/ep_rew_mean" in events.read_bytes()
+    assert not without.folder.tensorboard.exists()

@@ -1,0 +1,56 @@
+"""What a command asks of its host: compute threads, a device, and a chance to stop in good order."""
+
+import signal
+from types import FrameType
+from typing import Any
+
+import torch
+
+from seer_edge.config import TrainConfig
+from seer_edge.errors import BadInputError
+
+
+def prepare_compute(config: TrainConfig) -> None:
+    """Bound the threads of this process and check the device. Raises BadInputError for a device that is not there."""
+    import cv2
+
+    torch.set_num_threads(config.threads)
+    cv2.setNumThreads(config.threads)
+    try:
+        device = torch.device(config.device)
+    except RuntimeError as error:
+        raise BadInputError(f"--device {config.device}: not a device; give cpu or cuda") from error
+    if device.type not in ("cpu", "cuda"):
+        raise BadInputError(f"--device {config.device}: not supported; give cpu or cuda")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise BadInputError(f"--device {config.device}: torch {torch.__version__} finds no CUDA device; give cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise BadInputError(f"--device {config.device}: there are {torch.cuda.device_count()}; give a smaller index")
+
+
+class StopSignal:
+    """SIGTERM and Ctrl-C ask the run to stop after the step it is in; a second one acts at once."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopSignal":
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._previous[number] = signal.signal(number, self._take)
+        return self
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        self.received = number
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def __exit__(self, *unused: object) -> None:
+        self._restore()
+
+    def __call__(self) -> bool:
+        """Whether to stop."""
+        return self.received is not None

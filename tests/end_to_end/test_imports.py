@@ -1,0 +1,31 @@
+"""Commands that do not learn do not pay for torch; what learns does not pay for what it does not use."""
+
+import subprocess
+import sys
+
+
+def modules_after(code: str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys\nprint(*sys.modules)"], capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_plan_does_not_import_torch() -> None:
+    modules = modules_after(
+        "import sys; sys.argv = ['seer-edge', 'plan', '--env', 'Alien']\n"
+        "from seer_edge.cli import main\nassert main() == 0"
+    )
+    assert "seer_edge.plan" in modules
+    assert not modules & {"torch", "onnx", "onnxruntime", "matplotlib", "tensorboardX", "tqdm"}
+
+
+def test_the_shell_imports_neither_torch_nor_an_emulator() -> None:
+    modules = modules_after("from seer_edge import cli, config, envs, plan, presets, run_folder")
+    assert not modules & {"torch", "onnx", "onnxruntime", "gymnasium", "ale_py", "cv2"}
+
+
+def test_training_does_not_import_the_compiler_stack() -> None:
+    modules = modules_after("import seer_edge.train")
+    assert "torch" in modules
+    assert not modules & {"torch._dynamo", "torch._inductor", "sympy", "onnx", "matplotlib", "tensorboardX"}

@@ -50,8 +50,10 @@ format: setup  ## format the sources
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/ruff check --fix $(SOURCES)
 
-bench: setup  ## bytes, sampling time and conversion of each store: table, CSV and chart
+bench: setup  ## bytes, sampling time and conversion of each store, then RSS by cause and by budget
 	$(BIN)/python tools/membench.py --out docs/results/membench
+	$(BIN)/python tools/rssbench.py causes
+	$(BIN)/python tools/rssbench.py slope
 
 clean:  ## remove .venv and caches
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -22,7 +22,7 @@ def save(session: Session, checkpoints: Path) -> Path:
         durable.write_tensors(folder / REPLAY, session.replay.state_arrays())
         if session.graph is not None:
             durable.write_atomic(folder / ENCODER, session.graph)
-        state = {"timestep": session.timestep, "updates": session.agent.updates, "replay": session.replay.state()}
+        state = {"timestep": session.timestep, "replay": session.replay.state()}
         durable.write_json(folder / STATE, state)
 
     return durable.publish_generation(checkpoints, session.timestep, write)

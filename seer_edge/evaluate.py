@@ -109,7 +109,8 @@ def evaluate_agent(
 ) -> Evaluation | None:
     """Play `eval_episodes` games in an environment of their own; `encoder` is the frozen one, if there is one."""
     stack = new_stack(plan, ledger)
-    perception: Perception = FramePerception(stack) if encoder is None else LatentPerception(stack, encoder)
+    latents = None if encoder is None else LatentPerception(stack, encoder, ledger)
+    perception: Perception = latents or FramePerception(stack)
     seeds = np.random.SeedSequence((plan.config.seed, timestep)).generate_state(2)
     env = make_env(plan.config.env, protocol=plan.config.protocol, seed=int(seeds[0]), training=False)
     try:
@@ -126,6 +127,8 @@ def evaluate_agent(
     finally:
         env.close()
         ledger.release(Line.WORKSPACE, stack.frames)
+        if latents is not None:
+            latents.release()
 
 
 def evaluate_run(plan: BytePlan, folder: RunFolder) -> int:

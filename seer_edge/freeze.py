@@ -20,10 +20,11 @@ from seer_edge.errors import RunStoppedError
 from seer_edge.loop import Session
 from seer_edge.networks.graph import encoder_graph
 from seer_runtime import durable
-from seer_runtime.codecs import Codec, latent_codec
+from seer_runtime.codecs import latent_codec
 from seer_runtime.encoder import MAX_BATCH, OnnxEncoder
 from seer_runtime.perception import LatentPerception
 from seer_runtime.process import RssWatch
+from seer_runtime.replay import ReplayConversion
 from seer_runtime.store import Ids
 
 PARITY_ROWS = 256
@@ -77,39 +78,48 @@ class _Prepared:
 
     graph: bytes
     encoder: OnnxEncoder
-    codec: Codec
+    perception: LatentPerception
+    conversion: ReplayConversion
     max_abs_error: float
 
 
 def _prepare(session: Session, encoder_path: Path, checkpoints: Path) -> _Prepared:
     """Steps 1 and 2: export, compare, calibrate, checkpoint. Leaves no trace of an attempt that failed."""
-    agent, encoder = session.agent, None
-    try:
-        graph = encoder_graph(agent.encoder_spec, agent.encoder_weights())
-        durable.write_atomic(encoder_path, graph)
-        encoder = OnnxEncoder(graph, threads=session.config.threads, ledger=session.ledger)
-        error = _compare(session, encoder)
-        codec = latent_codec(session.config.latent_codec, encoder.latent_shape)
-        codec.calibrate(_latents_of_real_rows(session, encoder))
-        checkpoint.save(session, checkpoints)
-    except Exception as failure:
-        # A disk that refused the write may refuse this too; the refusal is what has to be heard.
-        with contextlib.suppress(OSError):
-            encoder_path.unlink()
-        if encoder is not None:
-            encoder.release()
-        raise FreezeRefusedError(f"no freeze at step {session.timestep}: {failure}") from failure
-    return _Prepared(graph, encoder, codec, error)
+    agent, replay = session.agent, session.replay
+    with contextlib.ExitStack() as undo:
+        try:
+            graph = encoder_graph(agent.encoder_spec, agent.encoder_weights())
+            undo.callback(_remove, encoder_path)
+            durable.write_atomic(encoder_path, graph)
+            encoder = OnnxEncoder(graph, threads=session.config.threads, ledger=session.ledger)
+            undo.callback(encoder.release)
+            error = _compare(session, encoder)
+            codec = latent_codec(session.config.latent_codec, encoder.latent_shape)
+            codec.calibrate(_latents_of_real_rows(session, encoder))
+            perception = LatentPerception(session.perception.stack, encoder, session.ledger)
+            undo.callback(perception.release)
+            conversion = replay.reserve(codec)
+            undo.callback(conversion.cancel)
+            checkpoint.save(session, checkpoints)
+        except Exception as failure:
+            raise FreezeRefusedError(f"no freeze at step {session.timestep}: {failure}") from failure
+        undo.pop_all()
+    return _Prepared(graph, encoder, perception, conversion, error)
+
+
+def _remove(path: Path) -> None:
+    # A disk that refused the write may refuse this too; the refusal is what has to be heard.
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 def _commit(session: Session, prepared: _Prepared) -> int:
     """Steps 3 to 5; returns the rows carried over."""
     session.agent.freeze_encoder()
     session.graph = prepared.graph
-    rows = session.replay.convert(prepared.codec, prepared.encoder)
-    perception = LatentPerception(session.perception.stack, prepared.encoder)
-    session.perception = perception
-    session.observed = perception.current()
+    rows = prepared.conversion.run(prepared.encoder)
+    session.perception = prepared.perception
+    session.observed = prepared.perception.current()
     return rows
 
 

@@ -112,6 +112,8 @@ def make_plan(config: TrainConfig, env: EnvSpec) -> BytePlan:
     freezes = config.freeze_at is not None
     _check_room(config, frame_row, capacity, latent_row if freezes else None)
 
+    # During the conversion old and new columns stand side by side.
+    column_rows = capacity + latent_capacity if freezes else capacity
     most_rows = max(capacity, latent_capacity) if freezes else capacity
     gathered = 2 * settings.batch_size * settings.stack * frame_row
     stacks = 2 * settings.stack * frame_row  # training and evaluation
@@ -129,7 +131,7 @@ def make_plan(config: TrainConfig, env: EnvSpec) -> BytePlan:
         latent_row_bytes=latent_row,
         frame_capacity=capacity,
         latent_capacity=latent_capacity,
-        columns_bytes=most_rows * column_bytes(),
+        columns_bytes=column_rows * column_bytes(),
         priorities_bytes=tree_bytes(most_rows) if config.replay == "prioritized" else 0,
         workspace_bytes=workspace,
         model_bytes=2 * parameters,

@@ -34,6 +34,8 @@ class RainbowSettings:
         for name in ("batch_size", "n_step", "stack", "hidden", "target_update_steps", "atoms"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.atoms < 2 or not self.value_range[0] < self.value_range[1]:
+            raise ValueError(f"{self.atoms} atoms over {self.value_range}: at least 2 over a range that rises")
         if not 0 <= self.gamma <= 1:
             raise ValueError(f"gamma must be in [0, 1], not {self.gamma}")
 

@@ -38,37 +38,51 @@ def first_kept(store: RowStore, latent_capacity: int) -> int:
     return max(whole_from, store.appended - latent_capacity)
 
 
-def convert_in_place(store: RowStore, codec: Codec, encode: Encode, ledger: Ledger) -> int:
-    """Turn `store`'s frames into latents in the same bytes; returns the number of rows kept.
+class Conversion:
+    """A conversion of `store` to rows of `codec`, with all memory it needs taken beforehand.
 
-    Memory for columns and chunks is taken before the arena is touched, so a BudgetError leaves the store as it was.
-    An exception out of `encode` leaves it unusable.
+    Raises BudgetError where the ledger has no room, ValueError where not one latent fits; the store is as it was.
     """
-    capacity = store.arena.size_bytes // codec.row_bytes
-    if capacity < 1:
-        raise ValueError(f"a latent row of {codec.row_bytes} bytes does not fit {store.arena.size_bytes} bytes")
-    first = first_kept(store, capacity)
-    kept = store.appended - first
-    reach, frame_shape = store.stack - 1, store.codec.shape
-    with ledger.all_or_nothing():
-        columns = store.allocate_columns(capacity)
-        window = ledger.allocate(Line.WORKSPACE, (reach + CHUNK_ROWS, *frame_shape), np.uint8)
-        stacks = ledger.allocate(Line.WORKSPACE, (CHUNK_ROWS, store.stack, *frame_shape), np.uint8)
 
-    _copy_columns(store, first, columns)
-    _carry_frames_before(store, first, window[:reach])
-    frames = _right_align(store, kept, stacks)
-    latents = store.arena.rows(codec.row_bytes)
-    for begin in range(0, kept, CHUNK_ROWS):
-        end = min(begin + CHUNK_ROWS, kept)
-        count = end - begin
-        window[reach : reach + count] = frames[begin:end].reshape(count, *frame_shape)
-        _stack(window, columns.age[begin:end], stacks)
-        codec.encode(encode(stacks[:count]), latents[begin:end])
-        window[:reach] = window[count : count + reach].copy()
-    store.adopt(codec, columns, kept)
-    ledger.release(Line.WORKSPACE, window, stacks)
-    return kept
+    def __init__(self, store: RowStore, codec: Codec, ledger: Ledger) -> None:
+        capacity = store.arena.size_bytes // codec.row_bytes
+        if capacity < 1:
+            raise ValueError(f"a latent row of {codec.row_bytes} bytes does not fit {store.arena.size_bytes} bytes")
+        self._store, self._codec, self._ledger = store, codec, ledger
+        self.first = first_kept(store, capacity)
+        reach, frame_shape = store.stack - 1, store.codec.shape
+        with ledger.all_or_nothing():
+            self._columns = store.allocate_columns(capacity)
+            self._window = ledger.allocate(Line.WORKSPACE, (reach + CHUNK_ROWS, *frame_shape), np.uint8)
+            self._stacks = ledger.allocate(Line.WORKSPACE, (CHUNK_ROWS, store.stack, *frame_shape), np.uint8)
+
+    def cancel(self) -> None:
+        """Give the memory back without converting."""
+        self._ledger.release(Line.COLUMNS, *self._columns.arrays())
+        self._ledger.release(Line.WORKSPACE, self._window, self._stacks)
+
+    def run(self, encode: Encode) -> int:
+        """Turn frames into latents in the same bytes; returns the number of rows kept.
+
+        An exception out of `encode` leaves the store unusable.
+        """
+        store, codec, columns, window, stacks = self._store, self._codec, self._columns, self._window, self._stacks
+        reach, frame_shape = store.stack - 1, store.codec.shape
+        kept = store.appended - self.first
+        _copy_columns(store, self.first, columns)
+        _carry_frames_before(store, self.first, window[:reach])
+        frames = _right_align(store, kept, stacks)
+        latents = store.arena.rows(codec.row_bytes)
+        for begin in range(0, kept, CHUNK_ROWS):
+            end = min(begin + CHUNK_ROWS, kept)
+            count = end - begin
+            window[reach : reach + count] = frames[begin:end].reshape(count, *frame_shape)
+            _stack(window, columns.age[begin:end], stacks)
+            codec.encode(encode(stacks[:count]), latents[begin:end])
+            window[:reach] = window[count : count + reach].copy()
+        store.adopt(codec, columns, kept)
+        self._ledger.release(Line.WORKSPACE, window, stacks)
+        return kept
 
 
 def _copy_columns(store: RowStore, first: int, columns: Columns) -> None:

@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from seer_runtime.encoder import OnnxEncoder
+from seer_runtime.ledger import Ledger, Line
 from seer_runtime.preprocess import FrameStack
 
 
@@ -39,9 +41,12 @@ class FramePerception:
 class LatentPerception:
     """Encodes each stack once and both stores and acts on the latent."""
 
-    def __init__(self, stack: FrameStack, encoder: OnnxEncoder) -> None:
+    def __init__(self, stack: FrameStack, encoder: OnnxEncoder, ledger: Ledger) -> None:
         self.stack = stack
         self.encoder = encoder
+        self._ledger = ledger
+        # Its own: an evaluation between two steps uses the same encoder, and with it the encoder's memory.
+        self._latent = ledger.allocate(Line.WORKSPACE, encoder.latent_shape, np.float32)
 
     def observe(self, frame: NDArray[Any], *, first: bool) -> Observed:
         """Row and input: the latent of the stack that the frame completes."""
@@ -50,6 +55,9 @@ class LatentPerception:
 
     def current(self) -> Observed:
         """The observation that the stack holds now; at the freeze it was perceived as frames before."""
-        # A copy: an evaluation between two steps uses the same encoder, and with it the encoder's memory.
-        latent = self.encoder(self.stack.frames[None])[0].copy()
-        return Observed(row=latent, input=latent)
+        self._latent[...] = self.encoder(self.stack.frames[None])[0]
+        return Observed(row=self._latent, input=self._latent)
+
+    def release(self) -> None:
+        """Give the latent's memory back to the ledger."""
+        self._ledger.release(Line.WORKSPACE, self._latent)

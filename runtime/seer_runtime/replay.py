@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seer_runtime.codecs import FRAMES, Codec
-from seer_runtime.convert import Encode, convert_in_place, first_kept
+from seer_runtime.convert import Conversion, Encode
 from seer_runtime.ledger import Ledger, Line
 from seer_runtime.samplers import Sampler
 from seer_runtime.store import Ids, RowStore
@@ -132,18 +132,13 @@ class Replay:
         """Pass on what an update learned of the rows `ids`."""
         self.sampler.update(ids, priorities)
 
+    def reserve(self, codec: Codec) -> "ReplayConversion":
+        """Take the memory that a conversion to rows of `codec` needs (see `Conversion`)."""
+        return ReplayConversion(self, codec)
+
     def convert(self, codec: Codec, encode: Encode) -> int:
-        """Turn frames into latents in place; returns the number of rows kept (see `convert_in_place`)."""
-        store = self.store
-        ids = np.arange(first_kept(store, store.arena.size_bytes // codec.row_bytes), store.appended)
-        priorities = self.sampler.priorities(ids)
-        with self._ledger.all_or_nothing():
-            gathered = self._allocate_gathered(codec, stack=1)
-            kept = convert_in_place(store, codec, encode, self._ledger)
-        self.sampler.rebuild(ids, priorities)
-        self._ledger.release(Line.WORKSPACE, self._gathered)
-        self._gathered = gathered
-        return kept
+        """Turn frames into latents in place; returns the number of rows kept."""
+        return self.reserve(codec).run(encode)
 
     # --- state ---------------------------------------------------------------------------------------------
 
@@ -166,3 +161,29 @@ class Replay:
         ids = np.arange(store.oldest, store.appended)
         columns = {name: array[: store.rows] for name, array in vars(store.columns).items()}
         return {"rows": store.data[: store.rows], "priorities": self.sampler.priorities(ids), **columns}
+
+
+class ReplayConversion:
+    """A conversion of a replay that cannot run out of ledger any more; `run` it or `cancel` it."""
+
+    def __init__(self, replay: Replay, codec: Codec) -> None:
+        self._replay = replay
+        with replay._ledger.all_or_nothing():
+            self._gathered = replay._allocate_gathered(codec, stack=1)
+            self._rows = Conversion(replay.store, codec, replay._ledger)
+
+    def cancel(self) -> None:
+        """Give the memory back without converting."""
+        self._rows.cancel()
+        self._replay._ledger.release(Line.WORKSPACE, self._gathered)
+
+    def run(self, encode: Encode) -> int:
+        """Convert rows and priorities; returns the number of rows kept (see `Conversion.run`)."""
+        replay = self._replay
+        ids = np.arange(self._rows.first, replay.store.appended)
+        priorities = replay.sampler.priorities(ids)
+        kept = self._rows.run(encode)
+        replay.sampler.rebuild(ids, priorities)
+        replay._ledger.release(Line.WORKSPACE, replay._gathered)
+        replay._gathered = self._gathered
+        return kept

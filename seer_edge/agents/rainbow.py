@@ -178,14 +178,24 @@ class RainbowAgent:
         yield from (("optimizer." + name, tensor) for name, tensor in self.optimizer.state().items())
 
     def state_arrays(self) -> dict[str, NDArray[Any]]:
-        """`tensors` as arrays, with the generator's state."""
+        """`tensors` as arrays, with the generator's state and the number of updates.
+
+        On the CPU they are the tensors' own memory, so they hold until the next update.
+        """
         arrays = {name: tensor.detach().cpu().numpy() for name, tensor in self.tensors()}
-        arrays["generator"] = self.generator.get_state().numpy()
-        return arrays
+        return {**arrays, "generator": self.generator.get_state().numpy(), "updates": np.array(self.updates)}
 
     def load_arrays(self, arrays: dict[str, NDArray[Any]]) -> None:
-        """Take on the state that `state_arrays` gave. The agent must be frozen, or not, as that one was."""
+        """Take on the state that `state_arrays` gave.
+
+        Raises ValueError where the arrays are not this agent's, as those of one that is frozen when this one is not.
+        """
+        tensors = dict(self.tensors())
+        differing = {*tensors, "generator", "updates"} ^ set(arrays)
+        if differing:
+            raise ValueError(f"the arrays are of another agent: {', '.join(sorted(differing)[:3])} differ")
         with torch.no_grad():
-            for name, tensor in self.tensors():
+            for name, tensor in tensors.items():
                 tensor.copy_(torch.from_numpy(arrays[name]))
         self.generator.set_state(torch.from_numpy(arrays["generator"]))
+        self.updates = int(arrays["updates"])

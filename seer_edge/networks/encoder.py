@@ -39,6 +39,8 @@ class Encoder(nn.Module):
         )
 
     def forward(self, observations: torch.Tensor) -> torch.Tensor:
-        """Latents `[B, L]`."""
+        """Latents `[B, L]`. Raises TypeError for anything but uint8: nothing is scaled on a guess."""
+        if observations.dtype != torch.uint8:
+            raise TypeError(f"the encoder takes uint8 frame stacks, not {observations.dtype}")
         latents: torch.Tensor = self.convs(observations.to(torch.float32).div_(255))
         return latents.flatten(1)

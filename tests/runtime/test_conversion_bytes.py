@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from seer_runtime.arena import Arena
 from seer_runtime.codecs import frame_codec, latent_codec
-from seer_runtime.convert import conversion_bytes, convert_in_place, rotate_rows
+from seer_runtime.convert import Conversion, conversion_bytes, rotate_rows
 from seer_runtime.ledger import WORKSPACE_CAP_BYTES, BudgetError, Ledger, Line
 from seer_runtime.replay import Replay
 from seer_runtime.samplers import UniformSampler
@@ -77,7 +77,7 @@ def test_conversion_makes_no_second_buffer(latent: tuple[str, int], rows: int) -
 def test_workspace_of_a_conversion_is_given_back() -> None:
     store, ledger = _filled(100, 130)
     before = ledger.held_bytes(Line.WORKSPACE)
-    convert_in_place(store, latent_codec("float32", (50,)), hash_encoder(50), ledger)
+    Conversion(store, latent_codec("float32", (50,)), ledger).run(hash_encoder(50))
     assert ledger.held_bytes(Line.WORKSPACE) == before
     assert ledger.peak_bytes(Line.WORKSPACE) == before + conversion_bytes(4, FRAME_BYTES)
     assert ledger.held_bytes(Line.COLUMNS) == sum(array.nbytes for array in store.columns.arrays())
@@ -96,7 +96,7 @@ def test_a_conversion_refused_for_want_of_workspace_leaves_store_and_ledger_as_t
         store.append(frame, step, 1.0, terminated=step % 20 == 19, truncated=False)
     before = {line: ledger.held_bytes(line) for line in Line}
     with pytest.raises(BudgetError, match="workspace"):
-        convert_in_place(store, latent_codec("float32", (1,)), hash_encoder(1), ledger)
+        Conversion(store, latent_codec("float32", (1,)), ledger).run(hash_encoder(1))
     assert_agrees(store, log, n=3, gamma=0.9)
     assert {line: ledger.held_bytes(line) for line in Line} == before
 
@@ -105,7 +105,7 @@ def test_a_latent_larger_than_the_arena_is_refused_before_anything_changes() -> 
     store, ledger = _filled(4, 4, frame=(2, 4))
     before, held = store.arena.bytes.copy(), {line: ledger.held_bytes(line) for line in Line}
     with pytest.raises(ValueError, match="a latent row of 36 bytes does not fit 32 bytes"):
-        convert_in_place(store, latent_codec("float32", (9,)), hash_encoder(9), ledger)
+        Conversion(store, latent_codec("float32", (9,)), ledger).run(hash_encoder(9))
     np.testing.assert_array_equal(store.arena.bytes, before)
     assert {line: ledger.held_bytes(line) for line in Line} == held
 

@@ -1,0 +1,54 @@
+"""What the tests of durable files share: generations to publish, and faults at every step that touches the disk."""
+
+import errno
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from seer_runtime import durable
+from seer_runtime.durable import files
+
+STEPS = ("_create", "_write", "_fsync", "_fsync_folder", "_rename", "_make_folder", "_remove")
+
+
+def listing(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def publish(folder: Path, timestep: int, *, mark: str = "", keep: int = 2) -> Path:
+    def write(new: Path) -> None:
+        durable.write_tensors(new / "x.safetensors", {"x": np.full(4, timestep, np.int64)})
+        (new / "mark.json").write_text(json.dumps(mark))
+
+    return durable.publish_generation(folder, timestep, write, keep=keep)
+
+
+class Faults:
+    """Lets the first `allowed` steps pass, fails the next one and, as after a power cut, all that follow."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.allowed = 10**9
+        self.for_good = False
+        self.trace: list[str] = []
+        for step in STEPS:
+            monkeypatch.setattr(files, step, self.guard(step, getattr(files, step)))
+
+    def guard(self, name: str, step: Callable[..., Any]) -> Callable[..., Any]:
+        def guarded(*args: Any) -> Any:
+            number = len(self.trace)
+            self.trace.append(name)
+            if number == self.allowed or (self.for_good and number > self.allowed):
+                raise OSError(errno.ENOSPC, f"injected into {name}")
+            return step(*args)
+
+        return guarded
+
+    def at(self, allowed: int, for_good: bool) -> None:
+        self.allowed, self.for_good, self.trace = allowed, for_good, []
+
+    def off(self) -> None:
+        self.at(10**9, False)

@@ -1,0 +1,119 @@
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from seer_runtime import durable
+from seer_runtime.durable import CorruptFileError, files
+from tests.runtime.durable_faults import Faults, listing
+
+
+@pytest.mark.parametrize(
+    ("chunks", "content"),
+    [
+        (b"", b""),
+        (bytearray(b"ab"), b"ab"),
+        (np.arange(3, dtype="<u2").data, b"\0\0\1\0\2\0"),
+        ([], b""),
+        (iter([b"ab", b"", memoryview(b"cd")]), b"abcd"),
+    ],
+)
+def test_write_atomic_writes_all_chunks(tmp_path: Path, chunks: Any, content: bytes) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"something longer than what follows")
+    durable.write_atomic(path, chunks)
+    assert path.read_bytes() == content
+    assert listing(tmp_path) == ["f"]
+
+
+def test_failing_producer_leaves_the_old_file(tmp_path: Path) -> None:
+    def produce() -> Iterator[bytes]:
+        yield b"new"
+        raise ZeroDivisionError
+
+    (tmp_path / "f").write_bytes(b"old")
+    with pytest.raises(ZeroDivisionError):
+        durable.write_atomic(tmp_path / "f", produce())
+    assert (tmp_path / "f").read_bytes() == b"old"
+    assert listing(tmp_path) == ["f"]
+
+
+def test_leftovers_of_killed_writers_are_removed_but_no_others(tmp_path: Path) -> None:
+    for name in (".f.0123abcd.tmp", ".f.json.0123abcd.tmp", ".f.tmp", "f.0123abcd.tmp"):
+        (tmp_path / name).write_bytes(b"")
+    durable.write_atomic(tmp_path / "f", b"")
+    assert listing(tmp_path) == [".f.json.0123abcd.tmp", ".f.tmp", "f", "f.0123abcd.tmp"]
+
+
+def test_json_round_trip_and_form(tmp_path: Path) -> None:
+    value = {"b": [1, None, "ü"], "a": 0.1}
+    durable.write_json(tmp_path / "f", value)
+    assert durable.read_json(tmp_path / "f") == value
+    assert (tmp_path / "f").read_text("utf-8") == ('{\n  "b": [\n    1,\n    null,\n    "ü"\n  ],\n  "a": 0.1\n}\n')
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_json_has_no_nan_and_keeps_the_old_file(tmp_path: Path, value: float) -> None:
+    durable.write_json(tmp_path / "f", 1)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        durable.write_json(tmp_path / "f", {"loss": [value]})
+    assert durable.read_json(tmp_path / "f") == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"NaN", b"\xff", b"[" * 100_000, b"1" * 5000])
+def test_damaged_json_is_a_corrupt_file(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "f").write_bytes(content)
+    with pytest.raises(CorruptFileError, match="not JSON") as caught:
+        durable.read_json(tmp_path / "f")
+    assert "\n" not in str(caught.value)
+
+
+def test_make_folder_makes_parents_and_accepts_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    faults = Faults(monkeypatch)
+    durable.make_folder(tmp_path / "a" / "b")
+    assert faults.trace == ["_make_folder", "_fsync_folder"] * 2
+    durable.make_folder(tmp_path / "a" / "b")
+    assert len(faults.trace) == 4
+    assert (tmp_path / "a" / "b").is_dir()
+    (tmp_path / "f").write_bytes(b"")
+    with pytest.raises(FileExistsError):
+        durable.make_folder(tmp_path / "f")
+
+
+@pytest.mark.parametrize("for_good", [False, True])
+def test_write_atomic_survives_a_fault_at_every_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, for_good: bool
+) -> None:
+    faults = Faults(monkeypatch)
+    path = tmp_path / "f"
+    path.write_bytes(b"old")
+    durable.write_atomic(path, [b"ne", b"w"])
+    steps = faults.trace
+    assert steps == ["_create", "_write", "_write", "_fsync", "_rename", "_fsync_folder"]
+    for allowed, step in enumerate(steps):
+        path.write_bytes(b"old")
+        faults.at(allowed, for_good)
+        with pytest.raises(OSError, match=f"injected into {step}"):
+            durable.write_atomic(path, [b"ne", b"w"])
+        assert path.read_bytes() == (b"new" if step == "_fsync_folder" else b"old")
+        assert for_good or listing(tmp_path) == ["f"]
+        faults.off()
+        durable.write_atomic(path, b"newer")
+        assert path.read_bytes() == b"newer"
+        assert listing(tmp_path) == ["f"]
+
+
+def test_folder_sync_tolerates_only_a_file_system_without_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number, expected in ((errno.EINVAL, contextlib.nullcontext()), (errno.EIO, pytest.raises(OSError))):
+
+        def fail(descriptor: int, number: int = number) -> None:
+            raise OSError(number, "fsync")
+
+        monkeypatch.setattr(os, "fsync", fail)
+        with expected:
+            files._fsync_folder(tmp_path)

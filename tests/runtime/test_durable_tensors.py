@@ -1,0 +1,175 @@
+import json
+import os
+import tempfile
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+from seer_runtime import durable
+from seer_runtime.durable import CorruptFileError, files
+from tests.runtime.durable_faults import listing
+
+Arrays = dict[str, NDArray[Any]]
+
+DTYPES = ("?", "u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f2", "f4", "f8")
+MIB = 2**20
+
+names = st.text(st.characters(exclude_categories=["Cs"]), max_size=12).filter(lambda text: text != "__metadata__")
+tensors = st.sampled_from(DTYPES).flatmap(
+    lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4))
+)
+tensor_files = st.dictionaries(names, tensors, max_size=5)
+
+
+def assert_same(found: Arrays, expected: Arrays) -> None:
+    # By bytes, so that NaN payloads and negative zeros count.
+    assert {name: (a.dtype, a.shape, a.tobytes()) for name, a in found.items()} == {
+        name: (a.dtype, a.shape, a.tobytes()) for name, a in expected.items()
+    }
+
+
+@settings(max_examples=60, deadline=None)
+@given(arrays=tensor_files, metadata=st.none() | st.dictionaries(names, names, max_size=3))
+def test_tensors_agree_with_the_library_in_both_directions(arrays: Arrays, metadata: dict[str, str] | None) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        ours, theirs = Path(folder, "ours.safetensors"), Path(folder, "theirs.safetensors")
+        durable.write_tensors(ours, arrays, metadata)
+        assert_same(load_file(ours), arrays)
+        with safe_open(ours, framework="np") as file:
+            assert (file.metadata() or {}) == (metadata or {})
+
+        # Not {}: without tensors and with empty metadata the library writes a header that it cannot read.
+        save_file(arrays, theirs, metadata or None)
+        for path in (ours, theirs):
+            assert_same(durable.read_tensors(path), arrays)
+            with durable.open_tensors(path) as opened:
+                assert opened.names == tuple(sorted(arrays))
+                assert opened.metadata == (metadata or {})
+
+
+@settings(max_examples=30, deadline=None)
+@given(arrays=tensor_files)
+def test_same_tensors_give_the_same_aligned_bytes(arrays: Arrays) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "a.safetensors")
+        durable.write_tensors(path, arrays, {"b": "1", "a": "2"})
+        first = path.read_bytes()
+        durable.write_tensors(path, dict(reversed(arrays.items())), {"a": "2", "b": "1"})
+        assert path.read_bytes() == first
+
+        length = int.from_bytes(first[:8], "little")
+        header = json.loads(first[8 : 8 + length])
+        assert length % 8 == 0
+        assert all(header[name]["data_offsets"][0] % array.itemsize == 0 for name, array in arrays.items())
+
+
+def test_large_array_is_streamed_both_ways(tmp_path: Path) -> None:
+    array = np.arange(8 * MIB, dtype=np.uint64).reshape(1024, -1)
+    out = np.zeros_like(array)
+    path = tmp_path / "large.safetensors"
+    tracemalloc.start()
+    try:
+        durable.write_tensors(path, {"rows": array})
+        with durable.open_tensors(path) as opened:
+            opened.read_into("rows", out)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert np.array_equal(out, array)
+    assert array.nbytes == 64 * MIB
+    assert peak < 4_000_000
+
+
+def test_short_writes_and_reads_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, read = files._write, files._read
+    monkeypatch.setattr(files, "_write", lambda fd, data: write(fd, data[:7]))
+    monkeypatch.setattr(files, "_read", lambda fd, out, offset: read(fd, out[:5], offset))
+    arrays: Arrays = {"a": np.arange(33, dtype=np.int16), "b": np.full((), 2.5)}
+    durable.write_tensors(tmp_path / "a", arrays)
+    assert_same(load_file(tmp_path / "a"), arrays)
+    assert_same(durable.read_tensors(tmp_path / "a"), arrays)
+
+
+def test_only_a_small_array_may_be_strided(tmp_path: Path) -> None:
+    small = np.arange(12, dtype=np.float32).reshape(3, 4).T
+    durable.write_tensors(tmp_path / "a", {"small": small})
+    assert_same(load_file(tmp_path / "a"), {"small": small})
+    large = np.zeros((2, MIB), np.uint8).T
+    with pytest.raises(ValueError, match=r"'large' is not C-contiguous and with 2,097,152 bytes too large to copy"):
+        durable.write_tensors(tmp_path / "b", {"large": large})
+    assert listing(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("dtype", [">f4", "c8", "M8[s]", "O", "U3", [("a", "u1")]])
+def test_foreign_dtype_is_refused_before_anything_is_written(tmp_path: Path, dtype: Any) -> None:
+    with pytest.raises(ValueError, match=r"tensor 'x' has dtype .*, which a tensor file cannot hold"):
+        durable.write_tensors(tmp_path / "a", {"x": np.zeros(2, dtype)})
+    assert listing(tmp_path) == []
+
+
+def test_reserved_name_and_foreign_metadata_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="__metadata__"):
+        durable.write_tensors(tmp_path / "a", {"__metadata__": np.zeros(1)})
+    with pytest.raises(TypeError, match="metadata"):
+        durable.write_tensors(tmp_path / "a", {}, {"steps": 3})  # type: ignore[dict-item]
+
+
+def test_read_into_accepts_only_an_array_that_fits(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    durable.write_tensors(path, {"x": np.arange(6, dtype=np.float32).reshape(2, 3)})
+    arena = np.zeros((4, 3), np.float32)
+    read_only = np.zeros((2, 3), np.float32)
+    read_only.flags.writeable = False
+    with durable.open_tensors(path) as opened:
+        opened.read_into("x", arena[1:3])
+        for out, reason in (
+            (np.zeros((3, 2), np.float32), "does not fit"),
+            (np.zeros((2, 3), np.int32), "does not fit"),
+            (np.zeros((3, 2), np.float32).T, "C-contiguous"),
+            (read_only, "writable"),
+        ):
+            with pytest.raises(ValueError, match=reason):
+                opened.read_into("x", out)
+            assert not out.any()
+        with pytest.raises(KeyError):
+            opened.read_into("y", arena)
+    assert arena.tolist() == [[0, 0, 0], [0, 1, 2], [3, 4, 5], [0, 0, 0]]
+
+
+def test_every_truncation_of_a_tensor_file_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    durable.write_tensors(path, {"x": np.arange(6, dtype=np.int16), "y": np.zeros(3, np.uint8)})
+    whole = path.read_bytes()
+    for size in range(len(whole)):
+        path.write_bytes(whole[:size])
+        with pytest.raises(CorruptFileError, match="not a safetensors file") as caught:
+            durable.read_tensors(path)
+        assert "\n" not in str(caught.value)
+    path.write_bytes(whole + b"\0")
+    with pytest.raises(CorruptFileError):
+        durable.read_tensors(path)
+
+
+def test_file_cut_while_it_is_read_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    durable.write_tensors(path, {"x": np.ones(100)})
+    with durable.open_tensors(path) as opened:
+        os.truncate(path, path.stat().st_size - 8)
+        with pytest.raises(CorruptFileError, match="ends inside tensor 'x'"):
+            opened.read_into("x", np.zeros(100))
+
+
+def test_type_of_the_library_that_is_not_ours_is_refused(tmp_path: Path) -> None:
+    header = json.dumps({"x": {"dtype": "BF16", "shape": [1], "data_offsets": [0, 2]}}).encode()
+    (tmp_path / "a").write_bytes(len(header).to_bytes(8, "little") + header + b"\0\0")
+    with pytest.raises(CorruptFileError, match="BF16"):
+        durable.read_tensors(tmp_path / "a")

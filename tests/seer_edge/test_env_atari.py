@@ -1,0 +1,268 @@
+from typing import Any
+
+import cv2
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.wrappers import AtariPreprocessing
+
+import seer_edge.envs.atari
+from seer_edge.envs import EnvSpec, Episode, Frame, make_env, resolve
+from seer_edge.envs.atari import Atari
+
+
+def _atari(game: str, seed: int = 1, **options: Any) -> Atari:
+    return Atari(resolve(game), **{"seed": seed, "sticky": 0.0, "noops_max": 0, "life_loss_ends": False, **options})
+
+
+def _actions(count: int, steps: int, seed: int = 0) -> list[int]:
+    return [int(action) for action in np.random.default_rng(seed).integers(count, size=steps)]
+
+
+def _rollout(env: Any, steps: int) -> tuple[Frame, list[float]]:
+    """Frames [steps + 1, 84, 84] and raw rewards of random actions, without a reset on the way."""
+    frames, rewards = [env.reset()], []
+    for action in _actions(env.spec.action_count, steps):
+        step = env.step(action)
+        frames.append(step.frame)
+        rewards.append(step.reward)
+    return np.stack(frames), rewards
+
+
+@pytest.mark.parametrize(("game", "steps"), [("Alien", 700), ("Breakout", 500)])
+def test_atari_is_bit_identical_to_gymnasiums_preprocessing(game: str, steps: int) -> None:
+    ours = _atari(game, seed=5)
+    theirs = AtariPreprocessing(
+        gymnasium.make(f"ALE/{game}-v5", frameskip=1, repeat_action_probability=0.0),
+        noop_max=0,
+        frame_skip=4,
+        screen_size=84,
+        terminal_on_life_loss=False,
+        grayscale_obs=True,
+    )
+    assert ours.spec.action_count == theirs.action_space.n  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(ours.reset(), theirs.reset(seed=5)[0])
+    games, scored = 0, 0.0
+    for action in _actions(ours.spec.action_count, steps):
+        step = ours.step(action)
+        frame, reward, terminated, truncated, _ = theirs.step(action)
+        np.testing.assert_array_equal(step.frame, frame)
+        assert (step.reward, step.terminated, step.truncated) == (reward, terminated, truncated)
+        assert (step.episode is not None) == terminated
+        scored += step.reward
+        if terminated:
+            games += 1
+            np.testing.assert_array_equal(ours.reset(), theirs.reset()[0])
+    assert games >= 1
+    assert scored > 0
+    ours.close()
+    theirs.close()
+
+
+def test_frames_belong_to_the_caller() -> None:
+    env = _atari("Alien")
+    env.reset()
+    first = env.step(1).frame
+    kept = first.copy()
+    for action in _actions(18, 20):
+        env.step(action)
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_a_lost_life_ends_the_episode_and_the_game_goes_on() -> None:
+    env = _atari("Alien", life_loss_ends=True)
+    ale = env._ale
+    env.reset()
+    total, length, after_loss, lives_seen = 0.0, 0, 0.0, [ale.lives()]
+    for action in _actions(18, 1500):
+        step = env.step(action)
+        total += step.reward
+        length += 1
+        after_loss += step.reward * (len(lives_seen) > 1)
+        assert not step.truncated
+        if step.episode is not None:
+            break
+        assert step.terminated == (ale.lives() < lives_seen[-1])
+        if step.terminated:
+            lives_seen.append(ale.lives())
+            with pytest.raises(RuntimeError, match="reset the environment"):
+                env.step(0)
+            frames_before = ale.getEpisodeFrameNumber()
+            frame = env.reset()
+            assert ale.getEpisodeFrameNumber() == frames_before + 1
+            assert ale.lives() == lives_seen[-1]
+            screen = cv2.resize(ale.getScreenGrayscale(), (84, 84), interpolation=cv2.INTER_AREA)
+            np.testing.assert_array_equal(frame, screen)
+    assert step.terminated
+    assert step.episode == Episode(total, length)
+    assert lives_seen == [3, 2, 1]
+    assert after_loss > 0
+
+    env.reset()
+    assert ale.lives() == 3
+    assert ale.getEpisodeFrameNumber() == 0
+    total, length = 0.0, 0
+    for action in _actions(18, 1500, seed=1):
+        step = env.step(action)
+        total += step.reward
+        length += 1
+        if step.episode is not None:
+            break
+        if step.terminated:
+            env.reset()
+    assert step.episode == Episode(total, length)
+
+
+def test_a_reset_within_a_life_or_after_a_fatal_noop_begins_a_new_game(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = _atari("Alien", life_loss_ends=True)
+    env.reset()
+    for action in _actions(18, 1500):
+        if env.step(action).terminated:
+            break
+    assert env._ale.lives() == 2
+    env.reset()
+    assert env._ale.lives() == 2
+    env.reset()
+    assert env._ale.lives() == 3
+
+    for action in _actions(18, 1500):
+        if env.step(action).terminated:
+            break
+    monkeypatch.setattr(env, "_survives_noop", lambda: False)
+    env.reset()
+    assert env._ale.lives() == 3
+    assert env._ale.getEpisodeFrameNumber() == 0
+
+
+class _Lives:
+    """An emulator that shows the lives it is told to."""
+
+    def __init__(self, ale: Any, lives: list[int]) -> None:
+        self._ale, self._lives = ale, lives
+
+    def lives(self) -> int:
+        return self._lives.pop(0)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ale, name)
+
+
+def test_zero_lives_before_the_game_is_over_is_the_games_own_end() -> None:
+    env = _atari("Alien", life_loss_ends=True)
+    env._ale = _Lives(env._ale, [2, 1, 1, 0, 0])  # type: ignore[assignment]
+    env.reset()
+    assert env.step(0).terminated
+    env.reset()
+    assert not env.step(0).terminated
+    assert not env.step(0).terminated
+
+
+@pytest.mark.parametrize("frames_max", [40, 41, 43])
+def test_the_time_limit_truncates_with_the_last_screen(frames_max: int) -> None:
+    actions = _actions(18, 11)
+    raw = gymnasium.make("ALE/Alien-v5", frameskip=1, repeat_action_probability=0.0, obs_type="grayscale")
+    raw.reset(seed=1)
+    screens = [raw.step(actions[i // 4])[0] for i in range(frames_max)]
+    last = np.maximum(*screens[-2:]) if frames_max % 4 == 0 else screens[-1]
+
+    env = _atari("Alien", game_frames_max=frames_max, life_loss_ends=True)
+    env.reset()
+    steps = [env.step(action) for action in actions[: -(-frames_max // 4)]]
+    assert [step.truncated for step in steps] == [False] * (len(steps) - 1) + [True]
+    assert not any(step.terminated for step in steps)
+    assert steps[-1].episode == Episode(sum(step.reward for step in steps), len(steps))
+    np.testing.assert_array_equal(steps[-1].frame, cv2.resize(last, (84, 84), interpolation=cv2.INTER_AREA))
+    with pytest.raises(RuntimeError, match="reset the environment"):
+        env.step(0)
+    env.reset()
+    assert env._ale.getEpisodeFrameNumber() == 0
+    assert not env.step(0).truncated
+
+
+def test_games_begin_with_every_number_of_noops_up_to_the_greatest() -> None:
+    env = _atari("Alien", noops_max=2)
+    counts = set()
+    for _ in range(20):
+        env.reset()
+        counts.add(env._ale.getEpisodeFrameNumber())
+    assert counts == {0, 1, 2}
+
+
+def test_the_seed_gives_the_trajectory() -> None:
+    def play(seed: int) -> tuple[Frame, list[float]]:
+        return _rollout(make_env("Alien", protocol="paper", seed=seed, training=False), 60)
+
+    frames, rewards = play(3)
+    again, rewards_again = play(3)
+    np.testing.assert_array_equal(frames, again)
+    assert rewards == rewards_again
+    assert not np.array_equal(frames, play(4)[0])
+
+
+def test_machado_is_sticky_and_paper_is_not() -> None:
+    def play(sticky: float, seed: int) -> Frame:
+        return _rollout(_atari("Alien", seed=seed, sticky=sticky), 30)[0]
+
+    assert np.array_equal(play(0.0, 1), play(0.0, 2))
+    sticky = play(0.25, 1)
+    assert np.array_equal(sticky, play(0.25, 1))
+    assert not np.array_equal(sticky, play(0.25, 2))
+    env = _atari("Alien", sticky=0.25)
+    assert not np.array_equal(_rollout(env, 30)[0], _rollout(env, 30)[0])
+
+
+def test_machado_plays_whole_games() -> None:
+    env = make_env("Breakout", protocol="machado", seed=1, training=True)
+    assert isinstance(env, Atari)
+    ale = env._ale
+    assert ale.getFloat("repeat_action_probability") == 0.25
+    env.reset()
+    assert ale.getEpisodeFrameNumber() == 0
+    lives = [ale.lives()]
+    for action in _actions(4, 1000):
+        step = env.step(action)
+        lives.append(ale.lives())
+        if step.terminated:
+            break
+    assert step.episode is not None
+    assert step.episode.length_steps == len(lives) - 1
+    assert set(lives) == {5, 4, 3, 2, 1, 0}
+
+
+@pytest.mark.parametrize("env", ["Alien", "Alien-v0"])
+@pytest.mark.parametrize(
+    ("protocol", "training", "options"),
+    [
+        ("paper", True, {"sticky": 0.0, "noops_max": 29, "life_loss_ends": True}),
+        ("paper", False, {"sticky": 0.0, "noops_max": 29, "life_loss_ends": False}),
+        ("machado", True, {"sticky": 0.25, "noops_max": 0, "life_loss_ends": False}),
+        ("machado", False, {"sticky": 0.25, "noops_max": 0, "life_loss_ends": False}),
+    ],
+)
+def test_the_protocol_decides_whatever_the_id_says(
+    env: str, protocol: Any, training: bool, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: dict[str, Any] = {}
+    monkeypatch.setattr(seer_edge.envs.atari, "Atari", lambda env_id, **given: built.update(given, id=env_id))
+    make_env(env, protocol=protocol, seed=7, training=training)
+    assert built == {"id": resolve(env), "seed": 7, **options}
+
+
+def test_the_emulator_gets_the_protocol_and_not_the_registered_kwargs() -> None:
+    env = _atari("Alien-v0")
+    assert env._ale.getFloat("repeat_action_probability") == 0.0
+    assert env._ale.getInt("max_num_frames_per_episode") == 108_000
+    assert env.spec == EnvSpec("Alien-v0", "Alien", (84, 84), 18)
+    env.reset()
+    env.step(0)
+    assert env._ale.getEpisodeFrameNumber() == 4
+
+
+def test_an_unknown_protocol_is_refused() -> None:
+    with pytest.raises(ValueError, match="unknown protocol 'nature'; write paper or machado"):
+        make_env("Alien", protocol="nature", seed=0, training=True)  # type: ignore[arg-type]
+
+
+def test_step_before_reset_is_refused() -> None:
+    with pytest.raises(RuntimeError, match="reset the environment"):
+        _atari("Alien").step(0)

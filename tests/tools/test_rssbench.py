@@ -1,0 +1,131 @@
+"""rssbench watches a command, and its figures add up."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOOLS = Path(__file__).parents[2] / "tools"
+sys.path.insert(0, str(TOOLS))
+
+import rssbench  # noqa: E402
+
+FAKE_TRAINING = """
+import sys, time
+base = b"x" * 20_000_000
+time.sleep(0.1)
+begin = time.monotonic()
+time.sleep(0.2)  # the freeze's begin is found out only nearly
+kept, transient = b"x" * 10_000_000, b"x" * 30_000_000
+time.sleep(0.1)
+del transient
+time.sleep(0.1)
+seconds = time.monotonic() - begin
+print(f"freeze at step 5: 1 rows carried over in {seconds:.2f} s, capacity x", file=sys.stderr, flush=True)
+time.sleep(0.2)
+late = b"x" * 60_000_000
+time.sleep(0.1)
+sys.exit(7)
+"""
+
+
+def _rssbench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(TOOLS / "rssbench.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def test_watch_prints_the_peak_and_what_the_freeze_did(tmp_path: Path) -> None:
+    out = tmp_path / "samples.csv"
+    result = _rssbench("watch", "--out", str(out), "--", sys.executable, "-c", FAKE_TRAINING)
+    assert result.returncode == 7
+    assert result.stderr.startswith("freeze at step 5: ")
+    _, *lines = result.stdout.splitlines()
+    figures = {name.strip(): float(value) for name, value in (line.rsplit(maxsplit=1) for line in lines)}
+    before, peak, after = (figures[f"freeze {moment}"] for moment in ("before", "peak", "after"))
+    assert before > 20
+    assert peak - before == pytest.approx(40, abs=2)
+    assert after - before == pytest.approx(10, abs=2)
+    assert figures["freeze growth"] == pytest.approx(after - before, abs=0.11)
+    assert figures["freeze transient"] == pytest.approx(peak - after, abs=0.11)
+    assert figures["process peak"] == pytest.approx(after + 60, abs=2)
+
+    with out.open(newline="") as file:
+        samples = [(float(line["seconds"]), int(line["rss_bytes"])) for line in csv.DictReader(file)]
+    assert samples[0][0] == 0
+    assert samples == sorted(samples, key=lambda sample: sample[0])
+    assert max(rss_bytes for _, rss_bytes in samples) == pytest.approx(figures["process peak"] * 1e6, abs=1e5)
+
+
+def test_watch_of_a_command_that_never_freezes_prints_its_peak() -> None:
+    result = _rssbench("watch", "--", sys.executable, "-c", "import time; time.sleep(0.1)")
+    assert result.returncode == 0
+    _, line = result.stdout.splitlines()
+    assert line.startswith("process peak")
+
+
+def test_causes_add_up_to_the_peak() -> None:
+    pytest.importorskip("ale_py")
+    pytest.importorskip("torch")
+    result = _rssbench("causes", "--budget", "2MB")
+    assert result.returncode == 0, result.stderr
+    _, _, *lines, peak, plan, rest = result.stdout.splitlines()
+    marks = [line.rsplit(maxsplit=3) for line in lines]
+    assert marks[0][0] == "interpreter"
+    assert marks[-1][0] == "evaluation"
+    rss = [float(mark[1]) for mark in marks]
+    assert sum(float(mark[2]) for mark in marks) == pytest.approx(rss[-1], abs=1)
+    peaks = [float(mark[3]) for mark in marks]
+    assert all(high >= low for high, low in zip(peaks, rss, strict=True))
+    peak_bytes, rest_bytes = (int(line.split()[-2].replace(",", "")) for line in (peak, rest))
+    assert peak_bytes == pytest.approx(max(peaks) * 1e6, abs=1e5)
+    planned = [int(words[-1].replace(",", "")) for words in map(str.split, plan[len("plan: ") :].split(", "))]
+    assert peak_bytes == sum(planned) + rest_bytes
+
+
+@pytest.mark.parametrize(
+    ("frozen", "figures"),
+    [
+        ((1.5, 3.5), (20, 50, 30)),  # between samples: from the one before to the one after
+        ((2.0, 3.0), (20, 50, 50)),
+        ((0.0, 9.0), (10, 70, 70)),  # no sample before, none after
+    ],
+)
+def test_the_freeze_goes_from_the_last_sample_before_to_the_first_after(
+    frozen: tuple[float, float], figures: tuple[int, int, int]
+) -> None:
+    samples = [(0.5, 10), (1.0, 20), (2.0, 40), (3.0, 50), (4.0, 30), (5.0, 70)]
+    sizes = rssbench.watched_bytes(rssbench.Watched(0, samples, frozen))
+    before, peak, after = figures
+    assert sizes == {
+        "process peak": 70,
+        "freeze before": before,
+        "freeze peak": peak,
+        "freeze after": after,
+        "freeze growth": after - before,
+        "freeze transient": peak - max(before, after),
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["JOB"]),
+        (["chart"], ["chart", "causes"]),
+        (["causes", "--budget", "lots"], ["--budget", "'lots'"]),
+        (["causes", "--env", "Alein"], ["--env Alein", "Alien"]),
+        (["slope", "--budget", "1MB"], ["--budget"]),
+        (["slope", "--seed", "-1"], ["--seed"]),
+        (["watch"], ["COMMAND"]),
+        (["watch", "--", "no-such-program"], ["no-such-program", "give its path"]),
+        (["watch", "--out", "/no/such/folder/x.csv", "--", sys.executable], ["--out", "cannot be written"]),
+    ],
+)
+def test_bad_input_is_answered_with_one_line(arguments: list[str], words: list[str]) -> None:
+    pytest.importorskip("ale_py")
+    result = _rssbench(*arguments)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert all(word in line for word in words)

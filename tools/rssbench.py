@@ -1,0 +1,247 @@
+"""RSS of training processes, sampled from outside.
+
+    python tools/rssbench.py causes [--env Alien] [--budget 0.07GB]   RSS of `seer-edge train` by cause
+    python tools/rssbench.py slope [--env Alien]                      bytes of RSS a byte of budget
+    python tools/rssbench.py watch [--out FILE.csv] -- COMMAND...     peak of a training command, and its freeze
+
+Nothing beyond the standard library is imported at the top, because a child measures what each import costs.
+"""
+
+import argparse
+import bisect
+import csv
+import dataclasses
+import importlib
+import math
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from children import RssSampler, Sample, mark, run_child, serve
+from commandline import (
+    BadInputError,
+    FaultError,
+    Parser,
+    add_env_flags,
+    answer,
+    mb,
+    open_environment,
+    render,
+    say,
+    size,
+)
+
+if TYPE_CHECKING:
+    from seer_edge.config import TrainConfig
+
+SLOPE_BUDGETS_BYTES = (20_000_000, 120_000_000)
+FREEZE_LINE = re.compile(r"freeze at step .* in ([\d.]+) s,")
+
+
+# --- a training process by cause ----------------------------------------------------------------------------------
+
+
+def train_job(env: str, budget_bytes: int, seed: int) -> None:
+    """Child: all that `seer-edge train` does to memory, with as few updates as show it."""
+    mark("interpreter")
+    for module in ("numpy", "onnxruntime", "torch"):
+        importlib.import_module(module)
+        mark(module)
+    from seer_edge.envs import make_env
+
+    environment = make_env(env, protocol="paper", seed=seed, training=True)
+    environment.reset()
+    spec = environment.spec
+    environment.close()
+    mark("emulator")
+
+    from seer_edge.config import build_config
+    from seer_edge.evaluate import evaluate_session
+    from seer_edge.freeze import freeze
+    from seer_edge.host import prepare_compute
+    from seer_edge.loop import build_session
+    from seer_edge.plan import make_plan
+
+    frame_bytes = math.prod(spec.frame_shape)
+    config = build_config(
+        env=spec.id, env_name=spec.name, frame_bytes=frame_bytes, mem_budget_bytes=budget_bytes, seed=seed
+    )
+    config = dataclasses.replace(_learning_from(config, 0), eval_episodes=1)
+    plan = make_plan(config, spec)
+    prepare_compute(config)
+    importlib.import_module("seer_edge.train")  # for what it costs
+    session = build_session(plan)
+    mark("agent built")
+
+    def steps(count: int, *, learn: bool) -> None:
+        session.config = config if learn else _learning_from(config, sys.maxsize)
+        for _ in range(count):
+            session.step()
+
+    store, settings = session.replay.store, config.rainbow
+    steps(settings.batch_size + settings.n_step + settings.stack, learn=False)
+    steps(1, learn=True)
+    mark("first pixel update")
+    steps(store.capacity - store.rows, learn=False)
+    steps(5, learn=True)
+    mark("arena filled")
+    with tempfile.TemporaryDirectory() as folder:
+        freeze(session, Path(folder) / "encoder.onnx", Path(folder) / "checkpoints")
+    mark("conversion")
+    steps(1, learn=True)
+    mark("first latent update")
+    steps(20, learn=True)
+    evaluate_session(plan, session, lambda: False, lambda _: None)
+    lines = ("arena", "columns", "priorities", "workspace", "model", "optimizer")
+    mark("evaluation", **{name: getattr(plan, f"{name}_bytes") for name in lines})
+
+
+def _learning_from(config: "TrainConfig", step: int) -> "TrainConfig":
+    return dataclasses.replace(config, rainbow=dataclasses.replace(config.rainbow, learning_starts=step))
+
+
+def show_causes(env: str, budget_bytes: int, seed: int) -> None:
+    """RSS of a training process by cause, and what the plan does not name."""
+    marks = list(run_child(__file__, "train", env=env, budget_bytes=budget_bytes, seed=seed))
+    before = [0, *(mark.rss_bytes for mark in marks)]
+    lines = [
+        (mark.name, mb(mark.rss_bytes), f"{(mark.rss_bytes - last) / 1e6:+.1f}", mb(mark.peak_bytes))
+        for mark, last in zip(marks, before, strict=False)
+    ]
+    peak_bytes = max(mark.peak_bytes for mark in marks)
+    planned = marks[-1].facts
+    rest = peak_bytes - sum(planned.values())
+    print(f"{env}, budget {budget_bytes:,} B; RSS in MB, sampled from outside")
+    print(render(("after", "RSS", "added", "peak on the way"), lines))
+    print(f"peak {peak_bytes:,} B")
+    print("plan: " + ", ".join(f"{name} {size_bytes:,}" for name, size_bytes in planned.items()))
+    print(f"everything else: {rest:,} B")
+
+
+def show_slope(env: str, seed: int) -> None:
+    """Bytes of peak RSS a byte of budget, from two processes that fill their rings."""
+    peaks = []
+    for budget_bytes in SLOPE_BUDGETS_BYTES:
+        say(f"filling {budget_bytes:,} B")
+        marks = run_child(__file__, "train", env=env, budget_bytes=budget_bytes, seed=seed)
+        peaks.append(max(mark.peak_bytes for mark in marks))
+        print(f"budget {budget_bytes:>11,} B: peak RSS {peaks[-1]:,} B")
+    low, high = SLOPE_BUDGETS_BYTES
+    print(f"bytes of RSS a byte of budget: {(peaks[1] - peaks[0]) / (high - low):.3f} (target 1.0 within 10 %)")
+
+
+# --- any training command -----------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Watched:
+    """What was seen of a command."""
+
+    status: int
+    samples: list[Sample]
+    frozen: tuple[float, float] | None  # begin and end on the samples' clock; None: it said nothing of a freeze
+
+
+def watch(command: list[str]) -> Watched:
+    """Run `command` to its end, its stderr passed on. Raises FaultError where it ends before a sample."""
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert child.stderr is not None
+    frozen = None
+    with child.stderr, RssSampler(child.pid) as sampler:
+        for line in child.stderr:
+            moment = time.monotonic()
+            sys.stderr.write(line)
+            if match := FREEZE_LINE.search(line):
+                frozen = moment - float(match[1]), moment
+        status = child.wait()
+    if not sampler.samples:
+        raise FaultError(f"{command[0]} ended with status {status} before its RSS could be read")
+    return Watched(status, sampler.samples, frozen)
+
+
+def watched_bytes(watched: Watched) -> dict[str, int]:
+    """Peak of the process; before, peak and after of its freeze, its growth, and what the peak had above both ends.
+
+    When the freeze began is known to 10 ms: its line rounds its seconds, and is read a little after it was written.
+    """
+    sizes = {"process peak": max(rss_bytes for _, rss_bytes in watched.samples)}
+    if watched.frozen is None:
+        return sizes
+    begin, end = watched.frozen
+    moments = [moment for moment, _ in watched.samples]
+    # From the last sample before the freeze to the first one after it, where there are such.
+    first, last = max(bisect.bisect_left(moments, begin) - 1, 0), bisect.bisect_left(moments, end)
+    during = [rss_bytes for _, rss_bytes in watched.samples[first : last + 1]]
+    before, peak, after = during[0], max(during), during[-1]
+    return sizes | {
+        "freeze before": before,
+        "freeze peak": peak,
+        "freeze after": after,
+        "freeze growth": after - before,
+        "freeze transient": peak - max(before, after),
+    }
+
+
+def write_samples(samples: list[Sample], path: Path) -> None:
+    """A CSV of seconds since the first sample and bytes."""
+    start = samples[0][0]
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("seconds", "rss_bytes"))
+        writer.writerows((f"{moment - start:.4f}", rss_bytes) for moment, rss_bytes in samples)
+
+
+def show_watch(command: list[str], out: Path | None) -> int:
+    """Watch `command`, print its figures; returns its exit status."""
+    if shutil.which(command[0]) is None:
+        raise BadInputError(f"COMMAND {command[0]}: no such program; give its path")
+    if out is not None:
+        try:
+            out.touch()
+        except OSError as error:
+            raise BadInputError(f"--out {out}: cannot be written ({error.strerror}); name another file") from error
+    watched = watch(command)
+    print(render(("RSS, sampled from outside", "MB"), [(name, mb(b)) for name, b in watched_bytes(watched).items()]))
+    if out is not None:
+        write_samples(watched.samples, out)
+    return watched.status
+
+
+# --- command line -------------------------------------------------------------------------------------------------
+
+
+def _flags() -> argparse.Namespace:
+    parser = Parser(prog="rssbench.py", description=(__doc__ or "").splitlines()[0])
+    jobs = parser.add_subparsers(dest="job", required=True, metavar="JOB")
+    causes = jobs.add_parser("causes", help="RSS of seer-edge train by cause")
+    causes.add_argument("--budget", type=size, default="0.07GB", metavar="SIZE", help="of observations (0.07GB)")
+    low, high = (f"{size_bytes // 10**6} MB" for size_bytes in SLOPE_BUDGETS_BYTES)
+    slope = jobs.add_parser("slope", help=f"RSS of seer-edge train at budgets of {low} and {high}")
+    for job in (causes, slope):
+        add_env_flags(job)
+    watch_ = jobs.add_parser("watch", help="RSS of a training command, and around its freeze")
+    watch_.add_argument("--out", type=Path, metavar="FILE", help="write the samples as CSV: seconds, bytes")
+    watch_.add_argument("command", nargs="+", metavar="COMMAND", help="-- and the command to run")
+    return parser.parse_args()
+
+
+def _run() -> int:
+    flags = _flags()
+    if flags.job == "watch":
+        return show_watch(flags.command, flags.out)
+    environment = open_environment(flags)
+    if flags.job == "causes":
+        show_causes(environment.spec.id, flags.budget, flags.seed)
+    else:
+        show_slope(environment.spec.id, flags.seed)
+    return 0
+
+
+if __name__ == "__main__":
+    if not serve({"train": train_job}):
+        sys.exit(answer("rssbench.py", _run))

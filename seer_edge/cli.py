@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import importlib.util
 import itertools
+import math
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -55,6 +56,13 @@ def _count(text: str) -> int:
     if re.fullmatch(r"[+-]?\d+", text, re.ASCII) is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number; write for example 30000")
     return int(text)
+
+
+def _positive(text: str) -> int:
+    value = _count(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is too small; give a whole number of at least 1")
+    return value
 
 
 def _freeze_at(text: str) -> int | str:
@@ -159,28 +167,32 @@ def _parser() -> _Parser:
     )
 
     def add(name: str, operand: str, text: str) -> argparse.ArgumentParser:
-        return commands.add_parser(name, help=text, description=text, allow_abbrev=False, formatter_class=_help_width)
+        usage = f"seer-edge {name} {operand} [flags]"
+        return commands.add_parser(
+            name, usage=usage, help=text, description=text, allow_abbrev=False, formatter_class=_help_width
+        )
 
     _add_run_flags(add("train", "--env ENV", "Train inside the budget, freeze on the way, evaluate at the end."))
     _add_run_flags(add("plan", "--env ENV", "Print what a run would hold, byte by byte, and exit."))
     evaluation = add("eval", "RUN", "Evaluate the newest checkpoint of a run.")
     evaluation.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
-    evaluation.add_argument("--episodes", type=_count, metavar="N", help="games to play (as the run's)")
+    evaluation.add_argument("--episodes", type=_positive, metavar="N", help="games to play (as the run's)")
     evaluation.add_argument("--seed", type=_count, metavar="N", help="of the games (the run's)")
-    evaluation.add_argument("--threads", type=_count, metavar="N", help="compute threads (as the run's)")
+    evaluation.add_argument("--threads", type=_positive, metavar="N", help="compute threads (as the run's)")
     return parser
 
 
 def _plan_of(flags: argparse.Namespace) -> BytePlan:
     spec = _env_spec(flags.env, flags.protocol)
-    frame_bytes = 1
-    for side in spec.frame_shape:
-        frame_bytes *= side
     given: dict[str, Any] = {
         name: value for name, value in vars(flags).items() if name not in ("command", "env", "mem_budget", "run_dir")
     }
     config = build_config(
-        env=spec.id, env_name=spec.name, frame_bytes=frame_bytes, mem_budget_bytes=flags.mem_budget, **given
+        env=spec.id,
+        env_name=spec.name,
+        frame_bytes=math.prod(spec.frame_shape),
+        mem_budget_bytes=flags.mem_budget,
+        **given,
     )
     return make_plan(config, spec)
 
@@ -208,8 +220,8 @@ def _train(flags: argparse.Namespace) -> int:
     prepare_compute(plan.config)
     if plan.config.tensorboard and importlib.util.find_spec("tensorboardX") is None:
         raise BadInputError("--tensorboard: needs tensorboardX; pip install 'seer-edge[tensorboard]'")
-    print(plan.render(), flush=True)
     folder = run_folder.create(path, plan.config)
+    print(plan.render(), flush=True)
     print(f"run folder: {path}", flush=True)
     return train(plan, folder)
 

@@ -10,6 +10,7 @@ from tqdm import tqdm
 from seer_edge import checkpoint
 from seer_edge.agents.rainbow import RainbowAgent
 from seer_edge.envs import Environment, Episode, make_env
+from seer_edge.errors import BadInputError
 from seer_edge.host import StopSignal
 from seer_edge.loop import Session, new_stack
 from seer_edge.plan import BytePlan
@@ -132,7 +133,10 @@ def evaluate_agent(
 
 
 def evaluate_run(plan: BytePlan, folder: RunFolder) -> int:
-    """Evaluate a run's newest sound generation and print the returns; returns the exit status."""
+    """Evaluate a run's newest sound generation and print the returns; returns the exit status.
+
+    Raises BadInputError where there is none, or none of this configuration.
+    """
     generation = checkpoint.read_agent(folder.checkpoints)
     for line in generation.skipped:
         print(line, file=sys.stderr)
@@ -141,7 +145,10 @@ def evaluate_run(plan: BytePlan, folder: RunFolder) -> int:
     if generation.graph is not None:
         agent.freeze_encoder()
         encoder = OnnxEncoder(generation.graph, threads=plan.config.threads, ledger=ledger)
-    agent.load_arrays(generation.arrays)
+    try:
+        agent.load_arrays(generation.arrays)
+    except ValueError as error:
+        raise BadInputError(f"{folder.config}: does not describe the agent in its checkpoint ({error})") from error
     progress = tqdm(total=plan.config.eval_episodes, unit="game", disable=not sys.stderr.isatty())
     with progress, StopSignal() as stop:
         evaluation = evaluate_agent(

@@ -1,9 +1,11 @@
 """A run's folder (design, section 6): where it is, what stands in it, and how it is read back."""
 
+import contextlib
 import importlib.metadata
 import json
 import platform
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,10 +62,19 @@ def default_path(config: TrainConfig) -> Path:
 
 def check(path: Path) -> None:
     """Raise BadInputError where `path` holds something already; writes nothing."""
-    if path.is_dir() and any(path.iterdir()):
-        raise BadInputError(f"--run-dir {path}: not empty; name a new folder")
-    if path.exists() and not path.is_dir():
-        raise BadInputError(f"--run-dir {path}: not a folder; name a new one")
+    with _writable(path):
+        if path.is_dir() and any(path.iterdir()):
+            raise BadInputError(f"--run-dir {path}: not empty; name a new folder")
+        if path.exists() and not path.is_dir():
+            raise BadInputError(f"--run-dir {path}: not a folder; name a new one")
+
+
+@contextlib.contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise BadInputError(f"--run-dir {path}: cannot be written ({error.strerror}); name another folder") from error
 
 
 def create(path: Path, config: TrainConfig) -> RunFolder:
@@ -71,12 +82,13 @@ def create(path: Path, config: TrainConfig) -> RunFolder:
     check(path)
     existing = next(parent for parent in (path, *path.parents) if parent.exists())
     run = RunFolder(path)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        durable.write_json(run.config, {**config.to_json(), "versions": versions()})
-    except OSError as error:
-        _remove_empty(path, existing)
-        raise BadInputError(f"--run-dir {path}: cannot be written ({error.strerror}); name another folder") from error
+    with _writable(path):
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            durable.write_json(run.config, {**config.to_json(), "versions": versions()})
+        except OSError:
+            _remove_empty(path, existing)
+            raise
     return run
 
 

@@ -192,6 +192,7 @@ class RainbowAgent:
         """
         tensors = dict(self.tensors())
         differing = {*tensors, "generator", "updates"} ^ set(arrays)
+        differing |= {name for name in tensors if name in arrays and tensors[name].shape != arrays[name].shape}
         if differing:
             raise ValueError(f"the arrays are of another agent: {', '.join(sorted(differing)[:3])} differ")
         with torch.no_grad():

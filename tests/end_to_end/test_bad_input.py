@@ -58,6 +58,7 @@ def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         ([*TRAIN, "extra"], ["extra"]),
         (["resume", "runs/x"], ["resume", "not built yet", "train"]),
         (["eval", "no-such-run"], ["no-such-run", "run's folder"]),
+        (["eval", "no-such-run", "--episodes", "0"], ["--episodes", "'0'"]),
         (["fly"], ["fly", "train"]),
         ([], ["train", "--help"]),
     ],
@@ -92,7 +93,7 @@ def test_a_run_folder_that_is_not_empty(
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-@pytest.mark.parametrize("folder", ["{tmp}/file/run", "/proc/run", "{tmp}/file"])
+@pytest.mark.parametrize("folder", ["{tmp}/file/run", "/proc/run", "{tmp}/file", "{tmp}/" + 300 * "x"])
 def test_a_run_folder_that_cannot_be_written(
     folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -100,9 +101,10 @@ def test_a_run_folder_that_cannot_be_written(
     path = folder.format(tmp=tmp_path)
     monkeypatch.setattr(sys, "argv", ["seer-edge", *TRAIN, "--run-dir", path])
     assert main() == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert path in error
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1
+    assert path in printed.err
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 

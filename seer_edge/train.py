@@ -45,12 +45,11 @@ class Run:
             self.trackers.append(TensorBoard(folder.tensorboard))
 
     def execute(self, stop: StopSignal) -> int:
-        """Train to the end, or until `stop`; returns the exit status. Raises RunStoppedError."""
+        """Train to the end, or until `stop`; returns the exit status."""
         try:
+            self._write_summary()
             self._train(stop)
-            if not stop() and self.outcome.evaluation is None:
-                self._evaluate(stop)
-            self._checkpoint()
+            checkpoint.save(self.session, self.folder.checkpoints)
             self.outcome.status = "interrupted" if stop() else "finished"
         except BaseException:
             self.outcome.status = "failed"
@@ -69,14 +68,14 @@ class Run:
             self.clock.add(session.phase, report)
             self.interval.add(report)
             self.console.advance(session.timestep)
-            if session.timestep == config.freeze_at:
+            timestep = session.timestep
+            freezing = timestep == config.freeze_at
+            evaluating = timestep == config.total_timesteps or timestep % config.eval_every == 0
+            if freezing:
                 self._freeze()
-            at_end = session.timestep == config.total_timesteps
-            evaluated = None
-            if at_end or session.timestep % config.eval_every == 0:
-                evaluated = self._evaluate(stop)
-            if at_end or evaluated or session.timestep % config.log_every == 0:
-                self._log(evaluated)
+            evaluation = self._evaluate(stop) if evaluating else None
+            if freezing or evaluating or timestep % config.log_every == 0:
+                self._log(evaluation)
 
     # --- what happens now and then -------------------------------------------------------------------------
 
@@ -111,12 +110,6 @@ class Run:
                 f"return {evaluation.mean_return:.1f} ± {evaluation.std_return:.1f}"
             )
         return evaluation
-
-    def _checkpoint(self) -> None:
-        try:
-            checkpoint.save(self.session, self.folder.checkpoints)
-        except OSError as error:
-            raise RunStoppedError(f"the checkpoint at step {self.session.timestep} failed: {error}") from error
 
     def _log(self, evaluation: Evaluation | None) -> None:
         session, ledger = self.session, self.session.ledger
@@ -187,11 +180,13 @@ class Run:
 
 
 def train(plan: BytePlan, folder: RunFolder) -> int:
-    """Run the plan in `folder`; returns the exit status."""
+    """Run the plan in `folder`; returns the exit status. Raises RunStoppedError."""
     console = Console(plan.config.total_timesteps, sys.stderr)
     with StopSignal() as stop:
         session = build_session(plan)
         try:
             return Run(plan, folder, session, console).execute(stop)
+        except OSError as error:
+            raise RunStoppedError(f"{folder.path}: cannot be written any more ({error})") from error
         finally:
             session.env.close()

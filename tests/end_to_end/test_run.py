@@ -2,6 +2,7 @@
 
 import csv
 import json
+import resource
 import signal
 import subprocess
 import sys
@@ -159,3 +160,33 @@ def test_a_signal_leaves_a_checkpoint(number: signal.Signals, status: int, tmp_p
     assert read_json(folder / "summary.json")["status"] == "interrupted"
     generation = durable.newest_generation(folder / "checkpoints")
     assert generation.manifest["timestep"] == read_json(folder / "summary.json")["timesteps"]
+
+
+def test_a_disk_without_room_refuses_the_freeze_and_ends_the_run_with_75(tmp_path: Path) -> None:
+    """A limit on a file's size stands in for the full disk: no checkpoint of 18 MB can be written."""
+    folder = tmp_path / "run"
+    arguments = [
+        *("train", "--env", "Alien", "--mem-budget", "1MB", "--total-timesteps", "200", "--freeze-at", "100"),
+        *("--eval-episodes", "1", "--run-dir", str(folder)),
+    ]
+
+    def limit_file_sizes() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (15_000_000, 15_000_000))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    done = subprocess.run(
+        [*COMMAND, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        preexec_fn=limit_file_sizes,
+    )
+    lines = done.stderr.splitlines()
+    assert done.returncode == 75
+    assert any("no freeze at step 100" in line and "goes on from pixels" in line for line in lines)
+    assert lines[-1].startswith(f"seer-edge train: {folder}: cannot be written any more")
+    summary = read_json(folder / "summary.json")
+    assert (summary["status"], summary["timesteps"], summary["freeze"]) == ("failed", 200, None)
+    assert not (folder / "encoder.onnx").exists()
+    assert list((folder / "checkpoints").iterdir()) == []

@@ -5,6 +5,7 @@ python tools/plot_run.py RUN [-o FILE]
 
 import argparse
 import csv
+import json
 import sys
 from pathlib import Path
 
@@ -74,11 +75,14 @@ def main() -> int:
     parser.add_argument("-o", "--out", type=Path, help="image to write (RUN/progress.png)")
     flags = parser.parse_args()
     try:
-        rows = list(csv.DictReader((flags.run / "progress.csv").open(newline="")))
-    except OSError as error:
-        parser.error(f"{flags.run}: not a run's folder ({error.strerror}: progress.csv)")
+        config = json.loads((flags.run / "config.json").read_text())
+        with (flags.run / "progress.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, ValueError) as error:
+        parser.error(f"{flags.run}: not a run's folder ({error})")
+    title = f"{config['env']}, {config['algo']}, seed {config['seed']}, {config['mem_budget_bytes']:,} B"
     out = flags.out or flags.run / "progress.png"
-    plot(rows, flags.run.resolve().name, out)
+    plot(rows, title, out)
     print(f"wrote {out}")
     return 0
 

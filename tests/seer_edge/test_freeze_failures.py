@@ -1,0 +1,239 @@
+"""Every way in which a freeze can fail: before the commit point nothing may have changed, after it the run stops."""
+
+import errno
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+import seer_edge.evaluate
+import seer_edge.freeze
+import seer_edge.loop
+from seer_edge import checkpoint
+from seer_edge.errors import RunStoppedError
+from seer_edge.freeze import FreezeRefusedError
+from seer_edge.networks.graph import encoder_graph
+from seer_runtime import durable
+from seer_runtime.codecs import ElementCodec
+from seer_runtime.durable import files
+from seer_runtime.encoder import OnnxEncoder
+from seer_runtime.ledger import WORKSPACE_CAP_BYTES, Line
+from tests.seer_edge.freeze_rig import (
+    Arrays,
+    Frame,
+    Rig,
+    assert_rows,
+    assert_same,
+    snapshot,
+)
+
+
+def _perturbed(change: Callable[[Arrays], Arrays]) -> Callable[..., bytes]:
+    def build(spec: Any, weights: Any) -> bytes:
+        kernel, bias = weights[-1]
+        changed = change({"kernel": kernel.copy(), "bias": bias.copy()})
+        return encoder_graph(spec, [*weights[:-1], (changed["kernel"], changed["bias"])])
+
+    return build
+
+
+def _raising(error: Exception) -> Callable[..., Any]:
+    def fail(*unused: object) -> Any:
+        raise error
+
+    return fail
+
+
+def _path_under_a_file(run: Rig, patch: pytest.MonkeyPatch) -> None:
+    run.path.parent.joinpath("file").write_text("")
+    run.path = run.path.parent / "file" / "encoder.onnx"
+
+
+def _folder_in_the_way(run: Rig, patch: pytest.MonkeyPatch) -> None:
+    run.path.mkdir()
+
+
+def _graph_is_garbage(run: Rig, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(seer_edge.freeze, "encoder_graph", lambda *unused: b"not a graph")
+
+
+def _no_workspace_left(run: Rig, patch: pytest.MonkeyPatch) -> None:
+    ledger = run.session.ledger
+    ledger.allocate(Line.WORKSPACE, WORKSPACE_CAP_BYTES - ledger.held_bytes(Line.WORKSPACE) - 64, np.uint8)
+
+
+def _latents_differ(run: Rig, patch: pytest.MonkeyPatch) -> None:
+    wrong = _perturbed(lambda layer: {**layer, "kernel": layer["kernel"] * np.float32(1.01)})
+    patch.setattr(seer_edge.freeze, "encoder_graph", wrong)
+
+
+def _values_differ(run: Rig, patch: pytest.MonkeyPatch) -> None:
+    """Latents within the tolerance, before a head steep enough to make much of the difference."""
+    wrong = _perturbed(lambda layer: {**layer, "bias": layer["bias"] + np.float32(9e-5)})
+    patch.setattr(seer_edge.freeze, "encoder_graph", wrong)
+    with torch.no_grad():
+        run.session.agent.head.hidden.weight.mul_(1_000)
+
+
+def _weights_are_nan(run: Rig, patch: pytest.MonkeyPatch) -> None:
+    with torch.no_grad():
+        run.session.agent.encoder.convs[0].weight[0, 0, 0, 0] = float("nan")
+
+
+def _calibration_fails(run: Rig, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(ElementCodec, "calibrate", _raising(MemoryError("no memory for scales")))
+
+
+def _checkpoints_is_a_file(run: Rig, patch: pytest.MonkeyPatch) -> None:
+    run.checkpoints.write_text("")
+
+
+def _disk_is_full_at_the_checkpoint(run: Rig, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(durable, "write_tensors", _raising(OSError(errno.ENOSPC, "No space left on device")))
+
+
+FAULTS = {
+    _path_under_a_file: "",
+    _folder_in_the_way: "",
+    _graph_is_garbage: "",
+    _no_workspace_left: "workspace: .* would exceed the cap",
+    _latents_differ: "latents of ONNX Runtime and torch differ by",
+    _values_differ: "Q-values of ONNX Runtime and torch differ by",
+    _weights_are_nan: "latents of ONNX Runtime and torch differ by nan",
+    _calibration_fails: "no memory for scales",
+    _checkpoints_is_a_file: "",
+    _disk_is_full_at_the_checkpoint: "No space left on device",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__.strip("_"))
+def test_a_refused_freeze_changes_nothing(
+    rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch, fault: Callable[[Rig, pytest.MonkeyPatch], None]
+) -> None:
+    run = rig(replay="prioritized")
+    run.until("", 100)
+    fault(run, monkeypatch)
+    before, observed, perception = snapshot(run), run.session.observed, run.session.perception
+    with pytest.raises(FreezeRefusedError, match=f"(?s)no freeze at step {run.session.timestep}: .*{FAULTS[fault]}"):
+        run.freeze()
+    assert not run.path.is_file()
+    assert not run.checkpoints.is_dir() or not any(run.checkpoints.iterdir())
+    assert run.session.observed is observed
+    assert run.session.perception is perception
+    assert_same(snapshot(run), before)
+    agent = run.session.agent
+    assert agent.target_encoder is not agent.encoder
+    assert all(parameter.requires_grad for parameter in agent.encoder.parameters())
+
+
+def test_latents_that_a_codec_cannot_hold_are_a_refusal(rig: Callable[..., Rig]) -> None:
+    run = rig(latent_codec="float16", learning_starts=1_000)
+    with torch.no_grad():
+        for parameter in run.session.agent.encoder.convs[-1].parameters():
+            parameter.mul_(1e7)
+    run.steps(100)
+    before = snapshot(run)
+    with pytest.raises(FreezeRefusedError, match="codec float16 stores values up to 65504"):
+        run.freeze()
+    assert not run.path.exists()
+    assert_same(snapshot(run), before)
+
+
+def test_a_run_goes_on_after_a_refusal_as_if_it_had_not_tried(
+    rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, twin = rig(), rig()
+    for each in (run, twin):
+        each.steps(100)
+    with monkeypatch.context() as patch:
+        _latents_differ(run, patch)
+        with pytest.raises(FreezeRefusedError):
+            run.freeze()
+    for each in (run, twin):
+        each.steps(20)
+    assert_same(snapshot(run), snapshot(twin))
+    for each in (run, twin):
+        each.freeze()
+        each.steps(20)
+    assert_same(snapshot(run), snapshot(twin))
+
+
+@pytest.mark.parametrize("call", ["_create", "_write", "_fsync", "_fsync_folder", "_rename", "_make_folder"])
+def test_a_refusal_at_every_touch_of_the_disk(
+    rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """The first, the second, … call fails; every attempt but the last is refused and leaves all as it was."""
+    run = rig()
+    run.steps(100)
+    before, real, refusals = snapshot(run), getattr(files, call), 0
+
+    def fails_at(number: int) -> Callable[..., Any]:
+        calls = itertools.count(1)
+
+        def touch(*arguments: Any) -> Any:
+            if next(calls) == number:
+                raise OSError(errno.EIO, "Input/output error")
+            return real(*arguments)
+
+        return touch
+
+    for number in itertools.count(1):
+        with monkeypatch.context() as patch:
+            patch.setattr(files, call, fails_at(number))
+            try:
+                run.freeze()
+                break
+            except FreezeRefusedError:
+                refusals += 1
+        assert not run.path.exists()
+        assert_same(snapshot(run), before)
+    assert refusals == number - 1 >= 2
+    assert run.session.phase == "latent"
+    assert_rows(run, run.encoder())
+
+
+@pytest.mark.parametrize("room_bytes", [0, 5_000])
+def test_no_workspace_for_the_conversion_is_never_a_half_frozen_run(rig: Callable[..., Rig], room_bytes: int) -> None:
+    run = rig()
+    run.steps(100)
+    ledger = run.session.ledger
+    taken = 64 * run.plan.encoder.latent_size * 4 + room_bytes  # the encoder's latents fit, the chunks do not
+    ledger.allocate(Line.WORKSPACE, WORKSPACE_CAP_BYTES - ledger.held_bytes(Line.WORKSPACE) - taken, np.uint8)
+    held = {line: ledger.held_bytes(line) for line in Line}
+    with pytest.raises(FreezeRefusedError, match=r"workspace: .* would exceed the cap"):
+        run.freeze()
+    assert {line: ledger.held_bytes(line) for line in Line} == held
+    assert not run.session.agent.frozen
+    run.steps(50)
+
+
+# --- failures after it -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 4])
+def test_a_failed_conversion_stops_the_run_and_leaves_a_generation(
+    rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    run = rig()
+    run.steps(100)
+    before = snapshot(run)
+
+    class Failing(OnnxEncoder):
+        calls = 0
+
+        def __call__(self, observations: Frame) -> NDArray[np.float32]:
+            self.calls += run.session.agent.frozen
+            if self.calls == chunk:
+                raise MemoryError("out of memory")
+            return super().__call__(observations)
+
+    monkeypatch.setattr(seer_edge.freeze, "OnnxEncoder", Failing)
+    with pytest.raises(RunStoppedError, match="the conversion at step 100 failed: out of memory"):
+        run.freeze()
+    saved = checkpoint.read_agent(run.checkpoints)
+    assert (saved.timestep, saved.graph) == (100, None)
+    assert_same(saved.arrays, {name: before[name] for name in saved.arrays})

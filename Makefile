@@ -24,8 +24,8 @@ $(READY): pyproject.toml constraints.txt
 
 demo: setup  ## the main job in about five minutes: real Alien, 0.07GB, a freeze, an evaluation, a plot
 	rm -rf $(DEMO)
-	$(BIN)/seer-edge train --env Alien --mem-budget 0.07GB --total-timesteps 15000 --freeze-at 8000 \
-	  --eval-every 15000 --eval-episodes 5 --run-dir $(DEMO)
+	$(BIN)/seer-edge train --env Alien --mem-budget 0.07GB --total-timesteps 17000 --freeze-at 10500 \
+	  --eval-every 17000 --eval-episodes 5 --run-dir $(DEMO)
 	$(BIN)/python tools/plot_run.py $(DEMO)
 
 test: setup lint types unit  ## everything CI runs

@@ -49,5 +49,12 @@ def read_agent(checkpoints: Path) -> SavedAgent:
             graph=(folder / ENCODER).read_bytes() if ENCODER in files else None,
             skipped=tuple(f"skipped {path.name}: {reason}" for path, reason in generation.skipped),
         )
-    except (durable.NoSoundGenerationError, durable.CorruptFileError, OSError, ValueError, KeyError) as error:
+    except (
+        durable.NoSoundGenerationError,
+        durable.CorruptFileError,
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+    ) as error:
         raise BadInputError(f"{checkpoints}: no generation to read ({error})") from error

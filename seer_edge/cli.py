@@ -14,12 +14,20 @@ from typing import Any, NoReturn
 from seer_edge import __version__
 from seer_edge.config import NEVER, PROTOCOLS, REPLAYS, build_config
 from seer_edge.envs import EnvError, EnvSpec, ProtocolName, make_env
-from seer_edge.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_UNSAFE, BadInputError, RunStoppedError
+from seer_edge.errors import (
+    EXIT_BAD_INPUT,
+    EXIT_INTERRUPTED,
+    EXIT_UNSAFE,
+    BadInputError,
+    EnvironmentFailedError,
+    RunStoppedError,
+    origin,
+)
 from seer_edge.networks.spec import ENCODERS
 from seer_edge.plan import BytePlan, make_plan
 from seer_edge.presets import ATARI, DEFAULT
 from seer_runtime.codecs import LATENT_ELEMENT_BYTES
-from seer_runtime.units import parse_size
+from seer_runtime.units import format_size, parse_size
 
 NOT_BUILT_COMMANDS = ("resume", "export", "act", "doctor", "report", "sweep", "analyze")
 NOT_BUILT_FLAGS = (
@@ -53,8 +61,8 @@ def _size(text: str) -> int:
 
 
 def _count(text: str) -> int:
-    if re.fullmatch(r"[+-]?\d+", text, re.ASCII) is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number; write for example 30000")
+    if re.fullmatch(r"[+-]?\d{1,18}", text, re.ASCII) is None:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number; write for example 30000")
     return int(text)
 
 
@@ -68,8 +76,8 @@ def _positive(text: str) -> int:
 def _freeze_at(text: str) -> int | str:
     if text == NEVER:
         return NEVER
-    if re.fullmatch(r"[+-]?\d+", text, re.ASCII) is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a step; write for example 50000, or never")
+    if re.fullmatch(r"[+-]?\d{1,18}", text, re.ASCII) is None:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a step; write for example 50000, or never")
     return int(text)
 
 
@@ -179,6 +187,7 @@ def _parser() -> _Parser:
     evaluation.add_argument("--episodes", type=_positive, metavar="N", help="games to play (as the run's)")
     evaluation.add_argument("--seed", type=_count, metavar="N", help="of the games (the run's)")
     evaluation.add_argument("--threads", type=_positive, metavar="N", help="compute threads (as the run's)")
+    evaluation.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
 
 
@@ -204,7 +213,12 @@ def _env_spec(env: str, protocol: ProtocolName) -> EnvSpec:
         environment = make_env(env, protocol=protocol, seed=0, training=True)
     except EnvError as error:
         raise BadInputError(f"--env {env}: {error}") from error
-    environment.close()
+    try:
+        environment.reset()
+    except Exception as error:
+        raise BadInputError(f"--env {env}: its first frame cannot be had: {origin(error)}") from error
+    finally:
+        environment.close()
     return environment.spec
 
 
@@ -212,6 +226,7 @@ def _train(flags: argparse.Namespace) -> int:
     from seer_edge import run_folder
 
     plan = _plan_of(flags)
+    _check_memory(plan)
     path = flags.run_dir or run_folder.default_path(plan.config)
     run_folder.check(path)
     with _learner_needed():
@@ -224,6 +239,17 @@ def _train(flags: argparse.Namespace) -> int:
     print(plan.render(), flush=True)
     print(f"run folder: {path}", flush=True)
     return train(plan, folder)
+
+
+def _check_memory(plan: BytePlan) -> None:
+    import psutil
+
+    memory_bytes = psutil.virtual_memory().total
+    if plan.rss_peak_bytes > memory_bytes:
+        raise BadInputError(
+            f"--mem-budget {plan.config.mem_budget_bytes}: the process would need about "
+            f"{format_size(plan.rss_peak_bytes)} and this machine has {format_size(memory_bytes)}; give less"
+        )
 
 
 def _plan(flags: argparse.Namespace) -> int:
@@ -244,7 +270,7 @@ def _eval(flags: argparse.Namespace) -> int:
         from seer_edge.evaluate import evaluate_run
         from seer_edge.host import prepare_compute
     prepare_compute(config)
-    return evaluate_run(plan, folder)
+    return evaluate_run(plan, folder, as_json=flags.json)
 
 
 @contextlib.contextmanager
@@ -273,7 +299,7 @@ def main() -> int:
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
-    except RunStoppedError as error:
+    except (RunStoppedError, EnvironmentFailedError) as error:
         print(f"{name}: {error}", file=sys.stderr)
         return EXIT_UNSAFE
 

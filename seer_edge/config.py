@@ -7,13 +7,15 @@ from typing import Any
 from seer_edge.envs import ProtocolName
 from seer_edge.errors import BadInputError
 from seer_edge.networks.spec import ENCODERS
-from seer_edge.presets import AtariPreset, RainbowSettings, preset_for
+from seer_edge.presets import Preset, RainbowSettings, preset_for
+from seer_edge.validation import check_types
 from seer_runtime.codecs import LATENT_ELEMENT_BYTES
 
 NEVER = "never"
 SHORT_RUN_FRACTION = 0.4
 SHORT_RUN_FACTOR = 2.5
 LOG_EVERY_STEPS = 1_000
+MAX_THREADS = 256
 
 PROTOCOLS = ("paper", "machado")
 REPLAYS = ("uniform", "prioritized")
@@ -45,17 +47,18 @@ class TrainConfig:
     rainbow: RainbowSettings = field(default_factory=RainbowSettings)
 
     def __post_init__(self) -> None:
-        _require(self.mem_budget_bytes >= 1, "--mem-budget", self.mem_budget_bytes, "give at least one byte")
-        _at_least_one("--total-timesteps", self.total_timesteps)
-        _at_least_one("--threads", self.threads)
-        _at_least_one("--eval-every", self.eval_every)
-        _at_least_one("--eval-episodes", self.eval_episodes)
-        _at_least_one("log_every", self.log_every)
-        _require(0 <= self.seed < 2**32, "--seed", self.seed, "give a whole number from 0 to 4294967295")
         _one_of("--protocol", self.protocol, PROTOCOLS)
         _one_of("--replay", self.replay, REPLAYS)
         _one_of("--encoder", self.encoder, tuple(ENCODERS))
         _one_of("--latent-codec", self.latent_codec, tuple(LATENT_ELEMENT_BYTES))
+        check_types(self)
+        _require(self.mem_budget_bytes >= 1, "--mem-budget", self.mem_budget_bytes, "give at least one byte")
+        _at_least_one("--total-timesteps", self.total_timesteps)
+        _require(1 <= self.threads <= MAX_THREADS, "--threads", self.threads, f"give 1 to {MAX_THREADS}")
+        _at_least_one("--eval-every", self.eval_every)
+        _at_least_one("--eval-episodes", self.eval_episodes)
+        _at_least_one("log_every", self.log_every)
+        _require(0 <= self.seed < 2**32, "--seed", self.seed, "give a whole number from 0 to 4294967295")
         if self.freeze_at is not None:
             _at_least_one("--freeze-at", self.freeze_at)
             _require(
@@ -95,7 +98,7 @@ def _one_of(flag: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def resolve_freeze_at(
-    given: int | str | None, preset: AtariPreset, *, total_timesteps: int, frame_capacity: int
+    given: int | str | None, preset: Preset, *, total_timesteps: int, frame_capacity: int
 ) -> tuple[int | None, str]:
     """T_f and the reason for it, shown in the plan.
 

@@ -1,5 +1,6 @@
 """Evaluation: whole games, raw rewards, no noise, epsilon-greedy with a small epsilon."""
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ from tqdm import tqdm
 from seer_edge import checkpoint
 from seer_edge.agents.rainbow import RainbowAgent
 from seer_edge.envs import Environment, Episode, make_env
-from seer_edge.errors import BadInputError
+from seer_edge.envs.guarded import Guarded
+from seer_edge.errors import BadInputError, origin
 from seer_edge.host import StopSignal
 from seer_edge.loop import Session, new_stack
 from seer_edge.plan import BytePlan
@@ -113,7 +115,7 @@ def evaluate_agent(
     latents = None if encoder is None else LatentPerception(stack, encoder, ledger)
     perception: Perception = latents or FramePerception(stack)
     seeds = np.random.SeedSequence((plan.config.seed, timestep)).generate_state(2)
-    env = make_env(plan.config.env, protocol=plan.config.protocol, seed=int(seeds[0]), training=False)
+    env = Guarded(make_env(plan.config.env, protocol=plan.config.protocol, seed=int(seeds[0]), training=False))
     try:
         return evaluate(
             env,
@@ -132,7 +134,14 @@ def evaluate_agent(
             latents.release()
 
 
-def evaluate_run(plan: BytePlan, folder: RunFolder) -> int:
+def _open_encoder(graph: bytes, plan: BytePlan, ledger: Ledger) -> OnnxEncoder:
+    try:
+        return OnnxEncoder(graph, threads=plan.config.threads, ledger=ledger)
+    except Exception as error:  # ONNX Runtime's own types, none of them public
+        raise BadInputError(f"encoder.onnx of the newest checkpoint: {origin(error)}") from error
+
+
+def evaluate_run(plan: BytePlan, folder: RunFolder, *, as_json: bool = False) -> int:
     """Evaluate a run's newest sound generation and print the returns; returns the exit status.
 
     Raises BadInputError where there is none, or none of this configuration.
@@ -144,7 +153,7 @@ def evaluate_run(plan: BytePlan, folder: RunFolder) -> int:
     ledger, encoder = Ledger({}), None
     if generation.graph is not None:
         agent.freeze_encoder()
-        encoder = OnnxEncoder(generation.graph, threads=plan.config.threads, ledger=ledger)
+        encoder = _open_encoder(generation.graph, plan, ledger)
     try:
         agent.load_arrays(generation.arrays)
     except ValueError as error:
@@ -156,6 +165,9 @@ def evaluate_run(plan: BytePlan, folder: RunFolder) -> int:
         )
     if evaluation is None:
         return 128 + (stop.received or 0)
+    if as_json:
+        print(json.dumps({"env": plan.env.id, "timestep": generation.timestep, **evaluation.to_json()}))
+        return 0
     returns = " ".join(f"{value:g}" for value in evaluation.returns)
     print(f"{plan.env.id}, step {generation.timestep:,}, {len(evaluation.returns)} episodes")
     print(f"return {evaluation.mean_return:.1f} ± {evaluation.std_return:.1f}: {returns}")

@@ -32,7 +32,7 @@ class FlopsModel:
         return learning + self.encoder + self.head + self.encoder * self.augmentations * self.encoders
 
     def conversion(self, freeze_at: int) -> int:
-        """One-time cost of the freeze: EKN min(T_f, C)."""
+        """One-time cost of the freeze: EKN min(T_f, C), as the paper has it; a few rows are dropped, not encoded."""
         return self.encoder * self.augmentations * self.encoders * min(freeze_at, self.frame_capacity)
 
     def total(self, timestep: int, freeze_at: int | None) -> int:

@@ -29,14 +29,14 @@ def prepare_compute(config: TrainConfig) -> None:
 
 
 class StopSignal:
-    """SIGTERM and Ctrl-C ask the run to stop after the step it is in; a second one acts at once."""
+    """SIGTERM, Ctrl-C and a closed terminal ask the run to stop after the step it is in; a second one acts at once."""
 
     def __init__(self) -> None:
         self.received: int | None = None
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "StopSignal":
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             self._previous[number] = signal.signal(number, self._take)
         return self
 

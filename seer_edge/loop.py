@@ -1,5 +1,6 @@
 """The training loop: one step at a time, the same before the freeze and after it."""
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -8,6 +9,8 @@ import numpy as np
 from seer_edge.agents.rainbow import RainbowAgent
 from seer_edge.config import TrainConfig
 from seer_edge.envs import Environment, Episode, make_env
+from seer_edge.envs.guarded import Guarded
+from seer_edge.errors import RunStoppedError
 from seer_edge.plan import BytePlan
 from seer_runtime.arena import Arena
 from seer_runtime.codecs import frame_codec
@@ -56,20 +59,20 @@ class Session:
         return "latent" if self.agent.frozen else "pixel"
 
     def step(self) -> StepReport:
-        """Act, store, learn."""
+        """Act, store, learn. Raises EnvironmentFailedError, or RunStoppedError where the loss is not finite."""
         begin = time.perf_counter()
         settings = self.config.rainbow
         action = self.agent.act(self.observed.input)
         step = self.env.step(action)
         reward = float(np.clip(step.reward, -settings.reward_clip, settings.reward_clip))
         self.replay.append(self.observed.row, action, reward, terminated=step.terminated, truncated=step.truncated)
+        self.timestep += 1
         if step.truncated:
             self.replay.append_final(self.perception.observe(step.frame, first=False).row)
         if step.terminated or step.truncated:
             self.observed = self.perception.observe(self.env.reset(), first=True)
         else:
             self.observed = self.perception.observe(step.frame, first=False)
-        self.timestep += 1
         loss = self._learn() if self.timestep > settings.learning_starts else None
         return StepReport(time.perf_counter() - begin, loss, step.episode)
 
@@ -77,6 +80,8 @@ class Session:
         starts, total = self.config.rainbow.learning_starts, self.config.total_timesteps
         batch = self.replay.sample((self.timestep - starts) / max(total - starts, 1))
         result = self.agent.update(batch)
+        if not math.isfinite(result.loss):
+            raise RunStoppedError(f"the loss at step {self.timestep} is {result.loss}: training diverged")
         self.replay.update_priorities(batch.row_ids, result.priorities)
         return result.loss
 
@@ -103,7 +108,7 @@ def build_session(plan: BytePlan) -> Session:
         rng=np.random.default_rng(replay_seed),
         ledger=ledger,
     )
-    env = make_env(config.env, protocol=config.protocol, seed=env_seed, training=True)
+    env = Guarded(make_env(config.env, protocol=config.protocol, seed=env_seed, training=True))
     agent = RainbowAgent(plan.encoder, plan.head, settings, seed=agent_seed, device=config.device)
     return Session(config, env, agent, replay, FramePerception(new_stack(plan, ledger)), ledger)
 

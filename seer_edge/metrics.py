@@ -151,7 +151,10 @@ class Console:
     def __init__(self, total: int, stream: TextIO = sys.stderr) -> None:
         self._total = total
         self._stream = stream
-        self._bar = tqdm(total=total, file=stream, unit="step", dynamic_ncols=True) if stream.isatty() else None
+        layout = (
+            "{percentage:3.0f}%|{bar:8}|{elapsed}<{remaining}{postfix}"  # leaves room for the figures in 80 columns
+        )
+        self._bar = tqdm(total=total, file=stream, bar_format=layout) if stream.isatty() else None
 
     def advance(self, timestep: int) -> None:
         """Move the bar."""

@@ -5,6 +5,8 @@ Where an entry differs from Table 3 the reason stands beside it.
 
 from dataclasses import dataclass, field
 
+from seer_edge.validation import check_types
+
 
 @dataclass(frozen=True)
 class RainbowSettings:
@@ -31,18 +33,20 @@ class RainbowSettings:
     evaluation_epsilon: float = 0.001
 
     def __post_init__(self) -> None:
+        check_types(self)
         for name in ("batch_size", "n_step", "stack", "hidden", "target_update_steps", "atoms"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.atoms < 2 or not self.value_range[0] < self.value_range[1]:
             raise ValueError(f"{self.atoms} atoms over {self.value_range}: at least 2 over a range that rises")
-        if not 0 <= self.gamma <= 1:
-            raise ValueError(f"gamma must be in [0, 1], not {self.gamma}")
+        for name in ("gamma", "evaluation_epsilon"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in [0, 1], not {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
-class AtariPreset:
-    """One game's entry in Table 3."""
+class Preset:
+    """One task: its hyperparameters and where they come from."""
 
     name: str
     source: str
@@ -56,8 +60,8 @@ class AtariPreset:
     rainbow: RainbowSettings = field(default_factory=RainbowSettings)
 
 
-def _table_3(name: str, whole: int, bounded: int) -> AtariPreset:
-    return AtariPreset(name, "Table 3", whole, bounded)
+def _table_3(name: str, whole: int, bounded: int) -> Preset:
+    return Preset(name, "Table 3", whole, bounded)
 
 
 ATARI = {
@@ -74,9 +78,9 @@ ATARI = {
     )
 }
 
-DEFAULT = AtariPreset("default", "Table 3, with the freezing times of most of its games", 50_000, 100_000)
+DEFAULT = Preset("default", "Table 3, with the freezing times of most of its games", 50_000, 100_000)
 
 
-def preset_for(name: str) -> AtariPreset:
+def preset_for(name: str) -> Preset:
     """The preset of the game `name` in any case, or the default for a game that Table 3 does not have."""
     return ATARI.get(name.lower(), DEFAULT)

@@ -1,12 +1,13 @@
 """The main job: train, freeze on the way, evaluate, and say what happens."""
 
+import contextlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from seer_edge import checkpoint
-from seer_edge.errors import RunStoppedError
+from seer_edge.errors import EnvironmentFailedError, RunStoppedError
 from seer_edge.evaluate import Evaluation, evaluate_session
 from seer_edge.freeze import FreezeRefusedError, FreezeReport, freeze
 from seer_edge.host import StopSignal
@@ -26,6 +27,7 @@ class Outcome:
 
     status: str = "running"
     freeze: FreezeReport | None = None
+    freeze_refused: str | None = None
     evaluation: Evaluation | None = None
 
 
@@ -49,13 +51,21 @@ class Run:
         try:
             self._write_summary()
             self._train(stop)
-            checkpoint.save(self.session, self.folder.checkpoints)
+            if stop() and self.session.timestep % self.plan.config.log_every:
+                self._log(None)
+            path = checkpoint.save(self.session, self.folder.checkpoints)
+            if stop():
+                self.console.say(f"stopped at step {self.session.timestep:,}; wrote {path}")
             self.outcome.status = "interrupted" if stop() else "finished"
-        except BaseException:
+        except BaseException as error:
             self.outcome.status = "failed"
+            if isinstance(error, EnvironmentFailedError | OSError):
+                self._rescue()
             raise
         finally:
-            self._write_summary()
+            # On a full disk the error that is under way says more than this one would.
+            with contextlib.suppress(OSError):
+                self._write_summary()
             for tracker in self.trackers:
                 tracker.close()
             self.console.close()
@@ -77,12 +87,19 @@ class Run:
             if freezing or evaluating or timestep % config.log_every == 0:
                 self._log(evaluation)
 
+    def _rescue(self) -> None:
+        """The agent and the replay are sound, so the steps since the last generation need not be lost."""
+        with contextlib.suppress(OSError):
+            path = checkpoint.save(self.session, self.folder.checkpoints)
+            self.console.say(f"wrote {path}")
+
     # --- what happens now and then -------------------------------------------------------------------------
 
     def _freeze(self) -> None:
         try:
             report = freeze(self.session, self.folder.encoder, self.folder.checkpoints)
         except FreezeRefusedError as refusal:
+            self.outcome.freeze_refused = str(refusal)
             self.console.say(f"{refusal}; the run goes on from pixels")
             return
         self.outcome.freeze = report
@@ -134,8 +151,8 @@ class Run:
         shown = "-" if mean_return is None else f"{mean_return:.1f}"
         self.console.status(
             session.timestep,
-            f"{session.phase}  {speed:.0f} steps/s  return {shown}  "
-            f"obs {observations / 1e6:.1f}/{self.plan.config.mem_budget_bytes / 1e6:.1f} MB  rss {format_size(rss)}",
+            f"{session.phase} {speed:.0f} steps/s return {shown} "
+            f"obs {observations / 1e6:.1f}/{self.plan.config.mem_budget_bytes / 1e6:.1f} MB rss {rss / 1e6:.0f} MB",
         )
 
     def _flops(self, timestep: int) -> int:
@@ -169,6 +186,7 @@ class Run:
                 "rows": session.replay.store.rows,
             },
             "freeze": None if frozen is None else frozen.to_json(),
+            "freeze_refused": outcome.freeze_refused,
             "rss_peak_bytes": rss_peak_bytes(),
             "steps_per_second": {phase: self.clock.steps_per_second(phase) for phase in ("pixel", "latent")},
             "flops": {
@@ -186,6 +204,8 @@ def train(plan: BytePlan, folder: RunFolder) -> int:
         session = build_session(plan)
         try:
             return Run(plan, folder, session, console).execute(stop)
+        except EnvironmentFailedError as error:
+            raise RunStoppedError(f"the environment failed after step {session.timestep:,}: {error}") from error
         except OSError as error:
             raise RunStoppedError(f"{folder.path}: cannot be written any more ({error})") from error
         finally:

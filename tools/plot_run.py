@@ -63,6 +63,8 @@ def _plot_memory(axes: Axes, rows: Rows) -> None:
     axes.set_ylim(bottom=0)
     capacity = axes.twinx()
     capacity.plot(*series(rows, "replay/rows"), color="tab:purple", label="rows in the replay (right)")
+    steps, limits = series(rows, "replay/capacity")
+    capacity.step(steps, limits, where="post", color="tab:purple", linestyle=":", label="its capacity (right)")
     capacity.set_ylabel("rows")
     capacity.set_ylim(bottom=0)
     capacity.legend(frameon=False, fontsize="small", loc="lower right")
@@ -82,7 +84,12 @@ def main() -> int:
         parser.error(f"{flags.run}: not a run's folder ({error})")
     title = f"{config['env']}, {config['algo']}, seed {config['seed']}, {config['mem_budget_bytes']:,} B"
     out = flags.out or flags.run / "progress.png"
-    plot(rows, title, out)
+    if not rows:
+        parser.error(f"{flags.run}: progress.csv has no rows yet")
+    try:
+        plot(rows, title, out)
+    except OSError as error:
+        parser.error(f"--out {out}: cannot be written ({error.strerror})")
     print(f"wrote {out}")
     return 0
 

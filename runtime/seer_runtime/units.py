@@ -14,7 +14,7 @@ _UNITS = {
     "gib": 2**30,
 }
 # A small b after a large prefix ("Gb") means bits in common usage, so it is not taken for bytes.
-_SIZE = re.compile(r"(\d+(?:\.\d*)?|\.\d+) ?(|B|[kKMG]i?B|[kmg]i?b)", re.ASCII)
+_SIZE = re.compile(r"(\d{1,20}(?:\.\d{0,20})?|\.\d{1,20}) ?(|B|[kKMG]i?B|[kmg]i?b)", re.ASCII)
 
 
 def parse_size(text: str) -> int:
@@ -24,7 +24,7 @@ def parse_size(text: str) -> int:
     """
     match = _SIZE.fullmatch(text.strip())
     if match is None:
-        raise ValueError(f"{text!r} is not a size; write for example 0.07GB, 64MiB or 70000000")
+        raise ValueError(f"{text[:40]!r} is not a size; write for example 0.07GB, 64MiB or 70000000")
     size_bytes = int(Decimal(match[1]) * _UNITS[match[2].lower()])
     if size_bytes < 1:
         raise ValueError(f"{text!r} is less than one byte")

@@ -7,6 +7,7 @@ import numpy as np
 
 from seer_edge.envs import EnvSpec, Episode, Step
 from seer_edge.envs.names import EnvId, UnavailableEnvError, UnsupportedEnvError
+from seer_edge.errors import origin
 from seer_runtime.preprocess import Frame, resize, to_gray
 
 FRAME_SIZE_MAX = (84, 84)
@@ -23,8 +24,8 @@ class GymPixels:
     def __init__(self, env_id: EnvId, *, seed: int) -> None:
         try:
             self._env: gymnasium.Env[Any, Any] = gymnasium.make(gymnasium.registry[env_id.registered])
-        except (gymnasium.error.Error, ImportError) as error:
-            reason = " ".join(str(error).split())
+        except Exception as error:  # of the package, or of a user's own class
+            reason = origin(error)
             raise UnavailableEnvError(f"environment {env_id.id!r} cannot be built: {reason}") from error
         observations, actions = self._env.observation_space, self._env.action_space
         if not _shows_images(observations):

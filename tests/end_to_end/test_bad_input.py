@@ -30,6 +30,10 @@ def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         ([*TRAIN, "--mem-budget=-1GB"], ["--mem-budget", "'-1GB'", "0.07GB"]),
         ([*TRAIN, "--mem-budget", "7Gbit"], ["--mem-budget", "'7Gbit'", "0.07GB"]),
         ([*TRAIN, "--mem-budget", "nan"], ["--mem-budget", "'nan'", "0.07GB"]),
+        ([*TRAIN, "--mem-budget", "9" * 5_000 + "GB"], ["--mem-budget", "'9999", "0.07GB"]),
+        ([*TRAIN, "--mem-budget", "100000GB"], ["--mem-budget", "100000000000000", "this machine has"]),
+        ([*TRAIN, "--threads", "100000"], ["--threads", "100000", "256"]),
+        ([*TRAIN, "--seed", "9" * 5_000], ["--seed", "'9999", "whole number"]),
         ([*TRAIN, "--mem-budget", "0.3MB"], ["--mem-budget", "300000", "at least 388080"]),
         ([*TRAIN, "--mem-budget", "0.5MB", "--encoder", "canonical"], ["--mem-budget", "at least"]),
         ([*TRAIN, "--seed", "-1"], ["--seed", "-1"]),
@@ -62,7 +66,7 @@ def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         (["fly"], ["fly", "train"]),
         ([], ["train", "--help"]),
     ],
-    ids=" ".join,
+    ids=lambda words: " ".join(words)[:70],
 )
 def test_one_line_that_names_flag_value_and_mend(
     arguments: list[str],

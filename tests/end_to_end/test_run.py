@@ -144,7 +144,7 @@ def test_eval_falls_back_to_an_older_generation_and_says_so(alien: Path, tmp_pat
     assert done.stderr.startswith("skipped step_0000002600: ")
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_a_signal_leaves_a_checkpoint(number: signal.Signals, status: int, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     arguments = ["train", "--env", "Alien", "--total-timesteps", "50000", "--run-dir", str(folder)]
@@ -158,8 +158,9 @@ def test_a_signal_leaves_a_checkpoint(number: signal.Signals, status: int, tmp_p
         process.send_signal(number)
         assert process.wait(timeout=30) == status
     assert read_json(folder / "summary.json")["status"] == "interrupted"
-    generation = durable.newest_generation(folder / "checkpoints")
-    assert generation.manifest["timestep"] == read_json(folder / "summary.json")["timesteps"]
+    timestep = durable.newest_generation(folder / "checkpoints").manifest["timestep"]
+    assert timestep == read_json(folder / "summary.json")["timesteps"]
+    assert int(progress.read_text().splitlines()[-1].split(",")[0]) == timestep
 
 
 def test_a_disk_without_room_refuses_the_freeze_and_ends_the_run_with_75(tmp_path: Path) -> None:

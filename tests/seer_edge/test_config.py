@@ -227,3 +227,28 @@ def test_a_bad_choice_is_answered_with_the_choices() -> None:
 def test_hyperparameters_out_of_range_are_refused(settings: dict[str, Any], name: str) -> None:
     with pytest.raises(ValueError, match=name):
         RainbowSettings(**settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("seed", 1.5),
+        ("seed", True),
+        ("threads", 1.5),
+        ("device", None),
+        ("env", 5),
+        ("eval_episodes", 2.5),
+        ("freeze_at", "soon"),
+        ("rainbow.stack", 4.0),
+        ("rainbow.value_range", [1]),
+        ("rainbow.value_range", ["a", "b"]),
+        ("rainbow.evaluation_epsilon", "x"),
+        ("rainbow.evaluation_epsilon", 7),
+    ],
+)
+def test_an_edited_configuration_with_a_wrong_value_is_refused(name: str, value: Any) -> None:
+    data = json.loads(json.dumps(_config().to_json()))
+    *inside, last = name.split(".")
+    (data[inside[0]] if inside else data)[last] = value
+    with pytest.raises(BadInputError, match=rf"config\.json.*{last}"):
+        TrainConfig.from_json(data)

@@ -24,9 +24,11 @@ class GymPixels:
     def __init__(self, env_id: EnvId, *, seed: int) -> None:
         try:
             self._env: gymnasium.Env[Any, Any] = gymnasium.make(gymnasium.registry[env_id.registered])
-        except Exception as error:  # of the package, or of a user's own class
-            reason = origin(error)
+        except (gymnasium.error.Error, ImportError) as error:
+            reason = " ".join(str(error).split())
             raise UnavailableEnvError(f"environment {env_id.id!r} cannot be built: {reason}") from error
+        except Exception as error:  # a user's own class may raise anything
+            raise UnavailableEnvError(f"environment {env_id.id!r} cannot be built: {origin(error)}") from error
         observations, actions = self._env.observation_space, self._env.action_space
         if not _shows_images(observations):
             self._env.close()

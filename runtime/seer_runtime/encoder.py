@@ -3,7 +3,6 @@
 The graph has one input `observations` uint8 `[B, stack, *frame]` and one output `latents` float32 `[B, *latent]`.
 """
 
-import math
 from typing import Any
 
 import numpy as np
@@ -36,11 +35,6 @@ class OnnxEncoder:
         self.latent_shape: tuple[int, ...] = tuple(model_output.shape[1:])
         self._ledger = ledger
         self._latents = ledger.allocate(Line.WORKSPACE, (MAX_BATCH, *self.latent_shape), np.float32)
-
-    @property
-    def latent_size(self) -> int:
-        """Elements of one latent."""
-        return math.prod(self.latent_shape)
 
     def __call__(self, observations: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Latents `[B, *latent_shape]` of `observations` `[B, stack, *frame]`, valid until the next call.

@@ -109,12 +109,12 @@ class Interval:
     def __init__(self) -> None:
         self._episodes: deque[Episode] = deque(maxlen=RECENT_EPISODES)
         self._losses: list[float] = []
-        self._steps = 0
+        self.steps = 0  # since the last row
         self._seconds = 0.0
 
     def add(self, report: StepReport) -> None:
         """Take one step in."""
-        self._steps += 1
+        self.steps += 1
         self._seconds += report.seconds
         if report.loss is not None:
             self._losses.append(report.loss)
@@ -130,7 +130,7 @@ class Interval:
     @property
     def steps_per_second(self) -> float:
         """Over all steps of the interval, whether or not they made an update."""
-        return self._steps / self._seconds if self._seconds else 0.0
+        return self.steps / self._seconds if self._seconds else 0.0
 
     def drain(self) -> dict[str, float]:
         """The interval's columns; the next interval begins."""
@@ -141,7 +141,7 @@ class Interval:
         if self._losses:
             row["train/loss"] = sum(self._losses) / len(self._losses)
         self._losses.clear()
-        self._steps, self._seconds = 0, 0.0
+        self.steps, self._seconds = 0, 0.0
         return row
 
 

@@ -51,7 +51,7 @@ class Run:
         try:
             self._write_summary()
             self._train(stop)
-            if stop() and self.session.timestep % self.plan.config.log_every:
+            if self.interval.steps:
                 self._log(None)
             path = checkpoint.save(self.session, self.folder.checkpoints)
             if stop():

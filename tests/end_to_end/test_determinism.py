@@ -1,6 +1,9 @@
 """Golden runs: the same seed twice gives the same bits at one thread."""
 
+import os
+import signal
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -36,3 +39,16 @@ def test_tensorboard_when_asked_for(short_run: Callable[..., Finished]) -> None:
     (events,) = with_events.folder.tensorboard.iterdir()
     assert b"rollout/ep_rew_mean" in events.read_bytes()
     assert not without.folder.tensorboard.exists()
+
+
+def test_a_stop_during_an_evaluation_writes_the_steps_row_once(
+    short_run: Callable[..., Finished], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*unused: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("seer_edge.train.evaluate_session", interrupted)
+    run = short_run(total_timesteps=400, freeze_at=300, eval_every=130, log_every=100)
+    rows = run.folder.progress.read_text().splitlines()[1:]
+    assert run.status == 143
+    assert [row.split(",")[0] for row in rows] == ["100", "130"]

@@ -60,9 +60,9 @@ def _size(text: str) -> int:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def _count(text: str) -> int:
+def _count(text: str, example: str = "30000") -> int:
     if re.fullmatch(r"[+-]?\d{1,18}", text, re.ASCII) is None:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number; write for example 30000")
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number; write for example {example}")
     return int(text)
 
 
@@ -74,11 +74,7 @@ def _positive(text: str) -> int:
 
 
 def _freeze_at(text: str) -> int | str:
-    if text == NEVER:
-        return NEVER
-    if re.fullmatch(r"[+-]?\d{1,18}", text, re.ASCII) is None:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a step; write for example 50000, or never")
-    return int(text)
+    return NEVER if text == NEVER else _count(text, example="50000, or never")
 
 
 def _choice(*choices: str) -> Callable[[str], str]:

@@ -77,7 +77,6 @@ class _Prepared:
     """What the commit needs, and cannot fail to get any more."""
 
     graph: bytes
-    encoder: OnnxEncoder
     perception: LatentPerception
     conversion: ReplayConversion
     max_abs_error: float
@@ -104,7 +103,7 @@ def _prepare(session: Session, encoder_path: Path, checkpoints: Path) -> _Prepar
         except Exception as failure:
             raise FreezeRefusedError(f"no freeze at step {session.timestep}: {failure}") from failure
         undo.pop_all()
-    return _Prepared(graph, encoder, perception, conversion, error)
+    return _Prepared(graph, perception, conversion, error)
 
 
 def _remove(path: Path) -> None:
@@ -117,7 +116,7 @@ def _commit(session: Session, prepared: _Prepared) -> int:
     """Steps 3 to 5; returns the rows carried over."""
     session.agent.freeze_encoder()
     session.graph = prepared.graph
-    rows = prepared.conversion.run(prepared.encoder)
+    rows = prepared.conversion.run(prepared.perception.encoder)
     session.perception = prepared.perception
     session.observed = prepared.perception.current()
     return rows

@@ -110,7 +110,7 @@ def make_plan(config: TrainConfig, env: EnvSpec) -> BytePlan:
     capacity = config.mem_budget_bytes // frame_row
     latent_capacity = capacity * frame_row // latent_row
     freezes = config.freeze_at is not None
-    _check_room(config, frame_row, capacity, latent_row if freezes else None)
+    _check_room(config, frame_row, latent_row if freezes else None)
 
     # During the conversion old and new columns stand side by side.
     column_rows = capacity + latent_capacity if freezes else capacity
@@ -140,7 +140,7 @@ def make_plan(config: TrainConfig, env: EnvSpec) -> BytePlan:
     )
 
 
-def _check_room(config: TrainConfig, frame_row: int, capacity: int, latent_row: int | None) -> None:
+def _check_room(config: TrainConfig, frame_row: int, latent_row: int | None) -> None:
     settings = config.rainbow
     rows = settings.batch_size + settings.n_step + settings.stack - 1
     needed = rows * frame_row
@@ -159,11 +159,10 @@ def _warnings(
 ) -> tuple[str, ...]:
     warnings = []
     if config.freeze_at is not None and latent_capacity < capacity:
-        growing = [
-            f"{name} ({capacity * frame_row // int(latent_size * size):,} rows)"
-            for name, size in LATENT_ELEMENT_BYTES.items()
-            if latent_size * size < frame_row
-        ]
+        rows = {
+            name: capacity * frame_row // latent_codec(name, (latent_size,)).row_bytes for name in LATENT_ELEMENT_BYTES
+        }
+        growing = [f"{name} ({count:,} rows)" for name, count in rows.items() if count > capacity]
         mend = f"it grows with {', '.join(growing)}" if growing else "no codec built so far makes it grow"
         warnings.append(
             f"--latent-codec {config.latent_codec}: the freeze will shrink the capacity from {capacity:,} to "

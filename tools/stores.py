@@ -146,11 +146,8 @@ class SharedStacks(Store):
         self.bytes_a_row = self.stacks_a_row * self.stacks.nbytes / self.capacity
         self._out: Frame = np.empty((2, BATCH, *shape), np.uint8)
 
-    def _slot(self, row_id: int) -> int:
-        return int(self.rows.slots(np.array([row_id]))[0])
-
     def _stored(self, row: Row) -> NDArray[Any]:
-        self.stacks[self._slot(self.rows.appended)] = row.stack
+        self.stacks[self.rows.slot(self.rows.appended)] = row.stack
         return NO_OBSERVATION
 
     def fetch(self, ids: Ids, bootstrap_ids: Ids) -> Pair:
@@ -174,7 +171,7 @@ class TwoStacks(SharedStacks):
 
     def _stored(self, row: Row) -> NDArray[Any]:
         if not row.first:
-            self.next_stacks[self._slot(self.rows.appended - 1)] = row.stack
+            self.next_stacks[self.rows.slot(self.rows.appended - 1)] = row.stack
         return super()._stored(row)
 
     def fetch(self, ids: Ids, bootstrap_ids: Ids) -> Pair:
@@ -219,12 +216,12 @@ class CompressedFrames(Store):
         blob: bytes = self._compress(row.frame, store_size=False)
         while self.rows.rows == len(self.blobs) or self.held_bytes + len(blob) > self.budget_bytes:
             self._drop_oldest()
-        self.blobs[int(self.rows.slots(np.array([self.rows.appended]))[0])] = blob
+        self.blobs[self.rows.slot(self.rows.appended)] = blob
         self.held_bytes += len(blob)
         return NO_OBSERVATION
 
     def _drop_oldest(self) -> None:
-        slot = int(self.rows.slots(np.array([self.rows.oldest]))[0])
+        slot = self.rows.slot(self.rows.oldest)
         self.held_bytes -= len(self.blobs[slot])
         self.blobs[slot] = b""
         self.rows.rows -= 1  # by bytes, of which the row store knows nothing

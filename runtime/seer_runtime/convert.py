@@ -110,7 +110,7 @@ def _stack(window: NDArray[np.uint8], ages: NDArray[np.uint8], stacks: NDArray[n
 def _right_align(store: RowStore, kept: int, buffer: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Bring the newest `kept` frames in order against the arena's end, in place; returns them `[kept, P]`."""
     row_bytes = store.codec.row_bytes
-    start = int(store.slots(np.array([store.oldest]))[0])
+    start = store.slot(store.oldest)
     if start + store.rows > store.capacity:
         rotate_rows(store.data, start, buffer.reshape(-1, row_bytes))
         start = 0

@@ -149,7 +149,7 @@ class Replay:
             "appended": store.appended,
             "rows": store.rows,
             "capacity": store.capacity,
-            "first_slot": int(store.slots(np.array([store.oldest]))[0]),
+            "first_slot": store.slot(store.oldest),
             "codec": store.codec.name,
             "largest_priority": self.sampler.largest,
             "rng": self._rng.bit_generator.state,

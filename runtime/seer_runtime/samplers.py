@@ -90,16 +90,16 @@ class PrioritizedSampler:
 
     def appended(self, row_id: int) -> None:
         """Give the row the largest priority seen, or none where it holds no action."""
-        slot = self._store.slots(np.array([row_id]))
-        holds_action = not self._store.columns.flags[slot[0]] & FINAL
-        self._tree.set(slot, self.largest if holds_action else 0.0)
+        slot = self._store.slot(row_id)
+        holds_action = not self._store.columns.flags[slot] & FINAL
+        self._tree.set(np.array([slot]), self.largest if holds_action else 0.0)
 
     def propose(self, rng: np.random.Generator, count: int) -> Ids:
         """Row ids by stratified draws: one in each of `count` equal parts of the total."""
         parts = (np.arange(count) + rng.random(count)) * (self._tree.total / count)
         slots = self._tree.find(parts)
         store = self._store
-        return store.oldest + (slots - store.slots(np.array([store.oldest]))) % store.capacity
+        return store.oldest + (slots - store.slot(store.oldest)) % store.capacity
 
     def weights(self, ids: Ids, progress: float) -> NDArray[np.float32]:
         """(N P(i))^-beta over the batch's largest; N and the total cancel."""

@@ -110,6 +110,10 @@ class RowStore:
         """Where the rows `ids` stand in the arena and the columns."""
         return (ids - self._origin) % self.capacity
 
+    def slot(self, row_id: int) -> int:
+        """Where one row stands."""
+        return (row_id - self._origin) % self.capacity
+
     def holds(self, ids: Ids) -> NDArray[np.bool_]:
         """Which of `ids` have not been overwritten."""
         return (ids >= self.oldest) & (ids < self.appended)
@@ -144,18 +148,15 @@ class RowStore:
         """End the running episode where it stands, as a truncation: its newest row becomes the final one."""
         if self._next_age() == 0:
             return
-        newest = self._slot(self.appended - 1)
+        newest = self.slot(self.appended - 1)
         self.columns.flags[newest] = FINAL
         if self.columns.age[newest] > 0 and self.rows > 1:
-            self.columns.flags[self._slot(self.appended - 2)] |= TRUNCATED
-
-    def _slot(self, row_id: int) -> int:
-        return (row_id - self._origin) % self.capacity
+            self.columns.flags[self.slot(self.appended - 2)] |= TRUNCATED
 
     def _newest_flags(self) -> int:
         if self.rows == 0:
             return int(TERMINATED)
-        return int(self.columns.flags[self._slot(self.appended - 1)])
+        return int(self.columns.flags[self.slot(self.appended - 1)])
 
     def _final_is_due(self) -> bool:
         return bool(self._newest_flags() & TRUNCATED)
@@ -163,7 +164,7 @@ class RowStore:
     def _next_age(self) -> int:
         if self._newest_flags() & (TERMINATED | FINAL):
             return 0
-        return min(int(self.columns.age[self._slot(self.appended - 1)]) + 1, MAX_STACK)
+        return min(int(self.columns.age[self.slot(self.appended - 1)]) + 1, MAX_STACK)
 
     def _write(self, observation: NDArray[Any], action: Any, reward: float, flags: np.uint8) -> int:
         if observation.shape != self.codec.shape or observation.dtype != self.codec.dtype:
@@ -171,7 +172,7 @@ class RowStore:
                 f"a row takes {self.codec.dtype} {self.codec.shape}, not {observation.dtype} {observation.shape}"
             )
         age = self._next_age()
-        slot = self._slot(self.appended)
+        slot = self.slot(self.appended)
         self.codec.encode(observation[None], self.data[slot : slot + 1])
         self.columns.action[slot] = action
         self.columns.reward[slot] = reward

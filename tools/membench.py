@@ -82,18 +82,18 @@ def convert_job(env: str, budget_bytes: int, codec: str, seed: int) -> None:
     """Child: convert a full ring that has wrapped, at the full budget."""
     import stores
 
-    from seer_edge.envs import make_env
+    from seer_edge.envs import EnvOptions, make_env
     from seer_edge.networks.spec import encoder_spec
 
-    environment = make_env(env, protocol="paper", seed=seed, training=True)
+    environment = make_env(env, EnvOptions(), seed=seed, training=True)
     shape = environment.spec.frame_shape
     store = stores.Rows(codec, budget_bytes, shape, seed)
     stores.fill([store], environment, store.capacity + store.capacity // 10, seed)
-    encoder = stores.new_encoder(encoder_spec(stores.ENCODER, stack=stores.STACK, frame_shape=shape), seed)
+    encoder = stores.new_encoder(encoder_spec(stores.ENCODER, input_shape=stores.stack_shape(shape)), seed)
     latents = store.calibrated(codec, encoder)
     mark("before")
     begin = time.perf_counter()
-    rows = store.replay.convert(latents, encoder)
+    rows = store.convert(latents, encoder)
     mark("after", seconds=time.perf_counter() - begin, rows=rows)
 
 
@@ -116,7 +116,7 @@ def new_encoder(environment: "Environment", seed: int) -> "OnnxEncoder":
 
     spec = environment.spec
     try:
-        shapes = encoder_spec(stores.ENCODER, stack=stores.STACK, frame_shape=spec.frame_shape)
+        shapes = encoder_spec(stores.ENCODER, input_shape=stores.stack_shape(spec.frame_shape))
     except ValueError as error:
         raise BadInputError(f"--env {spec.id}: {error}") from error
     return stores.new_encoder(shapes, seed)
@@ -143,7 +143,7 @@ def measure_stores(
     every: list[Store] = [*stacks, frames, compressed, *latents.values()]
     stores.fill(every, environment, rows, seed)
     for codec, store in latents.items():
-        store.replay.convert(store.calibrated(codec, encoder), encoder)
+        store.convert(store.calibrated(codec, encoder), encoder)
 
     sampled = [store for store in every if stores.can_sample(store)]
     try:

@@ -1,7 +1,7 @@
 """Ways to keep replayed observations, all filled with the same steps and sampled by the same rule.
 
-`membench.py` compares them. Rows count time steps, so a row id means the same step in every store. Actions, rewards
-and flags are kept alike by all (`RowStore`'s columns) and are not counted.
+`membench.py` compares them. Rows count time steps, so a row id means the same step in every store. Rewards and flags
+are kept alike by all (`RowStore`'s columns) and are not counted; actions are not kept. Frames are seen whole.
 """
 
 import itertools
@@ -21,7 +21,7 @@ from seer_edge.networks.graph import encoder_graph
 from seer_edge.networks.spec import EncoderSpec
 from seer_runtime.arena import Arena
 from seer_runtime.codecs import Codec, frame_codec, latent_codec
-from seer_runtime.encoder import OnnxEncoder
+from seer_runtime.encoder import MAX_BATCH, OnnxEncoder
 from seer_runtime.ledger import WORKSPACE_CAP_BYTES, Ledger, Line
 from seer_runtime.preprocess import FrameStack
 from seer_runtime.replay import NothingToSampleError, Replay
@@ -35,7 +35,7 @@ WARM_UP_BATCHES = 3
 CALIBRATION_ROWS = 256
 
 Pair = tuple[NDArray[Any], NDArray[Any]]
-"""Observations and n-th next observations of a batch: `[B, S, *frame]` uint8, or latents `[B, L]` float32."""
+"""Observations and n-th next observations of a batch: stacks `[B, C, H, W]` uint8, or latents `[B, N, L]` float32."""
 
 
 class DifferentBatchError(Exception):
@@ -47,16 +47,20 @@ class DifferentBatchError(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """One time step; `stack` `[S, *frame]` is overwritten by the next one."""
+    """One time step; `stack` `[C, H, W]` is overwritten by the next one."""
 
     frame: Frame
     stack: Frame
     first: bool  # of its episode
     final: bool = False  # of a truncated episode: no action was taken
-    action: int = 0
     reward: float = 0.0
     terminated: bool = False
     truncated: bool = False
+
+
+def stack_shape(frame_shape: tuple[int, ...]) -> tuple[int, ...]:
+    """`(C, H, W)` of a stack of frames."""
+    return frame_codec(frame_shape).observation_shape(STACK)
 
 
 def play(env: Environment, seed: int) -> Iterator[Row]:
@@ -66,12 +70,12 @@ def play(env: Environment, seed: int) -> Iterator[Row]:
     rng = np.random.default_rng(seed)
     frame, first = env.reset(), True
     while True:
-        stacked = stack.push(frame, first=first)
-        action = int(rng.integers(env.spec.action_count))
-        step = env.step(action)
-        yield Row(frame, stacked, first, False, action, step.reward, step.terminated, step.truncated)
+        stacked = stack.push(frame, first=first).reshape(stack_shape(shape))
+        step = env.step(env.spec.actions.sample(rng))
+        yield Row(frame, stacked, first, False, step.reward, step.terminated, step.truncated)
         if step.truncated:
-            yield Row(step.frame, stack.push(step.frame, first=False), False, final=True)
+            stacked = stack.push(step.frame, first=False).reshape(stack_shape(shape))
+            yield Row(step.frame, stacked, False, final=True)
         first = step.terminated or step.truncated
         frame = env.reset() if first else step.frame
 
@@ -109,7 +113,7 @@ class Store:
         if row.final:
             self.replay.append_final(stored)
         else:
-            self.replay.append(stored, row.action, row.reward, terminated=row.terminated, truncated=row.truncated)
+            self.replay.append(stored, 0, row.reward, terminated=row.terminated, truncated=row.truncated)
 
     def _stored(self, row: Row) -> NDArray[Any]:
         """What stands in the row store; called before the row is appended."""
@@ -125,12 +129,12 @@ class Store:
         return self.fetch(ids, n_step_windows(self.rows, ids, N_STEP, GAMMA).bootstrap_ids)
 
 
-NO_OBSERVATION = np.zeros(1, np.uint8)
+NO_OBSERVATION = np.zeros((1, 1), np.uint8)
 
 
 def _columns_only(capacity: int, stack: int) -> tuple[RowStore, Ledger]:
     ledger = Ledger({})
-    return RowStore(Arena(capacity, ledger), frame_codec((1,)), stack=stack, ledger=ledger), ledger
+    return RowStore(Arena(capacity, ledger), frame_codec((1, 1)), stack=stack, ledger=ledger), ledger
 
 
 class SharedStacks(Store):
@@ -139,7 +143,7 @@ class SharedStacks(Store):
     stacks_a_row = 1
 
     def __init__(self, name: str, budget_bytes: int, frame_shape: tuple[int, ...], seed: int) -> None:
-        shape = (STACK, *frame_shape)
+        shape = stack_shape(frame_shape)
         self.capacity = budget_bytes // (self.stacks_a_row * math.prod(shape))
         super().__init__(name, *_columns_only(self.capacity, stack=1), seed)
         self.stacks: Frame = np.zeros((self.capacity, *shape), np.uint8)
@@ -195,7 +199,7 @@ class CompressedFrames(Store):
         self.held_bytes = 0
         self._frame_bytes = math.prod(frame_shape)
         self._compress, self._decompress = lz4.block.compress, lz4.block.decompress
-        self._out: Frame = np.empty((2 * BATCH, STACK, *frame_shape), np.uint8)
+        self._out: Frame = np.empty((2 * BATCH, *stack_shape(frame_shape)), np.uint8)
 
     @property
     def bytes_a_row(self) -> float:  # type: ignore[override]
@@ -231,12 +235,13 @@ class CompressedFrames(Store):
         wanted = np.concatenate([ids, bootstrap_ids])
         slots = self.rows.slots(wanted[:, None] - np.arange(STACK - 1, -1, -1)).tolist()
         ages = self.rows.columns.age[self.rows.slots(wanted)].tolist()
-        for stack, stack_slots, age in zip(self._out, slots, ages, strict=False):
+        frames = self._out.reshape(len(self._out), STACK, -1)
+        for stack, stack_slots, age in zip(frames, slots, ages, strict=False):
             missing = max(STACK - 1 - age, 0)
             stack[:missing] = 0
             for position in range(missing, STACK):
                 block = self._decompress(self.blobs[stack_slots[position]], uncompressed_size=self._frame_bytes)
-                stack[position] = np.frombuffer(block, np.uint8).reshape(stack.shape[1:])
+                stack[position] = np.frombuffer(block, np.uint8)
         return self._out[: len(ids)], self._out[len(ids) : len(wanted)]
 
 
@@ -248,6 +253,11 @@ class Rows(Store):
         self.ledger = Ledger({Line.OBSERVATIONS: budget_bytes, Line.WORKSPACE: WORKSPACE_CAP_BYTES})
         arena = Arena(budget_bytes // codec.row_bytes * codec.row_bytes, self.ledger)
         super().__init__(name, RowStore(arena, codec, stack=STACK, ledger=self.ledger), self.ledger, seed)
+        self._out = self._new_batches()
+
+    def _new_batches(self) -> NDArray[Any]:
+        """Room for the two halves of a batch, which are valid at once; the replay's own slice is not."""
+        return np.empty((2 * BATCH, *self.rows.observation_shape), self.rows.codec.dtype)
 
     @property
     def bytes_a_row(self) -> float:  # type: ignore[override]
@@ -264,29 +274,34 @@ class Rows(Store):
 
     def fetch(self, ids: Ids, bootstrap_ids: Ids) -> Pair:
         """One gather of both."""
-        both = self.replay.observations(np.concatenate([ids, bootstrap_ids]))
-        return both[: len(ids)], both[len(ids) :]
+        both = np.concatenate([ids, bootstrap_ids])
+        out = self._out[: len(both)]
+        self.rows.gather(both, self.rows.codec.plain(len(both)), out)
+        return out[: len(ids)], out[len(ids) :]
 
     def calibrated(self, name: str, encoder: OnnxEncoder) -> Codec:
         """The codec `name`, calibrated on rows of this store as the freeze does."""
         codec = latent_codec(name, encoder.latent_shape)
         ids = np.linspace(self.rows.oldest, self.rows.appended - 1, CALIBRATION_ROWS).astype(np.int64)
         ids = ids[self.rows.stack_is_whole(ids)]
-        codec.calibrate(
-            encoder(self.replay.observations(ids[begin : begin + BATCH])) for begin in range(0, len(ids), BATCH)
-        )
+        codec.calibrate(map(encoder, self.replay.observations(ids).slices(at_most=MAX_BATCH)))
         return codec
+
+    def convert(self, codec: Codec, encoder: OnnxEncoder) -> int:
+        """Turn frames into latents in place; returns the number of rows kept."""
+        kept = self.replay.convert(codec, encoder)
+        self._out = self._new_batches()
+        return kept
 
 
 def new_encoder(spec: EncoderSpec, seed: int) -> OnnxEncoder:
     """An encoder as it is initialised before training: uniform within 1 / sqrt(fan-in)."""
     rng = np.random.default_rng(seed)
-    weights = []
-    for (channels, *_), conv in zip(spec.shapes, spec.convs, strict=False):
-        bound = 1 / math.sqrt(channels * conv.kernel**2)
-        kernel = rng.uniform(-bound, bound, (conv.filters, channels, conv.kernel, conv.kernel))
-        bias = rng.uniform(-bound, bound, conv.filters)
-        weights.append((kernel.astype(np.float32), bias.astype(np.float32)))
+    weights: dict[str, NDArray[np.float32]] = {}
+    for name, shape in spec.weight_shapes.items():
+        if name.endswith(".weight"):
+            bound = 1 / math.sqrt(math.prod(shape[1:]))  # of its bias too, which follows
+        weights[name] = rng.uniform(-bound, bound, shape).astype(np.float32)
     return OnnxEncoder(encoder_graph(spec, weights), threads=1, ledger=Ledger({}))
 
 
@@ -345,16 +360,22 @@ def check_batches(stores: Sequence[Store], encoder: OnnxEncoder, seed: int) -> i
             if got.dtype == np.uint8 and not np.array_equal(got, expected):
                 raise DifferentBatchError(f"{store.name}: frames differ from {reference.name}")
             if got.dtype != np.uint8:
-                _check_latents(store, got, encoder(expected))
+                _check_latents(store, got, _encode(encoder, expected))
     return len(ids)
+
+
+def _encode(encoder: OnnxEncoder, stacks: Frame) -> NDArray[np.float32]:
+    """Latents of any number of stacks."""
+    begins = range(0, len(stacks), MAX_BATCH)
+    return np.concatenate([encoder(stacks[begin : begin + MAX_BATCH]).copy() for begin in begins])
 
 
 def _check_latents(store: Store, got: NDArray[Any], latents: NDArray[np.float32]) -> None:
     codec = store.rows.codec
     rows = np.zeros((len(latents), codec.row_bytes), np.uint8)
     rounded = np.empty_like(got)
-    codec.encode(latents, rows)
-    codec.gather(rows, np.arange(len(rows)), rounded)
+    codec.encode(latents[:, None], rows)
+    codec.gather(rows, np.arange(len(rows))[:, None], codec.plain(len(rows)), rounded[:, None])
     # ONNX Runtime's sums may depend on the batch's size, which the conversion chooses.
     allowed = float(np.abs(rounded - latents).max()) + 1e-5 * max(1.0, float(np.abs(latents).max()))
     difference = float(np.abs(got - latents).max())

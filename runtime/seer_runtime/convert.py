@@ -15,15 +15,22 @@ from seer_runtime.codecs import Codec
 from seer_runtime.ledger import Ledger, Line
 from seer_runtime.store import Columns, RowStore
 
-CHUNK_ROWS = 16
+CHUNK_STACKS = 16
+"""Stacks encoded at a time: large enough for speed, small enough for the encoder's activations."""
 
 Encode = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-"""Stacks `[B, stack, *frame_shape]` uint8 to latents `[B, *latent_shape]` float32."""
+"""Frame stacks `[B, C, h, w]` uint8 to latents `[B, *view_shape]` float32."""
 
 
-def conversion_bytes(stack: int, frame_bytes: int) -> int:
-    """Workspace that a conversion takes while it runs."""
-    return (stack - 1 + CHUNK_ROWS + CHUNK_ROWS * stack) * frame_bytes
+def chunk_rows(augmentations: int) -> int:
+    """Rows encoded at a time, each under all its views."""
+    return max(1, CHUNK_STACKS // augmentations)
+
+
+def conversion_bytes(stack: int, frame_bytes: int, view_bytes: int, augmentations: int) -> int:
+    """Workspace that a conversion takes while it runs; `view_bytes` are those of one cropped frame."""
+    rows = chunk_rows(augmentations)
+    return (stack - 1 + rows) * frame_bytes + rows * augmentations * stack * view_bytes
 
 
 def first_kept(store: RowStore, latent_capacity: int) -> int:
@@ -41,48 +48,66 @@ def first_kept(store: RowStore, latent_capacity: int) -> int:
 class Conversion:
     """A conversion of `store` to rows of `codec`, with all memory it needs taken beforehand.
 
-    Raises BudgetError where the ledger has no room, ValueError where not one latent fits; the store is as it was.
+    Each row is encoded under K views drawn from `rng`, K being the first dimension of `codec.shape`. Raises
+    BudgetError where the ledger has no room, ValueError where not one latent fits; the store is as it was.
     """
 
-    def __init__(self, store: RowStore, codec: Codec, ledger: Ledger) -> None:
+    def __init__(self, store: RowStore, codec: Codec, rng: np.random.Generator, ledger: Ledger) -> None:
         capacity = store.arena.size_bytes // codec.row_bytes
         if capacity < 1:
             raise ValueError(f"a latent row of {codec.row_bytes} bytes does not fit {store.arena.size_bytes} bytes")
-        self._store, self._codec, self._ledger = store, codec, ledger
+        self._store, self._codec, self._rng, self._ledger = store, codec, rng, ledger
         self.first = first_kept(store, capacity)
-        reach, frame_shape = store.stack - 1, store.codec.shape
+        frames, augmentations = store.codec, codec.shape[0]
+        rows = chunk_rows(augmentations)
+        window_shape = (store.stack - 1 + rows, *frames.shape)
+        views_shape = (rows, augmentations, store.stack, *frames.view_shape)
         with ledger.all_or_nothing():
             self._columns = store.allocate_columns(capacity)
-            self._window = ledger.allocate(Line.WORKSPACE, (reach + CHUNK_ROWS, *frame_shape), np.uint8)
-            self._stacks = ledger.allocate(Line.WORKSPACE, (CHUNK_ROWS, store.stack, *frame_shape), np.uint8)
+            self._window = ledger.allocate(Line.WORKSPACE, window_shape, np.uint8)
+            self._views = ledger.allocate(Line.WORKSPACE, views_shape, np.uint8)
 
     def cancel(self) -> None:
         """Give the memory back without converting."""
         self._ledger.release(Line.COLUMNS, *self._columns.arrays())
-        self._ledger.release(Line.WORKSPACE, self._window, self._stacks)
+        self._ledger.release(Line.WORKSPACE, self._window, self._views)
 
     def run(self, encode: Encode) -> int:
         """Turn frames into latents in the same bytes; returns the number of rows kept.
 
         An exception out of `encode` leaves the store unusable.
         """
-        store, codec, columns, window, stacks = self._store, self._codec, self._columns, self._window, self._stacks
-        reach, frame_shape = store.stack - 1, store.codec.shape
+        store, codec, columns, window = self._store, self._codec, self._columns, self._window
+        reach, augmentations = store.stack - 1, codec.shape[0]
         kept = store.appended - self.first
         _copy_columns(store, self.first, columns)
         _carry_frames_before(store, self.first, window[:reach])
-        frames = _right_align(store, kept, stacks)
+        frames = _right_align(store, kept, window[reach:])
         latents = store.arena.rows(codec.row_bytes)
-        for begin in range(0, kept, CHUNK_ROWS):
-            end = min(begin + CHUNK_ROWS, kept)
+        for begin in range(0, kept, len(self._views)):
+            end = min(begin + len(self._views), kept)
             count = end - begin
-            window[reach : reach + count] = frames[begin:end].reshape(count, *frame_shape)
-            _stack(window, columns.age[begin:end], stacks)
-            codec.encode(encode(stacks[:count]), latents[begin:end])
+            window[reach : reach + count] = frames[begin:end].reshape(count, *store.codec.shape)
+            stacks = self._cut_views(columns.age[begin:end])
+            encoded = encode(stacks.reshape(-1, *store.observation_shape))
+            codec.encode(encoded.reshape(count, augmentations, *codec.view_shape), latents[begin:end])
             window[:reach] = window[count : count + reach].copy()
         store.adopt(codec, columns, kept)
-        self._ledger.release(Line.WORKSPACE, window, stacks)
+        self._ledger.release(Line.WORKSPACE, window, self._views)
         return kept
+
+    def _cut_views(self, ages: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Stacks `[B, K, S, …]` of the window's rows under views drawn now; zero before an episode's first frame."""
+        store, views = self._store, self._views[: len(ages)]
+        augmentations, depth = views.shape[1:3]
+        drawn = store.codec.draw(self._rng, len(ages) * augmentations)
+        window = self._window.reshape(len(self._window), -1)
+        for row, age in enumerate(ages):
+            slots = np.broadcast_to(np.arange(row, row + depth), (augmentations, depth))
+            mine = drawn[row * augmentations : (row + 1) * augmentations]
+            store.codec.gather(window, slots, mine, views[row])
+            views[row, :, : max(depth - 1 - int(age), 0)] = 0
+        return views
 
 
 def _copy_columns(store: RowStore, first: int, columns: Columns) -> None:
@@ -96,15 +121,7 @@ def _carry_frames_before(store: RowStore, first: int, carried: NDArray[np.uint8]
     ids = np.arange(first - len(carried), first)
     held = store.holds(ids)
     for index in np.flatnonzero(held):
-        store.codec.gather(store.data, store.slots(ids[index : index + 1]), carried[index : index + 1])
-
-
-def _stack(window: NDArray[np.uint8], ages: NDArray[np.uint8], stacks: NDArray[np.uint8]) -> None:
-    """Stacks `[B, S, …]` of consecutive rows from a window of S - 1 + B frames; zero before an episode's first."""
-    count, depth = len(ages), stacks.shape[1]
-    for position in range(depth):
-        stacks[:count, position] = window[position : position + count]
-        stacks[:count, position][ages < depth - 1 - position] = 0
+        carried[index] = store.data[store.slot(int(ids[index]))].reshape(store.codec.shape)
 
 
 def _right_align(store: RowStore, kept: int, buffer: NDArray[np.uint8]) -> NDArray[np.uint8]:

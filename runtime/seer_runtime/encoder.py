@@ -1,6 +1,6 @@
 """The frozen encoder: an ONNX graph run by ONNX Runtime, forward only.
 
-The graph has one input `observations` uint8 `[B, stack, *frame]` and one output `latents` float32 `[B, *latent]`.
+The graph has one input `observations` uint8 `[B, C, h, w]` and one output `latents` float32 `[B, N, L]`.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from seer_runtime.ledger import Ledger, Line
 
 INPUT, OUTPUT = "observations", "latents"
-MAX_BATCH = 64
+MAX_BATCH = 16
 
 
 class OnnxEncoder:
@@ -37,7 +37,7 @@ class OnnxEncoder:
         self._latents = ledger.allocate(Line.WORKSPACE, (MAX_BATCH, *self.latent_shape), np.float32)
 
     def __call__(self, observations: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Latents `[B, *latent_shape]` of `observations` `[B, stack, *frame]`, valid until the next call.
+        """Latents `[B, *latent_shape]` of `observations` `[B, C, h, w]`, valid until the next call.
 
         Raises ValueError for another shape or dtype.
         """

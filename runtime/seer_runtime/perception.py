@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from seer_runtime.crops import Crop
 from seer_runtime.encoder import OnnxEncoder
 from seer_runtime.ledger import Ledger, Line
 from seer_runtime.preprocess import FrameStack
@@ -22,42 +23,77 @@ class Observed:
 class Perception(Protocol):
     """Turns frames into observations."""
 
+    stack: FrameStack
+
     def observe(self, frame: NDArray[Any], *, first: bool) -> Observed:
         """Take the next frame; `first` says that an episode begins with it."""
 
+    def release(self) -> None:
+        """Give its memory back to the ledger; the stack is the caller's."""
+
 
 class FramePerception:
-    """Stores the newest frame and acts on the stack `[S, *frame]`."""
+    """Stores the newest frame and acts on the center of the stack, `[C, h, w]`."""
 
-    def __init__(self, stack: FrameStack) -> None:
+    def __init__(self, stack: FrameStack, crop: Crop, ledger: Ledger) -> None:
         self.stack = stack
+        self._crop = crop
+        self._ledger = ledger
+        frames = stack.frames
+        self._center = ledger.allocate(Line.WORKSPACE, (*frames.shape[:-2], *crop.size), np.uint8)
 
     def observe(self, frame: NDArray[Any], *, first: bool) -> Observed:
-        """Row: the frame. Input: the stack it completes."""
+        """Row: the frame. Input: the center of the stack it completes."""
         stacked = self.stack.push(frame, first=first)
-        return Observed(row=stacked[-1], input=stacked)
+        self._crop.cut(stacked, self._crop.center, self._center)
+        return Observed(row=stacked[-1], input=self._center.reshape(-1, *self._crop.size))
+
+    def release(self) -> None:
+        """Give the center's memory back to the ledger."""
+        self._ledger.release(Line.WORKSPACE, self._center)
 
 
 class LatentPerception:
-    """Encodes each stack once and both stores and acts on the latent."""
+    """Encodes each stack in one call: K views of it to store, and the center to act on.
 
-    def __init__(self, stack: FrameStack, encoder: OnnxEncoder, ledger: Ledger) -> None:
+    Views are drawn from `rng`. Where a crop is the whole frame there is one view only, stored and acted on. An
+    evaluation stores nothing: K = 0.
+    """
+
+    def __init__(
+        self,
+        stack: FrameStack,
+        crop: Crop,
+        encoder: OnnxEncoder,
+        ledger: Ledger,
+        *,
+        augmentations: int,
+        rng: np.random.Generator,
+    ) -> None:
         self.stack = stack
         self.encoder = encoder
+        self.rng = rng
+        self._crop = crop
         self._ledger = ledger
+        self._augmentations = augmentations
+        count = augmentations + (0 if crop.whole and augmentations else 1)
+        self._views = ledger.allocate(Line.WORKSPACE, (count, *stack.frames.shape[:-2], *crop.size), np.uint8)
         # Its own: an evaluation between two steps uses the same encoder, and with it the encoder's memory.
-        self._latent = ledger.allocate(Line.WORKSPACE, encoder.latent_shape, np.float32)
+        self._latents = ledger.allocate(Line.WORKSPACE, (count, *encoder.latent_shape), np.float32)
 
     def observe(self, frame: NDArray[Any], *, first: bool) -> Observed:
-        """Row and input: the latent of the stack that the frame completes."""
+        """Row: latents `[K, N, L]` of the stack that the frame completes. Input: the center's, `[N, L]`."""
         self.stack.push(frame, first=first)
         return self.current()
 
     def current(self) -> Observed:
         """The observation that the stack holds now; at the freeze it was perceived as frames before."""
-        self._latent[...] = self.encoder(self.stack.frames[None])[0]
-        return Observed(row=self._latent, input=self._latent)
+        offsets = [*self._crop.draw(self.rng, self._augmentations), self._crop.center]
+        for offset, view in zip(offsets, self._views, strict=False):
+            self._crop.cut(self.stack.frames, offset, view)
+        self._latents[...] = self.encoder(self._views.reshape(len(self._views), -1, *self._crop.size))
+        return Observed(row=self._latents[: self._augmentations], input=self._latents[-1])
 
     def release(self) -> None:
-        """Give the latent's memory back to the ledger."""
-        self._ledger.release(Line.WORKSPACE, self._latent)
+        """Give the views' and the latents' memory back to the ledger."""
+        self._ledger.release(Line.WORKSPACE, self._views, self._latents)

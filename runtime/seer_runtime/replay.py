@@ -1,12 +1,14 @@
 """The replay: a row store, a sampler and n-step windows, giving batches for a head."""
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from seer_runtime.codecs import FRAMES, Codec
+from seer_runtime.codecs import Codec, Views
 from seer_runtime.convert import Conversion, Encode
 from seer_runtime.ledger import Ledger, Line
 from seer_runtime.samplers import Sampler
@@ -15,24 +17,62 @@ from seer_runtime.windows import Windows, n_step_windows
 
 MAX_PROPOSALS = 100
 SCAN_ROWS = 4096
+SLICE_BYTES = 2_100_000
+"""Of a minibatch decoded at a time; 33 stacks of three 84x84 RGB crops."""
+
+
+def slice_rows(batch_size: int, observation_bytes: int) -> int:
+    """Observations decoded at a time."""
+    return max(1, min(batch_size, SLICE_BYTES // observation_bytes))
 
 
 class NothingToSampleError(Exception):
     """No row of the replay can start a window yet."""
 
 
-@dataclass(frozen=True)
-class Batch:
-    """B sampled windows. Observations are frame stacks `[B, S, *frame]` uint8, or latents `[B, *latent]` float32.
+class Observations:
+    """Some observations of a replay under chosen views, decoded slice by slice into the replay's own memory.
 
-    The arrays of observations are the replay's own and are overwritten by the next `sample`.
+    A minibatch of large frames so never stands in memory as a whole.
     """
 
-    observations: NDArray[Any]
+    def __init__(self, replay: "Replay", ids: Ids, views: Views) -> None:
+        self._replay = replay
+        self._ids = ids
+        self._views = views
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def slices(self, at_most: int | None = None) -> Iterator[NDArray[Any]]:
+        """Frame stacks `[b, C, h, w]` uint8, or latents `[b, N, L]` float32, b at most `at_most`.
+
+        There are as few slices as can be, of lengths that differ by at most one. A slice is valid until the next is
+        drawn, of these or of any other observations of the replay.
+        """
+        buffer = self._replay.slice_buffer
+        most = len(buffer) if at_most is None else min(len(buffer), at_most)
+        pieces = -(-len(self) // most)
+        for piece in range(pieces):
+            chosen = slice(len(self) * piece // pieces, len(self) * (piece + 1) // pieces)
+            ids = self._ids[chosen]
+            self._replay.store.gather(ids, self._views[chosen], buffer[: len(ids)])
+            yield buffer[: len(ids)]
+
+    def another_view(self) -> "Observations":
+        """The same observations under views drawn anew: the positives of a contrastive loss."""
+        return Observations(self._replay, self._ids, self._replay.draw_views(len(self)))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B sampled windows."""
+
+    observations: Observations
     actions: NDArray[Any]  # [B, *action_shape]
     returns: NDArray[np.float32]  # [B], n-step
     discounts: NDArray[np.float32]  # [B], gamma^m (1 - terminated)
-    next_observations: NDArray[Any]  # of the rows that are bootstrapped from
+    next_observations: Observations  # of the rows that are bootstrapped from
     weights: NDArray[np.float32]  # [B], importance sampling
     row_ids: Ids  # [B]
 
@@ -58,11 +98,12 @@ class Replay:
         self.gamma = gamma
         self._rng = rng
         self._ledger = ledger
-        self._gathered = self._allocate_gathered(store.codec, store.stack)
+        self.slice_buffer = self._allocate_slice(store.codec, store.stack)
 
-    def _allocate_gathered(self, codec: Codec, stack: int) -> NDArray[Any]:
-        shape = (2 * self.batch_size, stack, *codec.shape)
-        return self._ledger.allocate(Line.WORKSPACE, shape, codec.dtype)
+    def _allocate_slice(self, codec: Codec, stack: int) -> NDArray[Any]:
+        shape = codec.observation_shape(stack)
+        rows = slice_rows(self.batch_size, math.prod(shape) * codec.dtype.itemsize)
+        return self._ledger.allocate(Line.WORKSPACE, (rows, *shape), codec.dtype)
 
     def append(
         self, observation: NDArray[Any], action: Any, reward: float, *, terminated: bool, truncated: bool
@@ -82,22 +123,25 @@ class Replay:
         """
         ids = self.draw(self.batch_size)
         windows = self._windows(ids)
-        both = self.observations(np.concatenate([ids, windows.bootstrap_ids]))
+        views = self.draw_views(len(ids))
+        next_views = views if self.store.codec.one_view_a_transition else self.draw_views(len(ids))
         return Batch(
-            observations=both[: self.batch_size],
+            observations=Observations(self, ids, views),
             actions=self.store.columns.action[self.store.slots(ids)],
             returns=windows.returns,
             discounts=windows.discounts,
-            next_observations=both[self.batch_size :],
+            next_observations=Observations(self, windows.bootstrap_ids, next_views),
             weights=self.sampler.weights(ids, progress),
             row_ids=ids,
         )
 
-    def observations(self, ids: Ids) -> NDArray[Any]:
-        """Observations at `ids`, at most 2 batches of them, in the replay's own memory until the next call."""
-        out = self._gathered[: len(ids)]
-        self.store.gather(ids, out)
-        return out if self.store.codec.name == FRAMES else out[:, 0]
+    def draw_views(self, count: int) -> Views:
+        """Random views of `count` observations."""
+        return self.store.codec.draw(self._rng, count)
+
+    def observations(self, ids: Ids) -> Observations:
+        """The observations at `ids` under the view that is acted on; draws nothing."""
+        return Observations(self, ids, self.store.codec.plain(len(ids)))
 
     def _windows(self, ids: Ids) -> Windows:
         return n_step_windows(self.store, ids, self.n_step, self.gamma)
@@ -169,13 +213,13 @@ class ReplayConversion:
     def __init__(self, replay: Replay, codec: Codec) -> None:
         self._replay = replay
         with replay._ledger.all_or_nothing():
-            self._gathered = replay._allocate_gathered(codec, stack=1)
-            self._rows = Conversion(replay.store, codec, replay._ledger)
+            self._slice = replay._allocate_slice(codec, stack=1)
+            self._rows = Conversion(replay.store, codec, replay._rng, replay._ledger)
 
     def cancel(self) -> None:
         """Give the memory back without converting."""
         self._rows.cancel()
-        self._replay._ledger.release(Line.WORKSPACE, self._gathered)
+        self._replay._ledger.release(Line.WORKSPACE, self._slice)
 
     def run(self, encode: Encode) -> int:
         """Convert rows and priorities; returns the number of rows kept (see `Conversion.run`)."""
@@ -184,6 +228,6 @@ class ReplayConversion:
         priorities = replay.sampler.priorities(ids)
         kept = self._rows.run(encode)
         replay.sampler.rebuild(ids, priorities)
-        replay._ledger.release(Line.WORKSPACE, replay._gathered)
-        replay._gathered = self._gathered
+        replay._ledger.release(Line.WORKSPACE, replay.slice_buffer)
+        replay.slice_buffer = self._slice
         return kept

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from seer_runtime.arena import Arena
-from seer_runtime.codecs import Codec
+from seer_runtime.codecs import Codec, Views
 from seer_runtime.ledger import Ledger, Line
 
 Ids = NDArray[np.int64]
@@ -189,19 +189,23 @@ class RowStore:
         reach = np.minimum(self.columns.age[self.slots(ids)], self.stack - 1)
         return ids - reach >= self.oldest
 
-    def gather(self, ids: Ids, out: NDArray[Any]) -> None:
-        """Decode the observations at `ids` `[B]` to `out` `[B, stack, *shape]`, oldest first.
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        """Of one decoded observation: `(stack * channels, h, w)` of frames, `(N, L)` of latents."""
+        return self.codec.observation_shape(self.stack)
 
-        Frames before an episode's first are zero. The caller asks only for rows whose stack is whole.
+    def gather(self, ids: Ids, views: Views, out: NDArray[Any]) -> None:
+        """Decode the observations at `ids` `[B]` under `views` `[B, …]` to `out` `[B, *observation_shape]`.
+
+        A stack's oldest frame comes first, and frames before an episode's first are zero. The caller asks only for
+        rows whose stack is whole.
         """
-        if self.stack == 1:
-            self.codec.gather(self.data, self.slots(ids)[:, None], out)
-            return
+        rows = out.reshape(len(ids), self.stack, *self.codec.view_shape)
         back = np.arange(self.stack - 1, -1, -1)
-        self.codec.gather(self.data, self.slots(ids[:, None] - back), out)
+        self.codec.gather(self.data, self.slots(ids[:, None] - back), views, rows)
         before_first = back > self.columns.age[self.slots(ids)][:, None]
         if before_first.any():
-            out[before_first] = 0
+            rows[before_first] = 0
 
     # --- conversion ----------------------------------------------------------------------------------------
 

@@ -1,9 +1,11 @@
 """A slow, obvious model of the replay: whole episodes in lists, everything computed by loops from them.
 
-It knows nothing of rings, slots, flags or conversions in place. The only thing it shares with the data plane is the
-meaning of a row id: the number of rows that were appended before it.
+It knows nothing of rings, slots, flags or conversions in place. The only things it shares with the data plane are the
+meaning of a row id, the number of rows that were appended before it, and the order in which crops are drawn.
 """
 
+import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +18,7 @@ from seer_runtime.store import FINAL, TERMINATED, TRUNCATED, RowStore
 from seer_runtime.windows import n_step_windows
 
 Frame = NDArray[np.uint8]
+Offset = tuple[int, int]
 Encode = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
@@ -50,12 +53,16 @@ class Target:
 class NaiveReplay:
     """The log of everything that was ever appended, and which of it a ring of `capacity` rows still holds."""
 
-    def __init__(self, capacity: int, stack: int) -> None:
+    def __init__(self, capacity: int, stack: int, frame: tuple[int, ...], crop: tuple[int, int] | None = None) -> None:
         self.capacity = capacity
         self.stack_size = stack
+        self.frame = frame
+        self.crop = crop or (frame[-2], frame[-1])
         self.rows: list[tuple[Episode, int]] = []  # row id -> (episode, step)
+        self.offsets: dict[int, list[Offset]] = {}  # row id -> the K crops whose latents it holds
         self.encode: Encode | None = None
         self.element = np.dtype(np.float32)
+        self._latents: dict[tuple[int, int], NDArray[np.float32]] = {}
         self._dropped_before = 0  # rows below this id were left behind by the conversion
 
     # --- writing ---
@@ -91,12 +98,40 @@ class NaiveReplay:
             episode.rewards.pop()
             episode.truncated = True
 
-    def convert(self, encode: Encode, capacity: int, element: Any) -> list[int]:
-        """From now on rows are `encode(stack)` stored as `element`; returns the ids that are kept."""
+    def convert(
+        self,
+        encode: Encode,
+        capacity: int,
+        element: Any,
+        augmentations: int = 1,
+        rng: np.random.Generator | None = None,
+    ) -> list[int]:
+        """From now on rows are latents of K crops, which for the kept ones `rng` gives; returns the ids of those."""
         kept = [row for row in self.held() if self.stack_is_whole(row)][-capacity:]
+        for row in kept:
+            self.offsets[row] = self.draw_crops(rng or np.random.default_rng(0), augmentations)
         self._dropped_before = kept[0] if kept else len(self.rows)
         self.encode, self.capacity, self.element = encode, capacity, np.dtype(element)
         return kept
+
+    # --- crops ---
+
+    def all_crops(self) -> list[Offset]:
+        """Every offset (y, x) at which a crop lies inside the frame."""
+        last_y, last_x = (whole - side for whole, side in zip(self.frame[-2:], self.crop, strict=True))
+        return [(y, x) for y in range(last_y + 1) for x in range(last_x + 1)]
+
+    def center(self) -> Offset:
+        """As many pixels cut off above as below, or one fewer, and so to the left and right."""
+        margins = [whole - side for whole, side in zip(self.frame[-2:], self.crop, strict=True)]
+        return margins[0] // 2, margins[1] // 2
+
+    def draw_crops(self, rng: np.random.Generator, count: int) -> list[Offset]:
+        """What the data plane draws from a generator in the state of `rng`."""
+        last = self.all_crops()[-1]
+        if last == (0, 0):
+            return [(0, 0)] * count
+        return [(y, x) for y, x in rng.integers(0, last, (count, 2), endpoint=True).tolist()]
 
     # --- what every row must be ---
 
@@ -119,11 +154,24 @@ class NaiveReplay:
         held = self.held()
         return all(held[0] <= other for other in needed)
 
-    def observation(self, row: int) -> NDArray[Any]:
-        """The stack, or its stored latent."""
+    def cropped(self, row: int, offset: Offset) -> Frame:
+        """The stack under one crop, as channels `[C, h, w]`."""
+        (y, x), (height, width) = offset, self.crop
+        frames = [frame.reshape(-1, *self.frame[-2:]) for frame in self.stack(row)]
+        return np.concatenate([frame[:, y : y + height, x : x + width] for frame in frames])
+
+    def latent(self, row: int, k: int) -> NDArray[np.float32]:
+        """Latent k of a row before it is stored."""
+        assert self.encode is not None
+        if (row, k) not in self._latents:
+            self._latents[row, k] = self.encode(self.cropped(row, self.offsets[row][k])[None])[0]
+        return self._latents[row, k]
+
+    def observation(self, row: int, view: tuple[int, ...]) -> NDArray[Any]:
+        """What is decoded: the stack under the crop at `view`, or the stored latent number `view`."""
         if self.encode is None:
-            return self.stack(row)
-        return self.encode(self.stack(row)[None])[0].astype(self.element).astype(np.float32)
+            return self.cropped(row, (view[0], view[1]))
+        return self.latent(row, view[0]).astype(self.element).astype(np.float32)
 
     def flags(self, row: int) -> int:
         episode, step = self.rows[row]
@@ -180,12 +228,22 @@ def assert_agrees(store: RowStore, log: NaiveReplay, n: int, gamma: float) -> No
 
 
 def assert_observations(store: RowStore, log: NaiveReplay, rows: list[int]) -> None:
-    """The decoded observations of `rows` against the log, to the bit."""
-    out = np.full((len(rows), store.stack, *store.codec.shape), 77, store.codec.dtype)
-    store.gather(np.array(rows, np.int64), out)
-    for row, got in zip(rows, out, strict=True):
-        want = log.observation(row)
-        np.testing.assert_array_equal(got.reshape(want.shape), want, err_msg=f"row {row}")
+    """The decoded observations of `rows` against the log, to the bit: all latents, or one crop that keeps changing."""
+    if log.encode is None:
+        crops = log.all_crops()
+        views: list[tuple[int, ...]] = [crops[(row + store.appended) % len(crops)] for row in rows]
+        plain: tuple[int, ...] = log.center()
+    else:
+        augmentations = store.codec.shape[0]
+        rows = [row for row in rows for _ in range(augmentations)]
+        views = [(index % augmentations,) for index in range(len(rows))]
+        plain = (0,)
+    out = np.full((len(rows), *store.observation_shape), 77, store.codec.dtype)
+    store.gather(np.array(rows, np.int64), np.array(views, np.int64), out)
+    wanted = np.stack([log.observation(row, view) for row, view in zip(rows, views, strict=True)])
+    for row, view, got, want in zip(rows, views, out, wanted, strict=True):
+        assert got.tobytes() == want.tobytes(), f"row {row}, view {view}: {got} instead of {want}"
+    assert store.codec.plain(3).tolist() == [list(plain)] * 3
 
 
 def _assert_columns(store: RowStore, log: NaiveReplay, held: list[int]) -> None:
@@ -200,13 +258,17 @@ def _assert_columns(store: RowStore, log: NaiveReplay, held: list[int]) -> None:
             assert store.columns.reward[slot] == np.float32(episode.rewards[step]), f"row {row}"
 
 
-def hash_encoder(width: int) -> Encode:
-    """A fixed integer projection of a stack to `[width]`: exact in any batch size, different for different stacks."""
+def hash_encoder(*shape: int) -> Encode:
+    """A fixed integer projection of a stack to `shape`: exact in any batch size, different for different stacks."""
+    width = math.prod(shape)
+
+    @functools.cache
+    def factors(size: int) -> NDArray[np.int64]:
+        return np.random.default_rng(size * 1000 + width).integers(1, 4093, (size, width))
 
     def encode(stacks: NDArray[np.uint8]) -> NDArray[np.float32]:
         flat = stacks.reshape(len(stacks), -1).astype(np.int64)
-        factors = np.random.default_rng(flat.shape[1] * 1000 + width).integers(1, 4093, (flat.shape[1], width))
-        return ((flat @ factors) % 4093).astype(np.float32)
+        return ((flat @ factors(flat.shape[1])) % 4093).astype(np.float32).reshape(-1, *shape)
 
     return encode
 

@@ -65,29 +65,29 @@ def test_conversion_makes_no_second_buffer(latent: tuple[str, int], rows: int) -
     assert set(peaks) == {arena.size_bytes}
     assert ledger.peak_bytes(Line.OBSERVATIONS) == arena.size_bytes == ledger.cap_bytes(Line.OBSERVATIONS)
     assert ledger.peak_bytes(Line.WORKSPACE) <= WORKSPACE_CAP_BYTES
-    assert ledger.held_bytes(Line.WORKSPACE) == 2 * 4 * width * 4  # observations and next ones, 4 latents each
+    assert ledger.held_bytes(Line.WORKSPACE) == 4 * width * 4  # a slice of latents: the minibatch of 4
     assert store.data.base is not None
     assert np.shares_memory(store.data, arena.bytes)
     newest = np.array([store.appended - 1])
-    got = np.zeros((1, 1, width), np.float32)
-    store.gather(newest, got)
+    got = np.zeros((1, width), np.float32)
+    store.gather(newest, store.codec.plain(1), got)
     assert (got == (rows - 1) % 256).all()
 
 
 def test_workspace_of_a_conversion_is_given_back() -> None:
     store, ledger = _filled(100, 130)
     before = ledger.held_bytes(Line.WORKSPACE)
-    Conversion(store, latent_codec("float32", (50,)), ledger).run(hash_encoder(50))
+    Conversion(store, latent_codec("float32", (50,)), np.random.default_rng(0), ledger).run(hash_encoder(50))
     assert ledger.held_bytes(Line.WORKSPACE) == before
-    assert ledger.peak_bytes(Line.WORKSPACE) == before + conversion_bytes(4, FRAME_BYTES)
+    assert ledger.peak_bytes(Line.WORKSPACE) == before + conversion_bytes(4, FRAME_BYTES, FRAME_BYTES, 1)
     assert ledger.held_bytes(Line.COLUMNS) == sum(array.nbytes for array in store.columns.arrays())
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.3, 0.5, 0.999])
 def test_a_conversion_refused_for_want_of_workspace_leaves_store_and_ledger_as_they_were(share: float) -> None:
     """Both where the first of its allocations is refused and where the last is."""
-    size_bytes, log = 30 * 8, NaiveReplay(30, 4)
-    ledger = Ledger({Line.OBSERVATIONS: size_bytes, Line.WORKSPACE: int(share * conversion_bytes(4, 8))})
+    size_bytes, log = 30 * 8, NaiveReplay(30, 4, (2, 4))
+    ledger = Ledger({Line.OBSERVATIONS: size_bytes, Line.WORKSPACE: int(share * conversion_bytes(4, 8, 8, 1))})
     store = RowStore(Arena(size_bytes, ledger), frame_codec((2, 4)), stack=4, ledger=ledger)
     rng = np.random.default_rng(0)
     for step in range(50):
@@ -96,7 +96,7 @@ def test_a_conversion_refused_for_want_of_workspace_leaves_store_and_ledger_as_t
         store.append(frame, step, 1.0, terminated=step % 20 == 19, truncated=False)
     before = {line: ledger.held_bytes(line) for line in Line}
     with pytest.raises(BudgetError, match="workspace"):
-        Conversion(store, latent_codec("float32", (1,)), ledger).run(hash_encoder(1))
+        Conversion(store, latent_codec("float32", (1,)), np.random.default_rng(0), ledger).run(hash_encoder(1))
     assert_agrees(store, log, n=3, gamma=0.9)
     assert {line: ledger.held_bytes(line) for line in Line} == before
 
@@ -105,7 +105,7 @@ def test_a_latent_larger_than_the_arena_is_refused_before_anything_changes() -> 
     store, ledger = _filled(4, 4, frame=(2, 4))
     before, held = store.arena.bytes.copy(), {line: ledger.held_bytes(line) for line in Line}
     with pytest.raises(ValueError, match="a latent row of 36 bytes does not fit 32 bytes"):
-        Conversion(store, latent_codec("float32", (9,)), ledger).run(hash_encoder(9))
+        Conversion(store, latent_codec("float32", (9,)), np.random.default_rng(0), ledger).run(hash_encoder(9))
     np.testing.assert_array_equal(store.arena.bytes, before)
     assert {line: ledger.held_bytes(line) for line in Line} == held
 

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from seer_runtime.arena import Arena
 from seer_runtime.codecs import Codec, frame_codec, latent_codec
-from seer_runtime.convert import CHUNK_ROWS
+from seer_runtime.convert import CHUNK_STACKS
 from seer_runtime.ledger import Line
-from seer_runtime.replay import NothingToSampleError, Replay
+from seer_runtime.replay import NothingToSampleError, Observations, Replay
 from seer_runtime.samplers import PrioritizedSampler, Sampler, UniformSampler
 from seer_runtime.store import RowStore
 from seer_runtime.windows import n_step_windows
@@ -23,7 +23,7 @@ def _replay(
     frames: int, *, n: int = 1, stack: int = 1, gamma: float = 0.5, prioritized: bool = False, batch: int = 16
 ) -> Replay:
     ledger = ledger_of(frames * P)
-    store = RowStore(Arena(frames * P, ledger), frame_codec((P,)), stack=stack, ledger=ledger)
+    store = RowStore(Arena(frames * P, ledger), frame_codec((1, P)), stack=stack, ledger=ledger)
     sampler: Sampler = PrioritizedSampler(store, ledger) if prioritized else UniformSampler(store)
     rng = np.random.default_rng(0)
     return Replay(store, sampler, batch_size=batch, n_step=n, gamma=gamma, rng=rng, ledger=ledger)
@@ -54,7 +54,7 @@ def _newest_frame(width: int) -> Any:
     """An encoder whose latent is full of the row's own number."""
 
     def encode(stacks: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return np.repeat(stacks[:, -1, :1].astype(np.float32), width, axis=1)
+        return np.repeat(stacks[:, -1, 0, :1].astype(np.float32), width, axis=1)
 
     return encode
 
@@ -62,15 +62,22 @@ def _newest_frame(width: int) -> Any:
 def _valid(replay: Replay) -> list[int]:
     store = replay.store
     ids = np.arange(store.oldest, store.appended)
-    return ids[n_step_windows(store, ids, replay.n_step, replay.gamma).valid].tolist()
+    valid: list[int] = ids[n_step_windows(store, ids, replay.n_step, replay.gamma).valid].tolist()
+    return valid
 
 
 def _rows_read(replay: Replay, rows: list[int]) -> list[float]:
     """First element of each row's decoded observation."""
     store = replay.store
-    out = np.zeros((len(rows), store.stack, *store.codec.shape), store.codec.dtype)
-    store.gather(np.array(rows), out)
-    return out[:, -1, 0].tolist()
+    out = np.zeros((len(rows), *store.observation_shape), store.codec.dtype)
+    store.gather(np.array(rows), store.codec.plain(len(rows)), out)
+    newest: list[float] = out.reshape(len(rows), store.stack, -1)[:, -1, 0].tolist()
+    return newest
+
+
+def _decoded(observations: Observations) -> NDArray[Any]:
+    """All of a batch's observations at once."""
+    return np.concatenate([part.copy() for part in observations.slices()])
 
 
 def _convert(replay: Replay, width: int = 1, name: str = "float32") -> int:
@@ -141,14 +148,15 @@ def test_prioritized_latents_keep_sign_and_fraction_and_belong_to_their_row(name
     _episode(replay, 41)
 
     def encode(stacks: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return stacks[:, -1, :2].astype(np.float32) * np.array([-0.25, 300.5], np.float32)
+        return stacks[:, -1, 0, :2].astype(np.float32) * np.array([-0.25, 300.5], np.float32)
 
     replay.convert(latent_codec(name, (2,)), encode)
     replay.update_priorities(np.arange(11, 41), np.arange(1, 31, dtype=np.float32))
     batch = replay.sample()
-    assert batch.observations.dtype == np.float32
+    observations, next_observations = _decoded(batch.observations), _decoded(batch.next_observations)
+    assert observations.dtype == np.float32
     element = np.dtype(name)
-    for row, own, after in zip(batch.row_ids.tolist(), batch.observations, batch.next_observations, strict=True):
+    for row, own, after in zip(batch.row_ids.tolist(), observations, next_observations, strict=True):
         for latent, number in ((own, row + 1), (after, row + 2)):
             wanted = (number * np.array([-0.25, 300.5], np.float32)).astype(element)
             assert latent.tolist() == wanted.astype(np.float32).tolist()
@@ -177,27 +185,28 @@ def test_the_freeze_gathers_a_chunk_of_stacks_and_never_all_rows_times_n() -> No
     ledger = replay.store.ledger
     before = ledger.held_bytes(Line.WORKSPACE)
     assert replay.convert(latent_codec("float32", (1,)), encode) == sum(shown) == 400
-    assert max(shown) <= CHUNK_ROWS
+    assert max(shown) <= CHUNK_STACKS
     latent_minibatch = 2 * replay.batch_size * 4
-    assert ledger.peak_bytes(Line.WORKSPACE) - before <= (CHUNK_ROWS * 5 + 3) * P + latent_minibatch
+    assert ledger.peak_bytes(Line.WORKSPACE) - before <= (CHUNK_STACKS * 5 + 3) * P + latent_minibatch
 
 
 def test_the_kind_of_input_is_not_guessed_from_shape_or_values() -> None:
     single = _replay(10, stack=1)
-    dark = np.array([0, 1, 1, 0, 1, 0, 0, 1], np.uint8)  # no value above 1, yet a frame
+    dark = np.array([[0, 1, 1, 0, 1, 0, 0, 1]], np.uint8)  # no value above 1, yet a frame
     for _ in range(5):
         single.append(dark, 0, 0.0, terminated=False, truncated=False)
     batch = single.sample()
-    assert batch.observations.shape == (16, 1, P)  # a stack of one is a stack
-    assert batch.next_observations.shape == (16, 1, P)
-    assert batch.observations.dtype == np.uint8
-    assert (batch.observations == dark).all()
+    observations = _decoded(batch.observations)
+    assert observations.shape == (16, 1, 1, P)  # a stack of one is a stack
+    assert _decoded(batch.next_observations).shape == (16, 1, 1, P)
+    assert observations.dtype == np.uint8
+    assert (observations == dark).all()
     # Latents in the shape of a frame stack, far above 1, are latents still.
-    single.convert(latent_codec("float32", (1, 2)), lambda stacks: stacks[:, :, :2].astype(np.float32) + 500)
-    batch = single.sample()
-    assert batch.observations.shape == (16, 1, 2)
-    assert batch.observations.dtype == np.float32
-    assert (batch.observations == [500, 501]).all()
+    single.convert(latent_codec("float32", (1, 2)), lambda stacks: stacks[:, :, 0, :2].astype(np.float32) + 500)
+    observations = _decoded(single.sample().observations)
+    assert observations.shape == (16, 1, 2)
+    assert observations.dtype == np.float32
+    assert (observations == [500, 501]).all()
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 20, 21, 40])
@@ -266,13 +275,12 @@ def test_cpprb_n_step_windows_of_stacks_whose_frames_are_stored_once() -> None:
     seen = set()
     for _ in range(40):
         batch = replay.sample()
-        for row, own, after, discount in zip(
-            batch.row_ids.tolist(), batch.observations, batch.next_observations, batch.discounts, strict=True
-        ):
+        halves = _decoded(batch.observations), _decoded(batch.next_observations)
+        for row, own, after, discount in zip(batch.row_ids.tolist(), *halves, batch.discounts, strict=True):
             seen.add(row)
             first = 0 if row < 8 else 8
-            assert own[:, 0].tolist() == [k + 1 if k >= first else 0 for k in range(row - 3, row + 1)]
+            assert own[:, 0, 0].tolist() == [k + 1 if k >= first else 0 for k in range(row - 3, row + 1)]
             assert discount == (0.5**5 if row < 3 or row >= 8 else 0.0)
             if discount:
-                assert after[:, 0].tolist() == [k + 1 if k >= first else 0 for k in range(row + 2, row + 6)]
+                assert after[:, 0, 0].tolist() == [k + 1 if k >= first else 0 for k in range(row + 2, row + 6)]
     assert seen == {*range(8), *range(8, 15)}

@@ -13,14 +13,15 @@ from seer_runtime.codecs import frame_codec, latent_codec
 from seer_runtime.replay import NothingToSampleError, Replay
 from seer_runtime.samplers import PrioritizedSampler, Sampler, UniformSampler
 from seer_runtime.store import RowStore
+from tests.runtime.frequencies import assert_frequencies
 from tests.runtime.naive_replay import hash_encoder, ledger_of
 
-FRAME = np.zeros(4, np.uint8)
+FRAME = np.zeros((1, 4), np.uint8)
 
 
 def _replay(capacity: int, *, prioritized: bool = False, n: int = 1, batch: int = 8, stack: int = 1) -> Replay:
     ledger = ledger_of(4 * capacity)
-    store = RowStore(Arena(4 * capacity, ledger), frame_codec((4,)), stack=stack, ledger=ledger)
+    store = RowStore(Arena(4 * capacity, ledger), frame_codec((1, 4)), stack=stack, ledger=ledger)
     sampler: Sampler = PrioritizedSampler(store, ledger) if prioritized else UniformSampler(store)
     rng = np.random.default_rng(7)
     return Replay(store, sampler, batch_size=batch, n_step=n, gamma=0.9, rng=rng, ledger=ledger)
@@ -43,15 +44,6 @@ def _counts(ids: NDArray[np.int64], rows: list[int]) -> NDArray[np.int64]:
     return np.array([np.count_nonzero(ids == row) for row in rows])
 
 
-def _assert_chi_square(counts: NDArray[np.int64], probabilities: NDArray[np.float64]) -> None:
-    """Below the 99.9 % quantile of chi-square by Wilson and Hilferty's approximation."""
-    expected = counts.sum() * probabilities
-    assert expected.min() > 5
-    degrees = len(counts) - 1
-    quantile = degrees * (1 - 2 / (9 * degrees) + 3.09 * (2 / (9 * degrees)) ** 0.5) ** 3
-    assert ((counts - expected) ** 2 / expected).sum() < quantile
-
-
 @pytest.mark.parametrize("prioritized", [False, True])
 def test_every_valid_row_and_only_valid_rows_equally_often(prioritized: bool) -> None:
     replay = _replay(40, prioritized=prioritized, n=3, stack=3)
@@ -61,7 +53,7 @@ def test_every_valid_row_and_only_valid_rows_equally_often(prioritized: bool) ->
     # 6 and 7 lack frames; 30 has no action; the newest three have no third step behind them.
     valid = [*range(8, 30), *range(31, 43)]
     counts = _counts(replay.draw(20_000), valid)
-    _assert_chi_square(counts, np.full(len(valid), 1 / len(valid)))
+    assert_frequencies(counts, np.full(len(valid), 1 / len(valid)))
 
 
 def test_prioritized_frequencies_are_proportional_among_valid_rows() -> None:
@@ -76,7 +68,7 @@ def test_prioritized_frequencies_are_proportional_among_valid_rows() -> None:
     counts = _counts(np.concatenate([replay.draw(4) for _ in range(8_000)]), valid)
     expected = counts.sum() * wanted / wanted.sum()
     np.testing.assert_allclose(counts, expected, rtol=0.15)
-    _assert_chi_square(counts, wanted / wanted.sum())
+    assert_frequencies(counts, wanted / wanted.sum())
 
 
 def test_proposals_are_stratified() -> None:
@@ -163,7 +155,7 @@ def test_priorities_and_late_updates_survive_the_conversion_by_id(name: str, wid
     assert replay.sampler.priorities(np.arange(first, 47)).tolist() == [100.0] * kept
     total = replay.sampler.priorities(replay.store.oldest + np.arange(replay.store.capacity)).sum()
     assert total == 100.0 * kept  # the rows left behind are nowhere in the tree
-    replay.append(np.zeros(width, np.float32), 0, 1.0, terminated=True, truncated=False)
+    replay.append(np.zeros((1, width), np.float32), 0, 1.0, terminated=True, truncated=False)
     assert replay.sampler.priorities(np.array([47])).tolist() == [100.0]
     assert set(replay.draw(400).tolist()) <= set(range(replay.store.oldest, 48))
 
@@ -212,7 +204,7 @@ def test_the_slow_way_keeps_the_proportions() -> None:
     replay.update_priorities(np.array([0, 1]), np.array([9.0, 1.0], np.float32))
     replay.update_priorities(np.arange(2, 300), np.full(298, 1e12, np.float32))
     counts = _counts(replay.draw(2_000), [0, 1])
-    _assert_chi_square(counts, np.array([0.75, 0.25]))
+    assert_frequencies(counts, np.array([0.75, 0.25]))
 
 
 def _unending_episode(replay: Replay, rows: int) -> None:

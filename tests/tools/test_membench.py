@@ -9,9 +9,6 @@ import pytest
 
 from seer_runtime.codecs import LATENT_ELEMENT_BYTES
 
-pytest.importorskip("lz4")
-pytest.importorskip("onnx")
-pytest.importorskip("ale_py")
 TOOLS = Path(__file__).parents[2] / "tools"
 
 
@@ -21,7 +18,6 @@ def _membench(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_command_writes_table_csv_and_chart(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     budget_bytes = 2_000_000
     result = _membench("--budget", "2MB", "--batches", "3", "--out", str(tmp_path / "out"))
     assert result.returncode == 0, result.stderr

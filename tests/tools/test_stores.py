@@ -7,15 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("lz4")
-pytest.importorskip("onnx")
-pytest.importorskip("ale_py")
 TOOLS = Path(__file__).parents[2] / "tools"
 sys.path.insert(0, str(TOOLS))
 
 import stores  # noqa: E402
 
 from seer_edge.envs import EnvSpec, Frame, Step  # noqa: E402
+from seer_edge.envs.actions import Action, Discrete  # noqa: E402
 from seer_edge.networks.spec import encoder_spec  # noqa: E402
 from seer_runtime.codecs import LATENT_ELEMENT_BYTES  # noqa: E402
 
@@ -27,7 +25,7 @@ BUDGET_BYTES = 1_000_000
 class Noise:
     """Frames of a few gray levels in episodes of 1 to 60 steps that end both ways."""
 
-    spec = EnvSpec("test/Noise-v0", "Noise", FRAME_SHAPE, 3)
+    spec = EnvSpec("test/Noise-v0", "Noise", FRAME_SHAPE, FRAME_SHAPE, Discrete(3))
 
     def __init__(self, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
@@ -40,7 +38,7 @@ class Noise:
         self.left = int(self.rng.integers(1, 61))
         return self._frame()
 
-    def step(self, action: int) -> Step:
+    def step(self, action: Action) -> Step:
         self.left -= 1
         over, kind = self.left == 0, bool(self.rng.integers(2))
         return Step(self._frame(), float(action), over and kind, over and not kind, None)
@@ -50,7 +48,7 @@ class Noise:
 
 
 def _encoder() -> Any:
-    return stores.new_encoder(encoder_spec(stores.ENCODER, stack=stores.STACK, frame_shape=FRAME_SHAPE), 0)
+    return stores.new_encoder(encoder_spec(stores.ENCODER, input_shape=stores.stack_shape(FRAME_SHAPE)), 0)
 
 
 def _filled(rows: int, seed: int = 0) -> tuple[list[stores.Store], Any]:
@@ -66,7 +64,7 @@ def _filled(rows: int, seed: int = 0) -> tuple[list[stores.Store], Any]:
     ]
     stores.fill(every, Noise(seed), rows, seed)
     for codec, store in zip(LATENT_ELEMENT_BYTES, latents, strict=True):
-        store.replay.convert(store.calibrated(codec, encoder), encoder)
+        store.convert(store.calibrated(codec, encoder), encoder)
     return every, encoder
 
 

@@ -1,0 +1,224 @@
+"""The replay under test and the naive log of it, fed with the same random steps."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from seer_runtime.arena import Arena
+from seer_runtime.codecs import frame_codec, latent_codec
+from seer_runtime.ledger import Ledger, Line
+from seer_runtime.replay import NothingToSampleError, Observations, Replay
+from seer_runtime.samplers import PrioritizedSampler, UniformSampler
+from seer_runtime.store import RowStore
+from tests.runtime.naive_replay import NaiveReplay, assert_agrees, hash_encoder, ledger_of
+
+GAMMA = 0.9
+POISON = 77
+
+
+@dataclass
+class Pair:
+    """Replay and log. `draws` is the replay's own generator; everything else is drawn from `rng`."""
+
+    store: RowStore
+    replay: Replay
+    log: NaiveReplay
+    ledger: Ledger
+    draws: np.random.Generator
+    rng: np.random.Generator
+
+    @classmethod
+    def build(
+        cls,
+        *,
+        capacity: int,
+        stack: int,
+        n: int,
+        frame: tuple[int, ...] = (2, 4),
+        crop: tuple[int, int] | None = None,
+        batch: int = 3,
+        slack_bytes: int = 0,
+        vector: bool = False,
+        prioritized: bool = False,
+        seed: int = 0,
+    ) -> "Pair":
+        codec = frame_codec(frame, crop)
+        size_bytes = capacity * codec.row_bytes + slack_bytes
+        ledger = ledger_of(size_bytes)
+        store = RowStore(
+            Arena(size_bytes, ledger),
+            codec,
+            stack=stack,
+            ledger=ledger,
+            action_shape=(2,) if vector else (),
+            action_dtype=np.float32 if vector else np.int32,
+        )
+        draws, rng = np.random.default_rng(seed), np.random.default_rng(seed + 1)
+        sampler = PrioritizedSampler(store, ledger) if prioritized else UniformSampler(store)
+        replay = Replay(store, sampler, batch_size=batch, n_step=n, gamma=GAMMA, rng=draws, ledger=ledger)
+        return cls(store, replay, NaiveReplay(capacity, stack, frame, crop), ledger, draws, rng)
+
+    # --- steps ---
+
+    def frame(self) -> NDArray[np.uint8]:
+        return self.rng.integers(0, 256, self.log.frame, np.uint8)
+
+    def stored(self, row: int) -> NDArray[Any]:
+        """What the run would hand the store for `row`: its frame, or latents of K crops that it drew."""
+        if self.log.encode is None:
+            newest: NDArray[np.uint8] = self.log.stack(row)[-1]
+            return newest
+        augmentations = self.store.codec.shape[0]
+        self.log.offsets[row] = self.log.draw_crops(self.rng, augmentations)
+        return np.stack([self.log.latent(row, k) for k in range(augmentations)])
+
+    def step(self, *, terminated: bool = False, truncated: bool = False) -> None:
+        action: Any = (
+            self.rng.random(2, np.float32) if self.store.action_shape else self.rng.integers(18, dtype=np.int32)
+        )
+        reward = float(self.rng.integers(-8, 9)) / 4
+        row = self.log.step(self.frame(), action, reward, terminated=terminated, truncated=truncated)
+        self.replay.append(self.stored(row), action, reward, terminated=terminated, truncated=truncated)
+
+    def final(self) -> None:
+        self.replay.append_final(self.stored(self.log.final(self.frame())))
+
+    def cut(self) -> None:
+        self.log.cut()
+        self.store.cut()
+
+    def episode(self, length: int, ending: str) -> None:
+        """`length` steps, then the ending: terminated, truncated, cut or running."""
+        for _ in range(length - 1):
+            self.step()
+        self.step(terminated=ending == "terminated", truncated=ending == "truncated")
+        if ending == "truncated":
+            self.final()
+        elif ending == "cut":
+            self.cut()
+
+    def play(self, rows: int, endings: Sequence[str] = ("terminated", "truncated", "cut")) -> None:
+        """At least `rows` rows of episodes of mixed lengths and endings; the last one keeps running."""
+        goal = len(self.log.rows) + rows
+        while len(self.log.rows) < goal:
+            self.episode(int(self.rng.choice([1, 2, 3, 9, 40])), str(self.rng.choice(endings)))
+        self.episode(6, "running")
+
+    # --- the conversion ---
+
+    def convert(self, name: str, shape: tuple[int, ...], augmentations: int = 1) -> list[int]:
+        """Convert both; what the encoder is shown and what it leaves untouched are compared with the log."""
+        log, store, encode = self.log, self.store, hash_encoder(*shape)
+        codec = latent_codec(name, shape, augmentations)
+        arena, address = store.arena, store.arena.bytes.ctypes.data
+        frame_bytes = store.codec.row_bytes
+        latent_capacity = arena.size_bytes // codec.row_bytes
+        pixel_rows, held = [log.stack(row)[-1] for row in range(len(log.rows))], log.held()
+        whole = [row for row in held if log.stack_is_whole(row)]
+        twin = copy.deepcopy(self.draws)
+        kept = log.convert(encode, latent_capacity, name, augmentations, twin)
+        shown: list[NDArray[np.uint8]] = []
+
+        def spy(batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+            shown.extend(batch.copy())
+            assert len(shown) % augmentations == 0
+            left = kept[len(shown) // augmentations :]
+            tail = arena.bytes[arena.size_bytes - len(left) * frame_bytes :].reshape(-1, *log.frame)
+            for row, frame in zip(left, tail, strict=True):
+                np.testing.assert_array_equal(frame, pixel_rows[row], err_msg=f"frame of row {row} was overwritten")
+            return encode(batch)
+
+        assert self.replay.convert(codec, spy) == len(kept)
+        assert len(kept) == min(len(whole), latent_capacity)
+        assert len(held) - len(whole) <= log.stack_size - 1
+        assert len(shown) == len(kept) * augmentations
+        for index, view in enumerate(shown):
+            row, k = kept[index // augmentations], index % augmentations
+            np.testing.assert_array_equal(view, log.cropped(row, log.offsets[row][k]), err_msg=f"view {k} of row {row}")
+        assert store.arena is arena
+        assert arena.bytes.ctypes.data == address
+        assert self.draws.bit_generator.state == twin.bit_generator.state
+        return kept
+
+    # --- checks ---
+
+    def check(self) -> None:
+        assert_agrees(self.store, self.log, self.replay.n_step, GAMMA)
+        assert np.shares_memory(self.store.data, self.store.arena.bytes)
+        assert self.ledger.held_bytes(Line.OBSERVATIONS) == self.store.arena.size_bytes
+        assert self.ledger.peak_bytes(Line.OBSERVATIONS) == self.ledger.cap_bytes(Line.OBSERVATIONS)
+        assert self.ledger.held_bytes(Line.COLUMNS) == sum(array.nbytes for array in self.store.columns.arrays())
+        assert self.ledger.held_bytes(Line.WORKSPACE) == self.replay.slice_buffer.nbytes
+
+    def predicted_views(self, twin: np.random.Generator, count: int) -> list[tuple[int, ...]]:
+        """The views that the replay draws next for `count` observations, by a generator in the state of its own."""
+        if self.log.encode is None:
+            return list(self.log.draw_crops(twin, count))
+        augmentations = self.store.codec.shape[0]
+        if augmentations == 1:
+            return [(0,)] * count
+        return [(k,) for k in twin.integers(augmentations, size=count).tolist()]
+
+    def check_observations(self, got: Observations, rows: list[int], views: list[tuple[int, ...]]) -> None:
+        """All of `got`, twice, in even slices into a buffer that holds anything before."""
+        wanted = [self.log.observation(row, view) for row, view in zip(rows, views, strict=True)]
+        for _ in range(2):
+            decoded = [observation for part in self._poisoned_slices(got) for observation in part]
+            assert len(got) == len(decoded) == len(rows)
+            for index, row in enumerate(rows):
+                np.testing.assert_array_equal(decoded[index], wanted[index], err_msg=f"row {row}, view {views[index]}")
+
+    def _poisoned_slices(self, got: Observations) -> Iterator[NDArray[Any]]:
+        buffer = self.replay.slice_buffer
+        buffer[...] = POISON
+        lengths = []
+        for part in got.slices():
+            assert np.shares_memory(part, buffer)
+            assert part.shape[1:] == self.store.observation_shape
+            assert part.dtype == self.store.codec.dtype
+            lengths.append(len(part))
+            yield part.copy()
+            assert (buffer[len(part) :] == POISON).all()
+            buffer[...] = POISON
+        assert len(lengths) == -(-len(got) // len(buffer))
+        assert max(lengths) - min(lengths) <= 1
+
+    def check_sample(self) -> None:
+        """One batch: rows, views, windows, and that the generator gave what was needed and no more."""
+        log, n = self.log, self.replay.n_step
+        if all(log.target(row, n, GAMMA) is None for row in log.held()):
+            with pytest.raises(NothingToSampleError):
+                self.replay.sample()
+            return
+        before = self.draws.bit_generator.state
+        rows = self.replay.draw(self.replay.batch_size).tolist()
+        twin = copy.deepcopy(self.draws)
+        views = self.predicted_views(twin, len(rows))
+        next_views = self.predicted_views(twin, len(rows)) if log.encode is None else views
+        self.draws.bit_generator.state = before
+        batch = self.replay.sample()
+        assert batch.row_ids.tolist() == rows
+
+        bootstraps = []
+        for index, row in enumerate(rows):
+            target = log.target(row, n, GAMMA)
+            assert target is not None, f"row {row} can not start a window"
+            episode, step = log.rows[row]
+            bootstraps.append(row if target.bootstrap is None else target.bootstrap)
+            np.testing.assert_array_equal(batch.actions[index], episode.actions[step])
+            np.testing.assert_allclose(batch.returns[index], target.n_return, rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(batch.discounts[index], target.discount, rtol=1e-6)
+        positives = batch.observations.another_view()
+        positive_views = self.predicted_views(twin, len(rows))
+        self.check_observations(batch.observations, rows, views)
+        self.check_observations(batch.next_observations, bootstraps, next_views)
+        self.check_observations(positives, rows, positive_views)
+        self.check_observations(batch.observations, rows, views)
+        plain = log.center() if log.encode is None else (0,)
+        self.check_observations(self.replay.observations(batch.row_ids), rows, [plain] * len(rows))
+        assert self.draws.bit_generator.state == twin.bit_generator.state

@@ -61,12 +61,14 @@ def add_env_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of every random stream (0)")
 
 
-def open_environment(flags: argparse.Namespace) -> "Environment":
-    """The environment of --env. Raises BadInputError where there is none."""
-    from seer_edge.envs import EnvError, make_env
+def open_environment(flags: argparse.Namespace, resolution: int | None = None) -> "Environment":
+    """The environment of --env with frames of that side, or its own. Raises BadInputError where there is none."""
+    from seer_edge.envs import EnvError, EnvOptions, ResolutionError, make_env
 
     try:
-        return make_env(flags.env, protocol="paper", seed=flags.seed, training=True)
+        return make_env(flags.env, EnvOptions(resolution=resolution), seed=flags.seed, training=True)
+    except ResolutionError as error:
+        raise BadInputError(f"--resolution {resolution}: {error}") from error
     except EnvError as error:
         raise BadInputError(f"--env {flags.env}: {error}") from error
 

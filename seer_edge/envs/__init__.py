@@ -6,9 +6,11 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from seer_edge.envs.actions import Action, Actions, Continuous, Discrete
 from seer_edge.envs.names import (
     EnvError,
     EnvId,
+    ResolutionError,
     UnavailableEnvError,
     UnknownEnvError,
     UnsupportedEnvError,
@@ -16,13 +18,19 @@ from seer_edge.envs.names import (
 )
 
 __all__ = [
+    "Action",
+    "Actions",
+    "Continuous",
+    "Discrete",
     "EnvError",
     "EnvId",
+    "EnvOptions",
     "EnvSpec",
     "Environment",
     "Episode",
     "Frame",
     "ProtocolName",
+    "ResolutionError",
     "Step",
     "UnavailableEnvError",
     "UnknownEnvError",
@@ -44,7 +52,23 @@ class EnvSpec:
     name: str
     """Short name for run folders and presets: "Alien"."""
     frame_shape: tuple[int, ...]
-    action_count: int
+    """Of one frame: (H, W) in gray, or (3, H, W)."""
+    crop_shape: tuple[int, int]
+    """Height and width that learning crops a frame to; a frame's own where it is not cropped."""
+    actions: Actions
+
+
+@dataclass(frozen=True)
+class EnvOptions:
+    """How an environment is shown and stepped; None is its kind's own default."""
+
+    protocol: ProtocolName = "paper"
+    """Of Atari games; it means nothing to other environments."""
+    resolution: int | None = None
+    """Height and width of a frame. Atari: 84. Control: 100, and crops scale with it. Other environments: see
+    `GymPixels`."""
+    action_repeat: int | None = None
+    """Steps of a control task to one of the agent's, 4 by default; it means nothing to other environments."""
 
 
 @dataclass(frozen=True)
@@ -80,30 +104,42 @@ class Environment(Protocol):
     def reset(self) -> Frame:
         """Begin an episode: its first frame. The first call uses the seed given at construction."""
 
-    def step(self, action: int) -> Step:
-        """Take `action`, 0 to `action_count` - 1. Raises RuntimeError where `reset` has to come first."""
+    def step(self, action: Action) -> Step:
+        """Take `action`, one of `spec.actions`. Raises RuntimeError where `reset` has to come first."""
 
     def close(self) -> None:
         """Let go of the emulator."""
 
 
-def make_env(env: str, *, protocol: ProtocolName, seed: int, training: bool) -> Environment:
+def make_env(env: str, options: EnvOptions, *, seed: int, training: bool) -> Environment:
     """Build the environment that `env` names; the same arguments give the same trajectory.
 
     Atari under "paper": no sticky actions, 0 to 29 no-ops before a game, and in training the loss of a life ends the
-    episode while the game goes on. Under "machado": sticky actions, whole games, no no-ops. The protocol and
-    `training` mean nothing to other environments. Raises EnvError for what cannot be built, ValueError for an
-    unknown protocol.
+    episode while the game goes on. Under "machado": sticky actions, whole games, no no-ops. `training` means nothing
+    to other environments. Raises EnvError for what cannot be built (ResolutionError where only the resolution is in
+    the way), ValueError for an unknown protocol.
     """
-    if protocol not in ("paper", "machado"):
-        raise ValueError(f"unknown protocol {protocol!r}; write paper or machado")
+    if options.protocol not in ("paper", "machado"):
+        raise ValueError(f"unknown protocol {options.protocol!r}; write paper or machado")
     env_id = resolve(env)
-    if not env_id.atari:
-        from seer_edge.envs.gym_pixels import GymPixels
+    match env_id.kind:
+        case "atari":
+            from seer_edge.envs.atari import Atari
 
-        return GymPixels(env_id, seed=seed)
-    from seer_edge.envs.atari import Atari
+            paper = options.protocol == "paper"
+            return Atari(
+                env_id,
+                seed=seed,
+                sticky=0.0 if paper else 0.25,
+                noops_max=29 if paper else 0,
+                life_loss_ends=paper and training,
+                resolution=options.resolution,
+            )
+        case "control":
+            from seer_edge.envs.control import Control
 
-    if protocol == "machado":
-        return Atari(env_id, seed=seed, sticky=0.25, noops_max=0, life_loss_ends=False)
-    return Atari(env_id, seed=seed, sticky=0.0, noops_max=29, life_loss_ends=training)
+            return Control(env_id, seed=seed, action_repeat=options.action_repeat, resolution=options.resolution)
+        case "gymnasium":
+            from seer_edge.envs.gym_pixels import GymPixels
+
+            return GymPixels(env_id, seed=seed, resolution=options.resolution)

@@ -7,23 +7,27 @@ import gymnasium
 import numpy as np
 
 from seer_edge.envs import EnvSpec, Episode, Step
+from seer_edge.envs.actions import Action, Discrete
 from seer_edge.envs.names import EnvId, UnsupportedEnvError
+from seer_edge.envs.resolution import pixel_size
 from seer_runtime.preprocess import Frame, pool_and_resize
 
-FRAME_SIZE = (84, 84)
+RESOLUTION = 84
 FRAMES_PER_STEP = 4
 GAME_FRAMES_MAX = 108_000
 
 
 class Atari:
-    """A game, four emulator frames a step, observed as uint8 [84, 84]: the grayscale maximum of the last two.
+    """A game, four emulator frames a step, observed as uint8 [R, R]: the grayscale maximum of the last two.
 
+    R is `resolution`, 84 by default.
     `sticky` is the chance, per emulator frame, that the last action is repeated. A game begins with 0 to `noops_max`
     frames of no-op and is truncated at `game_frames_max` emulator frames, which count these. With `life_loss_ends` a
     lost life terminates the episode, and `reset` goes on with the same game after one frame of no-op.
     What no-ops score belongs to no action and is not counted, as in the paper's code.
 
-    Raises UnsupportedEnvError if the registered game does not have discrete actions.
+    Raises UnsupportedEnvError if the registered game does not have discrete actions, ResolutionError for R outside 16
+    to 210.
     """
 
     def __init__(
@@ -35,7 +39,9 @@ class Atari:
         noops_max: int,
         life_loss_ends: bool,
         game_frames_max: int = GAME_FRAMES_MAX,
+        resolution: int | None = None,
     ) -> None:
+        self._size = pixel_size(RESOLUTION if resolution is None else resolution)
         # Each new emulator prints a banner at the levels below.
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
         self._env: gymnasium.Env[Any, Any] = gymnasium.make(
@@ -55,7 +61,7 @@ class Atari:
         game: Any = self._env.unwrapped
         self._ale: ale_py.ALEInterface = game.ale
         self._actions = self._ale.getMinimalActionSet()
-        self.spec = EnvSpec(env_id.id, env_id.name, FRAME_SIZE, len(self._actions))
+        self.spec = EnvSpec(env_id.id, env_id.name, self._size, self._size, Discrete(len(self._actions)))
 
         self._seed: int | None = seed
         # A stream of its own: the emulator draws from the seed itself.
@@ -85,7 +91,7 @@ class Atari:
         self._ale.getScreenGrayscale(self._newer)
         return self._frame()
 
-    def step(self, action: int) -> Step:
+    def step(self, action: Action) -> Step:
         """Repeat `action` for four emulator frames, fewer where the game ends.
 
         The frame of a terminated step shows nothing that counts; that of a truncated one shows the last screen.
@@ -93,7 +99,7 @@ class Atari:
         """
         if not self._stepping:
             raise RuntimeError("reset the environment before its next step")
-        ale, pressed = self._ale, self._actions[action]
+        ale, pressed = self._ale, self._actions[int(action)]
         reward = 0
         over = False
         for i in range(FRAMES_PER_STEP):
@@ -143,4 +149,4 @@ class Atari:
         return self._life_loss_ends and 0 < self._lives < before
 
     def _frame(self) -> Frame:
-        return pool_and_resize(self._older, self._newer, FRAME_SIZE, pooled=self._newer)
+        return pool_and_resize(self._older, self._newer, self._size, pooled=self._newer)

@@ -2,7 +2,7 @@
 
 import math
 
-from seer_edge.envs import Environment, EnvSpec, Frame, Step
+from seer_edge.envs import Action, Environment, EnvSpec, Frame, Step
 from seer_edge.errors import EnvironmentFailedError, origin
 
 
@@ -24,7 +24,7 @@ class Guarded:
         except Exception as error:
             raise EnvironmentFailedError(origin(error)) from error
 
-    def step(self, action: int) -> Step:
+    def step(self, action: Action) -> Step:
         """Take `action`."""
         try:
             step = self._env.step(action)

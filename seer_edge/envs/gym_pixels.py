@@ -6,7 +6,9 @@ import gymnasium
 import numpy as np
 
 from seer_edge.envs import EnvSpec, Episode, Step
+from seer_edge.envs.actions import Action, Discrete
 from seer_edge.envs.names import EnvId, UnavailableEnvError, UnsupportedEnvError
+from seer_edge.envs.resolution import pixel_size
 from seer_edge.errors import origin
 from seer_runtime.preprocess import Frame, resize, to_gray
 
@@ -16,12 +18,15 @@ FRAME_SIZE_MAX = (84, 84)
 class GymPixels:
     """An environment as it is registered, observed as uint8 [H, W] in gray.
 
-    At most 84x84 is kept at its size; what is larger on either side is area-resized to 84x84.
+    With a `resolution` of R every screen is area-resized to RxR. Without, at most 84x84 is kept at its size, and what
+    is larger on either side is area-resized to 84x84.
     Raises UnsupportedEnvError for observations other than uint8 [H, W], [H, W, 1] or [H, W, 3] and for actions that
-    are not discrete, UnavailableEnvError where a package that the environment needs is missing.
+    are not discrete, UnavailableEnvError where a package that the environment needs is missing, ResolutionError for R
+    outside 16 to 210.
     """
 
-    def __init__(self, env_id: EnvId, *, seed: int) -> None:
+    def __init__(self, env_id: EnvId, *, seed: int, resolution: int | None = None) -> None:
+        asked_size = None if resolution is None else pixel_size(resolution)
         try:
             self._env: gymnasium.Env[Any, Any] = gymnasium.make(gymnasium.registry[env_id.registered])
         except (gymnasium.error.Error, ImportError) as error:
@@ -43,9 +48,9 @@ class GymPixels:
         self._shape = observations.shape
         height, width = self._shape[:2]
         fits = height <= FRAME_SIZE_MAX[0] and width <= FRAME_SIZE_MAX[1]
-        self._size = (height, width) if fits else FRAME_SIZE_MAX
+        self._size = asked_size or ((height, width) if fits else FRAME_SIZE_MAX)
         self._first_action = int(actions.start)
-        self.spec = EnvSpec(env_id.id, env_id.name, self._size, int(actions.n))
+        self.spec = EnvSpec(env_id.id, env_id.name, self._size, self._size, Discrete(int(actions.n)))
 
         self._seed: int | None = seed
         self._stepping = False
@@ -61,14 +66,14 @@ class GymPixels:
         self._length_steps = 0
         return self._frame(observation)
 
-    def step(self, action: int) -> Step:
+    def step(self, action: Action) -> Step:
         """One step of the environment; an end that is both kinds at once is taken as terminated.
 
         Raises RuntimeError before `reset`, ValueError where an observation is not what the space promised.
         """
         if not self._stepping:
             raise RuntimeError("reset the environment before its next step")
-        observation, raw_reward, terminated, truncated, _ = self._env.step(self._first_action + action)
+        observation, raw_reward, terminated, truncated, _ = self._env.step(self._first_action + int(action))
         reward = float(raw_reward)
         self._return += reward
         self._length_steps += 1

@@ -4,7 +4,9 @@ import difflib
 import importlib
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+
+from seer_edge.envs.control_tasks import TASKS
 
 if TYPE_CHECKING:
     from gymnasium.envs.registration import EnvSpec as Registered
@@ -13,11 +15,8 @@ INSTALL_HINT = "pip install 'seer-edge[atari]'"
 
 _VERSION = re.compile(r"-v\d+$")
 _RAM = re.compile(r"-ram(NoFrameskip|Deterministic)?(-v\d+)?$", re.IGNORECASE)
-_CONTROL_DOMAINS = (
-    "acrobot|ball[-_]in[-_]cup|cartpole|cheetah|dog|finger|fish|hopper|humanoid|humanoid[-_]cmu|lqr|manipulator|"
-    "pendulum|point[-_]mass|quadruped|reacher|stacker|swimmer|walker"
-)
-_CONTROL = re.compile(rf"dm_control/.+|({_CONTROL_DOMAINS})[-_][a-z][a-z0-9_-]*", re.IGNORECASE)
+_CONTROL = re.compile(r"dm_control/(.+?)(-v0)?", re.IGNORECASE)
+_VALID = "write an Atari name such as Alien, a control task such as walker-walk, a Gymnasium id or module:EnvId"
 
 
 class EnvError(ValueError):
@@ -33,29 +32,40 @@ class UnsupportedEnvError(EnvError):
 
 
 class UnavailableEnvError(EnvError):
-    """A package or module that the environment needs is missing or broken."""
+    """A package, module or library that the environment needs is missing or broken."""
+
+
+class ResolutionError(EnvError):
+    """The environment cannot be shown at the resolution asked for."""
 
 
 @dataclass(frozen=True)
 class EnvId:
     """An environment that exists. `id` resolves to itself again; `name` is short and fit for a file name.
 
-    `registered` is the id in Gymnasium's registry: `id` without its module. `atari` tells that the frames come
-    straight from the emulator, under a protocol that overrides the registered frame skip and sticky actions.
+    `registered` is what its own package calls it: the id in Gymnasium's registry (`id` without its module), or the
+    Control Suite's domain/task. Of kind "atari" the frames come straight from the emulator, under a protocol that
+    overrides the registered frame skip and sticky actions.
     """
 
     id: str
     name: str
     registered: str
-    atari: bool
+    kind: Literal["atari", "control", "gymnasium"]
 
 
 def resolve(env: str) -> EnvId:
     """The environment that `env` means.
 
-    A bare Atari name in any case and punctuation, a registered Gymnasium id, or `module:EnvId`, whose module is
-    imported first. Raises UnknownEnvError, UnsupportedEnvError or UnavailableEnvError.
+    A control task (with or without `dm_control/`) or a bare Atari name in any case and punctuation, a registered
+    Gymnasium id, or `module:EnvId`, whose module is imported first. Control tasks are known without dm_control, which
+    is imported when one is built. Raises UnknownEnvError, UnsupportedEnvError or UnavailableEnvError.
     """
+    module, _, registered = env.rpartition(":")
+    prefixed = _CONTROL.fullmatch(env)
+    task = _control_tasks().get(_key(prefixed[1] if prefixed else env))
+    if task is not None and not module:
+        return task
     try:
         import gymnasium
     except ImportError as error:
@@ -68,7 +78,6 @@ def resolve(env: str) -> EnvId:
         missing_ale = None
         gymnasium.register_envs(ale_py)
 
-    module, _, registered = env.rpartition(":")
     if module:
         _import(module, env)
     registry = gymnasium.registry
@@ -78,15 +87,14 @@ def resolve(env: str) -> EnvId:
     if module:
         near = _nearest(registered, list(registry.values()))
         raise UnknownEnvError(f"unknown environment {env!r}: importing {module} registers no {registered!r}; {near}")
-    if _CONTROL.fullmatch(env) and ("/" in env or not _VERSION.search(env)):
-        raise UnsupportedEnvError(f"control task {env!r} is not built yet; Atari and pixel environments are")
     if (game := games.get(_key(env))) is not None:
         return _identify(game.id, game, games)
     if _RAM.search(env):
         raise _ram_error(env)
     if missing_ale is not None:
         raise UnavailableEnvError(
-            f"unknown environment {env!r}; for Atari, ale-py is needed ({missing_ale}): {INSTALL_HINT}"
+            f"unknown environment {env!r}; {_nearest(env, list(registry.values()))}; "
+            f"for Atari, ale-py is needed ({missing_ale}): {INSTALL_HINT}"
         ) from missing_ale
     raise UnknownEnvError(f"unknown environment {env!r}; {_nearest(env, list(registry.values()))}")
 
@@ -94,6 +102,21 @@ def resolve(env: str) -> EnvId:
 def _key(name: str) -> str:
     """Case and punctuation taken out: "bank-heist", "BankHeist" and the ROM's "bank_heist" are one."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _control_tasks() -> dict[str, EnvId]:
+    """Every task of the Control Suite by `_key` of domain and task."""
+    ids = (
+        EnvId(
+            f"dm_control/{domain}-{task}-v0",
+            f"{domain}-{task}".replace("_", "-").lower(),
+            f"{domain}/{task}",
+            "control",
+        )
+        for domain, tasks in TASKS.items()
+        for task in tasks
+    )
+    return {_key(env_id.name): env_id for env_id in ids}
 
 
 def _import(module: str, env: str) -> None:
@@ -124,8 +147,8 @@ def _identify(env: str, known: "Registered", games: dict[str, "Registered"]) -> 
         raise _ram_error(env)
     if _is_atari(known):
         game = games.get(_key(known.kwargs["game"]), known)
-        return EnvId(env, game.name, known.id, atari=True)
-    return EnvId(env, re.sub(r"[^\w.-]+", "-", known.id.rpartition("/")[2]), known.id, atari=False)
+        return EnvId(env, game.name, known.id, "atari")
+    return EnvId(env, re.sub(r"[^\w.-]+", "-", known.id.rpartition("/")[2]), known.id, "gymnasium")
 
 
 def _ram_error(env: str) -> UnsupportedEnvError:
@@ -133,12 +156,12 @@ def _ram_error(env: str) -> UnsupportedEnvError:
 
 
 def _nearest(env: str, known: "list[Registered]") -> str:
+    tasks = _control_tasks().values()
     if "/" in env or _VERSION.search(env):
-        names = [spec.id for spec in known if not _is_ram(spec)]
+        names = [spec.id for spec in known if not _is_ram(spec)] + [task.id for task in tasks]
     else:
         names = [spec.name if _is_game(spec) else spec.id for spec in known if _is_game(spec) or not _is_atari(spec)]
+        names += [task.name for task in tasks]
     by_key = {_key(name): name for name in names}
     near = difflib.get_close_matches(_key(env), by_key, n=3)
-    if near:
-        return "nearest: " + ", ".join(by_key[key] for key in near)
-    return "write an Atari name such as Alien, a Gymnasium id or module:EnvId"
+    return "nearest: " + ", ".join(by_key[key] for key in near) if near else _VALID

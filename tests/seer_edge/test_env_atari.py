@@ -7,7 +7,7 @@ import pytest
 from gymnasium.wrappers import AtariPreprocessing
 
 import seer_edge.envs.atari
-from seer_edge.envs import EnvSpec, Episode, Frame, make_env, resolve
+from seer_edge.envs import Discrete, EnvOptions, EnvSpec, Episode, Frame, ResolutionError, make_env, resolve
 from seer_edge.envs.atari import Atari
 
 
@@ -22,7 +22,7 @@ def _actions(count: int, steps: int, seed: int = 0) -> list[int]:
 def _rollout(env: Any, steps: int) -> tuple[Frame, list[float]]:
     """Frames [steps + 1, 84, 84] and raw rewards of random actions, without a reset on the way."""
     frames, rewards = [env.reset()], []
-    for action in _actions(env.spec.action_count, steps):
+    for action in _actions(env.spec.actions.count, steps):
         step = env.step(action)
         frames.append(step.frame)
         rewards.append(step.reward)
@@ -40,10 +40,10 @@ def test_atari_is_bit_identical_to_gymnasiums_preprocessing(game: str, steps: in
         terminal_on_life_loss=False,
         grayscale_obs=True,
     )
-    assert ours.spec.action_count == theirs.action_space.n  # type: ignore[attr-defined]
+    assert ours.spec.actions == Discrete(int(theirs.action_space.n))  # type: ignore[attr-defined]
     np.testing.assert_array_equal(ours.reset(), theirs.reset(seed=5)[0])
     games, scored = 0, 0.0
-    for action in _actions(ours.spec.action_count, steps):
+    for action in _actions(18 if game == "Alien" else 4, steps):
         step = ours.step(action)
         frame, reward, terminated, truncated, _ = theirs.step(action)
         np.testing.assert_array_equal(step.frame, frame)
@@ -190,7 +190,7 @@ def test_games_begin_with_every_number_of_noops_up_to_the_greatest() -> None:
 
 def test_the_seed_gives_the_trajectory() -> None:
     def play(seed: int) -> tuple[Frame, list[float]]:
-        return _rollout(make_env("Alien", protocol="paper", seed=seed, training=False), 60)
+        return _rollout(make_env("Alien", EnvOptions(), seed=seed, training=False), 60)
 
     frames, rewards = play(3)
     again, rewards_again = play(3)
@@ -212,7 +212,7 @@ def test_machado_is_sticky_and_paper_is_not() -> None:
 
 
 def test_machado_plays_whole_games() -> None:
-    env = make_env("Breakout", protocol="machado", seed=1, training=True)
+    env = make_env("Breakout", EnvOptions("machado"), seed=1, training=True)
     assert isinstance(env, Atari)
     ale = env._ale
     assert ale.getFloat("repeat_action_probability") == 0.25
@@ -244,23 +244,39 @@ def test_the_protocol_decides_whatever_the_id_says(
 ) -> None:
     built: dict[str, Any] = {}
     monkeypatch.setattr(seer_edge.envs.atari, "Atari", lambda env_id, **given: built.update(given, id=env_id))
-    make_env(env, protocol=protocol, seed=7, training=training)
-    assert built == {"id": resolve(env), "seed": 7, **options}
+    make_env(env, EnvOptions(protocol, resolution=42, action_repeat=8), seed=7, training=training)
+    assert built == {"id": resolve(env), "seed": 7, "resolution": 42, **options}
 
 
 def test_the_emulator_gets_the_protocol_and_not_the_registered_kwargs() -> None:
     env = _atari("Alien-v0")
     assert env._ale.getFloat("repeat_action_probability") == 0.0
     assert env._ale.getInt("max_num_frames_per_episode") == 108_000
-    assert env.spec == EnvSpec("Alien-v0", "Alien", (84, 84), 18)
+    assert env.spec == EnvSpec("Alien-v0", "Alien", (84, 84), (84, 84), Discrete(18))
     env.reset()
     env.step(0)
     assert env._ale.getEpisodeFrameNumber() == 4
 
 
+def test_the_resolution_is_the_frames() -> None:
+    env = _atari("Alien", resolution=42)
+    assert env.spec == EnvSpec("ALE/Alien-v5", "Alien", (42, 42), (42, 42), Discrete(18))
+    env.reset()
+    screen = cv2.resize(env._ale.getScreenGrayscale(), (42, 42), interpolation=cv2.INTER_AREA)
+    np.testing.assert_array_equal(env.reset(), screen)
+    assert env.step(0).frame.shape == (42, 42)
+    assert [_atari("Alien", resolution=edge).reset().shape for edge in (16, 210)] == [(16, 16), (210, 210)]
+
+
+@pytest.mark.parametrize("resolution", [0, 15, 211])
+def test_a_resolution_far_from_the_screens_is_refused(resolution: int) -> None:
+    with pytest.raises(ResolutionError, match=f"^resolution {resolution} .*: give 16 to 210$"):
+        make_env("Alien", EnvOptions(resolution=resolution), seed=0, training=True)
+
+
 def test_an_unknown_protocol_is_refused() -> None:
     with pytest.raises(ValueError, match="unknown protocol 'nature'; write paper or machado"):
-        make_env("Alien", protocol="nature", seed=0, training=True)  # type: ignore[arg-type]
+        make_env("Alien", EnvOptions(protocol="nature"), seed=0, training=True)  # type: ignore[arg-type]
 
 
 def test_step_before_reset_is_refused() -> None:

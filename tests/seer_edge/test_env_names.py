@@ -1,14 +1,13 @@
-import os
-import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import gymnasium
 import pytest
 
-from seer_edge.envs import EnvError, UnavailableEnvError, UnknownEnvError, UnsupportedEnvError, resolve
-from tests.seer_edge.env_registry import register
+from seer_edge.envs import EnvError, ResolutionError, UnavailableEnvError, UnknownEnvError, UnsupportedEnvError, resolve
+from tests.seer_edge.env_registry import fresh, register
+
+VALID = "write an Atari name such as Alien, a control task such as walker-walk, a Gymnasium id or module:EnvId"
 
 
 @pytest.mark.parametrize(
@@ -33,13 +32,13 @@ from tests.seer_edge.env_registry import register
 )
 def test_atari_names(env: str, full_id: str, name: str) -> None:
     found = resolve(env)
-    assert (found.id, found.name, found.atari) == (full_id, name, True)
+    assert (found.id, found.name, found.kind) == (full_id, name, "atari")
     assert resolve(found.id) == found
 
 
 def test_other_registered_ids_stay_as_they_are() -> None:
     found = resolve("CarRacing-v3")
-    assert (found.id, found.name, found.atari) == ("CarRacing-v3", "CarRacing-v3", False)
+    assert (found.id, found.name, found.kind) == ("CarRacing-v3", "CarRacing-v3", "gymnasium")
     assert resolve("Blackjack-v1").id == "Blackjack-v1"
     assert resolve("phys2d/CartPole-v1").name == "CartPole-v1"
 
@@ -52,8 +51,12 @@ def test_other_registered_ids_stay_as_they_are() -> None:
         ("ALE/Alein-v5", "unknown environment 'ALE/Alein-v5'; nearest: ALE/Alien-v5"),
         ("ale/alien-v5", "unknown environment 'ale/alien-v5'; nearest: ALE/Alien-v5"),
         ("CarRacing-v9", "unknown environment 'CarRacing-v9'; nearest: CarRacing-v3"),
-        ("", "unknown environment ''; write an Atari name such as Alien, a Gymnasium id or module:EnvId"),
-        ("zzz\nq", r"unknown environment 'zzz\nq'; write an Atari name such as Alien, a Gymnasium id or module:EnvId"),
+        ("", f"unknown environment ''; {VALID}"),
+        ("zzz\nq", rf"unknown environment 'zzz\nq'; {VALID}"),
+        ("cartpole-swingp", "unknown environment 'cartpole-swingp'; nearest: cartpole-swingup, "),
+        ("walkerwalkk", "unknown environment 'walkerwalkk'; nearest: walker-walk, "),
+        ("dm_control/dog-rn-v0", "unknown environment 'dm_control/dog-rn-v0'; nearest: dm_control/dog-run-v0"),
+        ("dm_control/dog-run-v1", "unknown environment 'dm_control/dog-run-v1'; nearest: dm_control/dog-run-v0"),
         ("ale_py:ALE/Alein-v5", "unknown environment 'ale_py:ALE/Alein-v5': importing ale_py registers no"),
     ],
 )  # fmt: skip
@@ -90,16 +93,31 @@ def test_an_atari_game_registered_with_wrappers_keeps_them(monkeypatch: pytest.M
         kwargs={"game": "alien"},
         additional_wrappers=(gymnasium.wrappers.ClipReward.wrapper_spec(min_reward=-1, max_reward=1),),
     )
-    assert not resolve("Wrapped-v0").atari
+    assert resolve("Wrapped-v0").kind == "gymnasium"
 
 
 @pytest.mark.parametrize(
-    "env",
-    ["cartpole-swingup", "ball_in_cup-catch", "ball-in-cup-catch", "Walker_walk", "dm_control/walker-walk-v0"],
+    ("env", "full_id", "name"),
+    [
+        ("cartpole-swingup", "dm_control/cartpole-swingup-v0", "cartpole-swingup"),
+        ("Cartpole_Swingup", "dm_control/cartpole-swingup-v0", "cartpole-swingup"),
+        ("ball-in-cup-catch", "dm_control/ball_in_cup-catch-v0", "ball-in-cup-catch"),
+        ("ball_in_cup-catch", "dm_control/ball_in_cup-catch-v0", "ball-in-cup-catch"),
+        ("humanoid CMU run", "dm_control/humanoid_CMU-run-v0", "humanoid-cmu-run"),
+        ("dm_control/walker-walk-v0", "dm_control/walker-walk-v0", "walker-walk"),
+        ("dm_control/walker-walk", "dm_control/walker-walk-v0", "walker-walk"),
+        ("DM_Control/Walker_Walk", "dm_control/walker-walk-v0", "walker-walk"),
+    ],
 )
-def test_control_tasks_are_refused_by_name(env: str) -> None:
-    with pytest.raises(UnsupportedEnvError, match=f"^control task '{env}' is not built yet"):
-        resolve(env)
+def test_control_names(env: str, full_id: str, name: str) -> None:
+    found = resolve(env)
+    assert (found.id, found.name, found.kind) == (full_id, name, "control")
+    assert resolve(found.id) == found
+
+
+def test_a_module_may_bear_the_name_of_a_control_domain() -> None:
+    with pytest.raises(UnavailableEnvError, match="module 'walker' cannot be imported"):
+        resolve("walker:walk")
 
 
 def test_a_module_registers_its_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +127,7 @@ def test_a_module_registers_its_environment(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.syspath_prepend(tmp_path)
     try:
         found = resolve("seer_test_dots:test/Dots-v0")
-        assert (found.id, found.name, found.atari) == ("seer_test_dots:test/Dots-v0", "Dots-v0", False)
+        assert (found.id, found.name, found.kind) == ("seer_test_dots:test/Dots-v0", "Dots-v0", "gymnasium")
         assert found.registered == "test/Dots-v0"
         with pytest.raises(UnknownEnvError, match=r"registers no 'test/Dot-v0'; nearest: test/Dots-v0"):
             resolve("seer_test_dots:test/Dot-v0")
@@ -131,22 +149,9 @@ def test_a_broken_module_is_named_in_one_line(tmp_path: Path, monkeypatch: pytes
         resolve("seer_test_absent:Dots-v0")
 
 
-def _fresh(code: str) -> str:
-    """What `code` prints in an interpreter of its own."""
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-    return done.stdout + done.stderr
-
-
 @pytest.mark.parametrize(("missing", "needs"), [("gymnasium", "needs gymnasium"), ("ale_py", "ale-py is needed")])
 def test_a_missing_package_is_answered_with_what_to_install(missing: str, needs: str) -> None:
-    said = _fresh(f"""
+    said = fresh(f"""
         import sys
         sys.modules[{missing!r}] = None
         from seer_edge.envs import UnavailableEnvError, resolve
@@ -161,19 +166,20 @@ def test_a_missing_package_is_answered_with_what_to_install(missing: str, needs:
 
 
 def test_the_import_is_cheap_resolving_needs_no_torch_and_the_emulator_is_silent() -> None:
-    said = _fresh("""
+    said = fresh("""
         import sys
         import seer_edge.envs as envs
-        print([name for name in ("gymnasium", "ale_py", "cv2", "torch") if name in sys.modules])
+        print([name for name in ("gymnasium", "ale_py", "dm_control", "cv2", "torch") if name in sys.modules])
         envs.resolve("alien")
         print("cv2" in sys.modules)
-        envs.make_env("alien", protocol="paper", seed=0, training=True).reset()
-        print("torch" in sys.modules)
+        envs.make_env("alien", envs.EnvOptions(), seed=0, training=True).reset()
+        print("torch" in sys.modules or "dm_control" in sys.modules or "mujoco" in sys.modules)
+        print(envs.resolve("walker-walk").kind, "dm_control" in sys.modules)
         """)
-    assert said == "[]\nFalse\nFalse\n"
+    assert said == "[]\nFalse\nFalse\ncontrol False\n"
 
 
 def test_every_refusal_is_one_kind_of_error() -> None:
-    for kind in (UnknownEnvError, UnsupportedEnvError, UnavailableEnvError):
+    for kind in (UnknownEnvError, UnsupportedEnvError, UnavailableEnvError, ResolutionError):
         assert issubclass(kind, EnvError)
     assert issubclass(EnvError, ValueError)

@@ -5,7 +5,17 @@ import gymnasium
 import numpy as np
 import pytest
 
-from seer_edge.envs import EnvSpec, Episode, Frame, UnavailableEnvError, UnsupportedEnvError, make_env
+from seer_edge.envs import (
+    Discrete,
+    EnvOptions,
+    EnvSpec,
+    Episode,
+    Frame,
+    ResolutionError,
+    UnavailableEnvError,
+    UnsupportedEnvError,
+    make_env,
+)
 from seer_edge.envs.gym_pixels import GymPixels
 from tests.seer_edge.env_registry import register
 
@@ -36,9 +46,9 @@ class _Screens(gymnasium.Env[Any, Any]):
         return self._draw(), -2.5, terminated, truncated, {}
 
 
-def _pixels(monkeypatch: pytest.MonkeyPatch, seed: int = 0, **kwargs: Any) -> GymPixels:
+def _pixels(monkeypatch: pytest.MonkeyPatch, seed: int = 0, resolution: int | None = None, **kwargs: Any) -> GymPixels:
     register(monkeypatch, "test/Screens-v0", entry_point=_Screens, kwargs=kwargs)
-    env = make_env("test/Screens-v0", protocol="paper", seed=seed, training=True)
+    env = make_env("test/Screens-v0", EnvOptions(resolution=resolution), seed=seed, training=True)
     assert isinstance(env, GymPixels)
     return env
 
@@ -60,7 +70,7 @@ def test_pixels_are_gray_and_no_larger_than_84(
     shape: tuple[int, ...], frame_shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     env = _pixels(monkeypatch, shape=shape)
-    assert env.spec == EnvSpec("test/Screens-v0", "Screens-v0", frame_shape, 3)
+    assert env.spec == EnvSpec("test/Screens-v0", "Screens-v0", frame_shape, frame_shape, Discrete(3))
     frame = env.reset()
     screen: Any = env._env.unwrapped.screen  # type: ignore[attr-defined]
     gray = cv2.cvtColor(screen, cv2.COLOR_RGB2GRAY) if shape[2:] == (3,) else screen.reshape(shape[:2])
@@ -71,6 +81,23 @@ def test_pixels_are_gray_and_no_larger_than_84(
     kept = frame.copy()
     env.step(0)
     np.testing.assert_array_equal(frame, kept)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("resolution", [16, 42, 210])
+def test_a_resolution_resizes_every_screen(resolution: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    env = _pixels(monkeypatch, resolution=resolution, shape=(20, 30))
+    size = (resolution, resolution)
+    assert env.spec == EnvSpec("test/Screens-v0", "Screens-v0", size, size, Discrete(3))
+    frame = env.reset()
+    screen: Any = env._env.unwrapped.screen  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(frame, cv2.resize(screen, size, interpolation=cv2.INTER_AREA))
+
+
+@pytest.mark.parametrize("resolution", [15, 211])
+def test_a_resolution_far_from_a_screens_is_refused(resolution: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ResolutionError, match=f"^resolution {resolution} .*: give 16 to 210$"):
+        _pixels(monkeypatch, resolution=resolution)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -126,7 +153,7 @@ def test_continuous_atari_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch, "Joystick-v0", entry_point="ale_py.env:AtariEnv", kwargs={"game": "alien", "continuous": True}
     )
     with pytest.raises(UnsupportedEnvError, match=r"environment 'Joystick-v0' has Box.*discrete ones are needed"):
-        make_env("Joystick-v0", protocol="paper", seed=0, training=True)
+        make_env("Joystick-v0", EnvOptions(), seed=0, training=True)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -144,5 +171,5 @@ def test_an_environment_that_lacks_a_package_says_so(monkeypatch: pytest.MonkeyP
 
     register(monkeypatch, "Lacking-v0", entry_point=lacks)
     with pytest.raises(UnavailableEnvError) as caught:
-        make_env("Lacking-v0", protocol="paper", seed=0, training=True)
+        make_env("Lacking-v0", EnvOptions(), seed=0, training=True)
     assert str(caught.value) == "environment 'Lacking-v0' cannot be built: no box2d, run pip install box2d"

@@ -1,0 +1,60 @@
+"""What an agent may do: one of a few numbered actions, or a vector of controls."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Action = int | NDArray[np.float32]
+"""0 to `count` - 1, or float32 [size] with each control in [-1, 1]."""
+
+
+@dataclass(frozen=True)
+class Discrete:
+    """The actions 0 to `count` - 1."""
+
+    count: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one action: a scalar."""
+        return ()
+
+    @property
+    def dtype(self) -> np.dtype[np.int32]:
+        """Of a column of actions."""
+        return np.dtype(np.int32)
+
+    def sample(self, rng: np.random.Generator) -> int:
+        """An action drawn uniformly."""
+        return int(rng.integers(self.count))
+
+    def __str__(self) -> str:
+        return f"{self.count} action{'s' if self.count != 1 else ''}"
+
+
+@dataclass(frozen=True)
+class Continuous:
+    """Vectors of `size` controls, each in [-1, 1]."""
+
+    size: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one action: a vector."""
+        return (self.size,)
+
+    @property
+    def dtype(self) -> np.dtype[np.float32]:
+        """Of a column of actions."""
+        return np.dtype(np.float32)
+
+    def sample(self, rng: np.random.Generator) -> NDArray[np.float32]:
+        """An action drawn uniformly, float32 [size]."""
+        return rng.uniform(-1.0, 1.0, self.size).astype(np.float32)
+
+    def __str__(self) -> str:
+        return f"{self.size} continuous action{'s' if self.size != 1 else ''}"
+
+
+Actions = Discrete | Continuous

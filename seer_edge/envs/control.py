@@ -1,0 +1,122 @@
+"""Tasks of the DeepMind Control Suite, seen through a camera."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seer_edge.envs import EnvSpec, Episode, Frame, Step
+from seer_edge.envs.actions import Action, Continuous
+from seer_edge.envs.names import EnvId, ResolutionError, UnsupportedEnvError
+from seer_edge.envs.rendering import cannot_render, load_suite
+
+RESOLUTION = 100
+CROP = 84
+"""Of RESOLUTION: both scale together (Sections 4.2 and 6)."""
+ACTION_REPEAT = 4
+
+_RESOLUTION_STEP = 25
+_RESOLUTION_MAX = 400
+# By domain, where the first camera does not follow the body.
+_CAMERAS = {"dog": "y-axis", "quadruped": "y"}
+
+
+class Control:
+    """A task, `action_repeat` of its steps to one of the agent's, observed as uint8 RGB [3, R, R], R = `resolution`.
+
+    Seen from the domain's first camera, or the one that follows the body. Actions in [-1, 1] are scaled to the task's
+    own bounds. Learning crops a frame to 84 of each 100 pixels (Section 4.2).
+
+    Raises ResolutionError unless R is a multiple of 25 from 25 to 400, UnsupportedEnvError for a task whose actions
+    have no bounds, UnavailableEnvError where dm_control or OpenGL is missing or fails, ValueError for an
+    `action_repeat` below 1.
+    """
+
+    def __init__(
+        self, env_id: EnvId, *, seed: int, action_repeat: int | None = None, resolution: int | None = None
+    ) -> None:
+        size = RESOLUTION if resolution is None else resolution
+        if size % _RESOLUTION_STEP or not _RESOLUTION_STEP <= size <= _RESOLUTION_MAX:
+            raise ResolutionError(
+                f"resolution {size} does not scale a control task's frames and crops together (100 : 84): "
+                f"give 25, 50, 75, 100 or another multiple of {_RESOLUTION_STEP} up to {_RESOLUTION_MAX}"
+            )
+        self._action_repeat = ACTION_REPEAT if action_repeat is None else action_repeat
+        if self._action_repeat < 1:
+            raise ValueError(f"an action is repeated at least once, got action_repeat {action_repeat}")
+
+        suite = load_suite()
+        domain, task = env_id.registered.split("/")
+        self._env: Any = suite.load(domain, task, task_kwargs={"random": seed})
+        self._middle, self._half_range = _scale(self._env.action_spec(), env_id)
+        crop = size * CROP // RESOLUTION
+        actions = Continuous(len(self._middle))
+        self.spec = EnvSpec(env_id.id, env_id.name, (3, size, size), (crop, crop), actions)
+        self._camera = _camera(self._env.physics, size, _CAMERAS.get(domain, 0))
+
+        self._stepping = False
+        self._return = 0.0
+        self._length_steps = 0
+
+    def reset(self) -> Frame:
+        """The first frame of a new episode."""
+        self._env.reset()
+        self._stepping = True
+        self._return = 0.0
+        self._length_steps = 0
+        return self._frame()
+
+    def step(self, action: Action) -> Step:
+        """Repeat `action`, float32 [A], to the agent's next step or the episode's end, and sum the rewards.
+
+        The time limit truncates; only an end with a discount of zero is terminated. Raises RuntimeError before `reset`.
+        """
+        if not self._stepping:
+            raise RuntimeError("reset the environment before its next step")
+        controls = self._middle + self._half_range * np.asarray(action, np.float64)
+        reward = 0.0
+        for _ in range(self._action_repeat):
+            time_step = self._env.step(controls)
+            reward += float(time_step.reward)
+            if time_step.last():
+                break
+        over = bool(time_step.last())
+        terminated = over and time_step.discount == 0
+
+        self._return += reward
+        self._length_steps += 1
+        self._stepping = not over
+        episode = Episode(self._return, self._length_steps) if over else None
+        return Step(self._frame(), reward, terminated, over and not terminated, episode)
+
+    def close(self) -> None:
+        """Let go of the physics and its OpenGL context."""
+        self._stepping = False
+        self._env.physics.free()
+
+    def _frame(self) -> Frame:
+        # The camera draws into one buffer: this is the caller's own.
+        return np.array(self._camera.render().transpose(2, 0, 1), np.uint8, order="C")
+
+
+def _scale(spec: Any, env_id: EnvId) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Middle and half the range of each control, float64 [A]."""
+    import mujoco
+
+    low, high = np.asarray(spec.minimum, np.float64), np.asarray(spec.maximum, np.float64)
+    if np.any(high - low >= mujoco.mjMAXVAL):
+        raise UnsupportedEnvError(f"control task {env_id.name!r} has actions without bounds; bounded ones are needed")
+    return (high + low) / 2, (high - low) / 2
+
+
+def _camera(physics: Any, size: int, camera: int | str) -> Any:
+    """A camera that has rendered once: where OpenGL fails it does so here."""
+    from dm_control.mujoco import Camera
+
+    try:
+        # One for all frames: `physics.render` makes one a frame, 1 to 2 ms each.
+        found = Camera(physics, height=size, width=size, camera_id=camera)
+        found.render()
+    except Exception as error:
+        raise cannot_render(error) from error
+    return found

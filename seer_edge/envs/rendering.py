@@ -1,0 +1,51 @@
+"""Rendering of control tasks without a display: OpenGL is chosen before anything imports it."""
+
+import ctypes
+import os
+from typing import Any
+
+from seer_edge.envs.names import UnavailableEnvError
+from seer_edge.errors import origin
+
+INSTALL_HINT = "pip install 'seer-edge[dmc]'"
+_LIBRARIES = {"egl": "libEGL.so.1", "osmesa": "libOSMesa.so.8"}
+
+
+def load_suite() -> Any:
+    """The module `dm_control.suite`, imported such that it renders without a display.
+
+    Sets MUJOCO_GL for this process where the user has not: EGL, else OSMesa. Mesa's software renderer then draws on the
+    calling thread alone, unless LP_NUM_THREADS says otherwise: a second thread adds a quarter to the speed and as much
+    to the CPU time. Raises UnavailableEnvError where a package or both libraries are missing.
+    """
+    if not os.environ.get("MUJOCO_GL"):
+        os.environ["MUJOCO_GL"] = _first_backend()
+    os.environ.setdefault("LP_NUM_THREADS", "0")
+    try:
+        import dm_control.suite
+    except ModuleNotFoundError as error:
+        raise UnavailableEnvError(f"control tasks need dm_control ({error}): {INSTALL_HINT}") from error
+    except Exception as error:  # OpenGL's display is made by the import
+        raise cannot_render(error) from error
+    return dm_control.suite
+
+
+def cannot_render(error: Exception) -> UnavailableEnvError:
+    """What to raise where OpenGL was chosen and fails with `error`."""
+    return UnavailableEnvError(
+        f"control tasks cannot be rendered with MUJOCO_GL={os.environ['MUJOCO_GL']}: {origin(error)}; "
+        "apt-get install libegl1 libgl1-mesa-dri and set MUJOCO_GL=egl, or libosmesa6 and MUJOCO_GL=osmesa"
+    )
+
+
+def _first_backend() -> str:
+    for backend, library in _LIBRARIES.items():
+        try:
+            ctypes.CDLL(library)
+        except OSError:
+            continue
+        return backend
+    raise UnavailableEnvError(
+        "control tasks are rendered with EGL or OSMesa and neither is here: "
+        "apt-get install libegl1 libgl1-mesa-dri, or libosmesa6"
+    )

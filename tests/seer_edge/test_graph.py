@@ -1,5 +1,7 @@
 """The hand-built ONNX graph, run by ONNX Runtime, against the torch encoder that it stands for."""
 
+import dataclasses
+
 import numpy as np
 import onnx
 import pytest
@@ -12,19 +14,10 @@ from seer_edge.networks.spec import ENCODERS, EncoderSpec, encoder_spec
 from seer_runtime.encoder import INPUT, MAX_BATCH, OUTPUT, OnnxEncoder
 from seer_runtime.ledger import BudgetError, Ledger, Line
 
-Weights = list[tuple[NDArray[np.float32], NDArray[np.float32]]]
+Weights = dict[str, NDArray[np.float32]]
+FCS = {"bare": {}, "fcs": {"networks": 2, "features": 50}}
 
-CASES = [
-    (name, stack, frame)
-    for name in ENCODERS
-    for stack in (1, 3, 4)
-    for frame in ((84, 84), (42, 42), (84, 50), (36, 64))
-]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+SHAPES = [(stack, *frame) for stack in (1, 3, 9) for frame in ((84, 84), (42, 42), (84, 50), (36, 64))]
 
 
 def _encoder(spec: EncoderSpec, scale: float = 1.0) -> Encoder:
@@ -36,7 +29,7 @@ def _encoder(spec: EncoderSpec, scale: float = 1.0) -> Encoder:
 
 
 def _weights(encoder: Encoder) -> Weights:
-    return [(conv.weight.detach().numpy().copy(), conv.bias.detach().numpy().copy()) for conv in encoder.convs]
+    return {name: tensor.numpy().copy() for name, tensor in encoder.state_dict().items()}
 
 
 def _onnx(spec: EncoderSpec, encoder: Encoder) -> OnnxEncoder:
@@ -44,35 +37,70 @@ def _onnx(spec: EncoderSpec, encoder: Encoder) -> OnnxEncoder:
 
 
 def _stacks(spec: EncoderSpec, batch: int, seed: int = 0) -> NDArray[np.uint8]:
-    stacks = np.random.default_rng(seed).integers(0, 256, (batch, *spec.shapes[0]), np.uint8)
+    stacks = np.random.default_rng(seed).integers(0, 256, (batch, *spec.input_shape), np.uint8)
     stacks[0], stacks[-1] = 0, 255
     return stacks
 
 
-@pytest.mark.parametrize(("name", "stack", "frame"), CASES)
-@pytest.mark.parametrize("scale", [1.0, 3.0])
-def test_latents_are_those_of_torch(name: str, stack: int, frame: tuple[int, int], scale: float) -> None:
-    spec = encoder_spec(name, stack=stack, frame_shape=frame)
+def _torch_latents(encoder: Encoder, stacks: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """What the frozen layers give, `[B, N, L]`."""
+    with torch.no_grad():
+        observations = torch.from_numpy(stacks)
+        latents = encoder(observations) if encoder.spec.whole else encoder.frozen(observations).unsqueeze(1)
+        return latents.numpy()
+
+
+def _assert_latents_are_those_of_torch(spec: EncoderSpec, batches: tuple[int, ...], scale: float = 1.0) -> None:
     encoder = _encoder(spec, scale)
     runtime = _onnx(spec, encoder)
-    assert runtime.observation_shape == spec.shapes[0]
-    assert runtime.latent_shape == (spec.latent_size,)
-    for batch in (1, 2, 7, MAX_BATCH):
+    assert runtime.observation_shape == spec.input_shape
+    assert runtime.latent_shape == spec.latent_shape
+    for batch in batches:
         stacks = _stacks(spec, batch)
         before = stacks.copy()
-        with torch.no_grad():
-            wanted = encoder(torch.from_numpy(stacks)).numpy()
-        got = runtime(stacks)
-        assert got.shape == wanted.shape
+        wanted, got = _torch_latents(encoder, stacks), runtime(stacks)
+        assert got.shape == wanted.shape == (batch, *spec.latent_shape)
         assert got.dtype == np.float32
         assert wanted.max() > 0
         assert np.abs(got - wanted).max() <= 1e-4 * max(1.0, np.abs(wanted).max())
         np.testing.assert_array_equal(stacks, before)
 
 
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name", ENCODERS)
+def test_latents_are_those_of_torch(name: str, shape: tuple[int, ...]) -> None:
+    for scale in (1.0, 3.0):
+        spec = encoder_spec(name, input_shape=shape)
+        _assert_latents_are_those_of_torch(spec, (1, 2, 7, MAX_BATCH), scale)
+
+
+@pytest.mark.parametrize("fcs", FCS)
+@pytest.mark.parametrize("name", ENCODERS)
+def test_latents_at_every_cut_are_those_of_torch(name: str, fcs: str) -> None:
+    spec = encoder_spec(name, input_shape=(9, 44, 40), **FCS[fcs])
+    _assert_latents_are_those_of_torch(spec, (1, 3))
+    for cut in spec.cuts:
+        _assert_latents_are_those_of_torch(dataclasses.replace(spec, frozen_layers=cut), (1, 3))
+
+
+@pytest.mark.parametrize("fcs", FCS)
+@pytest.mark.parametrize("name", ENCODERS)
+def test_the_graph_holds_nothing_above_the_cut(name: str, fcs: str) -> None:
+    spec = encoder_spec(name, input_shape=(9, 42, 42), **FCS[fcs])
+    encoder = _encoder(spec)
+    for cut in spec.cuts:
+        part = dataclasses.replace(spec, frozen_layers=cut)
+        model = onnx.load_from_string(encoder_graph(part, _weights(encoder)))
+        onnx.checker.check_model(model, full_check=True)
+        held = {constant.name: tuple(constant.dims) for constant in model.graph.initializer}
+        assert part.frozen_weight_shapes == {name: held[name] for name in held if name not in ("scale", "shape")}
+        needed = {name: weight for name, weight in _weights(encoder).items() if name in part.frozen_weight_shapes}
+        assert encoder_graph(part, needed) == model.SerializeToString(deterministic=True)
+
+
 @pytest.mark.parametrize("name", ENCODERS)
 def test_a_row_is_the_same_alone_and_in_a_batch(name: str) -> None:
-    spec = encoder_spec(name, stack=4, frame_shape=(42, 42))
+    spec = encoder_spec(name, input_shape=(4, 42, 42))
     runtime = _onnx(spec, _encoder(spec))
     stacks = _stacks(spec, MAX_BATCH)
     together = runtime(stacks).copy()
@@ -83,35 +111,41 @@ def test_a_row_is_the_same_alone_and_in_a_batch(name: str) -> None:
 
 @pytest.mark.parametrize("name", ENCODERS)
 def test_graph_is_sound_and_takes_uint8(name: str) -> None:
-    spec = encoder_spec(name, stack=4, frame_shape=(84, 84))
+    spec = encoder_spec(name, input_shape=(4, 84, 84))
     model = onnx.load_from_string(encoder_graph(spec, _weights(_encoder(spec))))
     onnx.checker.check_model(model, full_check=True)
     (model_input,), (model_output,) = model.graph.input, model.graph.output
     assert (model_input.name, model_output.name) == (INPUT, OUTPUT)
     assert model_input.type.tensor_type.elem_type == onnx.TensorProto.UINT8
     assert model_output.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
-    assert [size.dim_value for size in model_output.type.tensor_type.shape.dim] == [0, spec.latent_size]
+    assert [size.dim_value for size in model_output.type.tensor_type.shape.dim] == [0, *spec.latent_shape]
 
 
 @pytest.mark.parametrize("name", ENCODERS)
 def test_equal_weights_give_equal_bytes(name: str) -> None:
-    spec = encoder_spec(name, stack=4, frame_shape=(84, 84))
+    spec = encoder_spec(name, input_shape=(4, 84, 84))
     graph = encoder_graph(spec, _weights(_encoder(spec)))
     assert encoder_graph(spec, _weights(_encoder(spec))) == graph
-    assert encoder_graph(spec, [tuple(map(np.asfortranarray, pair)) for pair in _weights(_encoder(spec))]) == graph
+    strided = {name: np.asfortranarray(weight) for name, weight in reversed(_weights(_encoder(spec)).items())}
+    assert encoder_graph(spec, strided) == graph
     changed = _weights(_encoder(spec))
-    changed[-1][1][-1] = np.nextafter(changed[-1][1][-1], np.float32(1))
+    last = list(changed.values())[-1]
+    last[-1] = np.nextafter(last[-1], np.float32(1))
     assert encoder_graph(spec, changed) != graph
 
 
-def test_one_convolution_too_few_is_refused() -> None:
-    spec = encoder_spec("canonical", stack=4, frame_shape=(84, 84))
-    with pytest.raises(ValueError, match="zip"):
-        encoder_graph(spec, _weights(_encoder(spec))[:2])
+@pytest.mark.parametrize("wrong", [None, np.zeros(63, np.float32), np.zeros(64, np.float64)])
+def test_a_weight_that_is_not_the_encoders_is_refused(wrong: NDArray[np.float32] | None) -> None:
+    spec = encoder_spec("canonical", input_shape=(4, 84, 84))
+    weights = {name: weight for name, weight in _weights(_encoder(spec)).items() if name != "convs.2.bias"}
+    if wrong is not None:
+        weights["convs.2.bias"] = wrong
+    with pytest.raises(ValueError, match=r"'canonical' needs a float32 weight convs\.2\.bias of shape \[64\]"):
+        encoder_graph(spec, weights)
 
 
 def test_runtime_latents_are_counted_as_workspace() -> None:
-    spec = encoder_spec("data-efficient", stack=4, frame_shape=(42, 42))
+    spec = encoder_spec("data-efficient", input_shape=(4, 42, 42))
     graph, size_bytes = encoder_graph(spec, _weights(_encoder(spec))), MAX_BATCH * spec.latent_size * 4
     ledger = Ledger({Line.WORKSPACE: size_bytes})
     OnnxEncoder(graph, threads=1, ledger=ledger)
@@ -122,12 +156,12 @@ def test_runtime_latents_are_counted_as_workspace() -> None:
 
 def test_what_the_runtime_cannot_read_as_it_lies_in_memory_is_refused() -> None:
     """The graph's input is bound by address, so another dtype or a strided view would be read as garbage."""
-    spec = encoder_spec("data-efficient", stack=4, frame_shape=(42, 42))
+    spec = encoder_spec("data-efficient", input_shape=(4, 42, 42))
     runtime = _onnx(spec, _encoder(spec))
-    stacks = _stacks(spec, 16)
+    stacks = _stacks(spec, MAX_BATCH)
     for wrong in (stacks[::2], stacks.astype(np.float32), np.asfortranarray(stacks), stacks.astype(np.int8)):
         with pytest.raises(ValueError, match="uint8"):
             runtime(wrong)
-    for wrong in (stacks[:, :3].copy(), stacks[:, :, :41].copy(), stacks[0], np.repeat(stacks, 5, axis=0)):
-        with pytest.raises(ValueError, match=r"64, 4, 42, 42|4, 42, 42"):
+    for wrong in (stacks[:, :3].copy(), stacks[:, :, :41].copy(), stacks[0], np.repeat(stacks, 2, axis=0)):
+        with pytest.raises(ValueError, match=rf"at most {MAX_BATCH} stacks \[4, 42, 42\]"):
             runtime(wrong)

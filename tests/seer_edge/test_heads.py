@@ -1,4 +1,4 @@
-"""Rainbow's head and the encoder against slow loops, the papers' initialisation, and their own specifications."""
+"""Rainbow's head against slow loops, the papers' initialisation, and its own specification."""
 
 import math
 from collections.abc import Callable
@@ -9,9 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 
-from seer_edge.networks.encoder import Encoder
 from seer_edge.networks.heads import NoisyLinear, RainbowHead
-from seer_edge.networks.spec import ENCODERS, RainbowHeadSpec, encoder_spec
+from seer_edge.networks.spec import RainbowHeadSpec
 
 
 @pytest.fixture(autouse=True)
@@ -194,51 +193,6 @@ def test_head_has_the_parameters_and_multiply_adds_of_its_spec(actions: int) -> 
     head = RainbowHead(spec, _generator())
     assert sum(parameter.numel() for parameter in head.parameters()) == spec.parameters
     assert _counted(lambda: head(torch.zeros(3, 576), head.mean_weights())) == 3 * spec.multiply_adds
-
-
-# --- Encoder -----------------------------------------------------------------------------------------------
-
-
-FRAMES = [(4, (84, 84)), (3, (50, 84)), (1, (36, 36))]
-
-
-@pytest.mark.parametrize("name", ENCODERS)
-@pytest.mark.parametrize(("stack", "frame"), FRAMES)
-def test_encoder_is_what_its_spec_says(name: str, stack: int, frame: tuple[int, int]) -> None:
-    spec = encoder_spec(name, stack=stack, frame_shape=frame)
-    encoder = Encoder(spec, _generator())
-    assert sum(parameter.numel() for parameter in encoder.parameters()) == spec.parameters
-    observations = torch.zeros(2, stack, *frame, dtype=torch.uint8)
-    assert encoder(observations).shape == (2, spec.latent_size)
-    assert _counted(lambda: encoder(observations)) == 2 * spec.multiply_adds
-
-
-@pytest.mark.parametrize("name", ENCODERS)
-def test_encoder_is_initialised_as_torch_initialises_convolutions(name: str) -> None:
-    spec = encoder_spec(name, stack=4, frame_shape=(84, 84))
-    for conv, plan, channels in zip(Encoder(spec, _generator()).convs, spec.convs, (4, 32, 64), strict=False):
-        bound = 1 / math.sqrt(channels * plan.kernel**2)
-        for parameter in (conv.weight, conv.bias):
-            assert parameter.abs().max() <= bound
-        assert conv.weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.03)
-
-
-def test_encoder_leaves_its_input_alone_and_scales_pixels_to_one() -> None:
-    spec = encoder_spec("data-efficient", stack=2, frame_shape=(30, 30))
-    encoder = Encoder(spec, _generator())
-    observations = torch.randint(0, 256, (2, 2, 30, 30), generator=_generator(1), dtype=torch.uint8)
-    before = observations.clone()
-    hidden = observations.double() / 255
-    for conv, plan in zip(encoder.convs, spec.convs, strict=True):
-        hidden = torch.nn.functional.conv2d(hidden, conv.weight.double(), conv.bias.double(), plan.stride).clamp(min=0)
-    torch.testing.assert_close(encoder(observations).double(), hidden.flatten(1), atol=1e-6, rtol=1e-5)
-    assert torch.equal(observations, before)
-
-
-@pytest.mark.parametrize(("name", "frame"), [("data-efficient", (24, 84)), ("canonical", (84, 35))])
-def test_a_frame_that_leaves_nothing_is_refused(name: str, frame: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match=f"cannot take {frame[0]}x{frame[1]} frames"):
-        encoder_spec(name, stack=4, frame_shape=frame)
 
 
 def _counted(forward: Callable[[], torch.Tensor]) -> int:

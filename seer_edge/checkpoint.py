@@ -3,18 +3,21 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
 from seer_edge.errors import BadInputError
-from seer_edge.loop import Session
+from seer_edge.plan import BytePlan
 from seer_runtime import durable
+
+if TYPE_CHECKING:
+    from seer_edge.loop import Session  # which imports torch
 
 AGENT, ENCODER, REPLAY, STATE = "agent.safetensors", "encoder.onnx", "replay.safetensors", "state.json"
 
 
-def save(session: Session, checkpoints: Path) -> Path:
+def save(session: "Session", checkpoints: Path) -> Path:
     """Publish a generation of the session as it stands. Raises OSError where it cannot be written."""
 
     def write(folder: Path) -> None:
@@ -22,10 +25,27 @@ def save(session: Session, checkpoints: Path) -> Path:
         durable.write_tensors(folder / REPLAY, session.replay.state_arrays())
         if session.graph is not None:
             durable.write_atomic(folder / ENCODER, session.graph)
-        state = {"timestep": session.timestep, "replay": session.replay.state()}
+        state = {
+            "timestep": session.timestep,
+            "frozen": session.agent.frozen,
+            "encoder": encoder_identity(session.plan),
+            "replay": session.replay.state(),
+        }
         durable.write_json(folder / STATE, state)
 
     return durable.publish_generation(checkpoints, session.timestep, write)
+
+
+def encoder_identity(plan: BytePlan) -> dict[str, Any]:
+    """What an encoder was made for: another run can take it where all of this is the same (Section 5.4)."""
+    return {
+        "encoder": plan.encoder.name,
+        "networks": plan.encoder.networks,
+        "features": plan.encoder.features,
+        "stack": plan.config.settings.stack,
+        "frame": plan.env.frame_shape,
+        "crop": plan.env.crop_shape,
+    }
 
 
 @dataclass(frozen=True)
@@ -34,7 +54,9 @@ class SavedAgent:
 
     timestep: int
     arrays: dict[str, NDArray[Any]]
-    graph: bytes | None  # the frozen encoder, if it was frozen
+    frozen: bool
+    encoder: dict[str, Any]  # `encoder_identity`
+    graph: bytes | None  # the frozen encoder, where the replay held latents
     skipped: tuple[str, ...]  # a line for each newer generation that is not sound
 
 
@@ -43,8 +65,11 @@ def read_agent(checkpoints: Path) -> SavedAgent:
     try:
         generation = durable.newest_generation(checkpoints)
         folder, files = generation.path, generation.manifest["files"]
+        state = json.loads((folder / STATE).read_text())
         return SavedAgent(
-            timestep=json.loads((folder / STATE).read_text())["timestep"],
+            timestep=state["timestep"],
+            frozen=state["frozen"],
+            encoder=state["encoder"],
             arrays=durable.read_tensors(folder / AGENT),
             graph=(folder / ENCODER).read_bytes() if ENCODER in files else None,
             skipped=tuple(f"skipped {path.name}: {reason}" for path, reason in generation.skipped),

@@ -4,16 +4,15 @@ import argparse
 import contextlib
 import importlib.util
 import itertools
-import math
 import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from seer_edge import __version__
-from seer_edge.config import NEVER, PROTOCOLS, REPLAYS, build_config
-from seer_edge.envs import EnvError, EnvSpec, ProtocolName, make_env
+from seer_edge.config import ALGORITHMS, NEVER, PROTOCOLS, REPLAYS, build_config
+from seer_edge.envs import EnvError, EnvOptions, EnvSpec, ResolutionError, make_env
 from seer_edge.errors import (
     EXIT_BAD_INPUT,
     EXIT_INTERRUPTED,
@@ -25,20 +24,19 @@ from seer_edge.errors import (
 )
 from seer_edge.networks.spec import ENCODERS
 from seer_edge.plan import BytePlan, make_plan
-from seer_edge.presets import ATARI, DEFAULT
+from seer_edge.presets import PRESETS
 from seer_runtime.codecs import LATENT_ELEMENT_BYTES
 from seer_runtime.units import format_size, parse_size
 
+if TYPE_CHECKING:
+    from seer_edge.transfer import TakenEncoder
+
 NOT_BUILT_COMMANDS = ("resume", "export", "act", "doctor", "report", "sweep", "analyze")
-NOT_BUILT_FLAGS = (
-    *("--freeze-layers", "--rss-limit", "--resolution", "--augmentations", "--from", "--take"),
-    *("--pipeline", "--checkpoint-every"),
-)
+NOT_BUILT_FLAGS = ("--rss-limit", "--pipeline", "--checkpoint-every")
 NOT_BUILT_VALUES = {
     "--freeze-at": ("auto",),
     "--latent-codec": ("uint8", "uint4", "auto"),
-    "--algo": ("curl-sac",),
-    "--encoder": ("sac-ae", "impala"),
+    "--take": ("agent",),
 }
 
 
@@ -60,9 +58,9 @@ def _size(text: str) -> int:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def _count(text: str, example: str = "30000") -> int:
+def _count(text: str, instead: str = "") -> int:
     if re.fullmatch(r"[+-]?\d{1,18}", text, re.ASCII) is None:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number; write for example {example}")
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number; write up to 18 digits{instead}")
     return int(text)
 
 
@@ -74,7 +72,7 @@ def _positive(text: str) -> int:
 
 
 def _freeze_at(text: str) -> int | str:
-    return NEVER if text == NEVER else _count(text, example="50000, or never")
+    return NEVER if text == NEVER else _count(text, instead=", or never")
 
 
 def _choice(*choices: str) -> Callable[[str], str]:
@@ -118,17 +116,22 @@ def _normalised(arguments: list[str]) -> list[str]:
 
 def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group("what to train")
-    what.add_argument("--env", required=True, help="game (Alien, bank-heist), Gymnasium id, or module:EnvId")
-    what.add_argument("--preset", type=_preset, metavar="NAME", help="hyperparameters of another game's preset")
-    what.add_argument("--algo", type=_choice("rainbow"), default="rainbow", metavar="NAME", help="rainbow")
-    what.add_argument("--encoder", type=_choice(*ENCODERS), metavar="NAME", help=" or ".join(ENCODERS))
+    what.add_argument("--env", required=True, help="Alien, cartpole-swingup, a Gymnasium id, module:EnvId")
+    what.add_argument("--preset", type=_preset, metavar="NAME", help="hyperparameters of another task's preset")
+    what.add_argument("--algo", type=_choice(*ALGORITHMS), metavar="NAME", help=f"{', '.join(ALGORITHMS)} (by actions)")
+    what.add_argument("--encoder", type=_choice(*ENCODERS), metavar="NAME", help=", ".join(ENCODERS))
+    what.add_argument("--resolution", type=_positive, metavar="N", help="side of a frame; crops scale with it")
     what.add_argument(
         "--protocol", type=_choice(*PROTOCOLS), default="paper", metavar="NAME", help="paper, or machado (sticky)"
     )
-    what.add_argument("--total-timesteps", type=_count, metavar="N", help="agent steps (preset: 500,000)")
+    what.add_argument("--total-timesteps", type=_count, metavar="N", help="agent steps (preset's)")
+    what.add_argument("--from", dest="source", metavar="RUN", help="start with what --take takes from that run")
+    what.add_argument("--take", type=_choice("encoder"), metavar="WHAT", help="encoder: frozen from step 0")
     bytes_ = parser.add_argument_group("bytes")
     bytes_.add_argument("--mem-budget", type=_size, metavar="SIZE", help="bytes of observations, as 0.07GB or 64MiB")
     bytes_.add_argument("--freeze-at", type=_freeze_at, metavar="N|never", help="step of the freeze (preset: T_f)")
+    bytes_.add_argument("--freeze-layers", type=_positive, metavar="N", help="freeze the lowest N weight layers only")
+    bytes_.add_argument("--augmentations", type=_count, metavar="K", help="crops stored an observation (preset's)")
     bytes_.add_argument(
         "--latent-codec",
         type=_choice(*LATENT_ELEMENT_BYTES),
@@ -143,7 +146,7 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--seed", type=_count, default=0, metavar="N", help="of every random stream (0)")
     how.add_argument("--threads", type=_count, default=1, metavar="N", help="compute threads (1)")
     how.add_argument("--device", default="cpu", help="cpu, or cuda where there is one")
-    how.add_argument("--eval-every", type=_count, metavar="N", help="steps between evaluations (preset: 10,000)")
+    how.add_argument("--eval-every", type=_count, metavar="N", help="steps between evaluations (preset's)")
     how.add_argument("--eval-episodes", type=_count, metavar="N", help="games an evaluation (preset: 10)")
     how.add_argument("--run-dir", type=Path, metavar="DIR", help="the run's own folder (runs/ENV__ALGO__SEED__TIME)")
     how.add_argument("--tensorboard", action="store_true", help="write TensorBoard events to the run's tb/ too")
@@ -152,10 +155,8 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _preset(text: str) -> str:
-    names = {**ATARI, DEFAULT.name: DEFAULT}
-    return _choice(*(preset.name for preset in names.values()))(
-        names[text.lower()].name if text.lower() in names else text
-    )
+    name = PRESETS[text.lower()].name if text.lower() in PRESETS else text
+    return _choice(*(preset.name for preset in PRESETS.values()))(name)
 
 
 def _parser() -> _Parser:
@@ -188,29 +189,35 @@ def _parser() -> _Parser:
 
 
 def _plan_of(flags: argparse.Namespace) -> BytePlan:
-    spec = _env_spec(flags.env, flags.protocol)
-    given: dict[str, Any] = {
-        name: value for name, value in vars(flags).items() if name not in ("command", "env", "mem_budget", "run_dir")
-    }
-    config = build_config(
-        env=spec.id,
-        env_name=spec.name,
-        frame_bytes=math.prod(spec.frame_shape),
-        mem_budget_bytes=flags.mem_budget,
-        **given,
-    )
-    return make_plan(config, spec)
+    if (flags.source is None) != (flags.take is None):
+        missing = "--from RUN" if flags.source is None else "--take encoder"
+        given = f"--take {flags.take}" if flags.source is None else f"--from {flags.source}"
+        raise BadInputError(f"{given}: needs {missing} beside it")
+    spec = _env_spec(flags.env, EnvOptions(flags.protocol, flags.resolution))
+    apart = ("command", "env", "mem_budget", "run_dir", "take")
+    others = {name: value for name, value in vars(flags).items() if name not in apart}
+    return make_plan(build_config(spec, mem_budget_bytes=flags.mem_budget, **others), spec)
 
 
-def _env_spec(env: str, protocol: ProtocolName) -> EnvSpec:
+def _taken(plan: BytePlan) -> "TakenEncoder | None":
+    from seer_edge.transfer import take_encoder
+
+    return None if plan.config.source is None else take_encoder(plan.config.source, plan)
+
+
+def _env_spec(env: str, options: EnvOptions) -> EnvSpec:
     if ":" in env and "" not in sys.path:
         sys.path.insert(0, "")  # a user's own module stands in the working directory
     try:
-        environment = make_env(env, protocol=protocol, seed=0, training=True)
+        environment = make_env(env, options, seed=0, training=True)
+    except ResolutionError as error:
+        raise BadInputError(f"--resolution {options.resolution}: {error}") from error
     except EnvError as error:
         raise BadInputError(f"--env {env}: {error}") from error
     try:
         environment.reset()
+    except EnvError as error:
+        raise BadInputError(f"--env {env}: {error}") from error
     except Exception as error:
         raise BadInputError(f"--env {env}: its first frame cannot be had: {origin(error)}") from error
     finally:
@@ -222,6 +229,7 @@ def _train(flags: argparse.Namespace) -> int:
     from seer_edge import run_folder
 
     plan = _plan_of(flags)
+    taken = _taken(plan)
     _check_memory(plan)
     path = flags.run_dir or run_folder.default_path(plan.config)
     run_folder.check(path)
@@ -234,7 +242,7 @@ def _train(flags: argparse.Namespace) -> int:
     folder = run_folder.create(path, plan.config)
     print(plan.render(), flush=True)
     print(f"run folder: {path}", flush=True)
-    return train(plan, folder)
+    return train(plan, folder, taken)
 
 
 def _check_memory(plan: BytePlan) -> None:
@@ -249,7 +257,9 @@ def _check_memory(plan: BytePlan) -> None:
 
 
 def _plan(flags: argparse.Namespace) -> int:
-    print(_plan_of(flags).render())
+    plan = _plan_of(flags)
+    _taken(plan)
+    print(plan.render())
     return 0
 
 
@@ -261,7 +271,7 @@ def _eval(flags: argparse.Namespace) -> int:
     folder, config = run_folder.open_run(flags.run)
     given = {"eval_episodes": flags.episodes, "seed": flags.seed, "threads": flags.threads}
     config = replace(config, **{name: value for name, value in given.items() if value is not None})
-    plan = make_plan(config, _env_spec(config.env, config.protocol))
+    plan = make_plan(config, _env_spec(config.env, config.env_options))
     with _learner_needed():
         from seer_edge.evaluate import evaluate_run
         from seer_edge.host import prepare_compute

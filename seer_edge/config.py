@@ -1,24 +1,36 @@
 """The configuration of a run: everything resolved, validated where it is built, written to `config.json`."""
 
 import dataclasses
-from dataclasses import dataclass, field
-from typing import Any
+import math
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
 
-from seer_edge.envs import ProtocolName
+from seer_edge.envs import EnvOptions, EnvSpec, ProtocolName
+from seer_edge.envs.actions import Continuous
 from seer_edge.errors import BadInputError
 from seer_edge.networks.spec import ENCODERS
-from seer_edge.presets import Preset, RainbowSettings, preset_for
+from seer_edge.presets import Preset, RainbowSettings, SacSettings, preset_for
 from seer_edge.validation import check_types
 from seer_runtime.codecs import LATENT_ELEMENT_BYTES
+from seer_runtime.encoder import MAX_BATCH
+
+Value = TypeVar("Value")
 
 NEVER = "never"
 SHORT_RUN_FRACTION = 0.4
 SHORT_RUN_FACTOR = 2.5
 LOG_EVERY_STEPS = 1_000
 MAX_THREADS = 256
+MAX_AUGMENTATIONS = MAX_BATCH - 1  # encoded in one call with the center crop
 
 PROTOCOLS = ("paper", "machado")
 REPLAYS = ("uniform", "prioritized")
+ALGORITHMS: dict[str, type[RainbowSettings] | type[SacSettings]] = {
+    "rainbow": RainbowSettings,
+    "curl-sac": SacSettings,
+    "sac": SacSettings,
+}
+"""Name of an agent and the kind of its settings; `sac` is `curl-sac` without the contrastive loss."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +42,18 @@ class TrainConfig:
     preset: str
     mem_budget_bytes: int
     total_timesteps: int
-    freeze_at: int | None  # T_f, or None for never
+    freeze_at: int | None  # T_f; None for never, 0 where the encoder comes from another run
     freeze_reason: str
-    protocol: ProtocolName = "paper"
+    settings: RainbowSettings | SacSettings
     algo: str = "rainbow"
     encoder: str = "data-efficient"
+    protocol: ProtocolName = "paper"
+    resolution: int | None = None  # None: the environment's own
+    action_repeat: int | None = None  # None: the environment's own
+    freeze_layers: int | None = None  # None: all
     latent_codec: str = "float32"
+    augmentations: int = 1  # K
+    source: str | None = None  # the run whose encoder is taken
     replay: str = "uniform"
     seed: int = 0
     threads: int = 1
@@ -44,11 +62,11 @@ class TrainConfig:
     eval_episodes: int = 10
     log_every: int = LOG_EVERY_STEPS
     tensorboard: bool = False
-    rainbow: RainbowSettings = field(default_factory=RainbowSettings)
 
     def __post_init__(self) -> None:
         _one_of("--protocol", self.protocol, PROTOCOLS)
         _one_of("--replay", self.replay, REPLAYS)
+        _one_of("--algo", self.algo, tuple(ALGORITHMS))
         _one_of("--encoder", self.encoder, tuple(ENCODERS))
         _one_of("--latent-codec", self.latent_codec, tuple(LATENT_ELEMENT_BYTES))
         check_types(self)
@@ -59,7 +77,12 @@ class TrainConfig:
         _at_least_one("--eval-episodes", self.eval_episodes)
         _at_least_one("log_every", self.log_every)
         _require(0 <= self.seed < 2**32, "--seed", self.seed, "give a whole number from 0 to 4294967295")
-        if self.freeze_at is not None:
+        most = MAX_AUGMENTATIONS
+        _require(1 <= self.augmentations <= most, "--augmentations", self.augmentations, f"give 1 to {most}")
+        if self.freeze_layers is not None:
+            frozen = self.freeze_at is not None
+            _require(frozen, "--freeze-layers", self.freeze_layers, "nothing is frozen under --freeze-at never")
+        if self.freeze_at is not None and self.source is None:
             _at_least_one("--freeze-at", self.freeze_at)
             _require(
                 self.freeze_at <= self.total_timesteps,
@@ -67,6 +90,11 @@ class TrainConfig:
                 self.freeze_at,
                 f"the run ends at step {self.total_timesteps}; give an earlier step, or never",
             )
+
+    @property
+    def env_options(self) -> EnvOptions:
+        """What `make_env` needs beside the id."""
+        return EnvOptions(self.protocol, self.resolution, self.action_repeat)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for `config.json`."""
@@ -76,12 +104,22 @@ class TrainConfig:
     def from_json(cls, data: dict[str, Any]) -> "TrainConfig":
         """Read back what `to_json` gave. Raises BadInputError for missing, unknown or unusable entries."""
         try:
-            settings = dict(data)
-            rainbow = dict(settings.pop("rainbow"))
-            rainbow["value_range"] = tuple(rainbow["value_range"])
-            return cls(**settings, rainbow=RainbowSettings(**rainbow))
+            entries = dict(data)
+            given = {
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in dict(entries.pop("settings")).items()
+            }
+            return _read(cls, {**entries, "settings": _read(ALGORITHMS[entries["algo"]], given)})
         except (KeyError, TypeError, ValueError) as error:
             raise BadInputError(f"config.json: not a configuration of this version ({error})") from error
+
+
+def _read(kind: type[Value], entries: dict[str, Any]) -> Value:
+    """A dataclass of all its fields, defaults too: `to_json` has written every one."""
+    missing = {field.name for field in dataclasses.fields(cast(Any, kind))} - set(entries)
+    if missing:
+        raise ValueError(f"without {', '.join(sorted(missing))}")
+    return kind(**entries)
 
 
 def _require(holds: bool, flag: str, value: object, mend: str) -> None:
@@ -98,13 +136,16 @@ def _one_of(flag: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def resolve_freeze_at(
-    given: int | str | None, preset: Preset, *, total_timesteps: int, frame_capacity: int
+    given: int | str | None, preset: Preset, source: str | None, *, total_timesteps: int, frame_capacity: int
 ) -> tuple[int | None, str]:
     """T_f and the reason for it, shown in the plan.
 
     The preset has one T_f for a replay that holds the whole run and one for a replay that does not. In a run shorter
-    than 2.5 times that, T_f is 40 % of the run.
+    than 2.5 times that, T_f is 40 % of the run. An encoder that comes from another run is frozen from step 0.
     """
+    if source is not None:
+        _require(given is None, "--freeze-at", given, "the encoder of --from is frozen from step 0; leave it out")
+        return 0, "--from"
     if given == NEVER:
         return None, "--freeze-at never"
     if given is not None:
@@ -117,37 +158,76 @@ def resolve_freeze_at(
     return freeze_at, f"preset {preset.name}, a replay that {'holds' if whole else 'does not hold'} the whole run"
 
 
+def choose_preset(env: EnvSpec, name: str | None = None, algo: str | None = None) -> Preset:
+    """The preset `name`, else the task's, for the agent `algo`, else its own.
+
+    Raises BadInputError where agent, preset and actions do not go together.
+    """
+    continuous = isinstance(env.actions, Continuous)
+    preset = preset_for(name or env.name, continuous=continuous)
+    wanted = algo or preset.algo
+    if (ALGORITHMS[wanted] is SacSettings) != continuous:
+        kind, fitting = ("continuous", "curl-sac or sac") if continuous else ("discrete", "rainbow")
+        flag = f"--algo {wanted}" if algo else f"--preset {preset.name}"
+        raise BadInputError(f"{flag}: {env.name} has {kind} actions; its agent is {fitting}")
+    settings = preset.settings
+    if not isinstance(settings, ALGORITHMS[wanted]):
+        raise BadInputError(f"--preset {preset.name}: is one of {preset.algo}; name another or leave it out")
+    if isinstance(settings, SacSettings):
+        settings = dataclasses.replace(settings, contrastive=wanted == "curl-sac")
+    return dataclasses.replace(preset, algo=wanted, settings=settings)
+
+
 def build_config(
+    env: EnvSpec,
     *,
-    env: str,
-    env_name: str,
-    frame_bytes: int,
     preset: str | None = None,
+    algo: str | None = None,
     mem_budget_bytes: int | None = None,
     total_timesteps: int | None = None,
     freeze_at: int | str | None = None,
     encoder: str | None = None,
+    augmentations: int | None = None,
     eval_every: int | None = None,
     eval_episodes: int | None = None,
+    source: str | None = None,
     **others: Any,
 ) -> TrainConfig:
-    """A configuration from what the user gave (None: the preset decides) and the environment's frame size."""
-    chosen = preset_for(preset or env_name)
-    budget = chosen.mem_budget_bytes if mem_budget_bytes is None else mem_budget_bytes
-    steps = chosen.total_timesteps if total_timesteps is None else total_timesteps
-    step, reason = resolve_freeze_at(freeze_at, chosen, total_timesteps=steps, frame_capacity=budget // frame_bytes)
+    """A configuration from what the user gave; None leaves it to the preset. Raises BadInputError."""
+    chosen = choose_preset(env, preset, algo)
+    budget = _given(mem_budget_bytes, chosen.mem_budget_bytes)
+    steps = _given(total_timesteps, chosen.total_timesteps)
+    step, reason = resolve_freeze_at(
+        freeze_at, chosen, source, total_timesteps=steps, frame_capacity=budget // math.prod(env.frame_shape)
+    )
     return TrainConfig(
-        env=env,
-        env_name=env_name,
+        env=env.id,
+        env_name=env.name,
         preset=chosen.name,
+        algo=chosen.algo,
         mem_budget_bytes=budget,
         total_timesteps=steps,
         freeze_at=step,
         freeze_reason=reason,
-        encoder=chosen.encoder if encoder is None else encoder,
-        eval_every=chosen.evaluate_every if eval_every is None else eval_every,
-        eval_episodes=chosen.evaluation_episodes if eval_episodes is None else eval_episodes,
+        encoder=_given(encoder, chosen.encoder),
+        augmentations=_augmentations(augmentations, chosen, env),
+        action_repeat=chosen.action_repeat,
+        source=source,
+        eval_every=_given(eval_every, chosen.evaluate_every),
+        eval_episodes=_given(eval_episodes, chosen.evaluation_episodes),
         log_every=max(1, min(LOG_EVERY_STEPS, steps // 20)),
-        rainbow=chosen.rainbow,
+        settings=chosen.settings,
         **others,
     )
+
+
+def _given(value: Value | None, preset: Value) -> Value:
+    return preset if value is None else value
+
+
+def _augmentations(given: int | None, preset: Preset, env: EnvSpec) -> int:
+    """K, which is 1 where a crop is the whole frame: there is but one view to store."""
+    if env.crop_shape == env.frame_shape[-2:]:
+        _require(given in (None, 1), "--augmentations", given, f"{env.name} is seen whole, without crops; leave it out")
+        return 1
+    return _given(given, preset.augmentations)

@@ -9,17 +9,18 @@ import numpy as np
 from tqdm import tqdm
 
 from seer_edge import checkpoint
-from seer_edge.agents.rainbow import RainbowAgent
-from seer_edge.envs import Environment, Episode, make_env
+from seer_edge.agents import make_agent
+from seer_edge.agents.agent import Agent
+from seer_edge.envs import Action, Environment, Episode, make_env
 from seer_edge.envs.guarded import Guarded
 from seer_edge.errors import BadInputError, origin
 from seer_edge.host import StopSignal
-from seer_edge.loop import Session, new_stack
+from seer_edge.loop import Session, new_perception
 from seer_edge.plan import BytePlan
 from seer_edge.run_folder import RunFolder
 from seer_runtime.encoder import OnnxEncoder
 from seer_runtime.ledger import Ledger, Line
-from seer_runtime.perception import FramePerception, LatentPerception, Observed, Perception
+from seer_runtime.perception import LatentPerception, Observed, Perception
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Evaluation:
 def play(
     env: Environment,
     perception: Perception,
-    act: Callable[[Observed], int],
+    act: Callable[[Observed], Action],
     *,
     epsilon: float,
     rng: np.random.Generator,
@@ -59,7 +60,7 @@ def play(
     """Play on and on; yields after each step, with the episode where a whole game ended."""
     observed = perception.observe(env.reset(), first=True)
     while True:
-        action = int(rng.integers(env.spec.action_count)) if rng.random() < epsilon else act(observed)
+        action = env.spec.actions.sample(rng) if rng.random() < epsilon else act(observed)
         step = env.step(action)
         ended = step.terminated or step.truncated
         yield step.episode
@@ -69,7 +70,7 @@ def play(
 def evaluate(
     env: Environment,
     perception: Perception,
-    act: Callable[[Observed], int],
+    act: Callable[[Observed], Action],
     *,
     episodes: int,
     epsilon: float,
@@ -103,7 +104,7 @@ def evaluate_session(
 
 def evaluate_agent(
     plan: BytePlan,
-    agent: RainbowAgent,
+    agent: Agent,
     encoder: OnnxEncoder | None,
     ledger: Ledger,
     timestep: int,
@@ -111,27 +112,24 @@ def evaluate_agent(
     played: Callable[[int], object],
 ) -> Evaluation | None:
     """Play `eval_episodes` games in an environment of their own; `encoder` is the frozen one, if there is one."""
-    stack = new_stack(plan, ledger)
-    latents = None if encoder is None else LatentPerception(stack, encoder, ledger)
-    perception: Perception = latents or FramePerception(stack)
+    perception = new_perception(plan, encoder, ledger)
     seeds = np.random.SeedSequence((plan.config.seed, timestep)).generate_state(2)
-    env = Guarded(make_env(plan.config.env, protocol=plan.config.protocol, seed=int(seeds[0]), training=False))
+    env = Guarded(make_env(plan.config.env, plan.config.env_options, seed=int(seeds[0]), training=False))
     try:
         return evaluate(
             env,
             perception,
             lambda observed: agent.greedy(observed.input),
             episodes=plan.config.eval_episodes,
-            epsilon=plan.config.rainbow.evaluation_epsilon,
+            epsilon=plan.config.settings.evaluation_epsilon,
             rng=np.random.default_rng(int(seeds[1])),
             stop=stop,
             played=played,
         )
     finally:
         env.close()
-        ledger.release(Line.WORKSPACE, stack.frames)
-        if latents is not None:
-            latents.release()
+        perception.release()
+        ledger.release(Line.WORKSPACE, perception.stack.frames)
 
 
 def _open_encoder(graph: bytes, plan: BytePlan, ledger: Ledger) -> OnnxEncoder:
@@ -149,10 +147,11 @@ def evaluate_run(plan: BytePlan, folder: RunFolder, *, as_json: bool = False) ->
     generation = checkpoint.read_agent(folder.checkpoints)
     for line in generation.skipped:
         print(line, file=sys.stderr)
-    agent = RainbowAgent(plan.encoder, plan.head, plan.config.rainbow, seed=0, device=plan.config.device)
+    agent = make_agent(plan, seed=0)
     ledger, encoder = Ledger({}), None
+    if generation.frozen:
+        agent.freeze_encoder(reads_latents=generation.graph is not None)
     if generation.graph is not None:
-        agent.freeze_encoder()
         encoder = _open_encoder(generation.graph, plan, ledger)
     try:
         agent.load_arrays(generation.arrays)

@@ -17,15 +17,13 @@ from numpy.typing import NDArray
 
 from seer_edge import checkpoint
 from seer_edge.errors import RunStoppedError
-from seer_edge.loop import Session
+from seer_edge.loop import Session, latent_perception
 from seer_edge.networks.graph import encoder_graph
 from seer_runtime import durable
-from seer_runtime.codecs import latent_codec
 from seer_runtime.encoder import MAX_BATCH, OnnxEncoder
 from seer_runtime.perception import LatentPerception
 from seer_runtime.process import RssWatch
 from seer_runtime.replay import ReplayConversion
-from seer_runtime.store import Ids
 
 PARITY_ROWS = 256
 PARITY_TOLERANCE = 1e-4
@@ -45,7 +43,7 @@ class FreezeReport:
     rss_before_bytes: int
     rss_peak_bytes: int
     rss_after_bytes: int
-    onnx_max_abs_error: float
+    onnx_max_abs_error: float | None  # None where torch goes on encoding
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -56,11 +54,7 @@ def freeze(session: Session, encoder_path: Path, checkpoints: Path) -> FreezeRep
     """Freeze the encoder and convert the replay. Raises FreezeRefusedError, or RunStoppedError once committed."""
     begin = time.perf_counter()
     with RssWatch() as rss:
-        prepared = _prepare(session, encoder_path, checkpoints)
-        try:
-            rows = _commit(session, prepared)
-        except Exception as failure:
-            raise RunStoppedError(f"the conversion at step {session.timestep} failed: {failure}") from failure
+        rows, error = _freeze(session, encoder_path, checkpoints)
     return FreezeReport(
         timestep=session.timestep,
         rows=rows,
@@ -68,8 +62,29 @@ def freeze(session: Session, encoder_path: Path, checkpoints: Path) -> FreezeRep
         rss_before_bytes=rss.before_bytes,
         rss_peak_bytes=rss.peak_bytes,
         rss_after_bytes=rss.after_bytes,
-        onnx_max_abs_error=prepared.max_abs_error,
+        onnx_max_abs_error=error,
     )
+
+
+def _freeze(session: Session, encoder_path: Path, checkpoints: Path) -> tuple[int, float | None]:
+    """Rows carried over, and the largest difference between ONNX Runtime and torch."""
+    if not session.plan.latent_replay:
+        _freeze_layers(session, checkpoints)
+        return session.replay.store.rows, None
+    prepared = _prepare(session, encoder_path, checkpoints)
+    try:
+        return _commit(session, prepared), prepared.max_abs_error
+    except Exception as failure:
+        raise RunStoppedError(f"the conversion at step {session.timestep} failed: {failure}") from failure
+
+
+def _freeze_layers(session: Session, checkpoints: Path) -> None:
+    """Only the lowest layers are frozen, and their latents are larger than frames: the replay stays as it is."""
+    try:
+        checkpoint.save(session, checkpoints)
+    except OSError as failure:
+        raise FreezeRefusedError(f"no freeze at step {session.timestep}: {failure}") from failure
+    session.agent.freeze_encoder(reads_latents=False)
 
 
 @dataclass(frozen=True)
@@ -87,15 +102,17 @@ def _prepare(session: Session, encoder_path: Path, checkpoints: Path) -> _Prepar
     agent, replay = session.agent, session.replay
     with contextlib.ExitStack() as undo:
         try:
-            graph = encoder_graph(agent.encoder_spec, agent.encoder_weights())
+            graph = encoder_graph(session.plan.encoder, agent.encoder_weights())
             undo.callback(_remove, encoder_path)
             durable.write_atomic(encoder_path, graph)
             encoder = OnnxEncoder(graph, threads=session.config.threads, ledger=session.ledger)
             undo.callback(encoder.release)
             error = _compare(session, encoder)
-            codec = latent_codec(session.config.latent_codec, encoder.latent_shape)
+            codec = session.plan.latent_codec()
             codec.calibrate(_latents_of_real_rows(session, encoder))
-            perception = LatentPerception(session.perception.stack, encoder, session.ledger)
+            perception = latent_perception(
+                session.plan, session.perception.stack, encoder, session.ledger, views_seed=session.seeds.views
+            )
             undo.callback(perception.release)
             conversion = replay.reserve(codec)
             undo.callback(conversion.cancel)
@@ -114,38 +131,36 @@ def _remove(path: Path) -> None:
 
 def _commit(session: Session, prepared: _Prepared) -> int:
     """Steps 3 to 5; returns the rows carried over."""
-    session.agent.freeze_encoder()
+    session.agent.freeze_encoder(reads_latents=True)
     session.graph = prepared.graph
     rows = prepared.conversion.run(prepared.perception.encoder)
+    session.perception.release()
     session.perception = prepared.perception
     session.observed = prepared.perception.current()
     return rows
 
 
-def _real_rows(session: Session) -> Iterator[Ids]:
-    """Evenly spaced rows of the replay with a whole stack, in batches; draws nothing from any random stream."""
+def _real_stacks(session: Session) -> Iterator[NDArray[np.uint8]]:
+    """Evenly spaced observations of the replay, in slices; draws nothing from any random stream."""
     store = session.replay.store
     ids = np.unique(np.linspace(store.oldest, store.appended - 1, PARITY_ROWS).astype(np.int64))
-    ids = ids[store.stack_is_whole(ids)]
-    size = min(session.replay.batch_size, MAX_BATCH)
-    yield from (ids[begin : begin + size] for begin in range(0, len(ids), size))
+    yield from session.replay.observations(ids[store.stack_is_whole(ids)]).slices(at_most=MAX_BATCH)
 
 
 def _latents_of_real_rows(session: Session, encoder: OnnxEncoder) -> Iterator[NDArray[np.float32]]:
-    for ids in _real_rows(session):
-        yield encoder(session.replay.observations(ids))
+    for stacks in _real_stacks(session):
+        yield encoder(stacks)
 
 
 def _compare(session: Session, encoder: OnnxEncoder) -> float:
     """The largest difference of a latent from torch's. Raises FreezeRefusedError where it, or Q, is too large."""
     agent, largest = session.agent, 0.0
-    for ids in _real_rows(session):
-        observations = session.replay.observations(ids)
-        expected = agent.encode(observations)
-        latents = torch.from_numpy(encoder(observations)).to(expected.device)
+    for stacks in _real_stacks(session):
+        expected = agent.encode(stacks)
+        latents = torch.from_numpy(encoder(stacks)).to(expected.device)
         largest = max(largest, _difference("latents", latents, expected))
         with torch.no_grad():
-            _difference("Q-values", agent.values(latents), agent.values(expected))
+            _difference("outputs", agent.outputs(latents), agent.outputs(expected))
     return largest
 
 

@@ -6,16 +6,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from seer_edge.agents.rainbow import RainbowAgent
+from seer_edge.agents import make_agent
+from seer_edge.agents.agent import Agent
 from seer_edge.config import TrainConfig
 from seer_edge.envs import Environment, Episode, make_env
 from seer_edge.envs.guarded import Guarded
 from seer_edge.errors import RunStoppedError
+from seer_edge.networks.graph import encoder_graph
 from seer_edge.plan import BytePlan
+from seer_edge.transfer import TakenEncoder
 from seer_runtime.arena import Arena
-from seer_runtime.codecs import frame_codec
+from seer_runtime.encoder import OnnxEncoder
 from seer_runtime.ledger import WORKSPACE_CAP_BYTES, Ledger, Line
-from seer_runtime.perception import FramePerception, LatentPerception, Observed
+from seer_runtime.perception import FramePerception, LatentPerception, Observed, Perception
 from seer_runtime.preprocess import FrameStack
 from seer_runtime.replay import Replay
 from seer_runtime.samplers import PrioritizedSampler, Sampler, UniformSampler
@@ -31,40 +34,70 @@ class StepReport:
     episode: Episode | None  # the game that ended with this step
 
 
+@dataclass(frozen=True)
+class Seeds:
+    """One for each random stream, all of them from the run's own."""
+
+    env: int
+    agent: int
+    replay: int
+    views: int
+    exploration: int
+
+    @classmethod
+    def of(cls, seed: int) -> "Seeds":
+        """The streams of a run."""
+        return cls(*(int(word) for word in np.random.SeedSequence(seed).generate_state(5)))
+
+
 class Session:
     """Everything that a run changes as it goes: environment, agent, replay, perception, step count."""
 
     def __init__(
         self,
-        config: TrainConfig,
+        plan: BytePlan,
         env: Environment,
-        agent: RainbowAgent,
+        agent: Agent,
         replay: Replay,
-        perception: FramePerception | LatentPerception,
+        perception: Perception,
         ledger: Ledger,
+        seeds: Seeds,
+        graph: bytes | None = None,
     ) -> None:
-        self.config = config
+        self.plan = plan
         self.env = env
         self.agent = agent
         self.replay = replay
         self.perception = perception
         self.ledger = ledger
-        self.graph: bytes | None = None  # of the frozen encoder
+        self.seeds = seeds
+        self.graph = graph  # of the frozen encoder, where it is run by ONNX Runtime
+        self.exploration = np.random.default_rng(seeds.exploration)
         self.timestep = 0
         self.observed: Observed = perception.observe(env.reset(), first=True)
 
     @property
+    def config(self) -> TrainConfig:
+        """The run's settings."""
+        return self.plan.config
+
+    @property
     def phase(self) -> str:
-        """`pixel` before the freeze, `latent` after it."""
-        return "latent" if self.agent.frozen else "pixel"
+        """What the replay holds: `pixel` before the freeze, `latent` after it."""
+        return "latent" if self.agent.reads_latents else "pixel"
 
     def step(self) -> StepReport:
         """Act, store, learn. Raises EnvironmentFailedError, or RunStoppedError where the loss is not finite."""
         begin = time.perf_counter()
-        settings = self.config.rainbow
-        action = self.agent.act(self.observed.input)
+        settings = self.config.settings
+        if self.timestep < settings.random_steps:
+            action = self.env.spec.actions.sample(self.exploration)
+        else:
+            action = self.agent.act(self.observed.input)
         step = self.env.step(action)
-        reward = float(np.clip(step.reward, -settings.reward_clip, settings.reward_clip))
+        reward = step.reward
+        if settings.reward_clip is not None:
+            reward = float(np.clip(reward, -settings.reward_clip, settings.reward_clip))
         self.replay.append(self.observed.row, action, reward, terminated=step.terminated, truncated=step.truncated)
         self.timestep += 1
         if step.truncated:
@@ -77,7 +110,7 @@ class Session:
         return StepReport(time.perf_counter() - begin, loss, step.episode)
 
     def _learn(self) -> float:
-        starts, total = self.config.rainbow.learning_starts, self.config.total_timesteps
+        starts, total = self.config.settings.learning_starts, self.config.total_timesteps
         batch = self.replay.sample((self.timestep - starts) / max(total - starts, 1))
         result = self.agent.update(batch)
         if not math.isfinite(result.loss):
@@ -86,34 +119,66 @@ class Session:
         return result.loss
 
 
-def build_session(plan: BytePlan) -> Session:
-    """Environment, agent and replay of a run, all random streams spawned from its one seed."""
-    config, settings = plan.config, plan.config.rainbow
-    env_seed, agent_seed, replay_seed = (int(word) for word in np.random.SeedSequence(config.seed).generate_state(3))
+def build_session(plan: BytePlan, taken: TakenEncoder | None = None) -> Session:
+    """Environment, agent and replay of a run; with an encoder that is `taken`, frozen from the first step."""
+    config, seeds = plan.config, Seeds.of(plan.config.seed)
     ledger = Ledger({Line.OBSERVATIONS: config.mem_budget_bytes, Line.WORKSPACE: WORKSPACE_CAP_BYTES})
+    agent = make_agent(plan, seed=seeds.agent)
+    graph = encoder = None
+    if taken is not None:
+        agent.take_encoder(taken.arrays)
+        agent.freeze_encoder(reads_latents=plan.latent_replay)
+        if plan.latent_replay:
+            graph = encoder_graph(plan.encoder, agent.encoder_weights())
+            encoder = OnnxEncoder(graph, threads=config.threads, ledger=ledger)
+    replay = _build_replay(plan, ledger, seeds.replay, latents=encoder is not None)
+    env = Guarded(make_env(config.env, config.env_options, seed=seeds.env, training=True))
+    perception = new_perception(plan, encoder, ledger, views_seed=seeds.views)
+    return Session(plan, env, agent, replay, perception, ledger, seeds, graph)
+
+
+def _build_replay(plan: BytePlan, ledger: Ledger, seed: int, *, latents: bool) -> Replay:
+    config, settings = plan.config, plan.config.settings
+    actions = plan.env.actions
     store = RowStore(
-        Arena(plan.arena_bytes, ledger), frame_codec(plan.env.frame_shape), stack=settings.stack, ledger=ledger
+        Arena(plan.arena_bytes, ledger),
+        plan.latent_codec() if latents else plan.frame_codec(),
+        stack=1 if latents else settings.stack,
+        ledger=ledger,
+        action_shape=actions.shape,
+        action_dtype=actions.dtype,
     )
     sampler: Sampler = UniformSampler(store)
     if config.replay == "prioritized":
         sampler = PrioritizedSampler(
             store, ledger, exponent=settings.priority_exponent, beta_start=settings.priority_weight_start
         )
-    replay = Replay(
+    return Replay(
         store,
         sampler,
         batch_size=settings.batch_size,
         n_step=settings.n_step,
         gamma=settings.gamma,
-        rng=np.random.default_rng(replay_seed),
+        rng=np.random.default_rng(seed),
         ledger=ledger,
     )
-    env = Guarded(make_env(config.env, protocol=config.protocol, seed=env_seed, training=True))
-    agent = RainbowAgent(plan.encoder, plan.head, settings, seed=agent_seed, device=config.device)
-    return Session(config, env, agent, replay, FramePerception(new_stack(plan, ledger)), ledger)
 
 
-def new_stack(plan: BytePlan, ledger: Ledger) -> FrameStack:
-    """An empty acting stack, counted as workspace."""
-    depth, shape = plan.config.rainbow.stack, plan.env.frame_shape
-    return FrameStack(depth, shape, ledger.allocate(Line.WORKSPACE, (depth, *shape), np.uint8))
+def new_perception(
+    plan: BytePlan, encoder: OnnxEncoder | None, ledger: Ledger, *, views_seed: int | None = None
+) -> Perception:
+    """Perception with a stack of its own, counted as workspace; without a seed for views, one that stores nothing."""
+    depth, shape = plan.config.settings.stack, plan.env.frame_shape
+    stack = FrameStack(depth, shape, ledger.allocate(Line.WORKSPACE, (depth, *shape), np.uint8))
+    if encoder is None:
+        return FramePerception(stack, plan.crop, ledger)
+    return latent_perception(plan, stack, encoder, ledger, views_seed=views_seed)
+
+
+def latent_perception(
+    plan: BytePlan, stack: FrameStack, encoder: OnnxEncoder, ledger: Ledger, *, views_seed: int | None
+) -> LatentPerception:
+    """Perception of what `stack` holds and will hold through the frozen encoder."""
+    augmentations = 0 if views_seed is None else plan.config.augmentations
+    rng = np.random.default_rng(views_seed or 0)
+    return LatentPerception(stack, plan.crop, encoder, ledger, augmentations=augmentations, rng=rng)

@@ -29,6 +29,7 @@ COLUMNS = (
     "replay/capacity",
     "seer/frozen",
     "compute/flops",
+    "time/time_elapsed",
 )
 RECENT_EPISODES = 100
 

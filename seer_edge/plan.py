@@ -1,16 +1,20 @@
 """The byte plan: what a run will hold, computed before it starts and without torch."""
 
+import math
 from dataclasses import dataclass
 
+from seer_edge.algorithms import Networks, networks
 from seer_edge.config import TrainConfig
 from seer_edge.envs import EnvSpec
 from seer_edge.errors import BadInputError
-from seer_edge.flops import RAINBOW_BACKWARDS, RAINBOW_FORWARDS, FlopsModel
-from seer_edge.networks.spec import EncoderSpec, RainbowHeadSpec, encoder_spec
-from seer_runtime.codecs import LATENT_ELEMENT_BYTES, frame_codec, latent_codec
+from seer_edge.flops import FlopsModel
+from seer_edge.networks.spec import EncoderSpec
+from seer_runtime.codecs import LATENT_ELEMENT_BYTES, Codec, FrameCodec, frame_codec, latent_codec
 from seer_runtime.convert import conversion_bytes
+from seer_runtime.crops import Crop
 from seer_runtime.encoder import MAX_BATCH
 from seer_runtime.ledger import WORKSPACE_CAP_BYTES
+from seer_runtime.replay import slice_rows
 from seer_runtime.store import column_bytes
 from seer_runtime.sumtree import tree_bytes
 from seer_runtime.units import format_size
@@ -27,23 +31,42 @@ class BytePlan:
 
     config: TrainConfig
     env: EnvSpec
-    encoder: EncoderSpec
-    head: RainbowHeadSpec
+    networks: Networks
+    latent_replay: bool  # whether the replay holds latents from the freeze on; else frames to the end
     frame_row_bytes: int  # P
-    latent_row_bytes: int  # b L
+    latent_row_bytes: int  # b N K L
     frame_capacity: int  # C
     latent_capacity: int  # C_hat
     columns_bytes: int
     priorities_bytes: int
     workspace_bytes: int
-    model_bytes: int
-    optimizer_bytes: int
     warnings: tuple[str, ...]
+
+    @property
+    def encoder(self) -> EncoderSpec:
+        """The encoder and where it is cut."""
+        return self.networks.encoder
+
+    @property
+    def crop(self) -> Crop:
+        """The views of a frame."""
+        height, width = self.env.frame_shape[-2:]
+        return Crop((height, width), self.env.crop_shape)
 
     @property
     def arena_bytes(self) -> int:
         """The one allocation that holds all observations: C P, at most the budget."""
         return self.frame_capacity * self.frame_row_bytes
+
+    @property
+    def model_bytes(self) -> int:
+        """Weights, online and target."""
+        return (self.networks.parameters + self.networks.target_parameters) * FLOAT_BYTES
+
+    @property
+    def optimizer_bytes(self) -> int:
+        """Gradients, and both moments of every Adam."""
+        return (self.networks.parameters + 2 * self.networks.optimized_parameters) * FLOAT_BYTES
 
     @property
     def rss_peak_bytes(self) -> int:
@@ -54,32 +77,28 @@ class BytePlan:
     @property
     def flops(self) -> FlopsModel:
         """The terms of Appendix C."""
-        return FlopsModel(
-            encoder=self.encoder.multiply_adds,
-            head=self.head.multiply_adds,
-            batch_size=self.config.rainbow.batch_size,
-            forwards=RAINBOW_FORWARDS,
-            backwards=RAINBOW_BACKWARDS,
-            frame_capacity=self.frame_capacity,
-        )
+        return self.networks.flops(self.config, self.frame_capacity, self.latent_replay)
+
+    def frame_codec(self) -> Codec:
+        """Of the rows before the freeze."""
+        return frame_codec(self.env.frame_shape, self.env.crop_shape)
+
+    def latent_codec(self) -> Codec:
+        """Of the rows after it."""
+        return latent_codec(self.config.latent_codec, self.encoder.latent_shape, self.config.augmentations)
 
     def rows(self) -> list[tuple[str, str]]:
         """Label and value of each line of the table."""
         config = self.config
-        freeze = "never" if config.freeze_at is None else f"step {config.freeze_at:,}"
-        ratio = self.latent_capacity / self.frame_capacity
         return [
-            ("environment", f"{self.env.id}, {self.env.action_count} actions, protocol {config.protocol}"),
+            ("environment", self._environment()),
             ("agent", f"{config.algo}, encoder {config.encoder}, {config.replay} replay, preset {config.preset}"),
             ("budget", f"{config.mem_budget_bytes:,} B of observations"),
             ("bytes a frame (P)", f"{self.frame_row_bytes:,}"),
             ("capacity before the freeze (C)", f"{self.frame_capacity:,} rows"),
-            ("freeze (T_f)", f"{freeze} of {config.total_timesteps:,} ({config.freeze_reason})"),
-            (
-                "bytes a latent (b L)",
-                f"{self.latent_row_bytes:,} (L = {self.encoder.latent_size}, {config.latent_codec})",
-            ),
-            ("capacity after the freeze (C_hat)", f"{self.latent_capacity:,} rows ({ratio:.2f}x)"),
+            ("freeze (T_f)", self._freeze()),
+            ("bytes a latent (b N K L)", self._latent()),
+            ("capacity after the freeze (C_hat)", self._latent_capacity()),
             ("observations (arena)", f"{self.arena_bytes:,} B"),
             ("workspace", f"{self.workspace_bytes:,} B (cap {WORKSPACE_CAP_BYTES:,})"),
             ("columns", f"{self.columns_bytes:,} B"),
@@ -88,6 +107,37 @@ class BytePlan:
             ("gradients and optimizer", f"{self.optimizer_bytes:,} B"),
             ("process, peak RSS (estimate)", format_size(self.rss_peak_bytes)),
         ]
+
+    def _environment(self) -> str:
+        config, env = self.config, self.env
+        shown = "x".join(map(str, env.frame_shape))
+        crop = "" if self.crop.whole else f", crops of {env.crop_shape[0]}x{env.crop_shape[1]}"
+        # Only the presets of control have an action repeat, and they have no protocol.
+        how = f"protocol {config.protocol}" if config.action_repeat is None else f"action repeat {config.action_repeat}"
+        return f"{env.id}, {env.actions}, frames {shown}{crop}, {how}"
+
+    def _freeze(self) -> str:
+        config, encoder = self.config, self.encoder
+        if config.freeze_at is None:
+            return f"never ({config.freeze_reason})"
+        layers = (
+            "" if encoder.whole else f", the lowest {encoder.frozen_layers} of {encoder.weight_layers} weight layers"
+        )
+        if config.source is not None:
+            return f"step 0: the encoder of {config.source}{layers}"
+        return f"step {config.freeze_at:,} of {config.total_timesteps:,} ({config.freeze_reason}){layers}"
+
+    def _latent(self) -> str:
+        networks_, size = self.encoder.latent_shape
+        names = f"L = {size}, N = {networks_}, K = {self.config.augmentations}, {self.config.latent_codec}"
+        return f"{self.latent_row_bytes:,} ({names})"
+
+    def _latent_capacity(self) -> str:
+        if not self.latent_replay:
+            return f"{self.frame_capacity:,} rows: the replay stays one of frames"
+        ratio = self.latent_capacity / self.frame_capacity
+        alone = ", the replay holds latents from the first row" if self.config.freeze_at == 0 else ""
+        return f"{self.latent_capacity:,} rows ({ratio:.2f}x){alone}"
 
     def render(self) -> str:
         """The plan as a table, warnings below it."""
@@ -99,53 +149,77 @@ class BytePlan:
 
 def make_plan(config: TrainConfig, env: EnvSpec) -> BytePlan:
     """The plan of a run. Raises BadInputError where the budget cannot hold one batch of windows."""
-    settings = config.rainbow
     try:
-        encoder = encoder_spec(config.encoder, stack=settings.stack, frame_shape=env.frame_shape)
+        parts = networks(config, env)
     except ValueError as error:
-        raise BadInputError(f"--encoder {config.encoder}: {error}") from error
-    head = RainbowHeadSpec(encoder.latent_size, settings.hidden, env.action_count, settings.atoms)
-    frame_row = frame_codec(env.frame_shape).row_bytes
-    latent_row = latent_codec(config.latent_codec, (encoder.latent_size,)).row_bytes
-    capacity = config.mem_budget_bytes // frame_row
-    latent_capacity = capacity * frame_row // latent_row
-    freezes = config.freeze_at is not None
-    _check_room(config, frame_row, latent_row if freezes else None)
+        flag = "--encoder" if config.freeze_layers is None else f"--freeze-layers {config.freeze_layers} --encoder"
+        raise BadInputError(f"{flag} {config.encoder}: {error}") from error
+    encoder = parts.encoder
+    frames = frame_codec(env.frame_shape, env.crop_shape)
+    latents = latent_codec(config.latent_codec, encoder.latent_shape, config.augmentations)
+    capacity = config.mem_budget_bytes // frames.row_bytes
+    latent_capacity = capacity * frames.row_bytes // latents.row_bytes
+    # A cut below the preset's pays in compute alone where its latents are larger than frames (Appendix D).
+    latent_replay = config.freeze_at is not None and (encoder.whole or latents.row_bytes <= frames.row_bytes)
+    frames_first = config.freeze_at != 0 or not latent_replay
+    _check_room(config, frames.row_bytes, latents.row_bytes, frames_first=frames_first, latent_replay=latent_replay)
+    workspace = _workspace(config, frames, latents, frames_first=frames_first, latent_replay=latent_replay)
+    if workspace > WORKSPACE_CAP_BYTES:
+        shown = "x".join(map(str, env.frame_shape))
+        raise BadInputError(
+            f"--resolution {env.frame_shape[-1]}: frames of {shown} need {workspace:,} B of workspace, and the cap is "
+            f"{WORKSPACE_CAP_BYTES:,}; give a smaller one"
+        )
 
     # During the conversion old and new columns stand side by side.
-    column_rows = capacity + latent_capacity if freezes else capacity
-    most_rows = max(capacity, latent_capacity) if freezes else capacity
-    gathered = 2 * settings.batch_size * settings.stack * frame_row
-    stacks = 2 * settings.stack * frame_row  # training and evaluation
-    # Chunks, the encoder's output, and the batches of latents, allocated while those of frames are still held.
-    latents = (MAX_BATCH + 2 * settings.batch_size) * encoder.latent_size * FLOAT_BYTES
-    conversion = conversion_bytes(settings.stack, frame_row) + latents
-    workspace = gathered + stacks + (conversion if freezes else 0)
-    parameters = (encoder.parameters + head.parameters) * FLOAT_BYTES
+    row_counts = [*([capacity] if frames_first else []), *([latent_capacity] if latent_replay else [])]
+    column = column_bytes(env.actions.shape, env.actions.dtype)
     return BytePlan(
         config=config,
         env=env,
-        encoder=encoder,
-        head=head,
-        frame_row_bytes=frame_row,
-        latent_row_bytes=latent_row,
+        networks=parts,
+        latent_replay=latent_replay,
+        frame_row_bytes=frames.row_bytes,
+        latent_row_bytes=latents.row_bytes,
         frame_capacity=capacity,
         latent_capacity=latent_capacity,
-        columns_bytes=column_rows * column_bytes(),
-        priorities_bytes=tree_bytes(most_rows) if config.replay == "prioritized" else 0,
+        columns_bytes=sum(row_counts) * column,
+        priorities_bytes=tree_bytes(max(row_counts)) if config.replay == "prioritized" else 0,
         workspace_bytes=workspace,
-        model_bytes=2 * parameters,
-        optimizer_bytes=3 * parameters,
-        warnings=_warnings(config, capacity, latent_capacity, encoder.latent_size, frame_row),
+        warnings=_warnings(config, encoder, capacity, frames.row_bytes, latent_replay),
     )
 
 
-def _check_room(config: TrainConfig, frame_row: int, latent_row: int | None) -> None:
-    settings = config.rainbow
+def _workspace(
+    config: TrainConfig, frames: FrameCodec, latents: Codec, *, frames_first: bool, latent_replay: bool
+) -> int:
+    """The most that is held at once: beside an evaluation, or at the freeze (`freeze`, `LatentPerception`)."""
+    settings = config.settings
+    stack = settings.stack * frames.row_bytes
+    view_bytes, latent = math.prod(frames.view_shape), math.prod(latents.view_shape) * FLOAT_BYTES
+    view = settings.stack * view_bytes
+    views = config.augmentations + (0 if frames.crop.whole else 1)
+    of_frames = slice_rows(settings.batch_size, view) * view + view
+    of_latents = (slice_rows(settings.batch_size, latent) + MAX_BATCH) * latent + views * (view + latent)
+    moments = []
+    if frames_first:
+        moments.append(stack + of_frames + stack + view)
+    if latent_replay:
+        moments.append(stack + of_latents + stack + view + latent)
+    if frames_first and latent_replay:
+        conversion = conversion_bytes(settings.stack, frames.row_bytes, view_bytes, config.augmentations)
+        moments.append(stack + of_frames + of_latents + conversion)
+    return max(moments)
+
+
+def _check_room(
+    config: TrainConfig, frame_row: int, latent_row: int, *, frames_first: bool, latent_replay: bool
+) -> None:
+    settings = config.settings
     rows = settings.batch_size + settings.n_step + settings.stack - 1
-    needed = rows * frame_row
-    kind = "frames"
-    if latent_row is not None and rows * latent_row > needed:
+    needed, kind = (rows * frame_row, "frames") if frames_first else (0, "")
+    if latent_replay and rows * latent_row > needed:
+        # The arena is a whole number of frames, even where it never holds one.
         needed, kind = -(-rows * latent_row // frame_row) * frame_row, "latents"
     if config.mem_budget_bytes < needed:
         raise BadInputError(
@@ -155,22 +229,29 @@ def _check_room(config: TrainConfig, frame_row: int, latent_row: int | None) -> 
 
 
 def _warnings(
-    config: TrainConfig, capacity: int, latent_capacity: int, latent_size: int, frame_row: int
+    config: TrainConfig, encoder: EncoderSpec, capacity: int, frame_row: int, latent_replay: bool
 ) -> tuple[str, ...]:
     warnings = []
-    if config.freeze_at is not None and latent_capacity < capacity:
-        rows = {
-            name: capacity * frame_row // latent_codec(name, (latent_size,)).row_bytes for name in LATENT_ELEMENT_BYTES
-        }
+    row_bytes = {
+        name: latent_codec(name, encoder.latent_shape, config.augmentations).row_bytes for name in LATENT_ELEMENT_BYTES
+    }
+    latent_row = row_bytes[config.latent_codec]
+    if latent_replay and latent_row > frame_row:
+        rows = {name: capacity * frame_row // size for name, size in row_bytes.items()}
         growing = [f"{name} ({count:,} rows)" for name, count in rows.items() if count > capacity]
         mend = f"it grows with {', '.join(growing)}" if growing else "no codec built so far makes it grow"
         warnings.append(
             f"--latent-codec {config.latent_codec}: the freeze will shrink the capacity from {capacity:,} to "
-            f"{latent_capacity:,} rows; {mend}"
+            f"{capacity * frame_row // latent_row:,} rows; {mend}"
         )
-    if config.freeze_at is not None and config.freeze_at <= config.rainbow.learning_starts:
+    if config.freeze_at is not None and not latent_replay:
         warnings.append(
-            f"--freeze-at {config.freeze_at}: learning starts at step {config.rainbow.learning_starts:,}, so the "
+            f"--freeze-layers {config.freeze_layers}: a latent of {latent_row:,} B is larger than a frame of "
+            f"{frame_row:,} B, so the replay stays one of frames: the freeze saves compute, not memory"
+        )
+    if config.freeze_at and config.freeze_at <= config.settings.learning_starts:
+        warnings.append(
+            f"--freeze-at {config.freeze_at}: learning starts at step {config.settings.learning_starts:,}, so the "
             "encoder would be frozen as it was initialised"
         )
     return tuple(warnings)

@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from seer_edge.loop import Session, build_session
 from seer_edge.metrics import Console, Interval, PhaseClock, ProgressFile, TensorBoard, Tracker
 from seer_edge.plan import BytePlan
 from seer_edge.run_folder import RunFolder
+from seer_edge.transfer import TakenEncoder
 from seer_runtime import durable
 from seer_runtime.ledger import Line
 from seer_runtime.process import rss_bytes, rss_peak_bytes
@@ -40,6 +42,7 @@ class Run:
         self.session = session
         self.console = console
         self.outcome = Outcome()
+        self._begin = time.monotonic()
         self.clock = PhaseClock()
         self.interval = Interval()
         self.trackers: list[Tracker] = [ProgressFile(folder.progress)]
@@ -95,6 +98,17 @@ class Run:
 
     # --- what happens now and then -------------------------------------------------------------------------
 
+    def begin_frozen(self, taken: TakenEncoder) -> None:
+        """Say whose encoder this is; the freeze stands at step 0 with nothing to carry over."""
+        if self.session.graph is not None:
+            durable.write_atomic(self.folder.encoder, self.session.graph)
+        rss, store = rss_bytes(), self.session.replay.store
+        self.outcome.freeze = FreezeReport(0, 0, 0.0, rss, rss, rss, None)
+        self.console.say(
+            f"encoder of {self.plan.config.source}, step {taken.timestep:,}, frozen from the start; "
+            f"capacity {store.capacity:,} {'latents' if self.session.graph else 'frames'}"
+        )
+
     def _freeze(self) -> None:
         try:
             report = freeze(self.session, self.folder.encoder, self.folder.checkpoints)
@@ -104,11 +118,11 @@ class Run:
             return
         self.outcome.freeze = report
         store = self.session.replay.store
+        parity = "" if report.onnx_max_abs_error is None else f", ONNX against torch {report.onnx_max_abs_error:.1e}"
         self.console.say(
             f"freeze at step {report.timestep:,}: {report.rows:,} rows carried over in {report.seconds:.2f} s, "
             f"capacity {store.capacity:,}, RSS {format_size(report.rss_before_bytes)} -> "
-            f"{format_size(report.rss_after_bytes)} (peak {format_size(report.rss_peak_bytes)}), "
-            f"ONNX against torch {report.onnx_max_abs_error:.1e}"
+            f"{format_size(report.rss_after_bytes)} (peak {format_size(report.rss_peak_bytes)}){parity}"
         )
 
     def _evaluate(self, stop: Callable[[], bool]) -> Evaluation | None:
@@ -143,6 +157,7 @@ class Run:
             "replay/capacity": session.replay.store.capacity,
             "seer/frozen": int(session.agent.frozen),
             "compute/flops": self._flops(session.timestep),
+            "time/time_elapsed": time.monotonic() - self._begin,
         }
         if evaluation is not None:
             row |= {"eval/mean_reward": evaluation.mean_return, "eval/std_reward": evaluation.std_return}
@@ -197,13 +212,16 @@ class Run:
         }
 
 
-def train(plan: BytePlan, folder: RunFolder) -> int:
-    """Run the plan in `folder`; returns the exit status. Raises RunStoppedError."""
+def train(plan: BytePlan, folder: RunFolder, taken: TakenEncoder | None = None) -> int:
+    """Run the plan in `folder`, with an encoder that is `taken`; returns the exit status. Raises RunStoppedError."""
     console = Console(plan.config.total_timesteps, sys.stderr)
     with StopSignal() as stop:
-        session = build_session(plan)
+        session = build_session(plan, taken)
         try:
-            return Run(plan, folder, session, console).execute(stop)
+            run = Run(plan, folder, session, console)
+            if taken is not None:
+                run.begin_frozen(taken)
+            return run.execute(stop)
         except EnvironmentFailedError as error:
             raise RunStoppedError(f"the environment failed after step {session.timestep:,}: {error}") from error
         except OSError as error:

@@ -1,7 +1,7 @@
 """RSS of training processes, sampled from outside.
 
-    python tools/rssbench.py causes [--env Alien] [--budget 0.07GB]   RSS of `seer-edge train` by cause
-    python tools/rssbench.py slope [--env Alien]                      bytes of RSS a byte of budget
+    python tools/rssbench.py causes [--env Alien] [--resolution N] [--budget 0.07GB]   RSS of `seer-edge train` by cause
+    python tools/rssbench.py slope [--env Alien] [--resolution N]     bytes of RSS a byte of budget
     python tools/rssbench.py watch [--out FILE.csv] -- COMMAND...     peak of a training command, and its freeze
 
 Nothing beyond the standard library is imported at the top, because a child measures what each import costs.
@@ -12,23 +12,24 @@ import bisect
 import csv
 import dataclasses
 import importlib
-import math
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from children import RssSampler, Sample, mark, run_child, serve
+from children import Mark, RssSampler, Sample, mark, run_child, serve
 from commandline import (
     BadInputError,
     FaultError,
     Parser,
     add_env_flags,
     answer,
+    count,
     mb,
     open_environment,
     render,
@@ -37,7 +38,8 @@ from commandline import (
 )
 
 if TYPE_CHECKING:
-    from seer_edge.config import TrainConfig
+    from seer_edge.envs import EnvSpec
+    from seer_edge.plan import BytePlan
 
 SLOPE_BUDGETS_BYTES = (20_000_000, 120_000_000)
 FREEZE_LINE = re.compile(r"freeze at step .* in ([\d.]+) s,")
@@ -46,15 +48,15 @@ FREEZE_LINE = re.compile(r"freeze at step .* in ([\d.]+) s,")
 # --- a training process by cause ----------------------------------------------------------------------------------
 
 
-def train_job(env: str, budget_bytes: int, seed: int) -> None:
+def train_job(env: str, resolution: int | None, budget_bytes: int, seed: int) -> None:
     """Child: all that `seer-edge train` does to memory, with as few updates as show it."""
     mark("interpreter")
     for module in ("numpy", "onnxruntime", "torch"):
         importlib.import_module(module)
         mark(module)
-    from seer_edge.envs import make_env
+    from seer_edge.envs import EnvOptions, make_env
 
-    environment = make_env(env, protocol="paper", seed=seed, training=True)
+    environment = make_env(env, EnvOptions(resolution=resolution), seed=seed, training=True)
     environment.reset()
     spec = environment.spec
     environment.close()
@@ -67,11 +69,7 @@ def train_job(env: str, budget_bytes: int, seed: int) -> None:
     from seer_edge.loop import build_session
     from seer_edge.plan import make_plan
 
-    frame_bytes = math.prod(spec.frame_shape)
-    config = build_config(
-        env=spec.id, env_name=spec.name, frame_bytes=frame_bytes, mem_budget_bytes=budget_bytes, seed=seed
-    )
-    config = dataclasses.replace(_learning_from(config, 0), eval_episodes=1)
+    config = build_config(spec, mem_budget_bytes=budget_bytes, resolution=resolution, eval_episodes=1, seed=seed)
     plan = make_plan(config, spec)
     prepare_compute(config)
     importlib.import_module("seer_edge.train")  # for what it costs
@@ -79,11 +77,11 @@ def train_job(env: str, budget_bytes: int, seed: int) -> None:
     mark("agent built")
 
     def steps(count: int, *, learn: bool) -> None:
-        session.config = config if learn else _learning_from(config, sys.maxsize)
+        session.plan = _learning_from(plan, 0 if learn else sys.maxsize)
         for _ in range(count):
             session.step()
 
-    store, settings = session.replay.store, config.rainbow
+    store, settings = session.replay.store, config.settings
     steps(settings.batch_size + settings.n_step + settings.stack, learn=False)
     steps(1, learn=True)
     mark("first pixel update")
@@ -101,13 +99,18 @@ def train_job(env: str, budget_bytes: int, seed: int) -> None:
     mark("evaluation", **{name: getattr(plan, f"{name}_bytes") for name in lines})
 
 
-def _learning_from(config: "TrainConfig", step: int) -> "TrainConfig":
-    return dataclasses.replace(config, rainbow=dataclasses.replace(config.rainbow, learning_starts=step))
+def _learning_from(plan: "BytePlan", step: int) -> "BytePlan":
+    settings = dataclasses.replace(plan.config.settings, learning_starts=step)
+    return dataclasses.replace(plan, config=dataclasses.replace(plan.config, settings=settings))
 
 
-def show_causes(env: str, budget_bytes: int, seed: int) -> None:
+def _train_marks(spec: "EnvSpec", resolution: int | None, budget_bytes: int, seed: int) -> Iterator[Mark]:
+    return run_child(__file__, "train", env=spec.id, resolution=resolution, budget_bytes=budget_bytes, seed=seed)
+
+
+def show_causes(spec: "EnvSpec", resolution: int | None, budget_bytes: int, seed: int) -> None:
     """RSS of a training process by cause, and what the plan does not name."""
-    marks = list(run_child(__file__, "train", env=env, budget_bytes=budget_bytes, seed=seed))
+    marks = list(_train_marks(spec, resolution, budget_bytes, seed))
     before = [0, *(mark.rss_bytes for mark in marks)]
     lines = [
         (mark.name, mb(mark.rss_bytes), f"{(mark.rss_bytes - last) / 1e6:+.1f}", mb(mark.peak_bytes))
@@ -116,19 +119,20 @@ def show_causes(env: str, budget_bytes: int, seed: int) -> None:
     peak_bytes = max(mark.peak_bytes for mark in marks)
     planned = marks[-1].facts
     rest = peak_bytes - sum(planned.values())
-    print(f"{env}, budget {budget_bytes:,} B; RSS in MB, sampled from outside")
+    frames = "x".join(map(str, spec.frame_shape))
+    print(f"{spec.id}, frames {frames}, budget {budget_bytes:,} B; RSS in MB, sampled from outside")
     print(render(("after", "RSS", "added", "peak on the way"), lines))
     print(f"peak {peak_bytes:,} B")
     print("plan: " + ", ".join(f"{name} {size_bytes:,}" for name, size_bytes in planned.items()))
     print(f"everything else: {rest:,} B")
 
 
-def show_slope(env: str, seed: int) -> None:
+def show_slope(spec: "EnvSpec", resolution: int | None, seed: int) -> None:
     """Bytes of peak RSS a byte of budget, from two processes that fill their rings."""
     peaks = []
     for budget_bytes in SLOPE_BUDGETS_BYTES:
         say(f"filling {budget_bytes:,} B")
-        marks = run_child(__file__, "train", env=env, budget_bytes=budget_bytes, seed=seed)
+        marks = _train_marks(spec, resolution, budget_bytes, seed)
         peaks.append(max(mark.peak_bytes for mark in marks))
         print(f"budget {budget_bytes:>11,} B: peak RSS {peaks[-1]:,} B")
     low, high = SLOPE_BUDGETS_BYTES
@@ -224,6 +228,7 @@ def _flags() -> argparse.Namespace:
     slope = jobs.add_parser("slope", help=f"RSS of seer-edge train at budgets of {low} and {high}")
     for job in (causes, slope):
         add_env_flags(job)
+        job.add_argument("--resolution", type=count, metavar="N", help="side of a frame (the environment's own)")
     watch_ = jobs.add_parser("watch", help="RSS of a training command, and around its freeze")
     watch_.add_argument("--out", type=Path, metavar="FILE", help="write the samples as CSV: seconds, bytes")
     watch_.add_argument("command", nargs="+", metavar="COMMAND", help="-- and the command to run")
@@ -234,11 +239,12 @@ def _run() -> int:
     flags = _flags()
     if flags.job == "watch":
         return show_watch(flags.command, flags.out)
-    environment = open_environment(flags)
+    environment = open_environment(flags, flags.resolution)
+    environment.close()
     if flags.job == "causes":
-        show_causes(environment.spec.id, flags.budget, flags.seed)
+        show_causes(environment.spec, flags.resolution, flags.budget, flags.seed)
     else:
-        show_slope(environment.spec.id, flags.seed)
+        show_slope(environment.spec, flags.resolution, flags.seed)
     return 0
 
 

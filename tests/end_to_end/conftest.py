@@ -39,10 +39,10 @@ def short_run(tmp_path: Path) -> Callable[..., Finished]:
     torch.set_num_threads(1)
     count = 0
 
-    def run(*, rainbow: dict[str, Any] | None = None, **changes: Any) -> Finished:
+    def run(*, settings: dict[str, Any] | None = None, **changes: Any) -> Finished:
         nonlocal count
         count += 1
-        settings = {
+        brief = {
             "n_step": 1,
             "gamma": 0.5,
             "learning_starts": 200,
@@ -64,9 +64,9 @@ def short_run(tmp_path: Path) -> Callable[..., Finished]:
                 "log_every": 500,
                 **changes,
             },
-            rainbow=RainbowSettings(**{**settings, **(rainbow or {})}),
+            settings=RainbowSettings(**{**brief, **(settings or {})}),
         )
-        env = make_env(config.env, protocol="paper", seed=0, training=True)
+        env = make_env(config.env, config.env_options, seed=0, training=True)
         env.close()
         plan = make_plan(config, env.spec)
         folder = run_folder.create(tmp_path / f"run{count}", config)

@@ -119,7 +119,7 @@ def test_latents_in_the_replay_are_the_encoders(alien: Path) -> None:
         for back in range(min(4, int(ages[row]) + 1)):
             stack[3 - back] = frames[row - back]
         (expected,) = session.run(None, {"observations": stack[None]})
-        np.testing.assert_allclose(latents[row - dropped], expected[0], atol=1e-4)
+        np.testing.assert_allclose(latents[row - dropped], expected[0, 0], atol=1e-4)
 
 
 def test_eval_plays_the_newest_generation(alien: Path) -> None:

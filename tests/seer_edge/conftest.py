@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from tests.seer_edge.freeze_rig import rig
+from tests.seer_edge.freeze_rig import build_rig, rig
 
-__all__ = ["rig"]
+__all__ = ["build_rig", "rig"]
 
 
 @pytest.fixture(autouse=True)

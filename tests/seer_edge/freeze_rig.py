@@ -1,5 +1,7 @@
-"""A small real session on an environment that keeps its own log, and what a freeze is held against."""
+"""A small real session of either agent on an environment that keeps its own log; what a freeze is held against."""
 
+import dataclasses
+import functools
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,12 +17,12 @@ import seer_edge.evaluate
 import seer_edge.freeze
 import seer_edge.loop
 from seer_edge.config import TrainConfig
-from seer_edge.envs import Environment, EnvSpec, Episode, Step
+from seer_edge.envs import Action, Continuous, Discrete, Environment, EnvSpec, Episode, Step
 from seer_edge.freeze import freeze
 from seer_edge.loop import Session, build_session
 from seer_edge.networks.encoder import Encoder
 from seer_edge.plan import BytePlan, make_plan
-from seer_edge.presets import RainbowSettings
+from seer_edge.presets import RainbowSettings, SacSettings
 from seer_runtime.ledger import Line
 from seer_runtime.store import FINAL, TERMINATED, TRUNCATED
 
@@ -28,7 +30,26 @@ Frame = NDArray[np.uint8]
 Arrays = dict[str, NDArray[Any]]
 
 CAPACITY = 60
-SMALL, LARGE = (42, 42), (60, 60)  # the canonical encoder's float32 latents are larger than a LARGE frame
+SMALL = EnvSpec("Small-v0", "Noise", (42, 42), (42, 42), Discrete(3))
+LARGE = EnvSpec("Large-v0", "Noise", (60, 60), (60, 60), Discrete(3))  # canonical's float32 latents are larger
+COLOR = EnvSpec("Color-v0", "Noise", (3, 24, 24), (20, 20), Continuous(2))
+SPECS = {spec.id: spec for spec in (SMALL, LARGE, COLOR)}
+
+BRIEF = {"batch_size": 4, "n_step": 3, "hidden": 8}
+KINDS: dict[str, dict[str, Any]] = {
+    "rainbow": {
+        "spec": SMALL,
+        "settings": RainbowSettings(**BRIEF, atoms=11, target_update_steps=7),
+        "encoder": "data-efficient",
+    },
+    "curl-sac": {
+        "spec": COLOR,
+        "settings": SacSettings(**BRIEF, features=5, random_steps=30),
+        "encoder": "sac-ae",
+        "augmentations": 3,
+    },
+}
+"""What a rig of each kind of agent is built with."""
 
 
 # --- the environment and its log ---------------------------------------------------------------------------
@@ -39,7 +60,7 @@ class Log:
     """One episode: its frames, and what was done and got at each of its steps."""
 
     frames: list[Frame] = field(default_factory=list)
-    actions: list[int] = field(default_factory=list)
+    actions: list[Action] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
     end: str = ""
 
@@ -47,8 +68,8 @@ class Log:
 class Noise:
     """Episodes of 1 to 12 steps of random frames that end either way; keeps a log of all it ever showed."""
 
-    def __init__(self, frame_shape: tuple[int, int], seed: int) -> None:
-        self.spec = EnvSpec("Noise-v0", "Noise", frame_shape, 3)
+    def __init__(self, spec: EnvSpec, seed: int) -> None:
+        self.spec = spec
         self.log: list[Log] = []
         self._rng = np.random.default_rng(seed)
         self.left = 0
@@ -63,14 +84,14 @@ class Noise:
         self.left = int(self._rng.integers(1, 13))
         return self._frame()
 
-    def step(self, action: int) -> Step:
+    def step(self, action: Action) -> Step:
         episode = self.log[-1]
         assert not episode.end
         self.left -= 1
         reward = float(self._rng.normal(0, 2))
         if self.left == 0:
             episode.end = str(self._rng.choice(["terminated", "truncated"]))
-        episode.actions.append(action)
+        episode.actions.append(np.copy(action))
         episode.rewards.append(reward)
         over = Episode(sum(episode.rewards), len(episode.rewards)) if episode.end else None
         return Step(self._frame(), reward, episode.end == "terminated", episode.end == "truncated", over)
@@ -84,12 +105,6 @@ class Noise:
             final = episode.end == "truncated"
             rows += [(episode, step) for step in range(len(episode.actions) + final)]
         return rows
-
-
-def stack_of(episode: Log, step: int, depth: int = 4) -> Frame:
-    """`[S, H, W]`, zero before the episode's first frame."""
-    blank = np.zeros_like(episode.frames[0])
-    return np.stack([episode.frames[k] if k >= 0 else blank for k in range(step - depth + 1, step + 1)])
 
 
 # --- a session ---------------------------------------------------------------------------------------------
@@ -134,46 +149,93 @@ class Rig:
         return encoder
 
     def latents(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        """What the replay decodes."""
-        out = np.zeros((len(ids), 1, self.plan.encoder.latent_size), np.float32)
-        self.session.replay.store.gather(ids, out)
-        return out[:, 0]
+        """What the replay decodes of each row, `[B, K, N, L]`."""
+        augmentations = self.plan.config.augmentations
+        out = np.zeros((augmentations, len(ids), *self.plan.encoder.latent_shape), np.float32)
+        for k, latents in enumerate(out):
+            self.session.replay.store.gather(ids, np.full((len(ids), 1), k), latents)
+        return out.swapaxes(0, 1)
 
     def held(self) -> NDArray[np.int64]:
         store = self.session.replay.store
         return np.arange(store.oldest, store.appended)
 
+    # --- what the environment showed -----------------------------------------------------------------------
+
+    def stack_of(self, episode: Log, step: int) -> Frame:
+        """`[C, H, W]`, channels of the oldest frame first, zero before the episode's first frame."""
+        depth, blank = self.plan.config.settings.stack, np.zeros_like(episode.frames[0])
+        frames = [episode.frames[k] if k >= 0 else blank for k in range(step - depth + 1, step + 1)]
+        return np.stack(frames).reshape(-1, *self.env.spec.frame_shape[-2:])
+
+    def offsets(self) -> list[tuple[int, int]]:
+        """(y, x) of every view there is."""
+        (height, width), (h, w) = self.env.spec.frame_shape[-2:], self.env.spec.crop_shape
+        return list(itertools.product(range(height - h + 1), range(width - w + 1)))
+
+    def center(self) -> int:
+        """Which of `offsets` is acted on."""
+        return len(self.offsets()) // 2
+
+    def view_of(self, stack: Frame, offset: tuple[int, int]) -> Frame:
+        """`[C, h, w]`."""
+        (y, x), (h, w) = offset, self.env.spec.crop_shape
+        return stack[:, y : y + h, x : x + w]
+
+    def wanted(self, encoder: Encoder, rows: list[tuple[Log, int]]) -> NDArray[np.float32]:
+        """Latents `[B, O, N, L]` of each (episode, step) under each of the `offsets`."""
+        offsets, latents = self.offsets(), []
+        for row in rows:
+            stack = self.stack_of(*row)
+            views = np.stack([self.view_of(stack, offset) for offset in offsets])
+            latents.append(encode(encoder, views))
+        return np.stack(latents)
+
+    def acted_on(self, encoder: Encoder, episode: Log, step: int) -> NDArray[np.float32]:
+        """The latent `[N, L]` of the center."""
+        latents: NDArray[np.float32] = self.wanted(encoder, [(episode, step)])[0, self.center()]
+        return latents
+
+
+def encode(encoder: Encoder, observations: Frame) -> NDArray[np.float32]:
+    """What the layers up to the cut give of `[B, C, h, w]`: `[B, N, L]`."""
+    with torch.no_grad():
+        inputs = torch.from_numpy(observations)
+        latents = encoder(inputs) if encoder.spec.whole else encoder.frozen(inputs)[:, None]
+    array: NDArray[np.float32] = latents.numpy()
+    return array
+
 
 @pytest.fixture
-def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Rig]:
+def build_rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Rig]:
     """Builds rigs; the same arguments give the same run."""
     envs: list[Noise] = []
     count = itertools.count()
 
-    def make_env(env: str, *, seed: int, **unused: Any) -> Environment:
-        envs.append(Noise(LARGE if env == "Large-v0" else SMALL, seed))
+    def make_env(env: str, options: Any, *, seed: int, training: bool) -> Environment:
+        envs.append(Noise(SPECS[env], seed))
         return envs[-1]
 
     monkeypatch.setattr(seer_edge.loop, "make_env", make_env)
     monkeypatch.setattr(seer_edge.evaluate, "make_env", make_env)
 
-    def build(*, frame: tuple[int, int] = SMALL, learning_starts: int = 90, **given: Any) -> Rig:
-        settings = RainbowSettings(
-            batch_size=4, n_step=3, hidden=8, atoms=11, learning_starts=learning_starts, target_update_steps=7
-        )
+    def build(agent: str = "rainbow", *, learning_starts: int = 90, **changes: Any) -> Rig:
+        given = {**KINDS[agent], **changes}
+        spec, settings = given.pop("spec"), given.pop("settings")
         config = TrainConfig(
-            env="Large-v0" if frame == LARGE else "Small-v0",
-            env_name="Noise",
+            env=spec.id,
+            env_name=spec.name,
+            algo=agent,
             preset="default",
-            mem_budget_bytes=CAPACITY * frame[0] * frame[1] + 33,
+            mem_budget_bytes=CAPACITY * int(np.prod(spec.frame_shape)) + 33,
             total_timesteps=1_000,
             freeze_at=100,
             freeze_reason="test",
-            rainbow=settings,
+            settings=dataclasses.replace(settings, learning_starts=learning_starts),
             eval_episodes=3,
             **given,
         )
-        plan = make_plan(config, EnvSpec("Noise-v0", "Noise", frame, 3))
+        plan = make_plan(config, spec)
         session = build_session(plan)
         folder = tmp_path / f"run{next(count)}"
         folder.mkdir()
@@ -182,16 +244,29 @@ def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Rig]:
     return build
 
 
-def assert_rows(rig: Rig, encoder: Encoder, *, tolerance: float = 1e-4) -> None:
-    """Every row that the replay holds against the environment's own log."""
+@pytest.fixture(params=KINDS)
+def rig(request: pytest.FixtureRequest, build_rig: Callable[..., Rig]) -> Callable[..., Rig]:
+    """`build_rig` with each kind of agent in turn."""
+    return functools.partial(build_rig, request.param)
+
+
+# --- what is held against it -------------------------------------------------------------------------------
+
+
+def assert_rows(rig: Rig, encoder: Encoder, *, tolerance: float = 1e-4) -> NDArray[np.int64]:
+    """Every row that the replay holds against the environment's own log.
+
+    Returns which of the `offsets` each of its latents is the view under, `[B, K]`.
+    """
     rows, store, ids = rig.env.rows(), rig.session.replay.store, rig.held()
     assert store.appended == len(rows)
-    stacks = np.stack([stack_of(*rows[row]) for row in ids])
-    with torch.no_grad():
-        wanted = encoder(torch.from_numpy(stacks)).numpy()
-    apart = np.abs(np.diff(wanted, axis=0)).max(axis=1)
-    assert (apart > 10 * tolerance).all()  # or rows could not be told apart
-    assert np.abs(rig.latents(ids) - wanted).max() <= tolerance * max(1.0, np.abs(wanted).max())
+    wanted, got = rig.wanted(encoder, [rows[row] for row in ids]), rig.latents(ids)
+    allowed = tolerance * max(1.0, float(np.abs(wanted).max()))
+    differences = np.abs(got[:, :, None] - wanted[:, None]).max(axis=(3, 4))  # [B, K, O]
+    views = differences.argmin(axis=2)
+    assert differences.min(axis=2).max() <= allowed
+    assert ((differences <= 10 * allowed).sum(axis=2) == 1).all()  # or views could not be told apart
+    assert (np.abs(np.diff(wanted, axis=0)).max(axis=(2, 3)) > 10 * allowed).all()  # nor rows
     for row, slot in zip(ids, store.slots(ids), strict=True):
         episode, step = rows[row]
         assert store.columns.age[slot] == step
@@ -200,8 +275,15 @@ def assert_rows(rig: Rig, encoder: Encoder, *, tolerance: float = 1e-4) -> None:
             continue
         ends = {"": 0, "terminated": int(TERMINATED), "truncated": int(TRUNCATED)}
         assert store.columns.flags[slot] == ends[episode.end if step == len(episode.actions) - 1 else ""]
-        assert store.columns.action[slot] == episode.actions[step]
-        assert store.columns.reward[slot] == np.float32(np.clip(episode.rewards[step], -1, 1))
+        np.testing.assert_array_equal(store.columns.action[slot], episode.actions[step])
+        assert store.columns.reward[slot] == np.float32(clipped(rig, episode.rewards[step]))
+    return views
+
+
+def clipped(rig: Rig, rewards: Any) -> Any:
+    """Rewards as the replay is given them."""
+    limit = rig.plan.config.settings.reward_clip
+    return rewards if limit is None else np.clip(rewards, -limit, limit)
 
 
 def snapshot(run: Rig) -> Arrays:
@@ -215,6 +297,7 @@ def snapshot(run: Rig) -> Arrays:
     arrays["stack"] = session.perception.stack.frames.copy()
     arrays["ledger"] = np.array([session.ledger.held_bytes(line) for line in Line])
     arrays["state"] = np.array(repr((session.replay.state(), session.timestep, session.phase, session.graph)))
+    arrays["exploration"] = np.array(repr(session.exploration.bit_generator.state))
     arrays["updates"] = np.array(session.agent.updates)
     return arrays
 

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 import torch
@@ -108,25 +109,25 @@ LEARN = """
     from seer_edge.networks.spec import RainbowHeadSpec, encoder_spec
     from seer_edge.presets import RainbowSettings
     from seer_runtime.replay import Batch
+    from tests.seer_edge.observations import SliceBuffer
 
-    def update(observations):
-        ones = np.ones(3, np.float32)
-        agent.act(observations[0])
+    def update(array):
+        ones, observations = np.ones(3, np.float32), SliceBuffer(2).of(array)
+        agent.act(array[0])
         agent.update(Batch(observations, np.arange(3, dtype=np.int32), ones, ones, observations, ones, np.arange(3)))
 
-    encoder = encoder_spec("data-efficient", stack=4, frame_shape=(30, 30))
+    encoder = encoder_spec("data-efficient", input_shape=(4, 30, 30))
     agent = RainbowAgent(encoder, RainbowHeadSpec(encoder.latent_size, 8, 3, 11), RainbowSettings(), seed=0)
     update(np.zeros((3, 4, 30, 30), np.uint8))
-    agent.freeze_encoder()
-    update(np.zeros((3, encoder.latent_size), np.float32))
+    agent.freeze_encoder(reads_latents=True)
+    update(np.zeros((3, *encoder.latent_shape), np.float32))
     print(json.dumps([agent.updates, sorted(sys.modules)]))
 """
 
 
 def test_learning_does_not_import_the_compiler_stack() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(LEARN)], capture_output=True, text=True, check=True, timeout=120
-    )
+    command, root = [sys.executable, "-c", textwrap.dedent(LEARN)], Path(__file__).parents[2]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, cwd=root)
     updates, loaded = json.loads(done.stdout)
     assert updates == 2
     assert "torch" in loaded

@@ -1,4 +1,4 @@
-"""Configurations and presets: Table 3, the freezing times, the round trip through JSON, and bad values."""
+"""Configurations: what comes from the preset, the freezing time, the round trip through JSON, and bad values."""
 
 import dataclasses
 import json
@@ -6,77 +6,107 @@ from typing import Any
 
 import pytest
 
-from seer_edge.config import TrainConfig, build_config, resolve_freeze_at
+from seer_edge.config import MAX_AUGMENTATIONS, TrainConfig, build_config, resolve_freeze_at
+from seer_edge.envs import Continuous, Discrete, EnvSpec
 from seer_edge.errors import BadInputError
-from seer_edge.presets import ATARI, DEFAULT, RainbowSettings, preset_for
+from seer_edge.presets import RainbowSettings, SacSettings, preset_for
+from seer_runtime.encoder import MAX_BATCH
 
-# Table 3: freezing times in Figure 3 (a replay of the whole run) and in Figure 4 (one of 10,000 frames).
-TABLE_3 = {
-    "Alien": (50_000, 100_000),
-    "Amidar": (50_000, 50_000),
-    "BankHeist": (50_000, 50_000),
-    "CrazyClimber": (100_000, 100_000),
-    "Krull": (50_000, 50_000),
-    "Qbert": (100_000, 100_000),
-    "RoadRunner": (50_000, 50_000),
-    "Seaquest": (50_000, 150_000),
-}
 FRAME_BYTES = 7_056
 WHOLE_RUN_BYTES = 500_000 * FRAME_BYTES
+ALIEN = preset_for("Alien", continuous=False)
 
 
 def _config(game: str = "Alien", **given: Any) -> TrainConfig:
-    return build_config(env=f"ALE/{game}-v5", env_name=game, frame_bytes=FRAME_BYTES, **given)
+    return build_config(EnvSpec(f"ALE/{game}-v5", game, (84, 84), (84, 84), Discrete(18)), **given)
 
 
-# --- presets -----------------------------------------------------------------------------------------------
+def _control(task: str = "cartpole-swingup", **given: Any) -> TrainConfig:
+    return build_config(EnvSpec(f"dm_control/{task}-v0", task, (3, 100, 100), (84, 84), Continuous(2)), **given)
 
 
-def test_presets_are_the_eight_games_of_table_3() -> None:
-    presets = {preset.name: (preset.freeze_at_whole, preset.freeze_at_bounded) for preset in ATARI.values()}
-    assert presets == TABLE_3
+# --- agent and preset --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("game", TABLE_3)
-def test_a_presets_run_freezes_at_the_figures_step(game: str) -> None:
-    whole, bounded = TABLE_3[game]
-    config = _config(game)
-    assert (config.preset, config.freeze_at) == (game, bounded)
-    assert "does not hold the whole run" in config.freeze_reason
-    assert (config.mem_budget_bytes, config.total_timesteps) == (70_000_000, 500_000)
-    large = _config(game, mem_budget_bytes=WHOLE_RUN_BYTES)
-    assert large.freeze_at == whole
-    assert "holds the whole run" in large.freeze_reason
-    assert _config(game, mem_budget_bytes=WHOLE_RUN_BYTES - 1).freeze_at == bounded
+def test_the_agent_follows_from_the_actions() -> None:
+    assert (_config().algo, _config().preset, _config().settings) == ("rainbow", "Alien", RainbowSettings())
+    control = _control("walker-walk")
+    assert (control.algo, control.preset, control.settings) == ("curl-sac", "walker-walk", SacSettings())
+    assert _control("hopper-stand").preset == "control"
+    assert _config("Pong").preset == "default"
 
 
-def test_hyperparameters_are_table_3s() -> None:
-    for preset in (*ATARI.values(), DEFAULT):
-        rainbow = preset.rainbow
-        assert (rainbow.batch_size, rainbow.n_step, rainbow.gamma, rainbow.stack, rainbow.hidden) == (
-            32,
-            20,
-            0.99,
-            4,
-            256,
-        )
-        assert (rainbow.learning_starts, rainbow.target_update_steps) == (1_600, 2_000)
-        assert (preset.evaluate_every, preset.evaluation_episodes) == (10_000, 10)
-        assert preset.encoder == "data-efficient"
-        # Not Table 3's 1e-3: the released scripts'.
-        assert rainbow.learning_rate == 1e-4
-        assert (rainbow.adam_epsilon, rainbow.noisy_sigma, rainbow.max_gradient_norm) == (1.5e-4, 0.1, 10.0)
-        assert (rainbow.atoms, rainbow.value_range, rainbow.evaluation_epsilon) == (51, (-10.0, 10.0), 0.001)
+def test_sac_is_curl_sac_without_the_contrastive_loss() -> None:
+    curl, plain = _control("cheetah-run"), _control("cheetah-run", algo="sac")
+    assert (curl.algo, curl.settings.contrastive) == ("curl-sac", True)
+    assert (plain.algo, plain.settings.contrastive) == ("sac", False)
+    assert dataclasses.replace(plain, algo="curl-sac", settings=curl.settings) == curl
 
 
-def test_other_games_get_the_default() -> None:
-    assert preset_for("Pong") is DEFAULT
-    assert preset_for("BANKHEIST").name == "BankHeist"
-    config = _config("Pong")
-    assert (config.preset, config.freeze_at) == ("default", 100_000)
-    assert _config("Pong", mem_budget_bytes=WHOLE_RUN_BYTES).freeze_at == 50_000
-    borrowed = _config("Pong", preset="Seaquest")
-    assert (borrowed.preset, borrowed.freeze_at, borrowed.env_name) == ("Seaquest", 150_000, "Pong")
+@pytest.mark.parametrize(
+    ("build", "given", "message"),
+    [
+        (_control, {"algo": "rainbow"}, "--algo rainbow: cartpole-swingup has continuous actions; .*curl-sac or sac"),
+        (_config, {"algo": "curl-sac"}, "--algo curl-sac: Alien has discrete actions; its agent is rainbow"),
+        (_config, {"algo": "sac"}, "--algo sac: Alien has discrete actions; its agent is rainbow"),
+        (_control, {"preset": "Alien"}, "--preset Alien: cartpole-swingup has continuous actions; .*curl-sac or sac"),
+        (_config, {"preset": "walker-walk"}, "--preset walker-walk: Alien has discrete actions; its agent is rainbow"),
+        (_control, {"preset": "Alien", "algo": "sac"}, "--preset Alien: is one of rainbow; name another or leave it"),
+        (_config, {"preset": "walker-walk", "algo": "rainbow"}, "--preset walker-walk: is one of curl-sac; name"),
+    ],
+)
+def test_an_agent_or_preset_for_other_actions_is_refused(build: Any, given: dict[str, str], message: str) -> None:
+    with pytest.raises(BadInputError, match=message):
+        build(**given)
+
+
+def test_what_is_given_goes_before_the_preset() -> None:
+    preset = _control("cheetah-run")
+    assert (preset.augmentations, preset.encoder, preset.action_repeat, preset.eval_every) == (4, "sac-ae", 4, 10_000)
+    given = {"augmentations": 2, "encoder": "impala", "eval_every": 7, "eval_episodes": 3, "mem_budget_bytes": 10**7}
+    config = _control("cheetah-run", **given)
+    assert {name: getattr(config, name) for name in given} == given
+    assert (config.action_repeat, config.settings) == (4, preset.settings)
+
+
+# --- augmentations -----------------------------------------------------------------------------------------
+
+
+def test_k_crops_and_the_center_are_encoded_in_one_call() -> None:
+    assert MAX_AUGMENTATIONS + 1 == MAX_BATCH == 16
+    assert [_control(augmentations=k).augmentations for k in (1, 15, None)] == [1, 15, 4]
+    for k in (0, -1, 16):
+        with pytest.raises(BadInputError, match=f"--augmentations {k}: give 1 to 15"):
+            _control(augmentations=k)
+
+
+def test_a_frame_that_is_seen_whole_has_one_view() -> None:
+    assert _config().augmentations == _config(augmentations=1).augmentations == 1
+    for k in (0, 2, 4):
+        with pytest.raises(
+            BadInputError, match=f"--augmentations {k}: Alien is seen whole, without crops; leave it out"
+        ):
+            _config(augmentations=k)
+
+
+# --- layers and transfer -----------------------------------------------------------------------------------
+
+
+def test_layers_are_frozen_only_where_there_is_a_freeze() -> None:
+    assert _control(freeze_layers=2).freeze_layers == 2
+    with pytest.raises(BadInputError, match="--freeze-layers 2: nothing is frozen under --freeze-at never"):
+        _control(freeze_layers=2, freeze_at="never")
+
+
+def test_a_taken_encoder_is_frozen_from_step_0() -> None:
+    config = _control(source="runs/x")
+    assert (config.freeze_at, config.source, config.freeze_reason) == (0, "runs/x", "--from")
+    assert _control(source="runs/x", freeze_layers=4).freeze_layers == 4
+    for freeze_at in (5, 10**9, "never"):
+        with pytest.raises(
+            BadInputError, match=f"--freeze-at {freeze_at}: the encoder of --from is frozen from step 0"
+        ):
+            _control(source="runs/x", freeze_at=freeze_at)
 
 
 # --- the freezing time -------------------------------------------------------------------------------------
@@ -87,7 +117,7 @@ def test_other_games_get_the_default() -> None:
     [(500_000, 100_000), (250_000, 100_000), (249_999, 99_999), (30_000, 12_000), (5, 2), (1, 1)],
 )
 def test_a_short_run_freezes_at_40_percent(total: int, freeze_at: int) -> None:
-    step, reason = resolve_freeze_at(None, ATARI["alien"], total_timesteps=total, frame_capacity=0)
+    step, reason = resolve_freeze_at(None, ALIEN, None, total_timesteps=total, frame_capacity=0)
     assert step == freeze_at
     assert ("40 %" in reason) == (total < 250_000)
 
@@ -133,6 +163,8 @@ def test_only_a_given_step_can_be_beyond_the_end(game: str, total: int) -> None:
         {"freeze_at": "never", "seed": 2**32 - 1, "replay": "prioritized", "protocol": "machado"},
         {"freeze_at": 7, "total_timesteps": 9, "latent_codec": "float16", "encoder": "canonical", "threads": 3},
         {"eval_every": 1, "eval_episodes": 2, "mem_budget_bytes": 123_456_789, "device": "cuda", "preset": "Qbert"},
+        {"freeze_layers": 1, "resolution": 42},
+        {"source": "runs/other"},
     ],
 )
 def test_a_configuration_survives_json(given: dict[str, Any]) -> None:
@@ -140,21 +172,44 @@ def test_a_configuration_survives_json(given: dict[str, Any]) -> None:
     assert TrainConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
 
 
-def test_settings_that_are_not_the_presets_survive_json() -> None:
-    rainbow = RainbowSettings(batch_size=7, n_step=3, value_range=(-1.5, 2.0), learning_rate=0.1, gamma=0.9)
-    config = dataclasses.replace(_config(), rainbow=rainbow, log_every=17)
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"algo": "sac", "resolution": 50, "augmentations": 15, "freeze_layers": 4, "encoder": "impala"},
+        {"source": "runs/walker-stand", "latent_codec": "float16"},
+        {"freeze_at": "never", "replay": "prioritized"},
+    ],
+)
+def test_a_configuration_of_control_survives_json(given: dict[str, Any]) -> None:
+    config = _control("cheetah-run", **given)
     read = TrainConfig.from_json(json.loads(json.dumps(config.to_json())))
     assert read == config
-    assert read.rainbow.value_range == (-1.5, 2.0)
-    assert isinstance(read.rainbow.value_range, tuple)
+    assert isinstance(read.settings, SacSettings)
+    assert read.settings.log_std_range == (-10.0, 2.0)
+    assert isinstance(read.settings.log_std_range, tuple)
+
+
+def test_settings_that_are_not_the_presets_survive_json() -> None:
+    settings = RainbowSettings(batch_size=7, n_step=3, value_range=(-1.5, 2.0), learning_rate=0.1, gamma=0.9)
+    config = dataclasses.replace(_config(), settings=settings, log_every=17)
+    read = TrainConfig.from_json(json.loads(json.dumps(config.to_json())))
+    assert read == config
+    assert isinstance(read.settings, RainbowSettings)
+    assert read.settings.value_range == (-1.5, 2.0)
+    assert isinstance(read.settings.value_range, tuple)
 
 
 @pytest.mark.parametrize(
     "change",
     [
         {"seed": "3"},
-        {"rainbow": None},
-        {"rainbow": {"batch_size": 32}},
+        {"settings": None},
+        {"settings": {"batch_size": 32}},
+        {"settings": {**dataclasses.asdict(RainbowSettings()), "colour": "red"}},
+        {"settings": {"features": 50}},
+        {"algo": "curl-sac"},
+        {"algo": "dqn"},
         {"mem_budget_bytes": None},
         {"colour": "red"},
         {"replay": "newest"},
@@ -167,7 +222,7 @@ def test_a_spoilt_config_json_is_refused(change: dict[str, Any]) -> None:
         TrainConfig.from_json(data)
 
 
-@pytest.mark.parametrize("missing", ["env", "freeze_at", "rainbow", "total_timesteps"])
+@pytest.mark.parametrize("missing", ["env", "freeze_at", "settings", "total_timesteps", "algo", "seed", "resolution"])
 def test_a_config_json_without_an_entry_is_refused(missing: str) -> None:
     data = _config().to_json()
     del data[missing]
@@ -194,7 +249,7 @@ def test_a_config_json_without_an_entry_is_refused(missing: str) -> None:
         ("seed", 2**32, "--seed 4294967296"),
         ("protocol", "strict", "--protocol strict"),
         ("replay", "newest", "--replay newest"),
-        ("encoder", "impala", "--encoder impala"),
+        ("encoder", "resnet", "--encoder resnet"),
         ("encoder", "", "--encoder "),
         ("latent_codec", "uint8", "--latent-codec uint8"),
     ],
@@ -216,8 +271,8 @@ def test_a_bad_log_interval_is_named() -> None:
 def test_a_bad_choice_is_answered_with_the_choices() -> None:
     with pytest.raises(BadInputError, match="choose one of uniform, prioritized"):
         _config(replay="newest")
-    with pytest.raises(BadInputError, match="choose one of data-efficient, canonical"):
-        _config(encoder="impala")
+    with pytest.raises(BadInputError, match="choose one of data-efficient, canonical, sac-ae, impala"):
+        _config(encoder="resnet")
 
 
 @pytest.mark.parametrize(
@@ -225,8 +280,27 @@ def test_a_bad_choice_is_answered_with_the_choices() -> None:
     [({"batch_size": 0}, "batch_size"), ({"n_step": 0}, "n_step"), ({"stack": 0}, "stack"), ({"gamma": 1.1}, "gamma")],
 )
 def test_hyperparameters_out_of_range_are_refused(settings: dict[str, Any], name: str) -> None:
+    for kind in (RainbowSettings, SacSettings):
+        with pytest.raises(ValueError, match=name):
+            kind(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"features": 0}, "features"),
+        ({"actor_update_steps": 0}, "actor_update_steps"),
+        ({"target_update_steps": 0}, "target_update_steps"),
+        ({"target_tau": 1.5}, "target_tau"),
+        ({"encoder_tau": -0.1}, "encoder_tau"),
+        ({"alpha_beta1": 2.0}, "alpha_beta1"),
+        ({"log_std_range": (2.0, -10.0)}, "log_std_range"),
+        ({"initial_temperature": 0.0}, "initial_temperature"),
+    ],
+)
+def test_hyperparameters_of_sac_out_of_range_are_refused(settings: dict[str, Any], name: str) -> None:
     with pytest.raises(ValueError, match=name):
-        RainbowSettings(**settings)
+        SacSettings(**settings)
 
 
 @pytest.mark.parametrize(
@@ -239,15 +313,37 @@ def test_hyperparameters_out_of_range_are_refused(settings: dict[str, Any], name
         ("env", 5),
         ("eval_episodes", 2.5),
         ("freeze_at", "soon"),
-        ("rainbow.stack", 4.0),
-        ("rainbow.value_range", [1]),
-        ("rainbow.value_range", ["a", "b"]),
-        ("rainbow.evaluation_epsilon", "x"),
-        ("rainbow.evaluation_epsilon", 7),
+        ("settings.stack", 4.0),
+        ("settings.value_range", [1]),
+        ("settings.value_range", ["a", "b"]),
+        ("settings.evaluation_epsilon", "x"),
+        ("settings.evaluation_epsilon", 7),
     ],
 )
 def test_an_edited_configuration_with_a_wrong_value_is_refused(name: str, value: Any) -> None:
-    data = json.loads(json.dumps(_config().to_json()))
+    _assert_edited_is_refused(_config(), name, value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("resolution", "50"),
+        ("action_repeat", 2.5),
+        ("freeze_layers", "all"),
+        ("augmentations", None),
+        ("source", 3),
+        ("settings.contrastive", 1),
+        ("settings.features", 50.5),
+        ("settings.log_std_range", [-10.0]),
+        ("settings.initial_temperature", "warm"),
+    ],
+)
+def test_an_edited_configuration_of_control_with_a_wrong_value_is_refused(name: str, value: Any) -> None:
+    _assert_edited_is_refused(_control(), name, value)
+
+
+def _assert_edited_is_refused(config: TrainConfig, name: str, value: Any) -> None:
+    data = json.loads(json.dumps(config.to_json()))
     *inside, last = name.split(".")
     (data[inside[0]] if inside else data)[last] = value
     with pytest.raises(BadInputError, match=rf"config\.json.*{last}"):

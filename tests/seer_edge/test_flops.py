@@ -1,23 +1,40 @@
-"""Appendix C's arithmetic, on the one example that is worked out in full: Rainbow and SEER on Alien."""
+"""Appendix C's arithmetic: the example that is worked out in full, Rainbow and SEER on Alien, and CURL + SAC.
+
+CURL + SAC is counted a second time here, pass by pass, and by torch's own counter on real updates.
+"""
 
 import dataclasses
 import itertools
+from typing import Any
 
+import numpy as np
 import pytest
+from torch.utils.flop_counter import FlopCounterMode
 
-from seer_edge.flops import RAINBOW_BACKWARDS, RAINBOW_FORWARDS, FlopsModel
+from seer_edge.agents.curl_sac import CurlSacAgent
+from seer_edge.algorithms import SacNetworks
+from seer_edge.config import build_config
+from seer_edge.envs import Continuous, EnvSpec
+from seer_edge.flops import ActorCriticFlops, QLearningFlops
+from seer_edge.networks.sac_spec import SacHeadSpec
 from seer_edge.networks.spec import RainbowHeadSpec, encoder_spec
+from seer_edge.plan import make_plan
+from seer_edge.presets import SacSettings
+from seer_runtime.replay import Batch
+from tests.seer_edge.observations import SliceBuffer
 
-ENCODER = encoder_spec("data-efficient", stack=4, frame_shape=(84, 84))
+ENCODER = encoder_spec("data-efficient", input_shape=(4, 84, 84))
 HEAD = RainbowHeadSpec(ENCODER.latent_size, hidden=256, actions=18, atoms=51)
-ALIEN = FlopsModel(
+ALIEN = QLearningFlops(
     encoder=ENCODER.multiply_adds,
+    frozen=ENCODER.frozen_multiply_adds,
     head=HEAD.multiply_adds,
     batch_size=32,
-    forwards=RAINBOW_FORWARDS,
-    backwards=RAINBOW_BACKWARDS,
     frame_capacity=500_000,
 )
+
+
+# --- Rainbow -----------------------------------------------------------------------------------------------
 
 
 def test_multiply_adds_of_the_data_efficient_network() -> None:
@@ -27,7 +44,7 @@ def test_multiply_adds_of_the_data_efficient_network() -> None:
 
 
 def test_multiply_adds_of_the_canonical_network() -> None:
-    encoder = encoder_spec("canonical", stack=4, frame_shape=(84, 84))
+    encoder = encoder_spec("canonical", input_shape=(4, 84, 84))
     assert encoder.shapes == ((4, 84, 84), (32, 20, 20), (64, 9, 9), (64, 7, 7))
     first, second, third = 32 * 20 * 20 * 4 * 8 * 8, 64 * 9 * 9 * 32 * 4 * 4, 64 * 7 * 7 * 64 * 3 * 3
     assert encoder.multiply_adds == first + second + third == 7_737_344
@@ -37,7 +54,7 @@ def test_multiply_adds_of_the_canonical_network() -> None:
 
 
 def test_one_iteration() -> None:
-    assert (RAINBOW_FORWARDS, RAINBOW_BACKWARDS) == (3, 1)
+    assert (ALIEN.forwards, ALIEN.backwards) == (3, 1)
     assert ALIEN.before_freeze == 293_499_136
     assert ALIEN.after_freeze == 89_979_136
 
@@ -50,11 +67,17 @@ def test_conversion_encodes_what_the_replay_holds() -> None:
     assert small.conversion(100) == 128_000_000
 
 
-def test_augmentations_and_encoders_multiply_what_is_encoded() -> None:
-    many = dataclasses.replace(ALIEN, augmentations=4, encoders=2)
-    assert many.before_freeze == ALIEN.before_freeze
-    assert many.after_freeze == ALIEN.after_freeze + 7 * ALIEN.encoder
-    assert many.conversion(50_000) == 8 * ALIEN.conversion(50_000)
+def test_layers_that_go_on_training_count_as_the_head_does() -> None:
+    first = dataclasses.replace(ALIEN, frozen=819_200)
+    assert first.before_freeze == ALIEN.before_freeze
+    upper = 460_800 + 542_976
+    assert first.after_freeze == 32 * 5 * upper + (1_280_000 + 542_976) + 819_200
+    assert first.conversion(50_000) == 819_200 * 50_000
+    # Over a replay of pixels the frozen layer sees s and s' of every batch, and nothing is encoded to be stored.
+    pixels = dataclasses.replace(first, latent_replay=False)
+    assert pixels.after_freeze == 32 * 5 * upper + (1_280_000 + 542_976) + 2 * 32 * 819_200
+    assert pixels.conversion(50_000) == 0
+    assert ALIEN.after_freeze < first.after_freeze < pixels.after_freeze < ALIEN.before_freeze
 
 
 @pytest.mark.parametrize(("freeze_at", "step"), [(None, 153_322), (50_000, 386_311)])
@@ -80,3 +103,189 @@ def test_total_grows_with_every_step_and_shrinks_with_an_earlier_freeze() -> Non
     ends = [ALIEN.total(500_000, freeze_at) for freeze_at in (1, 50_000, 100_000, 400_000, None)]
     assert ends == sorted(ends)
     assert len(set(ends)) == len(ends)
+
+
+# --- CURL + SAC, pass by pass ------------------------------------------------------------------------------
+
+BATCH, ACTIONS = 128, 6
+FIRST_CONV = 32 * 41**2 * 9 * 3**2  # filters, map, channels, kernel
+UPPER_CONVS = [32 * side**2 * 32 * 3**2 for side in (39, 37, 35)]
+TRUNK = FIRST_CONV + sum(UPPER_CONVS)
+FC = 32 * 35**2 * 50
+ACTOR = 50 * 1024 + 1024**2 + 1024 * 2 * ACTIONS
+Q = (50 + ACTIONS) * 1024 + 1024**2 + 1024 * 1
+BACKWARD = 2  # passes forward that a pass backward costs (Appendix C)
+
+WALKER = EnvSpec("dm_control/walker-walk-v0", "walker-walk", (3, 100, 100), (84, 84), Continuous(ACTIONS))
+
+
+def _walker(**given: Any) -> ActorCriticFlops:
+    flops = make_plan(build_config(WALKER, **given), WALKER).flops
+    assert isinstance(flops, ActorCriticFlops)
+    return flops
+
+
+def _critic() -> tuple[int, int]:
+    """Of the encoder and the heads for one observation: Q of o, learned; the target's of o' and the actor's action."""
+    of_o = (1 + BACKWARD) * (TRUNK + FC), (1 + BACKWARD) * 2 * Q
+    of_next_o = 2 * TRUNK + 2 * FC, ACTOR + 2 * Q
+    return of_o[0] + of_next_o[0], of_o[1] + of_next_o[1]
+
+
+def _actor() -> tuple[float, float]:
+    """Every second update: the actor's fc and its policy learn through both Qs, down to their actions only."""
+    return (1 + BACKWARD) * FC / 2, ((1 + BACKWARD) * ACTOR + 2 * Q + 2 * Q) / 2
+
+
+def _contrast() -> int:
+    """The query's pass, learned, and the key's."""
+    return (1 + BACKWARD) * (TRUNK + FC) + (TRUNK + FC)
+
+
+def test_sizes_of_curl_sac_on_walker() -> None:
+    flops = _walker()
+    assert (flops.trunk, flops.frozen_trunk, flops.fc, flops.actor, flops.q) == (TRUNK, TRUNK, FC, ACTOR, Q)
+    assert (flops.batch_size, flops.augmentations, flops.frame_capacity) == (128, 4, 2_000)
+    assert flops.fc_frozen
+    assert flops.latent_replay
+
+
+def test_one_iteration_of_curl_sac_before_the_freeze() -> None:
+    acting = TRUNK + FC + ACTOR
+    encoder, heads = (critic + actor for critic, actor in zip(_critic(), _actor(), strict=True))
+    # The actor's step takes the query's pass for the critic's latents, which are a constant to it.
+    assert _walker().before_freeze == BATCH * (encoder + heads + _contrast()) + acting
+    # Without CURL there is no query: the actor's step makes that pass itself.
+    assert _walker(algo="sac").before_freeze == BATCH * (encoder + heads + (TRUNK + FC) / 2) + acting
+
+
+def test_one_iteration_of_curl_sac_after_the_freeze() -> None:
+    """The heads learn; one call encodes K crops and the center, of which the actor acts on the last."""
+    heads = BATCH * (_critic()[1] + _actor()[1])
+    for augmentations in (1, 4):
+        for algo in ("curl-sac", "sac"):
+            flops = _walker(augmentations=augmentations, algo=algo)
+            assert flops.after_freeze == heads + ACTOR + (augmentations + 1) * (TRUNK + 2 * FC)
+            assert flops.conversion(80_000) == 2_000 * augmentations * (TRUNK + 2 * FC)
+            assert flops.conversion(100) == 100 * augmentations * (TRUNK + 2 * FC)
+
+
+def test_a_freeze_of_two_convolutions_saves_their_gradients() -> None:
+    frozen = FIRST_CONV + UPPER_CONVS[0]
+    flops = _walker(freeze_layers=2)
+    assert (flops.frozen_trunk, flops.latent_replay, flops.conversion(80_000)) == (frozen, False, 0)
+    assert flops.before_freeze == _walker().before_freeze
+    # Of before: o, o' and the positives once each, all forward; not o for the critic and again as the query, nor o'
+    # for the target too, nor two backward passes.
+    passes_before, passes_after = (1 + BACKWARD) + 2 + (1 + BACKWARD) + 1, 3
+    assert flops.before_freeze - flops.after_freeze == BATCH * (passes_before - passes_after) * frozen
+    plain = _walker(freeze_layers=2, algo="sac")
+    assert plain.before_freeze - plain.after_freeze == BATCH * ((1 + BACKWARD) + 2 + 0.5 - 2) * frozen
+
+
+def test_a_freeze_of_a_narrow_convolution_saves_its_passes_too() -> None:
+    given = {"encoder": "impala", "freeze_layers": 15, "augmentations": 1, "latent_codec": "float16"}
+    flops = _walker(**given)
+    assert flops.latent_replay
+    assert not flops.fc_frozen
+    assert flops.frozen_trunk == flops.trunk
+    fc = 32 * 11 * 11 * 50
+    learned = (1 + BACKWARD) + 2 + (1 + BACKWARD) / 2 + (1 + BACKWARD) + 1
+    heads = BATCH * (_critic()[1] + _actor()[1])
+    assert flops.after_freeze == heads + BATCH * learned * fc + fc + ACTOR + 2 * flops.trunk
+    assert flops.conversion(80_000) == 2_000 * flops.trunk
+
+
+# --- CURL + SAC by torch's counter -------------------------------------------------------------------------
+
+TINY = SacSettings(batch_size=6, hidden=7, features=5)
+TINY_SPEC = encoder_spec("sac-ae", input_shape=(9, 21, 21), networks=2, features=5)
+TINY_HEAD = SacHeadSpec(features=5, hidden=7, actions=3)
+
+
+def _counted(agent: CurlSacAgent, shape: tuple[int, ...], updates: int = 2) -> int:
+    """Multiply-adds of an update that steps the actor and one that does not; torch counts two a multiply-add."""
+    rng, size = np.random.default_rng(0), TINY.batch_size
+    buffer = SliceBuffer(4)
+
+    def observations() -> Any:
+        frames = [rng.integers(0, 256, (size, *shape), np.uint8) for _ in range(2)]
+        return buffer.of(*(view if len(shape) == 3 else view.astype(np.float32) for view in frames))
+
+    counter = FlopCounterMode(display=False)
+    with counter:
+        for _ in range(updates):
+            actions = rng.uniform(-1, 1, (size, 3)).astype(np.float32)
+            ones = np.ones(size, np.float32)
+            agent.update(Batch(observations(), actions, ones, ones, observations(), ones, np.arange(size)))
+    assert counter.get_total_flops() % 2 == 0
+    return int(counter.get_total_flops()) // 2
+
+
+def _first_layers() -> tuple[int, int]:
+    """Multiply-adds of the first layer of the actor and of both Qs."""
+    return 5 * 7, 2 * (5 + 3) * 7
+
+
+def _of(contrastive: bool, frozen_layers: int | None, *, latent_replay: bool) -> tuple[CurlSacAgent, ActorCriticFlops]:
+    spec = dataclasses.replace(TINY_SPEC, frozen_layers=frozen_layers)
+    settings = dataclasses.replace(TINY, contrastive=contrastive)
+    networks = SacNetworks(spec, TINY_HEAD, contrastive)
+    config = dataclasses.replace(build_config(WALKER), settings=settings)
+    flops = networks.flops(config, 10, latent_replay)
+    assert isinstance(flops, ActorCriticFlops)
+    return CurlSacAgent(spec, TINY_HEAD, settings, seed=0), flops
+
+
+def _bilinear(contrastive: bool) -> int:
+    """Left out of the model: W on the keys, its own gradient, and logits forward and backward to both their sides."""
+    size, features = TINY.batch_size, TINY.features
+    return contrastive * (2 * size * features**2 + 3 * size**2 * features)
+
+
+@pytest.mark.parametrize("contrastive", [True, False])
+def test_torch_counts_the_same_before_the_freeze(contrastive: bool) -> None:
+    """But for the gradients that nobody needs, which torch skips and the paper's rule has: of pixels, and of the
+    trunk's maps under the actor's fc, which the actor's loss does not reach.
+    """
+    agent, flops = _of(contrastive, None, latent_replay=True)
+    first_conv = 32 * 10**2 * 9 * 3**2
+    backward_passes = 2 * (1 + contrastive)  # of the trunk in two updates
+    skipped = TINY.batch_size * (backward_passes * first_conv + flops.fc)
+    acting = flops.trunk + flops.fc + flops.actor
+    expected = 2 * (flops.before_freeze - acting + _bilinear(contrastive)) - skipped
+    assert _counted(agent, (9, 21, 21)) == expected
+    assert skipped < 0.15 * expected
+
+
+@pytest.mark.parametrize("contrastive", [True, False])
+def test_torch_counts_the_same_after_the_freeze(contrastive: bool) -> None:
+    """But for the gradients of latents, which nothing below needs; what ONNX Runtime encodes torch does not see."""
+    agent, flops = _of(contrastive, None, latent_replay=True)
+    agent.freeze_encoder(reads_latents=True)
+    of_actor, of_qs = _first_layers()
+    skipped = TINY.batch_size * (of_actor + 2 * of_qs)
+    encoding_and_acting = 5 * (flops.trunk + 2 * flops.fc) + flops.actor
+    assert _counted(agent, (2, 5)) == 2 * (flops.after_freeze - encoding_and_acting) - skipped
+
+
+@pytest.mark.parametrize("latent_replay", [True, False])
+@pytest.mark.parametrize("contrastive", [True, False])
+def test_torch_counts_the_same_over_frozen_convolutions(contrastive: bool, latent_replay: bool) -> None:
+    """Two of four convolutions are frozen; from a replay of pixels torch runs them too."""
+    agent, flops = _of(contrastive, 2, latent_replay=latent_replay)
+    agent.freeze_encoder(reads_latents=latent_replay)
+    third_conv = 32 * 6**2 * 32 * 3**2
+    backward_passes = 2 * (1 + contrastive)
+    skipped = TINY.batch_size * (backward_passes * third_conv + flops.fc)
+    encoding = 5 * flops.frozen_trunk if latent_replay else flops.frozen_trunk
+    acting = flops.trunk - flops.frozen_trunk + flops.fc + flops.actor
+    expected = 2 * (flops.after_freeze - encoding - acting + _bilinear(contrastive)) - skipped
+    assert _counted(agent, (1, 32 * 8 * 8) if latent_replay else (9, 21, 21)) == expected
+
+
+def test_acting_is_one_pass_of_trunk_fc_and_actor() -> None:
+    agent, flops = _of(True, None, latent_replay=True)
+    with FlopCounterMode(display=False) as counter:
+        agent.act(np.zeros((9, 21, 21), np.uint8))
+    assert counter.get_total_flops() == 2 * (flops.trunk + flops.fc + flops.actor)

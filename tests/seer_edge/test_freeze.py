@@ -1,11 +1,12 @@
 """The freeze of a real session: every kept row against the encoder on a log that the environment keeps itself."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from numpy.typing import NDArray
 
 import seer_edge.evaluate
 import seer_edge.freeze
@@ -14,9 +15,13 @@ from seer_edge import checkpoint
 from seer_runtime import durable
 from seer_runtime.encoder import OnnxEncoder
 from seer_runtime.ledger import WORKSPACE_CAP_BYTES, Line
+from seer_runtime.replay import Observations
 from seer_runtime.samplers import PrioritizedSampler
 from seer_runtime.windows import n_step_windows
-from tests.seer_edge.freeze_rig import CAPACITY, LARGE, Rig, assert_rows, assert_same, snapshot, stack_of
+from tests.seer_edge.freeze_rig import CAPACITY, KINDS, LARGE, Rig, assert_rows, assert_same, clipped, encode, snapshot
+
+WIDE = dataclasses.replace(KINDS["curl-sac"]["settings"], features=20)
+
 
 # --- what the freeze makes of the rows ---------------------------------------------------------------------
 
@@ -28,9 +33,10 @@ def test_every_row_is_the_encoder_on_its_own_stack(rig: Callable[..., Rig], last
     run.until(last_step, at_least)
     before, encoder = run.held(), run.encoder()
     run.freeze()
-    whole = [row for row in before if row - min(run.env.rows()[row][1], 3) >= before[0]]
+    reach = run.plan.config.settings.stack - 1
+    whole = [row for row in before if row - min(run.env.rows()[row][1], reach) >= before[0]]
     assert run.held().tolist() == list(range(whole[0] if whole else before[-1] + 1, before[-1] + 1))
-    assert len(before) - len(run.held()) <= 3
+    assert len(before) - len(run.held()) <= reach
     assert_rows(run, encoder)
     run.steps(40)
     assert_rows(run, encoder)
@@ -41,15 +47,21 @@ def test_every_row_is_the_encoder_on_its_own_stack(rig: Callable[..., Rig], last
     ("given", "tolerance", "grows"),
     [
         ({"latent_codec": "float16"}, 5e-4, True),
-        ({"frame": LARGE, "encoder": "canonical"}, 1e-4, False),
-        ({"frame": LARGE, "encoder": "canonical", "latent_codec": "float16"}, 5e-4, True),
+        ({"spec": LARGE, "encoder": "canonical"}, 1e-4, False),
+        ({"spec": LARGE, "encoder": "canonical", "latent_codec": "float16"}, 5e-4, True),
         ({"replay": "prioritized"}, 1e-4, True),
+        ({"agent": "curl-sac", "latent_codec": "float16"}, 5e-4, True),
+        ({"agent": "curl-sac", "replay": "prioritized"}, 1e-4, True),
+        ({"agent": "curl-sac", "encoder": "impala"}, 1e-4, True),
+        ({"agent": "curl-sac", "augmentations": 1}, 1e-4, True),
+        ({"agent": "curl-sac", "augmentations": 15}, 1e-4, True),  # one row a chunk
+        ({"agent": "curl-sac", "augmentations": 15, "settings": WIDE}, 1e-4, False),
     ],
 )
 def test_codecs_encoders_and_samplers(
-    rig: Callable[..., Rig], given: dict[str, Any], tolerance: float, grows: bool
+    build_rig: Callable[..., Rig], given: dict[str, Any], tolerance: float, grows: bool
 ) -> None:
-    run = rig(**given)
+    run = build_rig(**given)
     run.steps(100)
     encoder, before = run.encoder(), run.held()
     report = run.freeze()
@@ -65,8 +77,9 @@ def test_codecs_encoders_and_samplers(
     assert_rows(run, encoder, tolerance=tolerance)
 
 
-def test_the_latent_ring_wraps_too(rig: Callable[..., Rig]) -> None:
-    run = rig(learning_starts=1_000)
+@pytest.mark.parametrize("given", [{}, {"agent": "curl-sac", "settings": WIDE}])
+def test_the_latent_ring_wraps_too(build_rig: Callable[..., Rig], given: dict[str, Any]) -> None:
+    run = build_rig(**given, learning_starts=1_000)
     run.steps(130)
     encoder = run.encoder()
     run.freeze()
@@ -91,9 +104,57 @@ def test_the_log_would_show_rows_that_are_one_off(rig: Callable[..., Rig]) -> No
     with pytest.raises(AssertionError):
         assert_rows(run, encoder)
     store.data[5] = data[5]
+    assert_rows(run, encoder)
     store.columns.reward[: store.rows] = np.roll(store.columns.reward[: store.rows], -1)
     with pytest.raises(AssertionError):
         assert_rows(run, encoder)
+
+
+def test_the_log_would_show_one_latent_of_another_view(build_rig: Callable[..., Rig]) -> None:
+    run = build_rig("curl-sac")
+    run.steps(100)
+    encoder = run.encoder()
+    run.freeze()
+    assert_rows(run, encoder)
+    store = run.session.replay.store
+    latents = store.data[: store.rows].view(np.float32).reshape(store.rows, *store.codec.shape)
+    row = int(np.flatnonzero(store.columns.age[: store.rows] >= 2)[0])
+    episode, step = run.env.rows()[store.oldest + row]
+    stack, wanted = run.stack_of(episode, step), run.wanted(encoder, [(episode, step)])[0]
+    frames = np.split(stack, 3)
+    each_its_own = np.concatenate([run.view_of(frame, (y, 0)) for y, frame in enumerate(frames)])
+    newest_first = run.view_of(np.concatenate(frames[::-1]), (1, 1))
+    faults = {
+        "of the next row": latents[row + 1, 2],
+        "the networks the wrong way round": latents[row, 2, ::-1],
+        "each network under a view of its own": np.stack([wanted[0, 0], wanted[1, 1]]),
+        "each frame under a view of its own": encode(encoder, each_its_own[None])[0],
+        "the newest frame first": encode(encoder, newest_first[None])[0],
+    }
+    sound = latents[row, 2].copy()
+    for fault in faults.values():
+        latents[row, 2] = fault
+        with pytest.raises(AssertionError):
+            assert_rows(run, encoder)
+    latents[row, 2] = sound
+    assert_rows(run, encoder)
+
+
+def test_views_are_drawn_uniformly_and_for_each_latent(build_rig: Callable[..., Rig]) -> None:
+    """Before and after the freeze each latent of a row is under a view drawn for it alone."""
+    run = build_rig("curl-sac", learning_starts=1_000)
+    run.steps(100)
+    encoder = run.encoder()
+    converted = run.freeze().rows
+    run.steps(350)
+    views, count = assert_rows(run, encoder), len(run.offsets())
+    assert count == 25
+    for part in (views[:converted], views[converted:]):
+        expected = part.size / count
+        chi_squared = ((np.bincount(part.ravel(), minlength=count) - expected) ** 2 / expected).sum()
+        assert chi_squared < 52  # 24 degrees of freedom: one in a thousand is above
+        repeated = [part[:, 0] == part[:, 1], part[:, 1] == part[:, 2], part[1:, 0] == part[:-1, 0]]
+        assert np.concatenate(repeated).mean() < 0.1
 
 
 def test_priorities_stay_with_their_rows(rig: Callable[..., Rig]) -> None:
@@ -108,9 +169,15 @@ def test_priorities_stay_with_their_rows(rig: Callable[..., Rig]) -> None:
     assert len(set(after)) > 10
 
 
-def test_the_freeze_keeps_to_the_bytes(rig: Callable[..., Rig]) -> None:
-    for given in ({}, {"frame": LARGE, "encoder": "canonical"}, {"replay": "prioritized"}):
-        run = rig(**given)
+def test_the_freeze_keeps_to_the_bytes(build_rig: Callable[..., Rig]) -> None:
+    for given in (
+        {},
+        {"spec": LARGE, "encoder": "canonical"},
+        {"replay": "prioritized"},
+        {"agent": "curl-sac"},
+        {"agent": "curl-sac", "replay": "prioritized", "augmentations": 15},
+    ):
+        run = build_rig(**given)
         session, ledger = run.session, run.session.ledger
         run.steps(100)
         arena = session.replay.store.arena
@@ -139,58 +206,84 @@ def test_the_running_episode_goes_on_from_latents(rig: Callable[..., Rig]) -> No
     assert not before.valid[0]
     run.freeze()
     assert session.phase == "latent"
-    with torch.no_grad():
-        seen = encoder(torch.from_numpy(stack_of(episode, step)[None])).numpy()[0]
-    np.testing.assert_allclose(session.observed.input, seen, atol=1e-4)
+    np.testing.assert_allclose(session.observed.input, run.acted_on(encoder, episode, step), atol=1e-4)
     run.steps(4)
     assert run.env.log[-1] is episode
     ids = np.arange(newest - 1, newest + 3)
     assert store.columns.age[store.slots(ids)].tolist() == [step - 2, step - 1, step, step + 1]
-    np.testing.assert_allclose(run.latents(np.array([newest + 1]))[0], seen, atol=1e-4)
+    assert_rows(run, encoder)
     windows = n_step_windows(store, np.array([newest]), 3, 0.9)
-    rewards = np.clip(episode.rewards[step - 1 : step + 2], -1, 1)
+    rewards = np.array(clipped(run, episode.rewards[step - 1 : step + 2]))
     assert windows.valid[0]
     assert windows.bootstrap_ids[0] == newest + 3
     assert windows.returns[0] == pytest.approx(rewards @ [1, 0.9, 0.81], rel=1e-5)
 
 
+def test_actions_are_chosen_on_the_center(rig: Callable[..., Rig]) -> None:
+    """At the freeze, after it and at the beginning of an episode."""
+    run = rig()
+    run.steps(100)
+    encoder, begun, acted = run.encoder(), 0, []
+    run.freeze()
+    act = run.session.agent.act
+    run.session.agent.act = lambda observation: acted.append(observation.copy()) or act(observation)
+    for _ in range(25):
+        episode, step = run.env.log[-1], len(run.env.log[-1].actions)
+        begun += step == 0
+        run.steps(1)
+        np.testing.assert_allclose(acted.pop(), run.acted_on(encoder, episode, step), atol=1e-4)
+        assert not acted
+    assert begun > 1
+
+
 def test_batches_after_the_freeze_are_latents_of_the_log(rig: Callable[..., Rig]) -> None:
+    """Both ends of a transition are the same one of their rows' latents."""
     run = rig()
     run.until_mid_episode(120)
     encoder, frozen_at = run.encoder(), run.session.replay.store.appended
     run.freeze()
     run.steps(20)
-    rows, crossing = run.env.rows(), 0
+    assert_rows(run, encoder)
+    rows, crossing, drawn = run.env.rows(), 0, set()
     for _ in range(30):
         batch = run.session.replay.sample()
         windows = n_step_windows(run.session.replay.store, batch.row_ids, 3, 0.99)
+        observations, next_observations = _whole(batch.observations), _whole(batch.next_observations)
+        stored, next_stored = run.latents(batch.row_ids), run.latents(windows.bootstrap_ids)
         for index, row in enumerate(batch.row_ids.tolist()):
             bootstrap = int(windows.bootstrap_ids[index])
             assert rows[row][0] is rows[bootstrap][0]
             crossing += row < frozen_at <= bootstrap
-            stacks = np.stack([stack_of(*rows[row]), stack_of(*rows[bootstrap])])
-            with torch.no_grad():
-                wanted = encoder(torch.from_numpy(stacks)).numpy()
-            np.testing.assert_allclose(batch.observations[index], wanted[0], atol=1e-4)
-            np.testing.assert_allclose(batch.next_observations[index], wanted[1], atol=1e-4)
+            matches = (stored[index] == observations[index]).all(axis=(1, 2))
+            next_matches = (next_stored[index] == next_observations[index]).all(axis=(1, 2))
+            assert (matches & next_matches).any()
+            if matches.sum() == 1:  # a view may have been drawn twice for a row
+                drawn.add(int(matches.argmax()))
     assert crossing > 0
+    assert drawn == set(range(run.plan.config.augmentations))
+
+
+def _whole(observations: Observations) -> NDArray[Any]:
+    return np.concatenate([piece.copy() for piece in observations.slices()])
 
 
 def test_the_encoder_stays_and_the_head_learns(rig: Callable[..., Rig]) -> None:
     run = rig()
     run.steps(110)
-    first = {name: array.copy() for name, array in run.session.agent.state_arrays().items()}
-    updates = run.session.agent.updates
+    agent = run.session.agent
+    first = {name: array.copy() for name, array in agent.state_arrays().items()}
+    updates = agent.updates
     run.freeze()
     run.steps(20)
-    after = run.session.agent.state_arrays()
-    assert run.session.agent.updates == updates + 20
-    for name in first:
-        if name.startswith("encoder."):
-            np.testing.assert_array_equal(after[name], first[name])
-            np.testing.assert_array_equal(after["target_" + name], first[name])
-        elif name.startswith("head."):
-            assert not np.array_equal(after[name], first[name]), name
+    after = agent.state_arrays()
+    assert agent.updates == updates + 20
+    learned = {name for name, array in after.items() if not np.array_equal(array, first[name])}
+    heads = ("head.", "actor.policy.", "critic.qs.", "target_critic.qs.", "log_temperature")
+    assert {name for name in after if name.startswith(heads)} <= learned
+    assert not {name for name in learned if name.startswith(("encoder.", "critic.norm.", "actor.norm."))}
+    assert {"encoder.convs.0.weight", "encoder.convs.1.bias"} <= after.keys()
+    online = dict(agent.encoder.named_parameters())
+    assert all(parameter is online[name] for name, parameter in agent.target_encoder.named_parameters())
 
 
 @pytest.mark.parametrize("frozen", [False, True])
@@ -230,8 +323,11 @@ def test_the_graph_is_written_and_is_the_one_in_use(rig: Callable[..., Rig]) -> 
     assert sorted(path.name for path in run.path.parent.iterdir()) == ["checkpoints", "encoder.onnx"]
     encoder = OnnxEncoder(run.path.read_bytes(), threads=1, ledger=run.session.ledger)
     row = run.held()[-1:]
-    stack = stack_of(*run.env.rows()[int(row[0])])
-    np.testing.assert_allclose(encoder(stack[None]), run.latents(row), atol=1e-6)
+    stack = run.stack_of(*run.env.rows()[int(row[0])])
+    views = np.stack([run.view_of(stack, offset) for offset in run.offsets()])
+    latents = np.concatenate([encoder(view[None]).copy() for view in views])
+    differences = np.abs(latents[None] - run.latents(row)[0, :, None]).max(axis=(2, 3))
+    assert differences.min(axis=1).max() < 1e-6
 
 
 def test_the_generation_before_the_commit_is_of_the_pixel_phase(rig: Callable[..., Rig]) -> None:
@@ -241,9 +337,9 @@ def test_the_generation_before_the_commit_is_of_the_pixel_phase(rig: Callable[..
     frames = store.data[: store.rows].copy()
     run.freeze()
     saved = checkpoint.read_agent(run.checkpoints)
-    assert (saved.timestep, saved.graph) == (100, None)
+    assert (saved.timestep, saved.frozen, saved.graph) == (100, False, None)
     assert_same(saved.arrays, {name: array for name, array in before.items() if name in saved.arrays})
-    assert any(name.startswith("optimizer.first.encoder.") for name in saved.arrays)
+    assert any(name.startswith("optimizer.") and ".first.encoder." in name for name in saved.arrays)
     generation = durable.newest_generation(run.checkpoints)
     np.testing.assert_array_equal(durable.read_tensors(generation.path / checkpoint.REPLAY)["rows"], frames)
 

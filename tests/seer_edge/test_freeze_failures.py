@@ -14,13 +14,14 @@ import seer_edge.evaluate
 import seer_edge.freeze
 import seer_edge.loop
 from seer_edge import checkpoint
+from seer_edge.agents.rainbow import RainbowAgent
 from seer_edge.errors import RunStoppedError
 from seer_edge.freeze import FreezeRefusedError
 from seer_edge.networks.graph import encoder_graph
 from seer_runtime import durable
-from seer_runtime.codecs import ElementCodec
+from seer_runtime.codecs import FloatCodec
 from seer_runtime.durable import files
-from seer_runtime.encoder import OnnxEncoder
+from seer_runtime.encoder import MAX_BATCH, OnnxEncoder
 from seer_runtime.ledger import WORKSPACE_CAP_BYTES, Line
 from tests.seer_edge.freeze_rig import (
     Arrays,
@@ -32,11 +33,14 @@ from tests.seer_edge.freeze_rig import (
 )
 
 
-def _perturbed(change: Callable[[Arrays], Arrays]) -> Callable[..., bytes]:
-    def build(spec: Any, weights: Any) -> bytes:
-        kernel, bias = weights[-1]
-        changed = change({"kernel": kernel.copy(), "bias": bias.copy()})
-        return encoder_graph(spec, [*weights[:-1], (changed["kernel"], changed["bias"])])
+def _perturbed(change: Callable[[str, NDArray[np.float32]], None]) -> Callable[..., bytes]:
+    """`change` is given the kernel and the bias of the last layer by name, to change them in place."""
+
+    def build(spec: Any, weights: Arrays) -> bytes:
+        changed = {name: array.copy() for name, array in weights.items()}
+        for name in list(changed)[-2:]:
+            change(name, changed[name])
+        return encoder_graph(spec, changed)
 
     return build
 
@@ -67,16 +71,26 @@ def _no_workspace_left(run: Rig, patch: pytest.MonkeyPatch) -> None:
 
 
 def _latents_differ(run: Rig, patch: pytest.MonkeyPatch) -> None:
-    wrong = _perturbed(lambda layer: {**layer, "kernel": layer["kernel"] * np.float32(1.01)})
-    patch.setattr(seer_edge.freeze, "encoder_graph", wrong)
+    def change(name: str, array: NDArray[np.float32]) -> None:
+        array *= np.float32(1.01)
+
+    patch.setattr(seer_edge.freeze, "encoder_graph", _perturbed(change))
 
 
-def _values_differ(run: Rig, patch: pytest.MonkeyPatch) -> None:
+def _outputs_differ(run: Rig, patch: pytest.MonkeyPatch) -> None:
     """Latents within the tolerance, before a head steep enough to make much of the difference."""
-    wrong = _perturbed(lambda layer: {**layer, "bias": layer["bias"] + np.float32(9e-5)})
-    patch.setattr(seer_edge.freeze, "encoder_graph", wrong)
+
+    def change(name: str, array: NDArray[np.float32]) -> None:
+        if name.endswith("bias"):
+            array[::2] += np.float32(9e-5)  # the same for all would not get past a layer norm
+
+    patch.setattr(seer_edge.freeze, "encoder_graph", _perturbed(change))
+    agent = run.session.agent
     with torch.no_grad():
-        run.session.agent.head.hidden.weight.mul_(1_000)
+        if isinstance(agent, RainbowAgent):
+            agent.head.hidden.weight.mul_(1_000)
+        else:
+            agent.encoder.fcs[-1].weight.mul_(0.03)  # which the layer norm takes back
 
 
 def _weights_are_nan(run: Rig, patch: pytest.MonkeyPatch) -> None:
@@ -85,7 +99,7 @@ def _weights_are_nan(run: Rig, patch: pytest.MonkeyPatch) -> None:
 
 
 def _calibration_fails(run: Rig, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(ElementCodec, "calibrate", _raising(MemoryError("no memory for scales")))
+    patch.setattr(FloatCodec, "calibrate", _raising(MemoryError("no memory for scales")))
 
 
 def _checkpoints_is_a_file(run: Rig, patch: pytest.MonkeyPatch) -> None:
@@ -102,7 +116,7 @@ FAULTS = {
     _graph_is_garbage: "",
     _no_workspace_left: "workspace: .* would exceed the cap",
     _latents_differ: "latents of ONNX Runtime and torch differ by",
-    _values_differ: "Q-values of ONNX Runtime and torch differ by",
+    _outputs_differ: "outputs of ONNX Runtime and torch differ by",
     _weights_are_nan: "latents of ONNX Runtime and torch differ by nan",
     _calibration_fails: "no memory for scales",
     _checkpoints_is_a_file: "",
@@ -126,8 +140,9 @@ def test_a_refused_freeze_changes_nothing(
     assert run.session.perception is perception
     assert_same(snapshot(run), before)
     agent = run.session.agent
-    assert agent.target_encoder is not agent.encoder
-    assert all(parameter.requires_grad for parameter in agent.encoder.parameters())
+    online = dict(agent.encoder.named_parameters())
+    assert all(parameter.requires_grad for parameter in online.values())
+    assert all(parameter is not online[name] for name, parameter in agent.target_encoder.named_parameters())
 
 
 def test_latents_that_a_codec_cannot_hold_are_a_refusal(rig: Callable[..., Rig]) -> None:
@@ -162,12 +177,19 @@ def test_a_run_goes_on_after_a_refusal_as_if_it_had_not_tried(
     assert_same(snapshot(run), snapshot(twin))
 
 
-@pytest.mark.parametrize("call", ["_create", "_write", "_fsync", "_fsync_folder", "_rename", "_make_folder"])
+TOUCHES = ("_create", "_write", "_fsync", "_fsync_folder", "_rename", "_make_folder")
+
+
+@pytest.mark.parametrize(
+    ("agent", "call"),
+    # Every tensor is a write of its own, and CURL + SAC has more than 200.
+    [*(("rainbow", call) for call in TOUCHES), *(("curl-sac", call) for call in TOUCHES if call != "_write")],
+)
 def test_a_refusal_at_every_touch_of_the_disk(
-    rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch, call: str
+    build_rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch, agent: str, call: str
 ) -> None:
     """The first, the second, … call fails; every attempt but the last is refused and leaves all as it was."""
-    run = rig()
+    run = build_rig(agent)
     run.steps(100)
     before, real, refusals = snapshot(run), getattr(files, call), 0
 
@@ -196,12 +218,13 @@ def test_a_refusal_at_every_touch_of_the_disk(
     assert_rows(run, run.encoder())
 
 
-@pytest.mark.parametrize("room_bytes", [0, 5_000])
+@pytest.mark.parametrize("room_bytes", [0, 5_000, 20_000, 30_000, 60_000])
 def test_no_workspace_for_the_conversion_is_never_a_half_frozen_run(rig: Callable[..., Rig], room_bytes: int) -> None:
     run = rig()
     run.steps(100)
     ledger = run.session.ledger
-    taken = 64 * run.plan.encoder.latent_size * 4 + room_bytes  # the encoder's latents fit, the chunks do not
+    # The encoder's latents fit; the views, the window or the chunks do not.
+    taken = MAX_BATCH * int(np.prod(run.plan.encoder.latent_shape)) * 4 + room_bytes
     ledger.allocate(Line.WORKSPACE, WORKSPACE_CAP_BYTES - ledger.held_bytes(Line.WORKSPACE) - taken, np.uint8)
     held = {line: ledger.held_bytes(line) for line in Line}
     with pytest.raises(FreezeRefusedError, match=r"workspace: .* would exceed the cap"):
@@ -235,5 +258,5 @@ def test_a_failed_conversion_stops_the_run_and_leaves_a_generation(
     with pytest.raises(RunStoppedError, match="the conversion at step 100 failed: out of memory"):
         run.freeze()
     saved = checkpoint.read_agent(run.checkpoints)
-    assert (saved.timestep, saved.graph) == (100, None)
+    assert (saved.timestep, saved.frozen, saved.graph) == (100, False, None)
     assert_same(saved.arrays, {name: before[name] for name in saved.arrays})

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from seer_edge.envs import EnvSpec, Step
+from seer_edge.agents.rainbow import RainbowAgent
+from seer_edge.envs import Discrete, EnvSpec, Step
 from seer_edge.envs.guarded import Guarded
 from seer_edge.errors import EnvironmentFailedError, RunStoppedError
 from seer_edge.evaluate import evaluate_session, play
@@ -36,7 +37,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(rig: Callable[..., Rig]) -> Non
     run = rig(learning_starts=90)
     for _ in range(90):
         run.session.step()
-    next(iter(run.session.agent.head.parameters())).data.fill_(float("nan"))
+    agent = run.session.agent
+    head = agent.head if isinstance(agent, RainbowAgent) else agent.critic.qs
+    next(iter(head.parameters())).data.fill_(float("nan"))
     with pytest.raises(RunStoppedError, match="the loss at step 91 is nan"):
         run.session.step()
 
@@ -44,7 +47,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(rig: Callable[..., Rig]) -> Non
 class Still:
     """Frames of zeros, three actions, no end; remembers what was done."""
 
-    spec = EnvSpec("Still-v0", "Still", (4, 4), 3)
+    spec = EnvSpec("Still-v0", "Still", (4, 4), (4, 4), Discrete(3))
 
     def __init__(self, reward: float = 0.0) -> None:
         self.actions: list[int] = []
@@ -85,7 +88,7 @@ def test_evaluation_uses_the_settings_epsilon(rig: Callable[..., Rig], monkeypat
 
     monkeypatch.setattr("seer_edge.evaluate.evaluate", evaluate)
     evaluate_session(run.plan, run.session, lambda: False, lambda count: None)
-    assert seen == [(run.plan.config.rainbow.evaluation_epsilon, run.plan.config.eval_episodes)]
+    assert seen == [(run.plan.config.settings.evaluation_epsilon, run.plan.config.eval_episodes)]
 
 
 @pytest.mark.parametrize("reward", [float("nan"), float("inf")])

@@ -1,22 +1,45 @@
-"""The byte plan: the table of capacities, what it warns of, and what it refuses."""
+"""The byte plan: the table of capacities, what it warns of, what it refuses, and a real session's bytes beside it."""
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from seer_edge.agents import make_agent
 from seer_edge.config import build_config
-from seer_edge.envs import EnvSpec
+from seer_edge.envs import Continuous, Discrete, EnvSpec
 from seer_edge.errors import BadInputError
+from seer_edge.evaluate import evaluate_session
+from seer_edge.flops import QLearningFlops
+from seer_edge.freeze import freeze
+from seer_edge.loop import build_session
 from seer_edge.plan import BytePlan, make_plan
+from seer_edge.transfer import TakenEncoder
+from seer_runtime.ledger import WORKSPACE_CAP_BYTES, Line
 
-ALIEN = EnvSpec("ALE/Alien-v5", "Alien", (84, 84), 18)
+ALIEN = EnvSpec("ALE/Alien-v5", "Alien", (84, 84), (84, 84), Discrete(18))
+CARTPOLE = EnvSpec("dm_control/cartpole-swingup-v0", "cartpole-swingup", (3, 100, 100), (84, 84), Continuous(1))
+WALKER = EnvSpec("dm_control/walker-walk-v0", "walker-walk", (3, 100, 100), (84, 84), Continuous(6))
+CARTPOLE_50 = EnvSpec("dm_control/cartpole-swingup-v0", "cartpole-swingup", (3, 50, 50), (42, 42), Continuous(1))
+
+
+def _gray(height: int, width: int) -> EnvSpec:
+    return EnvSpec("Any-v0", "Any", (height, width), (height, width), Discrete(3))
 
 
 def _plan(env: EnvSpec = ALIEN, **given: Any) -> BytePlan:
-    height, width = env.frame_shape
-    return make_plan(build_config(env=env.id, env_name=env.name, frame_bytes=height * width, **given), env)
+    return make_plan(build_config(env, **given), env)
+
+
+def _line(plan: BytePlan, label: str) -> str:
+    """The value of one line of the table that is shown."""
+    (line,) = [line for line in plan.render().splitlines() if line.startswith(f"  {label} ")]
+    return line.removeprefix(f"  {label} ").strip()
+
+
+# --- Atari -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -63,7 +86,7 @@ def test_a_canonical_encoder_shrinks_the_replay_and_the_plan_says_what_does_not(
 def test_every_frame_size_is_warned_of_where_its_latents_are_larger() -> None:
     seen = set()
     for side in range(36, 85):
-        plan = _plan(EnvSpec("Any-v0", "Any", (side, side), 3), encoder="canonical")
+        plan = _plan(_gray(side, side), encoder="canonical")
         shrinks = plan.latent_row_bytes > side * side
         assert bool(plan.warnings) == shrinks == (plan.latent_capacity < plan.frame_capacity)
         seen.add(shrinks)
@@ -73,6 +96,209 @@ def test_every_frame_size_is_warned_of_where_its_latents_are_larger() -> None:
 def test_a_freeze_before_learning_starts_is_warned_of() -> None:
     assert any("--freeze-at 1600: learning starts at step 1,600" in line for line in _plan(freeze_at=1_600).warnings)
     assert _plan(freeze_at=1_601).warnings == ()
+    assert any("learning starts at step 1,000" in line for line in _plan(CARTPOLE, freeze_at=1_000).warnings)
+    assert _plan(CARTPOLE, freeze_at=1_001).warnings == ()
+
+
+def test_atari_at_42() -> None:
+    """A quarter of the frame's bytes and, for the encoder's last map of 1x1, a ninth of the latent's."""
+    plan = _plan(EnvSpec("ALE/Alien-v5", "Alien", (42, 42), (42, 42), Discrete(18)))
+    assert (plan.frame_row_bytes, plan.frame_capacity) == (1_764, 39_682)
+    assert (plan.encoder.latent_shape, plan.latent_row_bytes) == ((1, 64), 256)
+    assert plan.latent_capacity == 39_682 * 1_764 // 256 == 273_433
+    assert "frames 42x42, " in _line(plan, "environment")
+    assert "crops" not in _line(plan, "environment")
+
+
+# --- continuous control ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("env", "capacity"), [(CARTPOLE, 1_000), (WALKER, 2_000)])
+def test_capacities_on_control_are_those_of_the_formula(env: EnvSpec, capacity: int) -> None:
+    plan = _plan(env)  # the preset: 0.03 GB and 0.06 GB
+    assert (plan.config.mem_budget_bytes, plan.frame_row_bytes) == (capacity * 30_000, 30_000)
+    assert (plan.frame_capacity, plan.arena_bytes) == (capacity, capacity * 30_000)
+    assert (plan.encoder.latent_shape, plan.config.augmentations) == ((2, 50), 4)
+    assert (plan.latent_row_bytes, plan.latent_capacity) == (4 * 2 * 4 * 50, capacity * 75 // 4)
+    assert plan.latent_capacity == {1_000: 18_750, 2_000: 37_500}[capacity]
+    assert plan.latent_replay
+    assert plan.warnings == ()
+    halved = _plan(env, latent_codec="float16")
+    assert (halved.latent_row_bytes, halved.latent_capacity) == (800, {1_000: 37_500, 2_000: 75_000}[capacity])
+
+
+@pytest.mark.parametrize("augmentations", [1, 2, 4, 15])
+def test_each_augmentation_is_stored(augmentations: int) -> None:
+    plan = _plan(CARTPOLE, augmentations=augmentations)
+    assert plan.latent_row_bytes == 400 * augmentations
+    assert plan.latent_capacity == 30_000_000 // (400 * augmentations)
+    assert f"K = {augmentations}, " in _line(plan, "bytes a latent (b N K L)")
+
+
+def test_resolution_50_gives_four_times_the_frames_and_as_many_latents() -> None:
+    plan = _plan(CARTPOLE_50)
+    assert (plan.frame_row_bytes, plan.frame_capacity) == (7_500, 4_000)
+    assert (plan.latent_row_bytes, plan.latent_capacity) == (1_600, 18_750)
+    assert plan.crop.size == (42, 42)
+    assert "frames 3x50x50, crops of 42x42" in _line(plan, "environment")
+
+
+def test_the_table_of_control_shows_k_n_and_l() -> None:
+    plan = _plan(CARTPOLE)
+    assert _line(plan, "bytes a latent (b N K L)") == "1,600 (L = 50, N = 2, K = 4, float32)"
+    assert _line(plan, "bytes a frame (P)") == "30,000"
+    assert _line(plan, "capacity before the freeze (C)") == "1,000 rows"
+    assert _line(plan, "capacity after the freeze (C_hat)") == "18,750 rows (18.75x)"
+    assert _line(plan, "freeze (T_f)").startswith("step 10,000 of 62,500 (preset cartpole-swingup, ")
+    environment = _line(plan, "environment")
+    for shown in ("1 continuous action,", "frames 3x100x100, crops of 84x84", "action repeat 8"):
+        assert shown in environment
+    assert _line(plan, "agent").startswith("curl-sac, encoder sac-ae, uniform replay")
+    assert "walker-walk-v0, 6 continuous actions, " in _line(_plan(WALKER), "environment")
+
+
+def test_workspace_above_its_cap_is_refused_before_the_run_and_not_at_its_freeze() -> None:
+    """The conversion of K crops a row and the minibatch of frames do not fit beside each other any more."""
+
+    def at(resolution: int) -> EnvSpec:
+        crop = resolution * 84 // 100
+        return EnvSpec("Big-v0", "big", (3, resolution, resolution), (crop, crop), Continuous(1))
+
+    assert _plan(at(175)).workspace_bytes <= WORKSPACE_CAP_BYTES == 8_000_000
+    with pytest.raises(BadInputError, match=r"--resolution 200: frames of 3x200x200 need [0-9,]+ B of workspace"):
+        _plan(at(200))
+
+
+# --- every encoder with either agent -----------------------------------------------------------------------
+
+LAST_MAP = {"data-efficient": 64 * 3 * 3, "canonical": 64 * 7 * 7, "sac-ae": 32 * 35 * 35, "impala": 32 * 11 * 11}
+
+
+@pytest.mark.parametrize("codec", ["float32", "float16"])
+@pytest.mark.parametrize("encoder", LAST_MAP)
+def test_any_encoder_with_rainbow_stores_its_last_map(encoder: str, codec: str) -> None:
+    element_bytes = {"float32": 4, "float16": 2}[codec]
+    plan = _plan(encoder=encoder, latent_codec=codec)
+    row_bytes = element_bytes * LAST_MAP[encoder]
+    assert plan.encoder.latent_shape == (1, LAST_MAP[encoder])
+    assert (plan.latent_row_bytes, plan.latent_capacity) == (row_bytes, 9_920 * 7_056 // row_bytes)
+    assert plan.latent_replay
+    assert bool(plan.warnings) == (row_bytes > 7_056)
+    if encoder in ("sac-ae", "impala"):  # as large in float16 still
+        (warning,) = plan.warnings
+        assert f"shrink the capacity from 9,920 to {plan.latent_capacity:,} rows; no codec built so far" in warning
+
+
+@pytest.mark.parametrize("encoder", LAST_MAP)
+def test_any_encoder_with_curl_sac_stores_what_its_fcs_give(encoder: str) -> None:
+    plan = _plan(CARTPOLE, encoder=encoder)
+    assert plan.encoder.latent_shape == (2, 50)
+    assert plan.encoder.flat_size == LAST_MAP[encoder]
+    assert (plan.latent_row_bytes, plan.latent_capacity) == (1_600, 18_750)
+    assert plan.warnings == ()
+    assert f"encoder {encoder}, " in _line(plan, "agent")
+
+
+@pytest.mark.parametrize("encoder", LAST_MAP)
+@pytest.mark.parametrize(("env", "algo"), [(ALIEN, "rainbow"), (CARTPOLE_50, "curl-sac"), (CARTPOLE_50, "sac")])
+def test_model_and_optimizer_are_those_of_the_agent(env: EnvSpec, algo: str, encoder: str) -> None:
+    plan = _plan(env, algo=algo, encoder=encoder)
+    agent = make_agent(plan, seed=0)
+    optimizers = [agent.optimizer] if algo == "rainbow" else agent.optimizers.values()
+    optimized = [parameter for optimizer in optimizers for parameter in optimizer.parameters.values()]
+    trained = sum(parameter.numel() for parameter in set(optimized))
+    weights = [tensor for name, tensor in agent.tensors() if "optimizer." not in name and ".noise_" not in name]
+    assert plan.model_bytes == 4 * sum(tensor.numel() for tensor in weights)
+    assert plan.networks.parameters == trained
+    assert plan.optimizer_bytes == 4 * (trained + 2 * sum(parameter.numel() for parameter in optimized))
+
+
+# --- a freeze of fewer layers (Appendix D) -----------------------------------------------------------------
+
+
+def test_latents_that_are_larger_than_frames_leave_a_replay_of_frames() -> None:
+    plan = _plan(CARTPOLE, freeze_layers=4)  # the paper's four convolutions
+    assert plan.encoder.latent_shape == (1, 39_200)
+    assert not plan.latent_replay
+    assert plan.latent_row_bytes == 4 * 4 * 39_200
+    (warning,) = plan.warnings
+    assert warning == (
+        "--freeze-layers 4: a latent of 627,200 B is larger than a frame of 30,000 B, so the replay stays one of "
+        "frames: the freeze saves compute, not memory"
+    )
+    assert _line(plan, "capacity after the freeze (C_hat)") == "1,000 rows: the replay stays one of frames"
+    assert _line(plan, "freeze (T_f)").endswith(", the lowest 4 of 5 weight layers")
+    assert plan.columns_bytes == 1_000 * (4 + 6)
+
+
+@pytest.mark.parametrize(
+    ("codec", "augmentations", "row_bytes", "latent_replay"),
+    [
+        ("float16", 1, 7_744, True),
+        ("float32", 1, 15_488, True),
+        ("float16", 4, 30_976, False),
+        ("float32", 4, 61_952, False),
+    ],
+)
+def test_impalas_convolutions_give_a_latent_replay_where_their_map_fits(
+    codec: str, augmentations: int, row_bytes: int, latent_replay: bool
+) -> None:
+    plan = _plan(CARTPOLE, encoder="impala", freeze_layers=15, latent_codec=codec, augmentations=augmentations)
+    assert (plan.latent_row_bytes, plan.latent_replay) == (row_bytes, latent_replay)
+    assert _line(plan, "freeze (T_f)").endswith(", the lowest 15 of 16 weight layers")
+    if latent_replay:
+        assert plan.latent_capacity == 30_000_000 // row_bytes
+        assert plan.warnings == ()
+        assert f"{plan.latent_capacity:,} rows (" in _line(plan, "capacity after the freeze (C_hat)")
+    else:
+        (warning,) = plan.warnings
+        assert "the replay stays one of frames" in warning
+
+
+def test_freezing_all_layers_by_number_is_the_whole_freeze() -> None:
+    for env, layers in ((CARTPOLE, 5), (ALIEN, 2)):
+        numbered, plain = _plan(env, freeze_layers=layers), _plan(env)
+        assert numbered.rows() == plain.rows()
+        assert numbered.latent_replay
+    first = _plan(freeze_layers=1)  # 32 maps of 16x16 instead of 64 of 3x3
+    assert (first.latent_row_bytes, first.latent_replay) == (4 * 8_192, False)
+
+
+def test_a_cut_that_the_encoder_does_not_have_is_refused_with_those_it_has() -> None:
+    with pytest.raises(
+        BadInputError, match=r"--freeze-layers 2 --encoder impala: .*choose one of 1, 3, 5, 6,.* 15, 16$"
+    ):
+        _plan(CARTPOLE, encoder="impala", freeze_layers=2)
+    with pytest.raises(BadInputError, match=r"--freeze-layers 3 --encoder data-efficient: .*choose one of 1, 2$"):
+        _plan(freeze_layers=3)
+
+
+# --- a taken encoder ---------------------------------------------------------------------------------------
+
+
+def test_a_taken_encoder_gives_a_latent_replay_from_the_first_row() -> None:
+    plan, trained = _plan(WALKER, source="runs/walker-stand"), _plan(WALKER)
+    assert plan.latent_replay
+    assert (plan.latent_capacity, plan.arena_bytes) == (trained.latent_capacity, trained.arena_bytes)
+    assert _line(plan, "freeze (T_f)") == "step 0: the encoder of runs/walker-stand"
+    assert _line(plan, "capacity after the freeze (C_hat)") == (
+        "37,500 rows (18.75x), the replay holds latents from the first row"
+    )
+    column_bytes = 6 * 4 + 6
+    assert plan.columns_bytes == 37_500 * column_bytes
+    assert trained.columns_bytes == (2_000 + 37_500) * column_bytes
+    assert plan.workspace_bytes < trained.workspace_bytes
+    assert plan.warnings == ()
+
+
+def test_taken_layers_whose_latents_are_larger_than_frames_leave_a_replay_of_frames() -> None:
+    plan = _plan(WALKER, source="runs/walker-stand", freeze_layers=4)
+    assert not plan.latent_replay
+    assert plan.columns_bytes == 2_000 * (6 * 4 + 6)
+    assert _line(plan, "freeze (T_f)") == "step 0: the encoder of runs/walker-stand, the lowest 4 of 5 weight layers"
+
+
+# --- the smallest budget -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("encoder", ["data-efficient", "canonical"])
@@ -92,12 +318,33 @@ def test_the_smallest_budget_that_is_named_is_enough(encoder: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "message"), [((20, 20), "cannot take 20x20 frames"), ((84, 84, 3), r"not frames of shape \(84, 84, 3\)")]
+    ("given", "needed"),
+    [
+        ({}, 131 * 30_000),
+        ({"freeze_layers": 4}, 131 * 30_000),
+        ({"source": "runs/x"}, -(-131 * 1_600 // 30_000) * 30_000),
+        ({"source": "runs/x", "latent_codec": "float16", "augmentations": 1}, 30_000),
+        ({"source": "runs/x", "freeze_layers": 4}, 131 * 30_000),
+    ],
 )
-def test_frames_that_the_encoder_cannot_take_are_refused(shape: tuple[int, ...], message: str) -> None:
-    config = build_config(env="Tiny-v0", env_name="Tiny", frame_bytes=7_056)
+def test_the_smallest_budget_of_control_is_enough(given: dict[str, Any], needed: int) -> None:
+    """131 windows of frames, or of latents where no frame is ever stored: then a twentieth of the bytes will do."""
+    with pytest.raises(BadInputError, match=f"cannot hold one batch of 128 windows of 1 steps, 131 .*least {needed}$"):
+        _plan(CARTPOLE, mem_budget_bytes=needed - 1, **given)
+    plan = _plan(CARTPOLE, mem_budget_bytes=needed, **given)
+    assert plan.latent_capacity >= 131 if plan.latent_replay else plan.frame_capacity == 131
+
+
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [(_gray(20, 20), "cannot take 20x20 frames"), (_gray(84, 3), "cannot take 84x3 frames")],
+)
+def test_frames_that_the_encoder_cannot_take_are_refused(env: EnvSpec, message: str) -> None:
     with pytest.raises(BadInputError, match=f"--encoder data-efficient: .*{message}"):
-        make_plan(config, EnvSpec("Tiny-v0", "Tiny", shape, 4))
+        _plan(env)
+
+
+# --- bytes beside the replay -------------------------------------------------------------------------------
 
 
 def test_model_and_optimizer_are_two_and_three_copies_of_the_parameters() -> None:
@@ -106,6 +353,47 @@ def test_model_and_optimizer_are_two_and_three_copies_of_the_parameters() -> Non
     head = 2 * (2 * (576 + 1) * 256 + (256 + 1) * 51 * 19)
     assert plan.model_bytes == 2 * 4 * (encoder + head)
     assert plan.optimizer_bytes == 3 * 4 * (encoder + head)
+
+
+@pytest.mark.parametrize(
+    ("env", "given"),
+    [
+        (ALIEN, {}),
+        (ALIEN, {"freeze_at": "never", "replay": "prioritized"}),
+        (CARTPOLE, {}),
+        (CARTPOLE, {"freeze_at": "never"}),
+        (CARTPOLE, {"freeze_layers": 2}),
+        (CARTPOLE, {"source": "runs/x"}),
+        (CARTPOLE, {"augmentations": 1, "latent_codec": "float16", "encoder": "impala", "freeze_layers": 15}),
+        (CARTPOLE_50, {"replay": "prioritized", "augmentations": 15}),
+    ],
+)
+def test_a_session_holds_what_was_planned_to_the_byte(env: EnvSpec, given: dict[str, Any], tmp_path: Path) -> None:
+    """Real frames, a real freeze and an evaluation beside it; learning has not begun, which changes no array."""
+    config = build_config(env, resolution=env.frame_shape[-1], seed=3, **given)
+    plan = make_plan(config, env)
+    taken = None if config.source is None else TakenEncoder(0, make_agent(plan, seed=1).state_arrays())
+    session = build_session(plan, taken)
+    try:
+        for _ in range(12):
+            session.step()
+        evaluate_session(plan, session, lambda: True, lambda count: None)
+        if config.freeze_at:
+            freeze(session, tmp_path / "encoder.onnx", tmp_path / "checkpoints")
+            session.step()
+            evaluate_session(plan, session, lambda: True, lambda count: None)
+        planned = {
+            Line.OBSERVATIONS: plan.arena_bytes,
+            Line.WORKSPACE: plan.workspace_bytes,
+            Line.COLUMNS: plan.columns_bytes,
+        }
+        assert {line: session.ledger.peak_bytes(line) for line in planned} == planned
+        assert session.ledger.peak_bytes(Line.PRIORITIES) <= plan.priorities_bytes
+    finally:
+        session.env.close()
+
+
+# --- the whole table ---------------------------------------------------------------------------------------
 
 
 def test_the_table_shows_every_line() -> None:
@@ -125,18 +413,21 @@ def test_the_table_shows_every_line() -> None:
 
 def test_flops_are_of_this_plan() -> None:
     flops = _plan().flops
+    assert isinstance(flops, QLearningFlops)
     assert (flops.encoder, flops.head, flops.batch_size, flops.frame_capacity) == (1_280_000, 542_976, 32, 9_920)
     assert flops.after_freeze == 89_979_136
 
 
 def test_planning_does_not_import_torch() -> None:
     code = (
-        "import sys; from seer_edge.config import build_config; from seer_edge.envs import EnvSpec;"
-        "from seer_edge.plan import make_plan;"
-        "print(make_plan(build_config(env='E-v0', env_name='E', frame_bytes=7056),"
-        "EnvSpec('E-v0', 'E', (84, 84), 4)).render()); print(sorted(sys.modules))"
+        "import sys; from seer_edge.config import build_config; from seer_edge.envs import Continuous, EnvSpec;"
+        "from seer_edge.envs import Discrete; from seer_edge.plan import make_plan;"
+        "envs = EnvSpec('E-v0', 'E', (84, 84), (84, 84), Discrete(4)),"
+        "EnvSpec('F-v0', 'F', (3, 100, 100), (84, 84), Continuous(4));"
+        "print(*(make_plan(build_config(env), env).render() for env in envs)); print(sorted(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert "9,920 rows" in done.stdout
+    assert "37,500 rows" in done.stdout
     assert "'numpy'" in done.stdout
     assert "'torch'" not in done.stdout

@@ -10,10 +10,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from seer_edge.agents.rainbow import RainbowAgent, UpdateResult
+from seer_edge.agents.agent import UpdateResult
+from seer_edge.agents.rainbow import RainbowAgent
 from seer_edge.networks.spec import RainbowHeadSpec, encoder_spec
 from seer_edge.presets import RainbowSettings
 from seer_runtime.replay import Batch
+from tests.seer_edge.observations import ArrayObservations, SliceBuffer
 
 Arrays = dict[str, NDArray[Any]]
 Real = NDArray[np.float64]
@@ -21,7 +23,7 @@ Real = NDArray[np.float64]
 SETTINGS = RainbowSettings(
     batch_size=5, hidden=6, atoms=11, value_range=(-4.0, 4.0), noisy_sigma=0.5, target_update_steps=1_000
 )
-ENCODER = encoder_spec("data-efficient", stack=4, frame_shape=(25, 30))
+ENCODER = encoder_spec("data-efficient", input_shape=(4, 25, 30))
 HEAD = RainbowHeadSpec(ENCODER.latent_size, SETTINGS.hidden, actions=4, atoms=SETTINGS.atoms)
 ATOMS = np.linspace(-4.0, 4.0, 11)
 
@@ -31,8 +33,9 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _agent(seed: int = 0, **settings: Any) -> RainbowAgent:
-    return RainbowAgent(ENCODER, HEAD, replace(SETTINGS, **settings), seed=seed)
+def _agent(seed: int = 0, *, frozen_layers: int | None = None, **settings: Any) -> RainbowAgent:
+    encoder = replace(ENCODER, frozen_layers=frozen_layers)
+    return RainbowAgent(encoder, HEAD, replace(SETTINGS, **settings), seed=seed)
 
 
 def _agent_with_opinions(seed: int = 0, **settings: Any) -> RainbowAgent:
@@ -50,11 +53,12 @@ def _batch(seed: int, *, latents: bool = False, weights: float | None = None) ->
     """Random windows, one row in three of them terminated."""
     rng = np.random.default_rng(seed)
     count = SETTINGS.batch_size
+    replay = SliceBuffer(2)
 
-    def observations() -> NDArray[Any]:
+    def observations() -> ArrayObservations:
         if latents:
-            return rng.random((count, ENCODER.latent_size), np.float32)
-        return rng.integers(0, 256, (count, *ENCODER.shapes[0]), np.uint8)
+            return replay.of(rng.random((count, *ENCODER.latent_shape), np.float32))
+        return replay.of(rng.integers(0, 256, (count, *ENCODER.input_shape), np.uint8))
 
     steps = rng.integers(1, 21, count)
     terminated = np.arange(count) % 3 == 1
@@ -84,7 +88,7 @@ def _train(agent: RainbowAgent, updates: int, *, seed: int = 0) -> list[UpdateRe
     results = []
     for index in range(updates):
         batch = _batch(seed + index, latents=agent.frozen)
-        agent.act(batch.observations[0])
+        agent.act(batch.observations.array[0])
         results.append(agent.update(batch))
     return results
 
@@ -96,7 +100,7 @@ def _slow_latents(arrays: Arrays, encoder: str, stacks: NDArray[np.uint8]) -> Re
     latents = []
     for stack in stacks:
         hidden = stack.astype(np.float64) / 255
-        for index, conv in enumerate(ENCODER.convs):
+        for index, conv in enumerate(ENCODER.layers):
             kernel = arrays[f"{encoder}.convs.{index}.weight"].astype(np.float64)
             bias = arrays[f"{encoder}.convs.{index}.bias"].astype(np.float64)
             height, width = ((side - conv.kernel) // conv.stride + 1 for side in hidden.shape[1:])
@@ -152,9 +156,9 @@ def _slow_choices(
 
 def _slow_targets(arrays: Arrays, noise: Arrays, batch: Batch) -> list[Real]:
     """`arrays` as before the update, `noise` as it was drawn for it."""
-    best = _slow_choices(arrays, "encoder", "head", noise, batch.next_observations)
+    best = _slow_choices(arrays, "encoder", "head", noise, batch.next_observations.array)
     targets = []
-    for row, latent in enumerate(_slow_latents(arrays, "target_encoder", batch.next_observations)):
+    for row, latent in enumerate(_slow_latents(arrays, "target_encoder", batch.next_observations.array)):
         probabilities = np.exp(_slow_log_probabilities(arrays, "target_head", latent, noise)[best[row]])
         targets.append(_slow_projection(probabilities, float(batch.returns[row]), float(batch.discounts[row])))
     return targets
@@ -162,7 +166,7 @@ def _slow_targets(arrays: Arrays, noise: Arrays, batch: Batch) -> list[Real]:
 
 def _slow_losses(arrays: Arrays, noise: Arrays, batch: Batch, targets: list[Real]) -> list[float]:
     losses = []
-    for row, latent in enumerate(_slow_latents(arrays, "encoder", batch.observations)):
+    for row, latent in enumerate(_slow_latents(arrays, "encoder", batch.observations.array)):
         log_probabilities = _slow_log_probabilities(arrays, "head", latent, noise)[batch.actions[row]]
         losses.append(-sum(m * log_p for m, log_p in zip(targets[row], log_probabilities, strict=True)))
     return losses
@@ -171,9 +175,9 @@ def _slow_losses(arrays: Arrays, noise: Arrays, batch: Batch, targets: list[Real
 @pytest.mark.parametrize("seed", range(4))
 def test_update_is_the_slow_one(seed: int) -> None:
     agent, batch = _agent_with_opinions(seed), _batch(seed)
-    action = agent.act(batch.observations[0])
+    action = agent.act(batch.observations.array[0])
     before = _copy(agent)
-    assert [action] == _slow_choices(before, "encoder", "head", before, batch.observations[:1])
+    assert [action] == _slow_choices(before, "encoder", "head", before, batch.observations.array[:1])
 
     result = agent.update(batch)
     noise = _copy(agent)  # the target's was drawn in the update, the online network's by `act`
@@ -191,7 +195,7 @@ def test_the_slow_comparison_can_tell_the_networks_apart() -> None:
     """Over the rows compared above, another rule of choice would have chosen other actions."""
     chosen: dict[str, list[int]] = {"double": [], "no noise": [], "target": [], "other noise": []}
     for seed in range(4):
-        agent, stacks = _agent_with_opinions(seed), _batch(seed).next_observations
+        agent, stacks = _agent_with_opinions(seed), _batch(seed).next_observations.array
         agent.act(stacks[0])
         arrays = _copy(agent)
         agent.act(stacks[0])
@@ -204,7 +208,7 @@ def test_the_slow_comparison_can_tell_the_networks_apart() -> None:
 
 def test_gradients_are_finite_differences_of_the_slow_loss() -> None:
     agent, batch = _agent_with_opinions(7), _batch(7)
-    agent.act(batch.observations[0])
+    agent.act(batch.observations.array[0])
     before = _copy(agent)
     agent.update(batch)
     noise = _copy(agent)
@@ -244,7 +248,7 @@ def test_gradients_are_clipped_to_a_norm_of_ten_and_then_adam_steps() -> None:
     plain, clipped = _agent_with_opinions(3), _agent_with_opinions(3)
     for agent, weight in ((plain, 1.0), (clipped, 1e3)):
         batch = _batch(3, weights=weight)
-        agent.act(batch.observations[0])
+        agent.act(batch.observations.array[0])
         agent.update(batch)
     norm = _gradient_norm(plain)
     assert norm < 10 < 1e3 * norm
@@ -261,7 +265,7 @@ def test_gradients_are_clipped_to_a_norm_of_ten_and_then_adam_steps() -> None:
 
 def test_further_updates_of_a_step_keep_its_noise_and_see_the_new_weights() -> None:
     agent, batches = _agent_with_opinions(6, learning_rate=1e-2), [_batch(seed) for seed in (6, 7)]
-    agent.act(batches[0].observations[0])
+    agent.act(batches[0].observations.array[0])
     agent.update(batches[0])
     before = _copy(agent)
     result = agent.update(batches[1])
@@ -280,7 +284,7 @@ def test_rows_count_by_their_weight() -> None:
     agents = [_agent_with_opinions(5) for _ in range(2)]
     results = []
     for agent, weights in zip(agents, (batch.weights, alone), strict=True):
-        agent.act(batch.observations[0])
+        agent.act(batch.observations.array[0])
         results.append(agent.update(replace(batch, weights=weights)))
     np.testing.assert_array_equal(results[0].priorities, results[1].priorities)
     assert results[0].loss == pytest.approx(results[0].priorities.mean())
@@ -291,7 +295,7 @@ def test_rows_count_by_their_weight() -> None:
 
 
 def test_acting_draws_new_noise_and_greedy_ignores_it() -> None:
-    agent, observation = _agent_with_opinions(), _batch(0).observations[0]
+    agent, observation = _agent_with_opinions(), _batch(0).observations.array[0]
     before = _copy(agent)
     greedy = agent.greedy(observation)
     _assert_same(_copy(agent), before)
@@ -301,16 +305,17 @@ def test_acting_draws_new_noise_and_greedy_ignores_it() -> None:
     assert {agent.greedy(observation) for _ in range(5)} == {greedy}
 
 
-def test_values_are_expectations_without_noise() -> None:
-    agent, stacks = _agent_with_opinions(), _batch(0).observations
+def test_outputs_are_expectations_without_noise() -> None:
+    agent, stacks = _agent_with_opinions(), _batch(0).observations.array
     arrays = _copy(agent)
     latents = agent.encode(stacks)
+    assert latents.shape == (len(stacks), *ENCODER.latent_shape)
     assert not latents.requires_grad
     wanted = [
         np.exp(_slow_log_probabilities(arrays, "head", z, None)) @ ATOMS
         for z in _slow_latents(arrays, "encoder", stacks)
     ]
-    np.testing.assert_allclose(agent.values(latents).detach().numpy(), wanted, atol=1e-4)
+    np.testing.assert_allclose(agent.outputs(latents).numpy(), wanted, atol=1e-4)
 
 
 # --- the target network ------------------------------------------------------------------------------------
@@ -327,7 +332,7 @@ def _online_and_target(agent: RainbowAgent) -> tuple[Arrays, Arrays]:
 def test_target_is_copied_every_so_many_updates(every: int, frozen: bool) -> None:
     agent = _agent(target_update_steps=every)
     if frozen:
-        agent.freeze_encoder()
+        agent.freeze_encoder(reads_latents=True)
     wanted = _online_and_target(agent)[0]
     for update in range(1, 8):
         _train(agent, 1, seed=update)
@@ -349,26 +354,31 @@ def test_target_parameters_get_no_gradient() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_an_update_from_latents_is_the_update_from_their_frames(seed: int) -> None:
-    pixel, latent = (_agent(seed) for _ in range(2))
-    for agent in (pixel, latent):
+@pytest.mark.parametrize("frozen_layers", [1, 2])
+@pytest.mark.parametrize("reads_latents", [True, False])
+def test_an_update_behind_the_cut_is_the_update_from_frames(seed: int, frozen_layers: int, reads_latents: bool) -> None:
+    pixel, frozen = (_agent(seed, frozen_layers=frozen_layers) for _ in range(2))
+    for agent in (pixel, frozen):
         _train(agent, 3, seed=40)
         agent.update_target()
-    latent.freeze_encoder()
-    frames = _batch(seed)
-    latents = replace(
-        frames,
-        observations=pixel.encode(frames.observations).numpy().copy(),
-        next_observations=pixel.encode(frames.next_observations).numpy().copy(),
-    )
-    assert pixel.act(frames.observations[0]) == latent.act(latents.observations[0])
-    results = pixel.update(frames), latent.update(latents)
-    assert _gradient_norm(pixel) < 10  # the encoder's share of the norm would scale the head's otherwise
+    frozen.freeze_encoder(reads_latents=reads_latents)
+    frames, replay = _batch(seed), SliceBuffer(3)
+    batch = frames
+    if reads_latents:
+        batch = replace(
+            frames,
+            observations=replay.of(pixel.encode(frames.observations.array).numpy()),
+            next_observations=replay.of(pixel.encode(frames.next_observations.array).numpy()),
+        )
+    assert pixel.act(frames.observations.array[0]) == frozen.act(batch.observations.array[0])
+    results = pixel.update(frames), frozen.update(batch)
+    assert _gradient_norm(pixel) < 10  # the frozen part's share of the norm would scale the others' otherwise
     assert results[0].loss == pytest.approx(results[1].loss, rel=1e-6)
     np.testing.assert_allclose(results[0].priorities, results[1].priorities, rtol=1e-6)
     wanted = _gradients(pixel)
-    assert _gradients(latent).keys() == {name for name in wanted if name.startswith("head.")}
-    for name, gradient in _gradients(latent).items():
+    trained = ("head.",) if frozen_layers == 2 else ("head.", "encoder.convs.1.")
+    assert _gradients(frozen).keys() == {name for name in wanted if name.startswith(trained)}
+    for name, gradient in _gradients(frozen).items():
         torch.testing.assert_close(gradient, wanted[name], rtol=1e-5, atol=1e-7)
 
 
@@ -378,18 +388,18 @@ def test_input_kind_is_not_guessed_from_the_shape(method: str, frozen: bool) -> 
     """A latent agent does not encode frames, not even flat ones of a latent's width; a pixel agent needs frames."""
     agent = _agent()
     if frozen:
-        agent.freeze_encoder()
-    flat = np.zeros((SETTINGS.batch_size, ENCODER.latent_size), np.uint8)
+        agent.freeze_encoder(reads_latents=True)
+    flat = SliceBuffer(2).of(np.zeros((SETTINGS.batch_size, *ENCODER.latent_shape), np.uint8))
     right, wrong = _batch(0, latents=frozen), [_batch(0, latents=not frozen).observations, flat]
 
-    def use(observations: NDArray[Any]) -> Any:
+    def use(observations: ArrayObservations) -> Any:
         if method == "update":
             return agent.update(replace(right, observations=observations, next_observations=observations))
-        return getattr(agent, method)(observations[0])
+        return getattr(agent, method)(observations.array[0])
 
     for observations in wrong:
         before = _copy(agent)
-        with pytest.raises((RuntimeError, TypeError), match=r"uint8|dtype|shape|conv2d"):
+        with pytest.raises((RuntimeError, TypeError), match=r"uint8|dtype|shape|rank 4|conv2d"):
             use(observations)
         parameters = {name for name in before if ".noise_" not in name and name != "generator"}
         _assert_same({name: _copy(agent)[name] for name in parameters}, {name: before[name] for name in parameters})
@@ -403,10 +413,13 @@ def test_freezing_ties_the_target_and_keeps_the_heads_moments() -> None:
     agent = _agent()
     _train(agent, 5)
     before = _copy(agent)
-    agent.freeze_encoder()
+    agent.freeze_encoder(reads_latents=True)
     assert agent.frozen
-    assert agent.target_encoder is agent.encoder
-    assert all(parameter.grad is None and not parameter.requires_grad for parameter in agent.encoder.parameters())
+    assert agent.reads_latents
+    for own, online in zip(agent.target_encoder.parameters(), agent.encoder.parameters(), strict=True):
+        assert own is online
+        assert own.grad is None
+        assert not own.requires_grad
     assert all(name.startswith("head.") for name in agent.optimizer.parameters)
     after = _copy(agent)
     dropped = {name for name in before if name.startswith("optimizer.") and ".encoder." in name}
@@ -420,7 +433,7 @@ def test_freezing_ties_the_target_and_keeps_the_heads_moments() -> None:
 def test_a_frozen_encoder_never_changes() -> None:
     agent = _agent(target_update_steps=4)
     _train(agent, 5)
-    agent.freeze_encoder()
+    agent.freeze_encoder(reads_latents=True)
     before = _copy(agent)
     _train(agent, 20)
     after = _copy(agent)
@@ -436,12 +449,13 @@ def test_a_frozen_encoder_never_changes() -> None:
 def test_encoder_weights_are_copies() -> None:
     agent = _agent()
     weights = agent.encoder_weights()
-    before = [(kernel.copy(), bias.copy()) for kernel, bias in weights]
+    before = {name: array.copy() for name, array in weights.items()}
     _train(agent, 3)
-    for pair, old in zip(weights, before, strict=True):
-        np.testing.assert_array_equal(pair[0], old[0])
-        np.testing.assert_array_equal(pair[1], old[1])
-    np.testing.assert_array_equal(agent.encoder_weights()[0][0], agent.encoder.convs[0].weight.detach().numpy())
+    _assert_same(weights, before)
+    now = agent.encoder_weights()
+    assert {name: array.shape for name, array in now.items()} == ENCODER.weight_shapes
+    assert not any(np.array_equal(now[name], before[name]) for name in now)
+    np.testing.assert_array_equal(now["convs.0.weight"], agent.encoder.convs[0].weight.detach().numpy())
 
 
 # --- seeds and state ---------------------------------------------------------------------------------------
@@ -449,7 +463,7 @@ def test_encoder_weights_are_copies() -> None:
 
 def _freeze_midway(agent: RainbowAgent) -> None:
     _train(agent, 10)
-    agent.freeze_encoder()
+    agent.freeze_encoder(reads_latents=True)
     _train(agent, 10, seed=10)
 
 
@@ -468,8 +482,8 @@ def test_a_loaded_agent_goes_on_to_the_bit(frozen: bool) -> None:
     agent, loaded = _agent(1, target_update_steps=4), _agent(2, target_update_steps=4)
     _train(agent, 6)
     if frozen:
-        agent.freeze_encoder()
-        loaded.freeze_encoder()
+        agent.freeze_encoder(reads_latents=True)
+        loaded.freeze_encoder(reads_latents=True)
     arrays = _copy(agent)
     loaded.load_arrays(arrays)
     loaded.updates = agent.updates

@@ -33,7 +33,7 @@ sys.exit(7)
 
 def _rssbench(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(TOOLS / "rssbench.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, timeout=180)
 
 
 def test_watch_prints_the_peak_and_what_the_freeze_did(tmp_path: Path) -> None:
@@ -65,12 +65,24 @@ def test_watch_of_a_command_that_never_freezes_prints_its_peak() -> None:
     assert line.startswith("process peak")
 
 
-def test_causes_add_up_to_the_peak() -> None:
-    pytest.importorskip("ale_py")
+@pytest.mark.parametrize(
+    ("package", "arguments", "title"),
+    [
+        ("ale_py", ["--budget", "2MB"], "ALE/Alien-v5, frames 84x84, budget 2,000,000 B"),
+        (
+            "dm_control",
+            ["--env", "cartpole-swingup", "--budget", "0.4MB", "--resolution", "25"],
+            "dm_control/cartpole-swingup-v0, frames 3x25x25, budget 400,000 B",
+        ),
+    ],
+)
+def test_causes_add_up_to_the_peak(package: str, arguments: list[str], title: str) -> None:
+    pytest.importorskip(package)
     pytest.importorskip("torch")
-    result = _rssbench("causes", "--budget", "2MB")
+    result = _rssbench("causes", *arguments)
     assert result.returncode == 0, result.stderr
-    _, _, *lines, peak, plan, rest = result.stdout.splitlines()
+    first, _, *lines, peak, plan, rest = result.stdout.splitlines()
+    assert first.startswith(title + ";")
     marks = [line.rsplit(maxsplit=3) for line in lines]
     assert marks[0][0] == "interpreter"
     assert marks[-1][0] == "evaluation"
@@ -116,6 +128,8 @@ def test_the_freeze_goes_from_the_last_sample_before_to_the_first_after(
         (["causes", "--budget", "lots"], ["--budget", "'lots'"]),
         (["causes", "--env", "Alein"], ["--env Alein", "Alien"]),
         (["slope", "--budget", "1MB"], ["--budget"]),
+        (["slope", "--resolution", "0"], ["--resolution", "'0'"]),
+        (["causes", "--resolution", "5"], ["--resolution 5:", "16"]),
         (["slope", "--seed", "-1"], ["--seed"]),
         (["watch"], ["COMMAND"]),
         (["watch", "--", "no-such-program"], ["no-such-program", "give its path"]),

@@ -1,0 +1,241 @@
+"""CURL (Srinivas et al. 2020) on Soft Actor-Critic (Haarnoja et al. 2018), from pixels and from frozen latents."""
+
+import copy
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from seer_edge.agents.adam import Adam
+from seer_edge.agents.agent import Agent, Inputs, UpdateResult, tie
+from seer_edge.agents.sac_losses import actor_loss, contrastive_loss, critic_loss, critic_targets, temperature_loss
+from seer_edge.networks.encoder import Encoder
+from seer_edge.networks.sac_heads import ActorHead, Bilinear, CriticHead, tanh_gaussian
+from seer_edge.networks.sac_spec import SacHeadSpec
+from seer_edge.networks.spec import EncoderSpec
+from seer_edge.presets import SacSettings
+from seer_runtime.replay import Batch, Observations
+
+CRITIC, ACTOR = 0, 1
+"""The networks of the encoder, in the order of its latents."""
+
+TRAINED = {
+    "critic": ("encoder.convs.", f"encoder.fcs.{CRITIC}.", "critic."),
+    "actor": (f"encoder.fcs.{ACTOR}.", "actor."),
+    "contrastive": ("encoder.convs.", f"encoder.fcs.{CRITIC}.", "critic.norm.", "bilinear."),
+}
+"""Prefixes of the parameters that each loss trains. The convolutions are tied: the actor's loss does not reach them."""
+
+
+class CurlSacAgent(Agent):
+    """An encoder of two networks, actor and critic heads, their targets, a temperature and CURL's bilinear form.
+
+    An update steps, in CURL's order: the critic with trunk and its fc; every `target_update_steps` the targets' moving
+    averages; every `actor_update_steps` the actor with its fc, and the temperature (CURL has these before the
+    averages; neither touches what the other reads); and while anything of the encoder trains the contrastive loss of
+    anchors (the observations) and positives (other crops of them, encoded by the target). The released code steps the
+    encoder twice by the same contrastive gradient, with two optimizers; here it is one step of one optimizer over
+    trunk, the critic's fc, its layer norm and W.
+
+    Raises ValueError for an encoder that does not give two networks latents of the heads' size.
+    """
+
+    TAKEN = ("encoder.", "critic.norm.", "actor.norm.")
+
+    def __init__(
+        self,
+        encoder_spec: EncoderSpec,
+        head_spec: SacHeadSpec,
+        settings: SacSettings,
+        *,
+        seed: int,
+        device: str = "cpu",
+    ) -> None:
+        if (encoder_spec.networks, encoder_spec.features) != (2, head_spec.features):
+            raise ValueError(
+                f"CURL + SAC takes latents of 2 networks and {head_spec.features} features, "
+                f"not of {encoder_spec.networks} and {encoder_spec.features}"
+            )
+        init = torch.Generator().manual_seed(seed)
+        super().__init__(Encoder(encoder_spec, init, orthogonal=True), seed=seed, device=device)
+        self.encoder_spec = encoder_spec
+        self.head_spec = head_spec
+        self.settings = settings
+        self.target_entropy = -float(head_spec.actions)
+        self.actor = ActorHead(head_spec, settings.log_std_range, init)
+        self.critic = CriticHead(head_spec, init)
+        self.target_encoder = Encoder(dataclasses.replace(encoder_spec, networks=1), torch.Generator())
+        self.target_encoder.load_state_dict(self.encoder.state_dict(), strict=False)  # it has no fc for the actor
+        self.target_critic = copy.deepcopy(self.critic)
+        self.networks = nn.ModuleDict(
+            {
+                "encoder": self.encoder,
+                "actor": self.actor,
+                "critic": self.critic,
+                "target_encoder": self.target_encoder.requires_grad_(False),
+                "target_critic": self.target_critic.requires_grad_(False),
+            }
+        )
+        if settings.contrastive:
+            self.networks["bilinear"] = Bilinear(head_spec.features, init)
+        self.networks.to(self.device)
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(settings.initial_temperature), device=self.device))
+        self.optimizers = {
+            loss: Adam(self._trained_by(loss), learning_rate=settings.learning_rate)
+            for loss in TRAINED
+            if loss != "contrastive" or settings.contrastive
+        }
+        self.optimizers["temperature"] = Adam(
+            {"log_temperature": self.log_temperature},
+            learning_rate=settings.alpha_learning_rate,
+            betas=(settings.alpha_beta1, 0.999),
+        )
+
+    def _trained_by(self, loss: str) -> dict[str, nn.Parameter]:
+        named = self.networks.named_parameters()
+        return {name: parameter for name, parameter in named if name.startswith(TRAINED[loss])}
+
+    @property
+    def _contrasts(self) -> bool:
+        return "contrastive" in self.optimizers
+
+    # --- acting --------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def act(self, observation: NDArray[Any]) -> NDArray[np.float32]:
+        """An action `[A]` drawn from the policy for one observation."""
+        action: NDArray[np.float32] = self._draw(self._observe(observation, ACTOR))[0][0].cpu().numpy()
+        return action
+
+    @torch.no_grad()
+    def greedy(self, observation: NDArray[Any]) -> NDArray[np.float32]:
+        """The policy's mean action `[A]`, tanh of the Gaussian's mean, for one observation."""
+        action: NDArray[np.float32] = torch.tanh(self.actor(self._observe(observation, ACTOR))[0])[0].cpu().numpy()
+        return action
+
+    @torch.no_grad()
+    def outputs(self, latents: torch.Tensor) -> torch.Tensor:
+        """Mean actions and both Qs of them, `[B, A + 2]`, of the frozen part's outputs `[B, N, L]`."""
+        of_critic, of_actor = (self._latents_behind_the_cut(latents, network) for network in (CRITIC, ACTOR))
+        actions = torch.tanh(self.actor(of_actor)[0])
+        return torch.cat([actions, self.critic(of_critic, actions).T], dim=1)
+
+    def _draw(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Actions `[B, A]` drawn from the policy at the actor's latents `[B, L]`, log-probabilities `[B]`."""
+        mean, log_std = self.actor(latents)
+        noise = torch.empty_like(mean).normal_(generator=self.generator)
+        return tanh_gaussian(mean, log_std, noise)
+
+    # --- learning ------------------------------------------------------------------------------------------
+
+    def update(self, batch: Batch) -> UpdateResult:
+        """One update; its loss is the critic's, its priorities the mean |TD error| of the two Qs."""
+        settings = self.settings
+        self.updates += 1
+        inputs = self._inputs(batch.observations)
+        result = self._update_critic(batch, inputs)
+        if self.updates % settings.target_update_steps == 0:
+            self.update_target()
+        updates_actor = self.updates % settings.actor_update_steps == 0
+        if updates_actor or self._contrasts:
+            # The critic's step has changed the trunk and the actor's will not, so that one pass serves both.
+            networks = (self.encoder, CRITIC), (self.encoder, ACTOR)
+            wanted = networks if updates_actor else networks[:1]
+            of_critic, *of_actor = self._latents(inputs, *wanted, trunk_gradient=self._contrasts)
+            if updates_actor:
+                self._update_actor(of_critic.detach(), *of_actor)
+            if self._contrasts:
+                self._update_contrast(of_critic, batch.observations.another_view())
+        return result
+
+    def _step(self, name: str, loss: torch.Tensor) -> None:
+        """One step of the optimizer `name`; no gradient but its parameters' is computed."""
+        optimizer = self.optimizers[name]
+        torch.autograd.backward(loss, inputs=list(optimizer.parameters.values()))
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def _update_critic(self, batch: Batch, inputs: Iterable[torch.Tensor]) -> UpdateResult:
+        targets = self._targets(batch)
+        (latents,) = self._latents(inputs, (self.encoder, CRITIC))
+        qs = self.critic(latents, self._tensor(batch.actions))
+        loss, errors = critic_loss(qs, targets, self._tensor(batch.weights))
+        self._step("critic", loss)
+        return UpdateResult(float(loss.detach()), errors.cpu().numpy())
+
+    @torch.no_grad()
+    def _targets(self, batch: Batch) -> torch.Tensor:
+        """Targets `[B]`: the online actor picks the next action, the target critic values it."""
+        inputs = self._inputs(batch.next_observations)
+        of_actor, of_target = self._latents(inputs, (self.encoder, ACTOR), (self.target_encoder, CRITIC))
+        actions, log_probabilities = self._draw(of_actor)
+        next_qs = self.target_critic(of_target, actions)
+        returns, discounts = self._tensor(batch.returns), self._tensor(batch.discounts)
+        return critic_targets(returns, discounts, next_qs, log_probabilities, self.log_temperature.exp())
+
+    def _update_actor(self, of_critic: torch.Tensor, of_actor: torch.Tensor) -> None:
+        """The actor and the temperature; latents `[B, L]` of the critic, a constant, and of the actor."""
+        actions, log_probabilities = self._draw(of_actor)
+        qs = self.critic(of_critic, actions)
+        self._step("actor", actor_loss(log_probabilities, qs, self.log_temperature.detach().exp()))
+        constants = log_probabilities.detach()
+        self._step("temperature", temperature_loss(self.log_temperature, constants, self.target_entropy))
+
+    def _update_contrast(self, anchors: torch.Tensor, other_view: Observations) -> None:
+        """The contrastive loss of `anchors`, the critic's latents `[B, L]`, and the target's of another view."""
+        with torch.no_grad():
+            (positives,) = self._latents(self._inputs(other_view), (self.target_encoder, CRITIC))
+            positives = self.target_critic.norm(positives)
+        logits = self.networks["bilinear"](self.critic.norm(anchors), positives)
+        self._step("contrastive", contrastive_loss(logits))
+
+    def update_target(self) -> None:
+        """Move the targets towards the online networks."""
+        encoder_tau, target_tau = self.settings.encoder_tau, self.settings.target_tau
+        _follow(self.target_encoder, self.encoder, encoder_tau)
+        # The layer norm is the critic head's but, as in the released code, it follows at the encoder's pace.
+        _follow(self.target_critic.norm, self.critic.norm, encoder_tau)
+        _follow(self.target_critic.qs, self.critic.qs, target_tau)
+
+    # --- the freeze ----------------------------------------------------------------------------------------
+
+    def freeze_encoder(self, *, reads_latents: bool) -> None:
+        """Freeze the encoder up to its cut; all of it, with the heads' layer norms, ends the contrastive loss too."""
+        self.frozen, self.reads_latents = True, reads_latents
+        frozen = {f"encoder.{name}" for name in self.encoder.frozen_parameters()}
+        tie(self.target_encoder, self.encoder, self.target_encoder.frozen_parameters())
+        if self._kind is Inputs.LATENTS:
+            self.optimizers.pop("contrastive", None)
+            if "bilinear" in self.networks:
+                del self.networks["bilinear"]
+            norms = dict(self.critic.norm.named_parameters())
+            tie(self.target_critic.norm, self.critic.norm, norms)
+            frozen |= {f"{head}.norm.{name}" for head in ("actor", "critic") for name in norms}
+        for name in frozen:
+            self.networks.get_parameter(name).requires_grad_(False)
+        for optimizer in self.optimizers.values():
+            optimizer.drop(frozen & optimizer.parameters.keys())
+
+    # --- state ---------------------------------------------------------------------------------------------
+
+    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Every tensor that a checkpoint keeps, by name; what is tied, once."""
+        yield from self.networks.named_parameters()
+        yield "log_temperature", self.log_temperature
+        for loss, optimizer in self.optimizers.items():
+            yield from ((f"optimizer.{loss}.{name}", tensor) for name, tensor in optimizer.state().items())
+
+
+@torch.no_grad()
+def _follow(target: nn.Module, online: nn.Module, tau: float) -> None:
+    """Target += tau (online - target) for all parameters that are not tied."""
+    followed = dict(online.named_parameters())
+    pairs = [(own, followed[name]) for name, own in target.named_parameters() if own is not followed[name]]
+    if pairs:
+        owns, onlines = zip(*pairs, strict=True)
+        torch._foreach_lerp_(owns, onlines, tau)

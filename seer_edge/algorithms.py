@@ -1,0 +1,131 @@
+"""What each kind of agent is made of, without torch: the plan counts it, `agents.make_agent` builds it."""
+
+import math
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from seer_edge.config import TrainConfig
+from seer_edge.envs import Continuous, Discrete, EnvSpec
+from seer_edge.flops import ActorCriticFlops, FlopsModel, QLearningFlops
+from seer_edge.networks.sac_spec import SacHeadSpec
+from seer_edge.networks.spec import EncoderSpec, RainbowHeadSpec, encoder_spec
+from seer_edge.presets import RainbowSettings, SacSettings
+
+
+def input_shape(env: EnvSpec, stack: int) -> tuple[int, int, int]:
+    """`(C, h, w)` of what an encoder sees: the cropped frames of one stack, the oldest frame's channels first."""
+    return (stack * math.prod(env.frame_shape[:-2]), *env.crop_shape)
+
+
+@dataclass(frozen=True)
+class RainbowNetworks:
+    """Rainbow's encoder (N = 1, cut after the last convolution) and head, each with a target network."""
+
+    encoder: EncoderSpec
+    head: RainbowHeadSpec
+
+    @classmethod
+    def of(cls, config: TrainConfig, settings: RainbowSettings, env: EnvSpec) -> "RainbowNetworks":
+        """The networks of a run. Raises ValueError where the encoder does not fit."""
+        assert isinstance(env.actions, Discrete)
+        shape = input_shape(env, settings.stack)
+        encoder = encoder_spec(config.encoder, input_shape=shape, frozen_layers=config.freeze_layers)
+        return cls(encoder, RainbowHeadSpec(encoder.flat_size, settings.hidden, env.actions.count, settings.atoms))
+
+    @property
+    def parameters(self) -> int:
+        """What is trained."""
+        return self.encoder.parameters + self.head.parameters
+
+    @property
+    def optimized_parameters(self) -> int:
+        """Of all optimizers together: there is one."""
+        return self.parameters
+
+    @property
+    def target_parameters(self) -> int:
+        """What follows it."""
+        return self.parameters
+
+    def flops(self, config: TrainConfig, frame_capacity: int, latent_replay: bool) -> FlopsModel:
+        """The terms of Appendix C."""
+        return QLearningFlops(
+            encoder=self.encoder.multiply_adds,
+            frozen=self.encoder.frozen_multiply_adds,
+            head=self.head.multiply_adds,
+            batch_size=config.settings.batch_size,
+            frame_capacity=frame_capacity,
+            latent_replay=latent_replay,
+        )
+
+
+@dataclass(frozen=True)
+class SacNetworks:
+    """CURL + SAC's encoder (N = 2: critic and actor, cut after the fc) and heads; the target is the critic's alone."""
+
+    encoder: EncoderSpec
+    head: SacHeadSpec
+    contrastive: bool
+
+    @classmethod
+    def of(cls, config: TrainConfig, settings: SacSettings, env: EnvSpec) -> "SacNetworks":
+        """The networks of a run. Raises ValueError where the encoder does not fit."""
+        assert isinstance(env.actions, Continuous)
+        encoder = encoder_spec(
+            config.encoder,
+            input_shape=input_shape(env, settings.stack),
+            networks=2,
+            features=settings.features,
+            frozen_layers=config.freeze_layers,
+        )
+        head = SacHeadSpec(settings.features, settings.hidden, env.actions.size)
+        return cls(encoder, head, settings.contrastive)
+
+    @cached_property
+    def target_encoder(self) -> EncoderSpec:
+        """The critic's encoder alone."""
+        return replace(self.encoder, networks=1)
+
+    @property
+    def parameters(self) -> int:
+        """What is trained."""
+        contrast = self.head.features**2 if self.contrastive else 0
+        return self.encoder.parameters + self.head.parameters + contrast
+
+    @property
+    def optimized_parameters(self) -> int:
+        """Of all optimizers together: CURL's has the critic's encoder and layer norm a second time."""
+        again = self.target_encoder.parameters + self.head.norm_parameters if self.contrastive else 0
+        return self.parameters + again
+
+    @property
+    def target_parameters(self) -> int:
+        """What follows it."""
+        return self.target_encoder.parameters + self.head.target_parameters
+
+    def flops(self, config: TrainConfig, frame_capacity: int, latent_replay: bool) -> FlopsModel:
+        """The terms of Appendix C, counted from what an update does."""
+        encoder = self.encoder
+        return ActorCriticFlops(
+            trunk=encoder.trunk_multiply_adds,
+            frozen_trunk=encoder.trunk_multiply_adds if encoder.whole else encoder.frozen_multiply_adds,
+            fc=encoder.fc_multiply_adds,
+            fc_frozen=encoder.whole,
+            actor=self.head.actor_multiply_adds,
+            q=self.head.q_multiply_adds,
+            batch_size=config.settings.batch_size,
+            augmentations=config.augmentations,
+            contrastive=self.contrastive,
+            frame_capacity=frame_capacity,
+            latent_replay=latent_replay,
+        )
+
+
+Networks = RainbowNetworks | SacNetworks
+
+
+def networks(config: TrainConfig, env: EnvSpec) -> Networks:
+    """The networks of a run. Raises ValueError where the encoder does not fit the frames or cannot be cut there."""
+    if isinstance(config.settings, SacSettings):
+        return SacNetworks.of(config, config.settings, env)
+    return RainbowNetworks.of(config, config.settings, env)

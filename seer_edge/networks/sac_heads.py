@@ -1,0 +1,88 @@
+"""The heads of CURL + SAC: the tanh-Gaussian policy, the twin Qs, the bilinear form. They take latents, always.
+
+The encoder is cut before the layer norms, so these are here, as in CURL's code without a tanh behind them.
+"""
+
+import math
+from itertools import pairwise
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from seer_edge.networks.encoder import Linear
+from seer_edge.networks.sac_spec import SacHeadSpec
+
+
+class Perceptron(nn.Module):
+    """Linear layers of `sizes` with ReLU between them; orthogonal weights, zero biases."""
+
+    def __init__(self, sizes: tuple[int, ...], generator: torch.Generator) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            Linear((after, before), generator, orthogonal=True) for before, after in pairwise(sizes)
+        )
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """`[B, sizes[0]]` to `[B, sizes[-1]]`."""
+        *hidden, last = self.layers
+        for layer in hidden:
+            inputs = torch.relu_(layer(inputs))
+        outputs: torch.Tensor = last(inputs)
+        return outputs
+
+
+class ActorHead(nn.Module):
+    """Latents `[B, L]` to the policy: a Gaussian's mean and log standard deviation, each `[B, A]`, before tanh."""
+
+    def __init__(self, spec: SacHeadSpec, log_std_range: tuple[float, float], generator: torch.Generator) -> None:
+        super().__init__()
+        self.log_std_range = log_std_range
+        self.norm = nn.LayerNorm(spec.features)
+        self.policy = Perceptron((spec.features, spec.hidden, spec.hidden, 2 * spec.actions), generator)
+
+    def forward(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and log standard deviation; tanh squashes the latter into its range."""
+        mean, log_std = self.policy(self.norm(latents)).chunk(2, dim=1)
+        low, high = self.log_std_range
+        return mean, low + (high - low) / 2 * (torch.tanh(log_std) + 1)
+
+
+class CriticHead(nn.Module):
+    """Latents `[B, L]` and actions `[B, A]` to two independent Q-values (Fujimoto et al. 2018)."""
+
+    def __init__(self, spec: SacHeadSpec, generator: torch.Generator) -> None:
+        super().__init__()
+        sizes = spec.features + spec.actions, spec.hidden, spec.hidden, 1
+        self.norm = nn.LayerNorm(spec.features)
+        self.qs = nn.ModuleList(Perceptron(sizes, generator) for _ in range(2))
+
+    def forward(self, latents: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+        """Q-values `[2, B]`."""
+        inputs = torch.cat([self.norm(latents), actions], dim=1)
+        return torch.stack([q(inputs)[:, 0] for q in self.qs])
+
+
+class Bilinear(nn.Module):
+    """The similarity of CURL: anchors `W` positives (Srinivas et al. 2020, Section 4.5); W starts uniform in [0, 1)."""
+
+    def __init__(self, features: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(features, features, generator=generator))
+
+    def forward(self, anchors: torch.Tensor, positives: torch.Tensor) -> torch.Tensor:
+        """Logits `[B, B]`, a row an anchor, of `anchors` and `positives` `[B, L]`; each row's maximum is 0."""
+        logits = anchors @ (self.weight @ positives.T)
+        return logits - logits.detach().amax(dim=1, keepdim=True)
+
+
+def tanh_gaussian(mean: torch.Tensor, log_std: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Actions `[B, A]` in [-1, 1] and their log-probabilities `[B]` (Haarnoja et al. 2018, Appendix C).
+
+    `noise` is standard normal; `mean`, `log_std` and `noise` are `[B, A]`. The density of tanh(u) is the Gaussian's
+    at u over 1 - tanh(u)^2, whose logarithm 2 (log 2 - u - softplus(-2u)) is exact where tanh(u) rounds to 1.
+    """
+    u = mean + log_std.exp() * noise
+    log_gaussian = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)
+    log_slope = 2 * (math.log(2) - u - functional.softplus(-2 * u))
+    return torch.tanh(u), (log_gaussian - log_slope).sum(dim=1)

@@ -1,0 +1,59 @@
+"""Presets whose runs are over in seconds, so that a test can train through the command line."""
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from seer_edge.cli import main
+from seer_edge.presets import PRESETS, Preset, RainbowSettings, SacSettings
+from seer_edge.presets.atari import ATARI_DEFAULT
+from seer_edge.presets.control import CONTROL_DEFAULT
+
+GAME = "tests.end_to_end.pixel_match:PixelMatch-v0"
+TASK = "cartpole-swingup"
+EPISODE_STEPS = 12  # of the task, under its preset's action repeat
+
+RAINBOW = RainbowSettings(
+    n_step=1, learning_starts=20, learning_rate=5e-4, target_update_steps=20, hidden=16, batch_size=8
+)
+SAC = SacSettings(batch_size=16, hidden=16, features=7, learning_starts=12, random_steps=8)
+
+
+def _short(preset: Preset, name: str, settings: RainbowSettings | SacSettings, action_repeat: int | None) -> Preset:
+    return dataclasses.replace(
+        preset,
+        name=name,
+        settings=settings,
+        action_repeat=action_repeat,
+        freeze_at_whole=30,
+        freeze_at_bounded=30,
+        total_timesteps=75,
+        mem_budget_bytes=300_000,
+        evaluate_every=75,
+        evaluation_episodes=1,
+    )
+
+
+def use_short_presets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a run on GAME or on any task of control be a short one while the test lasts."""
+    monkeypatch.setitem(PRESETS, "pixelmatch", _short(ATARI_DEFAULT, "PixelMatch", RAINBOW, None))
+    for task in (TASK, "cartpole-balance"):
+        monkeypatch.setitem(PRESETS, task, _short(CONTROL_DEFAULT, task, SAC, 84))
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+def runner(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Calls the command with given words: exit status, stdout and stderr."""
+
+    def run(*words: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["seer-edge", *map(str, words)])
+        status = main()
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    return run

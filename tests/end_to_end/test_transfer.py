@@ -1,0 +1,216 @@
+"""`--from RUN --take encoder` as a user gives it: a source run, a run with its encoder, and every way to get it wrong."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from seer_runtime import durable
+from tests.end_to_end.short_presets import EPISODE_STEPS, GAME, SAC, TASK, Run, runner, use_short_presets
+
+PIXEL_GAME = ("--env", GAME)
+CONTROL = ("--env", TASK, "--resolution", "25")
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    use_short_presets(monkeypatch)
+    return runner(monkeypatch, capsys)
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def _newest(folder: Path) -> tuple[dict[str, Any], dict[str, Any], Any]:
+    """Agent, replay and state of a run's newest generation."""
+    generation = durable.newest_generation(folder / "checkpoints").path
+    tensors = [durable.read_tensors(generation / f"{name}.safetensors") for name in ("agent", "replay")]
+    return tensors[0], tensors[1], _read(generation / "state.json")
+
+
+def _taken(agent: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: value for name, value in agent.items() if name.startswith(("encoder.", "actor.norm.", "critic.norm."))
+    }
+
+
+def _encode(folder: Path, observations: Any) -> Any:
+    session = onnxruntime.InferenceSession(str(folder / "encoder.onnx"), providers=["CPUExecutionProvider"])
+    return session.run(None, {"observations": observations})[0]
+
+
+@pytest.mark.parametrize(
+    ("flags", "stack", "frame", "latent"),
+    [
+        (PIXEL_GAME, (4, 42, 42), 42 * 42, 4 * 64),
+        (CONTROL, (9, 21, 21), 3 * 25 * 25, 4 * 4 * 2 * SAC.features),
+    ],
+    ids=["game", "control"],
+)
+def test_a_run_with_another_runs_encoder(
+    run: Run, tmp_path: Path, flags: tuple[str, ...], stack: tuple[int, ...], frame: int, latent: int
+) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    assert run("train", *flags, "--seed", "1", "--total-timesteps", "40", "--run-dir", source)[0] == 0
+
+    transfer = (*flags, "--from", source, "--take", "encoder")
+    status, plan, _ = run("plan", *transfer)
+    assert status == 0
+    assert f"step 0: the encoder of {source}" in plan
+    assert "the replay holds latents from the first row" in plan
+
+    status, out, error = run("train", *transfer, "--run-dir", target)
+    assert status == 0
+    assert plan.strip() in out
+    assert f"encoder of {source}, step 40, frozen from the start" in error
+
+    summary = _read(target / "summary.json")
+    frame_capacity = 300_000 // frame
+    latent_capacity = frame_capacity * frame // latent
+    assert (summary["status"], summary["timesteps"]) == ("finished", 75)
+    assert (summary["replay"]["latent_capacity"], summary["replay"]["latent_row_bytes"]) == (latent_capacity, latent)
+    assert {name: summary["freeze"][name] for name in ("timestep", "rows", "onnx_max_abs_error")} == {
+        "timestep": 0,
+        "rows": 0,
+        "onnx_max_abs_error": None,
+    }
+    assert summary["steps_per_second"]["pixel"] is None
+    assert summary["flops"]["at_freeze"] == 0 < summary["flops"]["total"]
+    assert summary["budget"]["observation_bytes_peak"] == frame_capacity * frame <= 300_000
+
+    (agent, replay, state), (theirs, _, _) = _newest(target), _newest(source)
+    assert (state["frozen"], state["replay"]["codec"], state["replay"]["capacity"]) == (
+        True,
+        "float32",
+        latent_capacity,
+    )
+    assert replay["rows"].shape == (summary["replay"]["rows"], latent)
+    assert _taken(agent).keys() == _taken(theirs).keys()
+    assert all(np.array_equal(value, theirs[name]) for name, value in _taken(agent).items())
+    observations = np.random.default_rng(0).integers(0, 256, (3, *stack), np.uint8)
+    np.testing.assert_array_equal(_encode(target, observations), _encode(source, observations))
+    assert {step.name for step in (target / "checkpoints").iterdir()} == {"step_0000000075"}
+
+    again = run("eval", target, "--seed", "3")
+    assert (again[0], again[1]) == (0, run("eval", target, "--seed", "3")[1])
+
+
+def test_another_task_takes_a_partly_frozen_runs_encoder_and_freezes_fewer_layers(run: Run, tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    size = ("--resolution", "25", "--eval-episodes", "1")
+    assert (
+        run("train", "--env", TASK, *size, "--total-timesteps", "20", "--freeze-layers", "3", "--run-dir", source)[0]
+        == 0
+    )
+    to = ("--env", "cartpole-balance", *size, "--from", source, "--take", "encoder", "--freeze-layers", "4")
+    status, out, error = run("train", *to, "--total-timesteps", "30", "--run-dir", target)
+    assert status == 0
+    assert "the replay stays one of frames" in out
+    assert "frozen from the start; capacity 160 frames" in error
+    assert not (target / "encoder.onnx").exists()
+    (agent, replay, state), (theirs, _, _) = _newest(target), _newest(source)
+    assert (state["frozen"], replay["rows"].shape) == (True, (30 + 30 // EPISODE_STEPS, 3 * 25 * 25))
+    convolutions = {name for name in _taken(agent) if name.startswith("encoder.convs.")}
+    assert {name for name in _taken(agent) if np.array_equal(agent[name], theirs[name])} == convolutions
+
+
+# --- refusals ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of the pixel game."""
+    folder = tmp_path_factory.mktemp("source") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        use_short_presets(patch)
+        patch.setattr(
+            "sys.argv", ["seer-edge", "train", *PIXEL_GAME, "--total-timesteps", "25", "--run-dir", str(folder)]
+        )
+        from seer_edge.cli import main
+
+        assert main() == 0
+    return folder
+
+
+def _refusal(run: Run, folder: Path, *words: str | Path) -> str:
+    """The one line that refuses a run, which leaves nothing behind."""
+    status, out, error = run("train", *words, "--total-timesteps", "30", "--run-dir", folder)
+    assert (status, out, error.count("\n")) == (2, "", 1)
+    assert not folder.exists()
+    assert run("plan", *words, "--total-timesteps", "30")[0] == 2
+    return error
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ((*PIXEL_GAME, "--encoder", "canonical"), "encoder data-efficient there, canonical here"),
+        ((*PIXEL_GAME, "--resolution", "84"), "frame 42x42 there, 84x84 here"),
+        (CONTROL, "encoder data-efficient there, sac-ae here"),
+        (("--env", TASK, "--resolution", "50", "--encoder", "data-efficient"), "networks 1 there, 2 here"),
+    ],
+)
+def test_an_encoder_that_does_not_fit(
+    run: Run, source: Path, tmp_path: Path, flags: tuple[str, ...], message: str
+) -> None:
+    error = _refusal(run, tmp_path / "run", *flags, "--from", source, "--take", "encoder")
+    assert f"--from {source}: its encoder does not fit: {message}; take that of a run like this one" in error
+
+
+def test_a_run_that_is_not_there_or_has_no_checkpoint(run: Run, source: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(source, bare, ignore=shutil.ignore_patterns("step_*"))
+    for folder in (tmp_path / "nowhere", bare, source / "config.json"):
+        error = _refusal(run, tmp_path / "run", *PIXEL_GAME, "--from", folder, "--take", "encoder")
+        assert error.startswith(f"seer-edge train: --from {folder}: ")
+        assert "give the --run-dir of a run" in error
+
+
+def test_a_damaged_checkpoint(run: Run, source: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(source, damaged)
+    for agent in (damaged / "checkpoints").glob("step_*/agent.safetensors"):
+        data = bytearray(agent.read_bytes())
+        data[len(data) // 2] ^= 16
+        agent.write_bytes(data)
+    error = _refusal(run, tmp_path / "run", *PIXEL_GAME, "--from", damaged, "--take", "encoder")
+    assert f"--from {damaged}: " in error
+    assert "no sound checkpoint" in error
+    assert "agent.safetensors" in error
+
+
+@pytest.mark.parametrize(
+    ("flags", "parts"),
+    [
+        (("--from", "{source}"), ["--from {source}: needs --take encoder beside it"]),
+        (("--take", "encoder"), ["--take encoder: needs --from RUN beside it"]),
+        (("--from", "{source}", "--take", "agent"), ["--take agent: not built yet"]),
+        (("--from", "{source}", "--take=agent"), ["--take agent: not built yet"]),
+        (("--from", "{source}", "--take", "head"), ["--take", "'head'", "encoder"]),
+        (
+            ("--from", "{source}", "--take", "encoder", "--freeze-at", "9"),
+            ["--freeze-at 9: ", "--from", "leave it out"],
+        ),
+        (("--from", "{source}", "--take", "encoder", "--freeze-at", "never"), ["--freeze-at never: ", "leave it out"]),
+        (
+            ("--from", "{source}", "--take", "encoder", "--freeze-layers", "9"),
+            ["--freeze-layers 9", "choose one of 1, 2"],
+        ),
+        (
+            ("--from", "{source}", "--take", "encoder", "--mem-budget", "1000"),
+            ["--mem-budget 1000", "latents", "at least"],
+        ),
+    ],
+)
+def test_flags_that_do_not_go_together(
+    run: Run, source: Path, tmp_path: Path, flags: tuple[str, ...], parts: list[str]
+) -> None:
+    words = [word.format(source=source) for word in flags]
+    error = _refusal(run, tmp_path / "run", *PIXEL_GAME, *words)
+    for part in parts:
+        assert part.format(source=source) in error

@@ -1,0 +1,187 @@
+"""A freeze of the lowest layers only (Appendix D): over a replay that stays one of frames, or of latents at the cut."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import seer_edge.evaluate
+from seer_edge import checkpoint
+from seer_edge.agents import make_agent
+from seer_edge.freeze import FreezeRefusedError
+from seer_runtime.codecs import FRAMES
+from seer_runtime.ledger import WORKSPACE_CAP_BYTES, Line
+from tests.seer_edge.freeze_rig import CAPACITY, Arrays, Frame, Rig, assert_rows, assert_same, encode, snapshot
+
+OVER_FRAMES: list[dict[str, Any]] = [
+    {"agent": "rainbow", "freeze_layers": 1},
+    {"agent": "rainbow", "encoder": "canonical", "freeze_layers": 2},  # float32 of these are larger than a frame
+    {"agent": "curl-sac", "freeze_layers": 2},
+    {"agent": "curl-sac", "encoder": "impala", "freeze_layers": 15},
+]
+OVER_LATENTS: list[dict[str, Any]] = [
+    {"agent": "rainbow", "encoder": "canonical", "freeze_layers": 2, "latent_codec": "float16"},
+    {
+        **{"agent": "curl-sac", "encoder": "impala", "freeze_layers": 15},
+        **{"latent_codec": "float16", "augmentations": 1},
+    },
+]
+
+
+def _called(given: dict[str, Any]) -> str:
+    return "-".join(map(str, given.values()))
+
+
+def _frozen_at_100(build_rig: Callable[..., Rig], given: dict[str, Any]) -> Rig:
+    run = build_rig(**given)
+    run.steps(100)
+    run.freeze()
+    return run
+
+
+def _weights(run: Rig) -> Arrays:
+    """All that is or was trained, and its targets; what is tied, too."""
+    agent = run.session.agent
+    state = {name: array.copy() for name, array in agent.state_arrays().items() if not name.startswith("optimizer.")}
+    target = {f"target_encoder.{name}": tensor for name, tensor in agent.target_encoder.state_dict().items()}
+    return {**state, **{name: tensor.numpy().copy() for name, tensor in target.items()}}
+
+
+def _center(run: Rig) -> Frame:
+    """What is acted on next, as the environment showed it."""
+    episode = run.env.log[-1]
+    return run.view_of(run.stack_of(episode, len(episode.actions)), run.offsets()[run.center()])
+
+
+# --- what trains -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("given", [*OVER_FRAMES, *OVER_LATENTS], ids=_called)
+def test_the_lowest_layers_stay_and_all_else_goes_on_training(
+    build_rig: Callable[..., Rig], given: dict[str, Any]
+) -> None:
+    run = _frozen_at_100(build_rig, given)
+    spec, before = run.plan.encoder, _weights(run)
+    updates = run.session.agent.updates
+    run.steps(20)
+    after = _weights(run)
+    assert run.session.agent.updates == updates + 20
+    assert after.keys() == before.keys()
+    changed = {name for name in after if not np.array_equal(after[name], before[name])}
+    frozen = set(spec.frozen_weight_shapes)
+    assert 0 < len(frozen) < len(spec.weight_shapes)
+    for name in spec.weight_shapes:
+        assert (f"encoder.{name}" in changed) == (name not in frozen), name
+    for name in (name.removeprefix("target_encoder.") for name in after if name.startswith("target_encoder.")):
+        assert (f"target_encoder.{name}" in changed) == (name not in frozen), name
+        if name in frozen:
+            np.testing.assert_array_equal(after[f"target_encoder.{name}"], after[f"encoder.{name}"])
+    heads = ("head.", "actor.", "critic.", "target_critic.", "bilinear.", "log_temperature")
+    learned = {name for name in after if name.startswith(heads)}
+    assert learned
+    assert learned <= changed
+    assert given["agent"] == "rainbow" or "bilinear.weight" in learned  # what is left of the encoder has CURL's loss
+
+
+@pytest.mark.parametrize("given", [*OVER_FRAMES, *OVER_LATENTS], ids=_called)
+def test_an_evaluation_leaves_the_session_as_it_was(build_rig: Callable[..., Rig], given: dict[str, Any]) -> None:
+    run, twin = (_frozen_at_100(build_rig, given) for _ in range(2))
+    evaluation = seer_edge.evaluate.evaluate_session(run.plan, run.session, lambda: False, lambda count: None)
+    assert evaluation is not None
+    assert len(evaluation.returns) == 3
+    for each in (run, twin):
+        each.steps(5)
+    assert_same(snapshot(run), snapshot(twin))
+
+
+@pytest.mark.parametrize("given", [*OVER_FRAMES, *OVER_LATENTS], ids=_called)
+def test_a_saved_agent_acts_as_the_one_that_was_saved(build_rig: Callable[..., Rig], given: dict[str, Any]) -> None:
+    run = _frozen_at_100(build_rig, given)
+    run.steps(5)
+    checkpoint.save(run.session, run.checkpoints)
+    saved, agent = checkpoint.read_agent(run.checkpoints), run.session.agent
+    assert (saved.timestep, saved.frozen) == (105, True)
+    assert (saved.graph is not None) == agent.reads_latents == (given in OVER_LATENTS)
+    loaded = make_agent(run.plan, seed=7)
+    loaded.freeze_encoder(reads_latents=agent.reads_latents)
+    observation = run.session.observed.input
+    loaded.load_arrays(saved.arrays)
+    np.testing.assert_array_equal(loaded.greedy(observation), agent.greedy(observation))
+    np.testing.assert_array_equal(loaded.act(observation), agent.act(observation))
+
+
+# --- over frames -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("given", OVER_FRAMES, ids=_called)
+def test_the_replay_stays_one_of_frames(build_rig: Callable[..., Rig], given: dict[str, Any]) -> None:
+    run = build_rig(**given)
+    run.steps(100)
+    before, session = snapshot(run), run.session
+    observed, perception, store = session.observed, session.perception, session.replay.store
+    report = run.freeze()
+    assert (report.timestep, report.rows, report.onnx_max_abs_error) == (100, CAPACITY, None)
+    assert (session.agent.frozen, session.agent.reads_latents) == (True, False)
+    assert session.observed is observed
+    assert session.perception is perception
+    assert store.codec.name == FRAMES
+    after = snapshot(run)
+    kept = [name for name in after if name.startswith("column.")]
+    kept += ["arena", "priorities", "observed.row", "observed.input", "stack", "ledger", "state", "exploration"]
+    assert_same({name: after[name] for name in kept}, {name: before[name] for name in kept})
+    assert not run.path.exists()
+
+    saved = checkpoint.read_agent(run.checkpoints)
+    assert (saved.timestep, saved.frozen, saved.graph) == (100, False, None)
+    assert_same(saved.arrays, {name: before[name] for name in saved.arrays})
+
+    run.steps(CAPACITY)
+    rows = [run.env.rows()[row] for row in run.held()]
+    frames = store.data[store.slots(run.held())].reshape(-1, *run.env.spec.frame_shape)
+    np.testing.assert_array_equal(frames, np.stack([episode.frames[step] for episode, step in rows]))
+    np.testing.assert_array_equal(session.observed.input, _center(run))
+    assert session.ledger.peak_bytes(Line.OBSERVATIONS) == run.plan.arena_bytes
+    assert session.ledger.peak_bytes(Line.WORKSPACE) <= run.plan.workspace_bytes <= WORKSPACE_CAP_BYTES
+    assert session.ledger.held_bytes(Line.COLUMNS) <= run.plan.columns_bytes
+
+
+@pytest.mark.parametrize("given", OVER_FRAMES, ids=_called)
+def test_a_refused_freeze_changes_nothing(build_rig: Callable[..., Rig], given: dict[str, Any]) -> None:
+    run, twin = build_rig(**given), build_rig(**given)
+    for each in (run, twin):
+        each.steps(100)
+    before = snapshot(run)
+    run.checkpoints.write_text("")
+    with pytest.raises(FreezeRefusedError, match="no freeze at step 100: "):
+        run.freeze()
+    assert_same(snapshot(run), before)
+    assert all(parameter.requires_grad for parameter in run.session.agent.encoder.parameters())
+    for each in (run, twin):
+        each.steps(5)
+    assert_same(snapshot(run), snapshot(twin))
+
+
+# --- over latents ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("given", OVER_LATENTS, ids=_called)
+def test_every_row_is_the_frozen_layers_on_its_own_stack(build_rig: Callable[..., Rig], given: dict[str, Any]) -> None:
+    run = build_rig(**given)
+    run.steps(100)
+    encoder = run.encoder()
+    report, session = run.freeze(), run.session
+    store = session.replay.store
+    assert store.capacity == run.plan.latent_capacity > CAPACITY
+    assert report.rows == len(run.held())
+    scale = max(1.0, float(np.abs(run.latents(run.held())).max()))  # impala's blocks add up
+    assert report.onnx_max_abs_error is not None
+    assert report.onnx_max_abs_error < 1e-4 * scale
+    assert run.path.read_bytes() == session.graph
+    assert (session.agent.frozen, session.agent.reads_latents) == (True, True)
+    assert_rows(run, encoder, tolerance=5e-4)
+    run.steps(40)
+    assert_rows(run, encoder, tolerance=5e-4)
+    np.testing.assert_allclose(session.observed.input, encode(encoder, _center(run)[None])[0], atol=1e-4 * scale)
+    assert session.ledger.peak_bytes(Line.WORKSPACE) <= run.plan.workspace_bytes <= WORKSPACE_CAP_BYTES
+    assert session.ledger.held_bytes(Line.COLUMNS) <= run.plan.columns_bytes

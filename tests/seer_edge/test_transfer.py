@@ -1,0 +1,272 @@
+"""A run's encoder in another run: what is taken, what never changes, what the replay holds, and what does not fit."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from seer_edge import checkpoint
+from seer_edge.config import build_config
+from seer_edge.envs import Continuous, Discrete, EnvSpec, make_env
+from seer_edge.errors import BadInputError
+from seer_edge.evaluate import evaluate_session
+from seer_edge.freeze import freeze
+from seer_edge.loop import Seeds, Session, build_session
+from seer_edge.plan import BytePlan, make_plan
+from seer_edge.presets import RainbowSettings, SacSettings
+from seer_edge.transfer import take_encoder
+from seer_runtime.codecs import FRAMES
+from seer_runtime.crops import Crop
+from seer_runtime.ledger import Line
+
+Arrays = dict[str, NDArray[Any]]
+
+GAME = EnvSpec("tests.end_to_end.pixel_match:PixelMatch-v0", "PixelMatch", (42, 42), (42, 42), Discrete(3))
+TASK = EnvSpec("dm_control/cartpole-swingup-v0", "cartpole-swingup", (3, 25, 25), (21, 21), Continuous(1))
+
+RAINBOW = RainbowSettings(batch_size=4, n_step=2, hidden=8, atoms=11, learning_starts=8, target_update_steps=3)
+SAC = SacSettings(batch_size=4, hidden=8, features=6, learning_starts=8, random_steps=4, learning_rate=1e-2)
+
+
+def _plan(env: EnvSpec, source: str | None = None, *, stack: int | None = None, **given: Any) -> BytePlan:
+    settings: RainbowSettings | SacSettings = RAINBOW if env.name == "PixelMatch" else SAC
+    config = build_config(
+        env,
+        source=source,
+        mem_budget_bytes=1_000_000,
+        total_timesteps=1_000,
+        freeze_at=None if source else 500,
+        resolution=env.frame_shape[-1],
+        **given,
+    )
+    if stack is not None:
+        settings = dataclasses.replace(settings, stack=stack)
+    # Twenty steps an episode.
+    action_repeat = 50 if env.name == "cartpole-swingup" else None
+    return make_plan(dataclasses.replace(config, settings=settings, action_repeat=action_repeat), env)
+
+
+class Runs:
+    """Sessions that are closed when the test is over, and a folder for their checkpoints."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.sessions: list[Session] = []
+
+    def open(self, plan: BytePlan) -> Session:
+        """A session of the plan, with the encoder that it takes, if it takes one."""
+        source = plan.config.source
+        self.sessions.append(build_session(plan, None if source is None else take_encoder(source, plan)))
+        return self.sessions[-1]
+
+    def source(self, plan: BytePlan, steps: int = 14, *, frozen: bool = False) -> tuple[str, Arrays]:
+        """A run that has learned a little: its folder, and the encoder and layer norms in its checkpoint."""
+        session, folder = self.open(plan), self.folder / f"source{len(self.sessions)}"
+        _steps(session, steps)
+        if frozen:
+            folder.mkdir()
+            freeze(session, folder / "encoder.onnx", folder / "checkpoints")
+            _steps(session, 4)
+        checkpoint.save(session, folder / "checkpoints")
+        return str(folder), _encoder(session)
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Iterator[Runs]:
+    opened = Runs(tmp_path)
+    yield opened
+    for session in opened.sessions:
+        session.env.close()
+
+
+def _steps(session: Session, count: int) -> list[float]:
+    losses = [session.step().loss for _ in range(count)]
+    return [loss for loss in losses if loss is not None]
+
+
+def _arrays(session: Session, *prefixes: str) -> Arrays:
+    arrays = session.agent.state_arrays()
+    return {name: array.copy() for name, array in arrays.items() if name.startswith(prefixes)}
+
+
+def _encoder(session: Session) -> Arrays:
+    """What a transfer takes: the online encoder, and the layer norms behind its cut where there are any."""
+    return _arrays(session, "encoder.", "critic.norm.", "actor.norm.")
+
+
+def _differing(got: Arrays, wanted: Arrays) -> set[str]:
+    assert got.keys() == wanted.keys()
+    return {name for name in wanted if not np.array_equal(got[name], wanted[name])}
+
+
+# --- what is taken and what never changes ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("env", [GAME, TASK], ids=lambda env: env.name)
+@pytest.mark.parametrize("frozen", [False, True])
+def test_the_encoder_is_the_sources_bit_for_bit_and_stays_so(runs: Runs, env: EnvSpec, frozen: bool) -> None:
+    source, taken = runs.source(_plan(env, seed=1), frozen=frozen)
+    assert len(taken) == {"PixelMatch": 2 * 2, "cartpole-swingup": 2 * 4 + 2 * 2 + 2 * 2}[env.name]
+    untaught = _encoder(runs.open(_plan(env)))
+    assert all(name.endswith(".bias") or "norm" in name for name in taken.keys() - _differing(taken, untaught))
+
+    session = runs.open(_plan(env, source))
+    assert _differing(_encoder(session), taken) == set()
+    heads = _arrays(session, "head.", "actor.policy.", "critic.qs.")
+    losses = _steps(session, 30)
+    assert len(losses) == 22
+    assert _differing(_encoder(session), taken) == set()
+    assert _differing(_arrays(session, "head.", "actor.policy.", "critic.qs."), heads) >= {
+        name for name in heads if name.endswith("weight")
+    }
+    agent: Any = session.agent
+    for name, parameter in agent.target_encoder.named_parameters():
+        assert parameter is agent.encoder.get_parameter(name)
+
+
+@pytest.mark.parametrize("env", [GAME, TASK], ids=lambda env: env.name)
+def test_the_replay_is_one_of_latents_from_the_first_row(runs: Runs, env: EnvSpec) -> None:
+    source, _ = runs.source(_plan(env, seed=1))
+    plan = _plan(env, source)
+    session = runs.open(plan)
+    store = session.replay.store
+    assert (store.codec.name, store.capacity, store.stack) == ("float32", plan.latent_capacity, 1)
+    assert plan.latent_capacity == 1_000_000 // plan.frame_row_bytes * plan.frame_row_bytes // plan.latent_row_bytes
+    assert session.phase == "latent"
+    assert session.ledger.peak_bytes(Line.COLUMNS) == plan.columns_bytes  # of latents alone
+    _steps(session, 30)
+    evaluate_session(plan, session, lambda: True, lambda count: None)
+    assert store.capacity == plan.latent_capacity
+    assert session.ledger.peak_bytes(Line.OBSERVATIONS) == plan.arena_bytes <= 1_000_000
+    assert session.ledger.peak_bytes(Line.WORKSPACE) == plan.workspace_bytes
+
+
+def test_rows_and_input_are_the_taken_encoders_latents_of_crops(runs: Runs) -> None:
+    source, _ = runs.source(_plan(TASK, seed=1))
+    plan = _plan(TASK, source)
+    session = runs.open(plan)
+    env = make_env(TASK.id, plan.config.env_options, seed=Seeds.of(plan.config.seed).env, training=True)
+    try:
+        stack = np.zeros((3, 3, 25, 25), np.uint8)
+        stack[-1] = env.reset()
+    finally:
+        env.close()
+    crop = Crop((25, 25), (21, 21))
+    crops = np.empty((25, 9, 21, 21), np.uint8)
+    for index, offset in enumerate(np.ndindex(5, 5)):
+        crop.cut(stack, np.array(offset), crops[index].reshape(3, 3, 21, 21))
+    with torch.no_grad():
+        wanted = session.agent.encoder(torch.from_numpy(crops)).numpy()
+    tolerance = 1e-5 * float(np.abs(wanted).max())
+    np.testing.assert_allclose(session.observed.input, wanted[12], rtol=0, atol=tolerance)
+    _steps(session, 1)
+    latents = session.replay.store.data[0].view(np.float32).reshape(4, 2, 6)
+    for latent in latents:
+        nearest, next_nearest = np.sort(np.abs(wanted - latent).max(axis=(1, 2)))[:2]  # one crop for both networks
+        assert nearest < tolerance < next_nearest / 10
+
+
+# --- fewer layers ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("env", "layers", "frozen"),
+    [
+        (TASK, 4, [f"encoder.convs.{index}." for index in range(4)]),
+        (TASK, 1, ["encoder.convs.0."]),
+        (GAME, 1, ["encoder.convs.0."]),
+    ],
+)
+def test_of_fewer_layers_only_those_stand_still(runs: Runs, env: EnvSpec, layers: int, frozen: list[str]) -> None:
+    """The layers above them start as the source's and go on training, over a replay of pixels."""
+    source, taken = runs.source(_plan(env, seed=1), frozen=True)
+    plan = _plan(env, source, freeze_layers=layers)
+    assert not plan.latent_replay
+    session = runs.open(plan)
+    assert (session.phase, session.graph, session.replay.store.codec.name) == ("pixel", None, FRAMES)
+    assert session.replay.store.capacity == plan.frame_capacity
+    assert _differing(_encoder(session), taken) == set()
+    _steps(session, 30)
+    changed = _differing(_encoder(session), taken)
+    assert changed == {name for name in taken if not name.startswith(tuple(frozen))}
+
+
+# --- what does not fit -------------------------------------------------------------------------------------
+
+SMALLER = dataclasses.replace(GAME, frame_shape=(40, 40), crop_shape=(40, 40))
+LARGER = dataclasses.replace(TASK, frame_shape=(3, 50, 50), crop_shape=(42, 42))
+
+
+@pytest.mark.parametrize(
+    ("of", "env", "given", "message"),
+    [
+        (GAME, GAME, {"encoder": "canonical"}, "encoder data-efficient there, canonical here"),
+        (GAME, GAME, {"stack": 3}, "stack 4 there, 3 here"),
+        (GAME, SMALLER, {}, "frame 42x42 there, 40x40 here"),
+        (GAME, TASK, {}, "encoder data-efficient there, sac-ae here"),
+        (TASK, TASK, {"encoder": "impala"}, "encoder sac-ae there, impala here"),
+        (TASK, TASK, {"stack": 2}, "stack 3 there, 2 here"),
+        (TASK, LARGER, {}, "frame 3x25x25 there, 3x50x50 here"),
+        (TASK, GAME, {"encoder": "sac-ae"}, "networks 2 there, 1 here"),
+    ],
+)
+def test_an_encoder_that_does_not_fit_is_refused_by_name(
+    runs: Runs, of: EnvSpec, env: EnvSpec, given: dict[str, Any], message: str
+) -> None:
+    source, _ = runs.source(_plan(of))
+    with pytest.raises(
+        BadInputError, match=f"--from {source}: its encoder does not fit: {message}; take that of a run"
+    ):
+        take_encoder(source, _plan(env, source, **given))
+
+
+def test_what_the_encoder_does_not_see_may_differ(runs: Runs) -> None:
+    """Another task, other actions, another agent's loss, other bytes."""
+    source, taken = runs.source(_plan(TASK, algo="sac"))
+    walker = EnvSpec("dm_control/walker-walk-v0", "walker-walk", (3, 25, 25), (21, 21), Continuous(6))
+    session = runs.open(_plan(walker, source, latent_codec="float16", augmentations=2, seed=9))
+    assert _differing(_encoder(session), taken) == set()
+    assert session.replay.store.codec.name == "float16"
+
+
+# --- no checkpoint, or none that is sound ------------------------------------------------------------------
+
+
+def test_a_folder_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
+    plan = _plan(GAME, "x")
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path / "nowhere", tmp_path / "empty"):
+        with pytest.raises(
+            BadInputError, match=f"--from {folder}: .*no checkpoint was published here.*; give the --run"
+        ):
+            take_encoder(str(folder), plan)
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_an_older_one(runs: Runs) -> None:
+    session = runs.open(_plan(GAME))
+    checkpoints = runs.folder / "source/checkpoints"
+    _steps(session, 12)
+    checkpoint.save(session, checkpoints)
+    older = _encoder(session)
+    _steps(session, 2)
+    newest = checkpoint.save(session, checkpoints) / "agent.safetensors"
+    source = str(checkpoints.parent)
+    assert take_encoder(source, _plan(GAME, source)).timestep == 14
+    _flip_last_bit(newest)
+    taken = take_encoder(source, _plan(GAME, source))
+    assert taken.timestep == 12
+    assert _differing({name: taken.arrays[name] for name in older}, older) == set()
+    _flip_last_bit(checkpoints / "step_0000000012" / "agent.safetensors")
+    with pytest.raises(BadInputError, match=f"--from {source}: .*no sound checkpoint .*agent.safetensors"):
+        take_encoder(source, _plan(GAME, source))
+
+
+def _flip_last_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)

@@ -1,0 +1,85 @@
+"""Plot the evaluations of several runs over steps, over wall time and over FLOPs (as the paper's Figures 2 and 3).
+
+python tools/compare_runs.py RUN RUN … -o FILE
+"""
+
+import argparse
+import csv
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+AXES = (
+    ("time/total_timesteps", 1.0, "agent steps"),
+    ("time/time_elapsed", 60.0, "minutes"),
+    ("compute/flops", 1e12, "estimated cumulative FLOPs, 10^12"),
+)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One run's evaluations."""
+
+    label: str
+    rows: list[dict[str, str]]
+
+    @classmethod
+    def read(cls, run: Path) -> "Curve":
+        """Of the folder `run`. Raises OSError or ValueError where it is none, or was never evaluated."""
+        config = json.loads((run / "config.json").read_text())
+        with (run / "progress.csv").open(newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row["eval/mean_reward"]]
+        if not rows:
+            raise ValueError("it has no evaluation yet")
+        freeze = "never frozen" if config["freeze_at"] is None else f"frozen at {config['freeze_at']:,}"
+        return cls(f"{config['env_name']}, {config['algo']}, {freeze}, seed {config['seed']}", rows)
+
+    def column(self, name: str) -> list[float]:
+        """Values of one column."""
+        return [float(row[name]) for row in self.rows]
+
+
+def plot(curves: list[Curve], path: Path) -> None:
+    """One panel an axis, one line a run, with the spread over the episodes of each evaluation."""
+    figure, panels = plt.subplots(1, len(AXES), figsize=(14, 4.5), sharey=True, layout="constrained")
+    for panel, (name, unit, label) in zip(panels, AXES, strict=True):
+        for curve in curves:
+            where = [value / unit for value in curve.column(name)]
+            means, spreads = curve.column("eval/mean_reward"), curve.column("eval/std_reward")
+            panel.errorbar(where, means, yerr=spreads, marker="o", markersize=3, capsize=2, label=curve.label)
+        panel.set_xlabel(label)
+        panel.grid(alpha=0.25)
+    panels[0].set_ylabel("evaluation return, mean ± std of its episodes")
+    panels[0].legend(frameon=False, fontsize="small")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description="Plot the evaluations of several runs over steps, time and FLOPs.")
+    parser.add_argument("run", type=Path, nargs="+", help="a run's folder")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="image to write")
+    flags = parser.parse_args()
+    curves = []
+    for run in flags.run:
+        try:
+            curves.append(Curve.read(run))
+        except (OSError, ValueError, KeyError) as error:
+            parser.error(f"{run}: not a run to compare ({error})")
+    try:
+        plot(curves, flags.out)
+    except OSError as error:
+        parser.error(f"--out {flags.out}: cannot be written ({error.strerror})")
+    print(f"wrote {flags.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -60,8 +60,11 @@ class SavedAgent:
     skipped: tuple[str, ...]  # a line for each newer generation that is not sound
 
 
-def read_agent(checkpoints: Path) -> SavedAgent:
-    """The agent of the newest sound generation. Raises BadInputError where there is none."""
+def read_agent(checkpoints: Path, prefixes: tuple[str, ...] = ("",)) -> SavedAgent:
+    """The agent of the newest sound generation, of its arrays those whose names begin with one of `prefixes`.
+
+    Raises BadInputError where there is none.
+    """
     try:
         generation = durable.newest_generation(checkpoints)
         folder, files = generation.path, generation.manifest["files"]
@@ -70,7 +73,7 @@ def read_agent(checkpoints: Path) -> SavedAgent:
             timestep=state["timestep"],
             frozen=state["frozen"],
             encoder=state["encoder"],
-            arrays=durable.read_tensors(folder / AGENT),
+            arrays=durable.read_tensors(folder / AGENT, prefixes),
             graph=(folder / ENCODER).read_bytes() if ENCODER in files else None,
             skipped=tuple(f"skipped {path.name}: {reason}" for path, reason in generation.skipped),
         )

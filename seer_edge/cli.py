@@ -202,7 +202,12 @@ def _plan_of(flags: argparse.Namespace) -> BytePlan:
 def _taken(plan: BytePlan) -> "TakenEncoder | None":
     from seer_edge.transfer import take_encoder
 
-    return None if plan.config.source is None else take_encoder(plan.config.source, plan)
+    if plan.config.source is None:
+        return None
+    taken = take_encoder(plan.config.source, plan)
+    for line in taken.skipped:
+        print(line, file=sys.stderr)
+    return taken
 
 
 def _env_spec(env: str, options: EnvOptions) -> EnvSpec:

@@ -82,7 +82,9 @@ class TrainConfig:
         if self.freeze_layers is not None:
             frozen = self.freeze_at is not None
             _require(frozen, "--freeze-layers", self.freeze_layers, "nothing is frozen under --freeze-at never")
-        if self.freeze_at is not None and self.source is None:
+        if self.source is not None:
+            _require(self.freeze_at == 0, "--freeze-at", self.freeze_at, "under --from it is 0; leave it out")
+        elif self.freeze_at is not None:
             _at_least_one("--freeze-at", self.freeze_at)
             _require(
                 self.freeze_at <= self.total_timesteps,

@@ -11,19 +11,23 @@ from seer_edge import checkpoint
 from seer_edge.errors import BadInputError
 from seer_edge.plan import BytePlan
 
+ENCODER_ARRAYS = ("encoder.", "critic.norm.", "actor.norm.")
+"""What of an agent's state makes its encoder; the layer norms are the heads', but not trained after a freeze."""
+
 
 @dataclass(frozen=True)
 class TakenEncoder:
     """The encoder of a run's newest sound generation."""
 
     timestep: int
-    arrays: dict[str, NDArray[Any]]  # of the whole agent
+    arrays: dict[str, NDArray[Any]]
+    skipped: tuple[str, ...]  # a line for each newer generation that is not sound
 
 
 def take_encoder(run: str, plan: BytePlan) -> TakenEncoder:
     """The encoder of the folder `run`. Raises BadInputError where there is none, or none that fits `plan`."""
     try:
-        saved = checkpoint.read_agent(Path(run) / "checkpoints")
+        saved = checkpoint.read_agent(Path(run) / "checkpoints", ENCODER_ARRAYS)
     except BadInputError as error:
         raise BadInputError(f"--from {run}: {error}; give the --run-dir of a run") from error
     wanted = json.loads(json.dumps(checkpoint.encoder_identity(plan)))
@@ -34,7 +38,7 @@ def take_encoder(run: str, plan: BytePlan) -> TakenEncoder:
                 f"--from {run}: its encoder does not fit: {what} {_shown(found)} there, {_shown(value)} here; "
                 f"take that of a run like this one"
             )
-    return TakenEncoder(saved.timestep, saved.arrays)
+    return TakenEncoder(saved.timestep, saved.arrays, saved.skipped)
 
 
 def _shown(value: Any) -> str:

@@ -139,15 +139,12 @@ class Agent(abc.ABC):
         """The encoder's weights and biases by their names in its state, as copies."""
         return {name: tensor.cpu().numpy().copy() for name, tensor in self.encoder.state_dict().items()}
 
-    TAKEN: tuple[str, ...] = ("encoder.",)
-    """Prefixes of the tensors that make an encoder, in a transfer."""
-
     @torch.no_grad()
     def take_encoder(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Take on the online encoder of another agent's `state_arrays`, for the target too (Section 5.4)."""
+        """Take on what `arrays` hold of another agent's state, for the target too (Section 5.4)."""
         for name, tensor in self.tensors():
             source = name.removeprefix("target_")
-            if source.startswith(self.TAKEN):
+            if source in arrays:
                 tensor.copy_(torch.from_numpy(arrays[source]))
 
     @abc.abstractmethod

@@ -45,8 +45,6 @@ class CurlSacAgent(Agent):
     Raises ValueError for an encoder that does not give two networks latents of the heads' size.
     """
 
-    TAKEN = ("encoder.", "critic.norm.", "actor.norm.")
-
     def __init__(
         self,
         encoder_spec: EncoderSpec,

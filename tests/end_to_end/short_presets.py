@@ -39,7 +39,7 @@ def _short(preset: Preset, name: str, settings: RainbowSettings | SacSettings, a
 
 def use_short_presets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a run on GAME or on any task of control be a short one while the test lasts."""
-    monkeypatch.setitem(PRESETS, "pixelmatch", _short(ATARI_DEFAULT, "PixelMatch", RAINBOW, None))
+    monkeypatch.setitem(PRESETS, "pixelmatch-v0", _short(ATARI_DEFAULT, "PixelMatch-v0", RAINBOW, None))
     for task in (TASK, "cartpole-balance"):
         monkeypatch.setitem(PRESETS, task, _short(CONTROL_DEFAULT, task, SAC, 84))
 

@@ -9,6 +9,7 @@ from seer_edge.cli import main
 
 # Short, so that a refusal that is missing shows as a failure and not as a day of training.
 TRAIN = ["train", "--env", "Alien", "--total-timesteps", "40"]
+CONTROL = ["train", "--env", "cartpole-swingup", "--total-timesteps", "40"]
 
 
 def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
@@ -23,7 +24,12 @@ def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     ("arguments", "parts"),
     [
         (["train", "--env", "Alein"], ["--env", "'Alein'", "Alien"]),
-        (["train", "--env", "dm_control/walker-walk-v0"], ["--env", "not built yet"]),
+        (["train", "--env", "dm_control/walker-wlak-v0"], ["--env", "walker-wlak", "dm_control/walker-walk-v0"]),
+        (["train", "--env", "cartpole-swing"], ["--env", "'cartpole-swing'", "cartpole-swingup"]),
+        (["train", "--env", "hopper-hp"], ["--env", "'hopper-hp'", "hopper-hop"]),
+        (["train", "--env", "CartPole-v1"], ["--env", "CartPole-v1", "uint8 images", "are needed"]),
+        (["train", "--env", "ALE/Alien-ram-v5"], ["--env", "observes RAM", "without -ram"]),
+        (["train", "--env", "lqr-lqr_2_1"], ["--env", "lqr-lqr", "bounded ones are needed"]),
         (["train"], ["--env"]),
         ([*TRAIN, "--mem-budget", "0.07 gigs"], ["--mem-budget", "'0.07 gigs'", "0.07GB"]),
         ([*TRAIN, "--mem-budget", "-1GB"], ["--mem-budget", "'-1GB'", "0.07GB"]),
@@ -55,6 +61,43 @@ def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         ([*TRAIN, "--replay", "ranked"], ["--replay", "'ranked'", "prioritized"]),
         ([*TRAIN, "--encoder", "resnet"], ["--encoder", "'resnet'", "canonical"]),
         ([*TRAIN, "--preset", "Pong2"], ["--preset", "'Pong2'", "Alien"]),
+        ([*CONTROL, "--resolution", "51"], ["--resolution 51", "100 : 84", "give 25, 50, 75, 100"]),
+        ([*CONTROL, "--resolution", "12"], ["--resolution 12", "give 25, 50, 75, 100"]),
+        ([*CONTROL, "--resolution", "425"], ["--resolution 425", "up to 400"]),
+        (
+            [*CONTROL, "--resolution", "400", "--mem-budget", "0.1GB"],
+            ["--resolution 400", "workspace", "give a smaller one"],
+        ),
+        ([*CONTROL, "--resolution", "0"], ["--resolution", "'0'", "at least 1"]),
+        ([*CONTROL, "--resolution", "-1"], ["--resolution", "'-1'", "at least 1"]),
+        ([*CONTROL, "--resolution=-1"], ["--resolution", "'-1'", "at least 1"]),
+        ([*CONTROL, "--resolution", "x"], ["--resolution", "'x'", "whole number", "digits"]),
+        ([*TRAIN, "--resolution", "0"], ["--resolution", "'0'", "at least 1"]),
+        ([*TRAIN, "--resolution", "15"], ["--resolution 15", "give 16 to 210"]),
+        ([*TRAIN, "--resolution", "211"], ["--resolution 211", "give 16 to 210"]),
+        ([*TRAIN, "--resolution", "24"], ["--encoder data-efficient", "24x24", "nothing is left"]),
+        ([*CONTROL, "--augmentations", "0"], ["--augmentations 0", "give 1 to 15"]),
+        ([*CONTROL, "--augmentations", "16"], ["--augmentations 16", "give 1 to 15"]),
+        ([*CONTROL, "--augmentations", "-4"], ["--augmentations -4", "give 1 to 15"]),
+        ([*CONTROL, "--augmentations", "x"], ["--augmentations", "'x'", "whole number", "digits"]),
+        ([*TRAIN, "--augmentations", "4"], ["--augmentations 4", "Alien", "without crops", "leave it out"]),
+        ([*TRAIN, "--augmentations", "0"], ["--augmentations 0", "leave it out"]),
+        ([*CONTROL, "--algo", "rainbow"], ["--algo rainbow", "cartpole-swingup", "continuous", "curl-sac or sac"]),
+        ([*TRAIN, "--algo", "curl-sac"], ["--algo curl-sac", "Alien", "discrete", "rainbow"]),
+        ([*TRAIN, "--algo", "sac"], ["--algo sac", "Alien", "discrete", "rainbow"]),
+        ([*TRAIN, "--algo", "dqn"], ["--algo", "'dqn'", "rainbow, curl-sac, sac"]),
+        ([*CONTROL, "--preset", "Alien"], ["--preset Alien", "cartpole-swingup", "continuous", "curl-sac or sac"]),
+        ([*CONTROL, "--preset", "Alien", "--algo", "sac"], ["--preset Alien", "rainbow", "leave it out"]),
+        ([*TRAIN, "--preset", "walker-walk"], ["--preset walker-walk", "Alien", "discrete", "rainbow"]),
+        ([*CONTROL, "--freeze-layers", "0"], ["--freeze-layers", "'0'", "at least 1"]),
+        ([*CONTROL, "--freeze-layers", "99"], ["--freeze-layers 99", "choose one of 1, 2, 3, 4, 5"]),
+        ([*TRAIN, "--freeze-layers", "99"], ["--freeze-layers 99", "choose one of 1, 2"]),
+        ([*CONTROL, "--encoder", "impala", "--freeze-layers", "4"], ["--freeze-layers 4", "impala", "1, 3, 5, 6"]),
+        ([*CONTROL, "--freeze-layers", "2", "--freeze-at", "never"], ["--freeze-layers 2", "--freeze-at never"]),
+        ([*CONTROL, "--mem-budget", "1MB"], ["--mem-budget 1000000", "131 frames", "at least 3930000"]),
+        ([*CONTROL, "--freeze-at", "41"], ["--freeze-at 41", "ends at step 40", "never"]),
+        ([*CONTROL, "--encoder", "data-efficient", "--resolution", "25"], ["--encoder data-efficient", "21x21"]),
+        ([*CONTROL, "--from", "no-such-run", "--take", "encoder"], ["--from no-such-run", "--run-dir of a run"]),
         ([*TRAIN, "--device", "cuda"], ["--device", "cuda", "cpu"]),
         ([*TRAIN, "--device", "gpu0"], ["--device", "gpu0", "cpu"]),
         ([*TRAIN, "--rss-limit", "512MB"], ["--rss-limit", "not built yet"]),
@@ -128,6 +171,16 @@ def test_the_plan_of_the_main_job(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     plan = capsys.readouterr().out
     for figure in ("70,000,000 B", "7,056", "9,920 rows", "step 100,000 of 500,000", "2,304", "30,380 rows"):
         assert figure in plan
+    assert "warning" not in plan
+
+
+def test_the_plan_of_control(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["seer-edge", "plan", "--env", "cartpole-swingup", "--mem-budget", "0.03GB"])
+    assert main() == 0
+    plan = capsys.readouterr().out
+    for figure in ("30,000,000 B", "30,000", "1,000 rows", "step 10,000 of 62,500", "1,600 (L = 50, N = 2, K = 4"):
+        assert figure in plan
+    assert "18,750 rows (18.75x)" in plan
     assert "warning" not in plan
 
 

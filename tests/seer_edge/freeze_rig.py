@@ -32,7 +32,7 @@ Arrays = dict[str, NDArray[Any]]
 CAPACITY = 60
 SMALL = EnvSpec("Small-v0", "Noise", (42, 42), (42, 42), Discrete(3))
 LARGE = EnvSpec("Large-v0", "Noise", (60, 60), (60, 60), Discrete(3))  # canonical's float32 latents are larger
-COLOR = EnvSpec("Color-v0", "Noise", (3, 24, 24), (20, 20), Continuous(2))
+COLOR = EnvSpec("Color-v0", "Noise", (3, 22, 22), (20, 20), Continuous(2))
 SPECS = {spec.id: spec for spec in (SMALL, LARGE, COLOR)}
 
 BRIEF = {"batch_size": 4, "n_step": 3, "hidden": 8}

@@ -148,13 +148,13 @@ def test_views_are_drawn_uniformly_and_for_each_latent(build_rig: Callable[..., 
     converted = run.freeze().rows
     run.steps(350)
     views, count = assert_rows(run, encoder), len(run.offsets())
-    assert count == 25
+    assert count == 9
     for part in (views[:converted], views[converted:]):
         expected = part.size / count
         chi_squared = ((np.bincount(part.ravel(), minlength=count) - expected) ** 2 / expected).sum()
-        assert chi_squared < 52  # 24 degrees of freedom: one in a thousand is above
+        assert chi_squared < 26  # 8 degrees of freedom: one in a thousand is above
         repeated = [part[:, 0] == part[:, 1], part[:, 1] == part[:, 2], part[1:, 0] == part[:-1, 0]]
-        assert np.concatenate(repeated).mean() < 0.1
+        assert np.concatenate(repeated).mean() < 0.2  # 1 in 9 by chance
 
 
 def test_priorities_stay_with_their_rows(rig: Callable[..., Rig]) -> None:

@@ -372,7 +372,7 @@ def test_a_session_holds_what_was_planned_to_the_byte(env: EnvSpec, given: dict[
     """Real frames, a real freeze and an evaluation beside it; learning has not begun, which changes no array."""
     config = build_config(env, resolution=env.frame_shape[-1], seed=3, **given)
     plan = make_plan(config, env)
-    taken = None if config.source is None else TakenEncoder(0, make_agent(plan, seed=1).state_arrays())
+    taken = None if config.source is None else TakenEncoder(0, make_agent(plan, seed=1).state_arrays(), ())
     session = build_session(plan, taken)
     try:
         for _ in range(12):

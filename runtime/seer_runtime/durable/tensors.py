@@ -61,10 +61,14 @@ def write_tensors(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapp
     files.write_atomic(path, _tensor_chunks(encoded, [array for _, array in ordered]))
 
 
-def read_tensors(path: Path) -> dict[str, NDArray[Any]]:
-    """All tensors of `path`, each in memory of its own. Raises CorruptFileError and OSError."""
+def read_tensors(path: Path, prefixes: tuple[str, ...] = ("",)) -> dict[str, NDArray[Any]]:
+    """The tensors of `path` whose names begin with one of `prefixes`, each in memory of its own.
+
+    Raises CorruptFileError and OSError.
+    """
     with open_tensors(path) as tensors:
-        arrays = {name: np.empty(tensors.shapes[name], tensors.dtypes[name]) for name in tensors.names}
+        names = [name for name in tensors.names if name.startswith(prefixes)]
+        arrays = {name: np.empty(tensors.shapes[name], tensors.dtypes[name]) for name in names}
         for name, array in arrays.items():
             tensors.read_into(name, array)
     return arrays

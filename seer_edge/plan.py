@@ -19,9 +19,11 @@ from seer_runtime.store import column_bytes
 from seer_runtime.sumtree import tree_bytes
 from seer_runtime.units import format_size
 
-# Interpreter, imports, emulator and the buffers of a first update, without arena, columns, model and workspace:
-# what `tools/rssbench.py causes` prints as "everything else".
-PROCESS_BASE_BYTES = 354_000_000
+# Interpreter, imports and the buffers of a first update, without what the plan and the environment name: from what
+# `tools/rssbench.py causes` prints as "everything else".
+PROCESS_BASE_BYTES = 325_000_000
+# An update holds its maps and their gradients, not all at once: from batches of 128 and 512 at 84x84.
+ACTIVATION_FACTOR = 1.7
 FLOAT_BYTES = 4
 
 
@@ -69,10 +71,18 @@ class BytePlan:
         return (self.networks.parameters + 2 * self.networks.optimized_parameters) * FLOAT_BYTES
 
     @property
+    def activation_bytes(self) -> int:
+        """Estimate of what an update from frames holds beside the model; none where every row is a latent."""
+        if self.config.freeze_at == 0 and self.latent_replay:
+            return 0
+        return round(ACTIVATION_FACTOR * self.config.settings.batch_size * self.encoder.map_elements * FLOAT_BYTES)
+
+    @property
     def rss_peak_bytes(self) -> int:
         """Estimate of the process's peak RSS once the arena is full."""
         lines = self.columns_bytes + self.priorities_bytes + self.workspace_bytes
-        return PROCESS_BASE_BYTES + self.arena_bytes + lines + self.model_bytes + self.optimizer_bytes
+        learner = self.model_bytes + self.optimizer_bytes + self.activation_bytes
+        return PROCESS_BASE_BYTES + self.env.process_bytes + self.arena_bytes + lines + learner
 
     @property
     def flops(self) -> FlopsModel:
@@ -105,6 +115,7 @@ class BytePlan:
             ("priorities", f"{self.priorities_bytes:,} B"),
             ("model and target", f"{self.model_bytes:,} B"),
             ("gradients and optimizer", f"{self.optimizer_bytes:,} B"),
+            ("activations of an update (estimate)", f"{self.activation_bytes:,} B"),
             ("process, peak RSS (estimate)", format_size(self.rss_peak_bytes)),
         ]
 

@@ -1,6 +1,6 @@
 """What the loop, evaluation and acting see of an environment: single uint8 frames, raw rewards, honest ends."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import numpy as np
@@ -56,6 +56,8 @@ class EnvSpec:
     crop_shape: tuple[int, int]
     """Height and width that learning crops a frame to; a frame's own where it is not cropped."""
     actions: Actions
+    process_bytes: int = field(default=0, compare=False)
+    """What its emulator or renderer takes of the process, as measured; 0 where that is not known."""
 
 
 @dataclass(frozen=True)

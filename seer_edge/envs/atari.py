@@ -15,6 +15,8 @@ from seer_runtime.preprocess import Frame, pool_and_resize
 RESOLUTION = 84
 FRAMES_PER_STEP = 4
 GAME_FRAMES_MAX = 108_000
+PROCESS_BYTES = 29_000_000
+"""What the emulator takes of the process: `tools/rssbench.py causes`."""
 
 
 class Atari:
@@ -61,7 +63,7 @@ class Atari:
         game: Any = self._env.unwrapped
         self._ale: ale_py.ALEInterface = game.ale
         self._actions = self._ale.getMinimalActionSet()
-        self.spec = EnvSpec(env_id.id, env_id.name, self._size, self._size, Discrete(len(self._actions)))
+        self.spec = EnvSpec(env_id.id, env_id.name, self._size, self._size, Discrete(len(self._actions)), PROCESS_BYTES)
 
         self._seed: int | None = seed
         # A stream of its own: the emulator draws from the seed itself.

@@ -14,6 +14,8 @@ RESOLUTION = 100
 CROP = 84
 """Of RESOLUTION: both scale together (Sections 4.2 and 6)."""
 ACTION_REPEAT = 4
+PROCESS_BYTES = 275_000_000
+"""dm_control, OpenGL and two environments, training's and evaluation's: `tools/rssbench.py causes`."""
 
 _RESOLUTION_STEP = 25
 _RESOLUTION_MAX = 400
@@ -51,7 +53,7 @@ class Control:
         self._middle, self._half_range = _scale(self._env.action_spec(), env_id)
         crop = size * CROP // RESOLUTION
         actions = Continuous(len(self._middle))
-        self.spec = EnvSpec(env_id.id, env_id.name, (3, size, size), (crop, crop), actions)
+        self.spec = EnvSpec(env_id.id, env_id.name, (3, size, size), (crop, crop), actions, PROCESS_BYTES)
         self._camera = _camera(self._env.physics, size, _CAMERAS.get(domain, 0))
 
         self._stepping = False

@@ -1,6 +1,7 @@
 """Rendering of control tasks without a display: OpenGL is chosen before anything imports it."""
 
 import ctypes
+import logging
 import os
 from typing import Any
 
@@ -27,6 +28,8 @@ def load_suite() -> Any:
         raise UnavailableEnvError(f"control tasks need dm_control ({error}): {INSTALL_HINT}") from error
     except Exception as error:  # OpenGL's display is made by the import
         raise cannot_render(error) from error
+    # What MuJoCo's compiler deprecates in the suite's models is not for the user of a task to mend.
+    logging.getLogger("absl").setLevel(logging.ERROR)
     return dm_control.suite
 
 

@@ -171,6 +171,11 @@ class EncoderSpec:
         """Elements of the trunk's last map."""
         return math.prod(self.shapes[-1])
 
+    @property
+    def map_elements(self) -> int:
+        """Elements of all maps of the trunk, which a backward pass needs."""
+        return sum(map(math.prod, self.shapes[1:]))
+
     @cached_property
     def _counts(self) -> tuple[int, ...]:
         """Weight layers below each layer of the trunk and, last, in all of it."""

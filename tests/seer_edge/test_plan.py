@@ -1,5 +1,6 @@
 """The byte plan: the table of capacities, what it warns of, what it refuses, and a real session's bytes beside it."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from seer_edge.evaluate import evaluate_session
 from seer_edge.flops import QLearningFlops
 from seer_edge.freeze import freeze
 from seer_edge.loop import build_session
-from seer_edge.plan import BytePlan, make_plan
+from seer_edge.plan import ACTIVATION_FACTOR, BytePlan, make_plan
 from seer_edge.transfer import TakenEncoder
 from seer_runtime.ledger import WORKSPACE_CAP_BYTES, Line
 
@@ -416,6 +417,17 @@ def test_flops_are_of_this_plan() -> None:
     assert isinstance(flops, QLearningFlops)
     assert (flops.encoder, flops.head, flops.batch_size, flops.frame_capacity) == (1_280_000, 542_976, 32, 9_920)
     assert flops.after_freeze == 89_979_136
+
+
+def test_the_peak_names_what_an_update_and_the_renderer_take() -> None:
+    plan = _plan(CARTPOLE)
+    maps = 32 * (41**2 + 39**2 + 37**2 + 35**2)
+    assert plan.activation_bytes == round(ACTIVATION_FACTOR * 128 * 4 * maps)
+    rendered = _plan(dataclasses.replace(CARTPOLE, process_bytes=10**9))
+    assert rendered.rss_peak_bytes == plan.rss_peak_bytes + 10**9
+    assert f"{plan.activation_bytes:,} B" in plan.render()
+    assert _plan(CARTPOLE, source="elsewhere").activation_bytes == 0
+    assert _plan(CARTPOLE, source="elsewhere", freeze_layers=4).activation_bytes == plan.activation_bytes
 
 
 def test_planning_does_not_import_torch() -> None:

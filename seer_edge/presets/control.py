@@ -36,6 +36,18 @@ def _table_2(
     )
 
 
+def _walker(name: str, source: str) -> Preset:
+    return _table_2(
+        name,
+        60_000,
+        80_000,
+        action_repeat=2,
+        total_timesteps=250_000,
+        mem_budget_bytes=60_000_000,
+        source=source,
+    )
+
+
 CONTROL = (
     _table_2("cartpole-swingup", 10_000, 10_000, action_repeat=8, total_timesteps=62_500, evaluate_every=2_500),
     # 125,000 steps would end soon after the table's freeze.
@@ -49,26 +61,10 @@ CONTROL = (
     ),
     _table_2("finger-spin", 50_000, 50_000, action_repeat=2, total_timesteps=250_000),
     _table_2("reacher-easy", 50_000, 30_000, action_repeat=4, total_timesteps=125_000, mem_budget_bytes=60_000_000),
-    _table_2("walker-walk", 60_000, 80_000, action_repeat=2, total_timesteps=250_000, mem_budget_bytes=60_000_000),
+    _walker("walker-walk", "Table 2"),
     # The tasks of Section 5.4 have no row. There walker-stand is the source: 60,000 steps, never frozen.
-    _table_2(
-        "walker-stand",
-        60_000,
-        80_000,
-        action_repeat=2,
-        total_timesteps=250_000,
-        mem_budget_bytes=60_000_000,
-        source="Table 2, walker's row",
-    ),
-    _table_2(
-        "hopper-hop",
-        60_000,
-        80_000,
-        action_repeat=2,
-        total_timesteps=250_000,
-        mem_budget_bytes=60_000_000,
-        source="Table 2, walker's row",
-    ),
+    _walker("walker-stand", "Table 2, walker's row"),
+    _walker("hopper-hop", "Table 2, walker's row"),
 )
 
 CONTROL_DEFAULT = _table_2(

@@ -1,0 +1,45 @@
+"""compare_runs draws what the runs' files say, and bad input is answered."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from seer_edge.metrics import COLUMNS
+
+COMPARE = Path(__file__).parents[2] / "tools" / "compare_runs.py"
+
+
+def _run(folder: Path, freeze_at: int | None, evaluations: int) -> Path:
+    folder.mkdir()
+    config = {"env_name": "Any", "algo": "rainbow", "freeze_at": freeze_at, "seed": 3}
+    (folder / "config.json").write_text(json.dumps(config))
+    with (folder / "progress.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, restval="")
+        writer.writeheader()
+        for row in range(1, 4):
+            evaluation = {"eval/mean_reward": row, "eval/std_reward": 0.5} if row <= evaluations else {}
+            writer.writerow(
+                {"time/total_timesteps": row, "time/time_elapsed": 60 * row, "compute/flops": row, **evaluation}
+            )
+    return folder
+
+
+def _compare(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, str(COMPARE), *arguments], capture_output=True, text=True, timeout=60)
+
+
+def test_two_runs_are_drawn(tmp_path: Path) -> None:
+    runs = [_run(tmp_path / "frozen", 2, 3), _run(tmp_path / "never", None, 1)]
+    done = _compare(*map(str, runs), "-o", str(tmp_path / "both.png"))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "both.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_without_an_evaluation_is_named(tmp_path: Path) -> None:
+    run = _run(tmp_path / "none", 2, 0)
+    done = _compare(str(run), "-o", str(tmp_path / "none.png"))
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].endswith(f"{run}: not a run to compare (it has no evaluation yet)")
+    assert not (tmp_path / "none.png").exists()

@@ -1,15 +1,22 @@
-"""What each kind of agent is made of, without torch: the plan counts it, `agents.make_agent` builds it."""
+"""What each kind of agent is, without torch: the plan counts it, `agents.make_agent` builds it.
+
+A new agent is an entry of `ALGORITHMS`, a class of its networks, settings and presets, and a module in `agents`.
+"""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-from seer_edge.config import TrainConfig
 from seer_edge.envs import Continuous, Discrete, EnvSpec
 from seer_edge.flops import ActorCriticFlops, FlopsModel, QLearningFlops
 from seer_edge.networks.sac_spec import SacHeadSpec
 from seer_edge.networks.spec import EncoderSpec, RainbowHeadSpec, encoder_spec
 from seer_edge.presets import RainbowSettings, SacSettings
+
+if TYPE_CHECKING:
+    from seer_edge.config import TrainConfig  # which asks this module what there is
 
 
 def input_shape(env: EnvSpec, stack: int) -> tuple[int, int, int]:
@@ -25,8 +32,10 @@ class RainbowNetworks:
     head: RainbowHeadSpec
 
     @classmethod
-    def of(cls, config: TrainConfig, settings: RainbowSettings, env: EnvSpec) -> "RainbowNetworks":
+    def of(cls, config: "TrainConfig", env: EnvSpec) -> "RainbowNetworks":
         """The networks of a run. Raises ValueError where the encoder does not fit."""
+        settings = config.settings
+        assert isinstance(settings, RainbowSettings)
         assert isinstance(env.actions, Discrete)
         shape = input_shape(env, settings.stack)
         encoder = encoder_spec(config.encoder, input_shape=shape, frozen_layers=config.freeze_layers)
@@ -47,7 +56,7 @@ class RainbowNetworks:
         """What follows it."""
         return self.parameters
 
-    def flops(self, config: TrainConfig, frame_capacity: int, latent_replay: bool) -> FlopsModel:
+    def flops(self, config: "TrainConfig", frame_capacity: int, latent_replay: bool) -> FlopsModel:
         """The terms of Appendix C."""
         return QLearningFlops(
             encoder=self.encoder.multiply_adds,
@@ -68,8 +77,10 @@ class SacNetworks:
     contrastive: bool
 
     @classmethod
-    def of(cls, config: TrainConfig, settings: SacSettings, env: EnvSpec) -> "SacNetworks":
+    def of(cls, config: "TrainConfig", env: EnvSpec) -> "SacNetworks":
         """The networks of a run. Raises ValueError where the encoder does not fit."""
+        settings = config.settings
+        assert isinstance(settings, SacSettings)
         assert isinstance(env.actions, Continuous)
         encoder = encoder_spec(
             config.encoder,
@@ -103,7 +114,7 @@ class SacNetworks:
         """What follows it."""
         return self.target_encoder.parameters + self.head.target_parameters
 
-    def flops(self, config: TrainConfig, frame_capacity: int, latent_replay: bool) -> FlopsModel:
+    def flops(self, config: "TrainConfig", frame_capacity: int, latent_replay: bool) -> FlopsModel:
         """The terms of Appendix C, counted from what an update does."""
         encoder = self.encoder
         return ActorCriticFlops(
@@ -124,8 +135,42 @@ class SacNetworks:
 Networks = RainbowNetworks | SacNetworks
 
 
-def networks(config: TrainConfig, env: EnvSpec) -> Networks:
-    """The networks of a run. Raises ValueError where the encoder does not fit the frames or cannot be cut there."""
-    if isinstance(config.settings, SacSettings):
-        return SacNetworks.of(config, config.settings, env)
-    return RainbowNetworks.of(config, config.settings, env)
+@dataclass(frozen=True)
+class Algorithm:
+    """One kind of agent."""
+
+    settings: type[RainbowSettings] | type[SacSettings]
+    actions: type[Discrete] | type[Continuous]
+    networks: Callable[["TrainConfig", EnvSpec], Networks]
+    agent: str  # "module:class", imported when an agent is built
+    encoder_arrays: tuple[str, ...]  # prefixes of what makes an encoder in its state, for a transfer
+
+
+_SAC = Algorithm(
+    settings=SacSettings,
+    actions=Continuous,
+    networks=SacNetworks.of,
+    agent="seer_edge.agents.curl_sac:CurlSacAgent",
+    # The layer norms stand in the heads, but a freeze ends their training too.
+    encoder_arrays=("encoder.", "critic.norm.", "actor.norm."),
+)
+
+ALGORITHMS = {
+    "rainbow": Algorithm(
+        settings=RainbowSettings,
+        actions=Discrete,
+        networks=RainbowNetworks.of,
+        agent="seer_edge.agents.rainbow:RainbowAgent",
+        encoder_arrays=("encoder.",),
+    ),
+    "curl-sac": _SAC,
+    "sac": _SAC,  # without the contrastive loss
+}
+
+
+def check_actions(algo: str, env: EnvSpec) -> None:
+    """Raise ValueError where the agent `algo` cannot act in `env`."""
+    if not isinstance(env.actions, ALGORITHMS[algo].actions):
+        fitting = " or ".join(name for name, known in ALGORITHMS.items() if isinstance(env.actions, known.actions))
+        kind = type(env.actions).__name__.lower()
+        raise ValueError(f"{env.name} has {kind} actions; its agent is {fitting}")

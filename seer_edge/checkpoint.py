@@ -85,4 +85,6 @@ def read_agent(checkpoints: Path, prefixes: tuple[str, ...] = ("",)) -> SavedAge
         KeyError,
         TypeError,
     ) as error:
-        raise BadInputError(f"{checkpoints}: no generation to read ({error})") from error
+        raise BadInputError(
+            f"{checkpoints}: no generation to read ({error}); a run writes one at the freeze and at its end"
+        ) from error

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from seer_edge import __version__
-from seer_edge.config import ALGORITHMS, NEVER, PROTOCOLS, REPLAYS, build_config
+from seer_edge.algorithms import ALGORITHMS
+from seer_edge.config import NEVER, PROTOCOLS, REPLAYS, build_config
 from seer_edge.envs import EnvError, EnvOptions, EnvSpec, ResolutionError, make_env
 from seer_edge.errors import (
     EXIT_BAD_INPUT,
@@ -71,6 +72,12 @@ def _positive(text: str) -> int:
     return value
 
 
+def _folder(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("'' is empty; name a folder")
+    return text
+
+
 def _freeze_at(text: str) -> int | str:
     return NEVER if text == NEVER else _count(text, instead=", or never")
 
@@ -125,7 +132,9 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
         "--protocol", type=_choice(*PROTOCOLS), default="paper", metavar="NAME", help="paper, or machado (sticky)"
     )
     what.add_argument("--total-timesteps", type=_count, metavar="N", help="agent steps (preset's)")
-    what.add_argument("--from", dest="source", metavar="RUN", help="start with what --take takes from that run")
+    what.add_argument(
+        "--from", dest="source", type=_folder, metavar="RUN", help="start with what --take takes from that run"
+    )
     what.add_argument("--take", type=_choice("encoder"), metavar="WHAT", help="encoder: frozen from step 0")
     bytes_ = parser.add_argument_group("bytes")
     bytes_.add_argument("--mem-budget", type=_size, metavar="SIZE", help="bytes of observations, as 0.07GB or 64MiB")
@@ -148,7 +157,12 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--device", default="cpu", help="cpu, or cuda where there is one")
     how.add_argument("--eval-every", type=_count, metavar="N", help="steps between evaluations (preset's)")
     how.add_argument("--eval-episodes", type=_count, metavar="N", help="games an evaluation (preset: 10)")
-    how.add_argument("--run-dir", type=Path, metavar="DIR", help="the run's own folder (runs/ENV__ALGO__SEED__TIME)")
+    how.add_argument(
+        "--run-dir",
+        type=lambda text: Path(_folder(text)),
+        metavar="DIR",
+        help="the run's own folder (runs/ENV__ALGO__SEED__TIME)",
+    )
     how.add_argument("--tensorboard", action="store_true", help="write TensorBoard events to the run's tb/ too")
     for flag in NOT_BUILT_FLAGS:
         parser.add_argument(flag, nargs="?", action=_not_built(flag), default=argparse.SUPPRESS, help=argparse.SUPPRESS)
@@ -205,9 +219,15 @@ def _taken(plan: BytePlan) -> "TakenEncoder | None":
     if plan.config.source is None:
         return None
     taken = take_encoder(plan.config.source, plan)
-    for line in taken.skipped:
+    for line in taken.warnings:
         print(line, file=sys.stderr)
     return taken
+
+
+def _show(plan: BytePlan, taken: "TakenEncoder | None") -> None:
+    print(plan.render(), flush=True)
+    if taken is not None:
+        print(f"the encoder is that of step {taken.timestep:,} of {plan.config.source}", flush=True)
 
 
 def _env_spec(env: str, options: EnvOptions) -> EnvSpec:
@@ -241,11 +261,15 @@ def _train(flags: argparse.Namespace) -> int:
     with _learner_needed():
         from seer_edge.host import prepare_compute
         from seer_edge.train import train
+
+        # Imported at the freeze; its lack has to be heard before the first step.
+        if plan.latent_replay and importlib.util.find_spec("onnx") is None:
+            raise ImportError(name="onnx")
     prepare_compute(plan.config)
     if plan.config.tensorboard and importlib.util.find_spec("tensorboardX") is None:
         raise BadInputError("--tensorboard: needs tensorboardX; pip install 'seer-edge[tensorboard]'")
     folder = run_folder.create(path, plan.config)
-    print(plan.render(), flush=True)
+    _show(plan, taken)
     print(f"run folder: {path}", flush=True)
     return train(plan, folder, taken)
 
@@ -263,8 +287,8 @@ def _check_memory(plan: BytePlan) -> None:
 
 def _plan(flags: argparse.Namespace) -> int:
     plan = _plan_of(flags)
-    _taken(plan)
-    print(plan.render())
+    taken = _taken(plan)
+    _show(plan, taken)
     return 0
 
 
@@ -276,7 +300,10 @@ def _eval(flags: argparse.Namespace) -> int:
     folder, config = run_folder.open_run(flags.run)
     given = {"eval_episodes": flags.episodes, "seed": flags.seed, "threads": flags.threads}
     config = replace(config, **{name: value for name, value in given.items() if value is not None})
-    plan = make_plan(config, _env_spec(config.env, config.env_options))
+    try:
+        plan = make_plan(config, _env_spec(config.env, config.env_options))
+    except BadInputError as error:
+        raise BadInputError(f"{folder.config}: {error}") from error
     with _learner_needed():
         from seer_edge.evaluate import evaluate_run
         from seer_edge.host import prepare_compute

@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
+from seer_edge.algorithms import ALGORITHMS, check_actions
 from seer_edge.envs import EnvOptions, EnvSpec, ProtocolName
 from seer_edge.envs.actions import Continuous
 from seer_edge.errors import BadInputError
@@ -25,12 +26,6 @@ MAX_AUGMENTATIONS = MAX_BATCH - 1  # encoded in one call with the center crop
 
 PROTOCOLS = ("paper", "machado")
 REPLAYS = ("uniform", "prioritized")
-ALGORITHMS: dict[str, type[RainbowSettings] | type[SacSettings]] = {
-    "rainbow": RainbowSettings,
-    "curl-sac": SacSettings,
-    "sac": SacSettings,
-}
-"""Name of an agent and the kind of its settings; `sac` is `curl-sac` without the contrastive loss."""
 
 
 @dataclass(frozen=True)
@@ -70,18 +65,29 @@ class TrainConfig:
         _one_of("--encoder", self.encoder, tuple(ENCODERS))
         _one_of("--latent-codec", self.latent_codec, tuple(LATENT_ELEMENT_BYTES))
         check_types(self)
+        if not isinstance(self.settings, ALGORITHMS[self.algo].settings):
+            raise ValueError(f"settings are not those of algo {self.algo}")
+        if isinstance(self.settings, SacSettings) and self.settings.contrastive != (self.algo == "curl-sac"):
+            raise ValueError(f"algo {self.algo} cannot have contrastive {self.settings.contrastive}")
         _require(self.mem_budget_bytes >= 1, "--mem-budget", self.mem_budget_bytes, "give at least one byte")
         _at_least_one("--total-timesteps", self.total_timesteps)
         _require(1 <= self.threads <= MAX_THREADS, "--threads", self.threads, f"give 1 to {MAX_THREADS}")
         _at_least_one("--eval-every", self.eval_every)
         _at_least_one("--eval-episodes", self.eval_episodes)
         _at_least_one("log_every", self.log_every)
+        if self.action_repeat is not None:
+            _at_least_one("action_repeat", self.action_repeat)
         _require(0 <= self.seed < 2**32, "--seed", self.seed, "give a whole number from 0 to 4294967295")
         most = MAX_AUGMENTATIONS
         _require(1 <= self.augmentations <= most, "--augmentations", self.augmentations, f"give 1 to {most}")
         if self.freeze_layers is not None:
             frozen = self.freeze_at is not None
-            _require(frozen, "--freeze-layers", self.freeze_layers, "nothing is frozen under --freeze-at never")
+            _require(
+                frozen,
+                "--freeze-layers",
+                self.freeze_layers,
+                "nothing is frozen under --freeze-at never; leave one of them out",
+            )
         if self.source is not None:
             _require(self.freeze_at == 0, "--freeze-at", self.freeze_at, "under --from it is 0; leave it out")
         elif self.freeze_at is not None:
@@ -111,9 +117,11 @@ class TrainConfig:
                 name: tuple(value) if isinstance(value, list) else value
                 for name, value in dict(entries.pop("settings")).items()
             }
-            return _read(cls, {**entries, "settings": _read(ALGORITHMS[entries["algo"]], given)})
+            return _read(cls, {**entries, "settings": _read(ALGORITHMS[entries["algo"]].settings, given)})
         except (KeyError, TypeError, ValueError) as error:
             raise BadInputError(f"config.json: not a configuration of this version ({error})") from error
+        except BadInputError as error:
+            raise BadInputError(f"config.json: {error}") from error
 
 
 def _read(kind: type[Value], entries: dict[str, Any]) -> Value:
@@ -165,15 +173,15 @@ def choose_preset(env: EnvSpec, name: str | None = None, algo: str | None = None
 
     Raises BadInputError where agent, preset and actions do not go together.
     """
-    continuous = isinstance(env.actions, Continuous)
-    preset = preset_for(name or env.name, continuous=continuous)
+    preset = preset_for(name or env.name, continuous=isinstance(env.actions, Continuous))
     wanted = algo or preset.algo
-    if (ALGORITHMS[wanted] is SacSettings) != continuous:
-        kind, fitting = ("continuous", "curl-sac or sac") if continuous else ("discrete", "rainbow")
+    try:
+        check_actions(wanted, env)
+    except ValueError as error:
         flag = f"--algo {wanted}" if algo else f"--preset {preset.name}"
-        raise BadInputError(f"{flag}: {env.name} has {kind} actions; its agent is {fitting}")
+        raise BadInputError(f"{flag}: {error}") from error
     settings = preset.settings
-    if not isinstance(settings, ALGORITHMS[wanted]):
+    if not isinstance(settings, ALGORITHMS[wanted].settings):
         raise BadInputError(f"--preset {preset.name}: is one of {preset.algo}; name another or leave it out")
     if isinstance(settings, SacSettings):
         settings = dataclasses.replace(settings, contrastive=wanted == "curl-sac")

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from seer_edge.algorithms import Networks, networks
+from seer_edge.algorithms import ALGORITHMS, Networks, check_actions
 from seer_edge.config import TrainConfig
 from seer_edge.envs import EnvSpec
 from seer_edge.errors import BadInputError
@@ -139,6 +139,8 @@ class BytePlan:
         return f"step {config.freeze_at:,} of {config.total_timesteps:,} ({config.freeze_reason}){layers}"
 
     def _latent(self) -> str:
+        if not self.latent_replay:
+            return "-"
         networks_, size = self.encoder.latent_shape
         names = f"L = {size}, N = {networks_}, K = {self.config.augmentations}, {self.config.latent_codec}"
         return f"{self.latent_row_bytes:,} ({names})"
@@ -161,7 +163,11 @@ class BytePlan:
 def make_plan(config: TrainConfig, env: EnvSpec) -> BytePlan:
     """The plan of a run. Raises BadInputError where the budget cannot hold one batch of windows."""
     try:
-        parts = networks(config, env)
+        check_actions(config.algo, env)
+    except ValueError as error:
+        raise BadInputError(f"--algo {config.algo}: {error}") from error
+    try:
+        parts = ALGORITHMS[config.algo].networks(config, env)
     except ValueError as error:
         flag = "--encoder" if config.freeze_layers is None else f"--freeze-layers {config.freeze_layers} --encoder"
         raise BadInputError(f"{flag} {config.encoder}: {error}") from error
@@ -260,6 +266,8 @@ def _warnings(
             f"--freeze-layers {config.freeze_layers}: a latent of {latent_row:,} B is larger than a frame of "
             f"{frame_row:,} B, so the replay stays one of frames: the freeze saves compute, not memory"
         )
+    if config.freeze_at and config.freeze_at == config.total_timesteps:
+        warnings.append(f"--freeze-at {config.freeze_at}: is the last step, so nothing is learned from latents")
     if config.freeze_at and config.freeze_at <= config.settings.learning_starts:
         warnings.append(
             f"--freeze-at {config.freeze_at}: learning starts at step {config.settings.learning_starts:,}, so the "

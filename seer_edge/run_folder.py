@@ -14,7 +14,18 @@ from seer_edge.config import TrainConfig
 from seer_edge.errors import BadInputError
 from seer_runtime import durable
 
-PACKAGES = ("seer-edge", "torch", "numpy", "onnxruntime", "onnx", "gymnasium", "ale-py", "opencv-python-headless")
+PACKAGES = (
+    "seer-edge",
+    "torch",
+    "numpy",
+    "onnxruntime",
+    "onnx",
+    "gymnasium",
+    "ale-py",
+    "dm_control",
+    "mujoco",
+    "opencv-python-headless",
+)
 
 
 @dataclass(frozen=True)

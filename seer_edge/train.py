@@ -166,7 +166,7 @@ class Run:
         shown = "-" if mean_return is None else f"{mean_return:.1f}"
         self.console.status(
             session.timestep,
-            f"{session.phase} {speed:.0f} steps/s return {shown} "
+            f"{session.phase} {_figure(speed)} steps/s return {shown} "
             f"obs {observations / 1e6:.1f}/{self.plan.config.mem_budget_bytes / 1e6:.1f} MB rss {rss / 1e6:.0f} MB",
         )
 
@@ -194,10 +194,10 @@ class Run:
             },
             "replay": {
                 "frame_capacity": plan.frame_capacity,
-                "latent_capacity": plan.latent_capacity,
-                "latent_codec": plan.config.latent_codec,
+                "latent_capacity": plan.latent_capacity if plan.latent_replay else None,
+                "latent_codec": plan.config.latent_codec if plan.latent_replay else None,
                 "frame_row_bytes": plan.frame_row_bytes,
-                "latent_row_bytes": plan.latent_row_bytes,
+                "latent_row_bytes": plan.latent_row_bytes if plan.latent_replay else None,
                 "rows": session.replay.store.rows,
             },
             "freeze": None if frozen is None else frozen.to_json(),
@@ -210,6 +210,10 @@ class Run:
             },
             "eval": None if outcome.evaluation is None else outcome.evaluation.to_json(),
         }
+
+
+def _figure(speed: float) -> str:
+    return f"{speed:.0f}" if speed >= 10 else f"{speed:.1f}"
 
 
 def train(plan: BytePlan, folder: RunFolder, taken: TakenEncoder | None = None) -> int:

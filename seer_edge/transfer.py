@@ -8,11 +8,12 @@ from typing import Any
 from numpy.typing import NDArray
 
 from seer_edge import checkpoint
+from seer_edge.algorithms import ALGORITHMS
 from seer_edge.errors import BadInputError
 from seer_edge.plan import BytePlan
 
-ENCODER_ARRAYS = ("encoder.", "critic.norm.", "actor.norm.")
-"""What of an agent's state makes its encoder; the layer norms are the heads', but not trained after a freeze."""
+UPDATES = "updates"
+"""The array in which an agent's state counts them."""
 
 
 @dataclass(frozen=True)
@@ -21,13 +22,14 @@ class TakenEncoder:
 
     timestep: int
     arrays: dict[str, NDArray[Any]]
-    skipped: tuple[str, ...]  # a line for each newer generation that is not sound
+    warnings: tuple[str, ...]  # a line for each newer generation that is not sound, and for a run that has not learned
 
 
 def take_encoder(run: str, plan: BytePlan) -> TakenEncoder:
     """The encoder of the folder `run`. Raises BadInputError where there is none, or none that fits `plan`."""
     try:
-        saved = checkpoint.read_agent(Path(run) / "checkpoints", ENCODER_ARRAYS)
+        prefixes = (*ALGORITHMS[plan.config.algo].encoder_arrays, UPDATES)
+        saved = checkpoint.read_agent(Path(run) / "checkpoints", prefixes)
     except BadInputError as error:
         raise BadInputError(f"--from {run}: {error}; give the --run-dir of a run") from error
     wanted = json.loads(json.dumps(checkpoint.encoder_identity(plan)))
@@ -38,7 +40,10 @@ def take_encoder(run: str, plan: BytePlan) -> TakenEncoder:
                 f"--from {run}: its encoder does not fit: {what} {_shown(found)} there, {_shown(value)} here; "
                 f"take that of a run like this one"
             )
-    return TakenEncoder(saved.timestep, saved.arrays, saved.skipped)
+    warnings = saved.skipped
+    if not saved.arrays.pop(UPDATES):
+        warnings += (f"warning: --from {run}: that run had made no update by step {saved.timestep}",)
+    return TakenEncoder(saved.timestep, saved.arrays, warnings)
 
 
 def _shown(value: Any) -> str:

@@ -21,6 +21,10 @@ def load_suite() -> Any:
     """
     if not os.environ.get("MUJOCO_GL"):
         os.environ["MUJOCO_GL"] = _first_backend()
+    elif (chosen := os.environ["MUJOCO_GL"].lower()) not in (*_LIBRARIES, "glfw"):
+        raise UnavailableEnvError(f"MUJOCO_GL={chosen} is none of egl, osmesa and glfw; unset it")
+    elif chosen == "glfw" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        raise UnavailableEnvError("MUJOCO_GL=glfw needs a display, and DISPLAY is not set; unset MUJOCO_GL")
     os.environ.setdefault("LP_NUM_THREADS", "0")
     try:
         import dm_control.suite
@@ -37,7 +41,8 @@ def cannot_render(error: Exception) -> UnavailableEnvError:
     """What to raise where OpenGL was chosen and fails with `error`."""
     return UnavailableEnvError(
         f"control tasks cannot be rendered with MUJOCO_GL={os.environ['MUJOCO_GL']}: {origin(error)}; "
-        "apt-get install libegl1 libgl1-mesa-dri and set MUJOCO_GL=egl, or libosmesa6 and MUJOCO_GL=osmesa"
+        "unset MUJOCO_GL, PYOPENGL_PLATFORM and MUJOCO_EGL_DEVICE_ID where they are set, and apt-get install libegl1 "
+        "libgl1-mesa-dri, or libosmesa6 and MUJOCO_GL=osmesa"
     )
 
 

@@ -143,7 +143,8 @@ class EncoderSpec:
         for layer, shape in zip(self.layers, self.shapes[1:], strict=True):
             if min(shape) < 1:
                 raise ValueError(
-                    f"encoder {self.name!r} cannot take {height}x{width} frames: nothing is left after its {layer}"
+                    f"encoder {self.name!r} cannot take {height}x{width} frames: nothing is left after its {layer}; "
+                    "give larger frames or another encoder"
                 )
         if self.features is None and self.networks > 1:
             raise ValueError(f"encoder {self.name!r} has no fc to give {self.networks} networks latents of their own")

@@ -43,6 +43,8 @@ def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         ([*TRAIN, "--mem-budget", "0.3MB"], ["--mem-budget", "300000", "at least 388080"]),
         ([*TRAIN, "--mem-budget", "0.5MB", "--encoder", "canonical"], ["--mem-budget", "at least"]),
         ([*TRAIN, "--seed", "-1"], ["--seed", "-1"]),
+        ([*TRAIN, "--run-dir", ""], ["--run-dir", "''", "name a folder"]),
+        ([*TRAIN, "--from", "", "--take", "encoder"], ["--from", "''", "name a folder"]),
         ([*TRAIN, "--seed", "4294967296"], ["--seed", "4294967296"]),
         ([*TRAIN, "--seed", "1.5"], ["--seed", "'1.5'"]),
         ([*TRAIN, "--latent-codec", "float8"], ["--latent-codec", "'float8'", "float32"]),
@@ -127,6 +129,16 @@ def test_one_line_that_names_flag_value_and_mend(
     for part in parts:
         assert part in error
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_package_that_only_the_freeze_needs_is_missed_before_the_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    folder = tmp_path / "run"
+    status, error = run([*TRAIN, "--run-dir", str(folder)], monkeypatch, capsys)
+    assert (status, error) == (2, "seer-edge train: learning needs onnx; pip install 'seer-edge[train]'\n")
+    assert not folder.exists()
 
 
 def test_a_run_folder_that_is_not_empty(

@@ -307,6 +307,7 @@ def test_hyperparameters_of_sac_out_of_range_are_refused(settings: dict[str, Any
     ("name", "value"),
     [
         ("seed", 1.5),
+        ("action_repeat", 0),
         ("seed", True),
         ("threads", 1.5),
         ("device", None),
@@ -328,6 +329,7 @@ def test_an_edited_configuration_with_a_wrong_value_is_refused(name: str, value:
     ("name", "value"),
     [
         ("resolution", "50"),
+        ("algo", "sac"),
         ("action_repeat", 2.5),
         ("freeze_layers", "all"),
         ("augmentations", None),

@@ -269,19 +269,26 @@ def test_egl_is_chosen_then_osmesa_and_neither_is_named_by_its_packages(loading:
 
 
 @pytest.mark.parametrize(
-    ("variables", "reason"),
+    ("variables", "reason", "mend"),
     [
-        ({"MUJOCO_GL": "", "__EGL_VENDOR_LIBRARY_FILENAMES": "/nothing"}, "MUJOCO_GL=egl: ImportError: Cannot init"),
-        ({"MUJOCO_GL": "direct3d"}, "MUJOCO_GL=direct3d: RuntimeError: Environment variable MUJOCO_GL must be one of"),
-        ({"MUJOCO_GL": "off"}, "MUJOCO_GL=off: RuntimeError: No OpenGL rendering backend is available."),
+        (
+            {"MUJOCO_GL": "", "__EGL_VENDOR_LIBRARY_FILENAMES": "/nothing"},
+            "control tasks cannot be rendered with MUJOCO_GL=egl: ImportError: Cannot init",
+            "apt-get install libegl1 libgl1-mesa-dri, or libosmesa6 and MUJOCO_GL=osmesa\n",
+        ),
+        ({"MUJOCO_GL": "direct3d"}, "MUJOCO_GL=direct3d is none of egl, osmesa and glfw", "unset it\n"),
+        ({"MUJOCO_GL": "off"}, "MUJOCO_GL=off is none of egl, osmesa and glfw", "unset it\n"),
+        (
+            {"MUJOCO_GL": "glfw", "DISPLAY": "", "WAYLAND_DISPLAY": ""},
+            "MUJOCO_GL=glfw needs a display",
+            "unset MUJOCO_GL\n",
+        ),
     ],
 )
-def test_opengl_that_fails_is_answered_in_one_line(variables: dict[str, str], reason: str) -> None:
+def test_opengl_that_fails_is_answered_in_one_line(variables: dict[str, str], reason: str, mend: str) -> None:
     said = fresh(ANSWER, **variables)
-    assert said.startswith(f"control tasks cannot be rendered with {reason}")
-    assert said.endswith(
-        "apt-get install libegl1 libgl1-mesa-dri and set MUJOCO_GL=egl, or libosmesa6 and MUJOCO_GL=osmesa\n"
-    )
+    assert said.startswith(reason)
+    assert said.endswith(mend)
     assert said.count("\n") == 1
 
 

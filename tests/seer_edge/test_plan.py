@@ -419,6 +419,18 @@ def test_flops_are_of_this_plan() -> None:
     assert flops.after_freeze == 89_979_136
 
 
+def test_an_agent_that_cannot_act_in_the_environment_is_refused() -> None:
+    for env, other in ((ALIEN, CARTPOLE), (CARTPOLE, ALIEN)):
+        with pytest.raises(BadInputError, match=rf"^--algo [\w-]+: {other.name} has \w+ actions; its agent is "):
+            make_plan(build_config(env), other)
+
+
+def test_a_freeze_at_the_last_step_is_warned_of() -> None:
+    (warning,) = _plan(total_timesteps=3_000, freeze_at=3_000).warnings
+    assert warning == "--freeze-at 3000: is the last step, so nothing is learned from latents"
+    assert _plan(total_timesteps=3_000, freeze_at=2_999).warnings == ()
+
+
 def test_the_peak_names_what_an_update_and_the_renderer_take() -> None:
     plan = _plan(CARTPOLE)
     maps = 32 * (41**2 + 39**2 + 37**2 + 35**2)

@@ -129,6 +129,16 @@ def test_the_encoder_is_the_sources_bit_for_bit_and_stays_so(runs: Runs, env: En
         assert parameter is agent.encoder.get_parameter(name)
 
 
+def test_only_the_encoder_is_read_and_a_run_that_has_not_learned_is_named(runs: Runs) -> None:
+    source, taken = runs.source(_plan(TASK, seed=1))
+    read = take_encoder(source, _plan(TASK, source))
+    assert read.arrays.keys() == taken.keys()
+    assert read.warnings == ()
+    early, _ = runs.source(_plan(TASK, seed=1), steps=8)
+    (warning,) = take_encoder(early, _plan(TASK, early)).warnings
+    assert warning == f"warning: --from {early}: that run had made no update by step 8"
+
+
 @pytest.mark.parametrize("env", [GAME, TASK], ids=lambda env: env.name)
 def test_the_replay_is_one_of_latents_from_the_first_row(runs: Runs, env: EnvSpec) -> None:
     source, _ = runs.source(_plan(env, seed=1))

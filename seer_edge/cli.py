@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import importlib.util
 import itertools
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from seer_edge.config import NEVER, PROTOCOLS, REPLAYS, build_config
 from seer_edge.envs import EnvError, EnvOptions, EnvSpec, ResolutionError, make_env
 from seer_edge.errors import (
     EXIT_BAD_INPUT,
+    EXIT_BROKEN_PIPE,
     EXIT_INTERRUPTED,
     EXIT_UNSAFE,
     BadInputError,
@@ -337,6 +339,9 @@ def main() -> int:
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+    except BrokenPipeError:  # as of `… | head`; what is still buffered has nowhere to go
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
     except (RunStoppedError, EnvironmentFailedError) as error:
         print(f"{name}: {error}", file=sys.stderr)
         return EXIT_UNSAFE

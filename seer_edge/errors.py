@@ -6,6 +6,7 @@ from pathlib import Path
 EXIT_BAD_INPUT = 2
 EXIT_UNSAFE = 75
 EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141  # as a process that SIGPIPE ends
 
 
 class BadInputError(Exception):

@@ -1,5 +1,6 @@
 """Bad input: one clear line that names the flag, the value and the mend; exit 2; nothing written."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -205,3 +206,10 @@ def test_help_fits_a_screen(command: str, monkeypatch: pytest.MonkeyPatch, capsy
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) <= 45
     assert max(map(len, lines)) <= 110
+
+
+def test_a_reader_that_leaves_early_is_no_traceback() -> None:
+    command = f"{sys.executable} -m seer_edge plan --env Alien | head -n 1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[0] == "byte plan"

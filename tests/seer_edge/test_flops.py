@@ -231,7 +231,7 @@ def _of(contrastive: bool, frozen_layers: int | None, *, latent_replay: bool) ->
     spec = dataclasses.replace(TINY_SPEC, frozen_layers=frozen_layers)
     settings = dataclasses.replace(TINY, contrastive=contrastive)
     networks = SacNetworks(spec, TINY_HEAD, contrastive)
-    config = dataclasses.replace(build_config(WALKER), settings=settings)
+    config = dataclasses.replace(build_config(WALKER, algo="curl-sac" if contrastive else "sac"), settings=settings)
     flops = networks.flops(config, 10, latent_replay)
     assert isinstance(flops, ActorCriticFlops)
     return CurlSacAgent(spec, TINY_HEAD, settings, seed=0), flops

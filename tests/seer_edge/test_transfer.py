@@ -34,7 +34,6 @@ SAC = SacSettings(batch_size=4, hidden=8, features=6, learning_starts=8, random_
 
 
 def _plan(env: EnvSpec, source: str | None = None, *, stack: int | None = None, **given: Any) -> BytePlan:
-    settings: RainbowSettings | SacSettings = RAINBOW if env.name == "PixelMatch" else SAC
     config = build_config(
         env,
         source=source,
@@ -44,6 +43,9 @@ def _plan(env: EnvSpec, source: str | None = None, *, stack: int | None = None, 
         resolution=env.frame_shape[-1],
         **given,
     )
+    contrastive = config.algo == "curl-sac"
+    sac = dataclasses.replace(SAC, contrastive=contrastive)
+    settings: RainbowSettings | SacSettings = RAINBOW if config.algo == "rainbow" else sac
     if stack is not None:
         settings = dataclasses.replace(settings, stack=stack)
     # Twenty steps an episode.

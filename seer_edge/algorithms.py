@@ -100,7 +100,7 @@ class SacNetworks:
     @property
     def parameters(self) -> int:
         """What is trained."""
-        contrast = self.head.features**2 if self.contrastive else 0
+        contrast = self.head.contrastive_parameters if self.contrastive else 0
         return self.encoder.parameters + self.head.parameters + contrast
 
     @property

@@ -21,6 +21,10 @@ NEVER = "never"
 SHORT_RUN_FRACTION = 0.4
 SHORT_RUN_FACTOR = 2.5
 LOG_EVERY_STEPS = 1_000
+CHECKPOINT_EVERY_SECONDS = 1800.0
+"""Kind to SD cards: 48 generations a day."""
+ENV_TIMEOUT_SECONDS = 60.0
+"""After which an environment that does not answer counts as hanging."""
 MAX_THREADS = 256
 MAX_AUGMENTATIONS = MAX_BATCH - 1  # encoded in one call with the center crop
 
@@ -56,6 +60,10 @@ class TrainConfig:
     eval_every: int = 10_000
     eval_episodes: int = 10
     log_every: int = LOG_EVERY_STEPS
+    checkpoint_every_steps: int | None = None  # at most one of the two
+    checkpoint_every_seconds: float | None = CHECKPOINT_EVERY_SECONDS
+    rss_limit_bytes: int | None = None
+    env_timeout_seconds: float = ENV_TIMEOUT_SECONDS
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
@@ -75,6 +83,17 @@ class TrainConfig:
         _at_least_one("--eval-every", self.eval_every)
         _at_least_one("--eval-episodes", self.eval_episodes)
         _at_least_one("log_every", self.log_every)
+        steps, seconds = self.checkpoint_every_steps, self.checkpoint_every_seconds
+        if (steps is None) == (seconds is None):
+            raise ValueError(f"checkpoint_every: {steps} steps and {seconds} seconds; one of them is needed")
+        if steps is not None:
+            _at_least_one("--checkpoint-every", steps)
+        if seconds is not None:
+            _require(1 <= seconds < math.inf, "--checkpoint-every", f"{seconds:g}s", "give at least one second")
+        if self.rss_limit_bytes is not None:
+            _at_least_one("--rss-limit", self.rss_limit_bytes)
+        timeout = self.env_timeout_seconds
+        _require(0 < timeout < math.inf, "--env-timeout", f"{timeout:g}s", "give a time above 0s")
         if self.action_repeat is not None:
             _at_least_one("action_repeat", self.action_repeat)
         _require(0 <= self.seed < 2**32, "--seed", self.seed, "give a whole number from 0 to 4294967295")

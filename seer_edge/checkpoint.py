@@ -1,39 +1,86 @@
-"""What a generation holds: the agent, the frozen encoder, the replay, and the state of every random stream."""
+"""What a generation holds: all that a run needs to go on as if it had never been stopped. No torch.
 
-import json
+| file | |
+|---|---|
+| `config.json` | every resolved setting; the run folder's own copy is for people |
+| `agent.safetensors` | networks, targets, optimizers, the agent's random stream |
+| `replay.safetensors` | frames or latents as they stand in the arena, their columns and priorities |
+| `session.safetensors` | the environment's state where it has one, the frame stack, the latents to act on |
+| `encoder.onnx` | the frozen encoder, where the replay holds latents |
+| `state.json` | counters and the other random streams; equal runs write equal bytes |
+| `run.json` | what the run tells of itself: metrics, clocks, the freeze, the last evaluation |
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-from seer_edge.errors import BadInputError
+from seer_edge.config import TrainConfig
+from seer_edge.errors import BadInputError, RunStoppedError
 from seer_edge.plan import BytePlan
 from seer_runtime import durable
+from seer_runtime.onnx_check import FILE_BYTES_MAX
+from seer_runtime.replay import Replay
+from seer_runtime.state import State
 
 if TYPE_CHECKING:
     from seer_edge.loop import Session  # which imports torch
 
-AGENT, ENCODER, REPLAY, STATE = "agent.safetensors", "encoder.onnx", "replay.safetensors", "state.json"
+AGENT, REPLAY, SESSION = "agent.safetensors", "replay.safetensors", "session.safetensors"
+CONFIG, ENCODER, RUN, STATE = "config.json", "encoder.onnx", "run.json", "state.json"
+
+_READ_TRIES = 3
 
 
-def save(session: "Session", checkpoints: Path) -> Path:
-    """Publish a generation of the session as it stands. Raises OSError where it cannot be written."""
+def save(session: "Session", checkpoints: Path, run: Mapping[str, Any] | None = None) -> Path:
+    """Publish a generation of the session as it stands, with what the `run` tells of itself.
+
+    Raises RunStoppedError where a weight is not finite: nothing could be learned from there. Raises OSError where it
+    cannot be written.
+    """
+    _check_finite(session.timestep, session.agent.state())
+    parts = session.parts()
+    values = {name: None if part is None else part.values for name, part in parts.items()}
+    state = {
+        "timestep": session.timestep,
+        "frozen": session.agent.frozen,
+        "encoder": encoder_identity(session.plan),
+        **values,
+    }
 
     def write(folder: Path) -> None:
-        durable.write_tensors(folder / AGENT, session.agent.state_arrays())
-        durable.write_tensors(folder / REPLAY, session.replay.state_arrays())
+        durable.write_json(folder / CONFIG, session.config.to_json())
+        for file, names in {AGENT: ("agent",), REPLAY: ("replay",), SESSION: ("environment", "perception")}.items():
+            durable.write_tensors(folder / file, _tensors(parts, names))
         if session.graph is not None:
             durable.write_atomic(folder / ENCODER, session.graph)
-        state = {
-            "timestep": session.timestep,
-            "frozen": session.agent.frozen,
-            "encoder": encoder_identity(session.plan),
-            "replay": session.replay.state(),
-        }
         durable.write_json(folder / STATE, state)
+        durable.write_json(folder / RUN, dict(run or {}))
 
     return durable.publish_generation(checkpoints, session.timestep, write)
+
+
+def _tensors(parts: Mapping[str, State | None], names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+    """Arrays of the parts `names`, under the part's name where there are several."""
+    tensors: dict[str, NDArray[Any]] = {}
+    for name in names:
+        part, prefix = parts[name], f"{name}." if len(names) > 1 else ""
+        if part is not None:
+            tensors |= {prefix + key: array for key, array in part.arrays.items()}
+    return tensors
+
+
+def _check_finite(timestep: int, agent: State) -> None:
+    for name, array in agent.arrays.items():
+        # A sum, because numpy.isfinite would take a byte more for every element.
+        with np.errstate(all="ignore"):
+            if array.dtype.kind == "f" and not np.isfinite(array.sum(dtype=np.float64)):
+                raise RunStoppedError(f"{name} at step {timestep} is not finite: training diverged")
 
 
 def encoder_identity(plan: BytePlan) -> dict[str, Any]:
@@ -49,42 +96,85 @@ def encoder_identity(plan: BytePlan) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class SavedAgent:
-    """The acting part of a generation."""
+class Saved:
+    """A generation that is sound, read part by part."""
 
-    timestep: int
-    arrays: dict[str, NDArray[Any]]
-    frozen: bool
-    encoder: dict[str, Any]  # `encoder_identity`
-    graph: bytes | None  # the frozen encoder, where the replay held latents
-    skipped: tuple[str, ...]  # a line for each newer generation that is not sound
+    generation: durable.Generation
+    state: dict[str, Any]
+    config: TrainConfig
+
+    @property
+    def timestep(self) -> int:
+        """Its step."""
+        return self.generation.manifest["timestep"]
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the encoder was frozen."""
+        return bool(self.state.get("frozen"))
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """A line for each newer generation that is not sound."""
+        return tuple(f"skipped {path.name}: {reason}" for path, reason in self.generation.skipped)
+
+    @property
+    def path(self) -> Path:
+        """Its folder."""
+        return self.generation.path
+
+    def agent(self, prefixes: tuple[str, ...] = ("",)) -> State:
+        """The agent's state, of its arrays those whose names begin with one of `prefixes`."""
+        return State(self._values("agent"), durable.read_tensors(self.path / AGENT, prefixes))
+
+    def part(self, name: str) -> State | None:
+        """The state of the `environment` or of the `perception`; None where it had none."""
+        if self.state.get(name) is None:
+            return None
+        prefix = f"{name}."
+        arrays = durable.read_tensors(self.path / SESSION, (prefix,))
+        return State(self._values(name), {key.removeprefix(prefix): array for key, array in arrays.items()})
+
+    def restore_replay(self, replay: Replay) -> int:
+        """Fill `replay` straight from the disk; returns how many of the oldest rows had no room."""
+        with durable.open_tensors(self.path / REPLAY) as tensors:
+            return replay.restore(self._values("replay"), tensors)
+
+    @cached_property
+    def graph(self) -> bytes | None:
+        """The frozen encoder, where the replay held latents."""
+        if ENCODER not in self.generation.manifest["files"]:
+            return None
+        return self.generation.read_bytes(ENCODER, FILE_BYTES_MAX)
+
+    def run(self) -> dict[str, Any]:
+        """What the run told of itself."""
+        return dict(self.generation.read_json(RUN))
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run had made its last step and its last evaluation."""
+        return self.run().get("evaluated_at") == self.timestep == self.config.total_timesteps
+
+    def _values(self, name: str) -> dict[str, Any]:
+        return dict(self.state[name])
 
 
-def read_agent(checkpoints: Path, prefixes: tuple[str, ...] = ("",)) -> SavedAgent:
-    """The agent of the newest sound generation, of its arrays those whose names begin with one of `prefixes`.
-
-    Raises BadInputError where there is none.
-    """
-    try:
-        generation = durable.newest_generation(checkpoints)
-        folder, files = generation.path, generation.manifest["files"]
-        state = json.loads((folder / STATE).read_text())
-        return SavedAgent(
-            timestep=state["timestep"],
-            frozen=state["frozen"],
-            encoder=state["encoder"],
-            arrays=durable.read_tensors(folder / AGENT, prefixes),
-            graph=(folder / ENCODER).read_bytes() if ENCODER in files else None,
-            skipped=tuple(f"skipped {path.name}: {reason}" for path, reason in generation.skipped),
-        )
-    except (
-        durable.NoSoundGenerationError,
-        durable.CorruptFileError,
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-    ) as error:
-        raise BadInputError(
-            f"{checkpoints}: no generation to read ({error}); a run writes one at the freeze and at its end"
-        ) from error
+def newest(checkpoints: Path) -> Saved:
+    """The newest sound generation. Raises BadInputError where there is none that this version reads."""
+    for attempt in range(_READ_TRIES):
+        try:
+            generation = durable.newest_generation(checkpoints)
+            state = generation.read_json(STATE)
+            config = TrainConfig.from_json(generation.read_json(CONFIG))
+        except (durable.NoSoundGenerationError, durable.CorruptFileError, OSError) as error:
+            # A run that goes on meanwhile may remove what was the newest when it was looked for.
+            if attempt + 1 < _READ_TRIES and not isinstance(error, durable.NoSoundGenerationError):
+                continue
+            raise BadInputError(f"{checkpoints.parent}: no generation to read ({error})") from error
+        except BadInputError as error:
+            raise BadInputError(f"{generation.path}: {error}") from error
+        if not isinstance(state, dict):
+            raise BadInputError(f"{generation.path}: {STATE} is not one of this version")
+        return Saved(generation, state, config)
+    raise AssertionError("the last attempt returns or raises")

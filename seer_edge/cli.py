@@ -1,7 +1,8 @@
-"""The command line: `train`, `plan`, `eval`. torch is imported only by the commands that learn."""
+"""The command line: `train`, `plan`, `resume`, `eval`. torch is imported only by the commands that learn."""
 
 import argparse
 import contextlib
+import dataclasses
 import importlib.util
 import itertools
 import os
@@ -9,11 +10,12 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from seer_edge import __version__
 from seer_edge.algorithms import ALGORITHMS
-from seer_edge.config import NEVER, PROTOCOLS, REPLAYS, build_config
+from seer_edge.ceiling import check_memory
+from seer_edge.config import NEVER, PROTOCOLS, REPLAYS, TrainConfig, build_config
 from seer_edge.envs import EnvError, EnvOptions, EnvSpec, ResolutionError, make_env
 from seer_edge.errors import (
     EXIT_BAD_INPUT,
@@ -29,13 +31,15 @@ from seer_edge.networks.spec import ENCODERS
 from seer_edge.plan import BytePlan, make_plan
 from seer_edge.presets import PRESETS
 from seer_runtime.codecs import LATENT_ELEMENT_BYTES
-from seer_runtime.units import format_size, parse_size
+from seer_runtime.memory import MemoryLimits, memory_limits
+from seer_runtime.units import parse_duration, parse_size
 
 if TYPE_CHECKING:
+    from seer_edge.run_folder import RunFolder
     from seer_edge.transfer import TakenEncoder
 
-NOT_BUILT_COMMANDS = ("resume", "export", "act", "doctor", "report", "sweep", "analyze")
-NOT_BUILT_FLAGS = ("--rss-limit", "--pipeline", "--checkpoint-every")
+NOT_BUILT_COMMANDS = ("export", "act", "doctor", "report", "sweep", "analyze")
+NOT_BUILT_FLAGS = ("--pipeline",)
 NOT_BUILT_VALUES = {
     "--freeze-at": ("auto",),
     "--latent-codec": ("uint8", "uint4", "auto"),
@@ -82,6 +86,20 @@ def _folder(text: str) -> str:
 
 def _freeze_at(text: str) -> int | str:
     return NEVER if text == NEVER else _count(text, instead=", or never")
+
+
+def _duration(text: str) -> float:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _checkpoint_every(text: str) -> dict[str, Any]:
+    """The two fields of a configuration: a bare number is steps."""
+    if re.fullmatch(r"[+-]?\d+", text, re.ASCII):
+        return {"checkpoint_every_steps": _positive(text), "checkpoint_every_seconds": None}
+    return {"checkpoint_every_steps": None, "checkpoint_every_seconds": _duration(text)}
 
 
 def _choice(*choices: str) -> Callable[[str], str]:
@@ -139,7 +157,7 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     )
     what.add_argument("--take", type=_choice("encoder"), metavar="WHAT", help="encoder: frozen from step 0")
     bytes_ = parser.add_argument_group("bytes")
-    bytes_.add_argument("--mem-budget", type=_size, metavar="SIZE", help="bytes of observations, as 0.07GB or 64MiB")
+    _add_memory_flags(bytes_)
     bytes_.add_argument("--freeze-at", type=_freeze_at, metavar="N|never", help="step of the freeze (preset: T_f)")
     bytes_.add_argument("--freeze-layers", type=_positive, metavar="N", help="freeze the lowest N weight layers only")
     bytes_.add_argument("--augmentations", type=_count, metavar="K", help="crops stored an observation (preset's)")
@@ -155,7 +173,7 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     )
     how = parser.add_argument_group("how to run")
     how.add_argument("--seed", type=_count, default=0, metavar="N", help="of every random stream (0)")
-    how.add_argument("--threads", type=_count, default=1, metavar="N", help="compute threads (1)")
+    _add_host_flags(how)
     how.add_argument("--device", default="cpu", help="cpu, or cuda where there is one")
     how.add_argument("--eval-every", type=_count, metavar="N", help="steps between evaluations (preset's)")
     how.add_argument("--eval-episodes", type=_count, metavar="N", help="games an evaluation (preset: 10)")
@@ -168,6 +186,25 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--tensorboard", action="store_true", help="write TensorBoard events to the run's tb/ too")
     for flag in NOT_BUILT_FLAGS:
         parser.add_argument(flag, nargs="?", action=_not_built(flag), default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+
+
+def _add_memory_flags(group: argparse._ArgumentGroup, otherwise: str = "the preset's") -> None:
+    group.add_argument("--mem-budget", type=_size, metavar="SIZE", help=f"of observations: 0.07GB, 64MiB ({otherwise})")
+    group.add_argument("--rss-limit", dest="rss_limit_bytes", type=_size, metavar="SIZE", help="of the whole process")
+
+
+def _add_host_flags(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--threads", type=_count, metavar="N", help="compute threads (1)")
+    group.add_argument(
+        "--checkpoint-every", type=_checkpoint_every, metavar="N|TIME", help="steps, or 90s, 10min, 2h (30min)"
+    )
+    group.add_argument(
+        "--env-timeout",
+        dest="env_timeout_seconds",
+        type=_duration,
+        metavar="TIME",
+        help="an answer of the environment later than that ends the run (60s)",
+    )
 
 
 def _preset(text: str) -> str:
@@ -195,6 +232,12 @@ def _parser() -> _Parser:
 
     _add_run_flags(add("train", "--env ENV", "Train inside the budget, freeze on the way, evaluate at the end."))
     _add_run_flags(add("plan", "--env ENV", "Print what a run would hold, byte by byte, and exit."))
+    resumption = add("resume", "RUN", "Go on with a run from its newest sound checkpoint, as if it had not stopped.")
+    resumption.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
+    _add_memory_flags(resumption.add_argument_group("bytes"), otherwise="as before")
+    changes = resumption.add_argument_group("what else may change")
+    changes.add_argument("--total-timesteps", type=_count, metavar="N", help="agent steps; more of them go on longer")
+    _add_host_flags(changes)
     evaluation = add("eval", "RUN", "Evaluate the newest checkpoint of a run.")
     evaluation.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
     evaluation.add_argument("--episodes", type=_positive, metavar="N", help="games to play (as the run's)")
@@ -210,9 +253,18 @@ def _plan_of(flags: argparse.Namespace) -> BytePlan:
         given = f"--take {flags.take}" if flags.source is None else f"--from {flags.source}"
         raise BadInputError(f"{given}: needs {missing} beside it")
     spec = _env_spec(flags.env, EnvOptions(flags.protocol, flags.resolution))
-    apart = ("command", "env", "mem_budget", "run_dir", "take")
+    apart = ("command", "env", "mem_budget", "run_dir", "take", "checkpoint_every", *_HOST_FIELDS)
     others = {name: value for name, value in vars(flags).items() if name not in apart}
-    return make_plan(build_config(spec, mem_budget_bytes=flags.mem_budget, **others), spec)
+    return make_plan(build_config(spec, mem_budget_bytes=flags.mem_budget, **others, **_host_fields(flags)), spec)
+
+
+_HOST_FIELDS = ("rss_limit_bytes", "threads", "env_timeout_seconds")
+
+
+def _host_fields(flags: argparse.Namespace) -> dict[str, Any]:
+    """What the user gave of the fields that have nothing to do with what is learned."""
+    given = {name: getattr(flags, name) for name in _HOST_FIELDS if getattr(flags, name) is not None}
+    return {**given, **(flags.checkpoint_every or {})}
 
 
 def _taken(plan: BytePlan) -> "TakenEncoder | None":
@@ -227,7 +279,7 @@ def _taken(plan: BytePlan) -> "TakenEncoder | None":
 
 
 def _show(plan: BytePlan, taken: "TakenEncoder | None") -> None:
-    print(plan.render(), flush=True)
+    print(plan.render(memory_limits()), flush=True)
     if taken is not None:
         print(f"the encoder is that of step {taken.timestep:,} of {plan.config.source}", flush=True)
 
@@ -257,12 +309,23 @@ def _train(flags: argparse.Namespace) -> int:
 
     plan = _plan_of(flags)
     taken = _taken(plan)
-    _check_memory(plan)
+    check_memory(plan, memory_limits())
     path = flags.run_dir or run_folder.default_path(plan.config)
     run_folder.check(path)
+    _prepare_learner(plan)
+    folder = run_folder.create(path, plan.config)
+    with folder.locked():
+        from seer_edge.train import train
+
+        _show(plan, taken)
+        print(f"run folder: {path}", flush=True)
+        return train(plan, folder, taken)
+
+
+def _prepare_learner(plan: BytePlan) -> None:
+    """Import what learning needs and bound its threads. Raises BadInputError for what is missing."""
     with _learner_needed():
         from seer_edge.host import prepare_compute
-        from seer_edge.train import train
 
         # Imported at the freeze; its lack has to be heard before the first step.
         if plan.latent_replay and importlib.util.find_spec("onnx") is None:
@@ -270,47 +333,74 @@ def _train(flags: argparse.Namespace) -> int:
     prepare_compute(plan.config)
     if plan.config.tensorboard and importlib.util.find_spec("tensorboardX") is None:
         raise BadInputError("--tensorboard: needs tensorboardX; pip install 'seer-edge[tensorboard]'")
-    folder = run_folder.create(path, plan.config)
-    _show(plan, taken)
-    print(f"run folder: {path}", flush=True)
-    return train(plan, folder, taken)
 
 
-def _check_memory(plan: BytePlan) -> None:
-    import psutil
-
-    memory_bytes = psutil.virtual_memory().total
-    if plan.rss_peak_bytes > memory_bytes:
-        raise BadInputError(
-            f"--mem-budget {plan.config.mem_budget_bytes}: the process would need about "
-            f"{format_size(plan.rss_peak_bytes)} and this machine has {format_size(memory_bytes)}; give less"
-        )
+ANY_MACHINE = MemoryLimits(2**62, 2**62)
+"""A plan may be made on another machine than its run."""
 
 
 def _plan(flags: argparse.Namespace) -> int:
     plan = _plan_of(flags)
     taken = _taken(plan)
+    check_memory(plan, ANY_MACHINE)
     _show(plan, taken)
     return 0
 
 
-def _eval(flags: argparse.Namespace) -> int:
-    from dataclasses import replace
+def _resume(flags: argparse.Namespace) -> int:
+    from seer_edge import checkpoint, run_folder
 
-    from seer_edge import run_folder
+    folder = run_folder.open_run(flags.run)
+    with folder.locked():
+        saved = checkpoint.newest(folder.checkpoints)
+        for line in saved.skipped:
+            print(line, file=sys.stderr)
+        given = {"mem_budget_bytes": flags.mem_budget, "total_timesteps": flags.total_timesteps}
+        changes = {name: value for name, value in given.items() if value is not None} | _host_fields(flags)
+        config = dataclasses.replace(saved.config, **changes)
+        if saved.timestep > config.total_timesteps:
+            raise BadInputError(
+                f"--total-timesteps {config.total_timesteps}: the run is at step {saved.timestep} already; give more"
+            )
+        plan = _plan_again(config, folder)
+        check_memory(plan, memory_limits(), begun=True)
+        _prepare_learner(plan)
+        if not folder.says(saved.config):
+            print(f"{folder.config}: not what the checkpoint says, which counts; it is written anew", file=sys.stderr)
+        if saved.is_finished and saved.timestep == config.total_timesteps:
+            print(f"{flags.run}: finished at step {saved.timestep:,}; {saved.path.name} is sound")
+            return 0
+        from seer_edge.train import resume
 
-    folder, config = run_folder.open_run(flags.run)
-    given = {"eval_episodes": flags.episodes, "seed": flags.seed, "threads": flags.threads}
-    config = replace(config, **{name: value for name, value in given.items() if value is not None})
+        _show(plan, None)
+        print(f"run folder: {flags.run}", flush=True)
+        return resume(plan, folder, saved)
+
+
+def _plan_again(config: TrainConfig, folder: "RunFolder") -> BytePlan:
+    """The plan of a run that exists. Raises BadInputError."""
+    spec = _env_spec(config.env, config.env_options)
     try:
-        plan = make_plan(config, _env_spec(config.env, config.env_options))
+        return make_plan(config, spec)
     except BadInputError as error:
-        raise BadInputError(f"{folder.config}: {error}") from error
+        raise BadInputError(f"{folder.path}: {error}") from error
+
+
+def _eval(flags: argparse.Namespace) -> int:
+    from seer_edge import checkpoint, run_folder
+
+    folder = run_folder.open_run(flags.run)
+    saved = checkpoint.newest(folder.checkpoints)
+    for line in saved.skipped:
+        print(line, file=sys.stderr)
+    given = {"eval_episodes": flags.episodes, "seed": flags.seed, "threads": flags.threads}
+    config = dataclasses.replace(saved.config, **{name: value for name, value in given.items() if value is not None})
+    plan = _plan_again(config, folder)
     with _learner_needed():
         from seer_edge.evaluate import evaluate_run
         from seer_edge.host import prepare_compute
     prepare_compute(config)
-    return evaluate_run(plan, folder, as_json=flags.json)
+    return evaluate_run(plan, saved, as_json=flags.json)
 
 
 @contextlib.contextmanager
@@ -325,7 +415,7 @@ def main() -> int:
     """Run the command in `sys.argv`; returns the exit status."""
     arguments = sys.argv[1:]
     command = arguments[0] if arguments else ""
-    handlers = {"train": _train, "plan": _plan, "eval": _eval}
+    handlers = {"train": _train, "plan": _plan, "resume": _resume, "eval": _eval}
     name = f"seer-edge {command}" if command in handlers else "seer-edge"
     try:
         if command in NOT_BUILT_COMMANDS:

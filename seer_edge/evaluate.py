@@ -1,6 +1,7 @@
 """Evaluation: whole games, raw rewards, no noise, epsilon-greedy with a small epsilon."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -8,19 +9,22 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
-from seer_edge import checkpoint
 from seer_edge.agents import make_agent
 from seer_edge.agents.agent import Agent
-from seer_edge.envs import Action, Environment, Episode, make_env
-from seer_edge.envs.guarded import Guarded
-from seer_edge.errors import BadInputError, origin
+from seer_edge.checkpoint import Saved
+from seer_edge.envs import Action, Environment, Episode
+from seer_edge.errors import EXIT_UNSAFE, BadInputError, origin
 from seer_edge.host import StopSignal
-from seer_edge.loop import Session, new_perception
+from seer_edge.loop import OnHang, Session, new_perception, open_env
 from seer_edge.plan import BytePlan
-from seer_edge.run_folder import RunFolder
+from seer_runtime import durable
 from seer_runtime.encoder import OnnxEncoder
 from seer_runtime.ledger import Ledger, Line
 from seer_runtime.perception import LatentPerception, Observed, Perception
+from seer_runtime.state import StateError
+
+EPISODE_STEPS_MAX = 27_000
+"""Where a game that does not end is left, with its return up to there: Atari's own limit of 108,000 frames."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +61,20 @@ def play(
     epsilon: float,
     rng: np.random.Generator,
 ) -> Iterator[Episode | None]:
-    """Play on and on; yields after each step, with the episode where a whole game ended."""
+    """Play on and on; yields after each step, with the episode where a whole game ended or became too long."""
     observed = perception.observe(env.reset(), first=True)
+    total, length_steps = 0.0, 0
     while True:
         action = env.spec.actions.sample(rng) if rng.random() < epsilon else act(observed)
         step = env.step(action)
-        ended = step.terminated or step.truncated
-        yield step.episode
+        total, length_steps = total + step.reward, length_steps + 1
+        episode = step.episode
+        if episode is None and length_steps == EPISODE_STEPS_MAX:
+            episode = Episode(total, length_steps)
+        ended = step.terminated or step.truncated or episode is not None
+        yield episode
+        if episode is not None:
+            total, length_steps = 0.0, 0
         observed = perception.observe(env.reset() if ended else step.frame, first=ended)
 
 
@@ -99,7 +110,7 @@ def evaluate_session(
 ) -> Evaluation | None:
     """Evaluate the agent as it stands, with a stack of its own."""
     encoder = session.perception.encoder if isinstance(session.perception, LatentPerception) else None
-    return evaluate_agent(plan, session.agent, encoder, session.ledger, session.timestep, stop, played)
+    return evaluate_agent(plan, session.agent, encoder, session.ledger, session.timestep, stop, played, session.on_hang)
 
 
 def evaluate_agent(
@@ -110,11 +121,12 @@ def evaluate_agent(
     timestep: int,
     stop: Callable[[], bool],
     played: Callable[[int], object],
+    on_hang: OnHang | None,
 ) -> Evaluation | None:
     """Play `eval_episodes` games in an environment of their own; `encoder` is the frozen one, if there is one."""
     perception = new_perception(plan, encoder, ledger)
     seeds = np.random.SeedSequence((plan.config.seed, timestep)).generate_state(2)
-    env = Guarded(make_env(plan.config.env, plan.config.env_options, seed=int(seeds[0]), training=False))
+    env = open_env(plan, seed=int(seeds[0]), training=False, on_hang=on_hang)
     try:
         return evaluate(
             env,
@@ -139,35 +151,44 @@ def _open_encoder(graph: bytes, plan: BytePlan, ledger: Ledger) -> OnnxEncoder:
         raise BadInputError(f"encoder.onnx of the newest checkpoint: {origin(error)}") from error
 
 
-def evaluate_run(plan: BytePlan, folder: RunFolder, *, as_json: bool = False) -> int:
-    """Evaluate a run's newest sound generation and print the returns; returns the exit status.
+def _give_up(reason: str) -> None:
+    print(f"seer-edge eval: the environment failed: {reason}", file=sys.stderr, flush=True)
+    os._exit(EXIT_UNSAFE)
 
-    Raises BadInputError where there is none, or none of this configuration.
+
+def evaluate_run(plan: BytePlan, saved: Saved, *, as_json: bool = False) -> int:
+    """Evaluate the agent of a generation and print the returns; returns the exit status.
+
+    Raises BadInputError where it is not one of this version.
     """
-    generation = checkpoint.read_agent(folder.checkpoints)
-    for line in generation.skipped:
-        print(line, file=sys.stderr)
     agent = make_agent(plan, seed=0)
     ledger, encoder = Ledger({}), None
-    if generation.frozen:
-        agent.freeze_encoder(reads_latents=generation.graph is not None)
-    if generation.graph is not None:
-        encoder = _open_encoder(generation.graph, plan, ledger)
+    if saved.frozen:
+        agent.freeze_encoder(reads_latents=saved.graph is not None)
+    if saved.graph is not None:
+        encoder = _open_encoder(saved.graph, plan, ledger)
     try:
-        agent.load_arrays(generation.arrays)
-    except ValueError as error:
-        raise BadInputError(f"{folder.config}: does not describe the agent in its checkpoint ({error})") from error
+        agent.restore(saved.agent())
+    except (StateError, durable.CorruptFileError, KeyError, TypeError) as error:
+        raise BadInputError(f"{saved.path}: not a generation of this version ({error})") from error
     progress = tqdm(total=plan.config.eval_episodes, unit="game", disable=not sys.stderr.isatty())
     with progress, StopSignal() as stop:
         evaluation = evaluate_agent(
-            plan, agent, encoder, ledger, generation.timestep, stop, lambda count: progress.update(count - progress.n)
+            plan,
+            agent,
+            encoder,
+            ledger,
+            saved.timestep,
+            stop,
+            lambda count: progress.update(count - progress.n),
+            _give_up,
         )
     if evaluation is None:
         return 128 + (stop.received or 0)
     if as_json:
-        print(json.dumps({"env": plan.env.id, "timestep": generation.timestep, **evaluation.to_json()}))
+        print(json.dumps({"env": plan.env.id, "timestep": saved.timestep, **evaluation.to_json()}))
         return 0
     returns = " ".join(f"{value:g}" for value in evaluation.returns)
-    print(f"{plan.env.id}, step {generation.timestep:,}, {len(evaluation.returns)} episodes")
+    print(f"{plan.env.id}, step {saved.timestep:,}, {len(evaluation.returns)} episodes")
     print(f"return {evaluation.mean_return:.1f} ± {evaluation.std_return:.1f}: {returns}")
     return 0

@@ -6,7 +6,7 @@ pixels. A failure after it is a `RunStoppedError`.
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from seer_edge import checkpoint
 from seer_edge.errors import RunStoppedError
 from seer_edge.loop import Session, latent_perception
 from seer_edge.networks.graph import encoder_graph
@@ -50,11 +49,15 @@ class FreezeReport:
         return asdict(self)
 
 
-def freeze(session: Session, encoder_path: Path, checkpoints: Path) -> FreezeReport:
+Save = Callable[[], object]
+"""Publishes a generation of the session as it stands."""
+
+
+def freeze(session: Session, encoder_path: Path, save: Save) -> FreezeReport:
     """Freeze the encoder and convert the replay. Raises FreezeRefusedError, or RunStoppedError once committed."""
     begin = time.perf_counter()
     with RssWatch() as rss:
-        rows, error = _freeze(session, encoder_path, checkpoints)
+        rows, error = _freeze(session, encoder_path, save)
     return FreezeReport(
         timestep=session.timestep,
         rows=rows,
@@ -66,22 +69,22 @@ def freeze(session: Session, encoder_path: Path, checkpoints: Path) -> FreezeRep
     )
 
 
-def _freeze(session: Session, encoder_path: Path, checkpoints: Path) -> tuple[int, float | None]:
+def _freeze(session: Session, encoder_path: Path, save: Save) -> tuple[int, float | None]:
     """Rows carried over, and the largest difference between ONNX Runtime and torch."""
     if not session.plan.latent_replay:
-        _freeze_layers(session, checkpoints)
+        _freeze_layers(session, save)
         return session.replay.store.rows, None
-    prepared = _prepare(session, encoder_path, checkpoints)
+    prepared = _prepare(session, encoder_path, save)
     try:
         return _commit(session, prepared), prepared.max_abs_error
     except Exception as failure:
         raise RunStoppedError(f"the conversion at step {session.timestep} failed: {failure}") from failure
 
 
-def _freeze_layers(session: Session, checkpoints: Path) -> None:
+def _freeze_layers(session: Session, save: Save) -> None:
     """Only the lowest layers are frozen, and their latents are larger than frames: the replay stays as it is."""
     try:
-        checkpoint.save(session, checkpoints)
+        save()
     except OSError as failure:
         raise FreezeRefusedError(f"no freeze at step {session.timestep}: {failure}") from failure
     session.agent.freeze_encoder(reads_latents=False)
@@ -97,7 +100,7 @@ class _Prepared:
     max_abs_error: float
 
 
-def _prepare(session: Session, encoder_path: Path, checkpoints: Path) -> _Prepared:
+def _prepare(session: Session, encoder_path: Path, save: Save) -> _Prepared:
     """Steps 1 and 2: export, compare, calibrate, checkpoint. Leaves no trace of an attempt that failed."""
     agent, replay = session.agent, session.replay
     with contextlib.ExitStack() as undo:
@@ -116,7 +119,7 @@ def _prepare(session: Session, encoder_path: Path, checkpoints: Path) -> _Prepar
             undo.callback(perception.release)
             conversion = replay.reserve(codec)
             undo.callback(conversion.cancel)
-            checkpoint.save(session, checkpoints)
+            save()
         except Exception as failure:
             raise FreezeRefusedError(f"no freeze at step {session.timestep}: {failure}") from failure
         undo.pop_all()

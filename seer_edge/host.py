@@ -28,6 +28,11 @@ def prepare_compute(config: TrainConfig) -> None:
         raise BadInputError(f"--device {config.device}: there are {torch.cuda.device_count()}; give a smaller index")
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed: numpy's MemoryError, or what torch and ONNX Runtime raise in its place."""
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "alloc" in str(error).lower())
+
+
 class StopSignal:
     """SIGTERM, Ctrl-C and a closed terminal ask the run to stop after the step it is in; a second one acts at once."""
 

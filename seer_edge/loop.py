@@ -2,14 +2,16 @@
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from seer_edge.agents import make_agent
 from seer_edge.agents.agent import Agent
+from seer_edge.checkpoint import Saved
 from seer_edge.config import TrainConfig
-from seer_edge.envs import Environment, Episode, make_env
+from seer_edge.envs import Discrete, Episode, make_env
 from seer_edge.envs.guarded import Guarded
 from seer_edge.errors import RunStoppedError
 from seer_edge.networks.graph import encoder_graph
@@ -22,7 +24,11 @@ from seer_runtime.perception import FramePerception, LatentPerception, Observed,
 from seer_runtime.preprocess import FrameStack
 from seer_runtime.replay import Replay
 from seer_runtime.samplers import PrioritizedSampler, Sampler, UniformSampler
+from seer_runtime.state import State, StateError, generator_state, restore_generator
 from seer_runtime.store import RowStore
+
+OnHang = Callable[[str], object]
+"""Told why, in a thread of its own; does not return."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,10 @@ class Seeds:
         """The streams of a run."""
         return cls(*(int(word) for word in np.random.SeedSequence(seed).generate_state(5)))
 
+    def env_from(self, timestep: int) -> int:
+        """For an environment that is made anew at `timestep`, so that it does not show its first episode once more."""
+        return int(np.random.SeedSequence((self.env, timestep)).generate_state(1)[0]) if timestep else self.env
+
 
 class Session:
     """Everything that a run changes as it goes: environment, agent, replay, perception, step count."""
@@ -56,13 +66,14 @@ class Session:
     def __init__(
         self,
         plan: BytePlan,
-        env: Environment,
+        env: Guarded,
         agent: Agent,
         replay: Replay,
         perception: Perception,
         ledger: Ledger,
         seeds: Seeds,
         graph: bytes | None = None,
+        on_hang: OnHang | None = None,
     ) -> None:
         self.plan = plan
         self.env = env
@@ -72,9 +83,10 @@ class Session:
         self.ledger = ledger
         self.seeds = seeds
         self.graph = graph  # of the frozen encoder, where it is run by ONNX Runtime
+        self.on_hang = on_hang
         self.exploration = np.random.default_rng(seeds.exploration)
         self.timestep = 0
-        self.observed: Observed = perception.observe(env.reset(), first=True)
+        self.observed: Observed  # by `begin` or `restore`
 
     @property
     def config(self) -> TrainConfig:
@@ -85,6 +97,10 @@ class Session:
     def phase(self) -> str:
         """What the replay holds: `pixel` before the freeze, `latent` after it."""
         return "latent" if self.agent.reads_latents else "pixel"
+
+    def begin(self) -> None:
+        """Begin the first episode. Raises EnvironmentFailedError."""
+        self.observed = self.perception.observe(self.env.reset(), first=True)
 
     def step(self) -> StepReport:
         """Act, store, learn. Raises EnvironmentFailedError, or RunStoppedError where the loss is not finite."""
@@ -118,23 +134,104 @@ class Session:
         self.replay.update_priorities(batch.row_ids, result.priorities)
         return result.loss
 
+    # --- state ---------------------------------------------------------------------------------------------
 
-def build_session(plan: BytePlan, taken: TakenEncoder | None = None) -> Session:
-    """Environment, agent and replay of a run; with an encoder that is `taken`, frozen from the first step."""
-    config, seeds = plan.config, Seeds.of(plan.config.seed)
-    ledger = Ledger({Line.OBSERVATIONS: config.mem_budget_bytes, Line.WORKSPACE: WORKSPACE_CAP_BYTES})
-    agent = make_agent(plan, seed=seeds.agent)
-    graph = encoder = None
+    def parts(self) -> dict[str, State | None]:
+        """The state of each part; the environment's is None where it has none to give."""
+        return {
+            "agent": self.agent.state(),
+            "replay": self.replay.state(),
+            "perception": self.perception.state(),
+            "environment": self.env.state(),
+            "exploration": State(generator_state(self.exploration)),
+        }
+
+    def restore(self, saved: Saved) -> list[str]:
+        """Go on from a generation; returns a line for each thing that is not as it was.
+
+        The session is built frozen as the generation says. An environment that cannot be restored begins a new
+        episode: the one that was interrupted ends in the replay as truncated. Raises StateError where the generation
+        is not of this session, CorruptFileError, OSError, EnvironmentFailedError.
+        """
+        notes = []
+        self.timestep = saved.timestep
+        self.agent.restore(saved.agent())
+        restore_generator(self.exploration, saved.state.get("exploration"))
+        dropped = saved.restore_replay(self.replay)
+        self._check_actions()
+        if dropped:
+            rows = self.replay.store.rows
+            notes.append(f"the oldest {dropped:,} rows had no room in this budget; the newest {rows:,} stay")
+        perceived = saved.part("perception")
+        if perceived is None:
+            raise StateError("it has no observation")
+        self.observed = self.perception.restore(perceived)
+        environment = saved.part("environment")
+        reason = "its environment gave no state to save"
+        if environment is not None:
+            try:
+                self.env.restore(environment)
+            except StateError as error:
+                environment, reason = None, f"its environment cannot be restored ({error})"
+        if environment is None:
+            self.replay.interrupt(self.observed.row)
+            self.begin()
+            notes.append(f"{reason}: a new episode begins")
+        return notes
+
+    def _check_actions(self) -> None:
+        actions = self.env.spec.actions
+        column = self.replay.store.columns.action[: self.replay.store.rows]
+        low, high = (0, actions.count - 1) if isinstance(actions, Discrete) else (-1, 1)
+        if not ((column >= low) & (column <= high)).all():
+            raise StateError(f"the replay holds actions that are none of the environment's {actions}")
+
+
+def build_session(plan: BytePlan, taken: TakenEncoder | None = None, on_hang: OnHang | None = None) -> Session:
+    """A run at its first step; with an encoder that is `taken`, frozen from there."""
+    agent = make_agent(plan, seed=Seeds.of(plan.config.seed).agent)
+    graph = None
     if taken is not None:
         agent.take_encoder(taken.arrays)
         agent.freeze_encoder(reads_latents=plan.latent_replay)
         if plan.latent_replay:
             graph = encoder_graph(plan.encoder, agent.encoder_weights())
-            encoder = OnnxEncoder(graph, threads=config.threads, ledger=ledger)
+    session = _assemble(plan, agent, graph, on_hang)
+    session.begin()
+    return session
+
+
+def resume_session(plan: BytePlan, saved: Saved, on_hang: OnHang | None = None) -> tuple[Session, list[str]]:
+    """A run as the generation left it, and a line for each thing that is not as it was (see `Session.restore`)."""
+    agent = make_agent(plan, seed=0)
+    if saved.frozen:
+        agent.freeze_encoder(reads_latents=saved.graph is not None)
+    session = _assemble(plan, agent, saved.graph, on_hang, timestep=saved.timestep)
+    try:
+        return session, session.restore(saved)
+    except BaseException:
+        session.env.close()
+        raise
+
+
+def _assemble(
+    plan: BytePlan, agent: Agent, graph: bytes | None, on_hang: OnHang | None, *, timestep: int = 0
+) -> Session:
+    """Everything around the agent; with the `graph` of a frozen encoder, over a replay of latents."""
+    config, seeds = plan.config, Seeds.of(plan.config.seed)
+    ledger = Ledger({Line.OBSERVATIONS: config.mem_budget_bytes, Line.WORKSPACE: WORKSPACE_CAP_BYTES})
+    encoder = None if graph is None else OnnxEncoder(graph, threads=config.threads, ledger=ledger)
     replay = _build_replay(plan, ledger, seeds.replay, latents=encoder is not None)
-    env = Guarded(make_env(config.env, config.env_options, seed=seeds.env, training=True))
+    env = open_env(plan, seed=seeds.env_from(timestep), training=True, on_hang=on_hang)
     perception = new_perception(plan, encoder, ledger, views_seed=seeds.views)
-    return Session(plan, env, agent, replay, perception, ledger, seeds, graph)
+    return Session(plan, env, agent, replay, perception, ledger, seeds, graph, on_hang)
+
+
+def open_env(plan: BytePlan, *, seed: int, training: bool, on_hang: OnHang | None) -> Guarded:
+    """The run's environment, not trusted; `on_hang` is told where it does not answer in time, and does not return."""
+    config = plan.config
+    env = make_env(config.env, config.env_options, seed=seed, training=training)
+    return Guarded(env, timeout_seconds=None if on_hang is None else config.env_timeout_seconds, on_hang=on_hang)
 
 
 def _build_replay(plan: BytePlan, ledger: Ledger, seed: int, *, latents: bool) -> Replay:

@@ -1,17 +1,19 @@
 """What a run tells while it goes: a row of `progress.csv` an interval, a bar on a terminal, plain lines elsewhere."""
 
 import csv
+import io
 import sys
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import Any, Protocol, TextIO
 
 from tqdm import tqdm
 
 from seer_edge.envs import Episode
 from seer_edge.loop import StepReport
+from seer_runtime import durable
 
 COLUMNS = (
     "time/total_timesteps",
@@ -32,6 +34,7 @@ COLUMNS = (
     "time/time_elapsed",
 )
 RECENT_EPISODES = 100
+PROGRESS_BYTES_MAX = 2**27
 
 
 class Tracker(Protocol):
@@ -40,42 +43,72 @@ class Tracker(Protocol):
     def write(self, row: Mapping[str, float]) -> None:
         """One interval, by column."""
 
+    def sync(self) -> None:
+        """Have what was written on the disk: a checkpoint will rely on it."""
+
     def close(self) -> None:
         """No more will come."""
 
 
 class ProgressFile:
-    """`progress.csv`: an empty cell where there is nothing to say, flushed row by row."""
+    """`progress.csv`: an empty cell where there is nothing to say.
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("w", newline="")
-        self._writer = csv.DictWriter(self._file, COLUMNS, restval="")
-        self._writer.writeheader()
-        self._file.flush()
+    Begins with the rows of an earlier part of the run up to `until`, the step of the last row its checkpoint knows;
+    those after it will be written again.
+    """
+
+    def __init__(self, path: Path, until: int) -> None:
+        kept = _rows_until(path, until)
+        durable.write_atomic(path, [_line(COLUMNS), *map(_line, kept)])
+        self._file = durable.Appender(path)
 
     def write(self, row: Mapping[str, float]) -> None:
         """Append one row."""
-        self._writer.writerow({name: _cell(value) for name, value in row.items()})
-        self._file.flush()
+        self._file.append(_line([_cell(row[name]) if name in row else "" for name in COLUMNS]))
+
+    def sync(self) -> None:
+        """Have the rows on the disk."""
+        self._file.sync()
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
 
+def _line(cells: Sequence[str]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text).writerow(cells)
+    return text.getvalue().encode()
+
+
+def _rows_until(path: Path, step: int) -> list[list[str]]:
+    """Whole rows of a file that may have been cut anywhere, or may not be there."""
+    try:
+        data = durable.read_bytes(path, PROGRESS_BYTES_MAX)
+    except (OSError, durable.CorruptFileError):
+        return []
+    rows = csv.reader(io.StringIO(data.decode(errors="replace"), newline=""))
+    kept = [row for row in rows if len(row) == len(COLUMNS) and row[0].isascii() and row[0].isdigit()]
+    return [row for row in kept if int(row[0]) <= step]
+
+
 class TensorBoard:
     """The same figures as TensorBoard events in `tb/`. Raises ImportError where tensorboardX is not installed."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, until: int) -> None:
         from tensorboardX import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder), write_to_disk=True)
+        # Events of an earlier part of the run after that step will be written again.
+        self._writer = SummaryWriter(str(folder), write_to_disk=True, purge_step=until + 1 if until else None)
 
     def write(self, row: Mapping[str, float]) -> None:
         """One point a figure, at the row's step."""
         for name, value in row.items():
             self._writer.add_scalar(name, value, int(row["time/total_timesteps"]))
         self._writer.flush()
+
+    def sync(self) -> None:
+        """Nothing: a viewer's copy of what `progress.csv` has."""
 
     def close(self) -> None:
         """Close the event file."""
@@ -102,6 +135,14 @@ class PhaseClock:
     def steps_per_second(self, phase: str) -> float | None:
         """None for a phase without updates."""
         return self.steps[phase] / self.seconds[phase] if phase in self.steps else None
+
+    def state(self) -> dict[str, Any]:
+        """Plain data."""
+        return {"steps": self.steps, "seconds": self.seconds}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take on what `state` gave."""
+        self.steps, self.seconds = dict(state["steps"]), dict(state["seconds"])
 
 
 class Interval:
@@ -145,17 +186,28 @@ class Interval:
         self.steps, self._seconds = 0, 0.0
         return row
 
+    def state(self) -> dict[str, Any]:
+        """Plain data."""
+        episodes = [[episode.episode_return, episode.length_steps] for episode in self._episodes]
+        return {"episodes": episodes, "losses": self._losses, "steps": self.steps, "seconds": self._seconds}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take on what `state` gave."""
+        self._episodes.extend(Episode(float(total), int(length)) for total, length in state["episodes"])
+        self._losses = [float(loss) for loss in state["losses"]]
+        self.steps, self._seconds = int(state["steps"]), float(state["seconds"])
+
 
 class Console:
     """One progress bar on a terminal; a plain line an interval where the output is none."""
 
-    def __init__(self, total: int, stream: TextIO = sys.stderr) -> None:
+    def __init__(self, total: int, stream: TextIO = sys.stderr, begin: int = 0) -> None:
         self._total = total
         self._stream = stream
         layout = (
             "{percentage:3.0f}%|{bar:8}|{elapsed}<{remaining}{postfix}"  # leaves room for the figures in 80 columns
         )
-        self._bar = tqdm(total=total, file=stream, bar_format=layout) if stream.isatty() else None
+        self._bar = tqdm(total=total, initial=begin, file=stream, bar_format=layout) if stream.isatty() else None
 
     def advance(self, timestep: int) -> None:
         """Move the bar."""

@@ -14,17 +14,25 @@ from seer_runtime.convert import conversion_bytes
 from seer_runtime.crops import Crop
 from seer_runtime.encoder import MAX_BATCH
 from seer_runtime.ledger import WORKSPACE_CAP_BYTES
+from seer_runtime.memory import MemoryLimits
 from seer_runtime.replay import slice_rows
 from seer_runtime.store import column_bytes
 from seer_runtime.sumtree import tree_bytes
-from seer_runtime.units import format_size
+from seer_runtime.units import format_duration, format_size
 
 # Interpreter, imports and the buffers of a first update, without what the plan and the environment name: from what
-# `tools/rssbench.py causes` prints as "everything else".
+# `tools/rssbench.py causes` prints as "everything else". Whole runs under `rssbench.py watch` peaked within 2 % of the
+# plan: Alien in 0.07GB at 443 MB (plan 451), in 14.2MB at 388 (395), cartpole-swingup at 934 (944), at --resolution 50
+# in 8MB at 732 (720).
 PROCESS_BASE_BYTES = 325_000_000
 # An update holds its maps and their gradients, not all at once: from batches of 128 and 512 at 84x84.
 ACTIVATION_FACTOR = 1.7
 FLOAT_BYTES = 4
+# Of a checkpoint: random states, the environment's, counters, metrics, the manifest, headers of tensors.
+CHECKPOINT_BASE_BYTES = 200_000
+PRIORITY_BYTES = 8
+REFERENCE_STEPS_PER_SECOND = 100
+"""Where checkpoints are counted in steps, what is written in an hour is said of this speed."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +80,8 @@ class BytePlan:
 
     @property
     def activation_bytes(self) -> int:
-        """Estimate of what an update from frames holds beside the model; none where every row is a latent."""
-        if self.config.freeze_at == 0 and self.latent_replay:
+        """Estimate of what an update from frames holds beside the model; 0 where every row is a latent."""
+        if not self.holds_frames:
             return 0
         return round(ACTIVATION_FACTOR * self.config.settings.batch_size * self.encoder.map_elements * FLOAT_BYTES)
 
@@ -83,6 +91,24 @@ class BytePlan:
         lines = self.columns_bytes + self.priorities_bytes + self.workspace_bytes
         learner = self.model_bytes + self.optimizer_bytes + self.activation_bytes
         return PROCESS_BASE_BYTES + self.env.process_bytes + self.arena_bytes + lines + learner
+
+    @property
+    def holds_frames(self) -> bool:
+        """Whether the replay holds frames at any time."""
+        return self.config.freeze_at != 0 or not self.latent_replay
+
+    @property
+    def most_rows(self) -> int:
+        """The most that the replay ever holds."""
+        return max(self.holds_frames * self.frame_capacity, self.latent_replay * self.latent_capacity)
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """The most that one generation takes of the disk: a full replay, every weight and moment, the graph."""
+        row = column_bytes(self.env.actions.shape, self.env.actions.dtype) + PRIORITY_BYTES
+        weights = self.networks.optimized_parameters * 2 + self.latent_replay * self.encoder.parameters
+        replay = self.arena_bytes + self.most_rows * row + self.config.settings.stack * self.frame_row_bytes
+        return replay + self.model_bytes + weights * FLOAT_BYTES + CHECKPOINT_BASE_BYTES
 
     @property
     def flops(self) -> FlopsModel:
@@ -100,7 +126,7 @@ class BytePlan:
     def rows(self) -> list[tuple[str, str]]:
         """Label and value of each line of the table."""
         config = self.config
-        return [
+        rows = [
             ("environment", self._environment()),
             ("agent", f"{config.algo}, encoder {config.encoder}, {config.replay} replay, preset {config.preset}"),
             ("budget", f"{config.mem_budget_bytes:,} B of observations"),
@@ -117,7 +143,12 @@ class BytePlan:
             ("gradients and optimizer", f"{self.optimizer_bytes:,} B"),
             ("activations of an update (estimate)", f"{self.activation_bytes:,} B"),
             ("process, peak RSS (estimate)", format_size(self.rss_peak_bytes)),
+            ("a checkpoint", f"at most {format_size(self.checkpoint_bytes)}; two are kept"),
+            ("written an hour", self._written()),
         ]
+        if config.rss_limit_bytes is not None:
+            rows.append(("RSS limit", f"{config.rss_limit_bytes:,} B"))
+        return rows
 
     def _environment(self) -> str:
         config, env = self.config, self.env
@@ -152,9 +183,19 @@ class BytePlan:
         alone = ", the replay holds latents from the first row" if self.config.freeze_at == 0 else ""
         return f"{self.latent_capacity:,} rows ({ratio:.2f}x){alone}"
 
-    def render(self) -> str:
-        """The plan as a table, warnings below it."""
-        rows = self.rows()
+    def _written(self) -> str:
+        steps, seconds = self.config.checkpoint_every_steps, self.config.checkpoint_every_seconds
+        if seconds is not None:
+            often, every = 3600 / seconds, format_duration(seconds)
+        else:
+            assert steps is not None  # as the configuration has seen to
+            often = 3600 * REFERENCE_STEPS_PER_SECOND / steps
+            every = f"{steps:,} steps, at {REFERENCE_STEPS_PER_SECOND} steps a second"
+        return f"at most {format_size(round(often * self.checkpoint_bytes))} (a checkpoint every {every})"
+
+    def render(self, limits: MemoryLimits | None = None) -> str:
+        """The plan as a table, warnings below it; with what memory there is, where `limits` are given."""
+        rows = self.rows() + ([] if limits is None else [("memory of this machine", str(limits))])
         width = max(len(label) for label, _ in rows)
         lines = [f"  {label:<{width}}  {value}" for label, value in rows]
         return "\n".join(["byte plan", *lines, *(f"warning: {warning}" for warning in self.warnings)])

@@ -13,6 +13,7 @@ from typing import Any
 from seer_edge.config import TrainConfig
 from seer_edge.errors import BadInputError
 from seer_runtime import durable
+from seer_runtime.durable.lock import FolderBusyError, FolderLock
 
 PACKAGES = (
     "seer-edge",
@@ -64,6 +65,36 @@ class RunFolder:
         """Published generations."""
         return self.path / "checkpoints"
 
+    def write_config(self, config: TrainConfig) -> None:
+        """Write `config.json`. Raises OSError."""
+        durable.write_json(self.config, {**config.to_json(), "versions": versions()})
+
+    def says(self, config: TrainConfig) -> bool:
+        """Whether `config.json` is there and says the same as `config`."""
+        try:
+            found = durable.read_json(self.config)
+        except (OSError, durable.CorruptFileError):
+            return False
+        if isinstance(found, dict):
+            found.pop("versions", None)
+        return bool(found == json.loads(json.dumps(config.to_json())))
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder against other writers. Raises BadInputError where there is one."""
+        try:
+            lock = FolderLock(self.path)
+        except FolderBusyError as error:
+            raise BadInputError(f"{error}; wait until it ends, or stop it") from error
+        except OSError as error:
+            raise BadInputError(
+                f"{self.path}: cannot be locked ({error.strerror}); name a folder on a local disk"
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
 
 def default_path(config: TrainConfig) -> Path:
     """`runs/ENV__ALGO__SEED__TIME`."""
@@ -75,7 +106,9 @@ def check(path: Path) -> None:
     """Raise BadInputError where `path` holds something already; writes nothing."""
     with _writable(path):
         if path.is_dir() and any(path.iterdir()):
-            raise BadInputError(f"--run-dir {path}: not empty; name a new folder")
+            raise BadInputError(
+                f"--run-dir {path}: not empty; name a new folder, or go on with a run: seer-edge resume {path}"
+            )
         if path.exists() and not path.is_dir():
             raise BadInputError(f"--run-dir {path}: not a folder; name a new one")
 
@@ -95,8 +128,8 @@ def create(path: Path, config: TrainConfig) -> RunFolder:
     run = RunFolder(path)
     with _writable(path):
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            durable.write_json(run.config, {**config.to_json(), "versions": versions()})
+            durable.make_folder(path)
+            run.write_config(config)
         except OSError:
             _remove_empty(path, existing)
             raise
@@ -114,19 +147,15 @@ def _remove_empty(path: Path, existing: Path) -> None:
             continue
 
 
-def open_run(path: Path) -> tuple[RunFolder, TrainConfig]:
+def open_run(path: Path) -> RunFolder:
     """A run that exists. Raises BadInputError where `path` is none."""
     run = RunFolder(path)
     try:
-        data = json.loads(run.config.read_text())
-    except (OSError, ValueError) as error:
-        raise BadInputError(
-            f"{path}: not a run's folder (config.json: {error}); give the --run-dir of a run"
-        ) from error
-    if not isinstance(data, dict):
-        raise BadInputError(f"{run.config}: not a configuration of this version")
-    data.pop("versions", None)
-    return run, TrainConfig.from_json(data)
+        if run.config.is_file() or run.checkpoints.is_dir():
+            return run
+    except OSError as error:  # as of a name that is too long
+        raise BadInputError(f"{path}: cannot be read ({error.strerror}); give the --run-dir of a run") from error
+    raise BadInputError(f"{path}: not a run's folder; give the --run-dir of a run")
 
 
 def versions() -> dict[str, str]:

@@ -1,62 +1,83 @@
-"""The main job: train, freeze on the way, evaluate, and say what happens."""
+"""The main job: train, freeze on the way, checkpoint, evaluate, and say what happens."""
 
 import contextlib
+import os
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from seer_edge import checkpoint
-from seer_edge.errors import EnvironmentFailedError, RunStoppedError
+from seer_edge.checkpoint import Saved
+from seer_edge.errors import EXIT_UNSAFE, BadInputError, EnvironmentFailedError, RunStoppedError
 from seer_edge.evaluate import Evaluation, evaluate_session
 from seer_edge.freeze import FreezeRefusedError, FreezeReport, freeze
-from seer_edge.host import StopSignal
-from seer_edge.loop import Session, build_session
+from seer_edge.host import StopSignal, is_out_of_memory
+from seer_edge.loop import OnHang, Session, build_session, resume_session
 from seer_edge.metrics import Console, Interval, PhaseClock, ProgressFile, TensorBoard, Tracker
 from seer_edge.plan import BytePlan
 from seer_edge.run_folder import RunFolder
+from seer_edge.summary import Outcome, flops, summary
 from seer_edge.transfer import TakenEncoder
 from seer_runtime import durable
 from seer_runtime.ledger import Line
-from seer_runtime.process import rss_bytes, rss_peak_bytes
+from seer_runtime.memory import cgroup_limit_bytes
+from seer_runtime.process import RssCeiling, rss_bytes
+from seer_runtime.state import StateError
 from seer_runtime.units import format_size
 
 
-@dataclass
-class Outcome:
-    """What `summary.json` says beside the plan; filled in as the run goes."""
-
-    status: str = "running"
-    freeze: FreezeReport | None = None
-    freeze_refused: str | None = None
-    evaluation: Evaluation | None = None
-
-
 class Run:
-    """One run from its first step to its exit status."""
+    """One run from where its session stands to its exit status."""
 
-    def __init__(self, plan: BytePlan, folder: RunFolder, session: Session, console: Console) -> None:
-        self.plan = plan
+    def __init__(self, folder: RunFolder, session: Session, console: Console, state: Mapping[str, Any] | None) -> None:
+        """`state` is what an earlier part of the run told of itself.
+
+        Raises KeyError, TypeError or ValueError for anything else.
+        """
+        self.plan: BytePlan = session.plan
         self.folder = folder
         self.session = session
         self.console = console
-        self.outcome = Outcome()
+        self.outcome, self.clock, self.interval = Outcome(), PhaseClock(), Interval()
+        self.logged_at = self.evaluated_at = 0  # the step of the last row, of the last evaluation
         self._begin = time.monotonic()
-        self.clock = PhaseClock()
-        self.interval = Interval()
-        self.trackers: list[Tracker] = [ProgressFile(folder.progress)]
-        if plan.config.tensorboard:
-            self.trackers.append(TensorBoard(folder.tensorboard))
+        if state is not None:
+            self.outcome = Outcome.of(state["outcome"])
+            self.outcome.resumed_at.append(session.timestep)
+            self.outcome.checkpoint = session.timestep
+            self.clock.restore(state["clock"])
+            self.interval.restore(state["interval"])
+            self.logged_at, self.evaluated_at = int(state["logged_at"]), int(state["evaluated_at"])
+            self._begin -= float(state["seconds"])
+        self.trackers: list[Tracker] = [ProgressFile(folder.progress, self.logged_at)]
+        if self.plan.config.tensorboard:
+            self.trackers.append(TensorBoard(folder.tensorboard, self.logged_at))
+        limits = [limit for limit in (self.plan.config.rss_limit_bytes, cgroup_limit_bytes()) if limit is not None]
+        self.ceiling = RssCeiling(min(limits)) if limits else None
+        self._saved_at = time.monotonic()
+
+    def state(self) -> dict[str, Any]:
+        """What a later part of the run has to know of this one."""
+        return {
+            "outcome": {**self.outcome.state(), "peaks": self.outcome.measure(self.session)},
+            "clock": self.clock.state(),
+            "interval": self.interval.state(),
+            "logged_at": self.logged_at,
+            "evaluated_at": self.evaluated_at,
+            "seconds": time.monotonic() - self._begin,
+        }
 
     def execute(self, stop: StopSignal) -> int:
         """Train to the end, or until `stop`; returns the exit status."""
         try:
             self._write_summary()
+            if self.outcome.checkpoint is None:
+                self.save()  # so that there is always something to resume
             self._train(stop)
+            path = self.save()
             if self.interval.steps:
                 self._log(None)
-            path = checkpoint.save(self.session, self.folder.checkpoints)
             if stop():
                 self.console.say(f"stopped at step {self.session.timestep:,}; wrote {path}")
             self.outcome.status = "interrupted" if stop() else "finished"
@@ -64,44 +85,114 @@ class Run:
             self.outcome.status = "failed"
             if isinstance(error, EnvironmentFailedError | OSError):
                 self._rescue()
+            if isinstance(error, EnvironmentFailedError):
+                raise RunStoppedError(_failed(self.session, error)) from error
             raise
         finally:
-            # On a full disk the error that is under way says more than this one would.
-            with contextlib.suppress(OSError):
-                self._write_summary()
-            for tracker in self.trackers:
-                tracker.close()
-            self.console.close()
+            self._end()
         return 0 if stop.received is None else 128 + stop.received
 
     def _train(self, stop: StopSignal) -> None:
-        config, session = self.plan.config, self.session
-        while session.timestep < config.total_timesteps and not stop():
+        session, total = self.session, self.plan.config.total_timesteps
+        while True:
+            if stop():
+                return
+            self._do_what_is_due(stop)
+            self._watch_memory()
+            if session.timestep >= total or stop():
+                return
             report = session.step()
             self.clock.add(session.phase, report)
             self.interval.add(report)
             self.console.advance(session.timestep)
-            timestep = session.timestep
-            freezing = timestep == config.freeze_at
-            evaluating = timestep == config.total_timesteps or timestep % config.eval_every == 0
-            if freezing:
-                self._freeze()
-            evaluation = self._evaluate(stop) if evaluating else None
-            if freezing or evaluating or timestep % config.log_every == 0:
-                self._log(evaluation)
+
+    def _do_what_is_due(self, stop: StopSignal) -> None:
+        """Everything between two steps; what a generation says was done at this step already is not done again."""
+        config, timestep = self.plan.config, self.session.timestep
+        if timestep == config.freeze_at and not self.session.agent.frozen and self.outcome.freeze_refused is None:
+            self._freeze()
+        evaluating = timestep == config.total_timesteps or (timestep > 0 and timestep % config.eval_every == 0)
+        evaluation = None
+        if evaluating and self.evaluated_at < timestep:
+            evaluation = self._evaluate(stop)
+            if evaluation is None:
+                return
+        logging = evaluating or timestep == config.freeze_at or timestep % config.log_every == 0
+        if logging and self.logged_at < timestep:
+            self._log(evaluation)
+        if self._checkpoint_is_due():
+            self._checkpoint()
+
+    # --- checkpoints ---------------------------------------------------------------------------------------
+
+    def save(self) -> str:
+        """Publish a generation; returns its folder. Raises OSError where it cannot be written."""
+        for tracker in self.trackers:
+            tracker.sync()
+        path = checkpoint.save(self.session, self.folder.checkpoints, self.state())
+        self.outcome.checkpoint, self._saved_at = self.session.timestep, time.monotonic()
+        return str(path)
+
+    def _checkpoint_is_due(self) -> bool:
+        config, timestep = self.plan.config, self.session.timestep
+        if timestep in (self.outcome.checkpoint, config.total_timesteps):
+            return False
+        if config.checkpoint_every_steps is not None:
+            return timestep % config.checkpoint_every_steps == 0
+        return time.monotonic() - self._saved_at >= (config.checkpoint_every_seconds or 0)
+
+    def _checkpoint(self) -> None:
+        """One on the way: where it fails the run goes on, with the last good one behind it."""
+        try:
+            self.save()
+        except OSError as error:
+            self._saved_at = time.monotonic()
+            self.console.say(
+                f"warning: no checkpoint at step {self.session.timestep:,} ({error}); the run goes on, "
+                f"that of step {self.outcome.checkpoint:,} stands"
+            )
 
     def _rescue(self) -> None:
         """The agent and the replay are sound, so the steps since the last generation need not be lost."""
+        with contextlib.suppress(OSError, RunStoppedError):
+            self.console.say(f"wrote {self.save()}")
+
+    def abandon(self, reason: str) -> None:
+        """Save what there is while the main thread is stuck in the environment; the process has to end after it."""
+        self.console.say(f"no answer from the environment at step {self.session.timestep:,}: {reason}")
+        self.outcome.status = "failed"
+        self._rescue()
+        self._end()
+
+    def _end(self) -> None:
+        # On a full disk the error that is under way says more than these would.
         with contextlib.suppress(OSError):
-            path = checkpoint.save(self.session, self.folder.checkpoints)
-            self.console.say(f"wrote {path}")
+            self._write_summary()
+        for tracker in self.trackers:
+            with contextlib.suppress(OSError):
+                tracker.close()
+        self.console.close()
+
+    def _watch_memory(self) -> None:
+        pressure = None if self.ceiling is None else self.ceiling.check()
+        if pressure is None:
+            return
+        after, limit = format_size(pressure.after_bytes), format_size(pressure.limit_bytes)
+        self.console.say(
+            f"warning: RSS {format_size(pressure.before_bytes)} of {limit}; {after} after freeing what was not in use"
+        )
+        if pressure.stop:
+            self._rescue()
+            raise RunStoppedError(
+                f"RSS {after} is above the limit of {limit} at step {self.session.timestep:,}; "
+                "go on with resume and a larger --rss-limit or a smaller --mem-budget"
+            )
 
     # --- what happens now and then -------------------------------------------------------------------------
 
     def begin_frozen(self, taken: TakenEncoder) -> None:
         """Say whose encoder this is; the freeze stands at step 0 with nothing to carry over."""
-        if self.session.graph is not None:
-            durable.write_atomic(self.folder.encoder, self.session.graph)
+        self.write_encoder()
         rss, store = rss_bytes(), self.session.replay.store
         self.outcome.freeze = FreezeReport(0, 0, 0.0, rss, rss, rss, None)
         self.console.say(
@@ -109,9 +200,14 @@ class Run:
             f"capacity {store.capacity:,} {'latents' if self.session.graph else 'frames'}"
         )
 
+    def write_encoder(self) -> None:
+        """`encoder.onnx` of a session that is frozen. Raises OSError."""
+        if self.session.graph is not None:
+            durable.write_atomic(self.folder.encoder, self.session.graph)
+
     def _freeze(self) -> None:
         try:
-            report = freeze(self.session, self.folder.encoder, self.folder.checkpoints)
+            report = freeze(self.session, self.folder.encoder, self.save)
         except FreezeRefusedError as refusal:
             self.outcome.freeze_refused = str(refusal)
             self.console.say(f"{refusal}; the run goes on from pixels")
@@ -126,6 +222,7 @@ class Run:
         )
 
     def _evaluate(self, stop: Callable[[], bool]) -> Evaluation | None:
+        """None where `stop` came first."""
         episodes = self.plan.config.eval_episodes
         evaluation = evaluate_session(
             self.plan,
@@ -134,7 +231,7 @@ class Run:
             lambda count: self.console.note(f"evaluation, {count} of {episodes} games"),
         )
         if evaluation is not None:
-            self.outcome.evaluation = evaluation
+            self.outcome.evaluation, self.evaluated_at = evaluation, self.session.timestep
             self._write_summary()
             self.console.say(
                 f"evaluation at step {self.session.timestep:,}: {len(evaluation.returns)} episodes, "
@@ -156,11 +253,12 @@ class Run:
             "replay/rows": session.replay.store.rows,
             "replay/capacity": session.replay.store.capacity,
             "seer/frozen": int(session.agent.frozen),
-            "compute/flops": self._flops(session.timestep),
+            "compute/flops": flops(session, self.outcome, session.timestep),
             "time/time_elapsed": time.monotonic() - self._begin,
         }
         if evaluation is not None:
             row |= {"eval/mean_reward": evaluation.mean_return, "eval/std_reward": evaluation.std_return}
+        self.logged_at = session.timestep
         for tracker in self.trackers:
             tracker.write(row)
         shown = "-" if mean_return is None else f"{mean_return:.1f}"
@@ -170,65 +268,73 @@ class Run:
             f"obs {observations / 1e6:.1f}/{self.plan.config.mem_budget_bytes / 1e6:.1f} MB rss {rss / 1e6:.0f} MB",
         )
 
-    def _flops(self, timestep: int) -> int:
-        frozen_at = self.outcome.freeze.timestep if self.outcome.freeze else None
-        return self.plan.flops.total(timestep, frozen_at)
-
     def _write_summary(self) -> None:
-        durable.write_json(self.folder.summary, self.summary())
-
-    def summary(self) -> dict[str, Any]:
-        """`summary.json` (design, section 6)."""
-        plan, session, outcome = self.plan, self.session, self.outcome
-        ledger, frozen = session.ledger, outcome.freeze
-        return {
-            "env": plan.env.id,
-            "algo": plan.config.algo,
-            "seed": plan.config.seed,
-            "timesteps": session.timestep,
-            "status": outcome.status,
-            "budget": {
-                "limit_bytes": plan.config.mem_budget_bytes,
-                "observation_bytes_peak": ledger.peak_bytes(Line.OBSERVATIONS),
-                "workspace_bytes_peak": ledger.peak_bytes(Line.WORKSPACE),
-            },
-            "replay": {
-                "frame_capacity": plan.frame_capacity,
-                "latent_capacity": plan.latent_capacity if plan.latent_replay else None,
-                "latent_codec": plan.config.latent_codec if plan.latent_replay else None,
-                "frame_row_bytes": plan.frame_row_bytes,
-                "latent_row_bytes": plan.latent_row_bytes if plan.latent_replay else None,
-                "rows": session.replay.store.rows,
-            },
-            "freeze": None if frozen is None else frozen.to_json(),
-            "freeze_refused": outcome.freeze_refused,
-            "rss_peak_bytes": rss_peak_bytes(),
-            "steps_per_second": {phase: self.clock.steps_per_second(phase) for phase in ("pixel", "latent")},
-            "flops": {
-                "total": self._flops(session.timestep),
-                "at_freeze": None if frozen is None else self._flops(frozen.timestep),
-            },
-            "eval": None if outcome.evaluation is None else outcome.evaluation.to_json(),
-        }
+        durable.write_json(self.folder.summary, summary(self.session, self.outcome, self.clock))
 
 
 def _figure(speed: float) -> str:
     return f"{speed:.0f}" if speed >= 10 else f"{speed:.1f}"
 
 
+def _failed(session: Session, reason: object) -> str:
+    return f"the environment failed after step {session.timestep:,}: {reason}"
+
+
 def train(plan: BytePlan, folder: RunFolder, taken: TakenEncoder | None = None) -> int:
     """Run the plan in `folder`, with an encoder that is `taken`; returns the exit status. Raises RunStoppedError."""
-    console = Console(plan.config.total_timesteps, sys.stderr)
-    with StopSignal() as stop:
-        session = build_session(plan, taken)
+
+    def build(on_hang: OnHang) -> Run:
+        console = Console(plan.config.total_timesteps, sys.stderr)
+        run = Run(folder, build_session(plan, taken, on_hang), console, None)
+        if taken is not None:
+            run.begin_frozen(taken)
+        return run
+
+    return _execute(folder, build)
+
+
+def resume(plan: BytePlan, folder: RunFolder, saved: Saved) -> int:
+    """Go on from a generation under `plan`; returns the exit status.
+
+    Raises BadInputError where the generation is not one of this plan, RunStoppedError.
+    """
+
+    def build(on_hang: OnHang) -> Run:
+        console = Console(plan.config.total_timesteps, sys.stderr, saved.timestep)
         try:
-            run = Run(plan, folder, session, console)
-            if taken is not None:
-                run.begin_frozen(taken)
-            return run.execute(stop)
-        except EnvironmentFailedError as error:
-            raise RunStoppedError(f"the environment failed after step {session.timestep:,}: {error}") from error
+            session, notes = resume_session(plan, saved, on_hang)
+            run = Run(folder, session, console, saved.run())
+        except (StateError, durable.CorruptFileError, KeyError, TypeError, ValueError) as error:
+            raise BadInputError(f"{saved.path}: not a generation of this version ({error})") from error
+        console.say(f"goes on at step {saved.timestep:,} of {plan.config.total_timesteps:,}")
+        for note in notes:
+            console.say(f"note: {note}")
+        folder.write_config(plan.config)
+        run.write_encoder()
+        return run
+
+    return _execute(folder, build)
+
+
+def _execute(folder: RunFolder, build: Callable[[OnHang], Run]) -> int:
+    runs: list[Run] = []  # none yet while its environment shows its first frame
+
+    def on_hang(reason: str) -> None:
+        for run in runs:
+            run.abandon(reason)
+        print(f"seer-edge: the environment failed: {reason}", file=sys.stderr, flush=True)
+        os._exit(EXIT_UNSAFE)
+
+    with StopSignal() as stop, contextlib.ExitStack() as closing:
+        try:
+            runs.append(build(on_hang))
+            closing.callback(runs[0].session.env.close)
+            return runs[0].execute(stop)
         except OSError as error:
             raise RunStoppedError(f"{folder.path}: cannot be written any more ({error})") from error
-        finally:
-            session.env.close()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise RunStoppedError(
+                f"out of memory ({error}); the last checkpoint stands, and resume takes a smaller --mem-budget"
+            ) from error

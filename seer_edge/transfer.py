@@ -12,9 +12,6 @@ from seer_edge.algorithms import ALGORITHMS
 from seer_edge.errors import BadInputError
 from seer_edge.plan import BytePlan
 
-UPDATES = "updates"
-"""The array in which an agent's state counts them."""
-
 
 @dataclass(frozen=True)
 class TakenEncoder:
@@ -28,22 +25,23 @@ class TakenEncoder:
 def take_encoder(run: str, plan: BytePlan) -> TakenEncoder:
     """The encoder of the folder `run`. Raises BadInputError where there is none, or none that fits `plan`."""
     try:
-        prefixes = (*ALGORITHMS[plan.config.algo].encoder_arrays, UPDATES)
-        saved = checkpoint.read_agent(Path(run) / "checkpoints", prefixes)
+        saved = checkpoint.newest(Path(run) / "checkpoints")
+        agent = saved.agent(ALGORITHMS[plan.config.algo].encoder_arrays)
     except BadInputError as error:
         raise BadInputError(f"--from {run}: {error}; give the --run-dir of a run") from error
     wanted = json.loads(json.dumps(checkpoint.encoder_identity(plan)))
+    identity = saved.state.get("encoder")
     for what, value in wanted.items():
-        found = saved.encoder.get(what)
+        found = identity.get(what) if isinstance(identity, dict) else None
         if found != value:
             raise BadInputError(
                 f"--from {run}: its encoder does not fit: {what} {_shown(found)} there, {_shown(value)} here; "
                 f"take that of a run like this one"
             )
     warnings = saved.skipped
-    if not saved.arrays.pop(UPDATES):
+    if not agent.values.get("updates"):
         warnings += (f"warning: --from {run}: that run had made no update by step {saved.timestep}",)
-    return TakenEncoder(saved.timestep, saved.arrays, warnings)
+    return TakenEncoder(saved.timestep, dict(agent.arrays), warnings)
 
 
 def _shown(value: Any) -> str:

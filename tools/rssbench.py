@@ -62,6 +62,7 @@ def train_job(env: str, resolution: int | None, budget_bytes: int, seed: int) ->
     environment.close()
     mark("emulator")
 
+    from seer_edge import checkpoint
     from seer_edge.config import build_config
     from seer_edge.evaluate import evaluate_session
     from seer_edge.freeze import freeze
@@ -89,7 +90,7 @@ def train_job(env: str, resolution: int | None, budget_bytes: int, seed: int) ->
     steps(5, learn=True)
     mark("arena filled")
     with tempfile.TemporaryDirectory() as folder:
-        freeze(session, Path(folder) / "encoder.onnx", Path(folder) / "checkpoints")
+        freeze(session, Path(folder) / "encoder.onnx", lambda: checkpoint.save(session, Path(folder) / "checkpoints"))
     mark("conversion")
     steps(1, learn=True)
     mark("first latent update")

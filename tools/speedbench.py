@@ -55,6 +55,7 @@ def measure(flags: argparse.Namespace) -> int:
     spec = environment.spec
     environment.close()
 
+    from seer_edge import checkpoint
     from seer_edge.config import build_config
     from seer_edge.freeze import freeze
     from seer_edge.host import prepare_compute
@@ -75,7 +76,7 @@ def measure(flags: argparse.Namespace) -> int:
     say("updates before the freeze")
     lines = [("update before the freeze", milliseconds(lambda: update(session), PIXEL_UPDATES))]
     with tempfile.TemporaryDirectory() as folder:
-        freeze(session, Path(folder) / "encoder.onnx", Path(folder) / "checkpoints")
+        freeze(session, Path(folder) / "encoder.onnx", lambda: checkpoint.save(session, Path(folder) / "checkpoints"))
     say("updates after the freeze")
     lines.append(("update after the freeze", milliseconds(lambda: update(session), LATENT_UPDATES)))
     rates.append(matrix_rate())

@@ -8,33 +8,35 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from seer_runtime.durable.files import one_line
 from seer_runtime.ledger import Ledger, Line
+from seer_runtime.onnx_check import INPUT, OUTPUT, GraphError, check_graph
 
-INPUT, OUTPUT = "observations", "latents"
+__all__ = ["INPUT", "MAX_BATCH", "OUTPUT", "GraphError", "OnnxEncoder"]
+
 MAX_BATCH = 16
 
 
 class OnnxEncoder:
-    """Encodes frame stacks, at most `MAX_BATCH` at a time."""
+    """Encodes frame stacks, at most `MAX_BATCH` at a time.
+
+    `graph` may come from anybody: it is checked first, and the bytes that were checked are the ones that run. Raises
+    GraphError for one that is not an encoder of ours, and BudgetError.
+    """
 
     def __init__(self, graph: bytes, *, threads: int, ledger: Ledger) -> None:
-        import onnxruntime
+        shapes = check_graph(graph, max_batch=MAX_BATCH)
+        self.observation_shape: tuple[int, ...] = shapes.observation_shape
+        self.latent_shape: tuple[int, ...] = shapes.latent_shape
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # Without its arena, or with memory patterns, the heap grows by up to 30 MB under the first large batches.
-        options.enable_mem_pattern = False
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-        self._binding = self._session.io_binding()
-        (model_input,) = self._session.get_inputs()
-        (model_output,) = self._session.get_outputs()
-        self.observation_shape: tuple[int, ...] = tuple(model_input.shape[1:])
-        self.latent_shape: tuple[int, ...] = tuple(model_output.shape[1:])
         self._ledger = ledger
         self._latents = ledger.allocate(Line.WORKSPACE, (MAX_BATCH, *self.latent_shape), np.float32)
+        try:
+            self._session = _open(graph, threads)
+        except Exception as error:  # ONNX Runtime's own types, none of them public
+            ledger.release(Line.WORKSPACE, self._latents)
+            raise GraphError(f"ONNX Runtime cannot open it: {one_line(error)}") from error
+        self._binding: Any = self._session.io_binding()
 
     def __call__(self, observations: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Latents `[B, *latent_shape]` of `observations` `[B, C, h, w]`, valid until the next call.
@@ -48,7 +50,7 @@ class OnnxEncoder:
                 f"expected at most {MAX_BATCH} stacks {list(self.observation_shape)}, got {list(observations.shape)}"
             )
         latents = self._latents[: len(observations)]
-        binding: Any = self._binding
+        binding = self._binding
         binding.bind_input(INPUT, "cpu", 0, np.uint8, observations.shape, observations.ctypes.data)
         binding.bind_output(OUTPUT, "cpu", 0, np.float32, latents.shape, latents.ctypes.data)
         self._session.run_with_iobinding(binding)
@@ -57,3 +59,20 @@ class OnnxEncoder:
     def release(self) -> None:
         """Take the latents' memory off the ledger; the encoder is not used any more."""
         self._ledger.release(Line.WORKSPACE, self._latents)
+
+
+def _open(graph: bytes, threads: int) -> Any:
+    """A session of the graph in these bytes."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Otherwise the runtime looks in the bytes for the mark of its own format, and that would be another file than
+    # the one that was checked.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    # Without its arena, or with memory patterns, the heap grows by up to 30 MB under the first large batches.
+    options.enable_mem_pattern = False
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

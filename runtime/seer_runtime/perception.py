@@ -10,6 +10,7 @@ from seer_runtime.crops import Crop
 from seer_runtime.encoder import OnnxEncoder
 from seer_runtime.ledger import Ledger, Line
 from seer_runtime.preprocess import FrameStack
+from seer_runtime.state import State, StateError, generator_state, restore_generator
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,12 @@ class Perception(Protocol):
     def release(self) -> None:
         """Give its memory back to the ledger; the stack is the caller's."""
 
+    def state(self) -> State:
+        """What the observation was made of and, where that is not enough, the observation."""
+
+    def restore(self, state: State) -> Observed:
+        """Take on the state that `state` gave; returns its observation. Raises StateError for another kind's."""
+
 
 class FramePerception:
     """Stores the newest frame and acts on the center of the stack, `[C, h, w]`."""
@@ -44,13 +51,26 @@ class FramePerception:
 
     def observe(self, frame: NDArray[Any], *, first: bool) -> Observed:
         """Row: the frame. Input: the center of the stack it completes."""
-        stacked = self.stack.push(frame, first=first)
+        self.stack.push(frame, first=first)
+        return self._current()
+
+    def _current(self) -> Observed:
+        stacked = self.stack.frames
         self._crop.cut(stacked, self._crop.center, self._center)
         return Observed(row=stacked[-1], input=self._center.reshape(-1, *self._crop.size))
 
     def release(self) -> None:
         """Give the center's memory back to the ledger."""
         self._ledger.release(Line.WORKSPACE, self._center)
+
+    def state(self) -> State:
+        """The stack."""
+        return State(arrays={"stack": self.stack.frames})
+
+    def restore(self, state: State) -> Observed:
+        """Take on the stack."""
+        _fill(state, stack=self.stack.frames)
+        return self._current()
 
 
 class LatentPerception:
@@ -92,8 +112,31 @@ class LatentPerception:
         for offset, view in zip(offsets, self._views, strict=False):
             self._crop.cut(self.stack.frames, offset, view)
         self._latents[...] = self.encoder(self._views.reshape(len(self._views), -1, *self._crop.size))
+        return self._observed()
+
+    def _observed(self) -> Observed:
         return Observed(row=self._latents[: self._augmentations], input=self._latents[-1])
+
+    def state(self) -> State:
+        """The stack, the latents of the views that were drawn of it, and the stream that draws the next."""
+        return State({"views": generator_state(self.rng)}, {"stack": self.stack.frames, "latents": self._latents})
+
+    def restore(self, state: State) -> Observed:
+        """Take on stack, latents and stream."""
+        restore_generator(self.rng, state.values.get("views"))
+        _fill(state, stack=self.stack.frames, latents=self._latents)
+        return self._observed()
 
     def release(self) -> None:
         """Give the views' and the latents' memory back to the ledger."""
         self._ledger.release(Line.WORKSPACE, self._views, self._latents)
+
+
+def _fill(state: State, **targets: NDArray[Any]) -> None:
+    """Copy the arrays of `state` to `targets` of the same names. Raises StateError where they are others."""
+    for name, target in targets.items():
+        array = state.arrays.get(name)
+        if array is None or array.shape != target.shape or array.dtype != target.dtype:
+            found = None if array is None else f"{array.dtype} {list(array.shape)}"
+            raise StateError(f"an observation's {name} is {target.dtype} {list(target.shape)}, not {found}")
+        target[...] = array

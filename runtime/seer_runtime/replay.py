@@ -1,8 +1,8 @@
 """The replay: a row store, a sampler and n-step windows, giving batches for a head."""
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from seer_runtime.codecs import Codec, Views
 from seer_runtime.convert import Conversion, Encode
+from seer_runtime.durable import TensorFile
 from seer_runtime.ledger import Ledger, Line
 from seer_runtime.samplers import Sampler
-from seer_runtime.store import Ids, RowStore
+from seer_runtime.state import State, StateError, generator_state, restore_generator
+from seer_runtime.store import Ids, Layout, RowStore
 from seer_runtime.windows import Windows, n_step_windows
 
 MAX_PROPOSALS = 100
@@ -116,6 +118,12 @@ class Replay:
         """Append the final observation of a truncated episode."""
         self.sampler.appended(self.store.append_final(observation))
 
+    def interrupt(self, observation: NDArray[Any]) -> None:
+        """End the running episode, if there is one, as truncated with `observation`: it cannot be gone on with."""
+        final = self.store.interrupt(observation)
+        if final is not None:
+            self.sampler.appended(final)
+
     def sample(self, progress: float = 0.0) -> Batch:
         """A batch of windows, drawn with replacement; `progress` is the fraction of the run that is over.
 
@@ -186,25 +194,47 @@ class Replay:
 
     # --- state ---------------------------------------------------------------------------------------------
 
-    def state(self) -> dict[str, Any]:
-        """Layout and random state, as plain data."""
+    def state(self) -> State:
+        """Layout, random stream, the rows as they stand in the arena, and priorities from the oldest row on.
+
+        The arrays are the replay's own memory, but for priorities.
+        """
         store = self.store
-        return {
-            "appended": store.appended,
-            "rows": store.rows,
-            "capacity": store.capacity,
-            "first_slot": store.slot(store.oldest),
+        values = {
+            "layout": asdict(store.layout),
             "codec": store.codec.name,
             "largest_priority": self.sampler.largest,
-            "rng": self._rng.bit_generator.state,
+            "rng": generator_state(self._rng),
         }
-
-    def state_arrays(self) -> dict[str, NDArray[Any]]:
-        """The rows as they stand in the arena, their columns, and priorities from the oldest row to the newest."""
-        store = self.store
         ids = np.arange(store.oldest, store.appended)
         columns = {name: array[: store.rows] for name, array in vars(store.columns).items()}
-        return {"rows": store.data[: store.rows], "priorities": self.sampler.priorities(ids), **columns}
+        arrays = {"rows": store.data[: store.rows], "priorities": self.sampler.priorities(ids), **columns}
+        return State(values, arrays)
+
+    def restore(self, values: Mapping[str, Any], tensors: TensorFile) -> int:
+        """Take on the state that `state` gave; returns how many of the oldest rows had no room here.
+
+        Raises StateError for the state of another kind of replay, CorruptFileError and OSError.
+        """
+        store = self.store
+        try:
+            layout, codec, largest = Layout(**values["layout"]), values["codec"], float(values["largest_priority"])
+            expected = {name: (layout.rows, *array.shape[1:]) for name, array in self.state().arrays.items()}
+            if codec != store.codec.name:
+                raise ValueError(f"it holds {codec}, not {store.codec.name}")
+            if tensors.shapes != expected:
+                raise ValueError(f"its tensors are {tensors.shapes}, not {expected}")
+        except (KeyError, TypeError, ValueError) as error:
+            raise StateError(f"not the state of this replay: {error}") from error
+        restore_generator(self._rng, values.get("rng"))
+        store.reload(layout, tensors)
+        priorities = np.empty(store.rows)
+        tensors.read_rows_into("priorities", layout.rows - store.rows, priorities)
+        if not (math.isfinite(largest) and np.isfinite(priorities).all() and (priorities >= 0).all()):
+            raise StateError("priorities must be finite and not negative")
+        self.sampler.largest = largest
+        self.sampler.rebuild(np.arange(store.oldest, store.appended), priorities)
+        return layout.rows - store.rows
 
 
 class ReplayConversion:

@@ -13,6 +13,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from seer_runtime.arena import Arena
 from seer_runtime.codecs import Codec, Views
+from seer_runtime.durable import TensorFile
 from seer_runtime.ledger import Ledger, Line
 
 Ids = NDArray[np.int64]
@@ -144,14 +145,15 @@ class RowStore:
             raise ValueError("only a truncated episode has a final observation of its own")
         return self._write(observation, 0, 0.0, FINAL)
 
-    def cut(self) -> None:
-        """End the running episode where it stands, as a truncation: its newest row becomes the final one."""
+    def interrupt(self, observation: NDArray[Any]) -> int | None:
+        """End the running episode as one that was truncated with `observation`; returns that final row's id.
+
+        None, and nothing changed, where no episode is running.
+        """
         if self._next_age() == 0:
-            return
-        newest = self.slot(self.appended - 1)
-        self.columns.flags[newest] = FINAL
-        if self.columns.age[newest] > 0 and self.rows > 1:
-            self.columns.flags[self.slot(self.appended - 2)] |= TRUNCATED
+            return None
+        self.columns.flags[self.slot(self.appended - 1)] |= TRUNCATED
+        return self.append_final(observation)
 
     def _newest_flags(self) -> int:
         if self.rows == 0:
@@ -207,7 +209,7 @@ class RowStore:
         if before_first.any():
             rows[before_first] = 0
 
-    # --- conversion ----------------------------------------------------------------------------------------
+    # --- conversion and resumption --------------------------------------------------------------------------
 
     def adopt(self, codec: Codec, columns: Columns, rows: int) -> None:
         """Take on the layout that a conversion left behind: the newest `rows` rows in slots 0, 1, …."""
@@ -216,3 +218,53 @@ class RowStore:
         self.columns = columns
         self.rows = rows
         self._origin = self.appended - rows
+
+    def reload(self, layout: "Layout", tensors: TensorFile) -> None:
+        """Take on the newest rows that `tensors` hold and this store has room for, in place of its own.
+
+        Into a store of as many slots each row comes back to its own; else the oldest kept row stands in slot 0. Rows
+        go straight from the disk to the arena. Raises CorruptFileError and OSError, after which the store is unusable.
+        """
+        kept = min(layout.rows, self.capacity)
+        self.appended, self.rows = layout.appended, kept
+        same = layout.capacity == self.capacity
+        self._origin = self.oldest - (layout.first_slot if same else 0)
+        begin = self.oldest
+        while begin < self.appended:
+            source, target = layout.slot(begin), self.slot(begin)
+            count = min(self.appended - begin, layout.capacity - source, self.capacity - target)
+            tensors.read_rows_into("rows", source, self.data[target : target + count])
+            for name, column in vars(self.columns).items():
+                tensors.read_rows_into(name, source, column[target : target + count])
+            begin += count
+
+    @property
+    def layout(self) -> "Layout":
+        """Where the rows stand."""
+        return Layout(self.appended, self.rows, self.capacity, self.slot(self.oldest))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the rows of a store stand. Raises ValueError for what no store can have."""
+
+    appended: int
+    rows: int
+    capacity: int
+    first_slot: int  # of the oldest row
+
+    def __post_init__(self) -> None:
+        numbers = (self.appended, self.rows, self.capacity, self.first_slot)
+        if any(type(number) is not int for number in numbers):
+            raise ValueError(f"a layout is of whole numbers, not {numbers}")
+        wraps = self.first_slot + self.rows > self.capacity
+        if not (
+            0 <= self.rows <= min(self.appended, self.capacity)
+            and 0 <= self.first_slot < self.capacity
+            and not (wraps and self.rows < self.capacity)
+        ):
+            raise ValueError(f"no store has {self.rows} rows of {self.capacity}, the first in slot {self.first_slot}")
+
+    def slot(self, row_id: int) -> int:
+        """Where the row stands."""
+        return (self.first_slot + row_id - (self.appended - self.rows)) % self.capacity

@@ -14,6 +14,10 @@ from torch import nn
 from seer_edge.envs.actions import Action
 from seer_edge.networks.encoder import Encoder
 from seer_runtime.replay import Batch, Observations
+from seer_runtime.state import State, StateError
+
+GENERATOR = "generator"
+"""The array in which an agent's state holds its random stream."""
 
 
 @dataclass(frozen=True)
@@ -160,29 +164,35 @@ class Agent(abc.ABC):
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Every tensor that a checkpoint keeps, by name."""
 
-    def state_arrays(self) -> dict[str, NDArray[Any]]:
-        """`tensors` as arrays, with the generator's state and the number of updates.
+    def state(self) -> State:
+        """`tensors` as arrays, with the generator's state; the number of updates.
 
-        On the CPU they are the tensors' own memory, so they hold until the next update.
+        On the CPU the arrays are the tensors' own memory, so they hold until the next update.
         """
         arrays = {name: tensor.detach().cpu().numpy() for name, tensor in self.tensors()}
-        return {**arrays, "generator": self.generator.get_state().numpy(), "updates": np.array(self.updates)}
+        return State({"updates": self.updates}, {**arrays, GENERATOR: self.generator.get_state().numpy()})
 
-    def load_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Take on the state that `state_arrays` gave.
+    def restore(self, state: State) -> None:
+        """Take on the state that `state` gave.
 
-        Raises ValueError where the arrays are not this agent's, as those of one that is frozen when this one is not.
+        Raises StateError where it is not this agent's, as that of one that is frozen when this one is not.
         """
-        tensors = dict(self.tensors())
-        differing = {*tensors, "generator", "updates"} ^ set(arrays)
-        differing |= {name for name in tensors if name in arrays and tensors[name].shape != arrays[name].shape}
-        if differing:
-            raise ValueError(f"the arrays are of another agent: {', '.join(sorted(differing)[:3])} differ")
+        tensors, arrays = dict(self.tensors()), state.arrays
+        wanted = {name: ("float32", *tensor.shape) for name, tensor in tensors.items()}
+        wanted[GENERATOR] = ("uint8", *self.generator.get_state().shape)
+        found = {name: (array.dtype.name, *array.shape) for name, array in arrays.items()}
+        updates = state.values.get("updates")
+        if found != wanted or type(updates) is not int or updates < 0:
+            differing = {name for name in {*wanted, *found} if wanted.get(name) != found.get(name)} or {"updates"}
+            raise StateError(f"the state is another agent's: {', '.join(sorted(differing)[:3])} differ")
+        try:
+            self.generator.set_state(torch.from_numpy(arrays[GENERATOR]))
+        except RuntimeError as error:
+            raise StateError(f"not the state of a random stream: {error}") from error
         with torch.no_grad():
             for name, tensor in tensors.items():
                 tensor.copy_(torch.from_numpy(arrays[name]))
-        self.generator.set_state(torch.from_numpy(arrays["generator"]))
-        self.updates = int(arrays["updates"])
+        self.updates = updates
 
 
 def tie(target: nn.Module, online: nn.Module, names: Iterable[str]) -> None:

@@ -16,6 +16,7 @@ from seer_edge.envs.names import (
     UnsupportedEnvError,
     resolve,
 )
+from seer_runtime.state import State
 
 __all__ = [
     "Action",
@@ -111,6 +112,15 @@ class Environment(Protocol):
 
     def close(self) -> None:
         """Let go of the emulator."""
+
+    def state(self) -> State | None:
+        """All that the trajectory goes on from; None where this kind of environment cannot be saved."""
+
+    def restore(self, state: State) -> None:
+        """Go on where `state` was taken, bit for bit, by an environment built with the same arguments but the seed.
+
+        Raises StateError for what is no state of this environment, which is then good for nothing but `close`.
+        """
 
 
 def make_env(env: str, options: EnvOptions, *, seed: int, training: bool) -> Environment:

@@ -8,9 +8,12 @@ import numpy as np
 
 from seer_edge.envs import EnvSpec, Episode, Step
 from seer_edge.envs.actions import Action, Discrete
+from seer_edge.envs.fields import Fields
 from seer_edge.envs.names import EnvId, UnsupportedEnvError
 from seer_edge.envs.resolution import pixel_size
+from seer_edge.errors import origin
 from seer_runtime.preprocess import Frame, pool_and_resize
+from seer_runtime.state import State, generator_state, restore_generator
 
 RESOLUTION = 84
 FRAMES_PER_STEP = 4
@@ -18,12 +21,17 @@ GAME_FRAMES_MAX = 108_000
 PROCESS_BYTES = 29_000_000
 """What the emulator takes of the process: `tools/rssbench.py causes`."""
 
+_EMULATOR_BYTES_MAX = 65_536
+# Of Miniature Golf's controllers, which the emulator saves and does not load; its games go on the same.
+_NOT_LOADED_BYTES_MAX = 12
+
 
 class Atari:
     """A game, four emulator frames a step, observed as uint8 [R, R]: the grayscale maximum of the last two.
 
     R is `resolution`, 84 by default.
-    `sticky` is the chance, per emulator frame, that the last action is repeated. A game begins with 0 to `noops_max`
+    `sticky` is the chance, per emulator frame, that the last action is repeated; at a game's beginning that is no-op.
+    A game begins with 0 to `noops_max`
     frames of no-op and is truncated at `game_frames_max` emulator frames, which count these. With `life_loss_ends` a
     lost life terminates the episode, and `reset` goes on with the same game after one frame of no-op.
     What no-ops score belongs to no action and is not counted, as in the paper's code.
@@ -50,7 +58,8 @@ class Atari:
             gymnasium.registry[env_id.registered],
             disable_env_checker=True,
             frameskip=1,
-            repeat_action_probability=sticky,
+            # Its own sticky action is not in its state, so a saved game could not go on as it would have.
+            repeat_action_probability=0.0,
             full_action_space=False,
             max_num_frames_per_episode=game_frames_max,
             obs_type="grayscale",
@@ -66,8 +75,12 @@ class Atari:
         self.spec = EnvSpec(env_id.id, env_id.name, self._size, self._size, Discrete(len(self._actions)), PROCESS_BYTES)
 
         self._seed: int | None = seed
-        # A stream of its own: the emulator draws from the seed itself.
-        self._noops = np.random.default_rng(np.random.SeedSequence(seed).spawn(1)[0])
+        # Streams of their own: the emulator draws from the seed itself.
+        noops, repeats = np.random.SeedSequence(seed).spawn(2)
+        self._noops = np.random.default_rng(noops)
+        self._repeats = np.random.default_rng(repeats)
+        self._sticky = sticky
+        self._held = ale_py.Action.NOOP
         self._noops_max = noops_max
         self._life_loss_ends = life_loss_ends
 
@@ -105,7 +118,9 @@ class Atari:
         reward = 0
         over = False
         for i in range(FRAMES_PER_STEP):
-            reward += ale.act(pressed)
+            if not self._sticky or self._repeats.random() >= self._sticky:
+                self._held = pressed
+            reward += ale.act(self._held)
             over = ale.game_over()
             if over:
                 break
@@ -131,6 +146,65 @@ class Atari:
         """Let go of the emulator."""
         self._env.close()
 
+    def state(self) -> State:
+        """The emulator with its random stream, about 14 KB, the last two screens and where the game stands."""
+        values = {
+            "env": self.spec.id,
+            "seed": self._seed,
+            "noops": generator_state(self._noops),
+            "repeats": generator_state(self._repeats),
+            "held": self._held.name,
+            "lives": self._lives,
+            "stepping": self._stepping,
+            "between_lives": self._between_lives,
+            "return": self._return,
+            "length_steps": self._length_steps,
+        }
+        emulator = np.frombuffer(self._emulator(), np.uint8)
+        return State(values, {"emulator": emulator, "older": self._older, "newer": self._newer})
+
+    def restore(self, state: State) -> None:
+        """Go on where `state` was taken. Raises StateError."""
+        fields = Fields(state, self.spec.id)
+        seed = fields.value("seed")
+        seed = None if seed is None else fields.count("seed")
+        held = {action.name: action for action in (ale_py.Action.NOOP, *self._actions)}.get(str(fields.value("held")))
+        if held is None:
+            raise fields.refusal("held is no action of the game")
+        lives, length_steps = fields.count("lives"), fields.count("length_steps")
+        stepping, between_lives = fields.flag("stepping"), fields.flag("between_lives")
+        episode_return = fields.number("return")
+        older = fields.array("older", self._older.shape, np.uint8)
+        newer = fields.array("newer", self._newer.shape, np.uint8)
+        restore_generator(self._noops, fields.value("noops"))
+        restore_generator(self._repeats, fields.value("repeats"))
+        self._restore_emulator(fields)
+        self._seed, self._held, self._lives = seed, held, lives
+        self._stepping, self._between_lives = stepping, between_lives
+        self._return, self._length_steps = episode_return, length_steps
+        self._older[...], self._newer[...] = older, newer
+
+    def _emulator(self) -> bytes:
+        return bytes(self._ale.cloneState(include_rng=True).serialize())
+
+    def _restore_emulator(self, fields: Fields) -> None:
+        saved = fields.octets("emulator", _EMULATOR_BYTES_MAX)
+        try:
+            emulator = ale_py.ALEState(saved)
+            self._ale.restoreState(emulator)
+            # What the last instruction left on the bus and where the beam draws next are not in the state, and are
+            # the same at the end of nearly every frame.
+            for _ in range(FRAMES_PER_STEP):
+                self._ale.act(ale_py.Action.NOOP)
+            self._ale.restoreState(emulator)
+            loaded = self._emulator()
+        except Exception as error:  # the emulator throws text and C++ exceptions
+            raise fields.refusal(f"the emulator does not load it ({origin(error)})") from error
+        same_length = len(loaded) == len(saved)
+        differ = sum(a != b for a, b in zip(loaded, saved, strict=True)) if same_length else len(saved)
+        if differ > _NOT_LOADED_BYTES_MAX:
+            raise fields.refusal("the emulator loads only a part of it")
+
     def _new_game(self) -> None:
         # Through gymnasium, because a seed takes effect only where the ROM is loaded anew.
         self._env.reset(seed=self._seed)
@@ -138,6 +212,7 @@ class Atari:
         for _ in range(self._noops.integers(self._noops_max + 1)):
             if not self._survives_noop():
                 self._ale.reset_game()
+        self._held = ale_py.Action.NOOP
         self._return = 0.0
         self._length_steps = 0
 

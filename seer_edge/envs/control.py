@@ -7,8 +7,11 @@ from numpy.typing import NDArray
 
 from seer_edge.envs import EnvSpec, Episode, Frame, Step
 from seer_edge.envs.actions import Action, Continuous
+from seer_edge.envs.fields import Fields
 from seer_edge.envs.names import EnvId, ResolutionError, UnsupportedEnvError
+from seer_edge.envs.physics_state import restore_suite, suite_state
 from seer_edge.envs.rendering import cannot_render, load_suite
+from seer_runtime.state import State
 
 RESOLUTION = 100
 CROP = 84
@@ -95,6 +98,25 @@ class Control:
         """Let go of the physics and its OpenGL context."""
         self._stepping = False
         self._env.physics.free()
+
+    def state(self) -> State:
+        """The physics, what the task drew for its episode, its random stream and where the episode stands."""
+        suite = suite_state(self._env)
+        values = {
+            "env": self.spec.id,
+            "stepping": self._stepping,
+            "return": self._return,
+            "length_steps": self._length_steps,
+        }
+        return State({**suite.values, **values}, suite.arrays)
+
+    def restore(self, state: State) -> None:
+        """Go on where `state` was taken. Raises StateError."""
+        fields = Fields(state, self.spec.id)
+        stepping, length_steps = fields.flag("stepping"), fields.count("length_steps")
+        episode_return = fields.number("return")
+        restore_suite(self._env, fields)
+        self._stepping, self._return, self._length_steps = stepping, episode_return, length_steps
 
     def _frame(self) -> Frame:
         # The camera draws into one buffer: this is the caller's own.

@@ -7,10 +7,12 @@ import numpy as np
 
 from seer_edge.envs import EnvSpec, Episode, Step
 from seer_edge.envs.actions import Action, Discrete
+from seer_edge.envs.checks import finite_reward, truth
 from seer_edge.envs.names import EnvId, UnavailableEnvError, UnsupportedEnvError
 from seer_edge.envs.resolution import pixel_size
 from seer_edge.errors import origin
 from seer_runtime.preprocess import Frame, resize, to_gray
+from seer_runtime.state import State, StateError
 
 FRAME_SIZE_MAX = (84, 84)
 
@@ -69,22 +71,31 @@ class GymPixels:
     def step(self, action: Action) -> Step:
         """One step of the environment; an end that is both kinds at once is taken as terminated.
 
-        Raises RuntimeError before `reset`, ValueError where an observation is not what the space promised.
+        Raises RuntimeError before `reset`, ValueError where an observation is not what the space promised,
+        EnvironmentFailedError where a reward or an end is none.
         """
         if not self._stepping:
             raise RuntimeError("reset the environment before its next step")
         observation, raw_reward, terminated, truncated, _ = self._env.step(self._first_action + int(action))
-        reward = float(raw_reward)
+        reward = finite_reward(raw_reward)
+        terminated, truncated = truth("terminated", terminated), truth("truncated", truncated)
         self._return += reward
         self._length_steps += 1
-        over = bool(terminated or truncated)
+        over = terminated or truncated
         self._stepping = not over
         episode = Episode(self._return, self._length_steps) if over else None
-        return Step(self._frame(observation), reward, bool(terminated), bool(truncated and not terminated), episode)
+        return Step(self._frame(observation), reward, terminated, truncated and not terminated, episode)
 
     def close(self) -> None:
         """Close the environment."""
         self._env.close()
+
+    def state(self) -> None:
+        """None: what an environment of Gymnasium's has inside is its own affair."""
+
+    def restore(self, state: State) -> None:
+        """Raises StateError: there are no states of such an environment."""
+        raise StateError(f"environment {self.spec.id!r} cannot be restored")
 
     def _frame(self, observation: Any) -> Frame:
         screen = np.asarray(observation)

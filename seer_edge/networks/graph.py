@@ -7,10 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seer_edge.networks.spec import Conv, EncoderSpec, MaxPool, ReLU, Residual
-from seer_runtime.encoder import INPUT, OUTPUT
-
-OPSET = 17
-IR_VERSION = 9
+from seer_runtime.onnx_check import INPUT, IR_VERSION, OPSET, OUTPUT
 
 
 def encoder_graph(spec: EncoderSpec, weights: Mapping[str, NDArray[np.float32]]) -> bytes:

@@ -12,7 +12,18 @@ import pytest
 from seer_runtime import durable
 from seer_runtime.durable import files
 
-STEPS = ("_create", "_write", "_fsync", "_fsync_folder", "_rename", "_make_folder", "_remove")
+STEPS = (
+    "_create",
+    "_open_append",
+    "_write",
+    "_truncate",
+    "_fsync",
+    "_fsync_folder",
+    "_rename",
+    "_make_folder",
+    "_remove",
+)
+ERRNOS = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO, "EROFS": errno.EROFS}
 
 
 def listing(folder: Path) -> list[str]:
@@ -27,12 +38,26 @@ def publish(folder: Path, timestep: int, *, mark: str = "", keep: int = 2) -> Pa
     return durable.publish_generation(folder, timestep, write, keep=keep)
 
 
+def load(folder: Path) -> tuple[int, str]:
+    """The oracle: (timestep, mark) of the newest generation, once all of it is found as `publish` wrote it."""
+    found = durable.newest_generation(folder)
+    timestep = found.manifest["timestep"]
+    assert sorted(found.manifest["files"]) == ["mark.json", "x.safetensors"]
+    tensors = durable.read_tensors(found.path / "x.safetensors")
+    assert list(tensors) == ["x"]
+    assert tensors["x"].tobytes() == np.full(4, timestep, np.int64).tobytes()
+    mark = found.read_json("mark.json")
+    assert isinstance(mark, str)
+    return timestep, mark
+
+
 class Faults:
     """Lets the first `allowed` steps pass, fails the next one and, as after a power cut, all that follow."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.allowed = 10**9
         self.for_good = False
+        self.errno = errno.ENOSPC
         self.trace: list[str] = []
         for step in STEPS:
             monkeypatch.setattr(files, step, self.guard(step, getattr(files, step)))
@@ -42,13 +67,13 @@ class Faults:
             number = len(self.trace)
             self.trace.append(name)
             if number == self.allowed or (self.for_good and number > self.allowed):
-                raise OSError(errno.ENOSPC, f"injected into {name}")
+                raise OSError(self.errno, f"injected into {name}")
             return step(*args)
 
         return guarded
 
-    def at(self, allowed: int, for_good: bool) -> None:
-        self.allowed, self.for_good, self.trace = allowed, for_good, []
+    def at(self, allowed: int, for_good: bool, number: int = errno.ENOSPC) -> None:
+        self.allowed, self.for_good, self.errno, self.trace = allowed, for_good, number, []
 
     def off(self) -> None:
         self.at(10**9, False)

@@ -91,12 +91,9 @@ class NaiveReplay:
         episode.frames.append(frame)
         return len(self.rows) - 1
 
-    def cut(self) -> None:
-        if self.running:
-            episode = self.rows[-1][0]
-            episode.actions.pop()
-            episode.rewards.pop()
-            episode.truncated = True
+    def interrupt(self) -> None:
+        """The running episode is truncated after all; `final` has to follow."""
+        self.rows[-1][0].truncated = True
 
     def convert(
         self,
@@ -113,6 +110,11 @@ class NaiveReplay:
         self._dropped_before = kept[0] if kept else len(self.rows)
         self.encode, self.capacity, self.element = encode, capacity, np.dtype(element)
         return kept
+
+    def lose(self, rows: list[int], capacity: int) -> None:
+        """Room for `capacity` rows from now on; the oldest held ones, `rows`, are gone, and all before them."""
+        oldest = min(self.held(), default=len(self.rows))
+        self._dropped_before, self.capacity = oldest + len(rows), capacity
 
     # --- crops ---
 

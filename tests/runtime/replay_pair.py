@@ -1,8 +1,11 @@
 """The replay under test and the naive log of it, fed with the same random steps."""
 
 import copy
+import json
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,7 @@ from numpy.typing import NDArray
 
 from seer_runtime.arena import Arena
 from seer_runtime.codecs import frame_codec, latent_codec
+from seer_runtime.durable import open_tensors, write_tensors
 from seer_runtime.ledger import Ledger, Line
 from seer_runtime.replay import NothingToSampleError, Observations, Replay
 from seer_runtime.samplers import PrioritizedSampler, UniformSampler
@@ -88,26 +92,71 @@ class Pair:
     def final(self) -> None:
         self.replay.append_final(self.stored(self.log.final(self.frame())))
 
-    def cut(self) -> None:
-        self.log.cut()
-        self.store.cut()
+    def interrupt(self) -> None:
+        if self.log.running:
+            self.log.interrupt()
+            self.replay.interrupt(self.stored(self.log.final(self.frame())))
+        else:
+            appended = self.store.appended
+            self.replay.interrupt(np.zeros(self.store.codec.shape, self.store.codec.dtype))
+            assert self.store.appended == appended
 
     def episode(self, length: int, ending: str) -> None:
-        """`length` steps, then the ending: terminated, truncated, cut or running."""
+        """`length` steps, then the ending: terminated, truncated, interrupted or running."""
         for _ in range(length - 1):
             self.step()
         self.step(terminated=ending == "terminated", truncated=ending == "truncated")
         if ending == "truncated":
             self.final()
-        elif ending == "cut":
-            self.cut()
+        elif ending == "interrupted":
+            self.interrupt()
 
-    def play(self, rows: int, endings: Sequence[str] = ("terminated", "truncated", "cut")) -> None:
+    def play(self, rows: int, endings: Sequence[str] = ("terminated", "truncated", "interrupted")) -> None:
         """At least `rows` rows of episodes of mixed lengths and endings; the last one keeps running."""
         goal = len(self.log.rows) + rows
         while len(self.log.rows) < goal:
             self.episode(int(self.rng.choice([1, 2, 3, 9, 40])), str(self.rng.choice(endings)))
         self.episode(6, "running")
+
+    # --- saving and reloading ---
+
+    def reload(self, capacity: int) -> None:
+        """Save to a file, and go on in a replay that is built anew with room for `capacity` rows."""
+        held, state, old = self.log.held(), self.replay.state(), self.store
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "replay.safetensors"
+            write_tensors(path, state.arrays)
+            values = json.loads(json.dumps(state.values))
+            size_bytes = capacity * old.codec.row_bytes
+            self.ledger, self.draws = ledger_of(size_bytes), np.random.default_rng(0)
+            self.store = RowStore(
+                Arena(size_bytes, self.ledger),
+                old.codec,
+                stack=old.stack,
+                ledger=self.ledger,
+                action_shape=old.action_shape,
+                action_dtype=old.action_dtype,
+            )
+            prioritized = isinstance(self.replay.sampler, PrioritizedSampler)
+            sampler = PrioritizedSampler(self.store, self.ledger) if prioritized else UniformSampler(self.store)
+            self.replay = Replay(
+                self.store,
+                sampler,
+                batch_size=self.replay.batch_size,
+                n_step=self.replay.n_step,
+                gamma=GAMMA,
+                rng=self.draws,
+                ledger=self.ledger,
+            )
+            with open_tensors(path) as tensors:
+                dropped = self.replay.restore(values, tensors)
+        assert dropped == max(len(held) - capacity, 0)
+        if capacity == old.capacity:
+            again = self.replay.state()
+            assert again.values == state.values
+            for name, array in state.arrays.items():
+                np.testing.assert_array_equal(again.arrays[name], array, err_msg=name)
+        self.log.lose(held[:dropped], capacity)
 
     # --- the conversion ---
 

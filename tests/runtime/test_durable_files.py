@@ -1,7 +1,8 @@
 import contextlib
 import errno
 import os
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +66,97 @@ def test_json_has_no_nan_and_keeps_the_old_file(tmp_path: Path, value: float) ->
     assert durable.read_json(tmp_path / "f") == 1
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"NaN", b"\xff", b"[" * 100_000, b"1" * 5000])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"NaN",
+        b"-Infinity",
+        b"1e999",
+        b"\xff",
+        b"[" * 1_000_000,
+        b'{"a":' * 150_000,
+        b"1" * 5000,
+        b"1" * 1_000_000,
+        b'{"a": 1, "a": 1}',
+        b'{"a": {"b": 1, "\\u0062": 2}}',
+        b"\x80\x04N.",
+    ],
+)
 def test_damaged_json_is_a_corrupt_file(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "f").write_bytes(content)
     with pytest.raises(CorruptFileError, match="not JSON") as caught:
         durable.read_json(tmp_path / "f")
     assert "\n" not in str(caught.value)
+    assert len(caught.value.reason) <= 301
+
+
+def test_json_of_any_value_within_the_cap_comes_back_and_more_is_not_written(tmp_path: Path) -> None:
+    # Two quotes and a line break.
+    fits = "x" * (durable.JSON_BYTES - 3)
+    durable.write_json(tmp_path / "f", fits)
+    assert durable.read_json(tmp_path / "f") == fits
+    with pytest.raises(ValueError, match="f would have 1,048,577 bytes of JSON, at most 1,048,576 are read back"):
+        durable.write_json(tmp_path / "f", fits + "x")
+    assert durable.read_json(tmp_path / "f") == fits
+
+
+def test_file_larger_than_asked_for_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"[1]\n")
+    assert durable.read_bytes(path, 4) == b"[1]\n"
+    assert durable.read_json(path, at_most_bytes=4) == [1]
+
+    def refuse(*_: object) -> bytes:
+        raise AssertionError("read")
+
+    monkeypatch.setattr(files, "_read_piece", refuse)
+    for read in (durable.read_bytes, durable.read_json):
+        with pytest.raises(CorruptFileError, match="too large: 4 bytes, at most 3 are read"):
+            read(path, 3)
+
+
+def test_short_reads_are_continued_and_a_file_cut_meanwhile_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"0123456789")
+    read = files._read_piece
+    monkeypatch.setattr(files, "_read_piece", lambda fd, size, offset: read(fd, min(size, 3), offset))
+    assert durable.read_bytes(path, 10) == b"0123456789"
+
+    def cut(descriptor: int, size_bytes: int, offset_bytes: int) -> bytes:
+        os.truncate(path, 5)
+        return read(descriptor, size_bytes, offset_bytes)
+
+    monkeypatch.setattr(files, "_read_piece", cut)
+    with pytest.raises(CorruptFileError, match="shorter than when it was opened"):
+        durable.read_bytes(path, 10)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda path: path.symlink_to("/etc/hostname"), "a symbolic link"),
+        (lambda path: path.symlink_to("nowhere"), "a symbolic link"),
+        (os.mkfifo, "not a regular file"),
+        (Path.mkdir, "not a regular file"),
+        (lambda path: socket.socket(socket.AF_UNIX).bind(str(path)), "not a regular file"),
+    ],
+)
+def test_only_a_regular_file_is_read(tmp_path: Path, make: Callable[[Path], None], reason: str) -> None:
+    path = tmp_path / "f"
+    make(path)
+    before = set(Path("/proc/self/fd").iterdir())
+    for read in (durable.read_json, durable.read_tensors, lambda path: durable.read_bytes(path, 1)):
+        with pytest.raises(CorruptFileError, match=reason):
+            read(path)
+    assert set(Path("/proc/self/fd").iterdir()) == before
+    with pytest.raises(CorruptFileError, match="not a regular file"):
+        durable.read_bytes(Path("/dev/zero"), 10)
+    with pytest.raises(FileNotFoundError):
+        durable.read_json(tmp_path / "none")
 
 
 def test_make_folder_makes_parents_and_accepts_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

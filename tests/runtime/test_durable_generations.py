@@ -9,7 +9,7 @@ import pytest
 
 from seer_runtime import durable
 from seer_runtime.durable import files
-from tests.runtime.durable_faults import Faults, listing, publish
+from tests.runtime.durable_faults import ERRNOS, Faults, listing, load, publish
 
 
 def test_generation_has_its_files_and_a_manifest_of_them(tmp_path: Path) -> None:
@@ -152,11 +152,14 @@ def test_publishing_refuses_impossible_numbers(tmp_path: Path, timestep: int, ke
     assert listing(tmp_path) == []
 
 
+@pytest.mark.parametrize("number", ERRNOS)
 @pytest.mark.parametrize("for_good", [False, True])
 @pytest.mark.parametrize("before", [(1,), (2,), (1, 2), (0, 1)])
 def test_publishing_survives_a_fault_at_every_step(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: tuple[int, ...], for_good: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: tuple[int, ...], for_good: bool, number: str
 ) -> None:
+    # Nothing loses power here, and syncs take their time.
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     faults = Faults(monkeypatch)
 
     # `before` is what is there already: an older generation, one of the same timestep, or two of which one goes.
@@ -175,21 +178,69 @@ def test_publishing_survives_a_fault_at_every_step(
     published = len(steps) - 1 - steps[::-1].index("_fsync_folder")
     for allowed in range(len(steps)):
         folder = prepare()
-        faults.at(allowed, for_good)
-        with pytest.raises(OSError, match=f"injected into {steps[allowed]}"):
+        faults.at(allowed, for_good, ERRNOS[number])
+        with pytest.raises(OSError, match=f"injected into {steps[allowed]}") as caught:
             publish(folder, 2, mark="new")
+        assert caught.value.errno == ERRNOS[number]
 
-        found = durable.newest_generation(folder)
-        mark = durable.read_json(found.path / "mark.json")
-        assert found.skipped == ()
-        assert (found.manifest["timestep"], mark) == ((2, "new") if allowed >= published else (max(before), "old"))
+        assert load(folder) == ((2, "new") if allowed >= published else (max(before), "old"))
+        assert durable.newest_generation(folder).skipped == ()
         assert for_good or allowed > published or not [p for p in listing(folder) if p.startswith(".tmp_")]
 
         faults.off()
         publish(folder, 2, mark="newer")
-        assert durable.read_json(durable.newest_generation(folder).path / "mark.json") == "newer"
+        assert load(folder) == (2, "newer")
         left = sorted({*before, 2})[-2:]
         assert listing(folder) == [durable.generation_name(timestep) for timestep in left]
+
+
+def test_no_file_is_synced_again_after_a_sync_of_it_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fsync = files._fsync
+    fail_at, calls = 0, 0
+    failed: set[int] = set()
+
+    def fail_once(descriptor: int) -> None:
+        nonlocal calls
+        inode = os.fstat(descriptor).st_ino
+        assert inode not in failed
+        calls += 1
+        if calls == fail_at:
+            # Held open, so that no new file gets its number.
+            failed.add(os.fstat(os.dup(descriptor)).st_ino)
+            raise OSError(errno.EIO, "no")
+        fsync(descriptor)
+
+    monkeypatch.setattr(files, "_fsync", fail_once)
+    publish(tmp_path, 1)
+    syncs = calls
+    assert syncs == 3
+    for number in range(1, syncs + 1):
+        fail_at, calls = number, 0
+        with pytest.raises(OSError, match="no"):
+            publish(tmp_path, 2)
+        assert listing(tmp_path) == ["step_0000000001"]
+        publish(tmp_path, 1)
+
+
+def test_each_file_and_folder_of_a_publication_is_synced_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "step_0000000001").mkdir()
+    faults = Faults(monkeypatch)
+    publish(tmp_path, 2)
+    # x.safetensors, mark.json (which `publish` writes past the module), the manifest; then the two folders.
+    assert [step for step in faults.trace if "fsync" in step] == ["_fsync"] * 3 + ["_fsync_folder"] * 2
+
+
+def test_file_changed_after_it_was_written_is_synced_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(new: Path) -> None:
+        durable.write_atomic(new / "log", b"one")
+        with (new / "log").open("ab") as stream:
+            stream.write(b"two")
+
+    faults = Faults(monkeypatch)
+    path = durable.publish_generation(tmp_path, 1, write)
+    assert faults.trace.count("_fsync") == 3
+    assert durable.newest_generation(tmp_path).read_bytes("log", 6) == b"onetwo"
+    assert path.name == "step_0000000001"
 
 
 def test_undo_of_a_failed_swap_that_fails_too_leaves_the_old_one_loadable(

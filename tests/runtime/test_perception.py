@@ -49,15 +49,21 @@ class Rig:
         self.rng = np.random.default_rng(2)
 
     def _graph(self) -> bytes:
+        columns = np.split(self.weights, NETWORKS, axis=1)
+        products = [f"product{network}" for network in range(NETWORKS)]
         nodes = [
             helper.make_node("Cast", [INPUT], ["pixels"], to=TensorProto.FLOAT),
-            helper.make_node("Flatten", ["pixels"], ["flat"], axis=1),
-            helper.make_node("MatMul", ["flat", "weights"], ["product"]),
+            helper.make_node("Div", ["pixels", "one"], ["whole"]),
+            helper.make_node("Flatten", ["whole"], ["flat"], axis=1),
+            *(helper.make_node("Gemm", ["flat", f"w{name}", "bias"], [name], transB=1) for name in products),
+            helper.make_node("Concat", products, ["product"], axis=1),
             helper.make_node("Reshape", ["product", "shape"], [OUTPUT]),
         ]
         constants = [
-            numpy_helper.from_array(self.weights, "weights"),
-            numpy_helper.from_array(np.array([-1, NETWORKS, WIDTH], np.int64), "shape"),
+            *(numpy_helper.from_array(part.T.copy(), f"w{name}") for part, name in zip(columns, products, strict=True)),
+            numpy_helper.from_array(np.zeros(WIDTH, np.float32), "bias"),
+            numpy_helper.from_array(np.array(1, np.float32), "one"),
+            numpy_helper.from_array(np.array([0, NETWORKS, WIDTH], np.int64), "shape"),
         ]
         observations = helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ["B", *self.shape])
         latents = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["B", NETWORKS, WIDTH])

@@ -1,7 +1,14 @@
-"""RSS figures, against what the system says of a process."""
+"""RSS figures, against what the system says of a process; a ceiling, against its rules and a process that grows."""
 
 import subprocess
 import sys
+
+import psutil
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seer_runtime.process import Pressure, RssCeiling, rss_bytes
 
 PEAK_OF_A_CHILD = """
 import subprocess, sys
@@ -38,3 +45,111 @@ def test_a_watch_sees_what_came_and_went() -> None:
     assert after <= before + 10_000_000
     assert highest >= 0.98 * peak  # the kernel counts pages in batches, a thread each
     assert 0.98 * now <= highest
+
+
+def test_rss_is_what_psutil_reads() -> None:
+    assert rss_bytes() == pytest.approx(psutil.Process().memory_info().rss, rel=0.02)
+
+
+# --- a ceiling -----------------------------------------------------------------------------------------------
+
+
+class Rss:
+    """RSS by script: what it is, and what relieving takes off it."""
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.garbage = 0
+        self.relieved = 0
+
+    def read(self) -> int:
+        return self.now
+
+    def relieve(self) -> None:
+        self.now -= self.garbage
+        self.garbage = 0
+        self.relieved += 1
+
+
+def _check(rss: Rss, ceiling: RssCeiling, now: int, garbage: int = 0) -> Pressure | None:
+    rss.now, rss.garbage = now, garbage
+    return ceiling.check()
+
+
+def test_an_excursion_is_reported_once_and_begins_again_below_90_percent() -> None:
+    rss = Rss()
+    ceiling = RssCeiling(1_000, rss=rss.read, relieve=rss.relieve)
+    assert _check(rss, ceiling, 949) is None
+    assert rss.relieved == 0
+    report = _check(rss, ceiling, 950)
+    assert report == Pressure(limit_bytes=1_000, before_bytes=950, after_bytes=950)
+    assert not report.stop
+    assert all(_check(rss, ceiling, now) is None for now in (960, 949, 951, 900, 999))
+    assert rss.relieved == 1
+    assert _check(rss, ceiling, 899) is None
+    assert _check(rss, ceiling, 970, garbage=30) == Pressure(1_000, 970, 940)
+    assert rss.relieved == 2
+
+
+def test_at_100_percent_it_stops_only_where_relief_does_not_help() -> None:
+    rss = Rss()
+    ceiling = RssCeiling(1_000, rss=rss.read, relieve=rss.relieve)
+    first = _check(rss, ceiling, 1_050, garbage=60)
+    assert first == Pressure(1_000, 1_050, 990)
+    assert not first.stop
+    assert _check(rss, ceiling, 1_000, garbage=1) is None  # told already, and it helped
+    assert rss.relieved == 2
+    last = _check(rss, ceiling, 1_010, garbage=10)
+    assert last == Pressure(1_000, 1_010, 1_000)
+    assert last.stop
+    again = _check(rss, ceiling, 1_010)
+    assert again is not None
+    assert again.stop
+
+
+@given(st.lists(st.tuples(st.integers(800, 1_100), st.integers(0, 150)), max_size=60))
+def test_a_ceiling_against_its_rules(script: list[tuple[int, int]]) -> None:
+    rss = Rss()
+    ceiling = RssCeiling(1_000, rss=rss.read, relieve=rss.relieve)
+    in_excursion = False
+    for now, garbage in script:
+        report = _check(rss, ceiling, now, garbage)
+        in_excursion = in_excursion and now >= 900
+        relieves = now >= 1_000 or (now >= 950 and not in_excursion)
+        after = now - garbage if relieves else now
+        says = (relieves and not in_excursion) or after >= 1_000
+        assert report == (Pressure(1_000, now, after) if says else None)
+        in_excursion = in_excursion or relieves
+
+
+# Garbage in cycles, between blocks that stay: the C library keeps such holes until it is told to trim.
+GROWING = """
+import gc
+from seer_runtime.process import RssCeiling, rss_bytes, rss_peak_bytes
+gc.disable()
+class Node:
+    def __init__(self):
+        self.me, self.ballast = self, bytes(2_000)
+ceiling = RssCeiling(rss_bytes() + 100_000_000)
+held, reports = [], []
+while not (reports and reports[-1].stop):
+    held.append([Node() if i % 100 else bytes(2_000) for i in range(1_000)])
+    if len(reports) == 0:
+        held[-1] = held[-1][::100]
+    report = ceiling.check()
+    if report is not None:
+        reports.append(report)
+print(ceiling.limit_bytes, rss_peak_bytes())
+for report in reports:
+    print(report.before_bytes, report.after_bytes)
+"""
+
+
+def test_a_process_that_grows_is_relieved_then_stopped_at_its_ceiling() -> None:
+    done = subprocess.run([sys.executable, "-c", GROWING], capture_output=True, text=True, check=True, timeout=60)
+    (limit, peak), first, second, last = (tuple(map(int, line.split())) for line in done.stdout.splitlines())
+    assert 0.95 * limit <= first[0] < limit
+    assert first[1] <= first[0] - 50_000_000  # most of what had grown was garbage
+    assert 0.95 * limit <= second[1] <= second[0] < limit
+    assert limit <= last[1] <= last[0]
+    assert peak <= limit + 5_000_000

@@ -1,4 +1,4 @@
-"""Any order of steps, endings, cuts, samples, priority updates and one conversion, against the naive model."""
+"""Any order of steps, endings, samples, priority updates, reloads and one conversion, against the naive model."""
 
 from unittest import mock
 
@@ -115,9 +115,16 @@ class ReplayMachine(RuleBasedStateMachine):
         with pytest.raises(ValueError, match="only a truncated episode"):
             self.pair.store.append_final(np.zeros(self.pair.store.codec.shape, self.pair.store.codec.dtype))
 
+    @precondition(lambda self: not self.pair.log.lacks_final)
     @rule()
-    def cut(self) -> None:
-        self.pair.cut()
+    def interrupt(self) -> None:
+        self.pair.interrupt()
+        self.note_priorities()
+
+    @rule(change=st.sampled_from([0, 0, -1, 1, -7, 7, 40]))
+    def reload(self, change: int) -> None:
+        """Saved, and gone on with in as much room, in less or in more."""
+        self.pair.reload(max(self.pair.store.capacity + change, self.pair.store.stack))
 
     @rule()
     def sample(self) -> None:

@@ -164,11 +164,11 @@ def test_a_final_row_is_never_sampled() -> None:
     replay = _replay(12, prioritized=True)
     _fill(replay, 4, "truncated")  # the final frame is row 4
     _fill(replay, 3)
-    replay.store.cut()  # row 7 becomes a final row though it was given a priority
-    assert replay.sampler.priorities(np.array([4])).tolist() == [0.0]
-    assert set(replay.draw(2000).tolist()) == {0, 1, 2, 3, 5, 6}
+    replay.interrupt(FRAME)  # row 8
+    assert replay.sampler.priorities(np.array([4, 8])).tolist() == [0.0, 0.0]
+    assert set(replay.draw(2000).tolist()) == {0, 1, 2, 3, 5, 6, 7}
     _fill(replay, 20)
-    assert replay.sampler.priorities(np.array([26])).tolist() == [1.0]  # its slot is a normal row's again
+    assert replay.sampler.priorities(np.array([20])).tolist() == [1.0]  # row 8's slot is a normal row's again
 
 
 @pytest.mark.parametrize("prioritized", [False, True])
@@ -184,9 +184,8 @@ def test_nothing_to_sample_is_said(prioritized: bool) -> None:
 
 
 def test_nothing_to_sample_where_all_rows_are_final() -> None:
-    replay = _replay(10, prioritized=True)
-    _fill(replay, 1)
-    replay.store.cut()
+    replay = _replay(1, prioritized=True)
+    _fill(replay, 1, "truncated")
     with pytest.raises(NothingToSampleError):
         replay.sample()
 

@@ -1,8 +1,10 @@
-"""Sizes as people write them."""
+"""Sizes and durations as people write them."""
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from seer_runtime.units import format_size, parse_size
+from seer_runtime.units import exact_size, format_duration, format_size, parse_duration, parse_size
 
 
 @pytest.mark.parametrize(
@@ -81,3 +83,113 @@ def test_less_than_a_byte_is_refused(text: str) -> None:
 )
 def test_format(size_bytes: int, text: str) -> None:
     assert format_size(size_bytes) == text
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "text"),
+    [
+        (19_000_000, "19MB"),
+        (8_500_000, "8.5MB"),
+        (388_080, "388080"),
+        (390_000, "390kB"),
+        (1_200_000_000, "1.2GB"),
+        (70_560_000, "70560kB"),
+        (999, "999"),
+        (1_050, "1050"),
+    ],
+)
+def test_exact_sizes(size_bytes: int, text: str) -> None:
+    assert exact_size(size_bytes) == text
+
+
+@given(st.one_of(st.integers(1, 10**15), st.builds(lambda a, b: a * 10**b, st.integers(1, 999), st.integers(0, 13))))
+def test_an_exact_size_is_read_back_to_the_byte(size_bytes: int) -> None:
+    assert parse_size(exact_size(size_bytes)) == size_bytes
+
+
+# --- durations -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("30s", 30.0),
+        ("10min", 600.0),
+        ("2h", 7_200.0),
+        ("1.5h", 5_400.0),
+        (".5 min", 30.0),
+        (" 1 h\n", 3_600.0),
+        ("0.1s", 0.1),
+        ("0.1min", 6.0),
+        ("8760h", 31_536_000.0),
+    ],
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        "10",
+        "10m",
+        "10M",
+        "10MIN",
+        "5d",
+        "s",
+        ".s",
+        "-1s",
+        "+1s",
+        "1e3s",
+        "nan",
+        "infs",
+        "1_0s",
+        "1,5h",
+        "1h30min",
+        "1h 2",
+        "1  h",
+        "0x1s",
+        "٣s",
+        "３h",
+        "10 sec",
+        "9" * 21 + "s",
+    ],
+)
+def test_what_is_not_a_duration_is_refused_with_its_text(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a duration; write for example 30s, 10min") as caught:
+        parse_duration(text)
+    assert repr(text) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("0s", "no time at all"), ("0.00h", "no time at all"), ("8760.001h", "than a year"), ("9" * 20 + "h", "a year")],
+)
+def test_no_time_and_ages_are_refused(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (30.0, "30 s"),
+        (600.0, "10 min"),
+        (1_800.0, "30 min"),
+        (5_400.0, "1.5 h"),
+        (3_600.0, "1 h"),
+        (100.0, "100 s"),
+        (0.25, "0.25 s"),
+        (12.3456, "12.3456 s"),
+    ],
+)
+def test_durations_are_shown_in_round_numbers(seconds: float, text: str) -> None:
+    assert format_duration(seconds) == text
+
+
+@given(st.one_of(st.integers(1, 10**7).map(float), st.floats(1e-3, 3e7)))
+@example(359.9999)
+def test_a_duration_that_is_shown_is_read_back(seconds: float) -> None:
+    assert parse_duration(format_duration(seconds)) == pytest.approx(seconds, abs=1e-6)

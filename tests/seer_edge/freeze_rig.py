@@ -13,9 +13,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-import seer_edge.evaluate
 import seer_edge.freeze
 import seer_edge.loop
+from seer_edge import checkpoint
 from seer_edge.config import TrainConfig
 from seer_edge.envs import Action, Continuous, Discrete, Environment, EnvSpec, Episode, Step
 from seer_edge.freeze import freeze
@@ -24,6 +24,7 @@ from seer_edge.networks.encoder import Encoder
 from seer_edge.plan import BytePlan, make_plan
 from seer_edge.presets import RainbowSettings, SacSettings
 from seer_runtime.ledger import Line
+from seer_runtime.state import State
 from seer_runtime.store import FINAL, TERMINATED, TRUNCATED
 
 Frame = NDArray[np.uint8]
@@ -98,6 +99,12 @@ class Noise:
 
     def close(self) -> None: ...
 
+    def state(self) -> State | None:
+        return None
+
+    def restore(self, state: State) -> None:
+        raise NotImplementedError
+
     def rows(self) -> list[tuple[Log, int]]:
         """(episode, step) of every row that a replay must have been given, in order."""
         rows = []
@@ -140,7 +147,10 @@ class Rig:
             self.until("", 0)
 
     def freeze(self) -> seer_edge.freeze.FreezeReport:
-        return freeze(self.session, self.path, self.checkpoints)
+        return freeze(self.session, self.path, self.save)
+
+    def save(self) -> Path:
+        return checkpoint.save(self.session, self.checkpoints)
 
     def encoder(self) -> Encoder:
         """A torch encoder of its own with the session's present weights."""
@@ -217,7 +227,6 @@ def build_rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
         return envs[-1]
 
     monkeypatch.setattr(seer_edge.loop, "make_env", make_env)
-    monkeypatch.setattr(seer_edge.evaluate, "make_env", make_env)
 
     def build(agent: str = "rainbow", *, learning_starts: int = 90, **changes: Any) -> Rig:
         given = {**KINDS[agent], **changes}
@@ -289,14 +298,14 @@ def clipped(rig: Rig, rewards: Any) -> Any:
 def snapshot(run: Rig) -> Arrays:
     """Copies of everything that a refused freeze must leave as it was."""
     session, store = run.session, run.session.replay.store
-    arrays = {name: array.copy() for name, array in session.agent.state_arrays().items()}
+    arrays = {name: array.copy() for name, array in session.agent.state().arrays.items()}
     arrays |= {f"column.{name}": array.copy() for name, array in vars(store.columns).items()}
     arrays["arena"] = store.arena.bytes.copy()
     arrays["priorities"] = session.replay.sampler.priorities(run.held()).copy()
     arrays["observed.row"], arrays["observed.input"] = session.observed.row.copy(), session.observed.input.copy()
     arrays["stack"] = session.perception.stack.frames.copy()
     arrays["ledger"] = np.array([session.ledger.held_bytes(line) for line in Line])
-    arrays["state"] = np.array(repr((session.replay.state(), session.timestep, session.phase, session.graph)))
+    arrays["state"] = np.array(repr((session.replay.state().values, session.timestep, session.phase, session.graph)))
     arrays["exploration"] = np.array(repr(session.exploration.bit_generator.state))
     arrays["updates"] = np.array(session.agent.updates)
     return arrays

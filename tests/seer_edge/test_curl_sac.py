@@ -18,6 +18,7 @@ from seer_edge.networks.sac_spec import SacHeadSpec
 from seer_edge.networks.spec import Conv, EncoderSpec
 from seer_edge.presets import SacSettings
 from seer_runtime.replay import Batch
+from seer_runtime.state import State
 from tests.seer_edge.naive_curl_sac import Frames, NaiveCurlSac
 from tests.seer_edge.observations import ArrayObservations, SliceBuffer
 
@@ -335,6 +336,11 @@ def test_equal_seeds_give_equal_runs_and_leave_the_global_stream_alone() -> None
 # --- state -------------------------------------------------------------------------------------------------
 
 
+def copied(agent: CurlSacAgent) -> State:
+    state = agent.state()
+    return State(state.values, {name: array.copy() for name, array in state.arrays.items()})
+
+
 @pytest.mark.parametrize("contrastive", [True, False])
 @pytest.mark.parametrize(
     ("frozen_layers", "reads_latents"), [(None, None), (None, True), (None, False), (1, True), (2, False)]
@@ -353,16 +359,16 @@ def test_a_loaded_agent_goes_on_bit_for_bit(
     learn(agent, world, 3)
     freeze(agent)
     learn(agent, world, 2, from_latents=bool(reads_latents))
-    saved = {name: array.copy() for name, array in agent.state_arrays().items()}
+    saved = copied(agent)
     freeze(loaded)
-    loaded.load_arrays(saved)
+    loaded.restore(saved)
     assert changed(weights_of(agent), loaded) == set()
     worlds = World(9), World(9)
     losses = [learn(a, w, 3, from_latents=bool(reads_latents)) for a, w in zip((agent, loaded), worlds, strict=True)]
     assert losses[0] == losses[1]
     assert changed(weights_of(agent), loaded) == set()
-    for name, array in agent.state_arrays().items():
-        np.testing.assert_array_equal(array, loaded.state_arrays()[name], err_msg=name)
+    for name, array in agent.state().arrays.items():
+        np.testing.assert_array_equal(array, loaded.state().arrays[name], err_msg=name)
 
 
 def test_the_state_of_another_agent_is_refused() -> None:
@@ -370,8 +376,8 @@ def test_the_state_of_another_agent_is_refused() -> None:
     frozen.freeze_encoder(reads_latents=True)
     before = weights_of(agent)
     for other in (frozen, make_agent(contrastive=False)):
-        with pytest.raises(ValueError, match="the arrays are of another agent: "):
-            agent.load_arrays(other.state_arrays())
+        with pytest.raises(ValueError, match="the state is another agent's: "):
+            agent.restore(other.state())
     assert changed(before, agent) == set()
 
 

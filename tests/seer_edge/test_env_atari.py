@@ -215,7 +215,6 @@ def test_machado_plays_whole_games() -> None:
     env = make_env("Breakout", EnvOptions("machado"), seed=1, training=True)
     assert isinstance(env, Atari)
     ale = env._ale
-    assert ale.getFloat("repeat_action_probability") == 0.25
     env.reset()
     assert ale.getEpisodeFrameNumber() == 0
     lives = [ale.lives()]

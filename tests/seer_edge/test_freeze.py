@@ -271,11 +271,11 @@ def test_the_encoder_stays_and_the_head_learns(rig: Callable[..., Rig]) -> None:
     run = rig()
     run.steps(110)
     agent = run.session.agent
-    first = {name: array.copy() for name, array in agent.state_arrays().items()}
+    first = {name: array.copy() for name, array in agent.state().arrays.items()}
     updates = agent.updates
     run.freeze()
     run.steps(20)
-    after = agent.state_arrays()
+    after = agent.state().arrays
     assert agent.updates == updates + 20
     learned = {name for name, array in after.items() if not np.array_equal(array, first[name])}
     heads = ("head.", "actor.policy.", "critic.qs.", "target_critic.qs.", "log_temperature")
@@ -336,10 +336,11 @@ def test_the_generation_before_the_commit_is_of_the_pixel_phase(rig: Callable[..
     before, store = snapshot(run), run.session.replay.store
     frames = store.data[: store.rows].copy()
     run.freeze()
-    saved = checkpoint.read_agent(run.checkpoints)
+    saved = checkpoint.newest(run.checkpoints)
     assert (saved.timestep, saved.frozen, saved.graph) == (100, False, None)
-    assert_same(saved.arrays, {name: array for name, array in before.items() if name in saved.arrays})
-    assert any(name.startswith("optimizer.") and ".first.encoder." in name for name in saved.arrays)
+    arrays = dict(saved.agent().arrays)
+    assert_same(arrays, {name: array for name, array in before.items() if name in arrays})
+    assert any(name.startswith("optimizer.") and ".first.encoder." in name for name in arrays)
     generation = durable.newest_generation(run.checkpoints)
     np.testing.assert_array_equal(durable.read_tensors(generation.path / checkpoint.REPLAY)["rows"], frames)
 

@@ -117,7 +117,7 @@ FAULTS = {
     _no_workspace_left: "workspace: .* would exceed the cap",
     _latents_differ: "latents of ONNX Runtime and torch differ by",
     _outputs_differ: "outputs of ONNX Runtime and torch differ by",
-    _weights_are_nan: "latents of ONNX Runtime and torch differ by nan",
+    _weights_are_nan: "constant convs.0.weight holds numbers that are not finite",
     _calibration_fails: "no memory for scales",
     _checkpoints_is_a_file: "",
     _disk_is_full_at_the_checkpoint: "No space left on device",
@@ -257,6 +257,7 @@ def test_a_failed_conversion_stops_the_run_and_leaves_a_generation(
     monkeypatch.setattr(seer_edge.freeze, "OnnxEncoder", Failing)
     with pytest.raises(RunStoppedError, match="the conversion at step 100 failed: out of memory"):
         run.freeze()
-    saved = checkpoint.read_agent(run.checkpoints)
+    saved = checkpoint.newest(run.checkpoints)
     assert (saved.timestep, saved.frozen, saved.graph) == (100, False, None)
-    assert_same(saved.arrays, {name: before[name] for name in saved.arrays})
+    arrays = dict(saved.agent().arrays)
+    assert_same(arrays, {name: before[name] for name in arrays})

@@ -43,7 +43,7 @@ def _frozen_at_100(build_rig: Callable[..., Rig], given: dict[str, Any]) -> Rig:
 def _weights(run: Rig) -> Arrays:
     """All that is or was trained, and its targets; what is tied, too."""
     agent = run.session.agent
-    state = {name: array.copy() for name, array in agent.state_arrays().items() if not name.startswith("optimizer.")}
+    state = {name: array.copy() for name, array in agent.state().arrays.items() if not name.startswith("optimizer.")}
     target = {f"target_encoder.{name}": tensor for name, tensor in agent.target_encoder.state_dict().items()}
     return {**state, **{name: tensor.numpy().copy() for name, tensor in target.items()}}
 
@@ -99,14 +99,14 @@ def test_an_evaluation_leaves_the_session_as_it_was(build_rig: Callable[..., Rig
 def test_a_saved_agent_acts_as_the_one_that_was_saved(build_rig: Callable[..., Rig], given: dict[str, Any]) -> None:
     run = _frozen_at_100(build_rig, given)
     run.steps(5)
-    checkpoint.save(run.session, run.checkpoints)
-    saved, agent = checkpoint.read_agent(run.checkpoints), run.session.agent
+    run.save()
+    saved, agent = checkpoint.newest(run.checkpoints), run.session.agent
     assert (saved.timestep, saved.frozen) == (105, True)
     assert (saved.graph is not None) == agent.reads_latents == (given in OVER_LATENTS)
     loaded = make_agent(run.plan, seed=7)
     loaded.freeze_encoder(reads_latents=agent.reads_latents)
     observation = run.session.observed.input
-    loaded.load_arrays(saved.arrays)
+    loaded.restore(saved.agent())
     np.testing.assert_array_equal(loaded.greedy(observation), agent.greedy(observation))
     np.testing.assert_array_equal(loaded.act(observation), agent.act(observation))
 
@@ -132,9 +132,10 @@ def test_the_replay_stays_one_of_frames(build_rig: Callable[..., Rig], given: di
     assert_same({name: after[name] for name in kept}, {name: before[name] for name in kept})
     assert not run.path.exists()
 
-    saved = checkpoint.read_agent(run.checkpoints)
+    saved = checkpoint.newest(run.checkpoints)
     assert (saved.timestep, saved.frozen, saved.graph) == (100, False, None)
-    assert_same(saved.arrays, {name: before[name] for name in saved.arrays})
+    arrays = dict(saved.agent().arrays)
+    assert_same(arrays, {name: before[name] for name in arrays})
 
     run.steps(CAPACITY)
     rows = [run.env.rows()[row] for row in run.held()]

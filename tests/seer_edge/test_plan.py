@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from seer_edge import checkpoint
 from seer_edge.agents import make_agent
 from seer_edge.config import build_config
 from seer_edge.envs import Continuous, Discrete, EnvSpec
@@ -16,9 +17,11 @@ from seer_edge.evaluate import evaluate_session
 from seer_edge.flops import QLearningFlops
 from seer_edge.freeze import freeze
 from seer_edge.loop import build_session
-from seer_edge.plan import ACTIVATION_FACTOR, BytePlan, make_plan
+from seer_edge.plan import ACTIVATION_FACTOR, CHECKPOINT_BASE_BYTES, BytePlan, make_plan
 from seer_edge.transfer import TakenEncoder
 from seer_runtime.ledger import WORKSPACE_CAP_BYTES, Line
+from seer_runtime.memory import MemoryLimits
+from seer_runtime.units import format_size
 
 ALIEN = EnvSpec("ALE/Alien-v5", "Alien", (84, 84), (84, 84), Discrete(18))
 CARTPOLE = EnvSpec("dm_control/cartpole-swingup-v0", "cartpole-swingup", (3, 100, 100), (84, 84), Continuous(1))
@@ -373,14 +376,14 @@ def test_a_session_holds_what_was_planned_to_the_byte(env: EnvSpec, given: dict[
     """Real frames, a real freeze and an evaluation beside it; learning has not begun, which changes no array."""
     config = build_config(env, resolution=env.frame_shape[-1], seed=3, **given)
     plan = make_plan(config, env)
-    taken = None if config.source is None else TakenEncoder(0, make_agent(plan, seed=1).state_arrays(), ())
+    taken = None if config.source is None else TakenEncoder(0, make_agent(plan, seed=1).state().arrays, ())
     session = build_session(plan, taken)
     try:
         for _ in range(12):
             session.step()
         evaluate_session(plan, session, lambda: True, lambda count: None)
         if config.freeze_at:
-            freeze(session, tmp_path / "encoder.onnx", tmp_path / "checkpoints")
+            freeze(session, tmp_path / "encoder.onnx", lambda: checkpoint.save(session, tmp_path / "checkpoints"))
             session.step()
             evaluate_session(plan, session, lambda: True, lambda count: None)
         planned = {
@@ -392,6 +395,64 @@ def test_a_session_holds_what_was_planned_to_the_byte(env: EnvSpec, given: dict[
         assert session.ledger.peak_bytes(Line.PRIORITIES) <= plan.priorities_bytes
     finally:
         session.env.close()
+
+
+# --- checkpoints -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("env", "given"),
+    [
+        (ALIEN, {"mem_budget_bytes": 400_000, "replay": "prioritized"}),
+        (ALIEN, {"mem_budget_bytes": 400_000, "latent_codec": "float16"}),
+        (CARTPOLE_50, {"mem_budget_bytes": 1_000_000}),
+        (CARTPOLE_50, {"mem_budget_bytes": 1_000_000, "encoder": "impala", "freeze_layers": 15, "algo": "sac"}),
+    ],
+)
+def test_a_checkpoint_takes_what_was_planned_and_no_more(env: EnvSpec, given: dict[str, Any], tmp_path: Path) -> None:
+    config = build_config(env, resolution=env.frame_shape[-1], total_timesteps=2_000, freeze_at=1_900, **given)
+    plan = make_plan(config, env)
+    session = build_session(plan)
+
+    def saved_bytes() -> int:
+        path = checkpoint.save(session, tmp_path / "checkpoints")
+        return sum(file.stat().st_size for file in path.iterdir())
+
+    try:
+        for _ in range(plan.frame_capacity):
+            session.step()
+        of_frames = saved_bytes()
+        freeze(session, tmp_path / "encoder.onnx", lambda: checkpoint.save(session, tmp_path / "freeze"))
+        for _ in range(5):
+            session.step()
+        of_latents = saved_bytes()
+    finally:
+        session.env.close()
+    # The largest one would hold a replay full of frames, columns of as many latents, and the graph.
+    graph_bytes = plan.encoder.parameters * 4 if plan.latent_replay else 0
+    columns_bytes = plan.columns_bytes + plan.latent_capacity * 8
+    assert plan.checkpoint_bytes - graph_bytes - columns_bytes - CHECKPOINT_BASE_BYTES < of_frames
+    assert max(of_frames, of_latents) <= plan.checkpoint_bytes
+
+
+@pytest.mark.parametrize(
+    ("given", "checkpoints_an_hour", "every"),
+    [
+        ({}, 2, "30 min"),
+        ({"checkpoint_every_seconds": 600.0}, 6, "10 min"),
+        ({"checkpoint_every_seconds": 7200.0}, 0.5, "2 h"),
+        (
+            {"checkpoint_every_seconds": None, "checkpoint_every_steps": 5_000},
+            72,
+            "5,000 steps, at 100 steps a second",
+        ),
+    ],
+)
+def test_what_is_written_in_an_hour(given: dict[str, Any], checkpoints_an_hour: float, every: str) -> None:
+    plan = _plan(**given)
+    written = format_size(round(checkpoints_an_hour * plan.checkpoint_bytes))
+    assert _line(plan, "written an hour") == f"at most {written} (a checkpoint every {every})"
+    assert _line(plan, "a checkpoint") == f"at most {format_size(plan.checkpoint_bytes)}; two are kept"
 
 
 # --- the whole table ---------------------------------------------------------------------------------------
@@ -410,6 +471,17 @@ def test_the_table_shows_every_line() -> None:
         assert shown in text
     assert "  priorities " in text
     assert " never " in _plan(freeze_at="never").render()
+
+
+def test_limits_are_shown_where_there_are_any() -> None:
+    plan = _plan()
+    assert "limit" not in plan.render()
+    assert "this machine" not in plan.render()
+    assert _line(_plan(rss_limit_bytes=512_000_000), "RSS limit") == "512,000,000 B"
+    shown = plan.render(MemoryLimits(4 * 10**9, 3 * 10**9, cgroup_bytes=10**9)).splitlines()
+    assert shown[:-1] == plan.render().splitlines()
+    assert shown[-1].startswith("  memory of this machine  ")
+    assert shown[-1].endswith("  4.0 GB, of which 3.0 GB are available; cgroup limit 1.0 GB")
 
 
 def test_flops_are_of_this_plan() -> None:

@@ -15,6 +15,7 @@ from seer_edge.agents.rainbow import RainbowAgent
 from seer_edge.networks.spec import RainbowHeadSpec, encoder_spec
 from seer_edge.presets import RainbowSettings
 from seer_runtime.replay import Batch
+from seer_runtime.state import State
 from tests.seer_edge.observations import ArrayObservations, SliceBuffer
 
 Arrays = dict[str, NDArray[Any]]
@@ -74,7 +75,7 @@ def _batch(seed: int, *, latents: bool = False, weights: float | None = None) ->
 
 
 def _copy(agent: RainbowAgent) -> Arrays:
-    return {name: array.copy() for name, array in agent.state_arrays().items()}
+    return {name: array.copy() for name, array in agent.state().arrays.items()}
 
 
 def _assert_same(got: Arrays, wanted: Arrays) -> None:
@@ -485,8 +486,7 @@ def test_a_loaded_agent_goes_on_to_the_bit(frozen: bool) -> None:
         agent.freeze_encoder(reads_latents=True)
         loaded.freeze_encoder(reads_latents=True)
     arrays = _copy(agent)
-    loaded.load_arrays(arrays)
-    loaded.updates = agent.updates
+    loaded.restore(State(agent.state().values, arrays))
     _assert_same(_copy(loaded), arrays)
     results = [_train(each, 10, seed=60) for each in (agent, loaded)]
     assert [result.loss for result in results[0]] == [result.loss for result in results[1]]

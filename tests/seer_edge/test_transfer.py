@@ -72,7 +72,7 @@ class Runs:
         _steps(session, steps)
         if frozen:
             folder.mkdir()
-            freeze(session, folder / "encoder.onnx", folder / "checkpoints")
+            freeze(session, folder / "encoder.onnx", lambda: checkpoint.save(session, folder / "checkpoints"))
             _steps(session, 4)
         checkpoint.save(session, folder / "checkpoints")
         return str(folder), _encoder(session)
@@ -92,7 +92,7 @@ def _steps(session: Session, count: int) -> list[float]:
 
 
 def _arrays(session: Session, *prefixes: str) -> Arrays:
-    arrays = session.agent.state_arrays()
+    arrays = session.agent.state().arrays
     return {name: array.copy() for name, array in arrays.items() if name.startswith(prefixes)}
 
 

@@ -5,35 +5,45 @@ after its bytes are on the disk; a generation is a folder that becomes visible t
 sizes and SHA-256 sums by which a reader tells a sound one from a damaged one. A folder has one writer process
 at a time: a second writer makes the first one fail, it never mixes bytes with it.
 
-All changes to the disk go through the steps in `files`, so that a test can make any one of them fail.
+All changes to the disk go through the steps in `files`, so that a test can make any one of them fail. Nothing that is
+read is trusted: not its kind, its size, or its content.
 """
 
+from seer_runtime.durable.appender import Appender
 from seer_runtime.durable.files import (
+    JSON_BYTES,
     BytesLike,
     CorruptFileError,
     make_folder,
+    read_bytes,
     read_json,
     write_atomic,
     write_json,
 )
 from seer_runtime.durable.generations import (
-    MANIFEST,
-    MANIFEST_VERSION,
-    FileRecord,
     Generation,
-    Manifest,
     NoSoundGenerationError,
-    check_generation,
     generation_name,
     newest_generation,
     publish_generation,
 )
-from seer_runtime.durable.tensors import PIECE_BYTES, TensorFile, open_tensors, read_tensors, write_tensors
+from seer_runtime.durable.manifest import MANIFEST, MANIFEST_VERSION, FileRecord, Manifest, check_generation
+from seer_runtime.durable.tensors import (
+    HEADER_BYTES,
+    PIECE_BYTES,
+    TensorFile,
+    open_tensors,
+    read_tensors,
+    write_tensors,
+)
 
 __all__ = [
+    "HEADER_BYTES",
+    "JSON_BYTES",
     "MANIFEST",
     "MANIFEST_VERSION",
     "PIECE_BYTES",
+    "Appender",
     "BytesLike",
     "CorruptFileError",
     "FileRecord",
@@ -47,6 +57,7 @@ __all__ = [
     "newest_generation",
     "open_tensors",
     "publish_generation",
+    "read_bytes",
     "read_json",
     "read_tensors",
     "write_atomic",

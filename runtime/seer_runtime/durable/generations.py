@@ -3,25 +3,32 @@
 By the manifest's sizes and SHA-256 sums a reader tells a sound generation from a damaged one.
 """
 
+import errno
 import hashlib
 import os
-import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict, cast
+from typing import Any
 
 from seer_runtime.durable import files
 from seer_runtime.durable.files import CorruptFileError
-
-MANIFEST = "manifest.json"
-MANIFEST_VERSION = 1
+from seer_runtime.durable.manifest import (
+    GENERATION,
+    MANIFEST,
+    MANIFEST_VERSION,
+    FileRecord,
+    Manifest,
+    check_generation,
+    compare,
+    is_plain_name,
+)
 
 _UNPUBLISHED = ".tmp_"
 _REPLACED = ".replaced_"
-_GENERATION = re.compile(r"(?P<replaced>\.replaced_)?(?P<name>step_(?P<timestep>\d{10,}))", re.ASCII)
-_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_LISTINGS = 50  # a reader starts over that often while a writer changes what it reads
 
 
 class NoSoundGenerationError(Exception):
@@ -39,21 +46,6 @@ class NoSoundGenerationError(Exception):
         return f"{self.checkpoints_dir}: no sound checkpoint ({reasons})"
 
 
-class FileRecord(TypedDict):
-    """What the manifest knows of one file."""
-
-    size_bytes: int
-    sha256: str
-
-
-class Manifest(TypedDict):
-    """`manifest.json` of a generation; `files` has every file but the manifest itself."""
-
-    format_version: int
-    timestep: int
-    files: dict[str, FileRecord]
-
-
 @dataclass(frozen=True)
 class Generation:
     """A generation found sound, and (path, reason) of the newer ones that were not, newest first."""
@@ -61,6 +53,22 @@ class Generation:
     path: Path
     manifest: Manifest
     skipped: tuple[tuple[Path, str], ...]
+
+    def read_bytes(self, name: str, at_most_bytes: int) -> bytes:
+        """The content of file `name`: the very bytes returned have the manifest's size and SHA-256.
+
+        Raises CorruptFileError where they do not, or where there is no such file or a larger one, and OSError.
+        """
+        record = self.manifest["files"].get(name)
+        if record is None:
+            raise CorruptFileError(self.path, f"has no {name!r}")
+        data = files.read_bytes(self.path / name, at_most_bytes)
+        compare(self.path, name, record, len(data), hashlib.sha256(data).hexdigest())
+        return data
+
+    def read_json(self, name: str, at_most_bytes: int = files.JSON_BYTES) -> Any:
+        """The value in the JSON file `name`. Raises CorruptFileError as `read_bytes` and `files.parse_json` do."""
+        return files.parse_json(self.path / name, self.read_bytes(name, at_most_bytes))
 
 
 @dataclass(frozen=True)
@@ -78,8 +86,9 @@ def generation_name(timestep: int) -> str:
 def publish_generation(checkpoints_dir: Path, timestep: int, write: Callable[[Path], None], *, keep: int = 2) -> Path:
     """Publish what `write(folder)` puts into an empty folder as the generation of `timestep`; returns its path.
 
-    `write` makes plain files, no folders or links, and none named `manifest.json`. If it or anything up to the
-    rename fails, the error propagates and nothing is published.
+    `write` makes plain files, no folders or links, and none named `manifest.json`; those that it does not make with
+    `write_atomic` are synced here. If it or anything up to the rename fails, the error propagates and nothing is
+    published.
 
     The generation of the same timestep, if there is one, is set aside under a hidden name, the new one renamed in,
     the old one removed; `newest_generation` also looks at what was set aside, so there is no moment without it.
@@ -88,10 +97,13 @@ def publish_generation(checkpoints_dir: Path, timestep: int, write: Callable[[Pa
     one, from which the run therefore did not go on, is removed if it is damaged and else left alone. What killed
     writers left is removed, too. An OSError from this tidying, or from the last sync, comes after the publication.
 
-    Raises ValueError for a negative timestep, `keep` below 1 and files that cannot be published; OSError.
+    Raises ValueError for a negative timestep, `keep` below 1 and files that cannot be published; OSError, also where
+    `checkpoints_dir` is a link.
     """
     if timestep < 0 or keep < 1:
         raise ValueError(f"timestep {timestep} and keep {keep}: at least 0 and 1 are needed")
+    if checkpoints_dir.is_symlink():
+        raise NotADirectoryError(errno.ENOTDIR, "a symbolic link, no folder", str(checkpoints_dir))
     files.make_folder(checkpoints_dir)
     # Before writing: on a small disk their room is needed.
     _remove_unpublished(checkpoints_dir)
@@ -99,8 +111,9 @@ def publish_generation(checkpoints_dir: Path, timestep: int, write: Callable[[Pa
     new = checkpoints_dir / f"{_UNPUBLISHED}{final.name}"
     try:
         files._make_folder(new)
-        write(new)
-        _seal(new, timestep)
+        with files.batch(new) as batch:
+            write(new)
+        _seal(new, timestep, batch)
         _rename_in(new, final)
     except BaseException as error:
         files.remove_after(error, new)
@@ -113,93 +126,32 @@ def publish_generation(checkpoints_dir: Path, timestep: int, write: Callable[[Pa
 def newest_generation(checkpoints_dir: Path) -> Generation:
     """The newest generation whose every file is as its manifest says; changes nothing on the disk.
 
-    Raises NoSoundGenerationError where there is none, or no such folder.
+    A writer may publish and remove generations meanwhile. Raises NoSoundGenerationError where there is none, or no such
+    folder; CorruptFileError where `checkpoints_dir` is a link; OSError.
     """
-    skipped: list[tuple[Path, str]] = []
-    for candidate in _candidates(checkpoints_dir):
-        try:
-            manifest = check_generation(candidate.path)
-        except CorruptFileError as error:
-            skipped.append((candidate.path, error.reason))
-        except OSError as error:
-            skipped.append((candidate.path, f"cannot be read: {files.one_line(error)}"))
-        else:
-            return Generation(candidate.path, manifest, tuple(skipped))
-    raise NoSoundGenerationError(checkpoints_dir, tuple(skipped))
+    if checkpoints_dir.is_symlink():
+        raise CorruptFileError(checkpoints_dir, "a symbolic link, no folder")
+    for _ in range(_LISTINGS):
+        generation, skipped, moved = _first_sound(_candidates(checkpoints_dir))
+        if not moved:
+            break
+    if generation is None:
+        raise NoSoundGenerationError(checkpoints_dir, skipped)
+    return generation
 
 
-def check_generation(path: Path) -> Manifest:
-    """The manifest of the generation at `path`, after comparing every file's size and SHA-256 with it.
-
-    Files that the manifest does not name are ignored, links are refused. Raises CorruptFileError and OSError.
-    """
-    if path.is_symlink() or not path.is_dir():
-        raise CorruptFileError(path, "not a folder")
-    for entry in sorted(path.iterdir()):
-        if entry.is_symlink():
-            raise CorruptFileError(path, f"{entry.name!r} is a symbolic link")
-    if not (path / MANIFEST).is_file():
-        raise CorruptFileError(path, f"no {MANIFEST}")
-    manifest = _read_manifest(path)
-    for name, record in manifest["files"].items():
-        file = path / name
-        if not file.is_file():
-            raise CorruptFileError(path, f"{name!r} is missing")
-        size_bytes = file.stat().st_size
-        if size_bytes != record["size_bytes"]:
-            raise CorruptFileError(path, f"{name!r} has {size_bytes} bytes instead of {record['size_bytes']}")
-    for name, record in manifest["files"].items():
-        with (path / name).open("rb", buffering=0) as stream:
-            if hashlib.file_digest(stream, "sha256").hexdigest() != record["sha256"]:
-                raise CorruptFileError(path, f"{name!r} has other bytes than were written (SHA-256 differs)")
-    return manifest
-
-
-def _read_manifest(path: Path) -> Manifest:
-    try:
-        manifest = files.read_json(path / MANIFEST)
-    except CorruptFileError as error:
-        raise CorruptFileError(path, f"{MANIFEST} is {error.reason}") from error
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
-        raise CorruptFileError(path, f"{MANIFEST} lists no files")
-    if manifest.get("format_version") != MANIFEST_VERSION:
-        version = manifest.get("format_version")
-        raise CorruptFileError(path, f"{MANIFEST} has format {version!r}, this release reads {MANIFEST_VERSION}")
-    timestep = manifest.get("timestep")
-    match = _GENERATION.fullmatch(path.name)
-    if not _is_count(timestep) or (match is not None and timestep != int(match["timestep"])):
-        raise CorruptFileError(path, f"{MANIFEST} has timestep {timestep!r}")
-    for name, record in manifest["files"].items():
-        if not _is_plain_name(name):
-            raise CorruptFileError(path, f"{MANIFEST} lists {name!r}, which is not a plain file name")
-        if not (
-            isinstance(record, dict)
-            and _is_count(record.get("size_bytes"))
-            and isinstance(record.get("sha256"), str)
-            and _SHA256.fullmatch(record["sha256"])
-        ):
-            raise CorruptFileError(path, f"{MANIFEST} has no size and SHA-256 of {name!r}")
-    return cast(Manifest, manifest)
-
-
-def _is_count(value: object) -> bool:
-    return type(value) is int and value >= 0
-
-
-def _is_plain_name(name: str) -> bool:
-    return name not in ("", ".", "..", MANIFEST) and not any(mark in name for mark in "/\\\0")
-
-
-def _seal(folder: Path, timestep: int) -> None:
-    """Sync every file of `folder`, then write the manifest, then sync the folder."""
+def _seal(folder: Path, timestep: int, batch: files.Batch) -> None:
+    """Sync every file of `folder` that is not, then write the manifest, then sync the folder."""
     records: dict[str, FileRecord] = {}
     for entry in sorted(folder.iterdir()):
-        if not _is_plain_name(entry.name) or not stat.S_ISREG(entry.lstat().st_mode):
+        if not is_plain_name(entry.name) or not stat.S_ISREG(entry.lstat().st_mode):
             raise ValueError(f"a generation holds plain files only, {entry.name!r} is not one")
         with entry.open("rb", buffering=0) as stream:
-            files._fsync(stream.fileno())
+            state = os.fstat(stream.fileno())
+            if not batch.holds(state):
+                files._fsync(stream.fileno())
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            records[entry.name] = {"size_bytes": os.fstat(stream.fileno()).st_size, "sha256": digest}
+            records[entry.name] = {"size_bytes": state.st_size, "sha256": digest}
     manifest: Manifest = {"format_version": MANIFEST_VERSION, "timestep": timestep, "files": records}
     files.write_json(folder / MANIFEST, manifest)
 
@@ -254,8 +206,52 @@ def _remove_unpublished(checkpoints_dir: Path) -> None:
 def _candidates(checkpoints_dir: Path) -> list[_Candidate]:
     """Published generations and those set aside, newest first, a published one before its predecessor."""
     found: list[_Candidate] = []
-    for path in checkpoints_dir.iterdir() if checkpoints_dir.is_dir() else ():
-        match = _GENERATION.fullmatch(path.name)
-        if match is not None and match["name"] == generation_name(int(match["timestep"])):
-            found.append(_Candidate(int(match["timestep"]), match["replaced"] is None, path))
+    try:
+        with os.scandir(checkpoints_dir) as entries:
+            for entry in entries:
+                match = GENERATION.fullmatch(entry.name)
+                if match is not None and match["name"] == generation_name(int(match["timestep"])):
+                    path = checkpoints_dir / entry.name
+                    found.append(_Candidate(int(match["timestep"]), match["replaced"] is None, path))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
     return sorted(found, key=lambda candidate: (candidate.timestep, candidate.published), reverse=True)
+
+
+def _first_sound(candidates: list[_Candidate]) -> tuple[Generation | None, tuple[tuple[Path, str], ...], bool]:
+    """The first sound one, (path, reason) of those before it, and whether one of these was moved meanwhile."""
+    skipped: list[tuple[Path, str]] = []
+    moved = False
+    for candidate in candidates:
+        with _hold(candidate.path) as inode:
+            try:
+                manifest = check_generation(candidate.path)
+            except CorruptFileError as error:
+                skipped.append((candidate.path, error.reason))
+            except OSError as error:
+                skipped.append((candidate.path, f"cannot be read: {files.one_line(error)}"))
+            else:
+                return Generation(candidate.path, manifest, tuple(skipped)), tuple(skipped), moved
+            moved = moved or inode is None or _inode(candidate.path) != inode
+    return None, tuple(skipped), moved
+
+
+@contextmanager
+def _hold(path: Path) -> Iterator[int | None]:
+    """Its inode, which no other file gets inside even if `path` is removed; None where there is none any more."""
+    try:
+        descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW)
+    except OSError:
+        yield None
+        return
+    try:
+        yield os.fstat(descriptor).st_ino
+    finally:
+        os.close(descriptor)
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.lstat().st_ino
+    except OSError:
+        return None

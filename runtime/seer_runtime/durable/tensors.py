@@ -1,19 +1,26 @@
-"""Tensor files in safetensors format: streamed to the disk and read one tensor at a time."""
+"""Tensor files in safetensors format: streamed to the disk and read one tensor, or some rows of it, at a time.
+
+The header is proven here, from the descriptor that the tensors are then read from: nothing is mapped, so a file that is
+cut while it is read is an error and no signal, and nobody can put another file in its place between proof and use.
+"""
 
 import json
+import math
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 
 from seer_runtime.durable import files
 from seer_runtime.durable.files import BytesLike, CorruptFileError
 
 PIECE_BYTES = 2**20
+HEADER_BYTES = files.JSON_BYTES
 
 _DTYPES = {
     "BOOL": np.dtype("?"),
@@ -31,15 +38,17 @@ _DTYPES = {
 }
 _CODES = {dtype: code for code, dtype in _DTYPES.items()}
 _METADATA = "__metadata__"
+_MAX_DIMENSIONS = 32  # of a numpy array
+_MAX_BYTES = 2**63 - 1
 
 
 def write_tensors(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None) -> None:
     """Write `arrays` to `path` in safetensors format, through `write_atomic`; the same input gives the same bytes.
 
     Arrays go to the disk in pieces of `PIECE_BYTES`, from where they lie; only one that is not C-contiguous is
-    copied, and only up to that size. Raises ValueError for a larger one of those, for a reserved name, and for a
-    dtype other than bool, (u)int8 to 64 and float16 to 64 in little-endian order; TypeError where metadata is not
-    text; OSError.
+    copied, and only up to that size. Raises ValueError for a larger one of those, for a reserved name, for names and
+    metadata longer than the `HEADER_BYTES` that are read back, and for a dtype other than bool, (u)int8 to 64 and
+    float16 to 64 in little-endian order; TypeError where metadata is not text; OSError.
     """
     ordered = sorted(arrays.items(), key=lambda item: (-item[1].itemsize, item[0]))
     header: dict[str, Any] = {}
@@ -58,6 +67,10 @@ def write_tensors(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapp
         }
     encoded = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     encoded += b" " * (-len(encoded) % 8)
+    if len(encoded) > HEADER_BYTES:
+        raise ValueError(
+            f"{path.name} would have a header of {len(encoded):,} bytes, at most {HEADER_BYTES:,} are read"
+        )
     files.write_atomic(path, _tensor_chunks(encoded, [array for _, array in ordered]))
 
 
@@ -76,31 +89,38 @@ def read_tensors(path: Path, prefixes: tuple[str, ...] = ("",)) -> dict[str, NDA
 
 @contextmanager
 def open_tensors(path: Path) -> Iterator["TensorFile"]:
-    """Open `path` to read one tensor at a time. Raises CorruptFileError and OSError."""
-    with path.open("rb", buffering=0) as file:
+    """Open `path` to read one tensor at a time. Raises CorruptFileError and OSError.
+
+    That the tensors fill the file exactly is known before any of them is read.
+    """
+    with files.open_regular(path) as descriptor:
         try:
-            # The library maps the file and proves that the tensors fill it exactly; no tensor is read.
-            with safe_open(path, framework="np"):
-                pass
-        except SafetensorError as error:
-            raise CorruptFileError(path, f"not a safetensors file: {files.one_line(error)}") from error
-        length_bytes = int.from_bytes(file.read(8), "little")
-        yield TensorFile(path, file.fileno(), json.loads(file.read(length_bytes)), 8 + length_bytes)
+            tensors = _prove(path, descriptor)
+        except CorruptFileError as error:
+            raise CorruptFileError(path, f"not a safetensors file: {error.reason}") from error
+        yield tensors
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a tensor lies in its file."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    start_bytes: int
+    end_bytes: int
 
 
 class TensorFile:
     """An open tensor file: `names`, `shapes`, `dtypes` and `metadata` are known, the data is still on the disk."""
 
-    def __init__(self, path: Path, descriptor: int, header: dict[str, Any], data_start_bytes: int) -> None:
+    def __init__(self, path: Path, descriptor: int, places: Mapping[str, _Place], metadata: dict[str, str]) -> None:
         self.path = path
-        self.metadata: dict[str, str] = header.pop(_METADATA, None) or {}
-        unknown = {entry["dtype"] for entry in header.values()} - _DTYPES.keys()
-        if unknown:
-            raise CorruptFileError(path, f"tensors of type {', '.join(sorted(unknown))} are not ours")
-        self.names: tuple[str, ...] = tuple(sorted(header))
-        self.shapes: dict[str, tuple[int, ...]] = {name: tuple(header[name]["shape"]) for name in header}
-        self.dtypes: dict[str, np.dtype[Any]] = {name: _DTYPES[header[name]["dtype"]] for name in header}
-        self._offsets = {name: data_start_bytes + header[name]["data_offsets"][0] for name in header}
+        self.metadata = metadata
+        self.names: tuple[str, ...] = tuple(sorted(places))
+        self.shapes: dict[str, tuple[int, ...]] = {name: place.shape for name, place in places.items()}
+        self.dtypes: dict[str, np.dtype[Any]] = {name: place.dtype for name, place in places.items()}
+        self._places = places
         self._descriptor = descriptor
 
     def read_into(self, name: str, out: NDArray[Any]) -> None:
@@ -109,13 +129,31 @@ class TensorFile:
         `out` is C-contiguous and writable, with the tensor's shape and dtype; anything else is a ValueError. Raises
         KeyError for an unknown name, CorruptFileError where the file ends early, OSError.
         """
-        offset_bytes = self._offsets[name]
-        if out.shape != self.shapes[name] or out.dtype != self.dtypes[name]:
+        if out.shape != self.shapes[name]:
+            raise ValueError(f"{name!r} is {self.dtypes[name]} {self.shapes[name]}; it does not fit {out.shape}")
+        self._fill(name, 0, out)
+
+    def read_rows_into(self, name: str, first_row: int, out: NDArray[Any]) -> None:
+        """Fill `out` with rows `first_row`, … of tensor `name`, slices along its first axis, straight from the file.
+
+        `out` is C-contiguous and writable, `[rows, *shape[1:]]` of the tensor's dtype, with no more rows than there are
+        from `first_row` on; anything else is a ValueError. Raises as `read_into` does.
+        """
+        shape = self.shapes[name]
+        if not shape or out.ndim == 0 or out.shape[1:] != shape[1:] or not 0 <= first_row <= shape[0] - len(out):
             raise ValueError(
-                f"{name!r} is {self.dtypes[name]} {self.shapes[name]}; it does not fit {out.dtype} {out.shape}"
+                f"{name!r} is {self.dtypes[name]} {shape}; its rows from {first_row} on do not fit {out.shape}"
             )
+        row_bytes = math.prod(shape[1:]) * self.dtypes[name].itemsize
+        self._fill(name, first_row * row_bytes, out)
+
+    def _fill(self, name: str, skip_bytes: int, out: NDArray[Any]) -> None:
+        place = self._places[name]
+        if out.dtype != place.dtype:
+            raise ValueError(f"{name!r} is {place.dtype} {place.shape}; it does not fit {out.dtype}")
         if not (out.flags.c_contiguous and out.flags.writeable):
             raise ValueError(f"{name!r} can be read into a C-contiguous, writable array only")
+        offset_bytes = place.start_bytes + skip_bytes
         view = _bytes_of(out)
         while view:
             count = files._read(self._descriptor, view, offset_bytes)
@@ -123,6 +161,54 @@ class TensorFile:
                 raise CorruptFileError(self.path, f"ends inside tensor {name!r}")
             view = view[count:]
             offset_bytes += count
+
+
+def _prove(path: Path, descriptor: int) -> TensorFile:
+    """The open file `path`, its header read and found right."""
+    size_bytes = os.fstat(descriptor).st_size
+    if size_bytes < 8:
+        raise CorruptFileError(path, f"{size_bytes} bytes hold no header")
+    length_bytes = int.from_bytes(files.read_range(path, descriptor, 8, 0), "little")
+    if length_bytes > min(HEADER_BYTES, size_bytes - 8):
+        raise CorruptFileError(path, f"a header of {length_bytes:,} bytes in {size_bytes:,}")
+    header = files.parse_json(path, files.read_range(path, descriptor, length_bytes, 8))
+    if not isinstance(header, dict):
+        raise CorruptFileError(path, "its header is no object")
+    metadata = header.pop(_METADATA, None) or {}
+    if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
+        raise CorruptFileError(path, "its metadata is not text")
+    places = {name: _place(path, name, entry, 8 + length_bytes) for name, entry in header.items()}
+    end_bytes = 8 + length_bytes
+    for name, place in sorted(places.items(), key=lambda item: (item[1].start_bytes, item[1].end_bytes)):
+        if place.start_bytes != end_bytes:
+            raise CorruptFileError(path, f"a gap or an overlap before tensor {name!r}")
+        end_bytes = place.end_bytes
+    if end_bytes != size_bytes:
+        raise CorruptFileError(path, f"its tensors end at byte {end_bytes:,} of {size_bytes:,}")
+    return TensorFile(path, descriptor, places, metadata)
+
+
+def _place(path: Path, name: str, entry: object, data_start_bytes: int) -> _Place:
+    match entry:
+        case {"dtype": str(code), "shape": [*shape], "data_offsets": [start_bytes, end_bytes]} if (
+            _are_counts([*shape, start_bytes, end_bytes]) and len(shape) <= _MAX_DIMENSIONS
+        ):
+            pass
+        case _:
+            raise CorruptFileError(path, f"no type, shape and place of tensor {name!r}")
+    if code not in _DTYPES:
+        raise CorruptFileError(path, f"tensor {name!r} has type {code!r}, which is not ours")
+    dtype = _DTYPES[code]
+    # numpy takes no array whose other dimensions would be too large, even if one is 0.
+    if math.prod(size for size in shape if size) * dtype.itemsize > _MAX_BYTES:
+        raise CorruptFileError(path, f"tensor {name!r} is too large")
+    if math.prod(shape) * dtype.itemsize != end_bytes - start_bytes:
+        raise CorruptFileError(path, f"tensor {name!r} does not fill its place")
+    return _Place(dtype, tuple(shape), data_start_bytes + start_bytes, data_start_bytes + end_bytes)
+
+
+def _are_counts(values: list[object]) -> bool:
+    return all(type(value) is int and 0 <= value <= _MAX_BYTES for value in values)
 
 
 def _check_writable(name: str, array: NDArray[Any]) -> None:

@@ -1,0 +1,108 @@
+"""The manifest of a generation: sizes and SHA-256 sums, by which a sound generation is told from a damaged one."""
+
+import hashlib
+import os
+import re
+from pathlib import Path
+from typing import TypedDict, cast
+
+from seer_runtime.durable import files
+from seer_runtime.durable.files import CorruptFileError
+
+MANIFEST = "manifest.json"
+MANIFEST_VERSION = 1
+
+_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_PLAIN_NAME = re.compile(r"[\w-][\w.-]{0,199}", re.ASCII)
+GENERATION = re.compile(r"(?P<replaced>\.replaced_)?(?P<name>step_(?P<timestep>\d{10,}))", re.ASCII)
+
+
+class FileRecord(TypedDict):
+    """What the manifest knows of one file."""
+
+    size_bytes: int
+    sha256: str
+
+
+class Manifest(TypedDict):
+    """`manifest.json` of a generation; `files` has every file but the manifest itself."""
+
+    format_version: int
+    timestep: int
+    files: dict[str, FileRecord]
+
+
+def check_generation(path: Path) -> Manifest:
+    """The manifest of the generation at `path`, after comparing every file's size and SHA-256 with it.
+
+    Files that the manifest does not name are ignored, links are refused. Raises CorruptFileError and OSError.
+    """
+    if path.is_symlink() or not path.is_dir():
+        raise CorruptFileError(path, "not a folder")
+    for entry in sorted(path.iterdir()):
+        if entry.is_symlink():
+            raise CorruptFileError(path, f"{entry.name!r} is a symbolic link")
+    manifest = _read_manifest(path)
+    for name, record in manifest["files"].items():
+        size_bytes, digest = _size_and_digest(path, name, record["size_bytes"])
+        compare(path, name, record, size_bytes, digest)
+    return manifest
+
+
+def _size_and_digest(folder: Path, name: str, expected_bytes: int) -> tuple[int, str]:
+    """Of a file; the digest is empty where the size is another than expected."""
+    try:
+        with files.open_regular(folder / name) as descriptor, open(descriptor, "rb", 0, closefd=False) as stream:
+            size_bytes = os.fstat(descriptor).st_size
+            digest = hashlib.file_digest(stream, "sha256").hexdigest() if size_bytes == expected_bytes else ""
+            return size_bytes, digest
+    except FileNotFoundError as error:
+        raise CorruptFileError(folder, f"{name!r} is missing") from error
+    except CorruptFileError as error:
+        raise CorruptFileError(folder, f"{name!r} is {error.reason}") from error
+
+
+def compare(folder: Path, name: str, record: FileRecord, size_bytes: int, digest: str) -> None:
+    """Raise CorruptFileError where file `name` of `folder` is not the one that was recorded."""
+    if size_bytes != record["size_bytes"]:
+        raise CorruptFileError(folder, f"{name!r} has {size_bytes} bytes instead of {record['size_bytes']}")
+    if digest != record["sha256"]:
+        raise CorruptFileError(folder, f"{name!r} has other bytes than were written (SHA-256 differs)")
+
+
+def _read_manifest(path: Path) -> Manifest:
+    try:
+        manifest = files.read_json(path / MANIFEST)
+    except FileNotFoundError as error:
+        raise CorruptFileError(path, f"no {MANIFEST}") from error
+    except CorruptFileError as error:
+        raise CorruptFileError(path, f"{MANIFEST} is {error.reason}") from error
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+        raise CorruptFileError(path, f"{MANIFEST} lists no files")
+    if manifest.get("format_version") != MANIFEST_VERSION:
+        version = manifest.get("format_version")
+        raise CorruptFileError(path, f"{MANIFEST} has format {version!r}, this release reads {MANIFEST_VERSION}")
+    timestep = manifest.get("timestep")
+    match = GENERATION.fullmatch(path.name)
+    if not _is_count(timestep) or (match is not None and timestep != int(match["timestep"])):
+        raise CorruptFileError(path, f"{MANIFEST} has timestep {timestep!r}")
+    for name, record in manifest["files"].items():
+        if not is_plain_name(name):
+            raise CorruptFileError(path, f"{MANIFEST} lists {name!r}, which is not a plain file name")
+        if not (
+            isinstance(record, dict)
+            and _is_count(record.get("size_bytes"))
+            and isinstance(record.get("sha256"), str)
+            and _SHA256.fullmatch(record["sha256"])
+        ):
+            raise CorruptFileError(path, f"{MANIFEST} has no size and SHA-256 of {name!r}")
+    return cast(Manifest, manifest)
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 0
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether a file of a generation may have that name: no path, nothing hidden, ASCII."""
+    return name != MANIFEST and _PLAIN_NAME.fullmatch(name) is not None

@@ -1,0 +1,67 @@
+"""The table of `docs/reliability.md`: a row for each injected fault, filled in by the tests that ran and passed."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BEGIN, END = "<!-- generated: begin -->", "<!-- generated: end -->"
+HEADER = "| injected | what held | trials | shown by |\n|---|---|---|---|"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One kind of fault; several tests may show it."""
+
+    injected: str
+    promise: str
+
+
+class Table:
+    """Counts the trials of each row: those a test recorded as `trials`, otherwise one a test."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.trials: dict[Row, int] = defaultdict(int)
+        self.places: dict[Row, set[str]] = defaultdict(set)
+        self.failed: set[Row] = set()
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item, call: Any) -> Iterator[None]:
+        outcome: Any = yield
+        report = outcome.get_result()
+        marker = item.get_closest_marker("fault")
+        if marker is None:
+            return
+        row = Row(marker.args[0], marker.kwargs["promise"])
+        if report.failed:
+            self.failed.add(row)
+        elif report.when == "call":
+            trials = [value for name, value in item.user_properties if name == "trials"]
+            self.trials[row] += sum(trials) if trials else 1
+            self.places[row].add(item.path.name)
+
+    def pytest_sessionfinish(self) -> None:
+        if self.failed:
+            return
+        lines = [
+            f"| {row.injected} | {row.promise} | {self.trials[row]:,} | {', '.join(sorted(self.places[row]))} |"
+            for row in sorted(self.trials, key=lambda row: (sorted(self.places[row]), row.injected))
+        ]
+        text = self.path.read_text()
+        before, _, rest = text.partition(BEGIN)
+        _, _, after = rest.partition(END)
+        self.path.write_text("\n".join([before + BEGIN, HEADER, *lines, END + after]))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--reliability", type=Path, metavar="FILE", help="write the table of faults there when all passed")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    path = config.getoption("--reliability", default=None)
+    if path is not None:
+        config.pluginmanager.register(Table(path))

@@ -1,0 +1,192 @@
+"""Short runs of the real thing for faults to be injected into, each in a process of its own.
+
+The processes are forked from a server that has imported everything and run nothing, so that one is there at once.
+"""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import seer_edge.agents.curl_sac
+import seer_edge.agents.rainbow
+import seer_edge.envs.atari
+import seer_edge.train
+from seer_edge import checkpoint, run_folder
+from seer_edge.cli import main
+from seer_edge.config import TrainConfig
+from seer_edge.envs import make_env
+from seer_edge.plan import make_plan
+from seer_edge.presets import RainbowSettings, SacSettings
+from seer_runtime import durable
+
+EXACT = (checkpoint.AGENT, checkpoint.REPLAY, checkpoint.SESSION, checkpoint.STATE, checkpoint.ENCODER)
+"""The files of a generation that equal runs write equally."""
+
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload([__name__, "onnx", "onnxruntime", "cv2"])
+
+
+def alien(**changes: Any) -> TrainConfig:
+    """160 steps of Alien: learning from 20 on, a ring of 70 rows that wraps, the freeze at 90."""
+    settings = RainbowSettings(
+        batch_size=8, n_step=3, hidden=16, learning_starts=20, target_update_steps=30, learning_rate=5e-4
+    )
+    given: dict[str, Any] = {
+        "env": "ALE/Alien-v5",
+        "env_name": "Alien",
+        "preset": "Alien",
+        "mem_budget_bytes": 70 * 7056,
+        "total_timesteps": 160,
+        "freeze_at": 90,
+        "freeze_reason": "test",
+        "settings": settings,
+        "eval_every": 100,
+        "eval_episodes": 1,
+        "log_every": 20,
+        "checkpoint_every_steps": 20,
+        "checkpoint_every_seconds": None,
+    }
+    return TrainConfig(**{**given, **changes})
+
+
+def cartpole(**changes: Any) -> TrainConfig:
+    """60 steps of cartpole-swingup at 25x25, five episodes; the freeze at 36."""
+    settings = SacSettings(batch_size=8, hidden=16, features=7, learning_starts=12, random_steps=8)
+    given: dict[str, Any] = {
+        "env": "dm_control/cartpole-swingup-v0",
+        "env_name": "cartpole-swingup",
+        "preset": "cartpole-swingup",
+        "algo": "curl-sac",
+        "encoder": "sac-ae",
+        "mem_budget_bytes": 30 * 3 * 25 * 25,
+        "total_timesteps": 60,
+        "freeze_at": 36,
+        "freeze_reason": "test",
+        "settings": settings,
+        "resolution": 25,
+        "action_repeat": 84,
+        "augmentations": 3,
+        "eval_every": 40,
+        "eval_episodes": 1,
+        "log_every": 10,
+        "checkpoint_every_steps": 10,
+        "checkpoint_every_seconds": None,
+    }
+    return TrainConfig(**{**given, **changes})
+
+
+# --- in this process ---------------------------------------------------------------------------------------
+
+
+def train(config: TrainConfig, path: Path) -> int:
+    """What the command does once it has a configuration; its exit status."""
+    torch.set_num_threads(1)
+    env = make_env(config.env, config.env_options, seed=0, training=True)
+    env.close()
+    plan = make_plan(config, env.spec)
+    folder = run_folder.create(path, config)
+    with folder.locked():
+        return seer_edge.train.train(plan, folder)
+
+
+def command(*words: str | Path) -> int:
+    """The command itself with `words`; its exit status."""
+    sys.argv = ["seer-edge", *map(str, words)]
+    return main()
+
+
+# --- in a process of its own -------------------------------------------------------------------------------
+
+
+@dataclass
+class Child:
+    """A process under way; `pipe` is what it tells."""
+
+    process: BaseProcess
+    pipe: Connection
+    log: Path
+
+    def told(self) -> list[Any]:
+        """All that it has told up to now, or to its end."""
+        heard = []
+        try:
+            while self.pipe.poll():
+                heard.append(self.pipe.recv())
+        except EOFError:
+            pass
+        return heard
+
+    def join(self, timeout_seconds: float = 120) -> int:
+        """Its exit status, negative for a signal."""
+        self.process.join(timeout_seconds)
+        assert self.process.exitcode is not None, f"still running: {self.log.read_text()}"
+        return self.process.exitcode
+
+    def kill(self) -> int:
+        self.process.kill()
+        return self.join()
+
+
+Prepare = Callable[[Callable[[Any], None]], None]
+"""Called in the child before it begins, with what tells the parent something; plants what is to be planted."""
+
+
+def start(log: Path, work: Callable[..., int], *args: Any, prepare: Prepare | None = None) -> Child:
+    """`work(*args)` in a process of its own; what it prints is appended to `log`."""
+    ours, theirs = SERVER.Pipe(duplex=False)
+    process = SERVER.Process(target=_child, args=(log, theirs, prepare, work, args))
+    process.start()
+    theirs.close()
+    return Child(process, ours, log)
+
+
+def _child(log: Path, pipe: Connection, prepare: Prepare | None, work: Callable[..., int], args: Any) -> None:
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(output, stream)
+    if prepare is not None:
+        prepare(pipe.send)
+    status = work(*args)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+# --- what is compared --------------------------------------------------------------------------------------
+
+
+def fingerprint(generation: Path) -> dict[str, str]:
+    """SHA-256 of each file that equal runs write equally, as the manifest has them."""
+    files = durable.check_generation(generation)["files"]
+    return {name: files[name]["sha256"] for name in EXACT if name in files}
+
+
+def results(path: Path) -> dict[str, Any]:
+    """What a run says in the end, but for clocks, memory and how often it was stopped."""
+    summary = json.loads((path / "summary.json").read_text())
+    rows = [line.split(",") for line in (path / "progress.csv").read_text().splitlines()]
+    timed = {rows[0].index(name) for name in ("time/fps", "time/time_elapsed", "memory/rss_bytes")}
+    return {
+        "rows": [[cell for column, cell in enumerate(row) if column not in timed] for row in rows],
+        "encoder": [hashlib.sha256(file.read_bytes()).hexdigest() for file in path.glob("encoder.onnx")],
+        "freeze": (summary["freeze"]["timestep"], summary["freeze"]["rows"]),
+        **{name: summary[name] for name in ("timesteps", "status", "replay", "eval", "flops")},
+    }
+
+
+def wait_until(condition: Callable[[], bool], timeout_seconds: float = 60) -> None:
+    deadline = time.monotonic() + timeout_seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.002)

@@ -1,0 +1,147 @@
+"""A run that was stopped and resumed is the run that never was: parameters, replay, returns, to the bit."""
+
+import functools
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seer_edge.config import TrainConfig
+from seer_edge.loop import Session
+from tests.faults import runs
+
+EXACT = pytest.mark.fault(
+    "SIGTERM between any two steps, or in the middle of an evaluation, and `resume`",
+    promise="exit 143; parameters, replay, returns and `progress.csv` are those of the run that was never stopped",
+)
+KINDS: dict[str, tuple[Callable[..., TrainConfig], dict[str, Any], tuple[int, ...]]] = {
+    # 90 is the freeze's own step, 100 an evaluation's.
+    "alien": (runs.alien, {}, (7, 90, 131)),
+    "alien-prioritized": (runs.alien, {"replay": "prioritized", "protocol": "machado"}, (100,)),
+    "cartpole": (runs.cartpole, {}, (23, 45)),
+    "cartpole-layers": (runs.cartpole, {"freeze_layers": 2, "algo": "curl-sac"}, (40,)),
+}
+
+
+def stop_at(steps: tuple[int, ...], tell: Callable[[Any], None]) -> None:
+    """Send SIGTERM as each of `steps` is done, as far as this process comes."""
+    step = Session.step
+
+    def stepping(session: Session) -> Any:
+        report = step(session)
+        if session.timestep in steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return report
+
+    Session.step = stepping  # type: ignore[method-assign]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The run of each kind that is never stopped."""
+    done: dict[str, Path] = {}
+
+    def run(kind: str) -> Path:
+        if kind not in done:
+            build, changes, _ = KINDS[kind]
+            folder = tmp_path_factory.mktemp(kind)
+            assert runs.start(folder / "log", runs.train, build(**changes), folder / "run").join() == 0
+            done[kind] = folder / "run"
+        return done[kind]
+
+    return run
+
+
+def newest(run: Path) -> Path:
+    return max((run / "checkpoints").glob("step_*"))
+
+
+@EXACT
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stopped_run_goes_on_to_the_bit(kind: str, whole: Callable[[str], Path], tmp_path: Path) -> None:
+    build, changes, steps = KINDS[kind]
+    path, log = tmp_path / "run", tmp_path / "log"
+    child = runs.start(log, runs.train, build(**changes), path, prepare=functools.partial(stop_at, steps))
+    assert child.join() == 143, log.read_text()
+    for index, step in enumerate(steps):
+        assert newest(path).name == f"step_{step:010d}"
+        assert json.loads((path / "summary.json").read_text())["status"] == "interrupted"
+        child = runs.start(log, runs.command, "resume", path, prepare=functools.partial(stop_at, steps[index + 1 :]))
+        assert child.join() == (143 if index + 1 < len(steps) else 0), log.read_text()
+        assert f"goes on at step {step} of" in log.read_text()
+    assert runs.fingerprint(newest(path)) == runs.fingerprint(newest(whole(kind)))
+    assert runs.results(path) == runs.results(whole(kind))
+    assert json.loads((path / "summary.json").read_text())["resumed_at"] == list(steps)
+
+
+def test_a_checkpoint_changes_nothing(whole: Callable[[str], Path], tmp_path: Path) -> None:
+    never = runs.alien(checkpoint_every_steps=None, checkpoint_every_seconds=1e6)
+    assert runs.start(tmp_path / "log", runs.train, never, tmp_path / "run").join() == 0
+    names = {path.name for path in (tmp_path / "run/checkpoints").iterdir()}
+    assert names == {"step_0000000090", "step_0000000160"}
+    assert runs.fingerprint(newest(tmp_path / "run")) == runs.fingerprint(newest(whole("alien")))
+    assert runs.results(tmp_path / "run") == runs.results(whole("alien"))
+
+
+def test_a_finished_run_is_checked_and_left_alone(whole: Callable[[str], Path], tmp_path: Path) -> None:
+    path, log = tmp_path / "run", tmp_path / "log"
+    shutil.copytree(whole("alien"), path)
+    before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    assert runs.start(log, runs.command, "resume", path).join() == 0
+    assert log.read_text() == f"{path}: finished at step 160; step_0000000160 is sound\n"
+    assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
+
+
+def test_a_finished_run_goes_on_longer(whole: Callable[[str], Path], tmp_path: Path) -> None:
+    path, log = tmp_path / "run", tmp_path / "log"
+    shutil.copytree(whole("alien"), path)
+    assert runs.start(log, runs.command, "resume", path, "--total-timesteps", "170").join() == 0, log.read_text()
+    assert newest(path).name == "step_0000000170"
+    assert json.loads((path / "config.json").read_text())["total_timesteps"] == 170
+
+
+@pytest.mark.fault(
+    "a budget that was made smaller or larger before `resume`",
+    promise="the newest rows that fit stay and the number of those that went is said; the ledger holds the new budget",
+)
+@pytest.mark.parametrize("stop", [70, 131])
+@pytest.mark.parametrize("frames", [40, 120])
+def test_another_budget(stop: int, frames: int, tmp_path: Path) -> None:
+    path, log = tmp_path / "run", tmp_path / "log"
+    config = runs.alien(eval_every=160)
+    assert runs.start(log, runs.train, config, path, prepare=functools.partial(stop_at, (stop,))).join() == 143
+    rows = json.loads((path / "summary.json").read_text())["replay"]["rows"]
+    assert runs.start(log, runs.command, "resume", path, "--mem-budget", str(frames * 7056)).join() == 0, (
+        log.read_text()
+    )
+    capacity = frames if stop < 90 else frames * 7056 // 2304
+    dropped = max(0, rows - capacity)
+    text = log.read_text()
+    assert (f"the oldest {dropped:,} rows had no room in this budget; the newest {capacity:,} stay" in text) == (
+        dropped > 0
+    )
+    summary = json.loads((path / "summary.json").read_text())
+    assert summary["status"] == "finished"
+    assert summary["budget"]["limit_bytes"] == frames * 7056
+    assert json.loads((path / "config.json").read_text())["mem_budget_bytes"] == frames * 7056
+
+
+# --- an environment that cannot be saved -------------------------------------------------------------------
+
+
+def test_an_environment_without_a_state_begins_a_new_episode_and_says_so(tmp_path: Path) -> None:
+    path, log = tmp_path / "run", tmp_path / "log"
+    game = {
+        "env": "tests.end_to_end.pixel_match:PixelMatch-v0",
+        "env_name": "PixelMatch-v0",
+        "mem_budget_bytes": 200_000,
+    }
+    config = runs.alien(**game)
+    assert runs.start(log, runs.train, config, path, prepare=functools.partial(stop_at, (77,))).join() == 143
+    assert runs.start(log, runs.command, "resume", path).join() == 0, log.read_text()
+    assert "note: its environment gave no state to save: a new episode begins" in log.read_text()

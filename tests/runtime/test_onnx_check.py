@@ -1,0 +1,158 @@
+"""What is one of our encoders, and what it may cost."""
+
+import dataclasses
+import sys
+import tracemalloc
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+from onnx import NodeProto, helper
+
+import seer_runtime.encoder
+from seer_edge.networks.graph import encoder_graph
+from seer_edge.networks.spec import ENCODERS, EncoderSpec, encoder_spec
+from seer_runtime.encoder import INPUT, MAX_BATCH, OUTPUT, GraphError, OnnxEncoder
+from seer_runtime.ledger import Ledger, Line
+from seer_runtime.onnx_check import FILE_BYTES_MAX, LIVE_ELEMENTS_MAX, MULTIPLY_ADDS_MAX, GraphShapes, check_graph
+from tests.runtime.onnx_graphs import LATENT, OBSERVATION, model_of, small_model
+
+FCS: dict[str, dict[str, Any]] = {"bare": {}, "one": {"features": 7}, "fcs": {"networks": 2, "features": 50}}
+
+
+def graph_of(spec: EncoderSpec) -> bytes:
+    rng = np.random.default_rng(5)
+    weights = {name: rng.normal(size=shape).astype(np.float32) for name, shape in spec.weight_shapes.items()}
+    return encoder_graph(spec, weights)
+
+
+@pytest.mark.parametrize("fcs", FCS)
+@pytest.mark.parametrize("name", ENCODERS)
+def test_every_encoder_passes_at_every_cut_and_runs_as_it_does_unchecked(name: str, fcs: str) -> None:
+    whole = encoder_spec(name, input_shape=(9, 44, 40), **FCS[fcs])
+    for spec in (whole, *(dataclasses.replace(whole, frozen_layers=cut) for cut in whole.cuts)):
+        graph = graph_of(spec)
+        assert check_graph(graph, max_batch=MAX_BATCH) == GraphShapes(spec.input_shape, spec.latent_shape)
+        observations = np.random.default_rng(3).integers(0, 256, (3, *spec.input_shape), np.uint8)
+        unchecked = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+        wanted = unchecked.run([OUTPUT], {INPUT: observations})[0]
+        np.testing.assert_allclose(OnnxEncoder(graph, threads=1, ledger=Ledger({}))(observations), wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(4, 210, 210), (9, 147, 147)], ids=str)
+@pytest.mark.parametrize("name", ENCODERS)
+def test_the_largest_frames_that_a_run_can_have_pass(name: str, size: tuple[int, int, int]) -> None:
+    spec = encoder_spec(name, input_shape=size, **({} if size[0] == 4 else FCS["fcs"]))
+    graph = graph_of(spec)
+    tracemalloc.start()
+    try:
+        assert check_graph(graph, max_batch=MAX_BATCH).latent_shape == spec.latent_shape
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000  # of up to 58 MB
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_small_model_that_the_others_spoil_is_sound() -> None:
+    graph = small_model().SerializeToString()
+    assert check_graph(graph, max_batch=MAX_BATCH) == GraphShapes(OBSERVATION, LATENT)
+    assert OnnxEncoder(graph, threads=1, ledger=Ledger({}))(np.ones((3, *OBSERVATION), np.uint8)).any()
+
+
+def _chain(nodes: list[NodeProto], latents: int, **constants: Any) -> bytes:
+    """A graph that begins with 1x8x8 pixels and `nodes` over the value `maps`, ends in `flat` and gives its latents."""
+    before = [helper.make_node("Cast", [INPUT], ["cast"], to=1), helper.make_node("Div", ["cast", "scale"], ["maps"])]
+    after = helper.make_node("Reshape", ["flat", "shape"], [OUTPUT])
+    arrays: dict[str, NDArray[Any]] = {
+        "scale": np.array(255, np.float32),
+        "shape": np.array([0, 1, latents], np.int64),
+        **constants,
+    }
+    serialized: bytes = model_of([*before, *nodes, after], arrays, (1, 8, 8), (1, latents)).SerializeToString()
+    return serialized
+
+
+def _flatten() -> NodeProto:
+    return helper.make_node("Flatten", ["maps"], ["flat"], axis=1)
+
+
+def _doubling(times: int) -> list[NodeProto]:
+    names = [*(f"double{index}" for index in range(times)), "flat"]
+    first = helper.make_node("Flatten", ["maps"], [names[0]], axis=1)
+    return [first, *(helper.make_node("Concat", [name, name], [double], axis=1) for name, double in pairwise(names))]
+
+
+def test_a_small_file_cannot_ask_for_much_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    doubled = _chain(_doubling(30), 64 << 30)
+    broadcast = [_flatten(), helper.make_node("Add", ["flat", "maps"], ["sum"])]
+    outer = _chain([*broadcast, helper.make_node("Flatten", ["sum"], ["out"], axis=1)], 64)
+    assert max(len(doubled), len(outer)) < 3_000
+    with pytest.raises(GraphError, match=r"elements in use"):
+        OnnxEncoder(doubled, threads=1, ledger=Ledger({}))
+    with pytest.raises(
+        GraphError, match=r"node 3 \(Add\): needs maps of one shape, not \[16, 64\] and \[16, 1, 8, 8\]"
+    ):
+        OnnxEncoder(outer, threads=1, ledger=Ledger({}))
+
+
+RESIDUAL = [
+    helper.make_node("Relu", ["maps"], ["relu"]),
+    helper.make_node("Add", ["maps", "relu"], ["sum"]),
+    helper.make_node("Flatten", ["sum"], ["flat"], axis=1),
+]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "latents", "live"),
+    [
+        ([_flatten()], 64, 2 * 64),  # what a node reads and what it gives
+        (RESIDUAL, 64, 3 * 64),  # and what waits
+        (_doubling(2), 256, 2 * 256),  # but nothing that was read for the last time
+    ],
+    ids=["chain", "residual", "doubling"],
+)
+def test_elements_in_use_are_of_the_values_that_are_still_read(nodes: list[NodeProto], latents: int, live: int) -> None:
+    graph = _chain(nodes, latents)
+    most = LIVE_ELEMENTS_MAX // live
+    assert check_graph(graph, max_batch=most).latent_shape == (1, latents)
+    with pytest.raises(GraphError, match="elements in use"):
+        check_graph(graph, max_batch=most + 1)
+
+
+def test_work_is_bounded() -> None:
+    nodes = [
+        helper.make_node("Conv", ["maps", "w0", "b"], ["conv"], kernel_shape=[3] * 2, strides=[1] * 2, pads=[1] * 4),
+        helper.make_node("Conv", ["conv", "w1", "b"], ["wide"], kernel_shape=[15] * 2, strides=[1] * 2, pads=[7] * 4),
+        helper.make_node("Flatten", ["wide"], ["flat"], axis=1),
+    ]
+    weights = {
+        f"w{i}": np.ones((16, channels, side, side), np.float32) for i, channels, side in ((0, 1, 3), (1, 16, 15))
+    }
+    graph = _chain(nodes, 1024, b=np.ones(16, np.float32), **weights)
+    # Cast and Div, the convolutions, Flatten and Reshape.
+    row = 2 * 64 + 1024 * 9 + 1024 * 16 * 15**2 + 2 * 1024
+    most = MULTIPLY_ADDS_MAX // row
+    assert check_graph(graph, max_batch=most).latent_shape == (1, 1024)
+    with pytest.raises(GraphError, match=f"{(most + 1) * row:,} multiply-adds"):
+        check_graph(graph, max_batch=most + 1)
+
+
+def test_the_size_of_the_file_is_bounded() -> None:
+    with pytest.raises(GraphError, match=f"a file of {FILE_BYTES_MAX + 1:,} B"):
+        check_graph(bytes(FILE_BYTES_MAX + 1), max_batch=1)
+    with pytest.raises(GraphError, match="model has a field that no encoder has, number 0"):
+        check_graph(bytes(FILE_BYTES_MAX), max_batch=1)
+
+
+def test_what_onnx_runtime_refuses_is_one_line_and_leaves_nothing_in_the_ledger(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(seer_runtime.encoder, "check_graph", lambda *_, **__: GraphShapes(OBSERVATION, LATENT))
+    ledger = Ledger({})
+    with pytest.raises(GraphError, match="ONNX Runtime cannot open it") as refusal:
+        OnnxEncoder(small_model().SerializeToString()[:-9], threads=1, ledger=ledger)
+    assert str(refusal.value).isprintable()
+    assert ledger.held_bytes(Line.WORKSPACE) == 0

@@ -1,0 +1,174 @@
+"""Graphs damaged in their bytes: refused in one way, or as harmless as what they were made from."""
+
+import tracemalloc
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seer_runtime.encoder import MAX_BATCH, GraphError, OnnxEncoder
+from seer_runtime.ledger import Ledger
+from seer_runtime.onnx_check import LIVE_ELEMENTS_MAX, GraphShapes, check_graph
+from seer_runtime.onnx_shapes import OPERATORS
+from seer_runtime.onnx_wire import Field, Schema, read_message
+from tests.runtime.onnx_graphs import small_model
+
+SOUND: bytes = small_model().SerializeToString(deterministic=True)
+# Where the graph's structure lies: the weights are most of the bytes and seldom matter.
+WEIGHTS = [SOUND.index(tensor.raw_data) for tensor in small_model().graph.initializer if len(tensor.raw_data) > 99]
+Edit = Callable[[bytearray], None]
+
+
+def _places() -> st.SearchStrategy[int]:
+    return st.integers(0, len(SOUND)) | st.integers(0, min(WEIGHTS)) | st.integers(len(SOUND) - 150, len(SOUND))
+
+
+def _flip(place: int, bit: int) -> Edit:
+    def edit(graph: bytearray) -> None:
+        if place < len(graph):
+            graph[place] ^= 1 << bit
+
+    return edit
+
+
+def _insert(place: int, extra: bytes) -> Edit:
+    def edit(graph: bytearray) -> None:
+        graph[place:place] = extra
+
+    return edit
+
+
+def _cut(place: int, count: int) -> Edit:
+    def edit(graph: bytearray) -> None:
+        del graph[place : place + count]
+
+    return edit
+
+
+EDITS = st.lists(
+    st.builds(_flip, _places(), st.integers(0, 7))
+    | st.builds(_insert, _places(), st.binary(max_size=12))
+    | st.builds(_cut, _places(), st.integers(1, 400)),
+    min_size=1,
+    max_size=3,
+)
+
+
+@settings(max_examples=600, deadline=None)
+@given(EDITS)
+def test_damage_is_refused_or_harmless(edits: list[Edit]) -> None:
+    damaged = bytearray(SOUND)
+    for edit in edits:
+        edit(damaged)
+    graph = bytes(damaged)
+    checked = _checked(graph)
+    if isinstance(checked, str):
+        assert checked.isprintable()
+        return
+    model = onnx.load_from_string(graph)
+    onnx.checker.check_model(model, full_check=True)
+    assert {node.op_type for node in model.graph.node} <= OPERATORS.keys()
+    assert not any(tensor.external_data for tensor in model.graph.initializer)
+    assert _largest_value(model) <= LIVE_ELEMENTS_MAX
+    with np.errstate(all="ignore"):
+        latents = OnnxEncoder(graph, threads=1, ledger=Ledger({}))(np.ones((2, *checked.observation_shape), np.uint8))
+    assert latents.shape == (2, *checked.latent_shape)
+
+
+def _checked(graph: bytes) -> GraphShapes | str:
+    """What the check gives or says, for less than half a megabyte."""
+    tracemalloc.start()
+    try:
+        return check_graph(graph, max_batch=MAX_BATCH)
+    except GraphError as refusal:
+        return str(refusal)
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 500_000
+
+
+def _largest_value(model: onnx.ModelProto) -> int:
+    """Elements of the largest value at the largest batch, as the ONNX package infers them."""
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = MAX_BATCH
+    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
+    sizes = [[dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in inferred.value_info]
+    assert len(sizes) == len(model.graph.node) - 1
+    return max(int(np.prod(size)) for size in sizes)
+
+
+def test_every_shorter_file_is_refused() -> None:
+    for length in range(len(SOUND)):
+        with pytest.raises(GraphError):
+            check_graph(SOUND[:length], max_batch=MAX_BATCH)
+
+
+def test_a_size_that_is_a_number_and_a_symbol_is_refused() -> None:
+    model = small_model()
+    model.graph.output[0].type.tensor_type.shape.dim[2].dim_param = "ab"
+    graph = model.SerializeToString()
+    symbol, both = b"\x0a\x04\x12\x02ab", b"\x0a\x04\x08\x03\x12\x00"
+    assert graph.count(symbol) == 1
+    with pytest.raises(GraphError, match="latents is not declared as"):
+        check_graph(graph.replace(symbol, both), max_batch=MAX_BATCH)
+
+
+INNER: Schema = {1: Field("text", str, least=0)}
+OUTER: Schema = {
+    1: Field("number", int, least=0, most=2),
+    2: Field("raw", memoryview, least=0),
+    3: Field("inner", INNER, least=0),
+    20: Field("far", int, least=0),
+}
+EMPTY = {"number": [], "raw": [], "inner": [], "far": []}
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", EMPTY),
+        (b"\x08\x00\x08\x96\x01", {**EMPTY, "number": [0, 150]}),
+        (b"\x08" + b"\xff" * 8 + b"\x7f", {**EMPTY, "number": [2**63 - 1]}),
+        (b"\x12\x00\xa0\x01\x07", {**EMPTY, "raw": [b""], "far": [7]}),
+        (b"\x1a\x04\x0a\x02ab\x12\x01x", {**EMPTY, "inner": [{"text": ["ab"]}], "raw": [b"x"]}),
+    ],
+)
+def test_messages_are_read(data: bytes, message: object) -> None:
+    assert read_message(memoryview(data), OUTER, "outer") == message
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"\x08", "outer.number: a number is cut short"),
+        (b"\x88", "outer: a number is cut short"),
+        (b"\x08\x96", "outer.number: a number is cut short"),
+        (b"\x08\x80\x00", "outer.number: a number is longer than it needs to be"),
+        (b"\x88\x00\x01", "outer: a number is longer than it needs to be"),
+        (b"\x08" + b"\xff" * 9 + b"\x01", "outer.number: a number is cut short, negative or larger"),
+        (b"\x08" + b"\xff" * 70, "outer.number: a number is cut short, negative or larger"),
+        (b"\x08\x01" * 3, "outer.number: more than 2"),
+        (b"\x0a\x02\x01\x02", "outer.number has wire type 2"),  # packed
+        (b"\x0d\x00\x00\x00\x00", "outer.number has wire type 5"),
+        (b"\x10\x01", "outer.raw has wire type 0"),
+        (b"\x1b\x1c", "outer.inner has wire type 3"),  # a group
+        (b"\x22\x00", "outer has a field that no encoder has, number 4"),
+        (b"\x12\x05abcd", "outer.raw is cut short"),
+        (b"\x12\xff\xff\xff\xff\x7f", "outer.raw is cut short"),
+        (b"\x1a\x04\x0a\x01a", "outer.inner is cut short"),
+        (b"\x1a\x02\x0a\x01a", "outer.inner.text is cut short"),  # the byte behind it is another message's
+        (b"\x1a\x00\x1a\x00", "outer.inner: more than 1"),  # other readers merge them
+        (b"\x1a\x04\x0a\x02\xc3\xa9", "outer.inner.text is not plain text"),
+    ],
+)
+def test_bytes_that_others_read_in_another_way_or_not_at_all_are_refused(data: bytes, said: str) -> None:
+    with pytest.raises(GraphError, match=f"^{said}"):
+        read_message(memoryview(data), OUTER, "outer")
+
+
+def test_a_field_that_is_needed_is_missed() -> None:
+    with pytest.raises(GraphError, match=r"^it has 0 of number and needs 1$"):
+        read_message(memoryview(b""), {1: Field("number", int)}, "it")

@@ -1,0 +1,204 @@
+"""What does not fit into memory is refused, and what is named in its place does fit."""
+
+import dataclasses
+import math
+import re
+import shlex
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seer_edge.ceiling import check_memory
+from seer_edge.config import build_config
+from seer_edge.envs import Continuous, Discrete, EnvSpec
+from seer_edge.errors import BadInputError
+from seer_edge.plan import BytePlan, make_plan
+from seer_runtime.memory import MemoryLimits
+from seer_runtime.units import format_size, parse_size
+
+ROOMY = MemoryLimits(10**18, 10**18)
+ALIEN = EnvSpec("ALE/Alien-v5", "Alien", (84, 84), (84, 84), Discrete(18), 29_000_000)
+
+
+def _control(resolution: int = 100) -> EnvSpec:
+    crop = resolution * 84 // 100
+    shape, cropped = (3, resolution, resolution), (crop, crop)
+    return EnvSpec("dm_control/cartpole-swingup-v0", "cartpole-swingup", shape, cropped, Continuous(1), 275_000_000)
+
+
+def _plan(env: EnvSpec = ALIEN, **given: Any) -> BytePlan:
+    return make_plan(build_config(env, **given), env)
+
+
+def _refusal(plan: BytePlan, limits: MemoryLimits = ROOMY) -> str:
+    with pytest.raises(BadInputError) as caught:
+        check_memory(plan, limits)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def _followed(plan: BytePlan, mend: str) -> BytePlan:
+    """The plan with the flags that stand at the beginning of `mend`."""
+    flags = shlex.split(re.split(r"[(,]", mend)[0])
+    given = dict(zip(flags[::2], flags[1::2], strict=False))
+    env = _control(int(given["--resolution"])) if "--resolution" in given else plan.env
+    budget = parse_size(given["--mem-budget"]) if "--mem-budget" in given else plan.config.mem_budget_bytes
+    return make_plan(dataclasses.replace(plan.config, mem_budget_bytes=budget, resolution=env.frame_shape[-1]), env)
+
+
+def _mends(message: str) -> list[str]:
+    return re.findall(r"--(?:mem-budget|resolution) [^()]*\([^()]*\)", message.partition("; ")[2])
+
+
+# --- --rss-limit ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("env", [ALIEN, _control()])
+def test_a_limit_is_held_to_the_byte(env: EnvSpec) -> None:
+    need = _plan(env).rss_peak_bytes
+    check_memory(_plan(env, rss_limit_bytes=need), ROOMY)
+    message = _refusal(_plan(env, rss_limit_bytes=need - 1))
+    assert message.startswith(f"--rss-limit {need - 1}: the process would need about {format_size(need)}; --")
+    check_memory(_plan(env), ROOMY)
+
+
+def test_the_budget_that_is_named_is_the_largest_of_two_digits() -> None:
+    exact = math.ceil(_plan(mem_budget_bytes=30_000_000).rss_peak_bytes / 0.95)
+    assert _refusal(_plan(rss_limit_bytes=exact)).endswith(
+        "; --mem-budget 30MB (4,251 frames, then 13,018 latents, 26,037 with --latent-codec float16) would fit"
+    )
+    assert "; --mem-budget 29MB (" in _refusal(_plan(rss_limit_bytes=exact - 2))
+
+
+def test_a_budget_has_all_its_digits_where_two_are_too_few() -> None:
+    least = _plan(_control(), mem_budget_bytes=131 * 30_000)
+    limit = math.ceil(least.rss_peak_bytes / 0.95)
+    message = _refusal(_plan(_control(), mem_budget_bytes=300_000_000, rss_limit_bytes=limit))
+    assert "; --mem-budget 3959999 (131 frames, " in message  # 3.9MB are 130 frames, fewer than a batch needs
+
+
+@settings(max_examples=40)
+@given(
+    limit=st.integers(300_000_000, 1_200_000_000),
+    env=st.sampled_from([ALIEN, _control(), _control(50)]),
+    given=st.sampled_from(
+        [
+            {},
+            {"freeze_at": "never"},
+            {"source": "runs/x"},
+            {"latent_codec": "float16", "replay": "prioritized"},
+            {"mem_budget_bytes": 800_000_000},
+        ]
+    ),
+)
+def test_whatever_is_named_fits_and_little_more_would(limit: int, env: EnvSpec, given: dict[str, Any]) -> None:
+    plan = _plan(env, rss_limit_bytes=limit, **given)
+    if plan.rss_peak_bytes <= limit:
+        check_memory(plan, ROOMY)
+        return
+    message = _refusal(plan)
+    mends = _mends(message)
+    room = limit if "just fit" in message else 0.95 * limit
+    for mend in mends:
+        fitting = _followed(plan, mend)
+        assert fitting.rss_peak_bytes <= room
+        check_memory(fitting, ROOMY)
+        held = [int(count.replace(",", "")) for count in re.findall(r"([\d,]+) (?:frames|latents)", mend)]
+        frames = [fitting.frame_capacity] if plan.config.freeze_at != 0 else []
+        assert held == [*frames, *([fitting.latent_capacity] if plan.latent_replay else [])]
+        if "--mem-budget" in mend:
+            larger = dataclasses.replace(fitting.config, mem_budget_bytes=int(1.11 * fitting.config.mem_budget_bytes))
+            assert make_plan(larger, fitting.env).rss_peak_bytes > room
+    if not mends:
+        least, needed = re.fullmatch(r".*; the smallest such run, (--.*), needs (\w+)", message).groups()
+        smallest = _followed(plan, least)
+        assert limit < smallest.rss_peak_bytes <= parse_size(needed) <= 1.1 * smallest.rss_peak_bytes
+        below = dataclasses.replace(smallest.config, mem_budget_bytes=smallest.config.mem_budget_bytes - 1)
+        with pytest.raises(BadInputError, match="cannot hold one batch"):
+            make_plan(below, smallest.env)
+
+
+@pytest.mark.parametrize(
+    ("limit", "resolution", "budget"),
+    [(890_000_000, 75, None), (800_000_000, 50, None), (745_000_000, 25, None), (690_000_000, 25, "some")],
+)
+def test_smaller_frames_are_named_where_frames_are_cropped(limit: int, resolution: int, budget: str | None) -> None:
+    """The largest that fit beside the whole budget, and only where none do, a smaller budget too."""
+    message = _refusal(_plan(_control(), rss_limit_bytes=limit))
+    (mend,) = [mend for mend in _mends(message) if "--resolution" in mend]
+    assert f"--resolution {resolution} " in mend
+    assert ("--mem-budget" in mend) == (budget is not None)
+    assert "--resolution" not in _refusal(_plan(rss_limit_bytes=400_000_000))
+    assert ("--latent-codec" in mend) == ("--mem-budget" in mend)
+
+
+def test_the_smallest_run_itself_is_told_what_it_needs() -> None:
+    plan = _plan(mem_budget_bytes=388_080, rss_limit_bytes=200_000_000)
+    assert re.fullmatch(r".*; the smallest such run, which this is, needs 3\d0MB", _refusal(plan))
+
+
+def test_more_rows_in_float16_are_named_where_rows_are_lost() -> None:
+    limit = _plan().rss_peak_bytes - 10_000_000
+    (mend,) = _mends(_refusal(_plan(rss_limit_bytes=limit)))
+    latents, dense = (int(n.replace(",", "")) for n in re.findall(r"([\d,]+) (?:latents|with --latent-codec)", mend))
+    assert dense == _followed(_plan(latent_codec="float16"), mend).latent_capacity > 1.9 * latents
+    for other in ({"latent_codec": "float16"}, {"freeze_at": "never"}):
+        assert "codec" not in _refusal(_plan(rss_limit_bytes=limit, **other))
+
+
+def test_what_cannot_be_changed_is_not_named() -> None:
+    """An encoder of another run fits frames of one size; a run that has begun keeps its frames and its codec."""
+    taken = _refusal(_plan(_control(), source="runs/x", rss_limit_bytes=500_000_000))
+    assert "--resolution" not in taken
+    plan = _plan(_control(), mem_budget_bytes=100_000_000, rss_limit_bytes=1_000_000_000)
+    assert {"--resolution", "--latent-codec"} < set(_refusal(plan).split())
+    with pytest.raises(BadInputError, match=r"; --mem-budget \d+MB \([\d,]+ frames, then [\d,]+ latents\) would fit$"):
+        check_memory(plan, ROOMY, begun=True)
+
+
+# --- the machine's limits ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("limits", "named"),
+    [
+        (MemoryLimits(450_000_000, 445_000_000), "this machine has 450.0 MB"),
+        (MemoryLimits(10**10, 10**10, cgroup_bytes=449_000_000), "its cgroup allows 449.0 MB"),
+        (MemoryLimits(10**10, 10**10, address_space_bytes=448_000_000), "`ulimit -v` allows 448.0 MB"),
+    ],
+)
+def test_each_limit_is_named(limits: MemoryLimits, named: str) -> None:
+    plan = _plan()
+    assert plan.rss_peak_bytes > 450_000_000
+    message, need = _refusal(plan, limits), format_size(plan.rss_peak_bytes)
+    assert message.startswith(f"--mem-budget 70000000: the process would need about {need} and {named}; --mem-budget ")
+    (mend,) = _mends(message)
+    check_memory(_followed(plan, mend), limits)
+
+
+def test_a_proposal_fits_beside_what_else_runs_on_the_machine() -> None:
+    plan = _plan(mem_budget_bytes=10**9)
+    (mend,) = _mends(_refusal(plan, MemoryLimits(950_000_000, 600_000_000)))
+    assert _followed(plan, mend).rss_peak_bytes <= 0.95 * 600_000_000
+
+
+@pytest.mark.parametrize("budget", [10**14, 10**29])
+def test_absurd_budgets_are_refused_like_any_other(budget: int) -> None:
+    message = _refusal(_plan(mem_budget_bytes=budget), MemoryLimits(8 * 10**9, 6 * 10**9))
+    assert message.startswith(f"--mem-budget {budget}: the process would need about ")
+    assert " and this machine has 8.0 GB; --mem-budget 5.2GB (" in message
+    assert "the smallest such run, --mem-budget 388080, needs " in _refusal(
+        _plan(mem_budget_bytes=budget, rss_limit_bytes=1)
+    )
+    assert "--mem-budget " in _refusal(_plan(mem_budget_bytes=budget, rss_limit_bytes=budget - 1))
+
+
+def test_refusing_does_not_import_torch() -> None:
+    code = "import sys, seer_edge.ceiling; print('torch' in sys.modules, 'numpy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == ["False", "True"]

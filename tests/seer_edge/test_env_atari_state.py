@@ -1,0 +1,216 @@
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+import ale_py
+import gymnasium
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from seer_edge.envs import EnvOptions, make_env, resolve
+from seer_edge.envs.atari import Atari
+from seer_runtime.state import State, StateError
+from tests.seer_edge.env_registry import fresh
+from tests.seer_edge.env_twins import assert_go_on_alike, changed, play, through_files
+
+PAPER = {"sticky": 0.0, "noops_max": 29, "life_loss_ends": True}
+MACHADO = {"sticky": 0.25, "noops_max": 0, "life_loss_ends": False}
+
+
+def atari(game: str = "Alien", seed: int = 1, **options: Any) -> Atari:
+    return Atari(resolve(game), **{"seed": seed, **PAPER, **options})
+
+
+@pytest.mark.parametrize("protocol", [PAPER, MACHADO], ids=["paper", "machado"])
+def test_a_saved_game_goes_on_through_lives_and_games(protocol: dict[str, Any], tmp_path: Path) -> None:
+    env, actions = atari(**protocol), np.random.default_rng(0)
+    env.reset()
+    ends = 0
+    for lead in (0, 1, 150, 77):
+        play(env, actions, lead)
+        twin = atari(seed=99, **protocol)
+        if lead > 100:  # one that has played before
+            twin.reset()
+            play(twin, np.random.default_rng(5), 30)
+        twin.restore(through_files(env.state(), tmp_path))
+        ends += sum(step.episode is not None for step in assert_go_on_alike(env, twin, 400, seed=lead))
+    assert ends >= 3
+
+
+@pytest.mark.parametrize("offset", [-1, 0, 1])
+def test_around_a_lost_life(offset: int, tmp_path: Path) -> None:
+    scout, actions = atari(), np.random.default_rng(0)
+    scout.reset()
+    steps = [scout.step(scout.spec.actions.sample(actions))]
+    while not steps[-1].terminated:
+        steps.append(scout.step(scout.spec.actions.sample(actions)))
+    assert steps[-1].episode is None
+
+    env, actions = atari(), np.random.default_rng(0)
+    env.reset()
+    for _ in range(len(steps) + min(offset, 0)):
+        env.step(env.spec.actions.sample(actions))
+    twin = atari(seed=7)
+    if offset > 0:
+        env.reset()
+    twin.restore(through_files(env.state(), tmp_path))
+    if offset == 0:
+        with pytest.raises(RuntimeError, match="reset the environment"):
+            twin.step(0)
+        np.testing.assert_array_equal(env.reset(), twin.reset())
+        assert twin._ale.lives() == 2
+    assert_go_on_alike(env, twin, 300)
+
+
+@pytest.mark.parametrize("frames_max", [40, 43])
+def test_around_the_time_limit(frames_max: int, tmp_path: Path) -> None:
+    env = atari(game_frames_max=frames_max)
+    env.reset()
+    actions = np.random.default_rng(0)
+    for _ in range(2 * frames_max // 4):
+        twin = atari(seed=8, game_frames_max=frames_max)
+        twin.restore(through_files(env.state(), tmp_path))
+        reference = atari(seed=9, game_frames_max=frames_max)
+        reference.restore(through_files(env.state(), tmp_path))
+        if env._stepping:
+            assert any(step.truncated for step in assert_go_on_alike(twin, reference, 25))
+            env.step(env.spec.actions.sample(actions))
+        else:
+            np.testing.assert_array_equal(twin.reset(), env.reset())
+
+
+def test_before_the_first_reset_the_seed_is_the_saved_ones(tmp_path: Path) -> None:
+    env, twin = atari(seed=3, sticky=0.25), atari(seed=4, sticky=0.25)
+    twin.restore(through_files(env.state(), tmp_path))
+    np.testing.assert_array_equal(env.reset(), twin.reset())
+    assert_go_on_alike(env, twin, 60)
+
+
+def test_saving_changes_nothing() -> None:
+    env, unsaved = atari(sticky=0.25), atari(sticky=0.25)
+    env.reset()
+    unsaved.reset()
+    actions = np.random.default_rng(0)
+    for _ in range(100):
+        assert env.state() is not None
+        action = env.spec.actions.sample(actions)
+        np.testing.assert_array_equal(env.step(action).frame, unsaved.step(action).frame)
+
+
+PROCESS = """
+import json, sys, zlib
+from pathlib import Path
+import numpy as np
+from seer_runtime.durable import read_tensors
+from seer_runtime.state import State
+from tests.seer_edge.env_twins import play
+from tests.seer_edge.test_env_atari_state import MACHADO, atari
+folder = Path({folder!r})
+env = atari(seed=12, **MACHADO)
+env.restore(State(json.loads((folder / "values.json").read_text()), read_tensors(folder / "env.safetensors")))
+steps = play(env, np.random.default_rng(1), 200)
+print(zlib.crc32(np.stack([step.frame for step in steps])), sum(step.reward for step in steps))
+"""
+
+
+def test_another_process_goes_on_alike(tmp_path: Path) -> None:
+    env = atari(**MACHADO)
+    env.reset()
+    play(env, np.random.default_rng(0), 40)
+    (tmp_path / "values.json").write_text(json.dumps(through_files(env.state(), tmp_path).values))
+    steps = play(env, np.random.default_rng(1), 200)
+    seen = zlib.crc32(np.stack([step.frame for step in steps]))
+    assert fresh(PROCESS.format(folder=str(tmp_path))) == f"{seen} {sum(step.reward for step in steps)}\n"
+
+
+@pytest.fixture(scope="module")
+def saved() -> State:
+    env = atari()
+    env.reset()
+    play(env, np.random.default_rng(0), 20)
+    state = env.state()
+    env.close()
+    return state
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("env", "ALE/Breakout-v5"),
+        ("env", None),
+        ("seed", -1),
+        ("seed", "1"),
+        ("seed", True),
+        ("noops", {"bit_generator": "MT19937"}),
+        ("noops", None),
+        ("repeats", 3),
+        ("held", "RESET"),
+        ("held", ["NOOP"]),
+        ("lives", 1.5),
+        ("lives", -1),
+        ("stepping", 1),
+        ("between_lives", None),
+        ("return", float("nan")),
+        ("return", "1"),
+        ("return", 10**400),
+        ("length_steps", 2**60),
+        ("older", np.zeros((210, 161), np.uint8)),
+        ("newer", np.zeros((210, 160), np.int8)),
+        ("newer", None),
+        ("emulator", np.zeros(100_000, np.uint8)),
+        ("emulator", np.zeros((2, 100), np.uint8)),
+        ("emulator", np.zeros(0, np.uint8)),
+        ("emulator", None),
+    ],
+)
+def test_what_is_no_state_of_it_is_refused(name: str, value: Any, saved: State) -> None:
+    env = atari()
+    with pytest.raises(StateError):
+        env.restore(changed(saved, name, value))
+    env.restore(saved)
+    env.close()
+
+
+def test_a_state_of_another_game_with_its_name_changed_is_refused(saved: State) -> None:
+    breakout = atari("Breakout")
+    breakout.reset()
+    other = changed(breakout.state(), "env", "ALE/Alien-v5")
+    with pytest.raises(StateError, match=r"^the state of environment 'ALE/Alien-v5' does not fit: the emulator"):
+        atari().restore(other)
+
+
+@pytest.mark.parametrize("length", [1, 4, 24, 60, 100, 7_000, 14_000])
+def test_a_truncated_emulator_is_refused(length: int, saved: State) -> None:
+    with pytest.raises(StateError, match="the emulator"):
+        atari().restore(changed(saved, "emulator", saved.arrays["emulator"][:length]))
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.binary(max_size=16_000))
+def test_garbage_for_an_emulator_is_refused(data: bytes, saved: State) -> None:
+    with pytest.raises(StateError, match="the emulator"):
+        atari().restore(changed(saved, "emulator", np.frombuffer(data, np.uint8)))
+
+
+def _games() -> list[str]:
+    gymnasium.register_envs(ale_py)
+    known = [spec for spec in gymnasium.registry.values() if spec.namespace == "ALE"]
+    return sorted({spec.name for spec in known if spec.kwargs.get("obs_type") != "ram"})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("protocol", ["paper", "machado"])
+@pytest.mark.parametrize("game", _games())
+def test_every_game_goes_on(game: str, protocol: Any, tmp_path: Path) -> None:
+    env = make_env(game, EnvOptions(protocol), seed=3, training=True)
+    env.reset()
+    for lead in (3, 50, 160):
+        play(env, np.random.default_rng(lead), lead)
+        twin = make_env(game, EnvOptions(protocol), seed=99, training=True)
+        twin.restore(through_files(env.state(), tmp_path))
+        assert_go_on_alike(env, twin, 250)
+        twin.close()
+    env.close()

@@ -1,0 +1,152 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from seer_edge.envs import EnvOptions, make_env
+from seer_edge.envs.control import Control
+from seer_edge.envs.control_tasks import TASKS
+from seer_edge.envs.physics_state import MODEL_ARRAYS
+from seer_runtime.state import State, StateError
+from tests.seer_edge.env_twins import assert_go_on_alike, changed, play, through_files
+
+ALL_TASKS = [f"{domain}-{task}" for domain, tasks in TASKS.items() if domain != "lqr" for task in tasks]
+FEW_TASKS = ["cartpole-swingup", "reacher-hard", "finger-turn_easy", "swimmer-swimmer6", "quadruped-escape"]
+
+
+def control(task: str, *, seed: int = 3, repeat: int = 4, steps_to_end: int | None = None) -> Control:
+    """Of frames 25x25; an episode is over after `steps_to_end` of the agent's."""
+    env = make_env(task, EnvOptions(resolution=25, action_repeat=repeat), seed=seed, training=True)
+    assert isinstance(env, Control)
+    if steps_to_end is not None:
+        env._env._step_limit = repeat * steps_to_end
+    return env
+
+
+def assert_a_twin_goes_on(task: str, lead: int, folder: Path) -> None:
+    env = control(task, steps_to_end=9)
+    env.reset()
+    play(env, np.random.default_rng(0), lead)
+    twin = control(task, seed=99, steps_to_end=9)
+    if lead % 2:  # one that has played before
+        twin.reset()
+        play(twin, np.random.default_rng(1), 3)
+    twin.restore(through_files(env.state(), folder))
+    np.testing.assert_array_equal(env._frame(), twin._frame())
+    steps = assert_go_on_alike(env, twin, 22)
+    assert sum(step.episode is not None for step in steps) == 2
+    np.testing.assert_array_equal(env._env.physics.get_state(), twin._env.physics.get_state())
+    env.close()
+    twin.close()
+
+
+@pytest.mark.parametrize("task", FEW_TASKS)
+def test_a_saved_task_goes_on_through_episodes(task: str, tmp_path: Path) -> None:
+    assert_a_twin_goes_on(task, 12, tmp_path)
+
+
+@pytest.mark.parametrize("lead", [0, 1, 8, 9, 11])
+def test_whenever_it_is_saved(lead: int, tmp_path: Path) -> None:
+    assert_a_twin_goes_on("walker-walk", lead, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ALL_TASKS)
+def test_every_task_goes_on(task: str, tmp_path: Path) -> None:
+    assert_a_twin_goes_on(task, 13, tmp_path)
+
+
+def test_before_and_after_an_episode(tmp_path: Path) -> None:
+    env = control("reacher-easy", steps_to_end=3)
+    for _ in range(2):
+        twin = control("reacher-easy", seed=9, steps_to_end=3)
+        twin.restore(through_files(env.state(), tmp_path))
+        with pytest.raises(RuntimeError, match="reset the environment"):
+            twin.step(np.zeros(2, np.float32))
+        np.testing.assert_array_equal(env.reset(), twin.reset())
+        while env.step(np.ones(2, np.float32)).episode is None:
+            pass
+
+
+def test_saving_changes_nothing() -> None:
+    env, unsaved = control("cheetah-run"), control("cheetah-run")
+    env.reset()
+    unsaved.reset()
+    actions = np.random.default_rng(0)
+    for _ in range(20):
+        env.state()
+        action = env.spec.actions.sample(actions)
+        step, other = env.step(action), unsaved.step(action)
+        assert step.reward == other.reward
+        np.testing.assert_array_equal(step.frame, other.frame)
+
+
+def _model_arrays(env: Control) -> dict[str, Any]:
+    model = env._env.physics.model.ptr
+    names = [name for name in dir(model) if not name.startswith("_")]
+    return {name: getattr(model, name) for name in names if isinstance(getattr(model, name), np.ndarray)}
+
+
+def assert_no_other_array_of_the_model_changes(task: str) -> None:
+    env = control(task, steps_to_end=2)
+    watched = {name: array.copy() for name, array in _model_arrays(env).items() if name not in MODEL_ARRAYS}
+    assert len(watched) > 100
+    for _ in range(3):
+        env.reset()
+        play(env, np.random.default_rng(0), 1)
+    now = _model_arrays(env)
+    assert [name for name, array in watched.items() if not np.array_equal(array, now[name])] == []
+    env.close()
+
+
+@pytest.mark.parametrize("task", FEW_TASKS)
+def test_no_other_array_of_a_model_changes(task: str) -> None:
+    assert_no_other_array_of_the_model_changes(task)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ALL_TASKS)
+def test_no_other_array_of_any_model_changes(task: str) -> None:
+    assert_no_other_array_of_the_model_changes(task)
+
+
+@pytest.fixture(scope="module")
+def saved() -> State:
+    env = control("finger-turn_hard")
+    env.reset()
+    play(env, np.random.default_rng(0), 2)
+    return env.state()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("env", "dm_control/finger-turn_easy-v0"),
+        ("stepping", "yes"),
+        ("length_steps", -1),
+        ("return", float("inf")),
+        ("step_count", 1.0),
+        ("reset_next_step", None),
+        ("random_position", 625),
+        ("random_has_gauss", 2),
+        ("random_gauss", float("nan")),
+        ("random", np.zeros(623, np.uint32)),
+        ("random", np.zeros(624, np.int32)),
+        ("physics", np.zeros(38)),
+        ("physics", np.full(39, np.nan)),
+        ("physics", None),
+        ("model/site_pos", np.zeros((1, 3))),
+        ("model/dof_damping", np.zeros(3, np.float32)),
+        ("model/dof_damping", np.full(3, np.inf)),
+        ("model/site_size", None),
+    ],
+)
+def test_what_is_no_state_of_it_is_refused(name: str, value: Any, saved: State) -> None:
+    env, untouched = control("finger-turn_hard", seed=4), control("finger-turn_hard", seed=4)
+    with pytest.raises(StateError):
+        env.restore(changed(saved, name, value))
+    np.testing.assert_array_equal(env.reset(), untouched.reset())
+    assert_go_on_alike(env, untouched, 2)
+    for each in (env, untouched):
+        each.close()

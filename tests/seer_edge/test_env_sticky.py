@@ -1,0 +1,62 @@
+from typing import Any
+
+import ale_py
+import numpy as np
+import pytest
+
+from seer_edge.envs import resolve
+from seer_edge.envs.atari import Atari
+
+
+def _alien(sticky: float) -> Atari:
+    return Atari(resolve("Alien"), seed=1, sticky=sticky, noops_max=0, life_loss_ends=False)
+
+
+class _Pressed:
+    """An emulator that remembers the actions of each of its frames."""
+
+    def __init__(self, ale: Any) -> None:
+        self._ale = ale
+        self.pressed: list[Any] = []
+
+    def act(self, action: Any) -> Any:
+        self.pressed.append(action)
+        return self._ale.act(action)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ale, name)
+
+
+@pytest.mark.parametrize("sticky", [0.0, 0.25])
+def test_each_frame_repeats_the_last_ones_action_with_the_sticky_chance(sticky: float) -> None:
+    env = _alien(sticky)
+    env._ale = ale = _Pressed(env._ale)  # type: ignore[assignment]
+    steps = 2_000
+    repeated = np.zeros(4)
+    env.reset()
+    held = ale_py.Action.NOOP
+    for step in range(steps):
+        pressed = env._actions[1 + step % 2]  # never the same twice
+        ale.pressed.clear()
+        if env.step(1 + step % 2).terminated:
+            env.reset()
+            held = ale_py.Action.NOOP
+            continue
+        assert set(ale.pressed) <= {held, pressed}
+        repeated += [action != pressed for action in ale.pressed]
+        held = ale.pressed[-1]
+    # Frame i shows the action before only where every one up to it was repeated.
+    np.testing.assert_allclose(repeated / steps, [sticky, sticky**2, sticky**3, sticky**4], atol=0.03)
+
+
+def test_a_game_begins_with_no_action_to_repeat() -> None:
+    env = _alien(1.0)
+    env._ale = ale = _Pressed(env._ale)  # type: ignore[assignment]
+    env.reset()
+    env._held = env._actions[3]
+    env.step(1)
+    assert set(ale.pressed) == {env._actions[3]}
+    env.reset()
+    ale.pressed.clear()
+    env.step(1)
+    assert set(ale.pressed) == {ale_py.Action.NOOP}

@@ -4,10 +4,11 @@ PIP_ARGS ?=
 BIN := .venv/bin
 READY := .venv/.ready
 DEMO := runs/demo
+FAST := 'not slow and not faults'
 SOURCES := seer_edge runtime tools tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check test-slow lint format types unit bench clean
+.PHONY: help setup demo test check test-slow test-faults reliability lint format types unit bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -31,13 +32,19 @@ demo: setup  ## the main job in about five minutes: real Alien, 0.07GB, a freeze
 test: setup lint types unit  ## everything CI runs
 
 check: setup lint types  ## before each commit: format, lint, types, fast tests
-	$(BIN)/pytest -m 'not slow' tests/runtime tests/seer_edge
+	$(BIN)/pytest -m $(FAST) tests/runtime tests/seer_edge
 
 test-slow: setup  ## the tests that take minutes
 	$(BIN)/pytest -m slow
 
+test-faults: setup  ## every injected fault: 200 kills, each step of each save, each bit of a manifest; half an hour
+	$(BIN)/pytest -m 'not slow' tests/faults $(FAULTS_ARGS)
+
+reliability: FAULTS_ARGS := --reliability docs/reliability.md
+reliability: test-faults  ## the same, and write the table of docs/reliability.md
+
 unit: setup
-	$(BIN)/pytest -m 'not slow'
+	$(BIN)/pytest -m $(FAST)
 
 lint: setup  ## lint and format check
 	$(BIN)/ruff format --check $(SOURCES)

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from seer_edge import __version__
 from seer_edge.algorithms import ALGORITHMS
 from seer_edge.ceiling import check_memory
-from seer_edge.config import NEVER, PROTOCOLS, REPLAYS, TrainConfig, build_config
-from seer_edge.envs import EnvError, EnvOptions, EnvSpec, ResolutionError, make_env
+from seer_edge.config import ENV_TIMEOUT_SECONDS, NEVER, PROTOCOLS, REPLAYS, TrainConfig, build_config
+from seer_edge.envs import EnvError, EnvOptions, EnvSpec, ResolutionError
+from seer_edge.envs.guarded import open_guarded
 from seer_edge.errors import (
     EXIT_BAD_INPUT,
     EXIT_BROKEN_PIPE,
@@ -252,7 +253,8 @@ def _plan_of(flags: argparse.Namespace) -> BytePlan:
         missing = "--from RUN" if flags.source is None else "--take encoder"
         given = f"--take {flags.take}" if flags.source is None else f"--from {flags.source}"
         raise BadInputError(f"{given}: needs {missing} beside it")
-    spec = _env_spec(flags.env, EnvOptions(flags.protocol, flags.resolution))
+    timeout_seconds = flags.env_timeout_seconds or ENV_TIMEOUT_SECONDS
+    spec = _env_spec(flags.env, EnvOptions(flags.protocol, flags.resolution), timeout_seconds)
     apart = ("command", "env", "mem_budget", "run_dir", "take", "checkpoint_every", *_HOST_FIELDS)
     others = {name: value for name, value in vars(flags).items() if name not in apart}
     return make_plan(build_config(spec, mem_budget_bytes=flags.mem_budget, **others, **_host_fields(flags)), spec)
@@ -284,24 +286,28 @@ def _show(plan: BytePlan, taken: "TakenEncoder | None") -> None:
         print(f"the encoder is that of step {taken.timestep:,} of {plan.config.source}", flush=True)
 
 
-def _env_spec(env: str, options: EnvOptions) -> EnvSpec:
+def _env_spec(env: str, options: EnvOptions, timeout_seconds: float) -> EnvSpec:
+    """What the environment says of itself, once it has shown a first frame. Raises BadInputError."""
     if ":" in env and "" not in sys.path:
         sys.path.insert(0, "")  # a user's own module stands in the working directory
+
+    def give_up(reason: str) -> None:
+        print(f"seer-edge: --env {env}: {reason}", file=sys.stderr, flush=True)
+        os._exit(EXIT_BAD_INPUT)
+
     try:
-        environment = make_env(env, options, seed=0, training=True)
+        environment = open_guarded(
+            env, options, seed=0, training=True, timeout_seconds=timeout_seconds, on_hang=give_up
+        )
+        with contextlib.closing(environment):
+            environment.reset()
+            return environment.spec
     except ResolutionError as error:
         raise BadInputError(f"--resolution {options.resolution}: {error}") from error
     except EnvError as error:
         raise BadInputError(f"--env {env}: {error}") from error
-    try:
-        environment.reset()
-    except EnvError as error:
-        raise BadInputError(f"--env {env}: {error}") from error
-    except Exception as error:
-        raise BadInputError(f"--env {env}: its first frame cannot be had: {origin(error)}") from error
-    finally:
-        environment.close()
-    return environment.spec
+    except EnvironmentFailedError as error:
+        raise BadInputError(f"--env {env}: its first frame cannot be had: {error}") from error
 
 
 def _train(flags: argparse.Namespace) -> int:
@@ -379,7 +385,7 @@ def _resume(flags: argparse.Namespace) -> int:
 
 def _plan_again(config: TrainConfig, folder: "RunFolder") -> BytePlan:
     """The plan of a run that exists. Raises BadInputError."""
-    spec = _env_spec(config.env, config.env_options)
+    spec = _env_spec(config.env, config.env_options, config.env_timeout_seconds)
     try:
         return make_plan(config, spec)
     except BadInputError as error:

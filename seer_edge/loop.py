@@ -11,9 +11,9 @@ from seer_edge.agents import make_agent
 from seer_edge.agents.agent import Agent
 from seer_edge.checkpoint import Saved
 from seer_edge.config import TrainConfig
-from seer_edge.envs import Discrete, Episode, make_env
-from seer_edge.envs.guarded import Guarded
-from seer_edge.errors import RunStoppedError
+from seer_edge.envs import Discrete, EnvError, Episode
+from seer_edge.envs.guarded import Guarded, open_guarded
+from seer_edge.errors import EnvironmentFailedError, RunStoppedError
 from seer_edge.networks.graph import encoder_graph
 from seer_edge.plan import BytePlan
 from seer_edge.transfer import TakenEncoder
@@ -228,10 +228,23 @@ def _assemble(
 
 
 def open_env(plan: BytePlan, *, seed: int, training: bool, on_hang: OnHang | None) -> Guarded:
-    """The run's environment, not trusted; `on_hang` is told where it does not answer in time, and does not return."""
+    """The run's environment, not trusted; `on_hang` is told where it does not answer in time, and does not return.
+
+    Raises EnvironmentFailedError where it cannot be built: the plan's own could.
+    """
     config = plan.config
-    env = make_env(config.env, config.env_options, seed=seed, training=training)
-    return Guarded(env, timeout_seconds=None if on_hang is None else config.env_timeout_seconds, on_hang=on_hang)
+    timeout_seconds = None if on_hang is None else config.env_timeout_seconds
+    try:
+        return open_guarded(
+            config.env,
+            config.env_options,
+            seed=seed,
+            training=training,
+            timeout_seconds=timeout_seconds,
+            on_hang=on_hang,
+        )
+    except EnvError as error:
+        raise EnvironmentFailedError(str(error)) from error
 
 
 def _build_replay(plan: BytePlan, ledger: Ledger, seed: int, *, latents: bool) -> Replay:

@@ -43,9 +43,11 @@ class Fields:
     def number(self, name: str) -> float:
         """A finite real number."""
         value = self.value(name)
-        if type(value) not in (int, float) or not math.isfinite(value):
+        if type(value) is int and abs(value) <= COUNT_MAX:
+            return float(value)
+        if type(value) is not float or not math.isfinite(value):
             raise self.refusal(f"{name} is no finite number")
-        return float(value)
+        return value
 
     def array(self, name: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
         """An array of exactly that shape and dtype, finite where it is of floats."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
-from seer_edge.envs import Action, Environment, EnvSpec, Frame, Step
+from seer_edge.envs import Action, EnvError, Environment, EnvOptions, EnvSpec, Frame, Step, make_env
 from seer_edge.envs.checks import checked_frame, checked_step
 from seer_edge.envs.watchdog import Watchdog
 from seer_edge.errors import EnvironmentFailedError, origin
@@ -88,3 +88,29 @@ class Guarded:
     def _hang(self, line: str) -> None:
         self._failed = True
         self._on_hang(f"environment {self._env.spec.id!r}: {line}")
+
+
+def open_guarded(
+    env: str,
+    options: EnvOptions,
+    *,
+    seed: int,
+    training: bool,
+    timeout_seconds: float | None = None,
+    on_hang: Callable[[str], object] | None = None,
+) -> Guarded:
+    """`make_env`, guarded from its construction on. Raises EnvError as that does, EnvironmentFailedError."""
+    watchdog = None
+    if timeout_seconds is not None and on_hang is not None:
+        watchdog = Watchdog(timeout_seconds, lambda line: on_hang(f"environment {env!r}: {line}"))
+    try:
+        with watchdog.watch("construction") if watchdog is not None else nullcontext():
+            environment = make_env(env, options, seed=seed, training=training)
+    except (EnvError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise EnvironmentFailedError(origin(error)) from error
+    finally:
+        if watchdog is not None:
+            watchdog.close()
+    return Guarded(environment, timeout_seconds, on_hang)

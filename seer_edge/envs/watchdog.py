@@ -41,9 +41,9 @@ class Watchdog:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="environment-watchdog", daemon=True)
             self._thread.start()
-        with self._lock:
-            self._call, self._deadline = call, time.monotonic() + self._timeout_seconds
         try:
+            with self._lock:
+                self._call, self._deadline = call, time.monotonic() + self._timeout_seconds
             yield
         finally:
             self._come_back()
@@ -67,12 +67,13 @@ class Watchdog:
     def _run(self) -> None:
         while not self._closed:
             with self._lock:
-                left = self._deadline - time.monotonic() if self._call is not None else _SLEEP_MAX_SECONDS
+                left = self._deadline - time.monotonic() if self._call is not None else self._timeout_seconds
                 if left <= 0:
                     self._end()
-            woken = time.monotonic() + min(left, _SLEEP_MAX_SECONDS)
-            time.sleep(min(left, _SLEEP_MAX_SECONDS))
-            late = time.monotonic() - woken
+            nap_seconds = min(left, _SLEEP_MAX_SECONDS)
+            begin = time.monotonic()
+            time.sleep(nap_seconds)
+            late = time.monotonic() - begin - nap_seconds
             if late > _SLEEP_MAX_SECONDS:
                 with self._lock:
                     self._deadline += late

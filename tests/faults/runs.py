@@ -21,17 +21,21 @@ import torch
 import seer_edge.agents.curl_sac
 import seer_edge.agents.rainbow
 import seer_edge.envs.atari
+import seer_edge.evaluate
 import seer_edge.train
-from seer_edge import checkpoint, run_folder
-from seer_edge.cli import main
+from seer_edge import checkpoint, cli, run_folder
 from seer_edge.config import TrainConfig
 from seer_edge.envs import make_env
+from seer_edge.errors import EXIT_UNSAFE, EnvironmentFailedError, RunStoppedError
 from seer_edge.plan import make_plan
 from seer_edge.presets import RainbowSettings, SacSettings
 from seer_runtime import durable
 
 EXACT = (checkpoint.AGENT, checkpoint.REPLAY, checkpoint.SESSION, checkpoint.STATE, checkpoint.ENCODER)
 """The files of a generation that equal runs write equally."""
+
+GAME_STEPS = 40
+"""An evaluation's games are cut there, so that a run is over in seconds."""
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload([__name__, "onnx", "onnxruntime", "cv2"])
@@ -96,14 +100,26 @@ def train(config: TrainConfig, path: Path) -> int:
     env.close()
     plan = make_plan(config, env.spec)
     folder = run_folder.create(path, config)
-    with folder.locked():
-        return seer_edge.train.train(plan, folder)
+    try:
+        with folder.locked():
+            return seer_edge.train.train(plan, folder)
+    except (RunStoppedError, EnvironmentFailedError) as error:
+        print(f"seer-edge train: {error}", file=sys.stderr)
+        return EXIT_UNSAFE
+
+
+def train_command(config: TrainConfig, path: Path) -> int:
+    """`seer-edge train` with a configuration that flags cannot say; its exit status."""
+    env = make_env(config.env, config.env_options, seed=0, training=True)
+    env.close()
+    cli._plan_of = lambda flags: make_plan(config, env.spec)
+    return command("train", "--env", config.env_name, "--run-dir", path)
 
 
 def command(*words: str | Path) -> int:
     """The command itself with `words`; its exit status."""
     sys.argv = ["seer-edge", *map(str, words)]
-    return main()
+    return cli.main()
 
 
 # --- in a process of its own -------------------------------------------------------------------------------
@@ -155,6 +171,7 @@ def _child(log: Path, pipe: Connection, prepare: Prepare | None, work: Callable[
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(output, stream)
+    seer_edge.evaluate.EPISODE_STEPS_MAX = GAME_STEPS
     if prepare is not None:
         prepare(pipe.send)
     status = work(*args)
@@ -183,6 +200,11 @@ def results(path: Path) -> dict[str, Any]:
         "freeze": (summary["freeze"]["timestep"], summary["freeze"]["rows"]),
         **{name: summary[name] for name in ("timesteps", "status", "replay", "eval", "flops")},
     }
+
+
+def newest(run: Path) -> Path:
+    """The newest generation by its name, sound or not."""
+    return max((run / "checkpoints").glob("step_*"))
 
 
 def wait_until(condition: Callable[[], bool], timeout_seconds: float = 60) -> None:

@@ -66,7 +66,10 @@ def moments(steps: list[str]) -> list[tuple[int, str]]:
 @pytest.mark.fault("SIGKILL at every step of a publication and inside every write", promise="old or new, whole")
 @pytest.mark.parametrize("before", BEFORE)
 def test_generation_survives_a_kill_at_every_step(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: tuple[int, ...]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Callable[[str, object], None],
+    before: tuple[int, ...],
 ) -> None:
     folder = tmp_path / "checkpoints"
 
@@ -83,6 +86,7 @@ def test_generation_survives_a_kill_at_every_step(
     published = len(steps) - 1 - steps[::-1].index("_fsync_folder")
     visible = published - 1
     assert steps[visible] == "_rename"
+    record_property("trials", len(moments(steps)))
     for number, when in moments(steps):
         prepare()
         killed_at(lambda: publish(folder, 2, mark="new"), number, when)
@@ -94,12 +98,15 @@ def test_generation_survives_a_kill_at_every_step(
 
 
 @pytest.mark.fault("SIGKILL at every step of a single file's replacement", promise="the old file or the new one")
-def test_file_survives_a_kill_at_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_survives_a_kill_at_every_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_property: Callable[[str, object], None]
+) -> None:
     path = tmp_path / "f"
     path.write_bytes(b"old")
     with monkeypatch.context() as patch:
         faults = Faults(patch)
         durable.write_atomic(path, [b"ne", b"w"])
+    record_property("trials", len(moments(faults.trace)))
     for number, when in moments(faults.trace):
         path.write_bytes(b"old")
         killed_at(lambda: durable.write_atomic(path, [b"ne", b"w"]), number, when)
@@ -109,7 +116,9 @@ def test_file_survives_a_kill_at_every_step(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.fault("SIGKILL at every step of appending", promise="whole records, then at most a part of the last")
-def test_appended_records_survive_a_kill_at_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_appended_records_survive_a_kill_at_every_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_property: Callable[[str, object], None]
+) -> None:
     records = [b"one\n", b"second\n", b"3\n"]
 
     def append(path: Path) -> None:
@@ -121,6 +130,7 @@ def test_appended_records_survive_a_kill_at_every_step(tmp_path: Path, monkeypat
     with monkeypatch.context() as patch:
         faults = Faults(patch)
         append(tmp_path / "whole")
+    record_property("trials", len(moments(faults.trace)))
     for number, when in moments(faults.trace):
         path = tmp_path / f"{number}-{when}"
         killed_at(lambda path=path: append(path), number, when)  # type: ignore[misc]

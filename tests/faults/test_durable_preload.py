@@ -112,9 +112,12 @@ def fail_everywhere(work: str, number: str, for_good: str, every: str) -> None:
 )
 @pytest.mark.parametrize("every", [11, pytest.param(1, marks=pytest.mark.faults)])
 @pytest.mark.parametrize("failure", FAILURES)
-def test_generations_survive_every_failing_call(tmp_path: Path, library: Path, failure: str, every: int) -> None:
+def test_generations_survive_every_failing_call(
+    tmp_path: Path, library: Path, record_property: Callable[[str, object], None], failure: str, every: int
+) -> None:
     number, for_good = FAILURES[failure]
     cases = under_the_shim(library, "fail_everywhere", tmp_path, number, int(for_good), every)
+    record_property("trials", cases)
     # Fourteen calls at least for each publication, and where all fail for good there are fewer.
     assert cases >= 14 * len(PUBLICATIONS) // every
 

@@ -1,6 +1,6 @@
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -72,11 +72,14 @@ NAMES = ["manifest.json", "state.json", "replay.safetensors", "agent.safetensors
     "each file of a generation truncated at each boundary", promise="detected, said, the older one loads"
 )
 @pytest.mark.parametrize("name", NAMES)
-def test_truncated_file_is_noticed(tmp_path: Path, newer: Path, name: str) -> None:
+def test_truncated_file_is_noticed(
+    tmp_path: Path, newer: Path, name: str, record_property: Callable[[str, object], None]
+) -> None:
     path = newer / name
     whole = path.read_bytes()
     lengths = boundaries(path)
     assert len(lengths) > 5
+    record_property("trials", len(lengths))
     for length in lengths:
         os.truncate(path, length)
         # Only a space at the end of a JSON file means nothing.
@@ -101,11 +104,15 @@ def bits(name: str, size: int, header: int, every: int) -> Iterator[int]:
 @pytest.mark.fault("each file of a generation with one bit flipped", promise="detected, said, the older one loads")
 @pytest.mark.parametrize("every", [13, pytest.param(1, marks=pytest.mark.faults)])
 @pytest.mark.parametrize("name", NAMES)
-def test_flipped_bit_is_noticed(tmp_path: Path, newer: Path, name: str, every: int) -> None:
+def test_flipped_bit_is_noticed(
+    tmp_path: Path, newer: Path, name: str, every: int, record_property: Callable[[str, object], None]
+) -> None:
     path = newer / name
     whole = path.read_bytes()
     header = 8 + int.from_bytes(whole[:8], "little") if path.suffix == ".safetensors" else 0
-    for bit in bits(name, len(whole), header, every):
+    flips = list(bits(name, len(whole), header, every))
+    record_property("trials", len(flips))
+    for bit in flips:
         data = bytearray(whole)
         data[bit // 8] ^= 1 << bit % 8
         path.write_bytes(data)
@@ -125,14 +132,16 @@ def test_missing_file_is_noticed(tmp_path: Path, newer: Path, name: str) -> None
 @pytest.mark.fault(
     "one bit of a tensor file's header flipped, and no manifest beside it", promise="refused or harmless"
 )
-def test_header_proves_itself(tmp_path: Path) -> None:
+def test_header_proves_itself(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
     path = tmp_path / "a.safetensors"
     arrays = {"rows": ROWS, "b": WEIGHTS}
     durable.write_tensors(path, arrays)
     whole = path.read_bytes()
     start = 8 + int.from_bytes(whole[:8], "little")
     refused = 0
-    for bit in range(0, 8 * start, 3):
+    flips = range(0, 8 * start, 3)
+    record_property("trials", len(flips))
+    for bit in flips:
         data = bytearray(whole)
         data[bit // 8] ^= 1 << bit % 8
         path.write_bytes(data)
@@ -144,4 +153,4 @@ def test_header_proves_itself(tmp_path: Path) -> None:
             # Another name, or another type of the same width: never bytes from elsewhere.
             same = {array.tobytes() for array in found.values()} == {array.tobytes() for array in arrays.values()}
             assert same, bit
-    assert refused > 8 * start / 3 / 2
+    assert refused > len(flips) / 2

@@ -21,12 +21,17 @@ MAX_GROWTH_BYTES = 100_000_000
 SECONDS = 60
 
 READER = """
-import resource, sys
+import sys
 from pathlib import Path
 import seer_runtime.durable as durable
 
+def memory(line):
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.split(line)[1].split()[0])
+
 checkpoints, newer = Path(sys.argv[1]), Path(sys.argv[2])
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = memory("VmRSS:")
+Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
 try:
     found = durable.newest_generation(checkpoints)
     print(found.manifest["timestep"], len(found.skipped), *(reason for _, reason in found.skipped))
@@ -43,7 +48,8 @@ for name, read in {
         read(newer / name)
     except (durable.CorruptFileError, FileNotFoundError, NotADirectoryError) as error:
         assert "\\n" not in str(error)
-print("grown", 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+exec(sys.argv[3])
+print("grown", memory("VmHWM:") - before)
 """
 
 
@@ -122,6 +128,13 @@ def bomb(newer: Path) -> None:
     trust(newer, "x.safetensors")
 
 
+def many_tensors() -> bytes:
+    """A header as long as one may be, of as many tensors as go into it."""
+    entries = b",".join(b'"%x":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}' % name for name in range(17_500))
+    assert 0.9 * MIB < len(entries) < MIB
+    return (len(entries) + 2).to_bytes(8, "little") + b"{" + entries + b"}"
+
+
 HEADER_OF_SPACES = 99 * MIB
 HOSTILE: dict[str, Callable[[Path], None]] = {
     "zip bomb": bomb,
@@ -143,6 +156,7 @@ HOSTILE: dict[str, Callable[[Path], None]] = {
     "header of 2**63": replace("x.safetensors", (2**63).to_bytes(8, "little") + bytes(100)),
     "header of 2**64 - 1": replace("x.safetensors", b"\xff" * 8 + b"{}"),
     "header of spaces": sparse("x.safetensors", HEADER_OF_SPACES.to_bytes(8, "little") + b"{}", HEADER_OF_SPACES + 8),
+    "header of many tensors": replace("x.safetensors", many_tensors()),
     "huge JSON": sparse("mark.json", b"[", 1000 * MIB),
     "huge manifest": sparse("manifest.json", b"{", 1000 * MIB),
     "deep JSON": replace("mark.json", b"[" * 10**6),
@@ -157,9 +171,9 @@ HOSTILE: dict[str, Callable[[Path], None]] = {
 }
 
 
-def read(checkpoints: Path, newer: Path) -> tuple[list[str], int]:
+def read(checkpoints: Path, newer: Path, also: str = "") -> tuple[list[str], int]:
     """What a fresh interpreter says of the newest generation, and by how many bytes it grew."""
-    command = [sys.executable, "-c", READER, str(checkpoints), str(newer)]
+    command = [sys.executable, "-c", READER, str(checkpoints), str(newer), also]
     result = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
     assert result.returncode == 0, result.stderr
     said, grown = result.stdout.splitlines()
@@ -177,6 +191,15 @@ def test_hostile_generation_is_harmless(tmp_path: Path, kind: str) -> None:
     # Where only the content of a trusted file is wrong, its reader refuses it, and the process said nothing else.
     assert (timestep, skipped) in (("1", "1"), ("2", "0"))
     assert grown < MAX_GROWTH_BYTES
+
+
+def test_growth_is_seen(tmp_path: Path) -> None:
+    newer = publish(tmp_path, 1)
+    sparse("mark.json", b"[", 200 * MIB)(newer)
+    _, grown = read(tmp_path, newer, "durable.read_bytes(newer / 'mark.json', 2**40)")
+    assert grown > 190 * MIB
+    _, grown = read(tmp_path, newer)
+    assert grown < 20 * MIB
 
 
 @pytest.mark.fault("a pickle in place of each file of a generation", promise="never loaded")

@@ -107,10 +107,14 @@ def different(moments: list[Moment]) -> Iterator[tuple[Tree, Any]]:
 @pytest.mark.fault("power lost at every moment, the worst of what POSIX allows", promise="nothing acknowledged is lost")
 @pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.faults)])
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_nothing_acknowledged_is_lost(scenario: str, every: int) -> None:
+def test_nothing_acknowledged_is_lost(
+    scenario: str, every: int, record_property: Callable[[str, object], None]
+) -> None:
     survivors = list(different(record(scenario)))
     assert len(survivors) > 10
-    for tree, acknowledged in survivors[:: every if scenario == "generations" else 1]:
+    sample = survivors[:: every if scenario == "generations" else 1]
+    record_property("trials", len(sample))
+    for tree, acknowledged in sample:
         assert not is_lost(scenario, tree, acknowledged)
 
 
@@ -132,9 +136,12 @@ def test_no_mixture_of_unsynced_changes_loses_anything(recorded: dict[str, list[
 
 
 @pytest.mark.fault("power lost at every moment, then the run goes on", promise="it can publish again")
-def test_publishing_goes_on_after_the_power_came_back(recorded: dict[str, list[Moment]]) -> None:
-    survivors = list(different(recorded["generations"]))
-    for tree, _ in survivors[:: max(1, len(survivors) // 60)]:
+def test_publishing_goes_on_after_the_power_came_back(
+    recorded: dict[str, list[Moment]], record_property: Callable[[str, object], None]
+) -> None:
+    survivors = list(different(recorded["generations"]))[::8]
+    record_property("trials", len(survivors))
+    for tree, _ in survivors:
         with tempfile.TemporaryDirectory() as folder:
             build(tree, Path(folder))
             checkpoints = Path(folder, "run", "checkpoints")

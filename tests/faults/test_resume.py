@@ -57,10 +57,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return run
 
 
-def newest(run: Path) -> Path:
-    return max((run / "checkpoints").glob("step_*"))
-
-
 @EXACT
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_stopped_run_goes_on_to_the_bit(kind: str, whole: Callable[[str], Path], tmp_path: Path) -> None:
@@ -69,12 +65,12 @@ def test_a_stopped_run_goes_on_to_the_bit(kind: str, whole: Callable[[str], Path
     child = runs.start(log, runs.train, build(**changes), path, prepare=functools.partial(stop_at, steps))
     assert child.join() == 143, log.read_text()
     for index, step in enumerate(steps):
-        assert newest(path).name == f"step_{step:010d}"
+        assert runs.newest(path).name == f"step_{step:010d}"
         assert json.loads((path / "summary.json").read_text())["status"] == "interrupted"
         child = runs.start(log, runs.command, "resume", path, prepare=functools.partial(stop_at, steps[index + 1 :]))
         assert child.join() == (143 if index + 1 < len(steps) else 0), log.read_text()
         assert f"goes on at step {step} of" in log.read_text()
-    assert runs.fingerprint(newest(path)) == runs.fingerprint(newest(whole(kind)))
+    assert runs.fingerprint(runs.newest(path)) == runs.fingerprint(runs.newest(whole(kind)))
     assert runs.results(path) == runs.results(whole(kind))
     assert json.loads((path / "summary.json").read_text())["resumed_at"] == list(steps)
 
@@ -84,7 +80,7 @@ def test_a_checkpoint_changes_nothing(whole: Callable[[str], Path], tmp_path: Pa
     assert runs.start(tmp_path / "log", runs.train, never, tmp_path / "run").join() == 0
     names = {path.name for path in (tmp_path / "run/checkpoints").iterdir()}
     assert names == {"step_0000000090", "step_0000000160"}
-    assert runs.fingerprint(newest(tmp_path / "run")) == runs.fingerprint(newest(whole("alien")))
+    assert runs.fingerprint(runs.newest(tmp_path / "run")) == runs.fingerprint(runs.newest(whole("alien")))
     assert runs.results(tmp_path / "run") == runs.results(whole("alien"))
 
 
@@ -101,7 +97,7 @@ def test_a_finished_run_goes_on_longer(whole: Callable[[str], Path], tmp_path: P
     path, log = tmp_path / "run", tmp_path / "log"
     shutil.copytree(whole("alien"), path)
     assert runs.start(log, runs.command, "resume", path, "--total-timesteps", "170").join() == 0, log.read_text()
-    assert newest(path).name == "step_0000000170"
+    assert runs.newest(path).name == "step_0000000170"
     assert json.loads((path / "config.json").read_text())["total_timesteps"] == 170
 
 

@@ -37,7 +37,7 @@ def test_a_saved_game_goes_on_through_lives_and_games(protocol: dict[str, Any], 
             play(twin, np.random.default_rng(5), 30)
         twin.restore(through_files(env.state(), tmp_path))
         ends += sum(step.episode is not None for step in assert_go_on_alike(env, twin, 400, seed=lead))
-    assert ends >= 3
+    assert ends >= 2
 
 
 @pytest.mark.parametrize("offset", [-1, 0, 1])
@@ -65,21 +65,16 @@ def test_around_a_lost_life(offset: int, tmp_path: Path) -> None:
     assert_go_on_alike(env, twin, 300)
 
 
-@pytest.mark.parametrize("frames_max", [40, 43])
-def test_around_the_time_limit(frames_max: int, tmp_path: Path) -> None:
-    env = atari(game_frames_max=frames_max)
+@pytest.mark.parametrize("lead", [9, 10, 11])
+def test_around_the_time_limit(lead: int, tmp_path: Path) -> None:
+    env, twin = (atari(seed=seed, noops_max=0, game_frames_max=43) for seed in (1, 8))
     env.reset()
-    actions = np.random.default_rng(0)
-    for _ in range(2 * frames_max // 4):
-        twin = atari(seed=8, game_frames_max=frames_max)
-        twin.restore(through_files(env.state(), tmp_path))
-        reference = atari(seed=9, game_frames_max=frames_max)
-        reference.restore(through_files(env.state(), tmp_path))
-        if env._stepping:
-            assert any(step.truncated for step in assert_go_on_alike(twin, reference, 25))
-            env.step(env.spec.actions.sample(actions))
-        else:
-            np.testing.assert_array_equal(twin.reset(), env.reset())
+    steps = [env.step(action) for action in np.random.default_rng(0).integers(18, size=lead)]
+    assert steps[-1].truncated == (lead == 11)
+    twin.restore(through_files(env.state(), tmp_path))
+    if lead == 11:
+        np.testing.assert_array_equal(twin.reset(), env.reset())
+    assert sum(step.truncated for step in assert_go_on_alike(env, twin, 25)) == 2
 
 
 def test_before_the_first_reset_the_seed_is_the_saved_ones(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def assert_a_twin_goes_on(task: str, lead: int, folder: Path) -> None:
     twin.restore(through_files(env.state(), folder))
     np.testing.assert_array_equal(env._frame(), twin._frame())
     steps = assert_go_on_alike(env, twin, 22)
-    assert sum(step.episode is not None for step in steps) == 2
+    assert sum(step.episode is not None for step in steps) >= 2
     np.testing.assert_array_equal(env._env.physics.get_state(), twin._env.physics.get_state())
     env.close()
     twin.close()

@@ -1,0 +1,328 @@
+"""SIGKILL at any moment of a real run: nothing acknowledged is lost, and the resumed run is the one never killed."""
+
+import functools
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import seer_edge.freeze
+from seer_edge import checkpoint
+from seer_edge.loop import Session
+from seer_runtime import durable
+from seer_runtime.convert import Conversion
+from seer_runtime.durable import files
+from seer_runtime.encoder import OnnxEncoder
+from tests.faults import runs
+from tests.runtime.durable_faults import STEPS
+
+CONFIG = runs.alien(eval_every=160)
+FREEZE_AT, LEARNING_STARTS = 90, 20
+PHASES = {
+    # What is told when a phase begins, how often it does, and about how long it lasts in seconds.
+    "collect": (LEARNING_STARTS - 1, 0.004),
+    "pixel learning": (FREEZE_AT - LEARNING_STARTS, 0.02),
+    "export": (1, 0.03),
+    "conversion": (1, 0.03),
+    "latent learning": (160 - FREEZE_AT, 0.01),
+    "checkpoint": (9, 0.06),
+}
+
+
+# --- in the child ------------------------------------------------------------------------------------------
+
+
+def report(tell: Callable[[Any], None]) -> None:
+    """Tell when each phase begins and ends, and each generation once its publication has returned."""
+
+    @contextmanager
+    def phase(name: str) -> Iterator[None]:
+        tell(("begin", name))
+        yield
+        tell(("end", name))
+
+    def telling(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def called(*args: Any) -> Any:
+            with phase(name):
+                return function(*args)
+
+        return called
+
+    step, save = Session.step, checkpoint.save
+
+    def stepping(session: Session) -> Any:
+        pixels = "collect" if session.timestep < LEARNING_STARTS else "pixel learning"
+        with phase("latent learning" if session.agent.frozen else pixels):
+            return step(session)
+
+    def saving(session: Session, *args: Any) -> Path:
+        with phase("checkpoint"):
+            path = save(session, *args)
+        tell(("saved", session.timestep))
+        return path
+
+    Session.step = stepping  # type: ignore[method-assign]
+    checkpoint.save = saving  # type: ignore[assignment]
+    seer_edge.freeze.encoder_graph = telling("export", seer_edge.freeze.encoder_graph)
+    Conversion.run = telling("conversion", Conversion.run)  # type: ignore[method-assign]
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fail() -> None:
+    raise MemoryError("injected")
+
+
+def at_chunk(number: int, act: Callable[[], None], tell: Callable[[Any], None]) -> None:
+    """`act` as the conversion has encoded its chunk `number` and not yet written it."""
+    run = Conversion.run
+
+    def running(conversion: Conversion, encode: OnnxEncoder) -> int:
+        chunks = iter(range(10**6))
+
+        def encoding(stacks: Any) -> Any:
+            latents = encode(stacks)
+            if next(chunks) == number:
+                act()
+            return latents
+
+        return run(conversion, encoding)
+
+    Conversion.run = running  # type: ignore[method-assign, assignment]
+    report(tell)
+
+
+def at_step_of_a_save(number: int, save_at: int, tell: Callable[[Any], None]) -> None:
+    """SIGKILL as the save at step `save_at` of the run comes to its file system step `number`; tells each."""
+    save, now = checkpoint.save, {"saving": False, "count": 0}
+
+    def counted(name: str, step: Callable[..., Any]) -> Callable[..., Any]:
+        def called(*args: Any) -> Any:
+            if now["saving"]:
+                tell(("step", name))
+                now["count"] += 1
+                if now["count"] == number + 1:
+                    die()
+            return step(*args)
+
+        return called
+
+    def saving(session: Session, *args: Any) -> Path:
+        now["saving"] = session.timestep == save_at
+        path = save(session, *args)
+        now["saving"] = False
+        return path
+
+    for name in STEPS:
+        setattr(files, name, counted(name, getattr(files, name)))
+    checkpoint.save = saving  # type: ignore[assignment]
+    report(tell)
+
+
+# --- the oracle --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The run that is never killed: the files of each of its generations, and what it says in the end."""
+
+    generations: dict[int, dict[str, str]]
+    results: dict[str, Any]
+
+
+def keep_all(tell: Callable[[Any], None]) -> None:
+    """Tell the files of each generation as it is published."""
+    save = checkpoint.save
+
+    def saving(session: Session, *args: Any) -> Path:
+        path = save(session, *args)
+        tell((session.timestep, runs.fingerprint(path)))
+        return path
+
+    checkpoint.save = saving  # type: ignore[assignment]
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
+    folder = tmp_path_factory.mktemp("reference")
+    child = runs.start(folder / "log", runs.train, CONFIG, folder / "run", prepare=keep_all)
+    assert child.join() == 0, (folder / "log").read_text()
+    return Reference(dict(child.told()), runs.results(folder / "run"))
+
+
+def check(folder: Path, told: list[Any], reference: Reference) -> None:
+    """The newest acknowledged generation or a newer one is there and is the reference's; the run goes on to its end."""
+    acknowledged = [step for what, step in told if what == "saved"]
+    found = durable.newest_generation(folder / "run/checkpoints")
+    step = found.manifest["timestep"]
+    assert step >= max(acknowledged)
+    assert found.skipped == ()
+    assert runs.fingerprint(found.path) == reference.generations[step]
+    rows = durable.read_tensors(found.path / checkpoint.REPLAY, ("rows",))["rows"]
+    assert rows.nbytes <= CONFIG.mem_budget_bytes
+    child = runs.start(folder / "log", runs.command, "resume", folder / "run")
+    log = folder / "log"
+    assert child.join() == 0, log.read_text()
+    assert runs.fingerprint(runs.newest(folder / "run")) == reference.generations[160]
+    assert runs.results(folder / "run") == reference.results
+    leftovers = [path.name for path in (folder / "run/checkpoints").iterdir() if not path.name.startswith("step_")]
+    assert leftovers == []
+
+
+# --- at random moments -------------------------------------------------------------------------------------
+
+
+def kill_in(phase: str, folder: Path, reference: Reference, draw: random.Random) -> str | None:
+    """One trial; the phase in which the run died, or None where it had ended before."""
+    folder.mkdir()
+    child = runs.start(folder / "log", runs.train, CONFIG, folder / "run", prepare=report)
+    times, seconds = PHASES[phase]
+    wanted, told = draw.randrange(times) + (phase == "checkpoint"), []
+    try:
+        while True:
+            told.append(child.pipe.recv())
+            if told[-1] == ("begin", phase):
+                if wanted == 0:
+                    break
+                wanted -= 1
+        time.sleep(draw.random() * seconds)
+        status = child.kill()
+    except EOFError:
+        status = child.join()
+    told += child.told()
+    if status == 0:
+        return None
+    assert status == -signal.SIGKILL, (folder / "log").read_text()
+    check(folder, told, reference)
+    begun = [name for what, name in told if what == "begin"]
+    ended = Counter(name for what, name in told if what == "end")
+    inside = [name for name, count in Counter(begun).items() if count > ended[name]]
+    return inside[-1] if inside else "between"
+
+
+def kill_at_random(count: int, folder: Path, reference: Reference) -> Counter[str]:
+    """`count` trials, two at a time, in each phase alike."""
+    phases = list(PHASES)
+
+    def trial(number: int) -> str:
+        for again in range(5):
+            draw = random.Random(1_000 * number + again)
+            died = kill_in(phases[number % len(phases)], folder / f"{number}-{again}", reference, draw)
+            if died is not None:
+                return died
+        raise AssertionError("every one of five runs ended before it was killed")
+
+    with ThreadPoolExecutor(2) as pool:
+        return Counter(pool.map(trial, range(count)))
+
+
+RANDOM = pytest.mark.fault(
+    "SIGKILL at a random moment of collect, pixel learning, export, conversion, latent learning or checkpoint",
+    promise="the newest acknowledged generation or a newer one is sound and that of the run never killed, bit for bit; "
+    "`resume` ends as that run did",
+)
+
+
+@RANDOM
+def test_killed_at_ten_random_moments(
+    reference: Reference, tmp_path: Path, record_property: Callable[[str, Any], None]
+) -> None:
+    record_property("trials", sum(kill_at_random(10, tmp_path, reference).values()))
+
+
+@pytest.mark.faults
+@RANDOM
+def test_killed_at_200_random_moments(
+    reference: Reference, tmp_path: Path, record_property: Callable[[str, Any], None]
+) -> None:
+    died = kill_at_random(200, tmp_path, reference)
+    print(f"died in: {dict(died)}")
+    assert set(died) >= set(PHASES)
+    record_property("trials", sum(died.values()))
+
+
+# --- at every chunk and at every step ----------------------------------------------------------------------
+
+CHUNK = pytest.mark.fault(
+    "SIGKILL, or a failed allocation, at each chunk of a conversion",
+    promise="the generation from before the freeze stands (a failure exits 75); `resume` freezes again, bit for bit",
+)
+CHUNKS = 5  # 67 rows, 16 at a time
+
+
+def chunk_trial(number: int, act: Callable[[], None], folder: Path, reference: Reference) -> None:
+    folder.mkdir(exist_ok=True)
+    prepare = functools.partial(at_chunk, number, act)
+    child = runs.start(folder / "log", runs.train, CONFIG, folder / "run", prepare=prepare)
+    status, log = child.join(), folder / "log"
+    assert status == (75 if act is fail else -signal.SIGKILL), log.read_text()
+    if act is fail:
+        last = log.read_text().splitlines()[-1]
+        assert "the conversion at step 90 failed: injected" in last
+    assert durable.newest_generation(folder / "run/checkpoints").manifest["timestep"] == FREEZE_AT
+    check(folder, child.told(), reference)
+
+
+@CHUNK
+@pytest.mark.parametrize(("number", "act"), [(0, die), (3, fail)])
+def test_a_conversion_that_ends_at_a_chunk(
+    number: int, act: Callable[[], None], reference: Reference, tmp_path: Path
+) -> None:
+    chunk_trial(number, act, tmp_path, reference)
+
+
+@pytest.mark.faults
+@CHUNK
+@pytest.mark.parametrize("act", [die, fail])
+@pytest.mark.parametrize("number", range(CHUNKS))
+def test_a_conversion_that_ends_at_every_chunk(
+    number: int, act: Callable[[], None], reference: Reference, tmp_path: Path
+) -> None:
+    chunk_trial(number, act, tmp_path, reference)
+
+
+def steps_of_a_save(save_at: int, folder: Path) -> list[str]:
+    folder.mkdir()
+    prepare = functools.partial(at_step_of_a_save, 10**9, save_at)
+    child = runs.start(folder / "log", runs.train, CONFIG, folder / "run", prepare=prepare)
+    told: list[Any] = []
+    while ("saved", save_at) not in told:
+        told.append(child.pipe.recv())
+    child.kill()
+    return [name for what, name in told if what == "step"]
+
+
+@pytest.mark.fault(
+    "SIGKILL at each file system step of a save",
+    promise="the generation before it or the new one is sound; `resume` ends as the run never killed, bit for bit",
+)
+@pytest.mark.faults
+@pytest.mark.parametrize("save_at", [40, 90, 120])
+def test_killed_at_every_step_of_a_save(
+    save_at: int, reference: Reference, tmp_path: Path, record_property: Callable[[str, Any], None]
+) -> None:
+    names = steps_of_a_save(save_at, tmp_path / "count")
+    assert {"_create", "_write", "_fsync", "_fsync_folder", "_rename", "_make_folder"} <= set(names)
+
+    def trial(number: int) -> None:
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        prepare = functools.partial(at_step_of_a_save, number, save_at)
+        child = runs.start(folder / "log", runs.train, CONFIG, folder / "run", prepare=prepare)
+        assert child.join() == -signal.SIGKILL, (folder / "log").read_text()
+        check(folder, child.told(), reference)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(trial, range(len(names))))
+    record_property("trials", len(names))

@@ -1,0 +1,232 @@
+import errno
+import functools
+import json
+import os
+import shutil
+import types
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import seer_edge.train
+from seer_edge import checkpoint
+from seer_edge.config import TrainConfig
+from seer_edge.freeze import FreezeRefusedError
+from seer_runtime import durable
+from seer_runtime.durable import files
+from tests.faults import runs
+from tests.runtime.durable_faults import ERRNOS, STEPS
+
+NEVER = 10**9
+SAMPLE = 8
+RUN_STEPS, FREEZE_AT = 60, 30
+
+
+def short(**changes: Any) -> TrainConfig:
+    """60 steps with a ring that wraps, a checkpoint every 10, the freeze at 30 and an evaluation."""
+    given = {"total_timesteps": RUN_STEPS, "freeze_at": FREEZE_AT, "eval_every": RUN_STEPS, "log_every": 10}
+    return runs.alien(**{**given, "checkpoint_every_steps": 10, "mem_budget_bytes": 25 * 7056, **changes})
+
+
+# --- in the run's process ----------------------------------------------------------------------------------
+
+
+def plant(notes: Path, at: int, for_good: bool, number: int, tell: Callable[[Any], None]) -> None:
+    """Fail step `at` on the disk, and all later ones where `for_good`; note every step and every generation."""
+    output = os.open(notes, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    count = 0
+
+    def note(*entry: object) -> None:
+        os.write(output, f"{json.dumps(entry)}\n".encode())
+
+    def guard(name: str, step: Callable[..., Any]) -> Callable[..., Any]:
+        def guarded(*args: Any) -> Any:
+            nonlocal count
+            fails = count == at or (for_good and count > at)
+            count += 1
+            target = Path(f"/proc/self/fd/{args[0]}").readlink() if isinstance(args[0], int) else args[0]
+            note(name, str(target), fails)
+            if fails:
+                raise OSError(number, f"injected into {name}")
+            return step(*args)
+
+        return guarded
+
+    for name in STEPS:
+        setattr(files, name, guard(name, getattr(files, name)))
+    publish = durable.publish_generation
+
+    def publishing(folder: Path, timestep: int, write: Callable[[Path], None]) -> Path:
+        note("begin", timestep, False)
+        path = publish(folder, timestep, write)
+        note("acknowledged", timestep, runs.fingerprint(path))
+        return path
+
+    durable.publish_generation = publishing
+
+
+def refuse_the_freeze(notes: Path, tell: Callable[[Any], None]) -> None:
+    def refuse(*unused: Any) -> None:
+        raise FreezeRefusedError("no freeze")
+
+    plant(notes, NEVER, False, 0, tell)
+    seer_edge.train.freeze = refuse  # type: ignore[assignment]
+
+
+# --- what came of it ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a run noted: [step, path, whether it failed] and generations, in order."""
+
+    entries: list[Any]
+
+    @classmethod
+    def of(cls, notes: Path) -> "Told":
+        return cls([json.loads(line) for line in notes.read_text().splitlines()])
+
+    @property
+    def steps(self) -> list[Any]:
+        return [entry for entry in self.entries if entry[0] in STEPS]
+
+    @property
+    def acknowledged(self) -> dict[int, Any]:
+        return {timestep: print_ for kind, timestep, print_ in self.entries if kind == "acknowledged"}
+
+    @property
+    def failed(self) -> set[str]:
+        return {name for name, _, fails in self.steps if fails}
+
+    def check_syncs(self) -> None:
+        """What could not be synced is never taken for synced: not synced again, not renamed, not acknowledged."""
+        lost: set[str] = set()
+        whole = True
+        for name, target, fails in self.entries:
+            if name == "begin":
+                whole = True
+            elif name == "acknowledged":
+                assert whole, f"step {target} was acknowledged after a failure"
+            elif name in ("_fsync", "_fsync_folder", "_rename"):
+                assert target not in lost or name == "_fsync_folder", f"{name} of {target}, which could not be synced"
+                if fails and name != "_rename":
+                    lost.add(target)
+            elif name in ("_make_folder", "_create", "_open_append"):
+                lost.discard(target)
+            whole = whole and fails is not True
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Generations by step of the run that nothing happens to, and of one that is refused its freeze."""
+
+    undisturbed: Told
+    refused: Told
+
+    def generation(self, path: Path) -> dict[str, str]:
+        """What the generation at `path` should be."""
+        timestep = int(path.name.removeprefix("step_"))
+        refused = json.loads((path / checkpoint.RUN).read_text())["outcome"]["freeze_refused"] is not None
+        assert not refused or timestep > FREEZE_AT - 1
+        return (self.refused if refused else self.undisturbed).acknowledged[timestep]  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
+    folder = tmp_path_factory.mktemp("reference")
+
+    def told(name: str, prepare: Callable[..., None], *args: Any) -> Told:
+        notes, log = folder / f"{name}.notes", folder / f"{name}.log"
+        child = runs.start(
+            log, runs.train_command, short(), folder / name, prepare=functools.partial(prepare, notes, *args)
+        )
+        assert child.join() == 0, log.read_text()
+        return Told.of(notes)
+
+    return Reference(told("undisturbed", plant, NEVER, False, 0), told("refused", refuse_the_freeze))
+
+
+def check_run(path: Path, text: str, status: int, acknowledged: dict[int, Any], reference: Reference) -> None:
+    """The oracle, before and after `resume`: what was acknowledged is there, whole and right, and bytes were kept."""
+    assert "Traceback" not in text, text
+    begun = "run folder: " in text
+    assert status in ((0, 75) if begun else (2,)), text
+    if not begun:
+        assert runs.start(path.with_name("again"), runs.train_command, short(), path).join() == 0
+        return
+    if acknowledged:
+        newest = durable.newest_generation(path / "checkpoints").path
+        assert newest.name >= f"step_{max(acknowledged):010d}"
+    for generation in (path / "checkpoints").glob("step_*"):
+        assert runs.fingerprint(generation) == reference.generation(generation), generation.name
+    if (path / "summary.json").exists():
+        budget = json.loads((path / "summary.json").read_text())["budget"]
+        assert 0 < budget["observation_bytes_peak"] <= budget["limit_bytes"] == 25 * 7056
+    check_resume(path, reference)
+
+
+def check_resume(path: Path, reference: Reference) -> None:
+    """With the fault over, what there is goes on to the same end."""
+    log = path.with_name("resume.log")
+    anything = any((path / "checkpoints").glob("step_*"))
+    status = runs.start(log, runs.command, "resume", path).join()
+    text = log.read_text()
+    assert "Traceback" not in text, text
+    if not anything:
+        assert status == 2
+        assert text.endswith("no checkpoint was published here)\n")
+        return
+    assert status == 0, text
+    newest = durable.newest_generation(path / "checkpoints")
+    assert newest.path.name == f"step_{RUN_STEPS:010d}"
+    assert not newest.skipped
+    assert runs.fingerprint(newest.path) == reference.generation(newest.path)
+
+
+def trial(folder: Path, reference: Reference, at: int, for_good: bool, number: int) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    path, log, notes = folder / "run", folder / "log", folder / "notes"
+    prepare = functools.partial(plant, notes, at, for_good, number)
+    status = runs.start(log, runs.train_command, short(), path, prepare=prepare).join()
+    told, text = Told.of(notes), log.read_text()
+    context = f"step {at} {'for good' if for_good else 'once'}, {errno.errorcode[number]}: {told.steps[at]}\n{text}"
+    try:
+        assert any(f"injected into {name}" in text for name in told.failed), "nothing was said of it"
+        if status == 0:
+            assert RUN_STEPS in told.acknowledged
+        told.check_syncs()
+        check_run(path, text, status, told.acknowledged, reference)
+    except AssertionError as error:
+        raise AssertionError(f"{context}{error}") from error
+
+
+def cases(total: int, every: bool) -> Iterator[tuple[int, bool, int]]:
+    """All faults, or a spread of them in which each error and both kinds come."""
+    numbers = list(ERRNOS.values())
+    if every:
+        yield from ((at, good, number) for at in range(total) for good in (False, True) for number in numbers)
+        return
+    for index in range(SAMPLE):
+        yield (index * total + total // 2) // SAMPLE, index % 2 == 1, numbers[index % 3]
+
+
+@pytest.mark.fault(
+    "each step that a run takes on the disk fails, once or for good, with ENOSPC, EIO or EROFS",
+    promise="it says so and goes on or exits 75; what was acknowledged is there to the bit, `resume` comes to the same "
+    "end, what could not be synced is never taken for synced",
+)
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.faults)])
+def test_a_run_survives_every_fault_of_the_disk(
+    every: bool, reference: Reference, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    total = len(reference.undisturbed.steps)
+    assert set(reference.undisturbed.acknowledged) == {0, 10, 20, 30, 40, 50, 60}
+    chosen = list(cases(total, every))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(lambda case: trial(tmp_path / str(chosen.index(case)), reference, *case), chosen))
+    record_property("trials", len(chosen))

@@ -11,7 +11,9 @@
 | `run.json` | what the run tells of itself: metrics, clocks, the freeze, the last evaluation |
 """
 
-from collections.abc import Mapping
+import contextlib
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,13 +22,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from seer_edge.algorithms import FLOAT_BYTES
 from seer_edge.config import TrainConfig
 from seer_edge.errors import BadInputError, RunStoppedError
 from seer_edge.plan import BytePlan
 from seer_runtime import durable
-from seer_runtime.onnx_check import FILE_BYTES_MAX
+from seer_runtime.durable.files import one_line
+from seer_runtime.encoder import MAX_BATCH
+from seer_runtime.onnx_check import FILE_BYTES_MAX, check_graph
 from seer_runtime.replay import Replay
-from seer_runtime.state import State
+from seer_runtime.state import State, StateError
+from seer_runtime.store import FINAL, TERMINATED, TRUNCATED
 
 if TYPE_CHECKING:
     from seer_edge.loop import Session  # which imports torch
@@ -35,6 +41,19 @@ AGENT, REPLAY, SESSION = "agent.safetensors", "replay.safetensors", "session.saf
 CONFIG, ENCODER, RUN, STATE = "config.json", "encoder.onnx", "run.json", "state.json"
 
 _READ_TRIES = 3
+_FLAGS = TERMINATED | TRUNCATED | FINAL
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Inside, what a generation at `path` was read for. A stranger can have made one whose every hash is right.
+
+    Raises BadInputError for whatever its content does to the code inside.
+    """
+    try:
+        yield
+    except (durable.CorruptFileError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise BadInputError(f"{path}: not a generation of this version ({one_line(error)})") from error
 
 
 def save(session: "Session", checkpoints: Path, run: Mapping[str, Any] | None = None) -> Path:
@@ -43,7 +62,9 @@ def save(session: "Session", checkpoints: Path, run: Mapping[str, Any] | None = 
     Raises RunStoppedError where a weight is not finite: nothing could be learned from there. Raises OSError where it
     cannot be written.
     """
-    _check_finite(session.timestep, session.agent.state())
+    diverged = _not_finite(session.agent.state())
+    if diverged is not None:
+        raise RunStoppedError(f"{diverged} at step {session.timestep} is not finite: training diverged")
     parts = session.parts()
     values = {name: None if part is None else part.values for name, part in parts.items()}
     state = {
@@ -75,12 +96,14 @@ def _tensors(parts: Mapping[str, State | None], names: tuple[str, ...]) -> dict[
     return tensors
 
 
-def _check_finite(timestep: int, agent: State) -> None:
+def _not_finite(agent: State) -> str | None:
+    """The name of an array that holds NaN or an infinity."""
     for name, array in agent.arrays.items():
         # A sum, because numpy.isfinite would take a byte more for every element.
         with np.errstate(all="ignore"):
             if array.dtype.kind == "f" and not np.isfinite(array.sum(dtype=np.float64)):
-                raise RunStoppedError(f"{name} at step {timestep} is not finite: training diverged")
+                return name
+    return None
 
 
 def encoder_identity(plan: BytePlan) -> dict[str, Any]:
@@ -124,8 +147,15 @@ class Saved:
         return self.generation.path
 
     def agent(self, prefixes: tuple[str, ...] = ("",)) -> State:
-        """The agent's state, of its arrays those whose names begin with one of `prefixes`."""
-        return State(self._values("agent"), durable.read_tensors(self.path / AGENT, prefixes))
+        """The agent's state, of its arrays those whose names begin with one of `prefixes`.
+
+        Raises StateError where one of them is not finite.
+        """
+        agent = State(self._values("agent"), durable.read_tensors(self.path / AGENT, prefixes))
+        diverged = _not_finite(agent)
+        if diverged is not None:
+            raise StateError(f"{diverged} is not finite")
+        return agent
 
     def part(self, name: str) -> State | None:
         """The state of the `environment` or of the `perception`; None where it had none."""
@@ -138,7 +168,26 @@ class Saved:
     def restore_replay(self, replay: Replay) -> int:
         """Fill `replay` straight from the disk; returns how many of the oldest rows had no room."""
         with durable.open_tensors(self.path / REPLAY) as tensors:
-            return replay.restore(self._values("replay"), tensors)
+            dropped = replay.restore(self._values("replay"), tensors)
+        columns, rows = replay.store.columns, replay.store.rows
+        if not np.isfinite(columns.reward[:rows]).all() or (columns.flags[:rows] & ~_FLAGS).any():
+            raise StateError("the replay holds rewards or flags that are none")
+        return dropped
+
+    def check_fits(self, plan: BytePlan) -> None:
+        """Raise BadInputError where agent or encoder have other sizes than the plan's, before anything is built."""
+        with reading(self.path):
+            agent = self.generation.manifest["files"].get(AGENT)
+            if agent is None or agent["size_bytes"] < plan.networks.parameters * FLOAT_BYTES:
+                raise StateError(f"{AGENT} does not hold the {plan.networks.parameters:,} weights of {CONFIG}")
+            if (self.graph is not None) != (self.frozen and plan.latent_replay):
+                raise StateError(f"{ENCODER} is there exactly where a frozen encoder fills the replay")
+            if self.graph is not None:
+                found, stack = check_graph(self.graph, max_batch=MAX_BATCH), plan.config.settings.stack
+                channels = stack * math.prod(plan.env.frame_shape[:-2])
+                wanted = (channels, *plan.env.crop_shape), plan.encoder.latent_shape
+                if (found.observation_shape, found.latent_shape) != wanted:
+                    raise StateError(f"{ENCODER} turns {found.observation_shape} into {found.latent_shape}, not {wanted}")
 
     @cached_property
     def graph(self) -> bytes | None:
@@ -148,8 +197,9 @@ class Saved:
         return self.generation.read_bytes(ENCODER, FILE_BYTES_MAX)
 
     def run(self) -> dict[str, Any]:
-        """What the run told of itself."""
-        return dict(self.generation.read_json(RUN))
+        """What the run told of itself. Raises BadInputError."""
+        with reading(self.path):
+            return dict(self.generation.read_json(RUN))
 
     @property
     def is_finished(self) -> bool:

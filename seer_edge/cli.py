@@ -26,7 +26,6 @@ from seer_edge.errors import (
     BadInputError,
     EnvironmentFailedError,
     RunStoppedError,
-    origin,
 )
 from seer_edge.networks.spec import ENCODERS
 from seer_edge.plan import BytePlan, make_plan
@@ -370,10 +369,12 @@ def _resume(flags: argparse.Namespace) -> int:
             )
         plan = _plan_again(config, folder)
         check_memory(plan, memory_limits(), begun=True)
+        saved.check_fits(plan)
+        folder.check_places()
         _prepare_learner(plan)
-        if not folder.says(saved.config):
-            print(f"{folder.config}: not what the checkpoint says, which counts; it is written anew", file=sys.stderr)
         if saved.is_finished and saved.timestep == config.total_timesteps:
+            for line in folder.mend(saved.config, saved.graph):
+                print(line, file=sys.stderr)
             print(f"{flags.run}: finished at step {saved.timestep:,}; {saved.path.name} is sound")
             return 0
         from seer_edge.train import resume
@@ -402,6 +403,7 @@ def _eval(flags: argparse.Namespace) -> int:
     given = {"eval_episodes": flags.episodes, "seed": flags.seed, "threads": flags.threads}
     config = dataclasses.replace(saved.config, **{name: value for name, value in given.items() if value is not None})
     plan = _plan_again(config, folder)
+    saved.check_fits(plan)
     with _learner_needed():
         from seer_edge.evaluate import evaluate_run
         from seer_edge.host import prepare_compute

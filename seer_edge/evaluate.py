@@ -11,17 +11,16 @@ from tqdm import tqdm
 
 from seer_edge.agents import make_agent
 from seer_edge.agents.agent import Agent
+from seer_edge import checkpoint
 from seer_edge.checkpoint import Saved
 from seer_edge.envs import Action, Environment, Episode
 from seer_edge.errors import EXIT_UNSAFE, BadInputError, origin
 from seer_edge.host import StopSignal
 from seer_edge.loop import OnHang, Session, new_perception, open_env
 from seer_edge.plan import BytePlan
-from seer_runtime import durable
 from seer_runtime.encoder import OnnxEncoder
 from seer_runtime.ledger import Ledger, Line
 from seer_runtime.perception import LatentPerception, Observed, Perception
-from seer_runtime.state import StateError
 
 EPISODE_STEPS_MAX = 27_000
 """Where a game that does not end is left, with its return up to there: Atari's own limit of 108,000 frames."""
@@ -167,10 +166,8 @@ def evaluate_run(plan: BytePlan, saved: Saved, *, as_json: bool = False) -> int:
         agent.freeze_encoder(reads_latents=saved.graph is not None)
     if saved.graph is not None:
         encoder = _open_encoder(saved.graph, plan, ledger)
-    try:
+    with checkpoint.reading(saved.path):
         agent.restore(saved.agent())
-    except (StateError, durable.CorruptFileError, KeyError, TypeError) as error:
-        raise BadInputError(f"{saved.path}: not a generation of this version ({error})") from error
     progress = tqdm(total=plan.config.eval_episodes, unit="game", disable=not sys.stderr.isatty())
     with progress, StopSignal() as stop:
         evaluation = evaluate_agent(

@@ -58,21 +58,36 @@ class ProgressFile:
     """
 
     def __init__(self, path: Path, until: int) -> None:
-        kept = _rows_until(path, until)
-        durable.write_atomic(path, [_line(COLUMNS), *map(_line, kept)])
-        self._file = durable.Appender(path)
+        self._path, self._unsynced = path, False
+        self._file, self.last = _begun(path, until)  # the step of the last row
 
     def write(self, row: Mapping[str, float]) -> None:
         """Append one row."""
         self._file.append(_line([_cell(row[name]) if name in row else "" for name in COLUMNS]))
+        self.last = int(row["time/total_timesteps"])
 
     def sync(self) -> None:
-        """Have the rows on the disk."""
+        """Have the rows on the disk.
+
+        Where that fails the next one tries with a file that is written anew: nobody knows what the disk has of this.
+        """
+        if self._unsynced:
+            self._file.close()
+            self._file, self.last = _begun(self._path, self.last)
+        self._unsynced = True
         self._file.sync()
+        self._unsynced = False
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _begun(path: Path, until: int) -> tuple[durable.Appender, int]:
+    """The file with its rows up to `until`, written anew, and the step of the last of them."""
+    kept = _rows_until(path, until)
+    durable.write_atomic(path, [_line(COLUMNS), *map(_line, kept)])
+    return durable.Appender(path), int(kept[-1][0]) if kept else 0
 
 
 def _line(cells: Sequence[str]) -> bytes:

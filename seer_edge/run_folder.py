@@ -3,6 +3,7 @@
 import contextlib
 import importlib.metadata
 import json
+import os
 import platform
 import time
 from collections.abc import Iterator
@@ -79,6 +80,25 @@ class RunFolder:
             found.pop("versions", None)
         return bool(found == json.loads(json.dumps(config.to_json())))
 
+    def mend(self, config: TrainConfig, graph: bytes | None) -> list[str]:
+        """Write anew what is not as the checkpoint has it; a line for each file. Raises OSError."""
+        lines, anew = [], "not what the checkpoint says, which counts; it is written anew"
+        if not self.says(config):
+            self.write_config(config)
+            lines.append(f"{self.config}: {anew}")
+        if graph is not None and not _holds(self.encoder, graph):
+            durable.write_atomic(self.encoder, graph)
+            lines.append(f"{self.encoder}: {anew}")
+        return lines
+
+    def check_places(self) -> None:
+        """Raise BadInputError where something stands that a run cannot write over, or that leads out of the folder."""
+        for file in (self.config, self.progress, self.summary, self.encoder):
+            if file.is_dir() and not file.is_symlink():
+                raise BadInputError(f"{file}: a folder stands where a file belongs; move it away")
+        if os.path.lexists(self.tensorboard) and (self.tensorboard.is_symlink() or not self.tensorboard.is_dir()):
+            raise BadInputError(f"{self.tensorboard}: not a folder; move it away")
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder against other writers. Raises BadInputError where there is one."""
@@ -94,6 +114,13 @@ class RunFolder:
             yield
         finally:
             lock.release()
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    try:
+        return durable.read_bytes(path, len(data)) == data
+    except (OSError, durable.CorruptFileError):
+        return False
 
 
 def default_path(config: TrainConfig) -> Path:
@@ -131,6 +158,8 @@ def create(path: Path, config: TrainConfig) -> RunFolder:
             durable.make_folder(path)
             run.write_config(config)
         except OSError:
+            with contextlib.suppress(OSError):
+                run.config.unlink()  # the rename may have come before the error
             _remove_empty(path, existing)
             raise
     return run

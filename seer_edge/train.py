@@ -23,7 +23,6 @@ from seer_runtime import durable
 from seer_runtime.ledger import Line
 from seer_runtime.memory import cgroup_limit_bytes
 from seer_runtime.process import RssCeiling, rss_bytes
-from seer_runtime.state import StateError
 from seer_runtime.units import format_size
 
 
@@ -50,7 +49,10 @@ class Run:
             self.interval.restore(state["interval"])
             self.logged_at, self.evaluated_at = int(state["logged_at"]), int(state["evaluated_at"])
             self._begin -= float(state["seconds"])
-        self.trackers: list[Tracker] = [ProgressFile(folder.progress, self.logged_at)]
+        progress = ProgressFile(folder.progress, self.logged_at)
+        if progress.last != self.logged_at:
+            console.say(f"warning: {folder.progress}: its rows up to step {self.logged_at:,} are not all there any more")
+        self.trackers: list[Tracker] = [progress]
         if self.plan.config.tensorboard:
             self.trackers.append(TensorBoard(folder.tensorboard, self.logged_at))
         limits = [limit for limit in (self.plan.config.rss_limit_bytes, cgroup_limit_bytes()) if limit is not None]
@@ -165,9 +167,10 @@ class Run:
         self._end()
 
     def _end(self) -> None:
-        # On a full disk the error that is under way says more than these would.
-        with contextlib.suppress(OSError):
+        try:
             self._write_summary()
+        except OSError as error:
+            self.console.say(f"warning: {self.folder.summary} is not of the end ({error})")
         for tracker in self.trackers:
             with contextlib.suppress(OSError):
                 tracker.close()
@@ -192,18 +195,14 @@ class Run:
 
     def begin_frozen(self, taken: TakenEncoder) -> None:
         """Say whose encoder this is; the freeze stands at step 0 with nothing to carry over."""
-        self.write_encoder()
+        if self.session.graph is not None:
+            durable.write_atomic(self.folder.encoder, self.session.graph)
         rss, store = rss_bytes(), self.session.replay.store
         self.outcome.freeze = FreezeReport(0, 0, 0.0, rss, rss, rss, None)
         self.console.say(
             f"encoder of {self.plan.config.source}, step {taken.timestep:,}, frozen from the start; "
             f"capacity {store.capacity:,} {'latents' if self.session.graph else 'frames'}"
         )
-
-    def write_encoder(self) -> None:
-        """`encoder.onnx` of a session that is frozen. Raises OSError."""
-        if self.session.graph is not None:
-            durable.write_atomic(self.folder.encoder, self.session.graph)
 
     def _freeze(self) -> None:
         try:
@@ -268,8 +267,12 @@ class Run:
             f"obs {observations / 1e6:.1f}/{self.plan.config.mem_budget_bytes / 1e6:.1f} MB rss {rss / 1e6:.0f} MB",
         )
 
+    def describe(self) -> dict[str, Any]:
+        """The whole of `summary.json`."""
+        return summary(self.session, self.outcome, self.clock)
+
     def _write_summary(self) -> None:
-        durable.write_json(self.folder.summary, summary(self.session, self.outcome, self.clock))
+        durable.write_json(self.folder.summary, self.describe())
 
 
 def _figure(speed: float) -> str:
@@ -301,16 +304,16 @@ def resume(plan: BytePlan, folder: RunFolder, saved: Saved) -> int:
 
     def build(on_hang: OnHang) -> Run:
         console = Console(plan.config.total_timesteps, sys.stderr, saved.timestep)
-        try:
+        with checkpoint.reading(saved.path):
             session, notes = resume_session(plan, saved, on_hang)
             run = Run(folder, session, console, saved.run())
-        except (StateError, durable.CorruptFileError, KeyError, TypeError, ValueError) as error:
-            raise BadInputError(f"{saved.path}: not a generation of this version ({error})") from error
+            run.describe()  # what the run told of itself makes a summary
         console.say(f"goes on at step {saved.timestep:,} of {plan.config.total_timesteps:,}")
         for note in notes:
             console.say(f"note: {note}")
+        for line in folder.mend(saved.config, session.graph):
+            console.say(line)
         folder.write_config(plan.config)
-        run.write_encoder()
         return run
 
     return _execute(folder, build)

@@ -98,7 +98,7 @@ def test_slices_are_few_and_even_and_leave_a_poisoned_buffer_alone(
     buffer = made.slice_buffer
     assert len(buffer) == min(slice_rows, 128)
     ids = np.arange(count) % ROWS
-    before = made.state()["rng"]
+    before = made.state().values["rng"]
     lengths: list[int] = []
     decoded: list[int] = []
     for part in made.observations(ids).slices(at_most):
@@ -113,7 +113,7 @@ def test_slices_are_few_and_even_and_leave_a_poisoned_buffer_alone(
     assert len(lengths) == -(-count // most)
     assert max(lengths) <= most
     assert max(lengths) - min(lengths) <= 1
-    assert made.state()["rng"] == before
+    assert made.state().values["rng"] == before
 
 
 def test_a_slice_is_never_smaller_than_one_observation() -> None:

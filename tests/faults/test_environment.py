@@ -1,0 +1,291 @@
+"""An environment that fails in the middle of a run: said in one line, survived with a checkpoint of the last good step."""
+
+import functools
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import seer_edge.evaluate
+from seer_edge import checkpoint
+from seer_edge.config import TrainConfig
+from seer_edge.loop import Session, StepReport
+from seer_runtime import durable
+from tests.faults import runs
+from tests.faults.faulty_env import EVALUATED, FIRST, GAME, HANGS, TRAINED, Fault, plant
+
+TIMEOUT_SECONDS = 1.0
+LATE_SECONDS = 6.0
+"""What a hang may last beyond its timeout, on a machine that has other things to do: saving and ending are in it."""
+STEPS = 90
+
+
+def faulty(**changes: Any) -> TrainConfig:
+    """90 steps of the game that fails: learning from 20 on, the freeze at 50, an evaluation at 70."""
+    given = {"env": GAME, "env_name": "Faulty-v0", "mem_budget_bytes": 80_000, "total_timesteps": STEPS}
+    return runs.alien(**{**given, "freeze_at": 50, "eval_every": 70, "eval_episodes": 2, **changes})
+
+
+def failed_run(path: Path, fault: Fault, **changes: Any) -> tuple[runs.Child, Path]:
+    """A run under the command line that has `fault` planted, and where it tells."""
+    log = path.with_suffix(".failed")
+    prepare = functools.partial(plant, fault)
+    return runs.start(log, runs.train_command, faulty(**changes), path, prepare=prepare), log
+
+
+def check_it_stopped(path: Path, log: Path, step: int, reason: str) -> None:
+    """The run says what came, and holds the steps up to it."""
+    text = log.read_text()
+    assert "Traceback" not in text, text
+    last = text.splitlines()[-1]
+    assert last.startswith("seer-edge"), text
+    assert "the environment failed" in last
+    assert reason in last
+    saved = checkpoint.newest(path / "checkpoints")
+    assert (saved.timestep, saved.skipped) == (step, ())
+    summary = json.loads((path / "summary.json").read_text())
+    assert (summary["status"], summary["timesteps"]) == ("failed", step)
+
+
+def check_it_goes_on(path: Path, step: int) -> None:
+    """`resume`, the environment mended, begins a new episode, says so, and comes to the end."""
+    log = path.with_suffix(".resumed")
+    assert runs.start(log, runs.command, "resume", path, "--env-timeout", "60s").join() == 0, log.read_text()
+    text = log.read_text()
+    assert f"goes on at step {step} of {STEPS}" in text
+    assert "note: its environment gave no state to save: a new episode begins" in text
+    saved = checkpoint.newest(path / "checkpoints")
+    assert saved.timestep == STEPS
+    summary = json.loads((path / "summary.json").read_text())
+    assert (summary["status"], summary["resumed_at"]) == ("finished", [step])
+    assert summary["freeze"]["timestep"] == 50
+
+
+def survives(path: Path, fault: Fault, step: int, reason: str) -> None:
+    child, log = failed_run(path, fault)
+    assert child.join() == 75, log.read_text()
+    check_it_stopped(path, log, step, reason)
+    check_it_goes_on(path, step)
+
+
+PIXEL, LATENT = 33, 61
+"""Steps of either phase, both in the middle of an episode."""
+REASONS = {
+    "NaN frame": "showed float32 [42, 42]",
+    "float frame": "showed float64 [42, 42]",
+    "16-bit frame": "showed uint16 [42, 42]",
+    "cut frame": "showed uint8 [41, 42]",
+    "no frame": "showed object []",
+    "NaN reward": "a reward of nan",
+    "infinite reward": "a reward of -inf",
+    "no reward": "a reward of NoneType None",
+    "worded reward": "a reward of str '1.0'",
+    "no end": "terminated is NoneType None",
+    "exception": "RuntimeError: cable pulled (faulty_env.py:",
+    "SystemExit": "SystemExit: 0 (faulty_env.py:",
+    "MemoryError": "MemoryError: no memory for a frame",
+    "OSError": "OSError: [Errno 5] the camera does not answer",
+}
+SAMPLE = ("NaN frame", "NaN reward", "SystemExit")
+
+
+def wrong(what: str, at: int) -> Any:
+    marks = () if (what, at) in {(SAMPLE[0], PIXEL), (SAMPLE[1], LATENT), (SAMPLE[2], PIXEL)} else pytest.mark.faults
+    return pytest.param(what, at, marks=marks, id=f"{what}-{at}")
+
+
+@pytest.mark.fault(
+    "the environment shows NaN, another dtype or shape, or no frame; pays NaN, inf, nothing or a word; raises, exits",
+    promise="exit 75, one line says what and where; a checkpoint of the last good step, from which `resume` ends well",
+)
+@pytest.mark.parametrize(("what", "at"), [wrong(what, at) for what in REASONS for at in (PIXEL, LATENT)])
+def test_a_bad_answer(what: str, at: int, tmp_path: Path) -> None:
+    survives(tmp_path / "run", Fault(what, at), at - 1, REASONS[what])
+
+
+# Resets of the run come after its steps 20, 40, 60, 80; the first ends as truncated, the second as terminated.
+@pytest.mark.fault("the environment raises as it is reset, in either phase", promise="as for a step")
+@pytest.mark.parametrize(
+    ("count", "step"),
+    [(2, 20), pytest.param(3, 40, marks=pytest.mark.faults), pytest.param(4, 60, marks=pytest.mark.faults)],
+)
+def test_a_reset_that_raises(count: int, step: int, tmp_path: Path) -> None:
+    survives(tmp_path / "run", Fault("exception", count, "reset"), step, REASONS["exception"])
+
+
+@pytest.mark.fault("an evaluation's own environment fails: built, reset, stepped or closed", promise="as for a step")
+@pytest.mark.parametrize(
+    ("call", "count"),
+    [("init", 1), *(pytest.param(*call, marks=pytest.mark.faults) for call in [("reset", 2), ("step", 5), ("close", 1)])],
+)
+def test_an_evaluation_that_fails(call: str, count: int, tmp_path: Path) -> None:
+    survives(tmp_path / "run", Fault("exception", count, call, EVALUATED), 70, "RuntimeError: cable pulled")
+
+
+# --- hangs -------------------------------------------------------------------------------------------------
+
+
+def check_it_hangs_shortly(child: runs.Child, log: Path, status: int) -> None:
+    assert child.pipe.poll(60), log.read_text()
+    begin = time.monotonic()
+    assert child.join(60) == status, log.read_text()
+    assert time.monotonic() - begin < TIMEOUT_SECONDS + LATE_SECONDS
+
+
+STEP = [pytest.param(Fault(how, at), at - 1, marks=pytest.mark.faults) for how in HANGS for at in (PIXEL, LATENT)]
+IN_THE_RUN = [
+    pytest.param(Fault("loop", LATENT + 1), LATENT),
+    *STEP,
+    pytest.param(Fault("sleep", 2, "reset"), 20, marks=pytest.mark.faults),
+    pytest.param(Fault("loop", 4, "reset"), 60, marks=pytest.mark.faults),
+    pytest.param(Fault("sleep", 5, "step", EVALUATED), 70),
+    pytest.param(Fault("loop", 2, "reset", EVALUATED), 70, marks=pytest.mark.faults),
+    pytest.param(Fault("pipe", 1, "init", EVALUATED), 70, marks=pytest.mark.faults),
+]
+
+
+@pytest.mark.fault(
+    "the environment hangs: asleep, in a loop, on a silent pipe; in a step, a reset, an evaluation",
+    promise="the run ends within --env-timeout and some seconds, as for an error",
+)
+@pytest.mark.parametrize(("fault", "step"), IN_THE_RUN, ids=str)
+def test_a_hang(fault: Fault, step: int, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    child, log = failed_run(path, fault, env_timeout_seconds=TIMEOUT_SECONDS)
+    check_it_hangs_shortly(child, log, 75)
+    check_it_stopped(path, log, step, "has not come back for 1 seconds")
+    assert f"no answer from the environment at step {step}" in log.read_text()
+    check_it_goes_on(path, step)
+
+
+@pytest.mark.fault("the environment hangs as it is built, or at its first frame", promise="exit 2, nothing written")
+@pytest.mark.parametrize("call", ["reset", pytest.param("init", marks=pytest.mark.faults)])
+@pytest.mark.parametrize("how", ["sleep", pytest.param("loop", marks=pytest.mark.faults)])
+def test_a_hang_before_the_run(call: str, how: str, tmp_path: Path) -> None:
+    log, path = tmp_path / "log", tmp_path / "run"
+    words = ("train", "--env", GAME, "--mem-budget", "80kB", "--run-dir", path, "--env-timeout", "1s")
+    prepare = functools.partial(plant, Fault(how, 1, call, FIRST))
+    check_it_hangs_shortly(runs.start(log, runs.command, *words, prepare=prepare), log, 2)
+    assert log.read_text().count("\n") == 1
+    assert f"seer-edge: --env {GAME}: " in log.read_text()
+    assert "has not come back for 1 seconds" in log.read_text()
+    assert not path.exists()
+
+
+@pytest.mark.fault("the environment exits as it is built, or at its first frame", promise="exit 2, nothing written")
+@pytest.mark.parametrize("call", ["reset", "init"])
+def test_an_exit_before_the_run(call: str, tmp_path: Path) -> None:
+    log, path = tmp_path / "log", tmp_path / "run"
+    words = ("train", "--env", GAME, "--mem-budget", "80kB", "--run-dir", path)
+    prepare = functools.partial(plant, Fault("SystemExit", 1, call, FIRST))
+    assert runs.start(log, runs.command, *words, prepare=prepare).join() == 2, log.read_text()
+    assert log.read_text().count("\n") == 1
+    assert "SystemExit: 0" in log.read_text()
+    assert not path.exists()
+
+
+@pytest.mark.fault(
+    "the run's own environment fails or hangs as it is built or at its first frame, after the plan's did not",
+    promise="exit 75 and one line; there is no step to lose",
+)
+@pytest.mark.parametrize("call", ["reset", pytest.param("init", marks=pytest.mark.faults)])
+@pytest.mark.parametrize("what", ["exception", "sleep"])
+def test_a_run_that_cannot_begin(call: str, what: str, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    child, log = failed_run(path, Fault(what, 1, call), env_timeout_seconds=TIMEOUT_SECONDS)
+    assert child.join(60) == 75, log.read_text()
+    assert "Traceback" not in log.read_text()
+    assert ("cable pulled" if what == "exception" else "has not come back") in log.read_text().splitlines()[-1]
+    assert not list(path.glob("checkpoints/step_*"))
+
+
+# --- what is no error --------------------------------------------------------------------------------------
+
+
+@pytest.mark.fault("the environment draws every frame into the same array", promise="the run of one that does not")
+def test_a_reused_buffer(tmp_path: Path) -> None:
+    for name, reuses in (("copied", False), ("reused", True)):
+        log = tmp_path / f"{name}.log"
+        prepare = functools.partial(plant, None, reuses_its_buffer=reuses)
+        assert runs.start(log, runs.train_command, faulty(), tmp_path / name, prepare=prepare).join() == 0, (
+            log.read_text()
+        )
+    copied, reused = (tmp_path / name for name in ("copied", "reused"))
+    assert runs.fingerprint(runs.newest(reused)) == runs.fingerprint(runs.newest(copied))
+    assert runs.results(reused) == runs.results(copied)
+
+
+def endless(steps_max: int, tell: Any) -> None:
+    plant(None, tell, endless=True)
+    seer_edge.evaluate.EPISODE_STEPS_MAX = steps_max
+
+
+@pytest.mark.fault("the environment's episodes never end", promise="an evaluation leaves a game at its step limit")
+def test_episodes_without_an_end(tmp_path: Path) -> None:
+    log, path = tmp_path / "log", tmp_path / "run"
+    child = runs.start(log, runs.train_command, faulty(), path, prepare=functools.partial(endless, 30))
+    assert child.join() == 0, log.read_text()
+    returns = json.loads((path / "summary.json").read_text())["eval"]["returns"]
+    assert len(returns) == 2
+    assert all(0 <= total <= 30 for total in returns)
+
+
+# --- a loss, or weights, that are not finite ---------------------------------------------------------------
+
+
+def poison(part: str, after: int, value: float, tell: Any) -> None:
+    """In the child: one number of the agent becomes `value` as step `after` is done."""
+    step = Session.step
+
+    def stepping(session: Session) -> StepReport:
+        report = step(session)
+        if session.timestep == after:
+            name = max(name for name in session.agent.state().arrays if name.startswith(part))
+            session.agent.state().arrays[name].reshape(-1)[0] = value
+        return report
+
+    Session.step = stepping  # type: ignore[method-assign]
+
+
+@pytest.fixture(scope="module")
+def alien(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that nothing happens to."""
+    folder = tmp_path_factory.mktemp("alien")
+    assert runs.start(folder / "log", runs.train, runs.alien(), folder / "run").join() == 0
+    return folder / "run"
+
+
+NAN, INF = float("nan"), float("inf")
+POISON = [
+    ("head.", 33, NAN, "the loss at step 34 is nan"),
+    pytest.param("head.", 120, INF, "at step 120 is not finite", marks=pytest.mark.faults),
+    pytest.param("encoder.", 89, NAN, "the loss at step 90 is nan", marks=pytest.mark.faults),
+    pytest.param("encoder.", 90, INF, "the loss at step 91 is nan", marks=pytest.mark.faults),
+    pytest.param("optimizer.first.", 60, NAN, "at step 60 is not finite", marks=pytest.mark.faults),
+    pytest.param("target_head.", 113, NAN, "the loss at step 114 is nan", marks=pytest.mark.faults),
+]
+
+
+@pytest.mark.fault(
+    "a weight or a moment becomes NaN or inf in mid-run: before an update, a checkpoint, the freeze",
+    promise="exit 75; no generation holds such a number; `resume` ends in the run that this never happened to",
+)
+@pytest.mark.parametrize(("part", "after", "value", "reason"), POISON)
+def test_training_that_diverges(
+    part: str, after: int, value: float, reason: str, alien: Path, tmp_path: Path
+) -> None:
+    path, log = tmp_path / "run", tmp_path / "log"
+    prepare = functools.partial(poison, part, after, value)
+    assert runs.start(log, runs.train_command, runs.alien(), path, prepare=prepare).join() == 75, log.read_text()
+    assert "Traceback" not in log.read_text()
+    assert reason in log.read_text().splitlines()[-1]
+    assert runs.newest(path).name == f"step_{(after - 1) // 20 * 20:010d}"
+    for generation in path.glob("checkpoints/step_*"):
+        for name, array in durable.read_tensors(generation / checkpoint.AGENT).items():
+            assert array.dtype.kind != "f" or np.isfinite(array).all(), name
+    assert runs.start(log, runs.command, "resume", path).join() == 0, log.read_text()
+    assert runs.fingerprint(runs.newest(path)) == runs.fingerprint(runs.newest(alien))
+    assert runs.results(path) == runs.results(alien)

@@ -22,10 +22,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seer_edge.algorithms import FLOAT_BYTES
 from seer_edge.config import TrainConfig
 from seer_edge.errors import BadInputError, RunStoppedError
-from seer_edge.plan import BytePlan
+from seer_edge.plan import FLOAT_BYTES, BytePlan
 from seer_runtime import durable
 from seer_runtime.durable.files import one_line
 from seer_runtime.encoder import MAX_BATCH
@@ -40,7 +39,10 @@ if TYPE_CHECKING:
 AGENT, REPLAY, SESSION = "agent.safetensors", "replay.safetensors", "session.safetensors"
 CONFIG, ENCODER, RUN, STATE = "config.json", "encoder.onnx", "run.json", "state.json"
 
+_ALWAYS = {CONFIG, AGENT, REPLAY, SESSION, STATE, RUN}
 _READ_TRIES = 3
+ROWS_MAX = 2**53
+"""Of a replay in its whole life, so that its counts never overflow."""
 _FLAGS = TERMINATED | TRUNCATED | FINAL
 
 
@@ -54,6 +56,8 @@ def reading(path: Path) -> Iterator[None]:
         yield
     except (durable.CorruptFileError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise BadInputError(f"{path}: not a generation of this version ({one_line(error)})") from error
+    except FileNotFoundError as error:
+        raise BadInputError(f"{path}: not all there any more ({one_line(error)})") from error
 
 
 def save(session: "Session", checkpoints: Path, run: Mapping[str, Any] | None = None) -> Path:
@@ -167,6 +171,9 @@ class Saved:
 
     def restore_replay(self, replay: Replay) -> int:
         """Fill `replay` straight from the disk; returns how many of the oldest rows had no room."""
+        appended = self._values("replay")["layout"]["appended"]
+        if appended > ROWS_MAX:
+            raise StateError(f"no replay has seen {appended:,} rows")
         with durable.open_tensors(self.path / REPLAY) as tensors:
             dropped = replay.restore(self._values("replay"), tensors)
         columns, rows = replay.store.columns, replay.store.rows
@@ -187,7 +194,9 @@ class Saved:
                 channels = stack * math.prod(plan.env.frame_shape[:-2])
                 wanted = (channels, *plan.env.crop_shape), plan.encoder.latent_shape
                 if (found.observation_shape, found.latent_shape) != wanted:
-                    raise StateError(f"{ENCODER} turns {found.observation_shape} into {found.latent_shape}, not {wanted}")
+                    raise StateError(
+                        f"{ENCODER} turns {found.observation_shape} into {found.latent_shape}, not {wanted}"
+                    )
 
     @cached_property
     def graph(self) -> bytes | None:
@@ -224,7 +233,22 @@ def newest(checkpoints: Path) -> Saved:
             raise BadInputError(f"{checkpoints.parent}: no generation to read ({error})") from error
         except BadInputError as error:
             raise BadInputError(f"{generation.path}: {error}") from error
-        if not isinstance(state, dict):
-            raise BadInputError(f"{generation.path}: {STATE} is not one of this version")
+        missing = _ALWAYS - set(generation.manifest["files"])
+        if missing or not isinstance(state, dict):
+            lack = f"without {', '.join(sorted(missing))}" if missing else f"{STATE} is no object"
+            raise BadInputError(f"{generation.path}: not a generation of this version ({lack})")
         return Saved(generation, state, config)
     raise AssertionError("the last attempt returns or raises")
+
+
+def newest_agent(checkpoints: Path) -> tuple[Saved, State]:
+    """The newest sound generation with its agent and encoder read: a run that goes on may remove it at any moment.
+
+    Raises BadInputError where there is none that this version reads.
+    """
+    for _ in range(_READ_TRIES):
+        saved = newest(checkpoints)
+        with reading(saved.path), contextlib.suppress(FileNotFoundError):
+            _ = saved.graph  # kept from here on
+            return saved, saved.agent()
+    raise BadInputError(f"{checkpoints.parent}: its generations are removed while they are read; try once more")

@@ -397,7 +397,7 @@ def _eval(flags: argparse.Namespace) -> int:
     from seer_edge import checkpoint, run_folder
 
     folder = run_folder.open_run(flags.run)
-    saved = checkpoint.newest(folder.checkpoints)
+    saved, agent = checkpoint.newest_agent(folder.checkpoints)
     for line in saved.skipped:
         print(line, file=sys.stderr)
     given = {"eval_episodes": flags.episodes, "seed": flags.seed, "threads": flags.threads}
@@ -408,7 +408,7 @@ def _eval(flags: argparse.Namespace) -> int:
         from seer_edge.evaluate import evaluate_run
         from seer_edge.host import prepare_compute
     prepare_compute(config)
-    return evaluate_run(plan, saved, as_json=flags.json)
+    return evaluate_run(plan, saved, agent, as_json=flags.json)
 
 
 @contextlib.contextmanager

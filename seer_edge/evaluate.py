@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
+from seer_edge import checkpoint
 from seer_edge.agents import make_agent
 from seer_edge.agents.agent import Agent
-from seer_edge import checkpoint
 from seer_edge.checkpoint import Saved
 from seer_edge.envs import Action, Environment, Episode
 from seer_edge.errors import EXIT_UNSAFE, BadInputError, origin
@@ -21,6 +21,7 @@ from seer_edge.plan import BytePlan
 from seer_runtime.encoder import OnnxEncoder
 from seer_runtime.ledger import Ledger, Line
 from seer_runtime.perception import LatentPerception, Observed, Perception
+from seer_runtime.state import State
 
 EPISODE_STEPS_MAX = 27_000
 """Where a game that does not end is left, with its return up to there: Atari's own limit of 108,000 frames."""
@@ -28,9 +29,13 @@ EPISODE_STEPS_MAX = 27_000
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Returns of whole games."""
+    """Returns of whole games. Raises ValueError for none, and for one that is not finite."""
 
     returns: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.returns or not np.isfinite(self.returns).all():
+            raise ValueError(f"not the returns of games: {self.returns}")
 
     @property
     def mean_return(self) -> float:
@@ -155,8 +160,8 @@ def _give_up(reason: str) -> None:
     os._exit(EXIT_UNSAFE)
 
 
-def evaluate_run(plan: BytePlan, saved: Saved, *, as_json: bool = False) -> int:
-    """Evaluate the agent of a generation and print the returns; returns the exit status.
+def evaluate_run(plan: BytePlan, saved: Saved, state: State, *, as_json: bool = False) -> int:
+    """Evaluate the agent of a generation, whose `state` is given, and print the returns; returns the exit status.
 
     Raises BadInputError where it is not one of this version.
     """
@@ -167,7 +172,7 @@ def evaluate_run(plan: BytePlan, saved: Saved, *, as_json: bool = False) -> int:
     if saved.graph is not None:
         encoder = _open_encoder(saved.graph, plan, ledger)
     with checkpoint.reading(saved.path):
-        agent.restore(saved.agent())
+        agent.restore(state)
     progress = tqdm(total=plan.config.eval_episodes, unit="game", disable=not sys.stderr.isatty())
     with progress, StopSignal() as stop:
         evaluation = evaluate_agent(

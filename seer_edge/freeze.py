@@ -19,6 +19,7 @@ from seer_edge.errors import RunStoppedError
 from seer_edge.loop import Session, latent_perception
 from seer_edge.networks.graph import encoder_graph
 from seer_runtime import durable
+from seer_runtime.durable.files import one_line
 from seer_runtime.encoder import MAX_BATCH, OnnxEncoder
 from seer_runtime.perception import LatentPerception
 from seer_runtime.process import RssWatch
@@ -78,7 +79,7 @@ def _freeze(session: Session, encoder_path: Path, save: Save) -> tuple[int, floa
     try:
         return _commit(session, prepared), prepared.max_abs_error
     except Exception as failure:
-        raise RunStoppedError(f"the conversion at step {session.timestep} failed: {failure}") from failure
+        raise RunStoppedError(f"the conversion at step {session.timestep} failed: {one_line(failure)}") from failure
 
 
 def _freeze_layers(session: Session, save: Save) -> None:
@@ -86,7 +87,7 @@ def _freeze_layers(session: Session, save: Save) -> None:
     try:
         save()
     except OSError as failure:
-        raise FreezeRefusedError(f"no freeze at step {session.timestep}: {failure}") from failure
+        raise FreezeRefusedError(f"no freeze at step {session.timestep}: {one_line(failure)}") from failure
     session.agent.freeze_encoder(reads_latents=False)
 
 
@@ -121,7 +122,7 @@ def _prepare(session: Session, encoder_path: Path, save: Save) -> _Prepared:
             undo.callback(conversion.cancel)
             save()
         except Exception as failure:
-            raise FreezeRefusedError(f"no freeze at step {session.timestep}: {failure}") from failure
+            raise FreezeRefusedError(f"no freeze at step {session.timestep}: {one_line(failure)}") from failure
         undo.pop_all()
     return _Prepared(graph, perception, conversion, error)
 

@@ -29,8 +29,11 @@ def prepare_compute(config: TrainConfig) -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed: numpy's MemoryError, or what torch and ONNX Runtime raise in its place."""
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "alloc" in str(error).lower())
+    """Whether an allocation failed: a MemoryError, or what torch, ONNX Runtime and threads raise in its place."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and ("alloc" in text or "start new thread" in text)
+    )
 
 
 class StopSignal:

@@ -173,6 +173,8 @@ class Session:
                 self.env.restore(environment)
             except StateError as error:
                 environment, reason = None, f"its environment cannot be restored ({error})"
+                self.env.close()
+                self.env = _open_training_env(self.plan, self.seeds, self.on_hang, self.timestep)
         if environment is None:
             self.replay.interrupt(self.observed.row)
             self.begin()
@@ -222,9 +224,13 @@ def _assemble(
     ledger = Ledger({Line.OBSERVATIONS: config.mem_budget_bytes, Line.WORKSPACE: WORKSPACE_CAP_BYTES})
     encoder = None if graph is None else OnnxEncoder(graph, threads=config.threads, ledger=ledger)
     replay = _build_replay(plan, ledger, seeds.replay, latents=encoder is not None)
-    env = open_env(plan, seed=seeds.env_from(timestep), training=True, on_hang=on_hang)
+    env = _open_training_env(plan, seeds, on_hang, timestep)
     perception = new_perception(plan, encoder, ledger, views_seed=seeds.views)
     return Session(plan, env, agent, replay, perception, ledger, seeds, graph, on_hang)
+
+
+def _open_training_env(plan: BytePlan, seeds: Seeds, on_hang: OnHang | None, timestep: int) -> Guarded:
+    return open_env(plan, seed=seeds.env_from(timestep), training=True, on_hang=on_hang)
 
 
 def open_env(plan: BytePlan, *, seed: int, training: bool, on_hang: OnHang | None) -> Guarded:

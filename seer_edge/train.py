@@ -1,15 +1,17 @@
 """The main job: train, freeze on the way, checkpoint, evaluate, and say what happens."""
 
 import contextlib
+import json
 import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from seer_edge import checkpoint
 from seer_edge.checkpoint import Saved
-from seer_edge.errors import EXIT_UNSAFE, BadInputError, EnvironmentFailedError, RunStoppedError
+from seer_edge.errors import EXIT_UNSAFE, EnvironmentFailedError, RunStoppedError
 from seer_edge.evaluate import Evaluation, evaluate_session
 from seer_edge.freeze import FreezeRefusedError, FreezeReport, freeze
 from seer_edge.host import StopSignal, is_out_of_memory
@@ -20,9 +22,11 @@ from seer_edge.run_folder import RunFolder
 from seer_edge.summary import Outcome, flops, summary
 from seer_edge.transfer import TakenEncoder
 from seer_runtime import durable
+from seer_runtime.durable.files import one_line
 from seer_runtime.ledger import Line
 from seer_runtime.memory import cgroup_limit_bytes
 from seer_runtime.process import RssCeiling, rss_bytes
+from seer_runtime.replay import NothingToSampleError
 from seer_runtime.units import format_size
 
 
@@ -51,7 +55,9 @@ class Run:
             self._begin -= float(state["seconds"])
         progress = ProgressFile(folder.progress, self.logged_at)
         if progress.last != self.logged_at:
-            console.say(f"warning: {folder.progress}: its rows up to step {self.logged_at:,} are not all there any more")
+            console.say(
+                f"warning: {folder.progress}: its rows up to step {self.logged_at:,} are not all there any more"
+            )
         self.trackers: list[Tracker] = [progress]
         if self.plan.config.tensorboard:
             self.trackers.append(TensorBoard(folder.tensorboard, self.logged_at))
@@ -82,7 +88,9 @@ class Run:
                 self._log(None)
             if stop():
                 self.console.say(f"stopped at step {self.session.timestep:,}; wrote {path}")
-            self.outcome.status = "interrupted" if stop() else "finished"
+            # A stop may come when all is done.
+            done = self.evaluated_at == self.plan.config.total_timesteps
+            self.outcome.status = "finished" if done else "interrupted"
         except BaseException as error:
             self.outcome.status = "failed"
             if isinstance(error, EnvironmentFailedError | OSError):
@@ -288,9 +296,12 @@ def train(plan: BytePlan, folder: RunFolder, taken: TakenEncoder | None = None) 
 
     def build(on_hang: OnHang) -> Run:
         console = Console(plan.config.total_timesteps, sys.stderr)
-        run = Run(folder, build_session(plan, taken, on_hang), console, None)
-        if taken is not None:
-            run.begin_frozen(taken)
+        if taken is None:
+            return Run(folder, build_session(plan, None, on_hang), console, None)
+        with checkpoint.reading(Path(plan.config.source or "")):
+            session = build_session(plan, taken, on_hang)
+        run = Run(folder, session, console, None)
+        run.begin_frozen(taken)
         return run
 
     return _execute(folder, build)
@@ -307,7 +318,7 @@ def resume(plan: BytePlan, folder: RunFolder, saved: Saved) -> int:
         with checkpoint.reading(saved.path):
             session, notes = resume_session(plan, saved, on_hang)
             run = Run(folder, session, console, saved.run())
-            run.describe()  # what the run told of itself makes a summary
+            json.dumps(run.describe(), allow_nan=False)  # what the run told of itself makes a summary
         console.say(f"goes on at step {saved.timestep:,} of {plan.config.total_timesteps:,}")
         for note in notes:
             console.say(f"note: {note}")
@@ -335,9 +346,11 @@ def _execute(folder: RunFolder, build: Callable[[OnHang], Run]) -> int:
             return runs[0].execute(stop)
         except OSError as error:
             raise RunStoppedError(f"{folder.path}: cannot be written any more ({error})") from error
+        except NothingToSampleError as error:
+            raise RunStoppedError(f"{folder.path}: nothing to learn from ({error}); give more --mem-budget") from error
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             raise RunStoppedError(
-                f"out of memory ({error}); the last checkpoint stands, and resume takes a smaller --mem-budget"
+                f"out of memory ({one_line(error)}); the last checkpoint stands; resume takes a smaller --mem-budget"
             ) from error

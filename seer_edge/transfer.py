@@ -26,7 +26,8 @@ def take_encoder(run: str, plan: BytePlan) -> TakenEncoder:
     """The encoder of the folder `run`. Raises BadInputError where there is none, or none that fits `plan`."""
     try:
         saved = checkpoint.newest(Path(run) / "checkpoints")
-        agent = saved.agent(ALGORITHMS[plan.config.algo].encoder_arrays)
+        with checkpoint.reading(saved.path):
+            agent = saved.agent(ALGORITHMS[plan.config.algo].encoder_arrays)
     except BadInputError as error:
         raise BadInputError(f"--from {run}: {error}; give the --run-dir of a run") from error
     wanted = json.loads(json.dumps(checkpoint.encoder_identity(plan)))

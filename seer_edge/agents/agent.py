@@ -145,11 +145,19 @@ class Agent(abc.ABC):
 
     @torch.no_grad()
     def take_encoder(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Take on what `arrays` hold of another agent's state, for the target too (Section 5.4)."""
+        """Take on what `arrays` hold of another agent's state, for the target too (Section 5.4).
+
+        Raises StateError where one of the encoder's is missing or has another shape.
+        """
         for name, tensor in self.tensors():
             source = name.removeprefix("target_")
             if source in arrays:
-                tensor.copy_(torch.from_numpy(arrays[source]))
+                array = arrays[source]
+                if array.shape != tensor.shape or array.dtype != np.float32:
+                    raise StateError(f"{source} is {array.dtype} {list(array.shape)}, not float32 {list(tensor.shape)}")
+                tensor.copy_(torch.from_numpy(array))
+            elif source.startswith("encoder."):
+                raise StateError(f"there is no {source}")
 
     @abc.abstractmethod
     def freeze_encoder(self, *, reads_latents: bool) -> None:

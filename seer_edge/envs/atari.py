@@ -185,7 +185,9 @@ class Atari:
         self._older[...], self._newer[...] = older, newer
 
     def _emulator(self) -> bytes:
-        return bytes(self._ale.cloneState(include_rng=True).serialize())
+        # In ale-py 0.10 `serialize` fails on bytes that are not text, and this gives a tuple.
+        saved = self._ale.cloneState(include_rng=True).__getstate__()
+        return bytes(saved[0] if isinstance(saved, tuple) else saved)
 
     def _restore_emulator(self, fields: Fields) -> None:
         saved = fields.octets("emulator", _EMULATOR_BYTES_MAX)

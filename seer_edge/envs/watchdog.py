@@ -1,5 +1,6 @@
 """Notices a call into an environment that does not come back."""
 
+import _thread
 import os
 import threading
 import time
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from seer_edge.errors import EXIT_UNSAFE
 
 _SLEEP_MAX_SECONDS = 1.0
+_BEGIN_MAX_SECONDS = 10.0
 
 
 class Watchdog:
@@ -32,15 +34,15 @@ class Watchdog:
         self._lock = threading.Lock()
         self._call: str | None = None
         self._deadline = 0.0
-        self._thread: threading.Thread | None = None
+        self._begun = False
         self._closed = False
 
     @contextmanager
     def watch(self, call: str) -> Iterator[None]:
         """What runs inside is `call`, and must end in time."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="environment-watchdog", daemon=True)
-            self._thread.start()
+        if not self._begun:
+            _start(self._run)
+            self._begun = True
         try:
             with self._lock:
                 self._call, self._deadline = call, time.monotonic() + self._timeout_seconds
@@ -49,8 +51,10 @@ class Watchdog:
             self._come_back()
 
     def close(self) -> None:
-        """Let the thread end, within a second."""
+        """Let the thread end, within a second, and what it would have called go at once."""
         self._closed = True
+        # A cycle through the environment would keep an emulator alive to the interpreter's end, where it complains.
+        self._on_hang = str
 
     def _come_back(self) -> None:
         interrupted: BaseException | None = None
@@ -85,3 +89,22 @@ class Watchdog:
             traceback.print_exc()
         finally:
             os._exit(EXIT_UNSAFE)
+
+
+def _start(run: Callable[[], None]) -> None:
+    """Run it in a thread of its own. Raises MemoryError where there is no memory for one.
+
+    `threading.Thread.start` would wait for ever for a thread that dies of that as it begins.
+    """
+    begun = threading.Event()
+
+    def begin() -> None:
+        begun.set()
+        run()
+
+    try:
+        _thread.start_new_thread(begin, ())
+    except RuntimeError as error:
+        raise MemoryError(str(error)) from error
+    if not begun.wait(_BEGIN_MAX_SECONDS):
+        raise MemoryError("a thread did not begin")

@@ -103,10 +103,22 @@ def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         ([*CONTROL, "--from", "no-such-run", "--take", "encoder"], ["--from no-such-run", "--run-dir of a run"]),
         ([*TRAIN, "--device", "cuda"], ["--device", "cuda", "cpu"]),
         ([*TRAIN, "--device", "gpu0"], ["--device", "gpu0", "cpu"]),
-        ([*TRAIN, "--rss-limit", "512MB"], ["--rss-limit", "not built yet"]),
+        ([*TRAIN, "--rss-limit", "200MB"], ["--rss-limit 200MB", "would need about", "the smallest such run"]),
+        ([*TRAIN, "--rss-limit", "0"], ["--rss-limit", "'0'", "less than one byte"]),
+        ([*CONTROL, "--rss-limit", "800MB"], ["--rss-limit 800MB", "--resolution 50", "would fit"]),
+        ([*TRAIN, "--checkpoint-every", "0"], ["--checkpoint-every", "'0'", "at least 1"]),
+        ([*TRAIN, "--checkpoint-every", "-5"], ["--checkpoint-every", "'-5'", "at least 1"]),
+        ([*TRAIN, "--checkpoint-every", "5m"], ["--checkpoint-every", "'5m'", "10min"]),
+        ([*TRAIN, "--checkpoint-every", "0.5s"], ["--checkpoint-every 0.5s", "at least one second"]),
+        ([*TRAIN, "--env-timeout", "60"], ["--env-timeout", "'60'", "30s"]),
+        ([*TRAIN, "--env-timeout", "0s"], ["--env-timeout", "'0s'"]),
         ([*TRAIN, "--freeze", "1000"], ["--freeze"]),
         ([*TRAIN, "extra"], ["extra"]),
-        (["resume", "runs/x"], ["resume", "not built yet", "train"]),
+        (["export", "runs/x"], ["export", "not built yet", "train"]),
+        (["resume"], ["RUN"]),
+        (["resume", "no-such-run"], ["no-such-run", "run's folder"]),
+        (["resume", "no-such-run", "--seed", "1"], ["--seed"]),
+        (["resume", "no-such-run", "--mem-budget", "7Gbit"], ["--mem-budget", "'7Gbit'", "0.07GB"]),
         (["eval", "no-such-run"], ["no-such-run", "run's folder"]),
         (["eval", "no-such-run", "--episodes", "0"], ["--episodes", "'0'"]),
         (["fly"], ["fly", "train"]),
@@ -197,7 +209,7 @@ def test_the_plan_of_control(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert "warning" not in plan
 
 
-@pytest.mark.parametrize("command", ["", "train", "plan", "eval"])
+@pytest.mark.parametrize("command", ["", "train", "plan", "resume", "eval"])
 def test_help_fits_a_screen(command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["seer-edge", *command.split(), "--help"])
     with pytest.raises(SystemExit) as exit_status:

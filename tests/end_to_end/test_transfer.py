@@ -84,7 +84,7 @@ def test_a_run_with_another_runs_encoder(
     assert summary["budget"]["observation_bytes_peak"] == frame_capacity * frame <= 300_000
 
     (agent, replay, state), (theirs, _, _) = _newest(target), _newest(source)
-    assert (state["frozen"], state["replay"]["codec"], state["replay"]["capacity"]) == (
+    assert (state["frozen"], state["replay"]["codec"], state["replay"]["layout"]["capacity"]) == (
         True,
         "float32",
         latent_capacity,
@@ -94,7 +94,7 @@ def test_a_run_with_another_runs_encoder(
     assert all(np.array_equal(value, theirs[name]) for name, value in _taken(agent).items())
     observations = np.random.default_rng(0).integers(0, 256, (3, *stack), np.uint8)
     np.testing.assert_array_equal(_encode(target, observations), _encode(source, observations))
-    assert {step.name for step in (target / "checkpoints").iterdir()} == {"step_0000000075"}
+    assert {step.name for step in (target / "checkpoints").iterdir()} == {"step_0000000000", "step_0000000075"}
 
     assert run("eval", target)[0] == 0
 

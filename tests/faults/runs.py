@@ -3,7 +3,10 @@
 The processes are forked from a server that has imported everything and run nothing, so that one is there at once.
 """
 
+import functools
 import hashlib
+import importlib
+import itertools
 import json
 import multiprocessing
 import os
@@ -178,6 +181,24 @@ def _child(log: Path, pipe: Connection, prepare: Prepare | None, work: Callable[
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
+
+
+def at_call(place: str, number: int, act: Callable[[], object]) -> None:
+    """In a child: `act()` just before the `number`-th call of `place`, written as `module:function`.
+
+    A method is `module:Class.method`. The `number`-th call of `seer_edge.loop:Session.step` makes step `number`.
+    """
+    module, _, dotted = place.partition(":")
+    *owners, name = dotted.split(".")
+    owner = functools.reduce(getattr, owners, importlib.import_module(module))
+    function, calls = getattr(owner, name), itertools.count(1)
+
+    def acting(*args: Any, **given: Any) -> Any:
+        if next(calls) == number:
+            act()
+        return function(*args, **given)
+
+    setattr(owner, name, acting)
 
 
 # --- what is compared --------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""An environment that fails in the middle of a run: said in one line, survived with a checkpoint of the last good step."""
+"""An environment that fails in mid-run: said in one line, survived with a checkpoint of the last good step."""
 
 import functools
 import json
@@ -15,7 +15,7 @@ from seer_edge.config import TrainConfig
 from seer_edge.loop import Session, StepReport
 from seer_runtime import durable
 from tests.faults import runs
-from tests.faults.faulty_env import EVALUATED, FIRST, GAME, HANGS, TRAINED, Fault, plant
+from tests.faults.faulty_env import EVALUATED, FIRST, GAME, HANGS, Fault, plant
 
 TIMEOUT_SECONDS = 1.0
 LATE_SECONDS = 6.0
@@ -119,7 +119,10 @@ def test_a_reset_that_raises(count: int, step: int, tmp_path: Path) -> None:
 @pytest.mark.fault("an evaluation's own environment fails: built, reset, stepped or closed", promise="as for a step")
 @pytest.mark.parametrize(
     ("call", "count"),
-    [("init", 1), *(pytest.param(*call, marks=pytest.mark.faults) for call in [("reset", 2), ("step", 5), ("close", 1)])],
+    [
+        ("init", 1),
+        *(pytest.param(*call, marks=pytest.mark.faults) for call in [("reset", 2), ("step", 5), ("close", 1)]),
+    ],
 )
 def test_an_evaluation_that_fails(call: str, count: int, tmp_path: Path) -> None:
     survives(tmp_path / "run", Fault("exception", count, call, EVALUATED), 70, "RuntimeError: cable pulled")
@@ -274,9 +277,7 @@ POISON = [
     promise="exit 75; no generation holds such a number; `resume` ends in the run that this never happened to",
 )
 @pytest.mark.parametrize(("part", "after", "value", "reason"), POISON)
-def test_training_that_diverges(
-    part: str, after: int, value: float, reason: str, alien: Path, tmp_path: Path
-) -> None:
+def test_training_that_diverges(part: str, after: int, value: float, reason: str, alien: Path, tmp_path: Path) -> None:
     path, log = tmp_path / "run", tmp_path / "log"
     prepare = functools.partial(poison, part, after, value)
     assert runs.start(log, runs.train_command, runs.alien(), path, prepare=prepare).join() == 75, log.read_text()

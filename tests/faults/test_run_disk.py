@@ -1,9 +1,9 @@
 import errno
 import functools
+import itertools
 import json
 import os
 import shutil
-import types
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -150,14 +150,8 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
     return Reference(told("undisturbed", plant, NEVER, False, 0), told("refused", refuse_the_freeze))
 
 
-def check_run(path: Path, text: str, status: int, acknowledged: dict[int, Any], reference: Reference) -> None:
+def check_run(path: Path, acknowledged: dict[int, Any], reference: Reference) -> None:
     """The oracle, before and after `resume`: what was acknowledged is there, whole and right, and bytes were kept."""
-    assert "Traceback" not in text, text
-    begun = "run folder: " in text
-    assert status in ((0, 75) if begun else (2,)), text
-    if not begun:
-        assert runs.start(path.with_name("again"), runs.train_command, short(), path).join() == 0
-        return
     if acknowledged:
         newest = durable.newest_generation(path / "checkpoints").path
         assert newest.name >= f"step_{max(acknowledged):010d}"
@@ -188,6 +182,7 @@ def check_resume(path: Path, reference: Reference) -> None:
 
 
 def trial(folder: Path, reference: Reference, at: int, for_good: bool, number: int) -> None:
+    """A run with one fault. Raises AssertionError with all that is known of it."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     path, log, notes = folder / "run", folder / "log", folder / "notes"
@@ -196,23 +191,32 @@ def trial(folder: Path, reference: Reference, at: int, for_good: bool, number: i
     told, text = Told.of(notes), log.read_text()
     context = f"step {at} {'for good' if for_good else 'once'}, {errno.errorcode[number]}: {told.steps[at]}\n{text}"
     try:
+        assert "Traceback" not in text
         assert any(f"injected into {name}" in text for name in told.failed), "nothing was said of it"
-        if status == 0:
-            assert RUN_STEPS in told.acknowledged
         told.check_syncs()
-        check_run(path, text, status, told.acknowledged, reference)
+        if "run folder: " in text:
+            assert status == 75 or (status == 0 and RUN_STEPS in told.acknowledged)
+            check_run(path, told.acknowledged, reference)
+        else:
+            assert status == 2
+            assert for_good or not path.exists()
     except AssertionError as error:
         raise AssertionError(f"{context}{error}") from error
 
 
-def cases(total: int, every: bool) -> Iterator[tuple[int, bool, int]]:
-    """All faults, or a spread of them in which each error and both kinds come."""
-    numbers = list(ERRNOS.values())
+def cases(steps: list[Any], every: bool) -> Iterator[tuple[int, bool, int]]:
+    """All faults, or a spread of them in which each error and both kinds come.
+
+    Of the writes to one file that follow each other, the first and the last.
+    """
+    same = [before[:2] == after[:2] for before, after in itertools.pairwise(steps)]
+    places = [at for at in range(len(steps)) if not (0 < at < len(same) and same[at - 1] and same[at])]
+    numbers = itertools.cycle(ERRNOS.values())
     if every:
-        yield from ((at, good, number) for at in range(total) for good in (False, True) for number in numbers)
+        yield from ((at, for_good, next(numbers)) for at in places for for_good in (False, True))
         return
     for index in range(SAMPLE):
-        yield (index * total + total // 2) // SAMPLE, index % 2 == 1, numbers[index % 3]
+        yield places[(2 * index + 1) * len(places) // (2 * SAMPLE)], index % 2 == 1, next(numbers)
 
 
 @pytest.mark.fault(
@@ -224,9 +228,22 @@ def cases(total: int, every: bool) -> Iterator[tuple[int, bool, int]]:
 def test_a_run_survives_every_fault_of_the_disk(
     every: bool, reference: Reference, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    total = len(reference.undisturbed.steps)
     assert set(reference.undisturbed.acknowledged) == {0, 10, 20, 30, 40, 50, 60}
-    chosen = list(cases(total, every))
+    chosen = list(cases(reference.undisturbed.steps, every))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(lambda case: trial(tmp_path / str(chosen.index(case)), reference, *case), chosen))
+        trials = [pool.submit(trial, tmp_path / str(at), reference, *case) for at, case in enumerate(chosen)]
+    failures = [str(error) for error in (trial.exception() for trial in trials) if error is not None]
+    assert not failures, f"{len(failures)} of {len(chosen)}:\n" + "\n".join(failures[:5])
     record_property("trials", len(chosen))
+
+
+@pytest.mark.fault(
+    "the sync of `progress.csv` fails once", promise="one checkpoint is missing, the next is whole: the file is new"
+)
+def test_a_table_that_could_not_be_synced_costs_one_checkpoint(reference: Reference, tmp_path: Path) -> None:
+    syncs = [name == "_fsync" and target.endswith("progress.csv") for name, target, _ in reference.undisturbed.steps]
+    at = [number for number, is_sync in enumerate(syncs) if is_sync][2]
+    trial(tmp_path / "trial", reference, at, False, errno.EIO)
+    told = Told.of(tmp_path / "trial/notes")
+    assert set(told.acknowledged) == {0, 10, 30, 40, 50, 60}
+    assert len((tmp_path / "trial/run/progress.csv").read_text().splitlines()) == 1 + 6

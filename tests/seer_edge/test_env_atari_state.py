@@ -74,7 +74,7 @@ def test_around_the_time_limit(lead: int, tmp_path: Path) -> None:
     twin.restore(through_files(env.state(), tmp_path))
     if lead == 11:
         np.testing.assert_array_equal(twin.reset(), env.reset())
-    assert sum(step.truncated for step in assert_go_on_alike(env, twin, 25)) == 2
+    assert sum(step.truncated for step in assert_go_on_alike(env, twin, 25)) >= 2
 
 
 def test_before_the_first_reset_the_seed_is_the_saved_ones(tmp_path: Path) -> None:
@@ -82,6 +82,21 @@ def test_before_the_first_reset_the_seed_is_the_saved_ones(tmp_path: Path) -> No
     twin.restore(through_files(env.state(), tmp_path))
     np.testing.assert_array_equal(env.reset(), twin.reset())
     assert_go_on_alike(env, twin, 60)
+
+
+@pytest.mark.parametrize("lead", [None, 0, 33])
+def test_a_restored_environment_gives_the_state_it_was_given(lead: int | None, tmp_path: Path) -> None:
+    env, twin = atari(seed=3, **MACHADO), atari(seed=4, **MACHADO)
+    if lead is not None:
+        env.reset()
+        play(env, np.random.default_rng(0), lead)
+    env._held = env._actions[5]
+    saved = through_files(env.state(), tmp_path)
+    twin.restore(saved)
+    again = through_files(twin.state(), tmp_path)
+    assert again.values == saved.values
+    for name, array in saved.arrays.items():
+        np.testing.assert_array_equal(again.arrays[name], array, err_msg=name)
 
 
 def test_saving_changes_nothing() -> None:
@@ -183,6 +198,14 @@ def test_a_truncated_emulator_is_refused(length: int, saved: State) -> None:
         atari().restore(changed(saved, "emulator", saved.arrays["emulator"][:length]))
 
 
+@pytest.mark.parametrize("more", [b"", b"x", b"x" * 100])
+def test_an_emulator_of_another_length_is_refused(more: bytes, saved: State) -> None:
+    whole = saved.arrays["emulator"].tobytes()
+    other = whole + more if more else whole[:-1]
+    with pytest.raises(StateError, match="the emulator loads only a part of it"):
+        atari().restore(changed(saved, "emulator", np.frombuffer(other, np.uint8)))
+
+
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.binary(max_size=16_000))
 def test_garbage_for_an_emulator_is_refused(data: bytes, saved: State) -> None:
@@ -196,10 +219,20 @@ def _games() -> list[str]:
     return sorted({spec.name for spec in known if spec.kwargs.get("obs_type") != "ram"})
 
 
+# The first two read what the last instruction left on the bus; the emulator does not load all of the third.
+@pytest.mark.parametrize("game", ["Qbert", "Tetris", "MiniatureGolf"])
+def test_an_odd_game_goes_on(game: str, tmp_path: Path) -> None:
+    assert_the_game_goes_on(game, "paper", tmp_path)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["paper", "machado"])
 @pytest.mark.parametrize("game", _games())
 def test_every_game_goes_on(game: str, protocol: Any, tmp_path: Path) -> None:
+    assert_the_game_goes_on(game, protocol, tmp_path)
+
+
+def assert_the_game_goes_on(game: str, protocol: Any, tmp_path: Path) -> None:
     env = make_env(game, EnvOptions(protocol), seed=3, training=True)
     env.reset()
     for lead in (3, 50, 160):

@@ -4,6 +4,7 @@ import sys
 import textwrap
 import threading
 import time
+import traceback
 from typing import Any
 
 import numpy as np
@@ -171,7 +172,8 @@ def test_an_interrupt_while_coming_back_is_raised_and_the_call_is_over() -> None
 
 def test_a_thread_begins_with_the_first_call_and_ends_after_close() -> None:
     def watchdogs() -> int:
-        return sum(thread.name == "environment-watchdog" for thread in threading.enumerate())
+        stacks = (traceback.walk_stack(frame) for frame in sys._current_frames().values())
+        return sum(any(frame.f_code is Watchdog._run.__code__ for frame, _ in stack) for stack in stacks)
 
     before = watchdogs()
     guarded = Guarded(Timed(lambda: None), 5.0, print)

@@ -1,0 +1,190 @@
+"""The faults of `test_run_disk.py` once more, this time beneath the process, where nothing can pass them by."""
+
+import errno
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seer_edge.config import TrainConfig
+from seer_edge.loop import Session
+from tests.faults import runs
+from tests.faults.preload import shim
+from tests.faults.test_durable_preload import expected_lines
+from tests.faults.test_run_disk import NEVER, RUN_STEPS, Reference, Told, check_run, plant, reference, short
+
+__all__ = ["reference"]  # a fixture
+
+ROOT = Path(__file__).parents[2]
+KILLED = 0
+ERRNOS = (errno.ENOSPC, errno.EIO, errno.EROFS, KILLED)
+SAMPLE, PER_PROCESS = 4, 40
+TEN_YEARS_SECONDS = 10 * 365 * 24 * 3600
+SLOW_SECONDS = 0.08
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shim.build(tmp_path_factory.mktemp("preload"))
+
+
+# --- in a process with the shim beneath it -----------------------------------------------------------------
+
+
+def forked(folder: Path, config: TrainConfig, prepare: runs.Prepare, variables: dict[str, str]) -> int:
+    """Exit status of a run in `folder`/data, watched from its first call on."""
+    (folder / "data").mkdir(parents=True)
+    child = os.fork()
+    if child == 0:
+        os.environ.update(FAULT_DIR=str(folder / "data"), FAULT_LOG=str(folder / "calls"), **variables)
+        runs.run_here(folder / "log", print, prepare, runs.train_command, config, folder / "data/run")
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def run_cases(work: str, cases: str) -> None:
+    """A run for each [number of the call that fails, whether for good, errno]; prints their exit statuses."""
+    statuses = []
+    for at, for_good, number in json.loads(cases):
+        folder = Path(work, f"{at}-{int(for_good)}-{number}")
+        variables = {"FAULT_AT": str(at), "FAULT_FOR_GOOD": str(int(for_good)), "FAULT_ERRNO": str(number)}
+        prepare = functools.partial(plant, folder / "notes", NEVER, False, 0)
+        statuses.append(forked(folder, short(), prepare, variables))
+    print(json.dumps(statuses))
+
+
+def set_back_at_20(notes: Path, tell: Callable[[Any], None]) -> None:
+    plant(notes, NEVER, False, 0, tell)
+    step = Session.step
+
+    def stepping(session: Session) -> Any:
+        report = step(session)
+        if session.timestep == 20:
+            before = time.time()
+            os.environ["CLOCK_BACK_AT"] = "0"
+            assert before - time.time() > TEN_YEARS_SECONDS - 60
+        time.sleep(SLOW_SECONDS)
+        return report
+
+    Session.step = stepping  # type: ignore[method-assign]
+
+
+def run_through_time(work: str) -> None:
+    config = short(checkpoint_every_steps=None, checkpoint_every_seconds=1.0)
+    print(json.dumps(forked(Path(work), config, functools.partial(set_back_at_20, Path(work, "notes")), {})))
+
+
+# --- the tests ---------------------------------------------------------------------------------------------
+
+
+def under_the_shim(library: Path, call: str, *args: object) -> Any:
+    """What function `call` of this module prints as JSON, in a fresh process with the shim beneath it."""
+    code = f"import sys; from tests.faults import test_run_preload as t; t.{call}(*sys.argv[1:])"
+    command = [sys.executable, "-c", code, *map(str, args)]
+    result = subprocess.run(
+        command, cwd=ROOT, env=shim.environment(library), capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout[-2000:] + result.stderr
+    return json.loads(result.stdout)
+
+
+@pytest.fixture(scope="session")
+def calls(library: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Told]:
+    """The calls of a run that nothing happens to, and what it noted of its own steps."""
+    work = tmp_path_factory.mktemp("calls")
+    assert under_the_shim(library, "run_cases", work, json.dumps([[NEVER, False, 0]])) == [0]
+    folder = work / f"{NEVER}-0-0"
+    return (folder / "calls").read_text().splitlines(), Told.of(folder / "notes")
+
+
+@pytest.mark.fault("all that a run writes, watched from beneath", promise="nothing is written past the one module")
+def test_a_run_writes_nothing_past_the_steps(calls: tuple[list[str], Told]) -> None:
+    lines, told = calls
+    expected = [
+        line for name, target, _ in told.steps if name != "_remove" for line in expected_lines(name, Path(target))
+    ]
+    assert [line for line in lines if not line.startswith("remove ")] == expected
+    removed = [Path(line.removeprefix("remove ")) for line in lines if line.startswith("remove ")]
+    doomed = [Path(target) for name, target, _ in told.steps if name == "_remove"]
+    assert removed
+    assert all(any(path.is_relative_to(root) for root in doomed) for path in removed)
+
+
+def check_trial(folder: Path, status: int, for_good: bool, number: int, reference: Reference) -> None:
+    told, text = Told.of(folder / "notes"), (folder / "log").read_text()
+    run = folder / "data/run"
+    assert "Traceback" not in text
+    if number == KILLED:
+        assert status == -signal.SIGKILL
+    else:
+        assert os.strerror(number) in text, "nothing was said of it"
+        if "run folder: " not in text:
+            assert status == 2
+            assert for_good or not run.exists()
+            return
+        assert status == 75 or (status == 0 and RUN_STEPS in told.acknowledged)
+    if run.exists():
+        check_run(run, told.acknowledged, reference)
+
+
+def cases_of(lines: list[str], every: bool) -> list[tuple[int, bool, int]]:
+    """All, or a spread of them: of calls that follow each other on one file, the first and the last."""
+    inner = {at for at in range(1, len(lines) - 1) if lines[at - 1] == lines[at] == lines[at + 1]}
+    places = [at for at in range(len(lines)) if at not in inner]
+    if every:
+        return [(at, kind % 2 == 1, ERRNOS[(at + kind) % 4]) for at in places for kind in (0, 1)]
+    spread = [places[(2 * index + 1) * len(places) // (2 * SAMPLE)] for index in range(SAMPLE)]
+    return [(at, index % 2 == 1, ERRNOS[index % 4]) for index, at in enumerate(spread)]
+
+
+@pytest.mark.fault(
+    "each system call by which a run writes fails, once or for good, or kills the process",
+    promise="as above the calls: said, nothing acknowledged lost, `resume` comes to the same end",
+)
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.faults)])
+def test_a_run_survives_every_failing_call(
+    every: bool,
+    library: Path,
+    calls: tuple[list[str], Told],
+    reference: Reference,
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
+) -> None:
+    cases = cases_of(calls[0], every)
+    pieces = [cases[begin : begin + PER_PROCESS] for begin in range(0, len(cases), PER_PROCESS)]
+    failures = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for piece, statuses in zip(
+            pieces,
+            pool.map(lambda piece: under_the_shim(library, "run_cases", tmp_path, json.dumps(piece)), pieces),
+            strict=True,
+        ):
+            for (at, for_good, number), status in zip(piece, statuses, strict=True):
+                folder = tmp_path / f"{at}-{int(for_good)}-{number}"
+                try:
+                    check_trial(folder, status, for_good, number, reference)
+                except AssertionError as error:
+                    failures.append(f"{folder.name} {calls[0][at]}\n{(folder / 'log').read_text()}{error}")
+    assert not failures, f"{len(failures)} of {len(cases)}:\n" + "\n".join(failures[:5])
+    record_property("trials", len(cases))
+
+
+@pytest.mark.fault(
+    "the clock set back ten years in the middle of a run",
+    promise="the same parameters and replay; checkpoints at intervals of time go on",
+)
+def test_a_run_does_not_ask_what_time_it_is(library: Path, reference: Reference, tmp_path: Path) -> None:
+    assert under_the_shim(library, "run_through_time", tmp_path) == 0, (tmp_path / "log").read_text()
+    told = Told.of(tmp_path / "notes")
+    assert told.acknowledged[RUN_STEPS] == reference.undisturbed.acknowledged[RUN_STEPS]
+    at_intervals = sorted(set(told.acknowledged) - {0, 30, RUN_STEPS})
+    assert len([step for step in at_intervals if step > 20]) >= 2
+    assert max(after - before for before, after in zip([20, *at_intervals], [*at_intervals, RUN_STEPS])) < 2 / SLOW_SECONDS

@@ -1,0 +1,327 @@
+"""Generations that a stranger made: every hash is right, and what they say is not."""
+
+import functools
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from seer_edge import checkpoint
+from seer_edge.presets import SacSettings
+from seer_runtime import durable
+from seer_runtime.process import rss_peak_bytes
+from tests.faults import runs
+from tests.faults.test_resume import stop_at
+from tests.faults.test_run_disk import short
+from tests.runtime.onnx_graphs import small_model
+
+SECONDS = 30
+GROWTH_BYTES = 100_000_000
+Edit = Callable[[Path], None]
+
+
+@pytest.fixture(scope="session")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was stopped at step 55, frozen; one generation."""
+    folder = tmp_path_factory.mktemp("stopped")
+    stop = functools.partial(stop_at, (55,))
+    child = runs.start(folder / "log", runs.train_command, short(), folder / "run", prepare=stop)
+    assert child.join() == 143, (folder / "log").read_text()
+    shutil.rmtree(folder / "run/checkpoints/step_0000000050")
+    return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def usual_bytes(stopped: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
+    """Peak RSS of each command on a sound generation."""
+    peaks = {}
+    for command in ("eval", "resume"):
+        run = tmp_path_factory.mktemp(command) / "run"
+        shutil.copytree(stopped, run)
+        status, text, peaks[command] = outcome(command, run)
+        assert status == 0, text
+    return peaks
+
+
+def measured(*words: str | Path) -> int:
+    status = runs.command(*words)
+    print(rss_peak_bytes())
+    return status
+
+
+def outcome(command: str, run: Path) -> tuple[int, str, int]:
+    """Exit status, output and peak RSS."""
+    log = run.with_name(f"{command}.log")
+    status = runs.start(log, measured, command, run).join(SECONDS)
+    *lines, peak = log.read_text().splitlines()
+    return status, "\n".join(lines), int(peak)
+
+
+# --- what a stranger can do --------------------------------------------------------------------------------
+
+
+def seal(generation: Path) -> None:
+    """Give it the manifest of what is there."""
+    manifest = json.loads((generation / durable.MANIFEST).read_text())
+    manifest["files"] = {
+        file.name: {"size_bytes": file.stat().st_size, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+        for file in generation.iterdir()
+        if file.name != durable.MANIFEST
+    }
+    (generation / durable.MANIFEST).write_text(json.dumps(manifest))
+
+
+def say(file: str, entry: str, value: Any) -> Edit:
+    """`value` for the dotted `entry` of a JSON file; for all of it where there is no entry."""
+
+    def edit(generation: Path) -> None:
+        content = json.loads((generation / file).read_text())
+        *parents, last = entry.split(".")
+        inner = content
+        for parent in parents:
+            inner = inner[parent]
+        if last:
+            inner[last] = value
+        else:
+            content = value
+        (generation / file).write_text(json.dumps(content))
+
+    return edit
+
+
+def without(file: str, entry: str) -> Edit:
+    def edit(generation: Path) -> None:
+        content = json.loads((generation / file).read_text())
+        del content[entry]
+        (generation / file).write_text(json.dumps(content))
+
+    return edit
+
+
+def tensors(file: str, change: Callable[[dict[str, Any]], Any]) -> Edit:
+    def edit(generation: Path) -> None:
+        arrays = durable.read_tensors(generation / file)
+        change(arrays)
+        durable.write_tensors(generation / file, arrays)
+
+    return edit
+
+
+def fill(file: str, name: str, value: Any) -> Edit:
+    return tensors(file, lambda arrays: arrays[name].fill(value))
+
+
+def cast(file: str, name: str, dtype: str) -> Edit:
+    return tensors(file, lambda arrays: arrays.update({name: arrays[name].astype(dtype)}))
+
+
+def data(file: str, content: bytes) -> Edit:
+    def edit(generation: Path) -> None:
+        (generation / file).write_bytes(content)
+
+    return edit
+
+
+def no(file: str) -> Edit:
+    return lambda generation: (generation / file).unlink()
+
+
+FROZEN = {
+    "freeze": {
+        "timestep": "x",
+        "rows": 1,
+        "seconds": 1,
+        "rss_before_bytes": 1,
+        "rss_peak_bytes": 1,
+        "rss_after_bytes": 1,
+        "onnx_max_abs_error": 1,
+    }
+}
+HUGE = 10**18
+FILES = (checkpoint.CONFIG, checkpoint.AGENT, checkpoint.REPLAY, checkpoint.SESSION, checkpoint.STATE, checkpoint.RUN)
+BOTH: dict[str, Edit] = {
+    **{f"{file} is {value!r}": say(file, "", value) for file in ("config.json", "state.json") for value in ([], 5, {})},
+    **{f"{name} is gone": no(name) for name in FILES},
+    "agent.safetensors is empty": data("agent.safetensors", b""),
+    "agent is null": say("state.json", "agent", None),
+    "agent is text": say("state.json", "agent", "x"),
+    "updates are text": say("state.json", "agent.updates", "1"),
+    "hidden 10**9": say("config.json", "settings.hidden", 10**9),
+    "hidden 10**18": say("config.json", "settings.hidden", HUGE),
+    "hidden 17": say("config.json", "settings.hidden", 17),
+    "stack 10**9": say("config.json", "settings.stack", 10**9),
+    "atoms 10**9": say("config.json", "settings.atoms", 10**9),
+    "threads -1": say("config.json", "threads", -1),
+    "threads 10**9": say("config.json", "threads", 10**9),
+    "batch_size 0": say("config.json", "settings.batch_size", 0),
+    "resolution 10**9": say("config.json", "resolution", 10**9),
+    "action_repeat text": say("config.json", "action_repeat", "4"),
+    "seed -1": say("config.json", "seed", -1),
+    "a game of other actions": say("config.json", "env", "ALE/Pong-v5"),
+    "no such environment": say("config.json", "env", "ALE/Nothing-v5"),
+    "another algo": say("config.json", "algo", "sac"),
+    "no such algo": say("config.json", "algo", ["rainbow"]),
+    "another device": say("config.json", "device", "meta"),
+    "another encoder": say("config.json", "encoder", "impala"),
+    "augmentations 10**9": say("config.json", "augmentations", 10**9),
+    "settings of the other kind": say("config.json", "settings", asdict(SacSettings())),
+    "no seed": without("config.json", "seed"),
+    "an entry too many": say("config.json", "more", 1),
+    "NaN weights": tensors(
+        "agent.safetensors", lambda arrays: [a.fill(np.nan) for a in arrays.values() if a.dtype.kind == "f"]
+    ),
+    "weights of float64": tensors(
+        "agent.safetensors",
+        lambda arrays: arrays.update({n: a.astype("f8") for n, a in arrays.items() if a.dtype.kind == "f"}),
+    ),
+    "a weight less": tensors("agent.safetensors", lambda arrays: arrays.popitem()),
+    "a tensor more": tensors("agent.safetensors", lambda arrays: arrays.update(more=np.zeros(3))),
+    "generator of zeros": fill("agent.safetensors", "generator", 0),
+    "not frozen, with an encoder": say("state.json", "frozen", False),
+    "an encoder of garbage": data("encoder.onnx", b"\x08\x09" + bytes(500)),
+    "an empty encoder": data("encoder.onnx", b""),
+    "no encoder": no("encoder.onnx"),
+    "an encoder of other sizes": data("encoder.onnx", small_model().SerializeToString()),
+}
+RESUME: dict[str, Edit] = {
+    **{
+        f"layout.{entry} {value}": say("state.json", f"replay.layout.{entry}", value)
+        for entry in ("appended", "rows", "first_slot")
+        for value in (HUGE, 2**70, -1, "x", 1.5, None)
+    },
+    **{f"layout.capacity {value}": say("state.json", "replay.layout.capacity", value) for value in (1, -1, "x", None)},
+    **{f"run.json is {value!r}": say("run.json", "", value) for value in ([], 5, {}, [["a", 1]])},
+    **{
+        f"run.json {entry} {value!r}": say("run.json", entry, value)
+        for entry, value in (
+            ("outcome", []),
+            ("outcome.freeze", 5),
+            ("outcome.freeze", FROZEN["freeze"]),
+            ("outcome.evaluation", []),
+            ("outcome.evaluation", ["x"]),
+            ("outcome.resumed_at", 5),
+            ("outcome.peaks", []),
+            ("outcome.peaks", {"rss": "x"}),
+            ("clock", 5),
+            ("clock.steps", {"pixel": "x"}),
+            ("clock.seconds", {"pixel": 0}),
+            ("clock.seconds", {}),
+            ("interval.episodes", [[1]]),
+            ("interval.losses", ["x"]),
+            ("interval.steps", None),
+            ("logged_at", "x"),
+            ("logged_at", [1]),
+            ("evaluated_at", {}),
+            ("seconds", "x"),
+        )
+    },
+    "replay is text": say("state.json", "replay", "x"),
+    "rng null": say("state.json", "replay.rng", None),
+    "rng of another kind": say("state.json", "replay.rng", {"bit_generator": "MT19937", "state": {}}),
+    "rng too large": say("state.json", "replay.rng.state.state", 2**200),
+    "exploration is text": say("state.json", "exploration", "x"),
+    "views are text": say("state.json", "perception.views", "x"),
+    "no perception": say("state.json", "perception", None),
+    "another codec": say("state.json", "replay.codec", "float16"),
+    "largest_priority is text": say("state.json", "replay.largest_priority", "x"),
+    "a budget of 10**18": say("config.json", "mem_budget_bytes", HUGE),
+    "batch_size 10**12": say("config.json", "settings.batch_size", 10**12),
+    "actions out of range": fill("replay.safetensors", "action", 18),
+    "actions negative": fill("replay.safetensors", "action", -1),
+    "flags out of range": fill("replay.safetensors", "flags", 255),
+    "rewards of NaN": fill("replay.safetensors", "reward", np.nan),
+    "priorities negative": fill("replay.safetensors", "priorities", -1),
+    "rewards of float64": cast("replay.safetensors", "reward", "f8"),
+    "rows of float32": cast("replay.safetensors", "rows", "f4"),
+    "a column less": tensors("replay.safetensors", lambda arrays: arrays.pop("age")),
+    "a column more": tensors("replay.safetensors", lambda arrays: arrays.update(more=np.zeros(3))),
+    "a row less": tensors("replay.safetensors", lambda arrays: arrays.update(rows=arrays["rows"][:-1].copy())),
+    "latents of another shape": tensors(
+        "session.safetensors", lambda arrays: arrays.update({"perception.latents": np.zeros((1, 2), "f4")})
+    ),
+}
+SAMPLE = (
+    "state.json is []",
+    "hidden 10**9",
+    "NaN weights",
+    "an encoder of garbage",
+    "layout.rows 1000000000000000000",
+    "rng of another kind",
+    "flags out of range",
+    "run.json is gone",
+)
+
+
+def chosen(edits: dict[str, Edit]) -> list[Any]:
+    return [
+        pytest.param(edit, id=name, marks=() if name in SAMPLE else pytest.mark.faults) for name, edit in edits.items()
+    ]
+
+
+def refuses(command: str, run: Path, usual_bytes: int) -> None:
+    status, text, peak = outcome(command, run)
+    assert "Traceback" not in text, text
+    assert status == 2, text
+    *before, last = text.splitlines()
+    assert last.startswith(f"seer-edge {command}: "), text
+    assert not [line for line in before if line.startswith("seer-edge")]
+    assert peak < usual_bytes + GROWTH_BYTES
+
+
+@pytest.fixture
+def generation(stopped: Path, tmp_path: Path) -> Path:
+    """Of a copy of the run."""
+    shutil.copytree(stopped, tmp_path / "run")
+    return runs.newest(tmp_path / "run")
+
+
+STRANGER = pytest.mark.fault(
+    "a generation whose hashes are right and whose entries, sizes, types, tensors or graph are a stranger's",
+    promise="`resume` and `eval` refuse it in one line within 100 MB",
+)
+
+
+@STRANGER
+@pytest.mark.parametrize("edit", chosen(BOTH))
+def test_nothing_reads_it(edit: Edit, generation: Path, usual_bytes: dict[str, int]) -> None:
+    edit(generation)
+    seal(generation)
+    for command in ("eval", "resume"):
+        refuses(command, generation.parents[1], usual_bytes[command])
+
+
+@STRANGER
+@pytest.mark.parametrize("edit", chosen(RESUME))
+def test_no_run_goes_on_with_it(edit: Edit, generation: Path, usual_bytes: dict[str, int]) -> None:
+    edit(generation)
+    seal(generation)
+    refuses("resume", generation.parents[1], usual_bytes["resume"])
+
+
+@STRANGER
+def test_a_replay_without_a_window_stops_the_run(generation: Path) -> None:
+    fill("replay.safetensors", "flags", 4)(generation)
+    seal(generation)
+    status, text, _ = outcome("resume", generation.parents[1])
+    assert status == 75
+    assert "nothing to learn from (no window of 3 steps among 48 rows)" in text.splitlines()[-1]
+
+
+@STRANGER
+def test_a_game_of_garbage_begins_anew(generation: Path) -> None:
+    fill("session.safetensors", "environment.emulator", 255)(generation)
+    seal(generation)
+    status, text, _ = outcome("resume", generation.parents[1])
+    assert status == 0, text
+    assert "a new episode begins" in text
+
+
+def test_what_is_sealed_anew_is_sound(generation: Path) -> None:
+    seal(generation)
+    assert durable.newest_generation(generation.parent).path == generation

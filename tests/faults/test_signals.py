@@ -1,0 +1,144 @@
+"""SIGTERM, Ctrl-C and a closed terminal, in every phase of a run, once and twice."""
+
+import functools
+import itertools
+import json
+import os
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seer_edge import checkpoint
+from seer_edge.loop import Session, StepReport
+from tests.faults import runs
+
+END_SECONDS = 10
+STATUSES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
+PHASES = {
+    # where the signal comes, and the step that the run stops at
+    "before the first step": ("seer_edge.train:build_session", 1, 0),
+    "collecting": ("seer_edge.loop:Session.step", 7, 7),
+    "learning from pixels": ("seer_edge.agents.rainbow:RainbowAgent.update", 27, 47),
+    "in the middle of a checkpoint": ("seer_runtime.durable:write_tensors", 8, 40),
+    "preparing the freeze": ("seer_edge.freeze:_prepare", 1, 90),
+    "converting": ("seer_runtime.convert:Conversion._cut_views", 3, 90),
+    "learning from latents": ("seer_edge.agents.rainbow:RainbowAgent.update", 111, 131),
+    "evaluating": ("seer_edge.agents.rainbow:RainbowAgent.greedy", 5, 100),
+    "evaluating at the end": ("seer_edge.agents.rainbow:RainbowAgent.greedy", 45, 160),
+}
+
+
+@pytest.fixture(scope="module")
+def alien(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that no signal reaches."""
+    folder = tmp_path_factory.mktemp("alien")
+    assert runs.start(folder / "log", runs.train, runs.alien(), folder / "run").join() == 0
+    return folder / "run"
+
+
+def signal_at(place: str, call: int, number: int, tell: Any) -> None:
+    def act() -> None:
+        tell(time.monotonic())
+        os.kill(os.getpid(), number)
+
+    runs.at_call(place, call, act)
+
+
+def check_it_goes_on(path: Path, log: Path, alien: Path) -> None:
+    assert runs.start(log, runs.command, "resume", path).join() == 0, log.read_text()
+    assert runs.fingerprint(runs.newest(path)) == runs.fingerprint(runs.newest(alien))
+    assert runs.results(path) == runs.results(alien)
+
+
+SAMPLE = {
+    ("converting", signal.SIGTERM),
+    ("in the middle of a checkpoint", signal.SIGINT),
+    ("evaluating", signal.SIGHUP),
+}
+CASES = [
+    pytest.param(phase, number, marks=() if (phase, number) in SAMPLE else pytest.mark.faults)
+    for phase, number in itertools.product(PHASES, STATUSES)
+]
+
+
+@pytest.mark.fault(
+    "SIGTERM, SIGINT, SIGHUP in every phase: before the first step, collecting, learning, freeze, conversion, "
+    "evaluation, checkpoint",
+    promise="exit 143, 130, 129 within 10 s, with a checkpoint of that step; `resume` ends in the run left alone",
+)
+@pytest.mark.parametrize(("phase", "number"), CASES)
+def test_a_signal(phase: str, number: signal.Signals, alien: Path, tmp_path: Path) -> None:
+    path, log = tmp_path / "run", tmp_path / "log"
+    place, call, step = PHASES[phase]
+    prepare = functools.partial(signal_at, place, call, number)
+    child = runs.start(log, runs.train_command, runs.alien(), path, prepare=prepare)
+    assert child.pipe.poll(60), log.read_text()
+    sent = child.pipe.recv()
+    assert child.join() == STATUSES[number], log.read_text()
+    assert time.monotonic() - sent < END_SECONDS
+    assert f"stopped at step {step}; wrote " in log.read_text()
+    assert "Traceback" not in log.read_text()
+    assert checkpoint.newest(path / "checkpoints").timestep == step
+    assert json.loads((path / "summary.json").read_text())["status"] == "interrupted"
+    check_it_goes_on(path, log, alien)
+
+
+@pytest.mark.fault("SIGTERM while the last checkpoint is written", promise="exit 143; the run is finished, and says so")
+def test_a_signal_when_all_is_done(alien: Path, tmp_path: Path) -> None:
+    path, log = tmp_path / "run", tmp_path / "log"
+    saves = 1 + 7 + 1 + 1  # at the beginning, every 20 steps, before the freeze, at the end
+    prepare = functools.partial(signal_at, "seer_edge.checkpoint:save", saves, signal.SIGTERM)
+    assert runs.start(log, runs.train_command, runs.alien(), path, prepare=prepare).join() == 143, log.read_text()
+    check_it_goes_on(path, log, alien)
+
+
+# --- twice -------------------------------------------------------------------------------------------------
+
+
+def tell_steps(tell: Any) -> None:
+    step = Session.step
+
+    def telling(session: Session) -> StepReport:
+        tell(session.timestep)
+        return step(session)
+
+    Session.step = telling  # type: ignore[method-assign]
+
+
+@pytest.mark.fault(
+    "a second SIGTERM, SIGINT or SIGHUP, at random moments after the first",
+    promise="the process ends; the last generation loads; `resume` ends in the run left alone",
+)
+@pytest.mark.parametrize(
+    ("number", "trials"),
+    [(signal.SIGINT, 2), *(pytest.param(number, 10, marks=pytest.mark.faults) for number in STATUSES)],
+)
+def test_a_second_signal(
+    number: signal.Signals, trials: int, alien: Path, tmp_path: Path, record_property: Any
+) -> None:
+    path, log = tmp_path / "run", tmp_path / "log"
+    rng = random.Random(number + trials)
+    child = runs.start(log, runs.train_command, runs.alien(), path, prepare=tell_steps)
+    for trial in range(trials):
+        assert child.pipe.poll(60), log.read_text()
+        time.sleep(rng.uniform(0, 0.3))
+        for delay in (0, rng.choice([0, rng.uniform(0, 0.03)])):
+            time.sleep(delay)
+            os.kill(child.process.pid or 0, number)
+        begin = time.monotonic()
+        assert child.join() in (STATUSES[number], -number, 0), log.read_text()
+        assert time.monotonic() - begin < END_SECONDS
+        assert checkpoint.newest(path / "checkpoints").skipped == ()
+        prepare = tell_steps if trial + 1 < trials else None
+        child = runs.start(log, runs.command, "resume", path, prepare=prepare)
+        if runs.newest(path).name == "step_0000000160":
+            break
+    assert child.join() == 0, log.read_text()
+    assert "Traceback" not in log.read_text()
+    assert runs.fingerprint(runs.newest(path)) == runs.fingerprint(runs.newest(alien))
+    assert runs.results(path) == runs.results(alien)
+    record_property("trials", trial + 1)

@@ -372,7 +372,7 @@ def _resume(flags: argparse.Namespace) -> int:
         saved.check_fits(plan)
         folder.check_places()
         _prepare_learner(plan)
-        if saved.is_finished and saved.timestep == config.total_timesteps:
+        if saved.is_finished and saved.timestep == config.total_timesteps and folder.is_finished:
             for line in folder.mend(saved.config, saved.graph):
                 print(line, file=sys.stderr)
             print(f"{flags.run}: finished at step {saved.timestep:,}; {saved.path.name} is sound")

@@ -1,6 +1,7 @@
 """What a run tells while it goes: a row of `progress.csv` an interval, a bar on a terminal, plain lines elsewhere."""
 
 import csv
+import hashlib
 import io
 import sys
 from collections import deque
@@ -59,11 +60,27 @@ class ProgressFile:
 
     def __init__(self, path: Path, until: int) -> None:
         self._path, self._unsynced = path, False
-        self._file, self.last = _begun(path, until)  # the step of the last row
+        self._begin(until)
+
+    def _begin(self, until: int) -> None:
+        """Write the rows up to `until` anew and go on after them."""
+        rows = _rows_until(self._path, until)
+        lines = [_line(COLUMNS), *map(_line, rows)]
+        durable.write_atomic(self._path, lines)
+        self._file = durable.Appender(self._path)
+        self._digest = hashlib.sha256(b"".join(lines))
+        self.last = int(rows[-1][0]) if rows else 0  # the step of the last row
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that was written."""
+        return self._digest.hexdigest()
 
     def write(self, row: Mapping[str, float]) -> None:
         """Append one row."""
-        self._file.append(_line([_cell(row[name]) if name in row else "" for name in COLUMNS]))
+        line = _line([_cell(row[name]) if name in row else "" for name in COLUMNS])
+        self._file.append(line)
+        self._digest.update(line)
         self.last = int(row["time/total_timesteps"])
 
     def sync(self) -> None:
@@ -73,7 +90,7 @@ class ProgressFile:
         """
         if self._unsynced:
             self._file.close()
-            self._file, self.last = _begun(self._path, self.last)
+            self._begin(self.last)
         self._unsynced = True
         self._file.sync()
         self._unsynced = False
@@ -81,13 +98,6 @@ class ProgressFile:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-
-def _begun(path: Path, until: int) -> tuple[durable.Appender, int]:
-    """The file with its rows up to `until`, written anew, and the step of the last of them."""
-    kept = _rows_until(path, until)
-    durable.write_atomic(path, [_line(COLUMNS), *map(_line, kept)])
-    return durable.Appender(path), int(kept[-1][0]) if kept else 0
 
 
 def _line(cells: Sequence[str]) -> bytes:

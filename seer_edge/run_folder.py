@@ -80,6 +80,15 @@ class RunFolder:
             found.pop("versions", None)
         return bool(found == json.loads(json.dumps(config.to_json())))
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether `summary.json` says so; a process that is killed at the very end may not have come to that."""
+        try:
+            found = durable.read_json(self.summary)
+        except (OSError, durable.CorruptFileError):
+            return False
+        return isinstance(found, dict) and found.get("status") == "finished"
+
     def mend(self, config: TrainConfig, graph: bytes | None) -> list[str]:
         """Write anew what is not as the checkpoint has it; a line for each file. Raises OSError."""
         lines, anew = [], "not what the checkpoint says, which counts; it is written anew"
@@ -156,7 +165,9 @@ def create(path: Path, config: TrainConfig) -> RunFolder:
     with _writable(path):
         try:
             durable.make_folder(path)
-            run.write_config(config)
+            with run.locked():  # against another that found it empty as well
+                check(path)
+                run.write_config(config)
         except OSError:
             with contextlib.suppress(OSError):
                 run.config.unlink()  # the rename may have come before the error

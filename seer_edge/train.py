@@ -53,12 +53,10 @@ class Run:
             self.interval.restore(state["interval"])
             self.logged_at, self.evaluated_at = int(state["logged_at"]), int(state["evaluated_at"])
             self._begin -= float(state["seconds"])
-        progress = ProgressFile(folder.progress, self.logged_at)
-        if progress.last != self.logged_at:
-            console.say(
-                f"warning: {folder.progress}: its rows up to step {self.logged_at:,} are not all there any more"
-            )
-        self.trackers: list[Tracker] = [progress]
+        self._progress = ProgressFile(folder.progress, self.logged_at)
+        if state is not None and state["progress"] != self._progress.digest:
+            console.say(f"warning: {folder.progress}: its rows up to step {self.logged_at:,} are not as they were written")
+        self.trackers: list[Tracker] = [self._progress]
         if self.plan.config.tensorboard:
             self.trackers.append(TensorBoard(folder.tensorboard, self.logged_at))
         limits = [limit for limit in (self.plan.config.rss_limit_bytes, cgroup_limit_bytes()) if limit is not None]
@@ -72,6 +70,7 @@ class Run:
             "clock": self.clock.state(),
             "interval": self.interval.state(),
             "logged_at": self.logged_at,
+            "progress": self._progress.digest,
             "evaluated_at": self.evaluated_at,
             "seconds": time.monotonic() - self._begin,
         }

@@ -1,5 +1,6 @@
 """What the process holds: resident set size, now and at its peak, and a ceiling on it."""
 
+import _thread
 import ctypes
 import gc
 import os
@@ -43,6 +44,28 @@ def rss_peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+_BEGIN_MAX_SECONDS = 10.0
+
+
+def start_thread(run: Callable[[], None]) -> None:
+    """Run it in a thread of its own. Raises MemoryError where there is no memory for one.
+
+    `threading.Thread.start` would wait for ever for a thread that dies of that as it begins.
+    """
+    begun = threading.Event()
+
+    def begin() -> None:
+        begun.set()
+        run()
+
+    try:
+        _thread.start_new_thread(begin, ())
+    except RuntimeError as error:
+        raise MemoryError(str(error)) from error
+    if not begun.wait(_BEGIN_MAX_SECONDS):
+        raise MemoryError("a thread did not begin")
+
+
 class RssWatch:
     """Samples the resident set size every millisecond while its context is open."""
 
@@ -50,24 +73,26 @@ class RssWatch:
 
     def __init__(self) -> None:
         self.before_bytes = self.peak_bytes = self.after_bytes = 0
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._sample, daemon=True)
+        self._done, self._ended = threading.Event(), threading.Event()
 
     def _sample(self) -> None:
-        while not self._done.is_set():
-            self.peak_bytes = max(self.peak_bytes, rss_bytes())
-            time.sleep(self.INTERVAL_SECONDS)
+        try:
+            while not self._done.is_set():
+                self.peak_bytes = max(self.peak_bytes, rss_bytes())
+                time.sleep(self.INTERVAL_SECONDS)
+        finally:
+            self._ended.set()
 
     def __enter__(self) -> "RssWatch":
         self.before_bytes = self.peak_bytes = rss_bytes()
-        self._thread.start()
+        start_thread(self._sample)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._done.set()
-        self._thread.join()
+        self._ended.wait()
         self.after_bytes = rss_bytes()
         self.peak_bytes = max(self.peak_bytes, self.after_bytes)
 

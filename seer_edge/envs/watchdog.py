@@ -1,6 +1,5 @@
 """Notices a call into an environment that does not come back."""
 
-import _thread
 import os
 import threading
 import time
@@ -9,9 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from seer_edge.errors import EXIT_UNSAFE
+from seer_runtime.process import start_thread
 
 _SLEEP_MAX_SECONDS = 1.0
-_BEGIN_MAX_SECONDS = 10.0
 
 
 class Watchdog:
@@ -41,7 +40,7 @@ class Watchdog:
     def watch(self, call: str) -> Iterator[None]:
         """What runs inside is `call`, and must end in time."""
         if not self._begun:
-            _start(self._run)
+            start_thread(self._run)
             self._begun = True
         try:
             with self._lock:
@@ -89,22 +88,3 @@ class Watchdog:
             traceback.print_exc()
         finally:
             os._exit(EXIT_UNSAFE)
-
-
-def _start(run: Callable[[], None]) -> None:
-    """Run it in a thread of its own. Raises MemoryError where there is no memory for one.
-
-    `threading.Thread.start` would wait for ever for a thread that dies of that as it begins.
-    """
-    begun = threading.Event()
-
-    def begin() -> None:
-        begun.set()
-        run()
-
-    try:
-        _thread.start_new_thread(begin, ())
-    except RuntimeError as error:
-        raise MemoryError(str(error)) from error
-    if not begun.wait(_BEGIN_MAX_SECONDS):
-        raise MemoryError("a thread did not begin")

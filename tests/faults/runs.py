@@ -12,13 +12,15 @@ import multiprocessing
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+import pytest
 import torch
 
 import seer_edge.agents.curl_sac
@@ -181,6 +183,24 @@ def _child(log: Path, pipe: Connection, prepare: Prepare | None, work: Callable[
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
+
+
+def go_on_as(log: Path, prepare: Prepare, work: Callable[..., int], *args: Any) -> NoReturn:
+    """Be a process like those of `start`, to the end; for one that was forked by other means."""
+    try:
+        _child(log, SERVER.Pipe()[1], prepare, work, args)
+    except BaseException:
+        traceback.print_exc()
+    os._exit(1)
+
+
+def left_alone(folders: pytest.TempPathFactory) -> Path:
+    """The run of `alien()` that nothing happens to, made once a session."""
+    path = folders.getbasetemp() / "alien" / "run"
+    if not path.exists():
+        path.parent.mkdir()
+        assert start(path.parent / "log", train, alien(), path).join() == 0
+    return path
 
 
 def at_call(place: str, number: int, act: Callable[[], object]) -> None:

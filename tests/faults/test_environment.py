@@ -253,12 +253,9 @@ def poison(part: str, after: int, value: float, tell: Any) -> None:
     Session.step = stepping  # type: ignore[method-assign]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def alien(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run that nothing happens to."""
-    folder = tmp_path_factory.mktemp("alien")
-    assert runs.start(folder / "log", runs.train, runs.alien(), folder / "run").join() == 0
-    return folder / "run"
+    return runs.left_alone(tmp_path_factory)
 
 
 NAN, INF = float("nan"), float("inf")

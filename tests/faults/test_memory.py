@@ -53,12 +53,9 @@ def starve_at(place: str, number: int, spare_bytes: int, tell: Any) -> None:
     runs.at_call(place, number, act)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def alien(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run that has all the memory it wants."""
-    folder = tmp_path_factory.mktemp("alien")
-    assert runs.start(folder / "log", runs.train, runs.alien(), folder / "run").join() == 0
-    return folder / "run"
+    return runs.left_alone(tmp_path_factory)
 
 
 def check_it_goes_on(path: Path, log: Path, alien: Path, *words: str) -> None:
@@ -88,7 +85,7 @@ KB = 1024
 @pytest.mark.parametrize(
     ("step", "spare_bytes"),
     [
-        (47, 4 * KB),
+        pytest.param(47, 4 * KB, marks=pytest.mark.faults),
         *(
             pytest.param(step, spare, marks=pytest.mark.faults)
             for step in (23, 60, 89, 131)
@@ -129,9 +126,8 @@ def test_no_memory_for_the_conversion(spare_bytes: int, alien: Path, tmp_path: P
     "no memory for the preparation of the freeze (RLIMIT_AS)",
     promise="the freeze is refused, nothing is changed; what then fails ends with exit 75 as anywhere",
 )
-@pytest.mark.parametrize(
-    "spare_bytes", [256 * KB, *(pytest.param(n * KB, marks=pytest.mark.faults) for n in (4, 1024))]
-)
+@pytest.mark.faults
+@pytest.mark.parametrize("spare_bytes", [4 * KB, 256 * KB, 1024 * KB])
 def test_no_memory_for_the_freeze(spare_bytes: int, alien: Path, tmp_path: Path) -> None:
     path, log = tmp_path / "run", tmp_path / "log"
     prepare = functools.partial(starve_at, "seer_edge.freeze:_prepare", 1, spare_bytes)
@@ -141,6 +137,17 @@ def test_no_memory_for_the_freeze(spare_bytes: int, alien: Path, tmp_path: Path)
     check_it_stopped(path, log, "")
     assert not (path / "encoder.onnx").exists()
     assert runs.newest(path).name == "step_0000000080"
+    check_it_goes_on(path, log, alien)
+
+
+@OUT
+@pytest.mark.faults
+def test_no_memory_as_the_freeze_begins(alien: Path, tmp_path: Path) -> None:
+    """Not even for the thread that watches its RSS."""
+    path, log = tmp_path / "run", tmp_path / "log"
+    prepare = functools.partial(starve_at, "seer_edge.train:freeze", 1, 4 * KB)
+    child = runs.start(log, runs.train_command, runs.alien(), path, prepare=prepare)
+    assert child.join() == 75, log.read_text()
     check_it_goes_on(path, log, alien)
 
 

@@ -93,6 +93,17 @@ def test_a_finished_run_is_checked_and_left_alone(whole: Callable[[str], Path], 
     assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
 
 
+def test_a_run_that_was_killed_before_it_said_that_it_was_finished(
+    whole: Callable[[str], Path], tmp_path: Path
+) -> None:
+    path, log = tmp_path / "run", tmp_path / "log"
+    shutil.copytree(whole("alien"), path)
+    summary = path / "summary.json"
+    summary.write_text(summary.read_text().replace('"finished"', '"running"'))
+    assert runs.start(log, runs.command, "resume", path).join() == 0, log.read_text()
+    assert runs.results(path) == runs.results(whole("alien"))
+
+
 def test_a_finished_run_goes_on_longer(whole: Callable[[str], Path], tmp_path: Path) -> None:
     path, log = tmp_path / "run", tmp_path / "log"
     shutil.copytree(whole("alien"), path)

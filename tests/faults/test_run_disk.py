@@ -22,7 +22,7 @@ from tests.faults import runs
 from tests.runtime.durable_faults import ERRNOS, STEPS
 
 NEVER = 10**9
-SAMPLE = 8
+SAMPLE = 6
 RUN_STEPS, FREEZE_AT = 60, 30
 
 
@@ -156,7 +156,10 @@ def check_run(path: Path, acknowledged: dict[int, Any], reference: Reference) ->
         newest = durable.newest_generation(path / "checkpoints").path
         assert newest.name >= f"step_{max(acknowledged):010d}"
     for generation in (path / "checkpoints").glob("step_*"):
-        assert runs.fingerprint(generation) == reference.generation(generation), generation.name
+        frozen = json.loads((generation / checkpoint.STATE).read_text())["frozen"]
+        # What is saved in need right after the freeze has no like: the usual one of that step was made right before.
+        if not (frozen and generation.name == f"step_{FREEZE_AT:010d}"):
+            assert runs.fingerprint(generation) == reference.generation(generation), generation.name
     if (path / "summary.json").exists():
         budget = json.loads((path / "summary.json").read_text())["budget"]
         assert 0 < budget["observation_bytes_peak"] <= budget["limit_bytes"] == 25 * 7056
@@ -211,10 +214,13 @@ def cases(steps: list[Any], every: bool) -> Iterator[tuple[int, bool, int]]:
     """
     same = [before[:2] == after[:2] for before, after in itertools.pairwise(steps)]
     places = [at for at in range(len(steps)) if not (0 < at < len(same) and same[at - 1] and same[at])]
+    names = [name for name, *_ in steps]
     numbers = itertools.cycle(ERRNOS.values())
     if every:
         yield from ((at, for_good, next(numbers)) for at in places for for_good in (False, True))
         return
+    yield names.index("_rename") + 1, False, next(numbers)  # config.json is there, and may not outlive a power cut
+    yield len(steps) - 2, False, next(numbers)  # the last word of summary.json
     for index in range(SAMPLE):
         yield places[(2 * index + 1) * len(places) // (2 * SAMPLE)], index % 2 == 1, next(numbers)
 

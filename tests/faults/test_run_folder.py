@@ -123,7 +123,7 @@ DAMAGES = (link, pipe, folder, garbage, empty, gone, cut, flipped)
 FILES = {
     "config.json": "config.json: not what the checkpoint says, which counts; it is written anew",
     "encoder.onnx": "encoder.onnx: not what the checkpoint says, which counts; it is written anew",
-    "progress.csv": "progress.csv: its rows up to step 50 are not all there any more",
+    "progress.csv": "progress.csv: its rows up to step 50 are not as they were written",
     "summary.json": "",  # written all the time, read by nobody
 }
 FOLDERS = ("checkpoints", "tb")
@@ -141,7 +141,7 @@ def canary_is_unharmed(run: Path) -> None:
     promise="`resume` says so and writes it anew, or refuses in one line; the target of a link is neither read nor "
     "changed; `eval` and `train --from` do not care",
 )
-@pytest.mark.parametrize("damage", every(DAMAGES, flipped, folder, link))
+@pytest.mark.parametrize("damage", every(DAMAGES, flipped, link))
 def test_damaged_files_are_said_and_written_anew(
     damage: Callable[[Path], None], run: Path, finished: Path, record_property: Callable[[str, object], None]
 ) -> None:
@@ -237,7 +237,7 @@ def test_without_a_sound_generation_nothing_begins(command: str, run: Path) -> N
 
 
 @pytest.mark.fault("the newest generation is damaged", promise="said; the one before it goes on to the same end")
-@pytest.mark.parametrize("damage", every(DAMAGES, flipped, folder, link))
+@pytest.mark.parametrize("damage", every(DAMAGES, flipped, link))
 def test_the_newest_sound_generation_counts(
     damage: Callable[[Path], None], run: Path, finished: Path, record_property: Callable[[str, object], None]
 ) -> None:

@@ -46,7 +46,7 @@ def forked(folder: Path, config: TrainConfig, prepare: runs.Prepare, variables: 
     child = os.fork()
     if child == 0:
         os.environ.update(FAULT_DIR=str(folder / "data"), FAULT_LOG=str(folder / "calls"), **variables)
-        runs.run_here(folder / "log", print, prepare, runs.train_command, config, folder / "data/run")
+        runs.go_on_as(folder / "log", prepare, runs.train_command, config, folder / "data/run")
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
@@ -135,30 +135,26 @@ def check_trial(folder: Path, status: int, for_good: bool, number: int, referenc
         check_run(run, told.acknowledged, reference)
 
 
-def cases_of(lines: list[str], every: bool) -> list[tuple[int, bool, int]]:
-    """All, or a spread of them: of calls that follow each other on one file, the first and the last."""
+def cases_of(lines: list[str]) -> list[tuple[int, bool, int]]:
+    """Of calls that follow each other on one file, the first and the last."""
     inner = {at for at in range(1, len(lines) - 1) if lines[at - 1] == lines[at] == lines[at + 1]}
     places = [at for at in range(len(lines)) if at not in inner]
-    if every:
-        return [(at, kind % 2 == 1, ERRNOS[(at + kind) % 4]) for at in places for kind in (0, 1)]
-    spread = [places[(2 * index + 1) * len(places) // (2 * SAMPLE)] for index in range(SAMPLE)]
-    return [(at, index % 2 == 1, ERRNOS[index % 4]) for index, at in enumerate(spread)]
+    return [(at, kind % 2 == 1, ERRNOS[(at + kind) % 4]) for at in places for kind in (0, 1)]
 
 
 @pytest.mark.fault(
     "each system call by which a run writes fails, once or for good, or kills the process",
     promise="as above the calls: said, nothing acknowledged lost, `resume` comes to the same end",
 )
-@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.faults)])
+@pytest.mark.faults
 def test_a_run_survives_every_failing_call(
-    every: bool,
     library: Path,
     calls: tuple[list[str], Told],
     reference: Reference,
     tmp_path: Path,
     record_property: Callable[[str, object], None],
 ) -> None:
-    cases = cases_of(calls[0], every)
+    cases = cases_of(calls[0])
     pieces = [cases[begin : begin + PER_PROCESS] for begin in range(0, len(cases), PER_PROCESS)]
     failures = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -177,6 +173,7 @@ def test_a_run_survives_every_failing_call(
     record_property("trials", len(cases))
 
 
+@pytest.mark.faults
 @pytest.mark.fault(
     "the clock set back ten years in the middle of a run",
     promise="the same parameters and replay; checkpoints at intervals of time go on",
@@ -187,4 +184,3 @@ def test_a_run_does_not_ask_what_time_it_is(library: Path, reference: Reference,
     assert told.acknowledged[RUN_STEPS] == reference.undisturbed.acknowledged[RUN_STEPS]
     at_intervals = sorted(set(told.acknowledged) - {0, 30, RUN_STEPS})
     assert len([step for step in at_intervals if step > 20]) >= 2
-    assert max(after - before for before, after in zip([20, *at_intervals], [*at_intervals, RUN_STEPS])) < 2 / SLOW_SECONDS

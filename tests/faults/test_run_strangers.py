@@ -11,15 +11,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from seer_edge import checkpoint
 from seer_edge.presets import SacSettings
 from seer_runtime import durable
+from seer_runtime.encoder import INPUT, OUTPUT
+from seer_runtime.onnx_check import check_graph
 from seer_runtime.process import rss_peak_bytes
 from tests.faults import runs
 from tests.faults.test_resume import stop_at
 from tests.faults.test_run_disk import short
-from tests.runtime.onnx_graphs import small_model
+from tests.faults.test_run_folder import refused, taking
+from tests.runtime.onnx_graphs import model_of, small_model
 
 SECONDS = 30
 GROWTH_BYTES = 100_000_000
@@ -132,6 +136,27 @@ def no(file: str) -> Edit:
     return lambda generation: (generation / file).unlink()
 
 
+def encoder_of_smaller_frames() -> bytes:
+    """Stacks of 42x42 to latents of the right size."""
+    latent = (1, 576)
+    constants = {
+        "scale": np.array(255, np.float32),
+        "shape": np.array([0, *latent], np.int64),
+        "w": np.ones((16, 4, 7, 7), np.float32),
+        "b": np.zeros(16, np.float32),
+    }
+    nodes = [
+        helper.make_node("Cast", [INPUT], ["cast"], to=TensorProto.FLOAT),
+        helper.make_node("Div", ["cast", "scale"], ["div"]),
+        helper.make_node("Conv", ["div", "w", "b"], ["conv"], kernel_shape=[7, 7], strides=[7, 7], pads=[0, 0, 0, 0]),
+        helper.make_node("Flatten", ["conv"], ["flat"], axis=1),
+        helper.make_node("Reshape", ["flat", "shape"], [OUTPUT]),
+    ]
+    graph = model_of(nodes, constants, (4, 42, 42), latent).SerializeToString()
+    assert check_graph(graph, max_batch=16).latent_shape == latent
+    return bytes(graph)
+
+
 FROZEN = {
     "freeze": {
         "timestep": "x",
@@ -187,6 +212,7 @@ BOTH: dict[str, Edit] = {
     "an encoder of garbage": data("encoder.onnx", b"\x08\x09" + bytes(500)),
     "an empty encoder": data("encoder.onnx", b""),
     "no encoder": no("encoder.onnx"),
+    "an encoder of smaller frames": data("encoder.onnx", encoder_of_smaller_frames()),
     "an encoder of other sizes": data("encoder.onnx", small_model().SerializeToString()),
 }
 RESUME: dict[str, Edit] = {
@@ -250,6 +276,7 @@ SAMPLE = (
     "state.json is []",
     "hidden 10**9",
     "NaN weights",
+    "an encoder of smaller frames",
     "an encoder of garbage",
     "layout.rows 1000000000000000000",
     "rng of another kind",
@@ -302,6 +329,33 @@ def test_no_run_goes_on_with_it(edit: Edit, generation: Path, usual_bytes: dict[
     edit(generation)
     seal(generation)
     refuses("resume", generation.parents[1], usual_bytes["resume"])
+
+
+TAKE: dict[str, Edit] = {
+    **{
+        name: BOTH[name]
+        for name in ("agent is null", "NaN weights", "weights of float64", "agent.safetensors is empty")
+    },
+    "one of the encoder's tensors less": tensors(checkpoint.AGENT, lambda arrays: arrays.pop(first(arrays))),
+    "one of the encoder's tensors of another shape": tensors(
+        checkpoint.AGENT, lambda arrays: arrays.update({first(arrays): np.zeros(3, "f4")})
+    ),
+    "no identity": say("state.json", "encoder", None),
+    "another identity": say("state.json", "encoder.crop", [HUGE, HUGE]),
+}
+
+
+def first(arrays: dict[str, Any]) -> str:
+    """The name of one of the encoder's tensors."""
+    return min(name for name in arrays if name.startswith("encoder."))
+
+
+@STRANGER
+@pytest.mark.parametrize("edit", [pytest.param(edit, id=name) for name, edit in TAKE.items()])
+def test_no_run_takes_its_encoder(edit: Edit, generation: Path) -> None:
+    edit(generation)
+    seal(generation)
+    refused(generation.parents[1], *taking(generation.parents[1]))
 
 
 @STRANGER

@@ -13,8 +13,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+import seer_edge.envs.guarded
 import seer_edge.freeze
-import seer_edge.loop
 from seer_edge import checkpoint
 from seer_edge.config import TrainConfig
 from seer_edge.envs import Action, Continuous, Discrete, Environment, EnvSpec, Episode, Step
@@ -226,7 +226,7 @@ def build_rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
         envs.append(Noise(SPECS[env], seed))
         return envs[-1]
 
-    monkeypatch.setattr(seer_edge.loop, "make_env", make_env)
+    monkeypatch.setattr(seer_edge.envs.guarded, "make_env", make_env)
 
     def build(agent: str = "rainbow", *, learning_starts: int = 90, **changes: Any) -> Rig:
         given = {**KINDS[agent], **changes}

@@ -31,7 +31,6 @@ from seer_runtime.encoder import MAX_BATCH
 from seer_runtime.onnx_check import FILE_BYTES_MAX, check_graph
 from seer_runtime.replay import Replay
 from seer_runtime.state import State, StateError
-from seer_runtime.store import FINAL, TERMINATED, TRUNCATED
 
 if TYPE_CHECKING:
     from seer_edge.loop import Session  # which imports torch
@@ -41,9 +40,6 @@ CONFIG, ENCODER, RUN, STATE = "config.json", "encoder.onnx", "run.json", "state.
 
 _ALWAYS = {CONFIG, AGENT, REPLAY, SESSION, STATE, RUN}
 _READ_TRIES = 3
-ROWS_MAX = 2**53
-"""Of a replay in its whole life, so that its counts never overflow."""
-_FLAGS = TERMINATED | TRUNCATED | FINAL
 
 
 @contextlib.contextmanager
@@ -171,15 +167,8 @@ class Saved:
 
     def restore_replay(self, replay: Replay) -> int:
         """Fill `replay` straight from the disk; returns how many of the oldest rows had no room."""
-        appended = self._values("replay")["layout"]["appended"]
-        if appended > ROWS_MAX:
-            raise StateError(f"no replay has seen {appended:,} rows")
         with durable.open_tensors(self.path / REPLAY) as tensors:
-            dropped = replay.restore(self._values("replay"), tensors)
-        columns, rows = replay.store.columns, replay.store.rows
-        if not np.isfinite(columns.reward[:rows]).all() or (columns.flags[:rows] & ~_FLAGS).any():
-            raise StateError("the replay holds rewards or flags that are none")
-        return dropped
+            return replay.restore(self._values("replay"), tensors)
 
     def check_fits(self, plan: BytePlan) -> None:
         """Raise BadInputError where agent or encoder have other sizes than the plan's, before anything is built."""

@@ -130,7 +130,7 @@ def _prepare(session: Session, encoder_path: Path, save: Save) -> _Prepared:
 def _remove(path: Path) -> None:
     # A disk that refused the write may refuse this too; the refusal is what has to be heard.
     with contextlib.suppress(OSError):
-        path.unlink()
+        durable.remove(path)
 
 
 def _commit(session: Session, prepared: _Prepared) -> int:

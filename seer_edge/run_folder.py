@@ -170,7 +170,7 @@ def create(path: Path, config: TrainConfig) -> RunFolder:
                 run.write_config(config)
         except OSError:
             with contextlib.suppress(OSError):
-                run.config.unlink()  # the rename may have come before the error
+                durable.remove(run.config)  # the rename may have come before the error
             _remove_empty(path, existing)
             raise
     return run

@@ -55,7 +55,8 @@ class Run:
             self._begin -= float(state["seconds"])
         self._progress = ProgressFile(folder.progress, self.logged_at)
         if state is not None and state["progress"] != self._progress.digest:
-            console.say(f"warning: {folder.progress}: its rows up to step {self.logged_at:,} are not as they were written")
+            rows = f"its rows up to step {self.logged_at:,}"
+            console.say(f"warning: {folder.progress}: {rows} are not as they were written")
         self.trackers: list[Tracker] = [self._progress]
         if self.plan.config.tensorboard:
             self.trackers.append(TensorBoard(folder.tensorboard, self.logged_at))

@@ -14,7 +14,7 @@ from seer_runtime.durable import TensorFile
 from seer_runtime.ledger import Ledger, Line
 from seer_runtime.samplers import Sampler
 from seer_runtime.state import State, StateError, generator_state, restore_generator
-from seer_runtime.store import Ids, Layout, RowStore
+from seer_runtime.store import FINAL, TERMINATED, TRUNCATED, Ids, Layout, RowStore
 from seer_runtime.windows import Windows, n_step_windows
 
 MAX_PROPOSALS = 100
@@ -228,6 +228,9 @@ class Replay:
             raise StateError(f"not the state of this replay: {error}") from error
         restore_generator(self._rng, values.get("rng"))
         store.reload(layout, tensors)
+        columns, known = store.columns, TERMINATED | TRUNCATED | FINAL
+        if not np.isfinite(columns.reward[: store.rows]).all() or (columns.flags[: store.rows] & ~known).any():
+            raise StateError("it holds rewards or flags that are none")
         priorities = np.empty(store.rows)
         tensors.read_rows_into("priorities", layout.rows - store.rows, priorities)
         if not (math.isfinite(largest) and np.isfinite(priorities).all() and (priorities >= 0).all()):

@@ -24,6 +24,8 @@ FINAL = np.uint8(4)
 """The row holds the last frame of a truncated episode: it is bootstrapped from and has no action."""
 
 MAX_STACK = 255
+APPENDED_MAX = 2**53
+"""Rows of a store's whole life, so that no count ever overflows."""
 
 
 @dataclass
@@ -260,10 +262,14 @@ class Layout:
         wraps = self.first_slot + self.rows > self.capacity
         if not (
             0 <= self.rows <= min(self.appended, self.capacity)
+            and self.appended <= APPENDED_MAX
             and 0 <= self.first_slot < self.capacity
             and not (wraps and self.rows < self.capacity)
         ):
-            raise ValueError(f"no store has {self.rows} rows of {self.capacity}, the first in slot {self.first_slot}")
+            raise ValueError(
+                f"no store has {self.rows} rows of {self.capacity}, the first in slot {self.first_slot}, "
+                f"after {self.appended}"
+            )
 
     def slot(self, row_id: int) -> int:
         """Where the row stands."""

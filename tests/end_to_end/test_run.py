@@ -165,7 +165,7 @@ def test_a_signal_leaves_a_checkpoint(number: signal.Signals, status: int, tmp_p
 
 @pytest.mark.parametrize(("limit_bytes", "reached"), [(15_000_000, 0), (19_000_000, 2_800)])
 def test_a_disk_without_room(limit_bytes: int, reached: int, tmp_path: Path) -> None:
-    """A limit on a file's size stands in for the full disk: of the agent's 18 MB, or of a replay that grows beyond 19."""
+    """A limit on a file's size stands in for the full disk: the agent takes 18 MB, the replay grows beyond 19."""
     folder = tmp_path / "run"
     arguments = [
         *("train", "--env", "Alien", "--mem-budget", "30MB", "--total-timesteps", "2800", "--freeze-at", "2750"),

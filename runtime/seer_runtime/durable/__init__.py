@@ -17,6 +17,7 @@ from seer_runtime.durable.files import (
     make_folder,
     read_bytes,
     read_json,
+    remove,
     write_atomic,
     write_json,
 )
@@ -60,6 +61,7 @@ __all__ = [
     "read_bytes",
     "read_json",
     "read_tensors",
+    "remove",
     "write_atomic",
     "write_json",
     "write_tensors",

@@ -260,6 +260,11 @@ def parse_json(path: Path, data: bytes) -> Any:
         raise CorruptFileError(path, f"not JSON: {one_line(error)}") from error
 
 
+def remove(path: Path) -> None:
+    """Remove a file, link or folder tree; what is not there is as good as removed. Raises OSError."""
+    _remove(path)
+
+
 def remove_after(error: BaseException, path: Path) -> None:
     """Clean up while `error` is on its way out: it stays the one that is raised."""
     try:

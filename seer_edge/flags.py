@@ -1,0 +1,235 @@
+"""The flags of every command, their types and their refusals: one line that names the flag, the value and the mend."""
+
+import argparse
+import itertools
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from seer_edge import __version__
+from seer_edge.algorithms import ALGORITHMS
+from seer_edge.config import NEVER, PROTOCOLS, REPLAYS
+from seer_edge.errors import BadInputError
+from seer_edge.networks.spec import ENCODERS
+from seer_edge.presets import PRESETS
+from seer_runtime.codecs import LATENT_ELEMENT_BYTES
+from seer_runtime.units import parse_duration, parse_size
+
+NOT_BUILT_COMMANDS = ("export", "act", "doctor", "report", "sweep", "analyze")
+NOT_BUILT_FLAGS = ("--pipeline",)
+NOT_BUILT_VALUES = {
+    "--freeze-at": ("auto",),
+    "--latent-codec": ("uint8", "uint4", "auto"),
+    "--take": ("agent",),
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Answers bad input with one line that names the flag and the value."""
+
+    def error(self, message: str) -> NoReturn:
+        raise BadInputError(message.removeprefix("argument "))
+
+
+def _help_width(prog: str) -> argparse.HelpFormatter:
+    return argparse.HelpFormatter(prog, max_help_position=30, width=110)
+
+
+def _size(text: str) -> int:
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _count(text: str, instead: str = "") -> int:
+    if re.fullmatch(r"[+-]?\d{1,18}", text, re.ASCII) is None:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number; write up to 18 digits{instead}")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    value = _count(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is too small; give a whole number of at least 1")
+    return value
+
+
+def _folder(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("'' is empty; name a folder")
+    return text
+
+
+def _freeze_at(text: str) -> int | str:
+    return NEVER if text == NEVER else _count(text, instead=", or never")
+
+
+def _duration(text: str) -> float:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _checkpoint_every(text: str) -> dict[str, Any]:
+    """The two fields of a configuration: a bare number is steps."""
+    if re.fullmatch(r"[+-]?\d+", text, re.ASCII):
+        return {"checkpoint_every_steps": _positive(text), "checkpoint_every_seconds": None}
+    return {"checkpoint_every_steps": None, "checkpoint_every_seconds": _duration(text)}
+
+
+def _choice(*choices: str) -> Callable[[str], str]:
+    def choose(text: str) -> str:
+        if text not in choices:
+            raise argparse.ArgumentTypeError(f"unknown value {text!r}; choose one of {', '.join(choices)}")
+        return text
+
+    return choose
+
+
+def _not_built(flag: str) -> type[argparse.Action]:
+    class Refuse(argparse.Action):
+        def __call__(self, *unused: object) -> None:
+            raise BadInputError(f"{flag}: not built yet; leave it out")
+
+    return Refuse
+
+
+def _refuse_not_built_values(arguments: list[str]) -> None:
+    for flag, value in itertools.pairwise(arguments):
+        if value in NOT_BUILT_VALUES.get(flag, ()):
+            raise BadInputError(f"{flag} {value}: not built yet; give another value or leave it out")
+
+
+def normalised(arguments: list[str]) -> list[str]:
+    """`--flag=value` as two words, except where the value starts with a dash, which argparse takes for a flag."""
+    words: list[str] = []
+    for word in arguments:
+        flag, equals, value = word.partition("=")
+        words += [flag, value] if equals and flag.startswith("--") else [word]
+    _refuse_not_built_values(words)
+    joined: list[str] = []
+    for word in words:
+        if joined and re.match(r"-[.\d]", word) and joined[-1].startswith("--"):
+            joined[-1] += "=" + word
+        else:
+            joined.append(word)
+    return joined
+
+
+def _add_run_flags(parser: argparse.ArgumentParser) -> None:
+    what = parser.add_argument_group("what to train")
+    what.add_argument("--env", required=True, help="Alien, cartpole-swingup, a Gymnasium id, module:EnvId")
+    what.add_argument("--preset", type=_preset, metavar="NAME", help="hyperparameters of another task's preset")
+    what.add_argument("--algo", type=_choice(*ALGORITHMS), metavar="NAME", help=f"{', '.join(ALGORITHMS)} (by actions)")
+    what.add_argument("--encoder", type=_choice(*ENCODERS), metavar="NAME", help=", ".join(ENCODERS))
+    what.add_argument("--resolution", type=_positive, metavar="N", help="side of a frame; crops scale with it")
+    what.add_argument(
+        "--protocol", type=_choice(*PROTOCOLS), default="paper", metavar="NAME", help="paper, or machado (sticky)"
+    )
+    what.add_argument("--total-timesteps", type=_count, metavar="N", help="agent steps (preset's)")
+    what.add_argument(
+        "--from", dest="source", type=_folder, metavar="RUN", help="start with what --take takes from that run"
+    )
+    what.add_argument("--take", type=_choice("encoder"), metavar="WHAT", help="encoder: frozen from step 0")
+    bytes_ = parser.add_argument_group("bytes")
+    _add_memory_flags(bytes_)
+    bytes_.add_argument("--freeze-at", type=_freeze_at, metavar="N|never", help="step of the freeze (preset: T_f)")
+    bytes_.add_argument("--freeze-layers", type=_positive, metavar="N", help="freeze the lowest N weight layers only")
+    bytes_.add_argument("--augmentations", type=_count, metavar="K", help="crops stored an observation (preset's)")
+    bytes_.add_argument(
+        "--latent-codec",
+        type=_choice(*LATENT_ELEMENT_BYTES),
+        default="float32",
+        metavar="NAME",
+        help=" or ".join(LATENT_ELEMENT_BYTES),
+    )
+    bytes_.add_argument(
+        "--replay", type=_choice(*REPLAYS), default="uniform", metavar="NAME", help="uniform or prioritized"
+    )
+    how = parser.add_argument_group("how to run")
+    how.add_argument("--seed", type=_count, default=0, metavar="N", help="of every random stream (0)")
+    _add_host_flags(how, "1", "30min", "60s")
+    how.add_argument("--device", default="cpu", help="cpu, or cuda where there is one")
+    how.add_argument("--eval-every", type=_count, metavar="N", help="steps between evaluations (preset's)")
+    how.add_argument("--eval-episodes", type=_count, metavar="N", help="games an evaluation (preset: 10)")
+    how.add_argument(
+        "--run-dir",
+        type=lambda text: Path(_folder(text)),
+        metavar="DIR",
+        help="the run's own folder (runs/ENV__ALGO__SEED__TIME)",
+    )
+    how.add_argument("--tensorboard", action="store_true", help="write TensorBoard events to the run's tb/ too")
+    for flag in NOT_BUILT_FLAGS:
+        parser.add_argument(flag, nargs="?", action=_not_built(flag), default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+
+
+def _add_memory_flags(group: argparse._ArgumentGroup, otherwise: str = "the preset's") -> None:
+    group.add_argument("--mem-budget", type=_size, metavar="SIZE", help=f"of observations: 0.07GB, 64MiB ({otherwise})")
+    group.add_argument("--rss-limit", dest="rss_limit_bytes", type=_size, metavar="SIZE", help="of the whole process")
+
+
+def _add_host_flags(group: argparse._ArgumentGroup, threads: str, every: str, timeout: str) -> None:
+    group.add_argument("--threads", type=_count, metavar="N", help=f"compute threads ({threads})")
+    group.add_argument(
+        "--checkpoint-every", type=_checkpoint_every, metavar="N|TIME", help=f"steps, or 90s, 10min, 2h ({every})"
+    )
+    group.add_argument(
+        "--env-timeout",
+        dest="env_timeout_seconds",
+        type=_duration,
+        metavar="TIME",
+        help=f"an answer of the environment later than that ends the run ({timeout})",
+    )
+
+
+def _preset(text: str) -> str:
+    name = PRESETS[text.lower()].name if text.lower() in PRESETS else text
+    return _choice(*(preset.name for preset in PRESETS.values()))(name)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line; it raises BadInputError."""
+    parser = _Parser(
+        prog="seer-edge",
+        description="Train vision agents inside a byte budget.",
+        epilog="seer-edge COMMAND --help tells the flags of a command.",
+        formatter_class=_help_width,
+    )
+    parser.add_argument("--version", action="version", version=f"seer-edge {__version__}")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", parser_class=_Parser, title="commands"
+    )
+
+    def add(name: str, operand: str, text: str) -> argparse.ArgumentParser:
+        usage = f"seer-edge {name} {operand} [flags]"
+        return commands.add_parser(
+            name, usage=usage, help=text, description=text, allow_abbrev=False, formatter_class=_help_width
+        )
+
+    _add_run_flags(add("train", "--env ENV", "Train inside the budget, freeze on the way, evaluate at the end."))
+    _add_run_flags(add("plan", "--env ENV", "Print what a run would hold, byte by byte, and exit."))
+    resumption = add("resume", "RUN", "Go on with a run from its newest sound checkpoint, as if it had not stopped.")
+    resumption.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
+    _add_memory_flags(resumption.add_argument_group("bytes"), otherwise="as before")
+    changes = resumption.add_argument_group("what else may change")
+    changes.add_argument("--total-timesteps", type=_count, metavar="N", help="agent steps; more of them go on longer")
+    _add_host_flags(changes, *["as before"] * 3)
+    evaluation = add("eval", "RUN", "Evaluate the newest checkpoint of a run.")
+    evaluation.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
+    evaluation.add_argument("--episodes", type=_positive, metavar="N", help="games to play (as the run's)")
+    evaluation.add_argument("--seed", type=_count, metavar="N", help="of the games (the run's)")
+    evaluation.add_argument("--threads", type=_positive, metavar="N", help="compute threads (as the run's)")
+    evaluation.add_argument("--json", action="store_true", help="print the result as JSON")
+    return parser
+
+
+HOST_FIELDS = ("rss_limit_bytes", "threads", "env_timeout_seconds")
+
+
+def host_fields(flags: argparse.Namespace) -> dict[str, Any]:
+    """What the user gave of the fields that have nothing to do with what is learned."""
+    given = {name: getattr(flags, name) for name in HOST_FIELDS if getattr(flags, name) is not None}
+    return {**given, **(flags.checkpoint_every or {})}

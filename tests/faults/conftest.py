@@ -47,13 +47,17 @@ class Table:
     def pytest_sessionfinish(self) -> None:
         if self.failed:
             return
+        before, _, rest = self.path.read_text().partition(BEGIN)
+        table, _, after = rest.partition(END)
+        # Rows of files that did not run this time stay as they are; `make reliability` runs all.
+        ran = {place for places in self.places.values() for place in places}
+        kept = [line for line in table.splitlines() if line.startswith("| ") and line != HEADER.splitlines()[0]]
+        kept = [line for line in kept if not ran & set(line.rstrip(" |").rpartition("| ")[2].split(", "))]
         lines = [
-            f"| {row.injected} | {row.promise} | {self.trials[row]:,} | {', '.join(sorted(self.places[row]))} |"
-            for row in sorted(self.trials, key=lambda row: (sorted(self.places[row]), row.injected))
+            f"| {row.injected} | {row.promise} | {trials:,} | {', '.join(sorted(self.places[row]))} |"
+            for row, trials in self.trials.items()
         ]
-        text = self.path.read_text()
-        before, _, rest = text.partition(BEGIN)
-        _, _, after = rest.partition(END)
+        lines = sorted([*kept, *lines], key=lambda line: line.rstrip(" |").rpartition("| ")[2::-2])
         self.path.write_text("\n".join([before + BEGIN, HEADER, *lines, END + after]))
 
 

@@ -168,7 +168,7 @@ def test_damaged_files_are_said_and_written_anew(
     record_property("trials", len(FILES))
 
 
-@pytest.mark.fault("the same to a finished run's", promise="said and written anew")
+@pytest.mark.fault("the same damage to the files of a finished run", promise="said and written anew")
 def test_a_finished_runs_files_are_mended(finished: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(finished, run)

@@ -144,7 +144,7 @@ def cases_of(lines: list[str]) -> list[tuple[int, bool, int]]:
 
 @pytest.mark.fault(
     "each system call by which a run writes fails, once or for good, or kills the process",
-    promise="as above the calls: said, nothing acknowledged lost, `resume` comes to the same end",
+    promise="as for the steps: said, nothing acknowledged lost, `resume` comes to the same end",
 )
 @pytest.mark.faults
 def test_a_run_survives_every_failing_call(

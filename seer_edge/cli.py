@@ -6,12 +6,12 @@ import dataclasses
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from seer_edge.ceiling import check_memory
 from seer_edge.config import ENV_TIMEOUT_SECONDS, TrainConfig, build_config
-from seer_edge.envs import EnvError, EnvOptions, EnvSpec, ResolutionError
+from seer_edge.envs import EnvError, EnvOptions, EnvSpec, ResolutionError, UnavailableEnvError
 from seer_edge.envs.guarded import open_guarded
 from seer_edge.errors import (
     EXIT_BAD_INPUT,
@@ -23,10 +23,12 @@ from seer_edge.errors import (
     RunStoppedError,
 )
 from seer_edge.flags import HOST_FIELDS, NOT_BUILT_COMMANDS, host_fields, make_parser, normalised
+from seer_edge.output import patient_output
 from seer_edge.plan import BytePlan, make_plan
 from seer_runtime.memory import MemoryLimits, memory_limits
 
 if TYPE_CHECKING:
+    from seer_edge.checkpoint import Saved
     from seer_edge.run_folder import RunFolder
     from seer_edge.transfer import TakenEncoder
 
@@ -60,14 +62,18 @@ def _show(plan: BytePlan, taken: "TakenEncoder | None") -> None:
         print(f"the encoder is that of step {taken.timestep:,} of {plan.config.source}", flush=True)
 
 
-def _env_spec(env: str, options: EnvOptions, timeout_seconds: float) -> EnvSpec:
-    """What the environment says of itself, once it has shown a first frame. Raises BadInputError."""
+def _env_spec(env: str, options: EnvOptions, timeout_seconds: float, *, begun: bool = False) -> EnvSpec:
+    """What the environment says of itself, once it has shown a first frame.
+
+    Raises BadInputError; of a run that has `begun`, EnvironmentFailedError where it could be there another time.
+    """
+    name = f"environment {env}" if begun else f"--env {env}"
     if ":" in env and "" not in sys.path:
         sys.path.insert(0, "")  # a user's own module stands in the working directory
 
     def give_up(reason: str) -> None:
-        print(f"seer-edge: --env {env}: {reason}", file=sys.stderr, flush=True)
-        os._exit(EXIT_BAD_INPUT)
+        print(f"seer-edge: {name}: {reason}", file=sys.stderr, flush=True)
+        os._exit(EXIT_UNSAFE if begun else EXIT_BAD_INPUT)
 
     try:
         environment = open_guarded(
@@ -78,10 +84,14 @@ def _env_spec(env: str, options: EnvOptions, timeout_seconds: float) -> EnvSpec:
             return environment.spec
     except ResolutionError as error:
         raise BadInputError(f"--resolution {options.resolution}: {error}") from error
+    except UnavailableEnvError as error:
+        hint = "; its module is looked for in the working directory" if ":" in env else ""
+        raise (EnvironmentFailedError if begun else BadInputError)(f"{name}: {error}{hint}") from error
     except EnvError as error:
-        raise BadInputError(f"--env {env}: {error}") from error
+        raise BadInputError(f"{name}: {error}") from error
     except EnvironmentFailedError as error:
-        raise BadInputError(f"--env {env}: its first frame cannot be had: {error}") from error
+        text = f"{name}: its first frame cannot be had: {error}"
+        raise (EnvironmentFailedError if begun else BadInputError)(text) from error
 
 
 def _train(flags: argparse.Namespace) -> int:
@@ -131,17 +141,16 @@ def _resume(flags: argparse.Namespace) -> int:
     from seer_edge import checkpoint, run_folder
 
     folder = run_folder.open_run(flags.run)
+    given = {"mem_budget_bytes": flags.mem_budget, "total_timesteps": flags.total_timesteps}
+    changes = {name: value for name, value in given.items() if value is not None} | host_fields(flags)
     with folder.locked():
+        if folder.has_not_begun:
+            return _begin_after_all(folder, changes)
         saved = checkpoint.newest(folder.checkpoints)
         for line in saved.skipped:
             print(line, file=sys.stderr)
-        given = {"mem_budget_bytes": flags.mem_budget, "total_timesteps": flags.total_timesteps}
-        changes = {name: value for name, value in given.items() if value is not None} | host_fields(flags)
+        _check_length(saved, flags.total_timesteps)
         config = dataclasses.replace(saved.config, **changes)
-        if saved.timestep > config.total_timesteps:
-            raise BadInputError(
-                f"--total-timesteps {config.total_timesteps}: the run is at step {saved.timestep} already; give more"
-            )
         plan = _plan_again(config, folder)
         check_memory(plan, memory_limits(), begun=True)
         saved.check_fits(plan)
@@ -150,7 +159,8 @@ def _resume(flags: argparse.Namespace) -> int:
         if saved.is_finished and saved.timestep == config.total_timesteps and folder.is_finished:
             for line in folder.mend(saved.config, saved.graph):
                 print(line, file=sys.stderr)
-            print(f"{flags.run}: finished at step {saved.timestep:,}; {saved.path.name} is sound")
+            unused = "; the flags have nothing to change" if changes else ""
+            print(f"{flags.run}: finished at step {saved.timestep:,}; {saved.path.name} is sound{unused}")
             return 0
         from seer_edge.train import resume
 
@@ -159,9 +169,38 @@ def _resume(flags: argparse.Namespace) -> int:
         return resume(plan, folder, saved)
 
 
+def _check_length(saved: "Saved", total_timesteps: int | None) -> None:
+    """Raise BadInputError where the run cannot end there."""
+    if total_timesteps is None:
+        return
+    if total_timesteps < saved.timestep:
+        raise BadInputError(
+            f"--total-timesteps {total_timesteps}: the run is at step {saved.timestep} already; give more"
+        )
+    freeze_at = saved.config.freeze_at
+    if freeze_at is not None and total_timesteps < freeze_at:
+        raise BadInputError(f"--total-timesteps {total_timesteps}: the freeze is at step {freeze_at}; give more")
+
+
+def _begin_after_all(folder: "RunFolder", changes: dict[str, Any]) -> int:
+    """A run that ended before its first checkpoint has lost nothing: it begins."""
+    from seer_edge.train import train
+
+    config = dataclasses.replace(folder.read_config(), **changes)
+    plan = _plan_again(config, folder)
+    taken = _taken(plan)
+    check_memory(plan, memory_limits())
+    folder.check_places()
+    _prepare_learner(plan)
+    _show(plan, taken)
+    print(f"run folder: {folder.path}; it had no checkpoint yet and begins at step 0", flush=True)
+    folder.write_config(config)
+    return train(plan, folder, taken)
+
+
 def _plan_again(config: TrainConfig, folder: "RunFolder") -> BytePlan:
-    """The plan of a run that exists. Raises BadInputError."""
-    spec = _env_spec(config.env, config.env_options, config.env_timeout_seconds)
+    """The plan of a run that exists. Raises BadInputError, and EnvironmentFailedError."""
+    spec = _env_spec(config.env, config.env_options, config.env_timeout_seconds, begun=True)
     try:
         return make_plan(config, spec)
     except BadInputError as error:
@@ -175,7 +214,7 @@ def _eval(flags: argparse.Namespace) -> int:
     saved, agent = checkpoint.newest_agent(folder.checkpoints)
     for line in saved.skipped:
         print(line, file=sys.stderr)
-    given = {"eval_episodes": flags.episodes, "seed": flags.seed, "threads": flags.threads}
+    given = {"eval_episodes": flags.episodes, "seed": flags.seed, "threads": flags.threads, "device": flags.device}
     config = dataclasses.replace(saved.config, **{name: value for name, value in given.items() if value is not None})
     plan = _plan_again(config, folder)
     saved.check_fits(plan)
@@ -200,6 +239,13 @@ def main() -> int:
     command = arguments[0] if arguments else ""
     handlers = {"train": _train, "plan": _plan, "resume": _resume, "eval": _eval}
     name = f"seer-edge {command}" if command in handlers else "seer-edge"
+    with patient_output():
+        return _answer(command, arguments, name, handlers)
+
+
+def _answer(
+    command: str, arguments: list[str], name: str, handlers: Mapping[str, Callable[[argparse.Namespace], int]]
+) -> int:
     try:
         if command in NOT_BUILT_COMMANDS:
             raise BadInputError(f"{command}: not built yet; there are {', '.join(handlers)}")

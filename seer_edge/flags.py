@@ -151,8 +151,7 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     )
     how = parser.add_argument_group("how to run")
     how.add_argument("--seed", type=_count, default=0, metavar="N", help="of every random stream (0)")
-    _add_host_flags(how, "1", "30min", "60s")
-    how.add_argument("--device", default="cpu", help="cpu, or cuda where there is one")
+    _add_host_flags(how, "1", "30min", "60s", "cpu")
     how.add_argument("--eval-every", type=_count, metavar="N", help="steps between evaluations (preset's)")
     how.add_argument("--eval-episodes", type=_count, metavar="N", help="games an evaluation (preset: 10)")
     how.add_argument(
@@ -171,8 +170,9 @@ def _add_memory_flags(group: argparse._ArgumentGroup, otherwise: str = "the pres
     group.add_argument("--rss-limit", dest="rss_limit_bytes", type=_size, metavar="SIZE", help="of the whole process")
 
 
-def _add_host_flags(group: argparse._ArgumentGroup, threads: str, every: str, timeout: str) -> None:
+def _add_host_flags(group: argparse._ArgumentGroup, threads: str, every: str, timeout: str, device: str) -> None:
     group.add_argument("--threads", type=_count, metavar="N", help=f"compute threads ({threads})")
+    group.add_argument("--device", help=f"cpu, or cuda where there is one ({device})")
     group.add_argument(
         "--checkpoint-every", type=_checkpoint_every, metavar="N|TIME", help=f"steps, or 90s, 10min, 2h ({every})"
     )
@@ -216,17 +216,18 @@ def make_parser() -> argparse.ArgumentParser:
     _add_memory_flags(resumption.add_argument_group("bytes"), otherwise="as before")
     changes = resumption.add_argument_group("what else may change")
     changes.add_argument("--total-timesteps", type=_count, metavar="N", help="agent steps; more of them go on longer")
-    _add_host_flags(changes, *["as before"] * 3)
+    _add_host_flags(changes, *["as before"] * 4)
     evaluation = add("eval", "RUN", "Evaluate the newest checkpoint of a run.")
     evaluation.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
     evaluation.add_argument("--episodes", type=_positive, metavar="N", help="games to play (as the run's)")
     evaluation.add_argument("--seed", type=_count, metavar="N", help="of the games (the run's)")
     evaluation.add_argument("--threads", type=_positive, metavar="N", help="compute threads (as the run's)")
+    evaluation.add_argument("--device", help="cpu, or cuda where there is one (as the run's)")
     evaluation.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
 
 
-HOST_FIELDS = ("rss_limit_bytes", "threads", "env_timeout_seconds")
+HOST_FIELDS = ("rss_limit_bytes", "threads", "device", "env_timeout_seconds")
 
 
 def host_fields(flags: argparse.Namespace) -> dict[str, Any]:

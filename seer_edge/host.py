@@ -45,7 +45,9 @@ class StopSignal:
 
     def __enter__(self) -> "StopSignal":
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            self._previous[number] = signal.signal(number, self._take)
+            # What was ignored at the start stays ignored: under nohup a closed terminal means nothing.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._previous[number] = signal.signal(number, self._take)
         return self
 
     def _take(self, number: int, frame: FrameType | None) -> None:

@@ -30,6 +30,10 @@ PACKAGES = (
 )
 
 
+SHORT_BYTES = 4_096
+"""More than the head of a table that has no row yet."""
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """Paths of a run."""
@@ -81,6 +85,40 @@ class RunFolder:
         return bool(found == json.loads(json.dumps(config.to_json())))
 
     @property
+    def has_not_begun(self) -> bool:
+        """Whether no generation was ever published here and no step was told of."""
+        if any(not entry.name.startswith(".") for entry in _entries(self.checkpoints)):
+            return False
+        try:
+            return len(durable.read_bytes(self.progress, SHORT_BYTES).splitlines()) <= 1
+        except FileNotFoundError:
+            return True
+        except (OSError, durable.CorruptFileError):
+            return False
+
+    def read_config(self) -> TrainConfig:
+        """What `config.json` says. Raises BadInputError."""
+        try:
+            found = durable.read_json(self.config)
+        except (OSError, durable.CorruptFileError) as error:
+            raise BadInputError(f"{self.config}: cannot be read ({error}), and there is no checkpoint") from error
+        if not isinstance(found, dict):
+            raise BadInputError(f"{self.config}: not a configuration of this version")
+        found.pop("versions", None)
+        return TrainConfig.from_json(found)
+
+    def other_versions(self) -> list[str]:
+        """A line for each package that the run was made with in another version than is here."""
+        try:
+            found = durable.read_json(self.config)["versions"].items()
+        except (OSError, durable.CorruptFileError, LookupError, TypeError, AttributeError):
+            return []
+        now = versions()
+        return [
+            f"{name} is {now.get(name)} here and was {version}" for name, version in found if now.get(name) != version
+        ]
+
+    @property
     def is_finished(self) -> bool:
         """Whether `summary.json` says so; a process that is killed at the very end may not have come to that."""
         try:
@@ -123,6 +161,10 @@ class RunFolder:
             yield
         finally:
             lock.release()
+
+
+def _entries(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.is_dir() else []
 
 
 def _holds(path: Path, data: bytes) -> bool:

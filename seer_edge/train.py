@@ -34,7 +34,7 @@ class Run:
     """One run from where its session stands to its exit status."""
 
     def __init__(self, folder: RunFolder, session: Session, console: Console, state: Mapping[str, Any] | None) -> None:
-        """`state` is what an earlier part of the run told of itself.
+        """`state` is what an earlier part of the run told of itself; None, or another configuration, is saved at once.
 
         Raises KeyError, TypeError or ValueError for anything else.
         """
@@ -62,6 +62,7 @@ class Run:
             self.trackers.append(TensorBoard(folder.tensorboard, self.logged_at))
         limits = [limit for limit in (self.plan.config.rss_limit_bytes, cgroup_limit_bytes()) if limit is not None]
         self.ceiling = RssCeiling(min(limits)) if limits else None
+        self.unsaved = state is None  # so that there is always something to resume, as it was asked for
         self._saved_at = time.monotonic()
 
     def state(self) -> dict[str, Any]:
@@ -80,8 +81,8 @@ class Run:
         """Train to the end, or until `stop`; returns the exit status."""
         try:
             self._write_summary()
-            if self.outcome.checkpoint is None:
-                self.save()  # so that there is always something to resume
+            if self.unsaved:
+                self.save()
             self._train(stop)
             path = self.save()
             if self.interval.steps:
@@ -164,6 +165,8 @@ class Run:
 
     def _rescue(self) -> None:
         """The agent and the replay are sound, so the steps since the last generation need not be lost."""
+        if self.outcome.checkpoint == self.session.timestep:
+            return
         with contextlib.suppress(OSError, RunStoppedError):
             self.console.say(f"wrote {self.save()}")
 
@@ -315,10 +318,14 @@ def resume(plan: BytePlan, folder: RunFolder, saved: Saved) -> int:
 
     def build(on_hang: OnHang) -> Run:
         console = Console(plan.config.total_timesteps, sys.stderr, saved.timestep)
-        with checkpoint.reading(saved.path):
+        with checkpoint.reading(saved.path), contextlib.ExitStack() as undo:
             session, notes = resume_session(plan, saved, on_hang)
+            undo.callback(session.env.close)
             run = Run(folder, session, console, saved.run())
             json.dumps(run.describe(), allow_nan=False)  # what the run told of itself makes a summary
+            undo.pop_all()
+        run.unsaved = plan.config != saved.config
+        notes += [f"{line}: last bits may differ" for line in folder.other_versions()]
         console.say(f"goes on at step {saved.timestep:,} of {plan.config.total_timesteps:,}")
         for note in notes:
             console.say(f"note: {note}")
@@ -345,7 +352,11 @@ def _execute(folder: RunFolder, build: Callable[[OnHang], Run]) -> int:
             closing.callback(runs[0].session.env.close)
             return runs[0].execute(stop)
         except OSError as error:
-            raise RunStoppedError(f"{folder.path}: cannot be written any more ({error})") from error
+            stands = runs[0].outcome.checkpoint if runs else None
+            what = "there is no checkpoint yet" if stands is None else f"the checkpoint of step {stands:,} stands"
+            raise RunStoppedError(
+                f"{folder.path}: cannot be written any more ({error}); {what}: make room, then resume"
+            ) from error
         except NothingToSampleError as error:
             raise RunStoppedError(f"{folder.path}: nothing to learn from ({error}); give more --mem-budget") from error
         except Exception as error:

@@ -41,7 +41,7 @@ class Sample:
 
 
 def soak(flags: argparse.Namespace, run: Path) -> Iterator[Sample]:
-    """Train, kill and resume until the time is over. Raises FaultError where the run ends by itself."""
+    """Train, kill and resume until the time, or the run, is over. Raises FaultError where the run fails."""
     begin, draw, process = time.monotonic(), random.Random(flags.seed), 0
     end = begin + 60 * flags.minutes
     command = [*COMMAND, "train", *flags.train, "--run-dir", str(run)]
@@ -53,7 +53,9 @@ def soak(flags: argparse.Namespace, run: Path) -> Iterator[Sample]:
         try:
             while time.monotonic() < min(started + lasts, end):
                 time.sleep(SAMPLE_EVERY_SECONDS)
-                if child.poll() is not None:
+                if child.poll() == 0:
+                    return
+                if child.returncode is not None:
                     raise FaultError(f"the run ended by itself with status {child.returncode}; see {log.name}")
                 sample = _sample(child.pid, run, process, begin, started)
                 if sample is not None:

@@ -35,6 +35,14 @@ class Adam:
             parameter.grad = None
 
     @torch.no_grad()
+    def clip(self, most: float) -> None:
+        """Scale the gradients so that their joint L2 norm is at most `most`."""
+        gradients = [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
+        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]))
+        if not float(norm) <= most:  # a norm that is NaN makes all of them NaN
+            torch._foreach_mul_(gradients, most / (norm + 1e-6))
+
+    @torch.no_grad()
     def step(self) -> None:
         """One step along the gradients; every parameter must have one."""
         parameters: list[torch.Tensor] = list(self.parameters.values())

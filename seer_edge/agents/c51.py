@@ -9,12 +9,14 @@ def project(
     """Project the distribution of `returns + discounts * support` back onto `support` (Algorithm 1 there).
 
     `probabilities` `[B, atoms]`, `returns` and `discounts` `[B]`, `support` `[atoms]`, evenly spaced. Each shifted
-    atom is clamped to the support and shared between its two neighbours in proportion to nearness: a triangular
-    kernel. Returns `[B, atoms]`.
+    atom is clamped to the support and shared between its two neighbours in proportion to nearness. Returns
+    `[B, atoms]`.
     """
-    spacing = support[1] - support[0]
-    shifted = returns[:, None] + discounts[:, None] * support
-    shifted = shifted.clamp(float(support[0]), float(support[-1]))
-    distance = (shifted[:, None, :] - support[None, :, None]).abs_()
-    shares = distance.div_(-spacing).add_(1).clamp_(min=0)  # [B, to, from]
-    return torch.bmm(shares, probabilities[:, :, None])[:, :, 0]
+    low, high, last = float(support[0]), float(support[-1]), len(support) - 1
+    shifted = (returns[:, None] + discounts[:, None] * support).clamp_(low, high)
+    places = shifted.sub_(low).mul_(last / (high - low)).clamp_(0, last)  # [B, atoms], counted in atoms
+    below = places.floor().clamp_(max=last - 1)
+    upper = (places - below).mul_(probabilities)
+    index = below.long()
+    projected = torch.zeros_like(probabilities).scatter_add_(1, index, probabilities - upper)
+    return projected.scatter_add_(1, index + 1, upper)

@@ -1,12 +1,13 @@
 """Rainbow (Hessel et al. 2018): double, dueling, distributional, noisy, n-step; prioritized where the replay is."""
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.nn import functional
 
 from seer_edge.agents.adam import Adam
 from seer_edge.agents.agent import Agent, UpdateResult, tie
@@ -62,56 +63,63 @@ class RainbowAgent(Agent):
             return int(self._values(observation, self.head.mean_weights()).argmax())
 
     def _values(self, observation: NDArray[Any], weights: tuple[Weights, ...]) -> torch.Tensor:
-        return self._expectation(self.head(self._observe(observation), weights))[0]
+        return self._expectation(self.head(self._observe(observation), weights).exp())[0]
 
     def outputs(self, latents: torch.Tensor) -> torch.Tensor:
         """Q-values `[B, actions]` of the frozen part's outputs `[B, 1, L]`, without noise."""
         with torch.no_grad():
-            return self._expectation(self.head(self._latents_behind_the_cut(latents), self.head.mean_weights()))
+            latents = self._latents_behind_the_cut(latents)
+            return self._expectation(self.head(latents, self.head.mean_weights()).exp())
 
-    def _expectation(self, log_probabilities: torch.Tensor) -> torch.Tensor:
-        return log_probabilities.exp() @ self.support
+    def _expectation(self, probabilities: torch.Tensor) -> torch.Tensor:
+        return probabilities @ self.support
 
     # --- learning ------------------------------------------------------------------------------------------
 
     def update(self, batch: Batch) -> UpdateResult:
         """One gradient step on the distributional n-step double-Q loss, weighted by importance."""
         weights = self._weights if self._weights is not None else self.head.noisy_weights()
-        next_inputs = self._inputs(batch.next_observations)
-        targets = self._targets(next_inputs, weights, self._tensor(batch.returns), self._tensor(batch.discounts))
-
-        rows = torch.arange(len(batch.actions), device=self.device)
-        actions = self._tensor(batch.actions).long()
+        with torch.no_grad():
+            next_inputs = self._inputs(batch.next_observations)
+            next_latents, target_latents = self._latents(next_inputs, (self.encoder, 0), (self.target_encoder, 0))
         (latents,) = self._latents(self._inputs(batch.observations), (self.encoder, 0))
-        log_probabilities = self.head(latents, weights)[rows, actions]
-        losses = -(targets * log_probabilities).sum(dim=1)
-        loss = (losses * self._tensor(batch.weights)).mean()
 
-        self.optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.optimizer.parameters.values(), self.settings.max_gradient_norm)
+        with torch.no_grad():
+            count = len(latents)
+            forward = self.head.trace(torch.cat([latents, next_latents]), weights)
+            best = self._expectation(functional.softmax(forward.logits[count:], dim=2)).argmax(dim=1)
+            targets = self._targets(target_latents, best, self._tensor(batch.returns), self._tensor(batch.discounts))
+            rows, actions = torch.arange(count, device=self.device), self._tensor(batch.actions).long()
+            log_probabilities = functional.log_softmax(forward.logits[rows, actions], dim=1)
+            losses = -(targets * log_probabilities).sum(dim=1)
+            shares = self._tensor(batch.weights) / count  # of each row in the loss
+            loss = losses @ shares
+
+            self.encoder.zero_grad()
+            gradients = torch.zeros_like(forward.logits[:count])
+            # Of the cross-entropy, by the logits of a softmax.
+            gradient = log_probabilities.exp() * targets.sum(dim=1, keepdim=True) - targets
+            gradients[rows, actions] = gradient * shares[:, None]
+            latent_gradients = self.head.backward(forward.first(count), gradients, latents=latents.requires_grad)
+        if latent_gradients is not None:
+            # A scalar: torch imports its compiler stack to check the shape of any other root's gradient.
+            (latents * latent_gradients).sum().backward()  # type: ignore[no-untyped-call]
+        self.optimizer.clip(self.settings.max_gradient_norm)
         self.optimizer.step()
         self._weights = None
         self.updates += 1
         if self.updates % self.settings.target_update_steps == 0:
             self.update_target()
-        return UpdateResult(float(loss.detach()), losses.detach().cpu().numpy())
+        return UpdateResult(float(loss), losses.cpu().numpy())
 
-    @torch.no_grad()
     def _targets(
-        self,
-        next_inputs: Iterable[torch.Tensor],
-        weights: tuple[Weights, ...],
-        returns: torch.Tensor,
-        discounts: torch.Tensor,
+        self, latents: torch.Tensor, best: torch.Tensor, returns: torch.Tensor, discounts: torch.Tensor
     ) -> torch.Tensor:
-        """Target distributions `[B, atoms]`: the online network picks the action, the target network values it."""
-        latents, target_latents = self._latents(next_inputs, (self.encoder, 0), (self.target_encoder, 0))
-        best = self._expectation(self.head(latents, weights)).argmax(dim=1)
+        """Target distributions `[B, atoms]`: the target network's of the `best` actions `[B]`, shifted."""
         self.target_head.draw_noise(self.generator)
-        log_probabilities = self.target_head(target_latents, self.target_head.noisy_weights())
+        logits = self.target_head.trace(latents, self.target_head.noisy_weights()).logits
         rows = torch.arange(len(best), device=self.device)
-        return project(log_probabilities[rows, best].exp(), returns, discounts, self.support)
+        return project(functional.softmax(logits[rows, best], dim=1), returns, discounts, self.support)
 
     def update_target(self) -> None:
         """Copy the online network to the target network."""

@@ -1,6 +1,7 @@
 """Rainbow's head: noisy, dueling, distributional. It takes latents, always."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -14,11 +15,14 @@ Weights = tuple[torch.Tensor, torch.Tensor]
 class NoisyLinear(nn.Module):
     """`streams` linear layers side by side with factorised Gaussian noise (Fortunato et al. 2018, Section 3).
 
-    All streams stand in one matrix `[streams * outputs, inputs]`; each has noise of its own.
+    All streams stand in one matrix `[streams * outputs, inputs]`; each has noise of its own. Gradients are computed
+    here and not by autograd, which took longer for all that is not a product than for the products.
     """
 
     noise_in: torch.Tensor  # [streams, 1, inputs]
     noise_out: torch.Tensor  # [streams, outputs, 1]
+    noise: torch.Tensor  # [streams, outputs, inputs], their products since `noisy` was last asked
+    noisy_weight: torch.Tensor  # [streams * outputs, inputs]
 
     def __init__(
         self, inputs: int, outputs: int, generator: torch.Generator, *, streams: int = 1, sigma: float = 0.1
@@ -31,6 +35,8 @@ class NoisyLinear(nn.Module):
         self.bias_sigma = nn.Parameter(torch.full((rows,), sigma / math.sqrt(outputs)))
         self.register_buffer("noise_in", torch.zeros(streams, 1, inputs))
         self.register_buffer("noise_out", torch.zeros(streams, outputs, 1))
+        self.register_buffer("noise", torch.zeros(streams, outputs, inputs), persistent=False)
+        self.register_buffer("noisy_weight", torch.zeros(rows, inputs), persistent=False)
 
     def draw_noise(self, generator: torch.Generator) -> None:
         """New noise, f(x) = sign(x) sqrt(|x|) of standard normals."""
@@ -38,15 +44,48 @@ class NoisyLinear(nn.Module):
             noise.normal_(generator=generator)
             noise.copy_(noise.sign() * noise.abs().sqrt_())
 
+    @torch.no_grad()
     def noisy(self) -> Weights:
-        """Weight and bias under the present noise, differentiable: mu + sigma * noise."""
-        noise = (self.noise_out * self.noise_in).view_as(self.weight)
-        weight = torch.addcmul(self.weight, self.weight_sigma, noise)
-        return weight, torch.addcmul(self.bias, self.bias_sigma, self.noise_out.flatten())
+        """Weight and bias under the present noise, mu + sigma * noise; the weight is valid until the next call."""
+        torch.mul(self.noise_out, self.noise_in, out=self.noise)
+        torch.addcmul(self.weight, self.weight_sigma, self.noise.view_as(self.weight), out=self.noisy_weight)
+        return self.noisy_weight, torch.addcmul(self.bias, self.bias_sigma, self.noise_out.flatten())
 
     def mean(self) -> Weights:
         """Weight and bias without noise, for evaluation."""
         return self.weight, self.bias
+
+    @torch.no_grad()
+    def backward(self, inputs: torch.Tensor, gradients: torch.Tensor) -> None:
+        """Set the parameters' gradients for a pass under `noisy` that took `inputs` `[B, inputs]`.
+
+        `gradients` `[B, streams * outputs]` are those of its outputs.
+        """
+        weight, bias = _gradient(self.weight), _gradient(self.bias)
+        torch.mm(gradients.t(), inputs, out=weight)
+        torch.sum(gradients, dim=0, out=bias)
+        torch.mul(weight, self.noise.view_as(weight), out=_gradient(self.weight_sigma))
+        torch.mul(bias, self.noise_out.flatten(), out=_gradient(self.bias_sigma))
+
+
+def _gradient(parameter: nn.Parameter) -> torch.Tensor:
+    """Where the gradient of `parameter` stands."""
+    if parameter.grad is None:
+        parameter.grad = torch.empty_like(parameter)
+    return parameter.grad
+
+
+@dataclass(frozen=True)
+class HeadPass:
+    """One forward pass of a `RainbowHead`, kept for the way back."""
+
+    latents: torch.Tensor  # [B, L]
+    streams: torch.Tensor  # [B, 2 * hidden], after the ReLU
+    logits: torch.Tensor  # [B, actions, atoms]
+
+    def first(self, count: int) -> "HeadPass":
+        """The same for the first `count` rows."""
+        return HeadPass(self.latents[:count], self.streams[:count], self.logits[:count])
 
 
 class RainbowHead(nn.Module):
@@ -71,19 +110,40 @@ class RainbowHead(nn.Module):
             layer.draw_noise(generator)
 
     def noisy_weights(self) -> tuple[Weights, ...]:
-        """The layers' weights under the present noise."""
+        """The layers' weights under the present noise, valid until the next call."""
         return tuple(layer.noisy() for layer in self._layers())
 
     def mean_weights(self) -> tuple[Weights, ...]:
         """The layers' weights without noise."""
         return tuple(layer.mean() for layer in self._layers())
 
+    @torch.no_grad()
     def forward(self, latents: torch.Tensor, weights: tuple[Weights, ...]) -> torch.Tensor:
         """Log-probabilities `[B, actions, atoms]`: softmax of V + A - mean(A) an atom (Wang et al. 2016)."""
+        return functional.log_softmax(self.trace(latents, weights).logits, dim=2)
+
+    @torch.no_grad()
+    def trace(self, latents: torch.Tensor, weights: tuple[Weights, ...]) -> HeadPass:
+        """The pass up to the logits V + A - mean(A)."""
         hidden, value, advantage = weights
         streams = torch.relu_(functional.linear(latents, *hidden))
-        values = functional.linear(streams[:, : self.spec.hidden], *value).unsqueeze(1)
-        advantages = functional.linear(streams[:, self.spec.hidden :], *advantage)
-        advantages = advantages.view(-1, self.spec.actions, self.spec.atoms)
-        logits = values + advantages - advantages.mean(dim=1, keepdim=True)
-        return functional.log_softmax(logits, dim=2)
+        values = functional.linear(streams[:, : self.spec.hidden], *value)
+        logits = functional.linear(streams[:, self.spec.hidden :], *advantage)
+        logits = logits.view(-1, self.spec.actions, self.spec.atoms)
+        logits += (values - logits.mean(dim=1)).unsqueeze(1)
+        return HeadPass(latents, streams, logits)
+
+    @torch.no_grad()
+    def backward(self, forward: HeadPass, gradients: torch.Tensor, *, latents: bool) -> torch.Tensor | None:
+        """Set the parameters' gradients for a pass under `noisy_weights`, from those of its logits.
+
+        `gradients` `[B, actions, atoms]`. Returns the gradient of the latents `[B, L]` where `latents` asks for it.
+        """
+        values = gradients.sum(dim=1)
+        advantages = (gradients - values.unsqueeze(1) / self.spec.actions).flatten(1)
+        self.value.backward(forward.streams[:, : self.spec.hidden], values)
+        self.advantage.backward(forward.streams[:, self.spec.hidden :], advantages)
+        streams = torch.cat([values @ self.value.noisy_weight, advantages @ self.advantage.noisy_weight], dim=1)
+        streams.masked_fill_(forward.streams <= 0, 0)
+        self.hidden.backward(forward.latents, streams)
+        return streams @ self.hidden.noisy_weight if latents else None

@@ -102,6 +102,35 @@ def test_zero_grad_drops_every_gradient() -> None:
     assert all(parameter.grad is None for parameter in parameters.values())
 
 
+@pytest.mark.parametrize("share", [0.5, 1.5, 1e3])
+def test_clipping_is_that_of_torch(share: float) -> None:
+    ours, theirs = _parameters(), _parameters()
+    for parameters in (ours, theirs):
+        _give_gradients(parameters, torch.Generator().manual_seed(3))
+    norm = float(torch.nn.utils.get_total_norm(parameter.grad for parameter in theirs.values()))
+    Adam(ours, learning_rate=1e-3).clip(norm / share)
+    torch.nn.utils.clip_grad_norm_(theirs.values(), norm / share)
+    for name in SHAPES:
+        torch.testing.assert_close(ours[name].grad, theirs[name].grad)
+        assert torch.equal(ours[name].grad, _given(name)) == (share < 1)
+
+
+def _given(name: str) -> torch.Tensor | None:
+    parameters = _parameters()
+    _give_gradients(parameters, torch.Generator().manual_seed(3))
+    return parameters[name].grad
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_clipping_spreads_what_is_not_finite(bad: float) -> None:
+    parameters = _parameters()
+    _give_gradients(parameters, torch.Generator().manual_seed(3))
+    parameters["vector"].grad[0] = bad
+    Adam(parameters, learning_rate=1e-3).clip(1.0)
+    assert parameters["vector"].grad[0].isnan()
+    assert all(not (parameter.grad.abs() > 0).any() for parameter in parameters.values())
+
+
 LEARN = """
     import json, sys
     import numpy as np

@@ -110,18 +110,30 @@ def test_initialisation_is_that_of_fortunato(inputs: int, outputs: int, streams:
     assert layer.bias_sigma.unique().tolist() == [pytest.approx(sigma / math.sqrt(outputs))]
 
 
-def test_sigma_gets_the_gradient_of_mu_times_the_noise() -> None:
-    layer = _layer(5, 3, streams=2)
-    weight, bias = layer.noisy()
-    target = torch.randn(4, 6, generator=_generator(5))
-    x = torch.randn(4, 5, generator=_generator(6))
-    (torch.nn.functional.linear(x, weight, bias) - target).square().sum().backward()
-    noise = (layer.noise_out * layer.noise_in).view(6, 5)
-    assert layer.weight.grad is not None
-    assert layer.bias.grad is not None
-    assert layer.weight.grad.abs().min() > 0
-    torch.testing.assert_close(layer.weight_sigma.grad, layer.weight.grad * noise)
-    torch.testing.assert_close(layer.bias_sigma.grad, layer.bias.grad * layer.noise_out.flatten())
+@pytest.mark.parametrize("streams", [1, 2])
+def test_a_layers_gradients_are_those_of_autograd(streams: int) -> None:
+    layer = _layer(5, 3, streams)
+    layer.noisy()
+    x, slopes = torch.randn(4, 5, generator=_generator(6)), torch.randn(4, 3 * streams, generator=_generator(5))
+    for _ in range(2):  # a second pass takes the place of the first
+        layer.backward(x, slopes)
+    _assert_gradients(layer, (_differentiable(layer, x) * slopes).sum())
+
+
+def _differentiable(layer: NoisyLinear, x: torch.Tensor) -> torch.Tensor:
+    """A pass under the present noise that autograd can follow."""
+    weight = layer.weight + layer.weight_sigma * (layer.noise_out * layer.noise_in).view_as(layer.weight)
+    return torch.nn.functional.linear(x, weight, layer.bias + layer.bias_sigma * layer.noise_out.flatten())
+
+
+def _assert_gradients(module: torch.nn.Module, loss: torch.Tensor) -> None:
+    """Each parameter's `grad` is autograd's of `loss`, and not zero."""
+    parameters = dict(module.named_parameters())
+    wanted = torch.autograd.grad(loss, parameters.values(), retain_graph=True)
+    for (name, parameter), gradient in zip(parameters.items(), wanted, strict=True):
+        assert parameter.grad is not None, name
+        assert gradient.count_nonzero() > 0, name
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-6, msg=name)
 
 
 def test_mean_weights_ignore_noise() -> None:
@@ -185,6 +197,28 @@ def test_head_uses_the_weights_it_is_given() -> None:
     assert torch.equal(head(latents, noisy), before)
     assert not torch.equal(head(latents, head.noisy_weights()), before)
     assert not torch.equal(head(latents, mean), before)
+
+
+@pytest.mark.parametrize("actions", [2, 5])
+@pytest.mark.parametrize("wanted", [True, False])
+def test_the_heads_gradients_are_those_of_autograd(actions: int, wanted: bool) -> None:
+    head, latents = _head(actions), torch.randn(6, 6, generator=_generator(2)).requires_grad_()
+    weights = head.noisy_weights()
+    slopes = torch.randn(4, actions, 7, generator=_generator(3))
+    forward = head.trace(latents.detach(), weights)
+    got = head.backward(forward.first(4), slopes, latents=wanted)
+
+    streams = torch.relu(_differentiable(head.hidden, latents))
+    values = _differentiable(head.value, streams[:, : head.spec.hidden]).unsqueeze(1)
+    advantages = _differentiable(head.advantage, streams[:, head.spec.hidden :]).view(6, actions, 7)
+    logits = values + advantages - advantages.mean(dim=1, keepdim=True)
+    torch.testing.assert_close(forward.logits, logits)
+    loss = (logits[:4] * slopes).sum()
+    _assert_gradients(head, loss)
+    if wanted:
+        torch.testing.assert_close(got, torch.autograd.grad(loss, latents)[0][:4])
+    else:
+        assert got is None
 
 
 @pytest.mark.parametrize("actions", [1, 4, 6, 9, 18])

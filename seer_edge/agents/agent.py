@@ -1,7 +1,7 @@
 """What the loop, the freeze and the checkpoint need of any agent, and the way from a batch to its heads."""
 
 import abc
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -100,7 +100,7 @@ class Agent(abc.ABC):
         May be iterated more than once; what is behind the cut is computed or copied only once, here.
         """
         if self.frozen:
-            return [torch.cat([self._frozen_part(piece) for piece in observations.slices()])]
+            return [_joined([self._frozen_part(piece) for piece in observations.slices()])]
         return _Again(lambda: map(self._tensor, observations.slices()))
 
     def _frozen_part(self, observations: NDArray[Any]) -> torch.Tensor:
@@ -117,10 +117,11 @@ class Agent(abc.ABC):
         kind, pieces = self._kind, []
         for piece in inputs:
             with torch.set_grad_enabled(trunk_gradient and torch.is_grad_enabled()):
+                piece = self.encoder.pixels(piece) if kind is Inputs.FRAMES else piece
                 maps = {encoder: _maps(kind, encoder, piece) for encoder in dict(networks)}
             pieces.append([_latents(kind, encoder, maps[encoder], network) for encoder, network in networks])
         # Only the narrow latents are put together: a whole minibatch's maps are 20 MB of sac-ae's at 84x84.
-        return [torch.cat(latents) for latents in zip(*pieces, strict=True)]
+        return [_joined(latents) for latents in zip(*pieces, strict=True)]
 
     def _observe(self, observation: NDArray[Any], network: int = 0) -> torch.Tensor:
         """`[1, L]` for one network's head of one observation."""
@@ -220,6 +221,11 @@ class _Again:
         return self._begin()
 
 
+def _joined(pieces: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The slices of a minibatch put together; most often it is one."""
+    return pieces[0] if len(pieces) == 1 else torch.cat(tuple(pieces))
+
+
 def _behind_the_cut(encoder: Encoder) -> Inputs:
     return Inputs.LATENTS if encoder.spec.whole else Inputs.CUT
 
@@ -228,7 +234,7 @@ def _maps(kind: Inputs, encoder: Encoder, inputs: torch.Tensor) -> torch.Tensor:
     """The trunk's last maps `[B, flat_size]`, or the latents `[B, N, L]` where there is nothing left to compute."""
     match kind:
         case Inputs.FRAMES:
-            return encoder.maps(inputs)
+            return encoder.maps_of_pixels(inputs)
         case Inputs.CUT:
             return encoder.rest(inputs.flatten(1))
         case Inputs.LATENTS:

@@ -1,6 +1,7 @@
 """Rainbow's head: noisy, dueling, distributional. It takes latents, always."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +22,6 @@ class NoisyLinear(nn.Module):
 
     noise_in: torch.Tensor  # [streams, 1, inputs]
     noise_out: torch.Tensor  # [streams, outputs, 1]
-    noise: torch.Tensor  # [streams, outputs, inputs], their products since `noisy` was last asked
     noisy_weight: torch.Tensor  # [streams * outputs, inputs]
 
     def __init__(
@@ -35,21 +35,23 @@ class NoisyLinear(nn.Module):
         self.bias_sigma = nn.Parameter(torch.full((rows,), sigma / math.sqrt(outputs)))
         self.register_buffer("noise_in", torch.zeros(streams, 1, inputs))
         self.register_buffer("noise_out", torch.zeros(streams, outputs, 1))
-        self.register_buffer("noise", torch.zeros(streams, outputs, inputs), persistent=False)
         self.register_buffer("noisy_weight", torch.zeros(rows, inputs), persistent=False)
 
     def draw_noise(self, generator: torch.Generator) -> None:
         """New noise, f(x) = sign(x) sqrt(|x|) of standard normals."""
-        for noise in (self.noise_in, self.noise_out):
-            noise.normal_(generator=generator)
-            noise.copy_(noise.sign() * noise.abs().sqrt_())
+        _draw_noise([self], generator)
 
     @torch.no_grad()
     def noisy(self) -> Weights:
         """Weight and bias under the present noise, mu + sigma * noise; the weight is valid until the next call."""
-        torch.mul(self.noise_out, self.noise_in, out=self.noise)
-        torch.addcmul(self.weight, self.weight_sigma, self.noise.view_as(self.weight), out=self.noisy_weight)
-        return self.noisy_weight, torch.addcmul(self.bias, self.bias_sigma, self.noise_out.flatten())
+        weight = self._noise(self.noisy_weight)
+        torch.addcmul(self.weight, self.weight_sigma, weight, out=weight)
+        return weight, torch.addcmul(self.bias, self.bias_sigma, self.noise_out.flatten())
+
+    def _noise(self, out: torch.Tensor) -> torch.Tensor:
+        """The weights' noise, the outer product of inputs' and outputs', to `out` `[streams * outputs, inputs]`."""
+        torch.mul(self.noise_out, self.noise_in, out=out.view(len(self.noise_out), -1, out.shape[1]))
+        return out
 
     def mean(self) -> Weights:
         """Weight and bias without noise, for evaluation."""
@@ -64,8 +66,17 @@ class NoisyLinear(nn.Module):
         weight, bias = _gradient(self.weight), _gradient(self.bias)
         torch.mm(gradients.t(), inputs, out=weight)
         torch.sum(gradients, dim=0, out=bias)
-        torch.mul(weight, self.noise.view_as(weight), out=_gradient(self.weight_sigma))
+        self._noise(_gradient(self.weight_sigma)).mul_(weight)
         torch.mul(bias, self.noise_out.flatten(), out=_gradient(self.bias_sigma))
+
+
+def _draw_noise(layers: Iterable[NoisyLinear], generator: torch.Generator) -> None:
+    """New noise in all `layers`, in one draw: most of what it costs is the number of operations."""
+    targets = [noise for layer in layers for noise in (layer.noise_in, layer.noise_out)]
+    sizes = [noise.numel() for noise in targets]
+    normals = torch.empty(sum(sizes), device=generator.device).normal_(generator=generator)
+    drawn = torch.copysign(normals.abs().sqrt_(), normals)
+    torch._foreach_copy_([noise.view(-1) for noise in targets], torch.split_with_sizes(drawn, sizes))
 
 
 def _gradient(parameter: nn.Parameter) -> torch.Tensor:
@@ -106,8 +117,7 @@ class RainbowHead(nn.Module):
 
     def draw_noise(self, generator: torch.Generator) -> None:
         """New noise in every layer."""
-        for layer in self._layers():
-            layer.draw_noise(generator)
+        _draw_noise(self._layers(), generator)
 
     def noisy_weights(self) -> tuple[Weights, ...]:
         """The layers' weights under the present noise, valid until the next call."""
@@ -144,6 +154,6 @@ class RainbowHead(nn.Module):
         self.value.backward(forward.streams[:, : self.spec.hidden], values)
         self.advantage.backward(forward.streams[:, self.spec.hidden :], advantages)
         streams = torch.cat([values @ self.value.noisy_weight, advantages @ self.advantage.noisy_weight], dim=1)
-        streams.masked_fill_(forward.streams <= 0, 0)
+        streams = torch.ops.aten.threshold_backward(streams, forward.streams, 0)
         self.hidden.backward(forward.latents, streams)
         return streams @ self.hidden.noisy_weight if latents else None

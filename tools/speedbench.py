@@ -1,63 +1,189 @@
-"""Times an update before and after the freeze on real data, one thread, the machine's matrix rate beside it.
+"""Times the parts of a step before and after the freeze on real data, each beside what it cannot do without.
 
-python tools/speedbench.py --env cartpole-swingup
+python tools/speedbench.py --env Alien
+python tools/speedbench.py --env cartpole-swingup --json now.json --against before.json
 
-An update is what the loop makes of a batch that was drawn: decoding its observations and all of the agent's steps.
-Batch, sizes and encoder are those of the task's preset.
+Part and yardstick run in turns in one process: their ratio is what a docs page can quote. An update's yardstick are
+its own matrix products and convolutions, as it computes them and on its own memory; the bytes of a gather are copied,
+those of a checkpoint written to one file, a step of a game is four bare frames of its emulator. With one thread the
+clock is the CPU time of the main thread, which other processes disturb least; with more, and for checkpoints, it is
+the time on the wall. Batch, sizes and encoder are those of the task's preset.
 """
 
 import argparse
+import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from commandline import add_env_flags, answer, count, open_environment, render, say
+from commandline import BadInputError, add_env_flags, answer, count, open_environment, render, say
 
 if TYPE_CHECKING:
-    from seer_edge.config import TrainConfig
+    from yardsticks import Clock, Job
+
     from seer_edge.loop import Session
 
-PRODUCT_SIDE = 2048
-PIXEL_UPDATES, LATENT_UPDATES = 10, 100
+TIMES = 60
+RELEASED = {"pixel": 35.0, "latent": 82.0}
+"""Steps a second of the paper's released code in Alien, on one thread of a machine with 100 GFLOP/s."""
 
 
-def milliseconds(job: Callable[[], object], times: int) -> list[float]:
-    """How long each of `times` calls took, after one that does not count, in ascending order."""
-    job()
-    taken = []
-    for _ in range(times):
+@dataclass(frozen=True)
+class Timing:
+    """One part; milliseconds. The yardstick's are None where there is none."""
+
+    phase: str
+    part: str
+    least: float
+    median: float
+    yardstick: str | None = None
+    yardstick_least: float | None = None
+    yardstick_median: float | None = None
+
+    @property
+    def key(self) -> str:
+        """Names it in another file."""
+        return f"{self.phase}: {self.part}"
+
+    @property
+    def ratio(self) -> float | None:
+        """Of the medians."""
+        return None if not self.yardstick_median else self.median / self.yardstick_median
+
+
+class Bench:
+    """Measures the parts of one session."""
+
+    def __init__(self, session: "Session", clock: "Clock", times: int) -> None:
+        self.session, self.clock, self.times = session, clock, times
+        self.timings: list[Timing] = []
+
+    def add(
+        self,
+        part: str,
+        job: "Job",
+        yardstick: "tuple[str, Job] | None" = None,
+        *,
+        before: "Job | None" = None,
+        times: int | None = None,
+        calls: int = 1,
+    ) -> None:
+        """Time `job`, which does the part `calls` times, beside its yardstick, which has a name."""
+        from yardsticks import beside
+
+        name, other = yardstick or (None, None)
+        own, others = (
+            [taken / calls for taken in each] for each in beside(job, other, times or self.times, self.clock, before)
+        )
+        figures = (others[0], others[len(others) // 2]) if others else (None, None)
+        self.timings.append(Timing(self.session.phase, part, own[0], own[len(own) // 2], name, *figures))
+
+    def phase(self) -> None:
+        """Everything that a step is made of, and the whole."""
+        from yardsticks import copy_of, emulator, products
+
+        session = self.session
+        agent, replay, perception = session.agent, session.replay, session.perception
+        say(f"the {session.phase} phase")
+        frames = emulator(session.env.spec.id, 4)
+        self.add("environment", lambda: _step(session), ("emulator", frames) if frames else None)
+        frame = session.env.reset()
+        self.add("encode", lambda: perception.observe(frame, first=True))
+        session.observed = perception.observe(frame, first=True)
+
+        def act() -> object:
+            return agent.act(session.observed.input)
+
+        self.add("act", act, ("products", products(act)))
+        self.add("sample", replay.sample)
+        batch = replay.sample()
+
+        def gather() -> int:
+            both = (batch.observations, batch.next_observations)
+            return sum(piece.nbytes for observations in both for piece in observations.slices())
+
+        self.add("gather", gather, ("copy", copy_of(gather())))
+        # An update uses the noise of the action before it; every second of CURL's does more than the others.
+        calls = 2 if session.config.algo != "rainbow" else 1
+
+        def update() -> None:
+            for _ in range(calls):
+                agent.update(batch)
+
+        act()
+        update()  # memory and moments are there
+        act()
+        alone = products(update)
+        self.add("update", update, ("products", alone), before=act, times=self.update_times(update), calls=calls)
+        self.add("step", session.step, times=self.update_times(update))
+
+    def update_times(self, update: "Job") -> int:
+        """Fewer where an update takes long."""
         begin = time.perf_counter()
-        job()
-        taken.append(1e3 * (time.perf_counter() - begin))
-    return sorted(taken)
+        update()
+        return max(5, min(self.times, int(20 / (time.perf_counter() - begin))))
+
+    def freeze(self, folder: Path) -> None:
+        """A checkpoint, and the freeze with the conversion of all rows."""
+        from yardsticks import file_of
+
+        from seer_edge import checkpoint
+        from seer_edge.freeze import freeze
+        from seer_runtime.encoder import MAX_BATCH
+
+        session, store = self.session, self.session.replay.store
+        say("a checkpoint and the freeze")
+        names = iter(range(sys.maxsize))
+
+        def save() -> Path:
+            return checkpoint.save(session, folder / f"checkpoints{next(names)}")
+
+        size_bytes = sum(file.stat().st_size for file in save().rglob("*") if file.is_file())
+        wall, self.clock = self.clock, time.perf_counter
+        self.add("checkpoint", save, ("file", file_of(size_bytes, folder / "file")), times=3)
+        self.clock = wall
+        begin = self.clock()
+        rows = freeze(session, folder / "encoder.onnx", lambda: None).rows
+        taken = 1e3 * (self.clock() - begin)
+        encoder = getattr(session.perception, "encoder", None)
+        name, alone = None, None
+        if encoder is not None:
+            stacks = np_zeros((MAX_BATCH, *encoder.observation_shape))
+            views = rows * session.config.augmentations
+            begin = self.clock()
+            for _ in range(-(-views // MAX_BATCH)):
+                encoder(stacks)
+            name, alone = "encoder", 1e3 * (self.clock() - begin)
+        self.timings.append(Timing("pixel", f"freeze, {store.rows} rows", taken, taken, name, alone, alone))
 
 
-def matrix_rate() -> float:
-    """float32 GFLOP/s of a square matrix product, the best of five."""
-    import torch
+def np_zeros(shape: tuple[int, ...]) -> Any:
+    """uint8 zeros."""
+    import numpy as np
 
-    square = torch.ones(PRODUCT_SIDE, PRODUCT_SIDE)
-    return 2 * PRODUCT_SIDE**3 / (1e6 * milliseconds(lambda: square @ square, 5)[0])
+    return np.zeros(shape, np.uint8)
 
 
-def update(session: "Session") -> None:
-    """One update, without a step of the environment."""
-    session.agent.update(session.replay.sample())
+def _step(session: "Session") -> None:
+    step = session.env.step(session.env.spec.actions.sample(session.exploration))
+    if step.terminated or step.truncated:
+        session.env.reset()
 
 
 def measure(flags: argparse.Namespace) -> int:
     """Print the table."""
+    against = None if flags.against is None else read(flags.against)
     environment = open_environment(flags, flags.resolution)
     spec = environment.spec
     environment.close()
 
-    from seer_edge import checkpoint
+    from yardsticks import matrix_rate
+
     from seer_edge.config import build_config
-    from seer_edge.freeze import freeze
     from seer_edge.host import prepare_compute
     from seer_edge.loop import build_session
     from seer_edge.plan import make_plan
@@ -65,46 +191,100 @@ def measure(flags: argparse.Namespace) -> int:
     config = build_config(spec, resolution=flags.resolution, seed=flags.seed, threads=flags.threads)
     plan = make_plan(config, spec)
     prepare_compute(config)
-    rates = [matrix_rate()]
-    session = build_session(plan)
-    # No updates while the replay fills with rows enough to sample from.
-    learning, session.plan = session.plan, replace(plan, config=_without_learning(config))
+    clock = time.thread_time if config.threads == 1 else time.perf_counter
     settings = config.settings
+    session = build_session(plan)
+    rates = [matrix_rate(clock)]
+    # No updates while the replay fills with rows enough to sample from.
+    still = replace(settings, learning_starts=sys.maxsize, random_steps=sys.maxsize)
+    session.plan = replace(plan, config=replace(config, settings=still))
     for _ in range(4 * settings.batch_size + settings.n_step):
         session.step()
-    session.plan = learning
-    say("updates before the freeze")
-    lines = [("update before the freeze", milliseconds(lambda: update(session), PIXEL_UPDATES))]
+    session.plan = plan
+    session.timestep = max(settings.learning_starts, settings.random_steps)
+
+    bench = Bench(session, clock, flags.times)
+    bench.phase()
     with tempfile.TemporaryDirectory() as folder:
-        freeze(session, Path(folder) / "encoder.onnx", lambda: checkpoint.save(session, Path(folder) / "checkpoints"))
-    say("updates after the freeze")
-    lines.append(("update after the freeze", milliseconds(lambda: update(session), LATENT_UPDATES)))
-    rates.append(matrix_rate())
+        bench.freeze(Path(folder))
+    bench.phase()
+    rates.append(matrix_rate(clock))
     session.env.close()
-    frames = "x".join(map(str, plan.encoder.input_shape))
-    print(
-        f"{spec.id}, {spec.actions}, {config.algo}, {config.encoder}, {frames}, batch {settings.batch_size}, "
-        f"{config.threads} thread{'s' if config.threads > 1 else ''}; "
-        f"fp32 product {rates[0]:.0f} GFLOP/s before, {rates[1]:.0f} after"
-    )
-    rows = [
-        (name, f"{taken[0]:.1f}", f"{taken[len(taken) // 2]:.1f}", f"{sum(taken) / len(taken):.1f}", f"{taken[-1]:.1f}")
-        for name, taken in lines
-    ]
-    print(render(("ms", "least", "median", "mean", "most"), rows))
+    report = {
+        "env": spec.id,
+        "actions": str(spec.actions),
+        "algo": config.algo,
+        "encoder": config.encoder,
+        "frames": "x".join(map(str, plan.encoder.input_shape)),
+        "batch": settings.batch_size,
+        "threads": config.threads,
+        "clock": "CPU" if config.threads == 1 else "wall",
+        "gflops": rates,
+        "timings": [{**asdict(timing), "ratio": timing.ratio} for timing in bench.timings],
+    }
+    for line in table(report, bench.timings, against):
+        print(line)
+    if flags.json is not None:
+        flags.json.write_text(json.dumps(report, indent=1) + "\n")
     return 0
 
 
-def _without_learning(config: "TrainConfig") -> "TrainConfig":
-    return replace(config, settings=replace(config.settings, learning_starts=sys.maxsize, random_steps=sys.maxsize))
+def table(report: dict[str, Any], timings: list[Timing], against: dict[str, Any] | None) -> Iterator[str]:
+    """What is printed: the setting, a line a part, and the released code beside Alien's steps."""
+    threads = report["threads"]
+    before, after = report["gflops"]
+    yield (
+        f"{report['env']}, {report['actions']}, {report['algo']}, {report['encoder']}, {report['frames']}, "
+        f"batch {report['batch']}, {threads} thread{'s' if threads > 1 else ''}; "
+        f"fp32 product {before:.0f} GFLOP/s before, {after:.0f} after"
+    )
+    old = {} if against is None else {f"{was['phase']}: {was['part']}": was for was in against["timings"]}
+    header = (f"{report['clock']} ms", "least", "median", "beside", "least", "median", "ratio")
+    lines = []
+    for timing in timings:
+        was = old.get(timing.key, {})
+        cells = (timing.least, timing.median, timing.yardstick, timing.yardstick_least, timing.yardstick_median)
+        own = (timing.key, *map(_cell, cells), _cell(timing.ratio))
+        then = () if against is None else tuple(_cell(was.get(name)) for name in ("least", "median", "ratio"))
+        lines.append(own + then)
+    yield render(header if against is None else (*header, "was least", "was median", "was ratio"), lines)
+    if report["env"] == "ALE/Alien-v5" and report["algo"] == "rainbow" and threads == 1:
+        for timing in timings:
+            if timing.part == "step":
+                released = RELEASED[timing.phase] * max(before, after) / 100
+                speed = 1e3 / timing.median
+                yield (
+                    f"{timing.phase}: {speed:.0f} steps/s; the released code's {RELEASED[timing.phase]:.0f} at "
+                    f"100 GFLOP/s are {released:.0f} here: {speed / released:.2f}x"
+                )
+
+
+def _cell(value: float | str | None) -> str:
+    if value is None:
+        return "-"
+    return value if isinstance(value, str) else f"{value:.2f}"
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What an earlier --json wrote. Raises BadInputError for anything else."""
+    try:
+        report = json.loads(path.read_text())
+        if not all({"phase", "part", "least", "median", "ratio"} <= timing.keys() for timing in report["timings"]):
+            raise ValueError("its timings are incomplete")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadInputError(f"--against {path}: not a file that --json wrote ({error}); give one") from error
+    return dict(report)
 
 
 def main() -> int:
     """Command line."""
-    parser = argparse.ArgumentParser(description="Time an update before and after the freeze.")
+    parser = argparse.ArgumentParser(description="Time the parts of a step before and after the freeze.")
     add_env_flags(parser)
     parser.add_argument("--resolution", type=count, metavar="N", help="side of a frame (the environment's own)")
     parser.add_argument("--threads", type=count, default=1, metavar="N", help="compute threads (1)")
+    parser.add_argument("--times", type=count, default=TIMES, metavar="N", help=f"each part is measured ({TIMES})")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument("--against", type=Path, metavar="FILE", help="an earlier FILE of --json to print beside")
     flags = parser.parse_args()
     return answer("speedbench.py", lambda: measure(flags))
 

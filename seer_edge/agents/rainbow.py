@@ -96,11 +96,11 @@ class RainbowAgent(Agent):
             loss = losses @ shares
 
             self.encoder.zero_grad()
-            gradients = torch.zeros_like(forward.logits[:count])
             # Of the cross-entropy, by the logits of a softmax.
-            gradient = log_probabilities.exp() * targets.sum(dim=1, keepdim=True) - targets
-            gradients[rows, actions] = gradient * shares[:, None]
-            latent_gradients = self.head.backward(forward.first(count), gradients, latents=latents.requires_grad)
+            gradients = (log_probabilities.exp() * targets.sum(dim=1, keepdim=True) - targets) * shares[:, None]
+            latent_gradients = self.head.backward(
+                forward.first(count), actions, gradients, latents=latents.requires_grad
+            )
         if latent_gradients is not None:
             # A scalar: torch imports its compiler stack to check the shape of any other root's gradient.
             (latents * latent_gradients).sum().backward()  # type: ignore[no-untyped-call]

@@ -144,16 +144,21 @@ class RainbowHead(nn.Module):
         return HeadPass(latents, streams, logits)
 
     @torch.no_grad()
-    def backward(self, forward: HeadPass, gradients: torch.Tensor, *, latents: bool) -> torch.Tensor | None:
-        """Set the parameters' gradients for a pass under `noisy_weights`, from those of its logits.
+    def backward(
+        self, forward: HeadPass, actions: torch.Tensor, gradients: torch.Tensor, *, latents: bool
+    ) -> torch.Tensor | None:
+        """Set the parameters' gradients for a pass under `noisy_weights`.
 
-        `gradients` `[B, actions, atoms]`. Returns the gradient of the latents `[B, L]` where `latents` asks for it.
+        `gradients` `[B, atoms]` are those of the logits of `actions` `[B]`; the others' are zero. Returns the gradient
+        of the latents `[B, L]` where `latents` asks for it.
         """
-        values = gradients.sum(dim=1)
-        advantages = (gradients - values.unsqueeze(1) / self.spec.actions).flatten(1)
-        self.value.backward(forward.streams[:, : self.spec.hidden], values)
+        # What each action's advantage has in the chosen action's logits: they are V + A - mean(A).
+        shares = gradients.new_full(forward.logits.shape[:2], -1 / self.spec.actions)
+        shares.scatter_(1, actions[:, None], 1 - 1 / self.spec.actions)
+        advantages = (shares[:, :, None] * gradients[:, None]).flatten(1)
+        self.value.backward(forward.streams[:, : self.spec.hidden], gradients)
         self.advantage.backward(forward.streams[:, self.spec.hidden :], advantages)
-        streams = torch.cat([values @ self.value.noisy_weight, advantages @ self.advantage.noisy_weight], dim=1)
+        streams = torch.cat([gradients @ self.value.noisy_weight, advantages @ self.advantage.noisy_weight], dim=1)
         streams = torch.ops.aten.threshold_backward(streams, forward.streams, 0)
         self.hidden.backward(forward.latents, streams)
         return streams @ self.hidden.noisy_weight if latents else None

@@ -204,16 +204,16 @@ def test_head_uses_the_weights_it_is_given() -> None:
 def test_the_heads_gradients_are_those_of_autograd(actions: int, wanted: bool) -> None:
     head, latents = _head(actions), torch.randn(6, 6, generator=_generator(2)).requires_grad_()
     weights = head.noisy_weights()
-    slopes = torch.randn(4, actions, 7, generator=_generator(3))
+    slopes, chosen = torch.randn(4, 7, generator=_generator(3)), torch.tensor([0, 1, 1, actions - 1])
     forward = head.trace(latents.detach(), weights)
-    got = head.backward(forward.first(4), slopes, latents=wanted)
+    got = head.backward(forward.first(4), chosen, slopes, latents=wanted)
 
     streams = torch.relu(_differentiable(head.hidden, latents))
     values = _differentiable(head.value, streams[:, : head.spec.hidden]).unsqueeze(1)
     advantages = _differentiable(head.advantage, streams[:, head.spec.hidden :]).view(6, actions, 7)
     logits = values + advantages - advantages.mean(dim=1, keepdim=True)
     torch.testing.assert_close(forward.logits, logits)
-    loss = (logits[:4] * slopes).sum()
+    loss = (logits[torch.arange(4), chosen] * slopes).sum()
     _assert_gradients(head, loss)
     if wanted:
         torch.testing.assert_close(got, torch.autograd.grad(loss, latents)[0][:4])

@@ -11,9 +11,15 @@ from seer_edge.errors import BadInputError
 
 
 def prepare_compute(config: TrainConfig) -> None:
-    """Bound the threads of this process and check the device. Raises BadInputError for a device that is not there."""
+    """Bound the threads of this process and check the device. Raises BadInputError for a device that is not there.
+
+    Numbers below the least normal float become zero, in this thread and those that it starts from now on. Where a
+    latent or a unit stays at zero, Adam's first moment otherwise falls to the least subnormal number and stays there
+    for ever: a third of Rainbow's, some hundred updates after a freeze. Over these a step takes 1.7 times as long.
+    """
     import cv2
 
+    torch.set_flush_denormal(True)
     torch.set_num_threads(config.threads)
     cv2.setNumThreads(config.threads)
     try:

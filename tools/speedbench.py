@@ -129,6 +129,7 @@ class Bench:
 
     def freeze(self, folder: Path) -> None:
         """A checkpoint, and the freeze with the conversion of all rows."""
+        import numpy as np
         from yardsticks import file_of
 
         from seer_edge import checkpoint
@@ -152,20 +153,13 @@ class Bench:
         encoder = getattr(session.perception, "encoder", None)
         name, alone = None, None
         if encoder is not None:
-            stacks = np_zeros((MAX_BATCH, *encoder.observation_shape))
+            stacks = np.zeros((MAX_BATCH, *encoder.observation_shape), np.uint8)
             views = rows * session.config.augmentations
             begin = self.clock()
             for _ in range(-(-views // MAX_BATCH)):
                 encoder(stacks)
             name, alone = "encoder", 1e3 * (self.clock() - begin)
         self.timings.append(Timing("pixel", f"freeze, {store.rows} rows", taken, taken, name, alone, alone))
-
-
-def np_zeros(shape: tuple[int, ...]) -> Any:
-    """uint8 zeros."""
-    import numpy as np
-
-    return np.zeros(shape, np.uint8)
 
 
 def _step(session: "Session") -> None:

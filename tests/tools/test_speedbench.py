@@ -1,32 +1,84 @@
-"""speedbench times both phases of a real session, and bad input is answered."""
+"""speedbench times both phases of a real session beside their yardsticks, and bad input is answered."""
 
+import json
 import re
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
-SPEEDBENCH = Path(__file__).parents[2] / "tools" / "speedbench.py"
+TOOLS = Path(__file__).parents[2] / "tools"
+SPEEDBENCH = TOOLS / "speedbench.py"
+PARTS = ["environment", "encode", "act", "sample", "gather", "update", "step"]
+
+
+@pytest.fixture(autouse=True)
+def _tools_on_the_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.syspath_prepend(TOOLS)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def _speedbench(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(SPEEDBENCH), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, timeout=240)
 
 
-def test_both_phases_are_timed() -> None:
-    done = _speedbench("--env", "Alien", "--resolution", "42")
+def test_both_phases_are_timed_and_compared(tmp_path: Path) -> None:
+    report, small = tmp_path / "report.json", ("--env", "Alien", "--resolution", "42", "--times", "5")
+    done = _speedbench(*small, "--json", str(report))
     assert done.returncode == 0, done.stderr
     head, _, *lines = done.stdout.splitlines()
     assert head.startswith("ALE/Alien-v5, 18 actions, rainbow, data-efficient, 4x42x42, batch 32, 1 thread; ")
     assert all(float(rate) > 1 for rate in re.findall(r"(\d+)(?: GFLOP/s|(?= after))", head))
-    times = {
-        name: [float(word) for word in line.split()[-4:]] for name, line in zip(("pixel", "latent"), lines, strict=True)
-    }
-    for least, median, mean, most in times.values():
-        assert 0 < least <= median <= most
-        assert least <= mean <= most
+    assert re.match(r"pixel: \d+ steps/s; the released code's 35 ", lines[-2])
+    assert re.match(r"latent: \d+ steps/s; the released code's 82 ", lines[-1])
+
+    timings = json.loads(report.read_text())["timings"]
+    rows = 4 * 32 + 20
+    between = ["pixel: checkpoint", f"pixel: freeze, {rows} rows"]
+    wanted = [f"pixel: {part}" for part in PARTS] + between + [f"latent: {part}" for part in PARTS]
+    names = [f"{timing['phase']}: {timing['part']}" for timing in timings]
+    assert [re.sub(r"freeze, \d+", f"freeze, {rows}", name) for name in names] == wanted
+    for timing in timings:
+        assert 0 < timing["least"] <= timing["median"]
+        if timing["yardstick"] is not None:
+            assert timing["ratio"] == timing["median"] / timing["yardstick_median"]
+    updates = [timing for timing in timings if timing["part"] == "update"]
+    assert all(timing["ratio"] > 1 for timing in updates), "an update is more than its products"
+
+    again = _speedbench(*small, "--against", str(report))
+    assert again.returncode == 0, again.stderr
+    pixel_update = next(line for line in again.stdout.splitlines() if line.startswith("pixel: update"))
+    was = [f"{updates[0][name]:.2f}" for name in ("least", "median", "ratio")]
+    assert pixel_update.split()[-3:] == was
+
+
+def test_products_are_those_of_the_job_and_nothing_else() -> None:
+    from yardsticks import products
+
+    inputs, weight = torch.randn(300, 200), torch.randn(100, 200, requires_grad=True)
+
+    def job() -> None:
+        outputs = torch.relu(torch.nn.functional.linear(inputs, weight))
+        time.sleep(0.2)
+        outputs.sum().backward()
+
+    alone = products(job)
+    wanted = [(300, 100), (100, 200)]  # the outputs and the weight's gradient; the inputs need none
+    with torch.autograd.profiler.profile(record_shapes=True) as profile:
+        begin = time.perf_counter()
+        alone()
+        assert time.perf_counter() - begin < 0.2
+    calls = [event for event in profile.function_events if event.name in ("aten::mm", "aten::addmm", "aten::relu")]
+    shapes = [event.input_shapes for event in calls]
+    assert [(left[0], right[1]) for left, right, *_ in shapes] == wanted
 
 
 @pytest.mark.parametrize(
@@ -35,6 +87,8 @@ def test_both_phases_are_timed() -> None:
         (("--env", "Aliem"), "--env Aliem: "),
         (("--env", "cartpole-swingup", "--resolution", "51"), "--resolution 51: "),
         (("--threads", "0"), "--threads"),
+        (("--against", "nowhere.json"), "--against nowhere.json: not a file that --json wrote"),
+        (("--against", str(SPEEDBENCH)), "not a file that --json wrote"),
     ],
 )
 def test_bad_input_is_one_line(arguments: tuple[str, ...], named: str) -> None:

@@ -1,0 +1,36 @@
+"""What a command asks of its host."""
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+LEARN = """
+    import sys
+    import torch
+    from seer_edge.agents.adam import Adam
+    from seer_edge.config import build_config
+    from seer_edge.envs import EnvOptions, make_env
+    from seer_edge.host import prepare_compute
+
+    if sys.argv[1] == "prepared":
+        prepare_compute(build_config(make_env("Alien", EnvOptions(), seed=0, training=True).spec, seed=0, threads=1))
+    parameter = torch.nn.Parameter(torch.ones(1000))
+    adam = Adam({"dead": parameter}, learning_rate=1e-3)
+    for step in range(1_200):
+        parameter.grad = torch.full((1000,), float(step == 0))
+        adam.step()
+    torch.set_flush_denormal(False)
+    print(int(adam.state()["first.dead"].count_nonzero()))
+"""
+
+
+@pytest.mark.parametrize(("how", "left"), [("prepared", 0), ("as it is", 1000)])
+def test_moments_of_what_died_fall_to_zero(how: str, left: int) -> None:
+    """Without our setting they would stay at the least subnormal number, and be slow, for ever."""
+    command = [sys.executable, "-c", textwrap.dedent(LEARN), how]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[2])
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == left

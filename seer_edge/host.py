@@ -15,7 +15,8 @@ def prepare_compute(config: TrainConfig) -> None:
 
     Numbers below the least normal float become zero, in this thread and those that it starts from now on. Where a
     latent or a unit stays at zero, Adam's first moment otherwise falls to the least subnormal number and stays there
-    for ever: a third of Rainbow's, some hundred updates after a freeze. Over these a step takes 1.7 times as long.
+    for ever: 17 % of Rainbow's 400 updates after a freeze at step 2,000, 37 % after 2,800. Adam's step takes 1.7 times
+    as long where all of them are subnormal.
     """
     import cv2
 

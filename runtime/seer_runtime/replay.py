@@ -19,6 +19,8 @@ from seer_runtime.windows import Windows, n_step_windows
 
 MAX_PROPOSALS = 100
 SCAN_ROWS = 4096
+CODEC = "codec."
+"""Before the names of a codec's own arrays in the state of a replay."""
 SLICE_BYTES = 2_100_000
 """Of a minibatch decoded at a time; 33 stacks of three 84x84 RGB crops."""
 
@@ -195,20 +197,22 @@ class Replay:
     # --- state ---------------------------------------------------------------------------------------------
 
     def state(self) -> State:
-        """Layout, random stream, the rows as they stand in the arena, and priorities from the oldest row on.
+        """Layout, codec, random stream, the rows as they stand in the arena, and priorities from the oldest row on.
 
         The arrays are the replay's own memory, but for priorities.
         """
-        store = self.store
+        store, codec = self.store, self.store.codec.state()
         values = {
             "layout": asdict(store.layout),
             "codec": store.codec.name,
+            "codec_counts": codec.values,
             "largest_priority": self.sampler.largest,
             "rng": generator_state(self._rng),
         }
         ids = np.arange(store.oldest, store.appended)
         columns = {name: array[: store.rows] for name, array in vars(store.columns).items()}
-        arrays = {"rows": store.data[: store.rows], "priorities": self.sampler.priorities(ids), **columns}
+        own = {CODEC + name: array for name, array in codec.arrays.items()}
+        arrays = {"rows": store.data[: store.rows], "priorities": self.sampler.priorities(ids), **columns, **own}
         return State(values, arrays)
 
     def restore(self, values: Mapping[str, Any], tensors: TensorFile) -> int:
@@ -219,7 +223,10 @@ class Replay:
         store = self.store
         try:
             layout, codec, largest = Layout(**values["layout"]), values["codec"], float(values["largest_priority"])
-            expected = {name: (layout.rows, *array.shape[1:]) for name, array in self.state().arrays.items()}
+            expected = {
+                name: array.shape if name.startswith(CODEC) else (layout.rows, *array.shape[1:])
+                for name, array in self.state().arrays.items()
+            }
             if codec != store.codec.name:
                 raise ValueError(f"it holds {codec}, not {store.codec.name}")
             if tensors.shapes != expected:
@@ -227,6 +234,7 @@ class Replay:
         except (KeyError, TypeError, ValueError) as error:
             raise StateError(f"not the state of this replay: {error}") from error
         restore_generator(self._rng, values.get("rng"))
+        self._restore_codec(values, tensors)
         store.reload(layout, tensors)
         columns, known = store.columns, TERMINATED | TRUNCATED | FINAL
         if not np.isfinite(columns.reward[: store.rows]).all() or (columns.flags[: store.rows] & ~known).any():
@@ -238,6 +246,15 @@ class Replay:
         self.sampler.largest = largest
         self.sampler.rebuild(np.arange(store.oldest, store.appended), priorities)
         return layout.rows - store.rows
+
+    def _restore_codec(self, values: Mapping[str, Any], tensors: TensorFile) -> None:
+        codec = self.store.codec
+        try:
+            for name, array in codec.state().arrays.items():
+                tensors.read_into(CODEC + name, array)
+            codec.restore(values["codec_counts"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise StateError(f"not the state of this codec: {error}") from error
 
 
 class ReplayConversion:

@@ -42,6 +42,40 @@ class Episode:
 
 
 @dataclass(frozen=True)
+class Grid:
+    """Where the stored values of one dimension of latents lie: at `low`, `low + step`, … up to code `levels`."""
+
+    step: np.float32
+    low: np.float32
+    levels: int
+
+    def code(self, value: np.float32) -> int:
+        """Of the nearest point, which may lie outside."""
+        return round(float((value - self.low) / self.step))
+
+    def decoded(self, value: np.float32) -> np.float32:
+        return np.float32(min(max(self.code(value), 0), self.levels)) * self.step + self.low
+
+
+def grids(values: NDArray[np.float32], levels: int) -> list[Grid]:
+    """By the documented rule, for each dimension of `values` `[B, …]` that were seen at the freeze."""
+    seen = [[float(value) for value in column] for column in values.reshape(len(values), -1).T]
+    mean_width = sum(max(column) - min(column) for column in seen) / len(seen)
+    made = []
+    for column in seen:
+        width = max(max(column) - min(column), mean_width / 4)
+        low, high = min(column) - width / 4, min(column) + width * 5 / 4
+        if min(column) >= 0:
+            low = max(low, 0.0)
+        if max(column) < 0:
+            high = min(high, 0.0)
+        finest = max(max(abs(low), abs(high)) / 2**20, float(np.finfo(np.float32).tiny))
+        step = np.float32(max((high - low) / levels, finest))
+        made.append(Grid(step, np.float32(round(low / float(step)) * float(step)), levels))
+    return made
+
+
+@dataclass(frozen=True)
 class Target:
     """What an n-step window from a row must give; `bootstrap` is None where it ends in a terminal state."""
 
@@ -61,8 +95,10 @@ class NaiveReplay:
         self.rows: list[tuple[Episode, int]] = []  # row id -> (episode, step)
         self.offsets: dict[int, list[Offset]] = {}  # row id -> the K crops whose latents it holds
         self.encode: Encode | None = None
-        self.element = np.dtype(np.float32)
+        self.element = "float32"
+        self.grids: list[Grid] = []
         self._latents: dict[tuple[int, int], NDArray[np.float32]] = {}
+        self._decoded: dict[tuple[int, int], NDArray[np.float32]] = {}
         self._dropped_before = 0  # rows below this id were left behind by the conversion
 
     # --- writing ---
@@ -102,13 +138,19 @@ class NaiveReplay:
         element: Any,
         augmentations: int = 1,
         rng: np.random.Generator | None = None,
+        seen: NDArray[np.float32] | None = None,
     ) -> list[int]:
-        """From now on rows are latents of K crops, which for the kept ones `rng` gives; returns the ids of those."""
+        """From now on rows are latents of K crops, which for the kept ones `rng` gives; returns the ids of those.
+
+        Of latents that are stored as whole numbers, `seen` are those that the grids are made for.
+        """
         kept = [row for row in self.held() if self.stack_is_whole(row)][-capacity:]
         for row in kept:
             self.offsets[row] = self.draw_crops(rng or np.random.default_rng(0), augmentations)
         self._dropped_before = kept[0] if kept else len(self.rows)
-        self.encode, self.capacity, self.element = encode, capacity, np.dtype(element)
+        self.encode, self.capacity, self.element = encode, capacity, element
+        if seen is not None:
+            self.grids = grids(seen, {"uint8": 255, "uint4": 15}[element])
         return kept
 
     def lose(self, rows: list[int], capacity: int) -> None:
@@ -173,7 +215,28 @@ class NaiveReplay:
         """What is decoded: the stack under the crop at `view`, or the stored latent number `view`."""
         if self.encode is None:
             return self.cropped(row, (view[0], view[1]))
-        return self.latent(row, view[0]).astype(self.element).astype(np.float32)
+        key = row, view[0]
+        if key not in self._decoded:
+            self._decoded[key] = self._stored(self.latent(*key))
+        return self._decoded[key]
+
+    def _stored(self, latent: NDArray[np.float32]) -> NDArray[np.float32]:
+        if not self.grids:
+            return latent.astype(self.element).astype(np.float32)
+        pairs = zip(self.grids, latent.ravel(), strict=True)
+        return np.array([grid.decoded(value) for grid, value in pairs], np.float32).reshape(latent.shape)
+
+    def clip_rate(self) -> float | None:
+        """Of the elements of every latent that was ever stored, those outside their grid."""
+        if not self.grids:
+            return None
+        latents = (self.latent(row, k) for row, crops in self.offsets.items() for k in range(len(crops)))
+        codes = [
+            (grid.code(value), grid.levels)
+            for latent in latents
+            for grid, value in zip(self.grids, latent.ravel(), strict=True)
+        ]
+        return sum(not 0 <= code <= levels for code, levels in codes) / max(len(codes), 1)
 
     def flags(self, row: int) -> int:
         episode, step = self.rows[row]

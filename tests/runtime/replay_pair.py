@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from seer_runtime.arena import Arena
-from seer_runtime.codecs import frame_codec, latent_codec
+from seer_runtime.codecs import CALIBRATED, Codec, frame_codec, latent_codec
 from seer_runtime.durable import open_tensors, write_tensors
 from seer_runtime.ledger import Ledger, Line
 from seer_runtime.replay import NothingToSampleError, Observations, Replay
@@ -35,6 +35,7 @@ class Pair:
     ledger: Ledger
     draws: np.random.Generator
     rng: np.random.Generator
+    codec_bytes: int = 0  # of the codec's own memory
 
     @classmethod
     def build(
@@ -131,7 +132,7 @@ class Pair:
             self.ledger, self.draws = ledger_of(size_bytes), np.random.default_rng(0)
             self.store = RowStore(
                 Arena(size_bytes, self.ledger),
-                old.codec,
+                self._uncalibrated(old.codec),
                 stack=old.stack,
                 ledger=self.ledger,
                 action_shape=old.action_shape,
@@ -158,19 +159,35 @@ class Pair:
                 np.testing.assert_array_equal(again.arrays[name], array, err_msg=name)
         self.log.lose(held[:dropped], capacity)
 
+    def _uncalibrated(self, codec: Codec) -> Codec:
+        """One like `codec`, of frames or latents, that knows nothing yet."""
+        if self.log.encode is None:
+            return codec
+        before = self.ledger.held_bytes(Line.WORKSPACE)
+        made = latent_codec(codec.name, codec.view_shape, codec.shape[0], self.ledger)
+        self.codec_bytes = self.ledger.held_bytes(Line.WORKSPACE) - before
+        return made
+
     # --- the conversion ---
 
     def convert(self, name: str, shape: tuple[int, ...], augmentations: int = 1) -> list[int]:
         """Convert both; what the encoder is shown and what it leaves untouched are compared with the log."""
         log, store, encode = self.log, self.store, hash_encoder(*shape)
-        codec = latent_codec(name, shape, augmentations)
+        before = self.ledger.held_bytes(Line.WORKSPACE)
+        codec = latent_codec(name, shape, augmentations, self.ledger)
+        self.codec_bytes = self.ledger.held_bytes(Line.WORKSPACE) - before
+        seen = (
+            encode(self.rng.integers(0, 256, (5, *store.observation_shape), np.uint8)) if name in CALIBRATED else None
+        )
+        if seen is not None:
+            codec.calibrate([seen[:2], seen[2:]])
         arena, address = store.arena, store.arena.bytes.ctypes.data
         frame_bytes = store.codec.row_bytes
         latent_capacity = arena.size_bytes // codec.row_bytes
         pixel_rows, held = [log.stack(row)[-1] for row in range(len(log.rows))], log.held()
         whole = [row for row in held if log.stack_is_whole(row)]
         twin = copy.deepcopy(self.draws)
-        kept = log.convert(encode, latent_capacity, name, augmentations, twin)
+        kept = log.convert(encode, latent_capacity, name, augmentations, twin, seen)
         shown: list[NDArray[np.uint8]] = []
 
         def spy(batch: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -202,7 +219,8 @@ class Pair:
         assert self.ledger.held_bytes(Line.OBSERVATIONS) == self.store.arena.size_bytes
         assert self.ledger.peak_bytes(Line.OBSERVATIONS) == self.ledger.cap_bytes(Line.OBSERVATIONS)
         assert self.ledger.held_bytes(Line.COLUMNS) == sum(array.nbytes for array in self.store.columns.arrays())
-        assert self.ledger.held_bytes(Line.WORKSPACE) == self.replay.slice_buffer.nbytes
+        assert self.ledger.held_bytes(Line.WORKSPACE) == self.replay.slice_buffer.nbytes + self.codec_bytes
+        assert self.store.codec.clip_rate == self.log.clip_rate()
 
     def predicted_views(self, twin: np.random.Generator, count: int) -> list[tuple[int, ...]]:
         """The views that the replay draws next for `count` observations, by a generator in the state of its own."""

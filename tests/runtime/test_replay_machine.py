@@ -145,14 +145,14 @@ class ReplayMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.pair.log.encode is None)
     @rule(
-        name=st.sampled_from(["float32", "float16"]),
+        name=st.sampled_from(["float32", "float16", "uint8", "uint4"]),
         networks=st.integers(1, 2),
         width=st.sampled_from([1, 2, 5]),
         augmentations=st.sampled_from([4, 3, 2, 1]),
         chunk_stacks=st.sampled_from([1, 2, 3, 7, 64]),
     )
     def convert(self, name: str, networks: int, width: int, augmentations: int, chunk_stacks: int) -> None:
-        """Latents of 2 to 160 bytes a row, for frames of 1 to 48."""
+        """Latents of 1 to 160 bytes a row, for frames of 1 to 48."""
         codec = latent_codec(name, (networks, width), augmentations)
         if codec.row_bytes > self.pair.store.arena.size_bytes:
             with pytest.raises(ValueError, match="does not fit"):

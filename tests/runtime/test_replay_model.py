@@ -17,9 +17,10 @@ from tests.runtime.frequencies import assert_frequencies
 from tests.runtime.naive_replay import assert_observations, hash_encoder
 from tests.runtime.replay_pair import Pair
 
-# Rows of 2, 4 (smaller), 8 (equal), 14 and 20 (larger than a frame's 8) bytes.
+# Rows of 1 to 4 (smaller), 8 (equal), 14 and 20 (larger than a frame's 8) bytes.
 LATENTS = [("float16", 1), ("float32", 1), ("float16", 4), ("float32", 2), ("float16", 7), ("float32", 5)]
-# Frames, crops, K and latents [N, L]: 8 and 60 bytes a frame; rows of 12 to 64 bytes.
+LATENTS += [("uint4", 1), ("uint8", 2), ("uint4", 7), ("uint8", 8), ("uint8", 14), ("uint4", 27)]
+# Frames, crops, K and latents [N, L]: 8 and 60 bytes a frame; rows of 9 to 64 bytes.
 CROPPED: list[tuple[tuple[int, ...], tuple[int, int], int, str, tuple[int, int]]] = [
     ((2, 4), (1, 2), 3, "float16", (2, 1)),
     ((2, 4), (2, 1), 4, "float32", (1, 1)),
@@ -28,6 +29,9 @@ CROPPED: list[tuple[tuple[int, ...], tuple[int, int], int, str, tuple[int, int]]
     ((3, 5, 4), (1, 4), 3, "float16", (2, 5)),
     ((3, 5, 4), (5, 1), 2, "float32", (1, 3)),
     ((3, 5, 4), (1, 1), 4, "float16", (2, 2)),
+    ((3, 5, 4), (3, 3), 4, "uint8", (2, 2)),
+    ((3, 5, 4), (1, 4), 3, "uint4", (1, 5)),
+    ((2, 4), (1, 2), 3, "uint4", (2, 7)),
 ]
 
 

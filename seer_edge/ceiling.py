@@ -149,7 +149,7 @@ def _rows(plan: BytePlan) -> str:
 
 def _denser(proposal: BytePlan, plan: BytePlan) -> str:
     """What a codec of fewer bytes would hold, where the proposal takes bytes off the plan."""
-    codec = min(LATENT_ELEMENT_BYTES, key=LATENT_ELEMENT_BYTES.__getitem__)
+    codec = min(plan.config.latent_codecs, key=LATENT_ELEMENT_BYTES.__getitem__)
     fewer = proposal.config.mem_budget_bytes < plan.config.mem_budget_bytes
     if not (fewer and proposal.latent_replay) or codec == plan.config.latent_codec:
         return ""

@@ -12,7 +12,7 @@ from seer_edge.errors import BadInputError
 from seer_edge.networks.spec import ENCODERS
 from seer_edge.presets import Preset, RainbowSettings, SacSettings, preset_for
 from seer_edge.validation import check_types
-from seer_runtime.codecs import LATENT_ELEMENT_BYTES
+from seer_runtime.codecs import CALIBRATED, LATENT_ELEMENT_BYTES
 from seer_runtime.encoder import MAX_BATCH
 
 Value = TypeVar("Value")
@@ -108,6 +108,13 @@ class TrainConfig:
                 "nothing is frozen under --freeze-at never; leave one of them out",
             )
         if self.source is not None:
+            _require(
+                self.latent_codec in self.latent_codecs,
+                "--latent-codec",
+                self.latent_codec,
+                "is calibrated on rows of the replay, and under --from there are none yet; "
+                f"choose one of {', '.join(self.latent_codecs)}",
+            )
             _require(self.freeze_at == 0, "--freeze-at", self.freeze_at, "under --from it is 0; leave it out")
         elif self.freeze_at is not None:
             _at_least_one("--freeze-at", self.freeze_at)
@@ -122,6 +129,11 @@ class TrainConfig:
     def env_options(self) -> EnvOptions:
         """What `make_env` needs beside the id."""
         return EnvOptions(self.protocol, self.resolution, self.action_repeat)
+
+    @property
+    def latent_codecs(self) -> tuple[str, ...]:
+        """The codecs that a run like this one can have."""
+        return tuple(name for name in LATENT_ELEMENT_BYTES if self.source is None or name not in CALIBRATED)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for `config.json`."""

@@ -20,7 +20,7 @@ NOT_BUILT_COMMANDS = ("export", "act", "doctor", "report", "sweep", "analyze")
 NOT_BUILT_FLAGS = ("--pipeline",)
 NOT_BUILT_VALUES = {
     "--freeze-at": ("auto",),
-    "--latent-codec": ("uint8", "uint4", "auto"),
+    "--latent-codec": ("auto",),
     "--take": ("agent",),
 }
 
@@ -144,7 +144,7 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
         type=_choice(*LATENT_ELEMENT_BYTES),
         default="float32",
         metavar="NAME",
-        help=" or ".join(LATENT_ELEMENT_BYTES),
+        help=f"{', '.join(LATENT_ELEMENT_BYTES)} (float32)",
     )
     bytes_.add_argument(
         "--replay", type=_choice(*REPLAYS), default="uniform", metavar="NAME", help="uniform or prioritized"

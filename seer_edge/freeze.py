@@ -112,7 +112,8 @@ def _prepare(session: Session, encoder_path: Path, save: Save) -> _Prepared:
             encoder = OnnxEncoder(graph, threads=session.config.threads, ledger=session.ledger)
             undo.callback(encoder.release)
             error = _compare(session, encoder)
-            codec = session.plan.latent_codec()
+            codec = session.plan.latent_codec(session.ledger)
+            undo.callback(codec.release)
             codec.calibrate(_latents_of_real_rows(session, encoder))
             perception = latent_perception(
                 session.plan, session.perception.stack, encoder, session.ledger, views_seed=session.seeds.views

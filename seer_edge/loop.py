@@ -258,7 +258,7 @@ def _build_replay(plan: BytePlan, ledger: Ledger, seed: int, *, latents: bool) -
     actions = plan.env.actions
     store = RowStore(
         Arena(plan.arena_bytes, ledger),
-        plan.latent_codec() if latents else plan.frame_codec(),
+        plan.latent_codec(ledger) if latents else plan.frame_codec(),
         stack=1 if latents else settings.stack,
         ledger=ledger,
         action_shape=actions.shape,

@@ -30,6 +30,7 @@ COLUMNS = (
     "memory/rss_bytes",
     "replay/rows",
     "replay/capacity",
+    "replay/clip_rate",
     "seer/frozen",
     "compute/flops",
     "time/time_elapsed",

@@ -9,11 +9,11 @@ from seer_edge.envs import EnvSpec
 from seer_edge.errors import BadInputError
 from seer_edge.flops import FlopsModel
 from seer_edge.networks.spec import EncoderSpec
-from seer_runtime.codecs import LATENT_ELEMENT_BYTES, Codec, FrameCodec, frame_codec, latent_codec
+from seer_runtime.codecs import Codec, FrameCodec, frame_codec, latent_codec
 from seer_runtime.convert import conversion_bytes
 from seer_runtime.crops import Crop
 from seer_runtime.encoder import MAX_BATCH
-from seer_runtime.ledger import WORKSPACE_CAP_BYTES
+from seer_runtime.ledger import WORKSPACE_CAP_BYTES, Ledger, Line
 from seer_runtime.memory import MemoryLimits
 from seer_runtime.replay import slice_rows
 from seer_runtime.store import column_bytes
@@ -119,9 +119,9 @@ class BytePlan:
         """Of the rows before the freeze."""
         return frame_codec(self.env.frame_shape, self.env.crop_shape)
 
-    def latent_codec(self) -> Codec:
-        """Of the rows after it."""
-        return latent_codec(self.config.latent_codec, self.encoder.latent_shape, self.config.augmentations)
+    def latent_codec(self, ledger: Ledger) -> Codec:
+        """Of the rows after it; its own memory is counted in `ledger`."""
+        return latent_codec(self.config.latent_codec, self.encoder.latent_shape, self.config.augmentations, ledger)
 
     def rows(self) -> list[tuple[str, str]]:
         """Label and value of each line of the table."""
@@ -214,14 +214,22 @@ def make_plan(config: TrainConfig, env: EnvSpec) -> BytePlan:
         raise BadInputError(f"{flag} {config.encoder}: {error}") from error
     encoder = parts.encoder
     frames = frame_codec(env.frame_shape, env.crop_shape)
-    latents = latent_codec(config.latent_codec, encoder.latent_shape, config.augmentations)
+    own = Ledger({})
+    latents = latent_codec(config.latent_codec, encoder.latent_shape, config.augmentations, own)
     capacity = config.mem_budget_bytes // frames.row_bytes
     latent_capacity = capacity * frames.row_bytes // latents.row_bytes
     # A cut below the preset's pays in compute alone where its latents are larger than frames (Appendix D).
     latent_replay = config.freeze_at is not None and (encoder.whole or latents.row_bytes <= frames.row_bytes)
     frames_first = config.freeze_at != 0 or not latent_replay
     _check_room(config, frames.row_bytes, latents.row_bytes, frames_first=frames_first, latent_replay=latent_replay)
-    workspace = _workspace(config, frames, latents, frames_first=frames_first, latent_replay=latent_replay)
+    workspace = _workspace(
+        config,
+        frames,
+        latents,
+        own.held_bytes(Line.WORKSPACE),
+        frames_first=frames_first,
+        latent_replay=latent_replay,
+    )
     if workspace > WORKSPACE_CAP_BYTES:
         shown = "x".join(map(str, env.frame_shape))
         raise BadInputError(
@@ -249,7 +257,13 @@ def make_plan(config: TrainConfig, env: EnvSpec) -> BytePlan:
 
 
 def _workspace(
-    config: TrainConfig, frames: FrameCodec, latents: Codec, *, frames_first: bool, latent_replay: bool
+    config: TrainConfig,
+    frames: FrameCodec,
+    latents: Codec,
+    codec_bytes: int,
+    *,
+    frames_first: bool,
+    latent_replay: bool,
 ) -> int:
     """The most that is held at once: beside an evaluation, or at the freeze (`freeze`, `LatentPerception`)."""
     settings = config.settings
@@ -258,7 +272,7 @@ def _workspace(
     view = settings.stack * view_bytes
     views = config.augmentations + (0 if frames.crop.whole else 1)
     of_frames = slice_rows(settings.batch_size, view) * view + view
-    of_latents = (slice_rows(settings.batch_size, latent) + MAX_BATCH) * latent + views * (view + latent)
+    of_latents = (slice_rows(settings.batch_size, latent) + MAX_BATCH) * latent + views * (view + latent) + codec_bytes
     moments = []
     if frames_first:
         moments.append(stack + of_frames + stack + view)
@@ -291,7 +305,7 @@ def _warnings(
 ) -> tuple[str, ...]:
     warnings = []
     row_bytes = {
-        name: latent_codec(name, encoder.latent_shape, config.augmentations).row_bytes for name in LATENT_ELEMENT_BYTES
+        name: latent_codec(name, encoder.latent_shape, config.augmentations).row_bytes for name in config.latent_codecs
     }
     latent_row = row_bytes[config.latent_codec]
     if latent_replay and latent_row > frame_row:

@@ -266,6 +266,9 @@ class Run:
             "compute/flops": flops(session, self.outcome, session.timestep),
             "time/time_elapsed": time.monotonic() - self._begin,
         }
+        clip_rate = session.replay.store.codec.clip_rate
+        if clip_rate is not None:
+            row["replay/clip_rate"] = clip_rate
         if evaluation is not None:
             row |= {"eval/mean_reward": evaluation.mean_return, "eval/std_reward": evaluation.std_return}
         self.logged_at = session.timestep

@@ -18,6 +18,8 @@ SHARES = (RssCeiling.WARN_FRACTION, 1.0)
 """Of a limit: what stays below the first is proposed before what only just fits, because the peak is an estimate."""
 RESOLUTION_STEP = 25
 """Where frames are cropped, sizes at which frames and crops scale together (100 : 84)."""
+DENSER = ("uint8", "float16")
+"""Codecs that are proposed where a run can have them: those whose error is small (decision 9)."""
 DIGITS = 2
 """Of the sizes that are proposed."""
 MOST_BYTES = 2**62  # what `range` takes
@@ -149,9 +151,10 @@ def _rows(plan: BytePlan) -> str:
 
 def _denser(proposal: BytePlan, plan: BytePlan) -> str:
     """What a codec of fewer bytes would hold, where the proposal takes bytes off the plan."""
-    codec = min(plan.config.latent_codecs, key=LATENT_ELEMENT_BYTES.__getitem__)
+    codec = next(name for name in DENSER if name in plan.config.latent_codecs)
     fewer = proposal.config.mem_budget_bytes < plan.config.mem_budget_bytes
-    if not (fewer and proposal.latent_replay) or codec == plan.config.latent_codec:
+    denser = LATENT_ELEMENT_BYTES[codec] < LATENT_ELEMENT_BYTES[plan.config.latent_codec]
+    if not (fewer and denser and proposal.latent_replay):
         return ""
     dense = make_plan(dataclasses.replace(proposal.config, latent_codec=codec), proposal.env)
     return f", {dense.latent_capacity:,} with --latent-codec {codec}"

@@ -252,7 +252,7 @@ def make_plan(config: TrainConfig, env: EnvSpec) -> BytePlan:
         columns_bytes=sum(row_counts) * column,
         priorities_bytes=tree_bytes(max(row_counts)) if config.replay == "prioritized" else 0,
         workspace_bytes=workspace,
-        warnings=_warnings(config, encoder, capacity, frames.row_bytes, latent_replay),
+        warnings=_warnings(config, encoder, capacity, frames.row_bytes, latents.row_bytes, latent_replay),
     )
 
 
@@ -301,14 +301,14 @@ def _check_room(
 
 
 def _warnings(
-    config: TrainConfig, encoder: EncoderSpec, capacity: int, frame_row: int, latent_replay: bool
+    config: TrainConfig, encoder: EncoderSpec, capacity: int, frame_row: int, latent_row: int, latent_replay: bool
 ) -> tuple[str, ...]:
     warnings = []
-    row_bytes = {
-        name: latent_codec(name, encoder.latent_shape, config.augmentations).row_bytes for name in config.latent_codecs
-    }
-    latent_row = row_bytes[config.latent_codec]
     if latent_replay and latent_row > frame_row:
+        row_bytes = {
+            name: latent_codec(name, encoder.latent_shape, config.augmentations).row_bytes
+            for name in config.latent_codecs
+        }
         rows = {name: capacity * frame_row // size for name, size in row_bytes.items()}
         growing = [f"{name} ({count:,} rows)" for name, count in rows.items() if count > capacity]
         mend = f"it grows with {', '.join(growing)}" if growing else "no codec built so far makes it grow"

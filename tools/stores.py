@@ -32,7 +32,7 @@ from seer_runtime.windows import n_step_windows
 STACK, N_STEP, BATCH, GAMMA = 4, 20, 32, 0.99
 ENCODER = "data-efficient"
 WARM_UP_BATCHES = 3
-CALIBRATION_ROWS = 256
+CALIBRATION_ROWS = 1_024  # as `seer_edge.freeze`, which imports torch
 
 Pair = tuple[NDArray[Any], NDArray[Any]]
 """Observations and n-th next observations of a batch: stacks `[B, C, H, W]` uint8, or latents `[B, N, L]` float32."""
@@ -281,7 +281,7 @@ class Rows(Store):
 
     def calibrated(self, name: str, encoder: OnnxEncoder) -> Codec:
         """The codec `name`, calibrated on rows of this store as the freeze does."""
-        codec = latent_codec(name, encoder.latent_shape)
+        codec = latent_codec(name, encoder.latent_shape, 1, self.ledger)
         ids = np.linspace(self.rows.oldest, self.rows.appended - 1, CALIBRATION_ROWS).astype(np.int64)
         ids = ids[self.rows.stack_is_whole(ids)]
         codec.calibrate(map(encoder, self.replay.observations(ids).slices(at_most=MAX_BATCH)))

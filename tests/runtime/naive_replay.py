@@ -64,12 +64,13 @@ def grids(values: NDArray[np.float32], levels: int) -> list[Grid]:
     made = []
     for column in seen:
         width = max(max(column) - min(column), mean_width / 4)
-        low, high = min(column) - width / 4, min(column) + width * 5 / 4
+        margin = width / 4 if levels == 255 else 0.0
+        low, high = min(column) - margin, min(column) + width + margin
         if min(column) >= 0:
             low = max(low, 0.0)
         if max(column) < 0:
             high = min(high, 0.0)
-        finest = max(max(abs(low), abs(high)) / 2**20, float(np.finfo(np.float32).tiny))
+        finest = max(max(abs(low), abs(high)) / 2**20, 1e-30)
         step = np.float32(max((high - low) / levels, finest))
         made.append(Grid(step, np.float32(round(low / float(step)) * float(step)), levels))
     return made

@@ -70,7 +70,7 @@ def test_a_limit_is_held_to_the_byte(env: EnvSpec) -> None:
 def test_the_budget_that_is_named_is_the_largest_of_two_digits() -> None:
     exact = math.ceil(_plan(mem_budget_bytes=30_000_000).rss_peak_bytes / 0.95)
     assert _refusal(_plan(rss_limit_bytes=exact)).endswith(
-        "; --mem-budget 30MB (4,251 frames, then 13,018 latents, 26,037 with --latent-codec float16) would fit"
+        "; --mem-budget 30MB (4,251 frames, then 13,018 latents, 52,074 with --latent-codec uint8) would fit"
     )
     assert "; --mem-budget 29MB (" in _refusal(_plan(rss_limit_bytes=exact - 2))
 
@@ -142,12 +142,12 @@ def test_the_smallest_run_itself_is_told_what_it_needs() -> None:
     assert re.fullmatch(r".*; the smallest such run, which this is, needs 3\d0MB", _refusal(plan))
 
 
-def test_more_rows_in_float16_are_named_where_rows_are_lost() -> None:
+def test_more_rows_in_uint8_are_named_where_rows_are_lost() -> None:
     limit = _plan().rss_peak_bytes - 10_000_000
     (mend,) = _mends(_refusal(_plan(rss_limit_bytes=limit)))
     latents, dense = (int(n.replace(",", "")) for n in re.findall(r"([\d,]+) (?:latents|with --latent-codec)", mend))
-    assert dense == _followed(_plan(latent_codec="float16"), mend).latent_capacity > 1.9 * latents
-    for other in ({"latent_codec": "float16"}, {"freeze_at": "never"}):
+    assert dense == _followed(_plan(latent_codec="uint8"), mend).latent_capacity > 3.9 * latents
+    for other in ({"latent_codec": "uint8"}, {"latent_codec": "uint4"}, {"freeze_at": "never"}):
         assert "codec" not in _refusal(_plan(rss_limit_bytes=limit, **other))
 
 

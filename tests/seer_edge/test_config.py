@@ -102,6 +102,11 @@ def test_a_taken_encoder_is_frozen_from_step_0() -> None:
     config = _control(source="runs/x")
     assert (config.freeze_at, config.source, config.freeze_reason) == (0, "runs/x", "--from")
     assert _control(source="runs/x", freeze_layers=4).freeze_layers == 4
+    for codec in ("uint8", "uint4"):
+        with pytest.raises(
+            BadInputError, match=f"--latent-codec {codec}: is calibrated on .*; choose one of float32, float16$"
+        ):
+            _control(source="runs/x", latent_codec=codec)
     for freeze_at in (5, 10**9, "never"):
         with pytest.raises(
             BadInputError, match=f"--freeze-at {freeze_at}: the encoder of --from is frozen from step 0"
@@ -161,7 +166,7 @@ def test_only_a_given_step_can_be_beyond_the_end(game: str, total: int) -> None:
     [
         {},
         {"freeze_at": "never", "seed": 2**32 - 1, "replay": "prioritized", "protocol": "machado"},
-        {"freeze_at": 7, "total_timesteps": 9, "latent_codec": "float16", "encoder": "canonical", "threads": 3},
+        {"freeze_at": 7, "total_timesteps": 9, "latent_codec": "uint4", "encoder": "canonical", "threads": 3},
         {"eval_every": 1, "eval_episodes": 2, "mem_budget_bytes": 123_456_789, "device": "cuda", "preset": "Qbert"},
         {"freeze_layers": 1, "resolution": 42},
         {"source": "runs/other"},
@@ -251,7 +256,7 @@ def test_a_config_json_without_an_entry_is_refused(missing: str) -> None:
         ("replay", "newest", "--replay newest"),
         ("encoder", "resnet", "--encoder resnet"),
         ("encoder", "", "--encoder "),
-        ("latent_codec", "uint8", "--latent-codec uint8"),
+        ("latent_codec", "uint2", "--latent-codec uint2"),
     ],
 )
 def test_a_bad_value_is_named_with_its_flag_and_a_mend(name: str, value: Any, flag: str) -> None:

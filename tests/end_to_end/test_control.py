@@ -59,6 +59,7 @@ def test_a_run_through_its_freeze(run: Run, tmp_path: Path) -> None:
         "latent_codec": "float32",
         "frame_row_bytes": P,
         "latent_row_bytes": row_bytes,
+        "clip_rate": None,
         "rows": 75 + episodes,  # time limits truncate: each episode keeps its final observation
     }
     freeze = summary["freeze"]

@@ -23,7 +23,9 @@ KINDS: dict[str, tuple[Callable[..., TrainConfig], dict[str, Any], tuple[int, ..
     # 90 is the freeze's own step, 100 an evaluation's.
     "alien": (runs.alien, {}, (7, 90, 131)),
     "alien-prioritized": (runs.alien, {"replay": "prioritized", "protocol": "machado"}, (100,)),
+    "alien-uint8": (runs.alien, {"latent_codec": "uint8"}, (50, 90, 117)),
     "cartpole": (runs.cartpole, {}, (23, 45)),
+    "cartpole-uint4": (runs.cartpole, {"latent_codec": "uint4"}, (45,)),
     "cartpole-layers": (runs.cartpole, {"freeze_layers": 2, "algo": "curl-sac"}, (40,)),
 }
 

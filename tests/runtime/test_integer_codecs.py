@@ -1,6 +1,7 @@
 """uint8 and uint4 latents: rounding, exact zeros, packing, counting, grids that are no grids."""
 
 import tracemalloc
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,11 @@ from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
 
 from seer_runtime.codecs import IntegerCodec
+from seer_runtime.durable import open_tensors, write_tensors
 from seer_runtime.ledger import BudgetError, Ledger, Line
+from seer_runtime.state import StateError
 from tests.runtime.naive_replay import grids
+from tests.runtime.replay_pair import Pair
 
 Latents = NDArray[np.float32]
 LEVELS = {"uint8": 255, "uint4": 15}
@@ -196,3 +200,21 @@ def test_counts_that_are_none_are_not_restored(counts: dict[str, Any]) -> None:
     codec = _calibrated("uint8", np.ones((2, 1, 3), np.float32))
     with pytest.raises((ValueError, KeyError)):
         codec.restore(counts)
+
+
+@pytest.mark.parametrize("name", ["codec.step", "codec.low"])
+@pytest.mark.parametrize("change", ["gone", "float64", "longer", "nan"])
+def test_a_replay_takes_on_no_grids_of_another_kind(name: str, change: str, tmp_path: Path) -> None:
+    pair = Pair.build(capacity=20, stack=2, n=1)
+    pair.episode(15, "running")
+    pair.convert("uint8", (3,))
+    state = pair.replay.state()
+    arrays = {key: array.copy() for key, array in state.arrays.items()}
+    own = arrays.pop(name)
+    changed = {"gone": {}, "float64": {name: own.astype("f8")}, "longer": {name: np.append(own, own[:1])}}
+    write_tensors(tmp_path / "x", {**arrays, **changed.get(change, {name: np.full_like(own, np.nan)})})
+    with open_tensors(tmp_path / "x") as tensors, pytest.raises(StateError):
+        pair.replay.restore(state.values, tensors)
+    write_tensors(tmp_path / "y", {**arrays, name: own})
+    with open_tensors(tmp_path / "y") as tensors:
+        assert pair.replay.restore(state.values, tensors) == 0

@@ -18,6 +18,7 @@ from seer_runtime.ledger import WORKSPACE_CAP_BYTES, Line
 from seer_runtime.replay import Observations
 from seer_runtime.samplers import PrioritizedSampler
 from seer_runtime.windows import n_step_windows
+from tests.runtime.naive_replay import grids
 from tests.seer_edge.freeze_rig import CAPACITY, KINDS, LARGE, Rig, assert_rows, assert_same, clipped, encode, snapshot
 
 WIDE = dataclasses.replace(KINDS["curl-sac"]["settings"], features=20)
@@ -75,6 +76,43 @@ def test_codecs_encoders_and_samplers(
     run.steps(2 * CAPACITY)
     assert store.rows > report.rows or not grows
     assert_rows(run, encoder, tolerance=tolerance)
+
+
+@pytest.mark.parametrize("name", ["uint8", "uint4"])
+@pytest.mark.parametrize("agent", KINDS)
+def test_whole_numbers_lie_on_grids_over_the_rows_of_the_replay(
+    build_rig: Callable[..., Rig], agent: str, name: str
+) -> None:
+    run, levels = build_rig(agent, latent_codec=name), {"uint8": 255, "uint4": 15}[name]
+    run.steps(100)
+    encoder, store = run.encoder(), run.session.replay.store
+    whole = [row for row, kept in zip(run.held(), store.stack_is_whole(run.held()), strict=True) if kept]
+    wanted = grids(run.wanted(encoder, [run.env.rows()[row] for row in whole])[:, run.center()], levels)
+    run.freeze()
+    assert store.capacity == run.plan.latent_capacity > 3 * CAPACITY
+    arrays = store.codec.state().arrays
+    step, low = (arrays[name].reshape(store.codec.view_shape) for name in ("step", "low"))
+    np.testing.assert_allclose(step.ravel(), [grid.step for grid in wanted], rtol=1e-3)
+    np.testing.assert_allclose(low.ravel(), [grid.low for grid in wanted], rtol=1e-3, atol=1e-3)
+    run.steps(2 * CAPACITY)
+    ids = run.held()
+    latents = run.wanted(encoder, [run.env.rows()[row] for row in ids])  # [B, O, N, L]
+    inside = np.clip(latents, low, low + levels * step)
+    differences = np.abs(run.latents(ids)[:, :, None] - inside[:, None]) / step  # [B, K, O, N, L]
+    assert differences.max(axis=(3, 4)).min(axis=2).max() <= 0.51
+    outside = (latents < low - 0.5 * step) | (latents > low + (levels + 0.5) * step)
+    assert store.codec.clip_rate == pytest.approx(outside.mean(), rel=0.5, abs=1e-3)
+    assert store.codec.clip_rate > 0
+
+
+def test_a_refused_freeze_gives_the_codec_s_memory_back(build_rig: Callable[..., Rig]) -> None:
+    run = build_rig(latent_codec="uint8")
+    run.steps(100)
+    before = snapshot(run)
+    run.checkpoints.write_text("")
+    with pytest.raises(seer_edge.freeze.FreezeRefusedError):
+        run.freeze()
+    assert_same(snapshot(run), before)
 
 
 @pytest.mark.parametrize("given", [{}, {"agent": "curl-sac", "settings": WIDE}])

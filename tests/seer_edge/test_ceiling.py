@@ -82,7 +82,7 @@ def test_a_budget_has_all_its_digits_where_two_are_too_few() -> None:
     assert "; --mem-budget 3959999 (131 frames, " in message  # 3.9MB are 130 frames, fewer than a batch needs
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(
     limit=st.integers(300_000_000, 1_200_000_000),
     env=st.sampled_from([ALIEN, _control(), _control(50)]),

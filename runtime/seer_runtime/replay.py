@@ -252,7 +252,7 @@ class Replay:
         try:
             for name, array in codec.state().arrays.items():
                 tensors.read_into(CODEC + name, array)
-            codec.restore(values["codec_counts"])
+            codec.restore(values.get("codec_counts", {}))
         except (KeyError, TypeError, ValueError) as error:
             raise StateError(f"not the state of this codec: {error}") from error
 

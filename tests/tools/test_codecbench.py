@@ -1,0 +1,47 @@
+"""codecbench measures every codec on a real run's latents, and bad input is answered."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from seer_runtime.codecs import LATENT_ELEMENT_BYTES
+from tests.faults import runs
+
+CODECBENCH = Path(__file__).parents[2] / "tools" / "codecbench.py"
+
+
+def _codecbench(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(CODECBENCH), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_denser_codecs_err_more(tmp_path: Path) -> None:
+    assert runs.start(tmp_path / "log", runs.train, runs.alien(), tmp_path / "run").join() == 0
+    done = _codecbench(tmp_path / "run", "--rows", "50")
+    assert done.returncode == 0, done.stderr
+    _, *lines, about, silent = done.stdout.splitlines()
+    table = {line.split()[0]: line.split()[1:] for line in lines}
+    assert list(table) == list(LATENT_ELEMENT_BYTES)
+    assert [int(cells[0].replace(",", "")) for cells in table.values()] == [2304, 1152, 576, 288]
+    for column in (2, 3, 4):
+        errors = [float(cells[column].removesuffix("%")) for cells in table.values()]
+        assert errors[0] == 0 <= errors[1] <= errors[2] < errors[3]
+    assert table["float32"][1:] == ["0.0e+00", "0.00%", "0.00%", "0.0%", "100.0%"]
+    assert about.startswith("ALE/Alien-v5, step 160: calibrated on ")
+    assert " of 576 dimensions are zero on all " in silent
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"), [({"latent_codec": "uint8"}, "float32"), ({"freeze_at": None}, "float32")]
+)
+def test_another_run_is_refused(changes: dict[str, object], named: str, tmp_path: Path) -> None:
+    config = runs.alien(total_timesteps=100, eval_every=100, **changes)
+    assert runs.start(tmp_path / "log", runs.train, config, tmp_path / "run").join() == 0
+    for folder in (tmp_path / "run", tmp_path / "nowhere"):
+        done = _codecbench(folder)
+        assert done.returncode == 2
+        (line,) = done.stderr.splitlines()
+        assert str(folder) in line
+        assert named in line or folder.name == "nowhere"

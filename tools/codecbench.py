@@ -1,0 +1,168 @@
+"""What each codec of latents does to a run's own latents, and to what the head makes of them.
+
+    python tools/codecbench.py RUN
+
+RUN is a run with float32 latents, as it stands in its newest checkpoint. Codecs are calibrated on rows that it carried
+through its freeze and measured on rows that came later, which they have not seen.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from commandline import BadInputError, Parser, answer, count, render
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from seer_edge.loop import Session
+    from seer_runtime.codecs import Codec
+
+    Latents = NDArray[Any]
+    """`[B, N, L]` float32."""
+
+CALIBRATION_ROWS = 1_024  # as at the freeze
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One codec's line."""
+
+    codec: str
+    latent_bytes: int
+    clip_rate: float
+    latent_error: float  # root mean square, of that of the latents
+    output_error: float  # mean, in standard deviations of each output
+    largest_output_error: float
+    same_choice: float | None  # share of rows with the same greedy action; None where actions are continuous
+
+
+def open_session(run: Path) -> tuple["Session", int]:
+    """The run as its newest generation left it, and the rows carried through its freeze. Raises BadInputError."""
+    from seer_edge import checkpoint, errors
+    from seer_edge.envs import make_env
+    from seer_edge.loop import resume_session
+    from seer_edge.plan import make_plan
+
+    try:
+        saved = checkpoint.newest(run / "checkpoints")
+        environment = make_env(saved.config.env, saved.config.env_options, seed=0, training=True)
+        environment.close()
+        with checkpoint.reading(saved.path):
+            session, _ = resume_session(make_plan(saved.config, environment.spec), saved)
+            freeze = saved.run()["outcome"]["freeze"]
+    except errors.BadInputError as error:
+        raise BadInputError(str(error)) from error
+    store = session.replay.store
+    if freeze is None or store.codec.name != "float32":
+        raise BadInputError(f"{run}: holds no float32 latents; give a run with --latent-codec float32 after its freeze")
+    if not 0 < freeze["rows"] < store.rows < store.capacity:
+        raise BadInputError(
+            f"{run}: needs rows from before its freeze and later ones; give a run whose ring is not full"
+        )
+    return session, int(freeze["rows"])
+
+
+def latents_of(session: "Session", first: int, end: int, at_most: int) -> "Latents":
+    """Latents of evenly spaced rows, the `first` to the `end` of those that are held; the first view of each."""
+    import numpy as np
+
+    store = session.replay.store
+    ids = np.unique(np.linspace(store.oldest + first, store.oldest + end - 1, at_most).astype(np.int64))
+    out = np.zeros((len(ids), *store.observation_shape), np.float32)
+    store.gather(ids, store.codec.plain(len(ids)), out)
+    return out
+
+
+def through(codec: "Codec", latents: "Latents") -> "Latents":
+    """What is left of `latents` after a row."""
+    import numpy as np
+
+    rows, out = np.zeros((len(latents), codec.row_bytes), np.uint8), np.zeros_like(latents)
+    codec.encode(latents[:, None], rows)
+    codec.gather(rows, np.arange(len(rows))[:, None], codec.plain(len(rows)), out[:, None])
+    return out
+
+
+def figures(session: "Session", name: str, seen: "Latents", later: "Latents") -> Figures:
+    """One codec on `later`, calibrated on `seen`."""
+    import numpy as np
+    import torch
+
+    from seer_edge.envs import Discrete
+    from seer_runtime.codecs import latent_codec
+    from seer_runtime.ledger import Ledger
+
+    codec = latent_codec(name, later.shape[1:], 1, Ledger({}))
+    codec.calibrate([seen])
+    rounded = through(codec, later)
+    exact, got = (session.agent.outputs(torch.from_numpy(z)).numpy() for z in (later, rounded))
+    errors = np.abs(got - exact) / exact.std(axis=0)
+    discrete = isinstance(session.env.spec.actions, Discrete)
+    return Figures(
+        codec=name,
+        latent_bytes=codec.row_bytes,
+        clip_rate=codec.clip_rate or 0.0,
+        latent_error=float(np.sqrt(np.square(rounded - later).mean() / np.square(later).mean())),
+        output_error=float(errors.mean()),
+        largest_output_error=float(errors.max()),
+        same_choice=float((got.argmax(axis=1) == exact.argmax(axis=1)).mean()) if discrete else None,
+    )
+
+
+def silent(before: "Latents", after: "Latents") -> str:
+    """How many dimensions are zero on every row up to the freeze, and how many of them are not later."""
+    flat = [latents.reshape(len(latents), -1) for latents in (before, after)]
+    never = ~flat[0].any(axis=0)
+    speak = int((never & flat[1].any(axis=0)).sum())
+    return (
+        f"{int(never.sum())} of {len(never)} dimensions are zero on all {len(before):,} rows of the freeze; "
+        f"{speak} of them are not on one of {len(after):,} later rows"
+    )
+
+
+def measure(run: Path, rows: int) -> int:
+    """Print the table."""
+    from seer_runtime.codecs import LATENT_ELEMENT_BYTES
+
+    session, carried = open_session(run)
+    held = session.replay.store.rows
+    seen, later = latents_of(session, 0, carried, CALIBRATION_ROWS), latents_of(session, carried, held, rows)
+    lines = [figures(session, name, seen, later) for name in LATENT_ELEMENT_BYTES]
+    table = [
+        (
+            line.codec,
+            f"{line.latent_bytes:,}",
+            f"{line.clip_rate:.1e}",
+            f"{line.latent_error:.2%}",
+            f"{line.output_error:.2%}",
+            f"{line.largest_output_error:.1%}",
+            "-" if line.same_choice is None else f"{line.same_choice:.1%}",
+        )
+        for line in lines
+    ]
+    print(render(("codec", "B/latent", "clipped", "latent rms", "output mean", "output max", "same choice"), table))
+    print(
+        f"{session.env.spec.id}, step {session.timestep:,}: calibrated on {len(seen):,} of {carried:,} rows carried "
+        f"through the freeze, measured on {len(later):,} later rows; outputs in standard deviations of each"
+    )
+    print(silent(latents_of(session, 0, carried, carried), latents_of(session, carried, held, held - carried)))
+    session.env.close()
+    return 0
+
+
+def main() -> int:
+    """Command line."""
+
+    def run() -> int:
+        parser = Parser(prog="codecbench.py", description=(__doc__ or "").splitlines()[0])
+        parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
+        parser.add_argument("--rows", type=count, default=3_000, metavar="N", help="later rows to measure on (3000)")
+        flags = parser.parse_args()
+        return measure(flags.run, flags.rows)
+
+    return answer("codecbench.py", run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

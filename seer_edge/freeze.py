@@ -24,6 +24,7 @@ from seer_runtime.encoder import MAX_BATCH, OnnxEncoder
 from seer_runtime.perception import LatentPerception
 from seer_runtime.process import RssWatch
 from seer_runtime.replay import ReplayConversion
+from seer_runtime.store import Ids
 
 PARITY_ROWS = 256
 CALIBRATION_ROWS = 1_024
@@ -116,7 +117,7 @@ def _prepare(session: Session, encoder_path: Path, save: Save) -> _Prepared:
             error = _compare(session, encoder)
             codec = session.plan.latent_codec(session.ledger)
             undo.callback(codec.release)
-            codec.calibrate(_latents_of_real_rows(session, encoder))
+            codec.calibrate(_latents_to_calibrate_on(session, encoder))
             perception = latent_perception(
                 session.plan, session.perception.stack, encoder, session.ledger, views_seed=session.seeds.views
             )
@@ -147,22 +148,28 @@ def _commit(session: Session, prepared: _Prepared) -> int:
     return rows
 
 
-def _real_stacks(session: Session, count: int) -> Iterator[NDArray[np.uint8]]:
-    """About `count` evenly spaced observations of the replay, in slices; draws nothing from any random stream."""
+def _real_rows(session: Session, count: int) -> Ids:
+    """About `count` evenly spaced rows of the replay; draws nothing from any random stream."""
     store = session.replay.store
     ids = np.unique(np.linspace(store.oldest, store.appended - 1, count).astype(np.int64))
-    yield from session.replay.observations(ids[store.stack_is_whole(ids)]).slices(at_most=MAX_BATCH)
+    return ids[store.stack_is_whole(ids)]
 
 
-def _latents_of_real_rows(session: Session, encoder: OnnxEncoder) -> Iterator[NDArray[np.float32]]:
-    for stacks in _real_stacks(session, CALIBRATION_ROWS):
+def _latents_to_calibrate_on(session: Session, encoder: OnnxEncoder) -> Iterator[NDArray[np.float32]]:
+    """Of rows with S real frames, where there are any.
+
+    The blank frames before an episode's first give latents far from all others, which would make every grid coarse.
+    """
+    store, ids = session.replay.store, _real_rows(session, CALIBRATION_ROWS)
+    full = ids[store.columns.age[store.slots(ids)] >= store.stack - 1]
+    for stacks in session.replay.observations(full if len(full) else ids).slices(at_most=MAX_BATCH):
         yield encoder(stacks)
 
 
 def _compare(session: Session, encoder: OnnxEncoder) -> float:
     """The largest difference of a latent from torch's. Raises FreezeRefusedError where it, or Q, is too large."""
     agent, largest = session.agent, 0.0
-    for stacks in _real_stacks(session, PARITY_ROWS):
+    for stacks in session.replay.observations(_real_rows(session, PARITY_ROWS)).slices(at_most=MAX_BATCH):
         expected = agent.encode(stacks)
         latents = torch.from_numpy(encoder(stacks)).to(expected.device)
         largest = max(largest, _difference("latents", latents, expected))

@@ -63,12 +63,16 @@ def open_session(run: Path) -> tuple["Session", int]:
     return session, int(freeze["rows"])
 
 
-def latents_of(session: "Session", first: int, end: int, at_most: int) -> "Latents":
-    """Latents of evenly spaced rows, the `first` to the `end` of those that are held; the first view of each."""
+def latents_of(session: "Session", first: int, end: int, at_most: int, least_age: int = 0) -> "Latents":
+    """Latents of evenly spaced rows, the `first` to the `end` of those that are held; the first view of each.
+
+    Of those only rows of at least `least_age` steps into their episode.
+    """
     import numpy as np
 
     store = session.replay.store
     ids = np.unique(np.linspace(store.oldest + first, store.oldest + end - 1, at_most).astype(np.int64))
+    ids = ids[store.columns.age[store.slots(ids)] >= least_age]
     out = np.zeros((len(ids), *store.observation_shape), np.float32)
     store.gather(ids, store.codec.plain(len(ids)), out)
     return out
@@ -127,7 +131,9 @@ def measure(run: Path, rows: int) -> int:
 
     session, carried = open_session(run)
     held = session.replay.store.rows
-    seen, later = latents_of(session, 0, carried, CALIBRATION_ROWS), latents_of(session, carried, held, rows)
+    # As at the freeze: rows of which no frame is blank.
+    seen = latents_of(session, 0, carried, CALIBRATION_ROWS, session.config.settings.stack - 1)
+    later = latents_of(session, carried, held, rows)
     lines = [figures(session, name, seen, later) for name in LATENT_ELEMENT_BYTES]
     table = [
         (

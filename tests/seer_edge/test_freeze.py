@@ -87,7 +87,10 @@ def test_whole_numbers_lie_on_grids_over_the_rows_of_the_replay(
     run.steps(100)
     encoder, store = run.encoder(), run.session.replay.store
     whole = [row for row, kept in zip(run.held(), store.stack_is_whole(run.held()), strict=True) if kept]
-    wanted = grids(run.wanted(encoder, [run.env.rows()[row] for row in whole])[:, run.center()], levels)
+    shown = [run.env.rows()[row] for row in whole]
+    full = [(episode, step) for episode, step in shown if step >= store.stack - 1]
+    assert 0 < len(full) < len(shown)
+    wanted = grids(run.wanted(encoder, full)[:, run.center()], levels)
     run.freeze()
     assert store.capacity == run.plan.latent_capacity > 3 * CAPACITY
     arrays = store.codec.state().arrays

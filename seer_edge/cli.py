@@ -5,8 +5,10 @@ import contextlib
 import dataclasses
 import importlib.util
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seer_edge.ceiling import check_memory
@@ -26,6 +28,7 @@ from seer_edge.flags import HOST_FIELDS, NOT_BUILT_COMMANDS, host_fields, make_p
 from seer_edge.output import patient_output
 from seer_edge.plan import BytePlan, make_plan
 from seer_runtime.memory import MemoryLimits, memory_limits
+from seer_runtime.units import format_size
 
 if TYPE_CHECKING:
     from seer_edge.checkpoint import Saved
@@ -60,6 +63,18 @@ def _show(plan: BytePlan, taken: "TakenEncoder | None") -> None:
     print(plan.render(memory_limits()), flush=True)
     if taken is not None:
         print(f"the encoder is that of step {taken.timestep:,} of {plan.config.source}", flush=True)
+
+
+def _warn_of_disk(path: Path, plan: BytePlan) -> None:
+    """Say where the disk is too small: two checkpoints are kept, and a third stands while it is written."""
+    place = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+    free_bytes, needed_bytes = shutil.disk_usage(place).free, 3 * plan.checkpoint_bytes
+    if free_bytes < needed_bytes:
+        print(
+            f"warning: {path}: {format_size(free_bytes)} are free, and three checkpoints may take "
+            f"{format_size(needed_bytes)}; make room, or give a smaller --mem-budget",
+            file=sys.stderr,
+        )
 
 
 def _env_spec(env: str, options: EnvOptions, timeout_seconds: float, *, begun: bool = False) -> EnvSpec:
@@ -108,6 +123,7 @@ def _train(flags: argparse.Namespace) -> int:
         from seer_edge.train import train
 
         _show(plan, taken)
+        _warn_of_disk(path, plan)
         print(f"run folder: {path}", flush=True)
         return train(plan, folder, taken)
 
@@ -165,6 +181,7 @@ def _resume(flags: argparse.Namespace) -> int:
         from seer_edge.train import resume
 
         _show(plan, None)
+        _warn_of_disk(folder.path, plan)
         print(f"run folder: {flags.run}", flush=True)
         return resume(plan, folder, saved)
 

@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,17 @@ def test_a_run_cannot_end_where_it_has_been(total_timesteps: str, mend: str, tmp
     assert runs.start(log, runs.train, CONFIG, path, prepare=functools.partial(stop_at, (25,))).join() == 143
     assert runs.start(log, runs.command, "resume", path, "--total-timesteps", total_timesteps).join() == 2
     assert log.read_text().splitlines()[-1] == f"seer-edge resume: --total-timesteps {total_timesteps}: {mend}"
+
+
+def test_a_disk_too_small_for_three_checkpoints_is_said(tmp_path: Path) -> None:
+    path, log = tmp_path / "run", tmp_path / "log"
+    child = runs.start(log, runs.train_command, CONFIG, path, prepare=a_small_disk)
+    assert child.join() == 0
+    assert f"warning: {path}: 1.0 MB are free, and three checkpoints may take" in log.read_text()
+
+
+def a_small_disk(tell: Any) -> None:
+    shutil.disk_usage = lambda path: type("Usage", (), {"free": 1_000_000})  # type: ignore[assignment]
 
 
 def test_a_finished_run_says_that_flags_change_nothing(tmp_path: Path) -> None:

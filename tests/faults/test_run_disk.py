@@ -22,6 +22,7 @@ from tests.faults import runs
 from tests.runtime.durable_faults import ERRNOS, STEPS
 
 NEVER = 10**9
+PARTS = 6
 SAMPLE = 6
 RUN_STEPS, FREEZE_AT = 60, 30
 
@@ -230,12 +231,13 @@ def cases(steps: list[Any], every: bool) -> Iterator[tuple[int, bool, int]]:
     promise="it says so and goes on or exits 75; what was acknowledged is there to the bit, `resume` comes to the same "
     "end, what could not be synced is never taken for synced",
 )
-@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.faults)])
+@pytest.mark.parametrize("part", [None, *(pytest.param(part, marks=pytest.mark.faults) for part in range(PARTS))])
 def test_a_run_survives_every_fault_of_the_disk(
-    every: bool, reference: Reference, tmp_path: Path, record_property: Callable[[str, object], None]
+    part: int | None, reference: Reference, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     assert set(reference.undisturbed.acknowledged) == {0, 10, 20, 30, 40, 50, 60}
-    chosen = list(cases(reference.undisturbed.steps, every))
+    steps = reference.undisturbed.steps
+    chosen = list(cases(steps, every=False)) if part is None else list(cases(steps, every=True))[part::PARTS]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         trials = [pool.submit(trial, tmp_path / str(at), reference, *case) for at, case in enumerate(chosen)]
     failures = [str(error) for error in (trial.exception() for trial in trials) if error is not None]

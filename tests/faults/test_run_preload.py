@@ -27,7 +27,7 @@ __all__ = ["reference"]  # a fixture
 ROOT = Path(__file__).parents[2]
 KILLED = 0
 ERRNOS = (errno.ENOSPC, errno.EIO, errno.EROFS, KILLED)
-SAMPLE, PER_PROCESS = 4, 40
+PARTS, PER_PROCESS = 6, 40
 TEN_YEARS_SECONDS = 10 * 365 * 24 * 3600
 SLOW_SECONDS = 0.08
 
@@ -147,14 +147,16 @@ def cases_of(lines: list[str]) -> list[tuple[int, bool, int]]:
     promise="as for the steps: said, nothing acknowledged lost, `resume` comes to the same end",
 )
 @pytest.mark.faults
+@pytest.mark.parametrize("part", range(PARTS))
 def test_a_run_survives_every_failing_call(
+    part: int,
     library: Path,
     calls: tuple[list[str], Told],
     reference: Reference,
     tmp_path: Path,
     record_property: Callable[[str, object], None],
 ) -> None:
-    cases = cases_of(calls[0])
+    cases = cases_of(calls[0])[part::PARTS]
     pieces = [cases[begin : begin + PER_PROCESS] for begin in range(0, len(cases), PER_PROCESS)]
     failures = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -1,6 +1,10 @@
 """What holds for all tests."""
 
 import signal
+import sys
+from collections.abc import Iterator
+
+import pytest
 
 
 def pytest_configure() -> None:
@@ -12,3 +16,11 @@ def pytest_configure() -> None:
     ):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True)
+def subnormal_numbers() -> Iterator[None]:
+    """A command lets its thread flush subnormal numbers to zero; the tests after it must not."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_flush_denormal(False)

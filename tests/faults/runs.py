@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-import torch
 
 import seer_edge.agents.curl_sac
 import seer_edge.agents.rainbow
@@ -32,6 +31,7 @@ from seer_edge import checkpoint, cli, run_folder
 from seer_edge.config import TrainConfig
 from seer_edge.envs import make_env
 from seer_edge.errors import EXIT_UNSAFE, EnvironmentFailedError, RunStoppedError
+from seer_edge.host import prepare_compute
 from seer_edge.plan import make_plan
 from seer_edge.presets import RainbowSettings, SacSettings
 from seer_runtime import durable
@@ -100,7 +100,7 @@ def cartpole(**changes: Any) -> TrainConfig:
 
 def train(config: TrainConfig, path: Path) -> int:
     """What the command does once it has a configuration; its exit status."""
-    torch.set_num_threads(1)
+    prepare_compute(config)
     env = make_env(config.env, config.env_options, seed=0, training=True)
     env.close()
     plan = make_plan(config, env.spec)

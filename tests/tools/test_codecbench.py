@@ -25,9 +25,11 @@ def test_denser_codecs_err_more(tmp_path: Path) -> None:
     table = {line.split()[0]: line.split()[1:] for line in lines}
     assert list(table) == list(LATENT_ELEMENT_BYTES)
     assert [int(cells[0].replace(",", "")) for cells in table.values()] == [2304, 1152, 576, 288]
-    for column in (2, 3, 4):
-        errors = [float(cells[column].removesuffix("%")) for cells in table.values()]
+    rms, mean, largest = ([float(cells[column].removesuffix("%")) for cells in table.values()] for column in (2, 3, 4))
+    for errors in (rms, mean):
         assert errors[0] == 0 <= errors[1] <= errors[2] < errors[3]
+    # One row that is clipped may decide the largest, of either integer codec.
+    assert largest[0] == 0 <= largest[1] <= min(largest[2:])
     assert table["float32"][1:] == ["0.0e+00", "0.00%", "0.00%", "0.0%", "100.0%"]
     assert about.startswith("ALE/Alien-v5, step 160: calibrated on ")
     assert " of 576 dimensions are zero on all " in silent

@@ -5,7 +5,7 @@
 | `config.json` | every resolved setting; the run folder's own copy is for people |
 | `agent.safetensors` | networks, targets, optimizers, the agent's random stream |
 | `replay.safetensors` | frames or latents as they stand in the arena, their columns and priorities |
-| `session.safetensors` | the environment's state where it has one, the frame stack, the latents to act on |
+| `session.safetensors` | the environment's state if it has one, the frame stack, the latents to act on, a batch |
 | `encoder.onnx` | the frozen encoder, where the replay holds latents |
 | `state.json` | counters and the other random streams; equal runs write equal bytes |
 | `run.json` | what the run tells of itself: metrics, clocks, the freeze, the last evaluation |
@@ -76,7 +76,11 @@ def save(session: "Session", checkpoints: Path, run: Mapping[str, Any] | None = 
 
     def write(folder: Path) -> None:
         durable.write_json(folder / CONFIG, session.config.to_json())
-        for file, names in {AGENT: ("agent",), REPLAY: ("replay",), SESSION: ("environment", "perception")}.items():
+        for file, names in {
+            AGENT: ("agent",),
+            REPLAY: ("replay",),
+            SESSION: ("environment", "perception", "waiting"),
+        }.items():
             durable.write_tensors(folder / file, _tensors(parts, names))
         if session.graph is not None:
             durable.write_atomic(folder / ENCODER, session.graph)
@@ -158,7 +162,7 @@ class Saved:
         return agent
 
     def part(self, name: str) -> State | None:
-        """The state of the `environment` or of the `perception`; None where it had none."""
+        """The state of the `environment`, of the `perception` or of the batch `waiting`; None where it had none."""
         if self.state.get(name) is None:
             return None
         prefix = f"{name}."

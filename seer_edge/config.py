@@ -56,6 +56,7 @@ class TrainConfig:
     replay: str = "uniform"
     seed: int = 0
     threads: int = 1
+    pipeline: bool = True  # learn from the batch of the step before, beside the environment
     device: str = "cpu"
     eval_every: int = 10_000
     eval_episodes: int = 10

@@ -17,7 +17,6 @@ from seer_runtime.codecs import LATENT_ELEMENT_BYTES
 from seer_runtime.units import parse_duration, parse_size
 
 NOT_BUILT_COMMANDS = ("export", "act", "doctor", "report", "sweep", "analyze")
-NOT_BUILT_FLAGS = ("--pipeline",)
 NOT_BUILT_VALUES = {
     "--freeze-at": ("auto",),
     "--latent-codec": ("auto",),
@@ -89,12 +88,8 @@ def _choice(*choices: str) -> Callable[[str], str]:
     return choose
 
 
-def _not_built(flag: str) -> type[argparse.Action]:
-    class Refuse(argparse.Action):
-        def __call__(self, *unused: object) -> None:
-            raise BadInputError(f"{flag}: not built yet; leave it out")
-
-    return Refuse
+def _switch(text: str) -> bool:
+    return _choice("on", "off")(text) == "on"
 
 
 def _refuse_not_built_values(arguments: list[str]) -> None:
@@ -151,6 +146,13 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     )
     how = parser.add_argument_group("how to run")
     how.add_argument("--seed", type=_count, default=0, metavar="N", help="of every random stream (0)")
+    how.add_argument(
+        "--pipeline",
+        type=_switch,
+        default=True,
+        metavar="on|off",
+        help="learn beside the environment, one step behind it (on)",
+    )
     _add_host_flags(how, "1", "30min", "60s", "cpu")
     how.add_argument("--eval-every", type=_count, metavar="N", help="steps between evaluations (preset's)")
     how.add_argument("--eval-episodes", type=_count, metavar="N", help="games an evaluation (preset: 10)")
@@ -161,8 +163,6 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
         help="the run's own folder (runs/ENV__ALGO__SEED__TIME)",
     )
     how.add_argument("--tensorboard", action="store_true", help="write TensorBoard events to the run's tb/ too")
-    for flag in NOT_BUILT_FLAGS:
-        parser.add_argument(flag, nargs="?", action=_not_built(flag), default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
 def _add_memory_flags(group: argparse._ArgumentGroup, otherwise: str = "the preset's") -> None:

@@ -75,6 +75,7 @@ def freeze(session: Session, encoder_path: Path, save: Save) -> FreezeReport:
 
 def _freeze(session: Session, encoder_path: Path, save: Save) -> tuple[int, float | None]:
     """Rows carried over, and the largest difference between ONNX Runtime and torch."""
+    session.settle()  # a batch that waits is of frames
     if not session.plan.latent_replay:
         _freeze_layers(session, save)
         return session.replay.store.rows, None

@@ -4,11 +4,13 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from seer_edge.agents import make_agent
-from seer_edge.agents.agent import Agent
+from seer_edge.agents.agent import Agent, UpdateResult
+from seer_edge.beside import Beside
 from seer_edge.checkpoint import Saved
 from seer_edge.config import TrainConfig
 from seer_edge.envs import Discrete, EnvError, Episode
@@ -22,10 +24,13 @@ from seer_runtime.encoder import OnnxEncoder
 from seer_runtime.ledger import WORKSPACE_CAP_BYTES, Ledger, Line
 from seer_runtime.perception import FramePerception, LatentPerception, Observed, Perception
 from seer_runtime.preprocess import FrameStack
-from seer_runtime.replay import Replay
+from seer_runtime.replay import Batch, Replay
 from seer_runtime.samplers import PrioritizedSampler, Sampler, UniformSampler
 from seer_runtime.state import State, StateError, generator_state, restore_generator
 from seer_runtime.store import RowStore
+
+MOST_ROWS_A_STEP = 3
+"""That of the step, a final one where it was truncated, and that of an episode which a resumption interrupted."""
 
 OnHang = Callable[[str], object]
 """Told why, in a thread of its own; does not return."""
@@ -60,6 +65,14 @@ class Seeds:
         return int(np.random.SeedSequence((self.env, timestep)).generate_state(1)[0]) if timestep else self.env
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """A batch, and what the agent made of it that does not depend on the networks that train."""
+
+    batch: Batch
+    prepared: Any
+
+
 class Session:
     """Everything that a run changes as it goes: environment, agent, replay, perception, step count."""
 
@@ -87,6 +100,11 @@ class Session:
         self.exploration = np.random.default_rng(seeds.exploration)
         self.timestep = 0
         self.observed: Observed  # by `begin` or `restore`
+        self._learner: Beside[UpdateResult] = Beside()
+        self._in_work: Batch | None = None  # being learned from, beside this thread
+        self._waiting: Drawn | None = None  # to be learned from
+        if self.config.pipeline:
+            agent.act_beside_updates()
 
     @property
     def config(self) -> TrainConfig:
@@ -103,13 +121,35 @@ class Session:
         self.observed = self.perception.observe(self.env.reset(), first=True)
 
     def step(self) -> StepReport:
-        """Act, store, learn. Raises EnvironmentFailedError, or RunStoppedError where the loss is not finite."""
+        """Act, store, learn. Raises EnvironmentFailedError, or RunStoppedError where the loss is not finite.
+
+        Under `--pipeline on` the batch that was drawn by the step before is learned from while this one acts, stores
+        and draws the next.
+        """
         begin = time.perf_counter()
+        self.agent.refresh()
+        if self.config.pipeline:
+            due, self._waiting = self._waiting, None
+            if due is not None:
+                self._in_work = due.batch
+                self._learner.begin(lambda: self.agent.update(due.batch, due.prepared))
+            episode = self._interact()
+            drawn = self._draw()
+            loss = self._learned()
+            self._waiting = drawn
+        else:
+            episode = self._interact()
+            self._waiting = self._draw()
+            loss = self.settle()
+        return StepReport(time.perf_counter() - begin, loss, episode)
+
+    def _interact(self) -> Episode | None:
+        """Act on the present observation and perceive the next; returns the game that ended."""
         settings = self.config.settings
         if self.timestep < settings.random_steps:
             action = self.env.spec.actions.sample(self.exploration)
         else:
-            action = self.agent.act(self.observed.input)
+            action = self.agent.explore(self.observed.input)
         step = self.env.step(action)
         reward = step.reward
         if settings.reward_clip is not None:
@@ -122,13 +162,38 @@ class Session:
             self.observed = self.perception.observe(self.env.reset(), first=True)
         else:
             self.observed = self.perception.observe(step.frame, first=False)
-        loss = self._learn() if self.timestep > settings.learning_starts else None
-        return StepReport(time.perf_counter() - begin, loss, step.episode)
+        return step.episode
 
-    def _learn(self) -> float:
+    def _draw(self) -> "Drawn | None":
+        """The batch that this step is to learn from."""
         starts, total = self.config.settings.learning_starts, self.config.total_timesteps
-        batch = self.replay.sample((self.timestep - starts) / max(total - starts, 1))
-        result = self.agent.update(batch)
+        if self.timestep <= starts:
+            return None
+        progress = (self.timestep - starts) / max(total - starts, 1)
+        return self._prepared(self.replay.sample(progress, positives=self.agent.contrasts))
+
+    def _prepared(self, batch: Batch) -> "Drawn":
+        return Drawn(batch, self.agent.prepare(batch))
+
+    def settle(self) -> float | None:
+        """Leave nothing to be learned: no update in work, no batch that waits; the loss of the last, if there was one.
+
+        Raises RunStoppedError where it is not finite.
+        """
+        loss = self._learned()
+        if self._waiting is not None:
+            due, self._waiting = self._waiting, None
+            if self.config.pipeline:
+                self.agent.refresh(new_noise=False)  # an update came after the last
+            loss = self._note(due.batch, self.agent.update(due.batch, due.prepared))
+        return loss
+
+    def _learned(self) -> float | None:
+        """Wait for the update in work; its loss, None where there is none."""
+        batch, self._in_work = self._in_work, None
+        return None if batch is None else self._note(batch, self._learner.wait())
+
+    def _note(self, batch: Batch, result: UpdateResult) -> float:
         if not math.isfinite(result.loss):
             raise RunStoppedError(f"the loss at step {self.timestep} is {result.loss}: training diverged")
         self.replay.update_priorities(batch.row_ids, result.priorities)
@@ -137,8 +202,14 @@ class Session:
     # --- state ---------------------------------------------------------------------------------------------
 
     def parts(self) -> dict[str, State | None]:
-        """The state of each part; the environment's is None where it has none to give."""
+        """The state of each part; the environment's is None where it has none to give, a batch's where none waits.
+
+        In the middle of a step, as when its environment failed, an update in work is waited for.
+        """
+        self._learned()
+        waiting = self._waiting
         return {
+            "waiting": None if waiting is None else self.replay.batch_state(waiting.batch),
             "agent": self.agent.state(),
             "replay": self.replay.state(),
             "perception": self.perception.state(),
@@ -162,6 +233,9 @@ class Session:
         if dropped:
             rows = self.replay.store.rows
             notes.append(f"the oldest {dropped:,} rows had no room in this budget; the newest {rows:,} stay")
+        waiting = saved.part("waiting")
+        batch = None if waiting is None else self.replay.restore_batch(waiting)
+        self._waiting = None if batch is None else self._prepared(batch)
         perceived = saved.part("perception")
         if perceived is None:
             raise StateError("it has no observation")
@@ -277,6 +351,7 @@ def _build_replay(plan: BytePlan, ledger: Ledger, seed: int, *, latents: bool) -
         gamma=settings.gamma,
         rng=np.random.default_rng(seed),
         ledger=ledger,
+        spare_rows=MOST_ROWS_A_STEP if config.pipeline else 0,
     )
 
 

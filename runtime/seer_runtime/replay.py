@@ -19,6 +19,8 @@ from seer_runtime.windows import Windows, n_step_windows
 
 MAX_PROPOSALS = 100
 SCAN_ROWS = 4096
+POSITIVES = "positive_views"
+BATCH_ARRAYS = ("row_ids", "weights", "views", "next_views", POSITIVES)
 CODEC = "codec."
 """Before the names of a codec's own arrays in the state of a replay."""
 SLICE_BYTES = 2_100_000
@@ -43,7 +45,7 @@ class Observations:
     def __init__(self, replay: "Replay", ids: Ids, views: Views) -> None:
         self._replay = replay
         self._ids = ids
-        self._views = views
+        self.views = views
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -60,12 +62,8 @@ class Observations:
         for piece in range(pieces):
             chosen = slice(len(self) * piece // pieces, len(self) * (piece + 1) // pieces)
             ids = self._ids[chosen]
-            self._replay.store.gather(ids, self._views[chosen], buffer[: len(ids)])
+            self._replay.store.gather(ids, self.views[chosen], buffer[: len(ids)])
             yield buffer[: len(ids)]
-
-    def another_view(self) -> "Observations":
-        """The same observations under views drawn anew: the positives of a contrastive loss."""
-        return Observations(self._replay, self._ids, self._replay.draw_views(len(self)))
 
 
 @dataclass(frozen=True)
@@ -79,6 +77,7 @@ class Batch:
     next_observations: Observations  # of the rows that are bootstrapped from
     weights: NDArray[np.float32]  # [B], importance sampling
     row_ids: Ids  # [B]
+    positives: Observations | None = None  # `observations` under views drawn anew, for a contrastive loss
 
 
 class Replay:
@@ -94,9 +93,12 @@ class Replay:
         gamma: float,
         rng: np.random.Generator,
         ledger: Ledger,
+        spare_rows: int = 0,
     ) -> None:
+        """`spare_rows` rows may be appended while a batch is still read: what they overwrite is not sampled."""
         self.store = store
         self.sampler = sampler
+        self.spare_rows = spare_rows
         self.batch_size = batch_size
         self.n_step = n_step
         self.gamma = gamma
@@ -126,23 +128,36 @@ class Replay:
         if final is not None:
             self.sampler.appended(final)
 
-    def sample(self, progress: float = 0.0) -> Batch:
+    def sample(self, progress: float = 0.0, *, positives: bool = False) -> Batch:
         """A batch of windows, drawn with replacement; `progress` is the fraction of the run that is over.
 
-        Raises NothingToSampleError while no row can start a window.
+        Its observations can be read until `spare_rows` more rows are appended. Raises NothingToSampleError while no
+        row can start a window.
         """
-        ids = self.draw(self.batch_size)
-        windows = self._windows(ids)
+        ids, windows = self._draw(self.batch_size)
         views = self.draw_views(len(ids))
         next_views = views if self.store.codec.one_view_a_transition else self.draw_views(len(ids))
+        others = self.draw_views(len(ids)) if positives else None
+        return self._batch(ids, windows, self.sampler.weights(ids, progress), views, next_views, others)
+
+    def _batch(
+        self,
+        ids: Ids,
+        windows: Windows,
+        weights: NDArray[np.float32],
+        views: Views,
+        next_views: Views,
+        positive_views: Views | None,
+    ) -> Batch:
         return Batch(
             observations=Observations(self, ids, views),
             actions=self.store.columns.action[self.store.slots(ids)],
             returns=windows.returns,
             discounts=windows.discounts,
             next_observations=Observations(self, windows.bootstrap_ids, next_views),
-            weights=self.sampler.weights(ids, progress),
+            weights=weights,
             row_ids=ids,
+            positives=None if positive_views is None else Observations(self, ids, positive_views),
         )
 
     def draw_views(self, count: int) -> Views:
@@ -154,20 +169,27 @@ class Replay:
         return Observations(self, ids, self.store.codec.plain(len(ids)))
 
     def _windows(self, ids: Ids) -> Windows:
-        return n_step_windows(self.store, ids, self.n_step, self.gamma)
+        return n_step_windows(self.store, ids, self.n_step, self.gamma, self.spare_rows)
 
     def draw(self, count: int) -> Ids:
         """Ids of `count` rows that can start a window, by the sampler's proportions."""
+        return self._draw(count)[0]
+
+    def _draw(self, count: int) -> tuple[Ids, Windows]:
         if self.store.rows == 0:
             raise NothingToSampleError("the replay is empty")
         ids = np.empty(0, np.int64)
         for _ in range(MAX_PROPOSALS):
             proposed = self.sampler.propose(self._rng, count - len(ids))
-            valid = self._windows(proposed).valid
-            ids = np.concatenate([ids, proposed[valid]])
+            windows = self._windows(proposed)
+            if len(ids) == 0 and windows.valid.all():
+                return proposed, windows
+            ids = np.concatenate([ids, proposed[windows.valid]])
             if len(ids) == count:
-                return ids
-        return np.concatenate([ids, self._draw_from_all(count - len(ids))])
+                break
+        else:
+            ids = np.concatenate([ids, self._draw_from_all(count - len(ids))])
+        return ids, self._windows(ids)
 
     def _draw_from_all(self, count: int) -> Ids:
         """The slow way, for a replay in which hardly any row can start a window."""
@@ -193,6 +215,39 @@ class Replay:
     def convert(self, codec: Codec, encode: Encode) -> int:
         """Turn frames into latents in place; returns the number of rows kept."""
         return self.reserve(codec).run(encode)
+
+    # --- a batch that waits ----------------------------------------------------------------------------------
+
+    def batch_state(self, batch: Batch) -> State:
+        """What `restore_batch` needs to make a batch of this replay anew: rows, views, weights."""
+        arrays: dict[str, NDArray[Any]] = {"row_ids": batch.row_ids, "weights": batch.weights}
+        arrays["views"] = batch.observations.views
+        arrays["next_views"] = batch.next_observations.views
+        if batch.positives is not None:
+            arrays[POSITIVES] = batch.positives.views
+        return State(arrays=arrays)
+
+    def restore_batch(self, state: State) -> Batch | None:
+        """The batch that gave `state` when the replay stood as it does now; None where rows of it had no room.
+
+        Raises StateError for one that no replay like this one gives.
+        """
+        arrays = state.arrays
+        drawn = {name: array for name, array in arrays.items() if name not in ("row_ids", "weights")}
+        likeness = self.store.codec.plain(self.batch_size)
+        if not (
+            {"row_ids", "weights", "views", "next_views"} <= arrays.keys() <= {*BATCH_ARRAYS}
+            and _like(arrays["row_ids"], np.empty(self.batch_size, np.int64))
+            and _like(arrays["weights"], np.empty(self.batch_size, np.float32))
+            and all(_like(views, likeness) and self.store.codec.has_views(views) for views in drawn.values())
+            and np.isfinite(arrays["weights"]).all()
+        ):
+            raise StateError("it has a batch that is none of its replay's")
+        ids = arrays["row_ids"]
+        windows = self._windows(ids) if self.store.holds(ids).all() else None
+        if windows is None or not windows.valid.all():
+            return None
+        return self._batch(ids, windows, arrays["weights"], drawn["views"], drawn["next_views"], drawn.get(POSITIVES))
 
     # --- state ---------------------------------------------------------------------------------------------
 
@@ -281,3 +336,7 @@ class ReplayConversion:
         replay._ledger.release(Line.WORKSPACE, replay.slice_buffer)
         replay.slice_buffer = self._slice
         return kept
+
+
+def _like(array: NDArray[Any], other: NDArray[Any]) -> bool:
+    return array.shape == other.shape and array.dtype == other.dtype

@@ -188,10 +188,13 @@ class RowStore:
 
     # --- reading -------------------------------------------------------------------------------------------
 
-    def stack_is_whole(self, ids: Ids) -> NDArray[np.bool_]:
-        """Which rows have every frame of their stack; the oldest rows of a wrapped ring have lost theirs."""
+    def stack_is_whole(self, ids: Ids, spare_rows: int = 0) -> NDArray[np.bool_]:
+        """Which rows have every frame of their stack; the oldest rows of a wrapped ring have lost theirs.
+
+        With `spare_rows`, which of them still have it once so many more rows were appended.
+        """
         reach = np.minimum(self.columns.age[self.slots(ids)], self.stack - 1)
-        return ids - reach >= self.oldest
+        return ids - reach >= self.oldest + max(0, self.rows + spare_rows - self.capacity)
 
     @property
     def observation_shape(self) -> tuple[int, ...]:

@@ -22,11 +22,12 @@ class Windows:
     bootstrap_ids: Ids  # [B], the row whose value the window bootstraps; the start itself where terminal
 
 
-def n_step_windows(store: RowStore, starts: Ids, n: int, gamma: float) -> Windows:
+def n_step_windows(store: RowStore, starts: Ids, n: int, gamma: float, spare_rows: int = 0) -> Windows:
     """The windows that begin at the rows `starts` `[B]`.
 
-    A start is invalid where its row was overwritten or holds no action, where its stack is not whole, and where
-    its window runs into the write head before it has n steps or an end.
+    A start is invalid where its row was overwritten or holds no action, where its stack is not whole or will not be
+    once `spare_rows` more rows are appended, and where its window runs into the write head before it has n steps or an
+    end.
     """
     steps = starts[:, None] + np.arange(n)  # [B, n]
     written = steps < store.appended
@@ -41,7 +42,7 @@ def n_step_windows(store: RowStore, starts: Ids, n: int, gamma: float) -> Window
     bootstrap_ids = np.where(terminated, starts, starts + last + 1)
     valid = store.holds(starts) & (bootstrap_ids < store.appended)
     valid &= ~(flags[:, 0] & FINAL).astype(bool)
-    valid &= store.stack_is_whole(starts)
+    valid &= store.stack_is_whole(starts, spare_rows)
 
     discount = np.power(gamma, np.arange(n + 1))
     inside = np.arange(n) <= last[:, None]

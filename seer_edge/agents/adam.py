@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 
 import torch
 
+from seer_edge.networks.script import scripted
+
 
 class Adam:
     """One optimizer over named parameters."""
@@ -36,10 +38,7 @@ class Adam:
     @torch.no_grad()
     def clip(self, most: float) -> None:
         """Scale the gradients so that their joint L2 norm is at most `most`."""
-        gradients = [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-        if not float(norm) <= most:  # a norm that is NaN makes all of them NaN
-            torch._foreach_mul_(gradients, most / (norm + 1e-6))
+        _clip([parameter.grad for parameter in self.parameters.values() if parameter.grad is not None], most)
 
     @torch.no_grad()
     def step(self) -> None:
@@ -49,22 +48,8 @@ class Adam:
         if len(gradients) != len(parameters):
             missing = [name for name, parameter in self.parameters.items() if parameter.grad is None]
             raise ValueError(f"no gradient for {', '.join(missing)}")
-        self._count += 1
-        torch._fused_adam_(
-            parameters,
-            gradients,
-            list(self._first.values()),
-            list(self._second.values()),
-            [],
-            [self._count] * len(parameters),
-            lr=self._learning_rate,
-            beta1=self._betas[0],
-            beta2=self._betas[1],
-            weight_decay=0.0,
-            eps=self._epsilon,
-            amsgrad=False,
-            maximize=False,
-        )
+        moments = list(self._first.values()), list(self._second.values())
+        _step(parameters, gradients, *moments, self._count, self._learning_rate, *self._betas, self._epsilon)
 
     def drop(self, names: Iterable[str]) -> None:
         """Forget the parameters `names`, their gradients and their moments; the others keep theirs."""
@@ -76,3 +61,40 @@ class Adam:
         """Moments and step counts by name."""
         kinds = {"first": self._first, "second": self._second, "steps": dict.fromkeys(self.parameters, self._count)}
         return {f"{kind}.{name}": tensor for kind, state in kinds.items() for name, tensor in state.items()}
+
+
+@scripted
+def _clip(gradients: list[torch.Tensor], most: float) -> None:
+    norm = torch.norm(torch.stack(torch._foreach_norm(gradients)))
+    if not bool(norm <= most):  # a norm that is NaN makes all of them NaN
+        torch._foreach_mul_(gradients, most / (norm + 1e-6))
+
+
+@scripted
+def _step(
+    parameters: list[torch.Tensor],
+    gradients: list[torch.Tensor],
+    first: list[torch.Tensor],
+    second: list[torch.Tensor],
+    count: torch.Tensor,
+    learning_rate: float,
+    beta1: float,
+    beta2: float,
+    epsilon: float,
+) -> None:
+    count += 1
+    torch._fused_adam_(
+        parameters,
+        gradients,
+        first,
+        second,
+        [],
+        [count] * len(parameters),
+        lr=learning_rate,
+        beta1=beta1,
+        beta2=beta2,
+        weight_decay=0.0,
+        eps=epsilon,
+        amsgrad=False,
+        maximize=False,
+    )

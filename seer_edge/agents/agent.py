@@ -1,6 +1,7 @@
 """What the loop, the freeze and the checkpoint need of any agent, and the way from a batch to its heads."""
 
 import abc
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -55,25 +56,51 @@ class Agent(abc.ABC):
 
     def __init__(self, encoder: Encoder, *, seed: int, device: str) -> None:
         self.device = torch.device(device)
-        self.encoder = encoder.to(self.device)
+        self.encoder = self.acting_encoder = encoder.to(self.device)
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.updates = 0
         self.frozen = False
         self.reads_latents = False
 
+    @property
+    def contrasts(self) -> bool:
+        """Whether an update reads a batch's positives."""
+        return False
+
     # --- acting and learning -------------------------------------------------------------------------------
 
+    def act_beside_updates(self) -> None:
+        """From now on `explore` and `prepare` may run in one thread while `update` runs in another.
+
+        They then read nothing that an update writes: `refresh` copies what acting needs.
+        """
+        self.acting_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
+
+    def refresh(self, *, new_noise: bool = True) -> None:
+        """Between two updates: new noise to explore with, and the networks as they are now to act with."""
+        if self.acting_encoder is not self.encoder:
+            copy_parameters(self.acting_encoder, self.encoder)
+
     @abc.abstractmethod
+    def explore(self, observation: NDArray[Any]) -> Action:
+        """The action for one observation, `[C, h, w]` or `[N, L]`, as `refresh` left noise and networks."""
+
     def act(self, observation: NDArray[Any]) -> Action:
-        """The action for one observation, `[C, h, w]` or `[N, L]`, with the exploration of training."""
+        """`refresh` and `explore`."""
+        self.refresh()
+        return self.explore(observation)
 
     @abc.abstractmethod
     def greedy(self, observation: NDArray[Any]) -> Action:
         """The action for one observation, `[C, h, w]` or `[N, L]`, without exploration, for evaluation."""
 
+    def prepare(self, batch: Batch) -> Any:
+        """What of an update does not depend on the networks that train; it draws no random numbers."""
+        return None
+
     @abc.abstractmethod
-    def update(self, batch: Batch) -> UpdateResult:
-        """Learn from one batch."""
+    def update(self, batch: Batch, prepared: Any = None) -> UpdateResult:
+        """Learn from one batch, of which `prepare` gave `prepared` since the last `refresh` or the one before."""
 
     @abc.abstractmethod
     def outputs(self, latents: torch.Tensor) -> torch.Tensor:
@@ -103,31 +130,44 @@ class Agent(abc.ABC):
             return [_joined([self._frozen_part(piece) for piece in observations.slices()])]
         return _Again(lambda: map(self._tensor, observations.slices()))
 
+    def _read(self, observations: Observations) -> Iterator[torch.Tensor]:
+        """`_inputs` as the first layer takes them, in memory of their own.
+
+        Others may read the replay while these are learned from.
+        """
+        for piece in self._inputs(observations):
+            yield piece if self.frozen else self.encoder.pixels(piece)
+
     def _frozen_part(self, observations: NDArray[Any]) -> torch.Tensor:
         """`[b, N, L]` of its own memory."""
         return self._tensor(observations).clone() if self.reads_latents else self.encode(observations)
 
     def _latents(
-        self, inputs: Iterable[torch.Tensor], *networks: tuple[Encoder, int], trunk_gradient: bool = True
+        self,
+        inputs: Iterable[torch.Tensor],
+        *networks: tuple[Encoder, int],
+        trunk_gradient: bool = True,
+        read: bool = False,
     ) -> list[torch.Tensor]:
         """`[B, L]` for the head of each (encoder, network); inputs are read once and pass each encoder's trunk once.
 
-        The trunk is tied: only the gradient of network 0 reaches it, and none without `trunk_gradient`.
+        The trunk is tied: only the gradient of network 0 reaches it, and none without `trunk_gradient`. The inputs are
+        those of `_inputs`, or, where they were `read`, of `_read`.
         """
         kind, pieces = self._kind, []
         for piece in inputs:
             with torch.set_grad_enabled(trunk_gradient and torch.is_grad_enabled()):
-                piece = self.encoder.pixels(piece) if kind is Inputs.FRAMES else piece
+                piece = self.encoder.pixels(piece) if kind is Inputs.FRAMES and not read else piece
                 maps = {encoder: _maps(kind, encoder, piece) for encoder in dict(networks)}
             pieces.append([_latents(kind, encoder, maps[encoder], network) for encoder, network in networks])
         # Only the narrow latents are put together: a whole minibatch's maps are 20 MB of sac-ae's at 84x84.
         return [_joined(latents) for latents in zip(*pieces, strict=True)]
 
-    def _observe(self, observation: NDArray[Any], network: int = 0) -> torch.Tensor:
+    def _observe(self, observation: NDArray[Any], encoder: Encoder, network: int = 0) -> torch.Tensor:
         """`[1, L]` for one network's head of one observation."""
         pieces = observation[None]
         inputs = self._frozen_part(pieces) if self.frozen else self._tensor(pieces)
-        (latents,) = self._latents([inputs], (self.encoder, network))
+        (latents,) = self._latents([inputs], (encoder, network))
         return latents
 
     def _latents_behind_the_cut(self, latents: torch.Tensor, network: int = 0) -> torch.Tensor:
@@ -209,6 +249,12 @@ def tie(target: nn.Module, online: nn.Module, names: Iterable[str]) -> None:
     for name in names:
         module, _, leaf = name.rpartition(".")
         setattr(target.get_submodule(module), leaf, online.get_parameter(name))
+
+
+@torch.no_grad()
+def copy_parameters(target: nn.Module, source: nn.Module) -> None:
+    """Make the parameters of `target` those of `source`."""
+    torch._foreach_copy_(list(target.parameters()), list(source.parameters()))
 
 
 class _Again:

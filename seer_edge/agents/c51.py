@@ -2,7 +2,10 @@
 
 import torch
 
+from seer_edge.networks.script import scripted
 
+
+@scripted
 def project(
     probabilities: torch.Tensor, returns: torch.Tensor, discounts: torch.Tensor, support: torch.Tensor
 ) -> torch.Tensor:

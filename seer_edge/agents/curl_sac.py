@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from seer_edge.agents.adam import Adam
-from seer_edge.agents.agent import Agent, Inputs, UpdateResult, tie
+from seer_edge.agents.agent import Agent, Inputs, UpdateResult, copy_parameters, tie
 from seer_edge.agents.sac_losses import actor_loss, contrastive_loss, critic_loss, critic_targets, temperature_loss
 from seer_edge.networks.encoder import Encoder
 from seer_edge.networks.sac_heads import ActorHead, Bilinear, CriticHead, tanh_gaussian
@@ -65,7 +65,7 @@ class CurlSacAgent(Agent):
         self.head_spec = head_spec
         self.settings = settings
         self.target_entropy = -float(head_spec.actions)
-        self.actor = ActorHead(head_spec, settings.log_std_range, init)
+        self.actor = self.acting = ActorHead(head_spec, settings.log_std_range, init).to(self.device)
         self.critic = CriticHead(head_spec, init)
         self.target_encoder = Encoder(dataclasses.replace(encoder_spec, networks=1), torch.Generator())
         self.target_encoder.load_state_dict(self.encoder.state_dict(), strict=False)  # it has no fc for the actor
@@ -82,6 +82,7 @@ class CurlSacAgent(Agent):
         if settings.contrastive:
             self.networks["bilinear"] = Bilinear(head_spec.features, init)
         self.networks.to(self.device)
+        self._noise = torch.zeros(1, head_spec.actions, device=self.device)  # of the next action, by `refresh`
         self.log_temperature = nn.Parameter(torch.tensor(math.log(settings.initial_temperature), device=self.device))
         self.optimizers = {
             loss: Adam(self._trained_by(loss), learning_rate=settings.learning_rate)
@@ -99,21 +100,39 @@ class CurlSacAgent(Agent):
         return {name: parameter for name, parameter in named if name.startswith(TRAINED[loss])}
 
     @property
-    def _contrasts(self) -> bool:
+    def contrasts(self) -> bool:
+        """Whether the contrastive loss is part of an update."""
         return "contrastive" in self.optimizers
 
     # --- acting --------------------------------------------------------------------------------------------
 
+    def act_beside_updates(self) -> None:
+        """See `Agent`."""
+        super().act_beside_updates()
+        self.acting = copy.deepcopy(self.actor).requires_grad_(False)
+
     @torch.no_grad()
-    def act(self, observation: NDArray[Any]) -> NDArray[np.float32]:
+    def refresh(self, *, new_noise: bool = True) -> None:
+        """New noise for one action, and the actor as it is now."""
+        super().refresh()
+        if self.acting is not self.actor:
+            copy_parameters(self.acting, self.actor)
+        if new_noise:
+            self._noise.normal_(generator=self.generator)
+
+    @torch.no_grad()
+    def explore(self, observation: NDArray[Any]) -> NDArray[np.float32]:
         """An action `[A]` drawn from the policy for one observation."""
-        action: NDArray[np.float32] = self._draw(self._observe(observation, ACTOR))[0][0].cpu().numpy()
+        mean, log_std = self.acting(self._observe(observation, self.acting_encoder, ACTOR))
+        action: NDArray[np.float32] = tanh_gaussian(mean, log_std, self._noise)[0][0].cpu().numpy()
         return action
 
     @torch.no_grad()
     def greedy(self, observation: NDArray[Any]) -> NDArray[np.float32]:
         """The policy's mean action `[A]`, tanh of the Gaussian's mean, for one observation."""
-        action: NDArray[np.float32] = torch.tanh(self.actor(self._observe(observation, ACTOR))[0])[0].cpu().numpy()
+        action: NDArray[np.float32] = (
+            torch.tanh(self.actor(self._observe(observation, self.encoder, ACTOR))[0])[0].cpu().numpy()
+        )
         return action
 
     @torch.no_grad()
@@ -131,7 +150,7 @@ class CurlSacAgent(Agent):
 
     # --- learning ------------------------------------------------------------------------------------------
 
-    def update(self, batch: Batch) -> UpdateResult:
+    def update(self, batch: Batch, prepared: None = None) -> UpdateResult:
         """One update; its loss is the critic's, its priorities the mean |TD error| of the two Qs."""
         settings = self.settings
         self.updates += 1
@@ -140,15 +159,17 @@ class CurlSacAgent(Agent):
         if self.updates % settings.target_update_steps == 0:
             self.update_target()
         updates_actor = self.updates % settings.actor_update_steps == 0
-        if updates_actor or self._contrasts:
+        if updates_actor or self.contrasts:
             # The critic's step has changed the trunk and the actor's will not, so that one pass serves both.
             networks = (self.encoder, CRITIC), (self.encoder, ACTOR)
             wanted = networks if updates_actor else networks[:1]
-            of_critic, *of_actor = self._latents(inputs, *wanted, trunk_gradient=self._contrasts)
+            of_critic, *of_actor = self._latents(inputs, *wanted, trunk_gradient=self.contrasts)
             if updates_actor:
                 self._update_actor(of_critic.detach(), *of_actor)
-            if self._contrasts:
-                self._update_contrast(of_critic, batch.observations.another_view())
+            if self.contrasts:
+                if batch.positives is None:
+                    raise ValueError("a contrastive loss needs a batch with positives")
+                self._update_contrast(of_critic, batch.positives)
         return result
 
     def _step(self, name: str, loss: torch.Tensor) -> None:

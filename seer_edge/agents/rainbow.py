@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from numpy.typing import NDArray
@@ -13,7 +13,8 @@ from seer_edge.agents.adam import Adam
 from seer_edge.agents.agent import Agent, UpdateResult, tie
 from seer_edge.agents.c51 import project
 from seer_edge.networks.encoder import Encoder
-from seer_edge.networks.heads import RainbowHead, Weights
+from seer_edge.networks.heads import RainbowHead, Weights, draw_noise, head_backward, head_trace
+from seer_edge.networks.script import scripted
 from seer_edge.networks.spec import EncoderSpec, RainbowHeadSpec
 from seer_edge.presets import RainbowSettings
 from seer_runtime.replay import Batch
@@ -43,27 +44,34 @@ class RainbowAgent(Agent):
             learning_rate=settings.learning_rate,
             epsilon=settings.adam_epsilon,
         )
-        self._weights: tuple[Weights, ...] | None = None
+        self._weights: Weights = self.head.noisy_weights()
 
     def _online(self) -> nn.ModuleDict:
         return nn.ModuleDict({"encoder": self.encoder, "head": self.head})
 
     # --- acting --------------------------------------------------------------------------------------------
 
-    def act(self, observation: NDArray[Any]) -> int:
-        """The action for one observation under new noise; the update of the same step uses that noise too."""
-        self.head.draw_noise(self.generator)
+    def refresh(self, *, new_noise: bool = True) -> None:
+        """New noise in all heads; the online one's weights under it serve acting and the next update."""
+        if self.updates and self.updates % self.settings.target_update_steps == 0:
+            self.update_target()
+        if new_noise:
+            draw_noise((*self.head.layers, *self.target_head.layers), self.generator)
         self._weights = self.head.noisy_weights()
+        super().refresh()
+
+    def explore(self, observation: NDArray[Any]) -> int:
+        """The action for one observation under the present noise."""
         with torch.no_grad():
-            return int(self._values(observation, self._weights).argmax())
+            return int(self._values(observation, self._weights, self.acting_encoder).argmax())
 
     def greedy(self, observation: NDArray[Any]) -> int:
         """The action for one observation without noise, for evaluation."""
         with torch.no_grad():
-            return int(self._values(observation, self.head.mean_weights()).argmax())
+            return int(self._values(observation, self.head.mean_weights(), self.encoder).argmax())
 
-    def _values(self, observation: NDArray[Any], weights: tuple[Weights, ...]) -> torch.Tensor:
-        return self._expectation(self.head(self._observe(observation), weights).exp())[0]
+    def _values(self, observation: NDArray[Any], weights: Weights, encoder: Encoder) -> torch.Tensor:
+        return self._expectation(self.head(self._observe(observation, encoder), weights).exp())[0]
 
     def outputs(self, latents: torch.Tensor) -> torch.Tensor:
         """Q-values `[B, actions]` of the frozen part's outputs `[B, 1, L]`, without noise."""
@@ -76,50 +84,47 @@ class RainbowAgent(Agent):
 
     # --- learning ------------------------------------------------------------------------------------------
 
-    def update(self, batch: Batch) -> UpdateResult:
-        """One gradient step on the distributional n-step double-Q loss, weighted by importance."""
-        weights = self._weights if self._weights is not None else self.head.noisy_weights()
-        with torch.no_grad():
-            next_inputs = self._inputs(batch.next_observations)
-            next_latents, target_latents = self._latents(next_inputs, (self.encoder, 0), (self.target_encoder, 0))
-        (latents,) = self._latents(self._inputs(batch.observations), (self.encoder, 0))
+    @torch.no_grad()
+    def prepare(self, batch: Batch) -> "Prepared":
+        """The inputs of both networks, and the target network's distributions under its noise."""
+        inputs, next_inputs = ([*self._read(o)] for o in (batch.observations, batch.next_observations))
+        (latents,) = self._latents(next_inputs, (self.target_encoder, 0), read=True)
+        weights = self.target_head.noisy_weights()
+        logits = head_trace(latents, weights, self.target_head.spec.actions)[1]
+        return Prepared(inputs, next_inputs, functional.softmax(logits, dim=2))
 
-        with torch.no_grad():
-            count = len(latents)
-            forward = self.head.trace(torch.cat([latents, next_latents]), weights)
-            best = self._expectation(functional.softmax(forward.logits[count:], dim=2)).argmax(dim=1)
-            targets = self._targets(target_latents, best, self._tensor(batch.returns), self._tensor(batch.discounts))
-            rows, actions = torch.arange(count, device=self.device), self._tensor(batch.actions).long()
-            log_probabilities = functional.log_softmax(forward.logits[rows, actions], dim=1)
-            losses = -(targets * log_probabilities).sum(dim=1)
-            shares = self._tensor(batch.weights) / count  # of each row in the loss
-            loss = losses @ shares
+    def update(self, batch: Batch, prepared: "Prepared | None" = None) -> UpdateResult:
+        """One gradient step on the distributional n-step double-Q loss, weighted by importance.
 
-            self.encoder.zero_grad()
-            # Of the cross-entropy, by the logits of a softmax.
-            gradients = (log_probabilities.exp() * targets.sum(dim=1, keepdim=True) - targets) * shares[:, None]
-            latent_gradients = self.head.backward(
-                forward.first(count), actions, gradients, latents=latents.requires_grad
+        Acting and this update share the noise that `refresh` drew.
+        """
+        inputs, next_inputs, probabilities = prepared or self.prepare(batch)
+        with torch.no_grad():
+            (next_latents,) = self._latents(next_inputs, (self.encoder, 0), read=True)
+        (latents,) = self._latents(inputs, (self.encoder, 0), read=True)
+        self.encoder.zero_grad()
+        with torch.no_grad():
+            loss, losses, below = _learn_head(
+                latents,
+                next_latents,
+                probabilities,
+                self._tensor(batch.returns),
+                self._tensor(batch.discounts),
+                self._tensor(batch.actions).long(),
+                self._tensor(batch.weights),
+                self.support,
+                self._weights,
+                self.head.noise,
+                self.head.gradients(),
             )
-        if latent_gradients is not None:
+        if latents.requires_grad:
+            slopes = below @ self.head.hidden.noisy_weight
             # A scalar: torch imports its compiler stack to check the shape of any other root's gradient.
-            (latents * latent_gradients).sum().backward()  # type: ignore[no-untyped-call]
+            (latents * slopes).sum().backward()  # type: ignore[no-untyped-call]
         self.optimizer.clip(self.settings.max_gradient_norm)
         self.optimizer.step()
-        self._weights = None
         self.updates += 1
-        if self.updates % self.settings.target_update_steps == 0:
-            self.update_target()
         return UpdateResult(float(loss), losses.cpu().numpy())
-
-    def _targets(
-        self, latents: torch.Tensor, best: torch.Tensor, returns: torch.Tensor, discounts: torch.Tensor
-    ) -> torch.Tensor:
-        """Target distributions `[B, atoms]`: the target network's of the `best` actions `[B]`, shifted."""
-        self.target_head.draw_noise(self.generator)
-        logits = self.target_head.trace(latents, self.target_head.noisy_weights()).logits
-        rows = torch.arange(len(best), device=self.device)
-        return project(functional.softmax(logits[rows, best], dim=1), returns, discounts, self.support)
 
     def update_target(self) -> None:
         """Copy the online network to the target network."""
@@ -135,7 +140,6 @@ class RainbowAgent(Agent):
             parameter.requires_grad_(False)
         tie(self.target_encoder, self.encoder, frozen)
         self.optimizer.drop(f"encoder.{name}" for name in frozen)
-        self._weights = None
         self.frozen, self.reads_latents = True, reads_latents
 
     # --- state ---------------------------------------------------------------------------------------------
@@ -147,3 +151,40 @@ class RainbowAgent(Agent):
         yield from (("target_encoder." + name, tensor) for name, tensor in self.target_encoder.state_dict().items())
         yield from (("target_head." + name, tensor) for name, tensor in self.target_head.state_dict().items())
         yield from (("optimizer." + name, tensor) for name, tensor in self.optimizer.state().items())
+
+
+class Prepared(NamedTuple):
+    """What `RainbowAgent.prepare` gives."""
+
+    inputs: list[torch.Tensor]  # of s, slice by slice
+    next_inputs: list[torch.Tensor]  # of s'
+    probabilities: torch.Tensor  # [B, actions, atoms], the target network's of s'
+
+
+@scripted
+def _learn_head(
+    latents: torch.Tensor,
+    next_latents: torch.Tensor,
+    probabilities: torch.Tensor,
+    returns: torch.Tensor,
+    discounts: torch.Tensor,
+    actions: torch.Tensor,
+    importance: torch.Tensor,
+    support: torch.Tensor,
+    weights: list[torch.Tensor],
+    noise: list[torch.Tensor],
+    gradients: list[torch.Tensor],
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Write the head's `gradients`; returns the loss, the rows' `[B]`, and the hidden layer's gradient."""
+    count, atoms = len(latents), len(support)
+    streams, logits = head_trace(torch.cat([latents, next_latents]), weights, weights[4].size(0) // atoms)
+    best = torch.matmul(torch.softmax(logits[count:], 2), support).argmax(1)
+    rows = torch.arange(count, device=best.device)
+    targets = project(probabilities[rows, best], returns, discounts, support)
+    log_probabilities = torch.log_softmax(logits[:count][rows, actions], 1)
+    losses = -(targets * log_probabilities).sum(1)
+    shares = importance / count  # of each row in the loss
+    # Of the cross-entropy, by the logits of a softmax.
+    slopes = (log_probabilities.exp() * targets.sum(1, keepdim=True) - targets) * shares[:, None]
+    below = head_backward(latents, streams[:count], weights, noise, gradients, actions, slopes)
+    return torch.dot(losses, shares), losses, below

@@ -2,15 +2,16 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn import functional
 
+from seer_edge.networks.script import scripted
 from seer_edge.networks.spec import RainbowHeadSpec
 
-Weights = tuple[torch.Tensor, torch.Tensor]
+Weights = list[torch.Tensor]
+"""Weight and bias of a layer, or those of several layers one after the other."""
 
 
 class NoisyLinear(nn.Module):
@@ -37,25 +38,23 @@ class NoisyLinear(nn.Module):
         self.register_buffer("noise_out", torch.zeros(streams, outputs, 1))
         self.register_buffer("noisy_weight", torch.zeros(rows, inputs), persistent=False)
 
+    @property
+    def noise(self) -> list[torch.Tensor]:
+        """That of the inputs and that of the outputs."""
+        return [self.noise_in, self.noise_out]
+
     def draw_noise(self, generator: torch.Generator) -> None:
         """New noise, f(x) = sign(x) sqrt(|x|) of standard normals."""
-        _draw_noise([self], generator)
+        draw_noise([self], generator)
 
     @torch.no_grad()
     def noisy(self) -> Weights:
         """Weight and bias under the present noise, mu + sigma * noise; the weight is valid until the next call."""
-        weight = self._noise(self.noisy_weight)
-        torch.addcmul(self.weight, self.weight_sigma, weight, out=weight)
-        return weight, torch.addcmul(self.bias, self.bias_sigma, self.noise_out.flatten())
-
-    def _noise(self, out: torch.Tensor) -> torch.Tensor:
-        """The weights' noise, the outer product of inputs' and outputs', to `out` `[streams * outputs, inputs]`."""
-        torch.mul(self.noise_out, self.noise_in, out=out.view(len(self.noise_out), -1, out.shape[1]))
-        return out
+        return _noisy([*self.parameters()], self.noise, self.noisy_weight)
 
     def mean(self) -> Weights:
         """Weight and bias without noise, for evaluation."""
-        return self.weight, self.bias
+        return [self.weight, self.bias]
 
     @torch.no_grad()
     def backward(self, inputs: torch.Tensor, gradients: torch.Tensor) -> None:
@@ -63,16 +62,16 @@ class NoisyLinear(nn.Module):
 
         `gradients` `[B, streams * outputs]` are those of its outputs.
         """
-        weight, bias = _gradient(self.weight), _gradient(self.bias)
-        torch.mm(gradients.t(), inputs, out=weight)
-        torch.sum(gradients, dim=0, out=bias)
-        self._noise(_gradient(self.weight_sigma)).mul_(weight)
-        torch.mul(bias, self.noise_out.flatten(), out=_gradient(self.bias_sigma))
+        _layer_backward(inputs, gradients, self.noise, self.gradients())
+
+    def gradients(self) -> list[torch.Tensor]:
+        """Where the gradients of weight, bias and their sigmas stand."""
+        return [_gradient(parameter) for parameter in self.parameters()]
 
 
-def _draw_noise(layers: Iterable[NoisyLinear], generator: torch.Generator) -> None:
+def draw_noise(layers: Iterable[NoisyLinear], generator: torch.Generator) -> None:
     """New noise in all `layers`, in one draw: most of what it costs is the number of operations."""
-    targets = [noise for layer in layers for noise in (layer.noise_in, layer.noise_out)]
+    targets = [noise for layer in layers for noise in layer.noise]
     sizes = [noise.numel() for noise in targets]
     normals = torch.empty(sum(sizes), device=generator.device).normal_(generator=generator)
     drawn = torch.copysign(normals.abs().sqrt_(), normals)
@@ -86,17 +85,75 @@ def _gradient(parameter: nn.Parameter) -> torch.Tensor:
     return parameter.grad
 
 
-@dataclass(frozen=True)
-class HeadPass:
-    """One forward pass of a `RainbowHead`, kept for the way back."""
+# --- the mathematics, on lists of tensors ------------------------------------------------------------------
+#
+# A layer's parameters are weight, bias, weight_sigma, bias_sigma; its noise is noise_in, noise_out.
 
-    latents: torch.Tensor  # [B, L]
-    streams: torch.Tensor  # [B, 2 * hidden], after the ReLU
-    logits: torch.Tensor  # [B, actions, atoms]
 
-    def first(self, count: int) -> "HeadPass":
-        """The same for the first `count` rows."""
-        return HeadPass(self.latents[:count], self.streams[:count], self.logits[:count])
+def _outer(noise: list[torch.Tensor], out: torch.Tensor) -> torch.Tensor:
+    """The weights' noise, the outer product of inputs' and outputs', to `out` `[streams * outputs, inputs]`."""
+    torch.mul(noise[1], noise[0], out=out.view(noise[1].size(0), -1, out.size(1)))
+    return out
+
+
+@scripted
+def _noisy(parameters: list[torch.Tensor], noise: list[torch.Tensor], out: torch.Tensor) -> list[torch.Tensor]:
+    """One layer's weight, in `out`, and bias under `noise`."""
+    weight = torch.addcmul(parameters[0], parameters[2], _outer(noise, out), out=out)
+    return [weight, torch.addcmul(parameters[1], parameters[3], noise[1].flatten())]
+
+
+@scripted
+def _layer_backward(
+    inputs: torch.Tensor, slopes: torch.Tensor, noise: list[torch.Tensor], gradients: list[torch.Tensor]
+) -> None:
+    """Write one layer's gradients; `slopes` are those of its outputs."""
+    torch.mm(slopes.t(), inputs, out=gradients[0])
+    torch.sum(slopes, [0], out=gradients[1])
+    _outer(noise, gradients[2]).mul_(gradients[0])
+    torch.mul(gradients[1], noise[1].flatten(), out=gradients[3])
+
+
+@scripted
+def head_trace(latents: torch.Tensor, weights: list[torch.Tensor], actions: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Hidden streams `[B, 2 * hidden]` after the ReLU and logits `[B, actions, atoms]`, V + A - mean(A).
+
+    `weights` are weight and bias of the hidden layer, of the value's and of the advantages'.
+    """
+    hidden, atoms = weights[2].size(1), weights[2].size(0)
+    streams = torch.relu_(functional.linear(latents, weights[0], weights[1]))
+    values = functional.linear(streams[:, :hidden], weights[2], weights[3])
+    logits = functional.linear(streams[:, hidden:], weights[4], weights[5]).view(-1, actions, atoms)
+    logits += (values - logits.mean([1])).unsqueeze(1)
+    return streams, logits
+
+
+@scripted
+def head_backward(
+    latents: torch.Tensor,
+    streams: torch.Tensor,
+    weights: list[torch.Tensor],
+    noise: list[torch.Tensor],
+    gradients: list[torch.Tensor],
+    actions: torch.Tensor,
+    slopes: torch.Tensor,
+) -> torch.Tensor:
+    """Write the head's gradients; returns the hidden layer's `[B, 2 * hidden]`, before the ReLU.
+
+    `slopes` `[B, atoms]` are those of the logits of `actions` `[B]`; the others' are zero.
+    """
+    hidden, atoms = weights[2].size(1), weights[2].size(0)
+    count = weights[4].size(0) // atoms
+    # What each action's advantage has in the chosen action's logits: they are V + A - mean(A).
+    shares = torch.full([len(actions), count], -1.0 / count, device=slopes.device)
+    shares.scatter_(1, actions[:, None], 1.0 - 1.0 / count)
+    advantages = (shares[:, :, None] * slopes[:, None]).flatten(1)
+    _layer_backward(streams[:, :hidden], slopes, noise[2:4], gradients[4:8])
+    _layer_backward(streams[:, hidden:], advantages, noise[4:6], gradients[8:12])
+    above = torch.cat([torch.mm(slopes, weights[2]), torch.mm(advantages, weights[4])], 1)
+    below: torch.Tensor = torch.ops.aten.threshold_backward(above, streams, 0)
+    _layer_backward(latents, below, noise[0:2], gradients[0:4])
+    return below
 
 
 class RainbowHead(nn.Module):
@@ -112,53 +169,33 @@ class RainbowHead(nn.Module):
         self.value = NoisyLinear(spec.hidden, spec.atoms, generator, sigma=sigma)
         self.advantage = NoisyLinear(spec.hidden, spec.actions * spec.atoms, generator, sigma=sigma)
 
-    def _layers(self) -> tuple[NoisyLinear, ...]:
+    @property
+    def layers(self) -> tuple[NoisyLinear, ...]:
+        """The hidden layers of both streams, the value's and the advantages' last."""
         return self.hidden, self.value, self.advantage
+
+    @property
+    def noise(self) -> list[torch.Tensor]:
+        """That of every layer."""
+        return [noise for layer in self.layers for noise in layer.noise]
+
+    def gradients(self) -> list[torch.Tensor]:
+        """Where the gradients of every layer stand."""
+        return [gradient for layer in self.layers for gradient in layer.gradients()]
 
     def draw_noise(self, generator: torch.Generator) -> None:
         """New noise in every layer."""
-        _draw_noise(self._layers(), generator)
+        draw_noise(self.layers, generator)
 
-    def noisy_weights(self) -> tuple[Weights, ...]:
+    def noisy_weights(self) -> Weights:
         """The layers' weights under the present noise, valid until the next call."""
-        return tuple(layer.noisy() for layer in self._layers())
+        return [tensor for layer in self.layers for tensor in layer.noisy()]
 
-    def mean_weights(self) -> tuple[Weights, ...]:
+    def mean_weights(self) -> Weights:
         """The layers' weights without noise."""
-        return tuple(layer.mean() for layer in self._layers())
+        return [tensor for layer in self.layers for tensor in layer.mean()]
 
     @torch.no_grad()
-    def forward(self, latents: torch.Tensor, weights: tuple[Weights, ...]) -> torch.Tensor:
+    def forward(self, latents: torch.Tensor, weights: Weights) -> torch.Tensor:
         """Log-probabilities `[B, actions, atoms]`: softmax of V + A - mean(A) an atom (Wang et al. 2016)."""
-        return functional.log_softmax(self.trace(latents, weights).logits, dim=2)
-
-    @torch.no_grad()
-    def trace(self, latents: torch.Tensor, weights: tuple[Weights, ...]) -> HeadPass:
-        """The pass up to the logits V + A - mean(A)."""
-        hidden, value, advantage = weights
-        streams = torch.relu_(functional.linear(latents, *hidden))
-        values = functional.linear(streams[:, : self.spec.hidden], *value)
-        logits = functional.linear(streams[:, self.spec.hidden :], *advantage)
-        logits = logits.view(-1, self.spec.actions, self.spec.atoms)
-        logits += (values - logits.mean(dim=1)).unsqueeze(1)
-        return HeadPass(latents, streams, logits)
-
-    @torch.no_grad()
-    def backward(
-        self, forward: HeadPass, actions: torch.Tensor, gradients: torch.Tensor, *, latents: bool
-    ) -> torch.Tensor | None:
-        """Set the parameters' gradients for a pass under `noisy_weights`.
-
-        `gradients` `[B, atoms]` are those of the logits of `actions` `[B]`; the others' are zero. Returns the gradient
-        of the latents `[B, L]` where `latents` asks for it.
-        """
-        # What each action's advantage has in the chosen action's logits: they are V + A - mean(A).
-        shares = gradients.new_full(forward.logits.shape[:2], -1 / self.spec.actions)
-        shares.scatter_(1, actions[:, None], 1 - 1 / self.spec.actions)
-        advantages = (shares[:, :, None] * gradients[:, None]).flatten(1)
-        self.value.backward(forward.streams[:, : self.spec.hidden], gradients)
-        self.advantage.backward(forward.streams[:, self.spec.hidden :], advantages)
-        streams = torch.cat([gradients @ self.value.noisy_weight, advantages @ self.advantage.noisy_weight], dim=1)
-        streams = torch.ops.aten.threshold_backward(streams, forward.streams, 0)
-        self.hidden.backward(forward.latents, streams)
-        return streams @ self.hidden.noisy_weight if latents else None
+        return functional.log_softmax(head_trace(latents, weights, self.spec.actions)[1], dim=2)

@@ -267,8 +267,9 @@ class Pair:
         twin = copy.deepcopy(self.draws)
         views = self.predicted_views(twin, len(rows))
         next_views = self.predicted_views(twin, len(rows)) if log.encode is None else views
+        positive_views = self.predicted_views(twin, len(rows))
         self.draws.bit_generator.state = before
-        batch = self.replay.sample()
+        batch = self.replay.sample(positives=True)
         assert batch.row_ids.tolist() == rows
 
         bootstraps = []
@@ -280,11 +281,10 @@ class Pair:
             np.testing.assert_array_equal(batch.actions[index], episode.actions[step])
             np.testing.assert_allclose(batch.returns[index], target.n_return, rtol=1e-5, atol=1e-6)
             np.testing.assert_allclose(batch.discounts[index], target.discount, rtol=1e-6)
-        positives = batch.observations.another_view()
-        positive_views = self.predicted_views(twin, len(rows))
+        assert batch.positives is not None
         self.check_observations(batch.observations, rows, views)
         self.check_observations(batch.next_observations, bootstraps, next_views)
-        self.check_observations(positives, rows, positive_views)
+        self.check_observations(batch.positives, rows, positive_views)
         self.check_observations(batch.observations, rows, views)
         plain = log.center() if log.encode is None else (0,)
         self.check_observations(self.replay.observations(batch.row_ids), rows, [plain] * len(rows))

@@ -48,11 +48,12 @@ def _views(observations: Observations, ids: NDArray[np.int64], views_a_row: int 
 
 def test_observation_next_one_and_positive_are_under_independent_crops() -> None:
     made = _replay(3_000, slice_rows=3_000)
-    batch = made.sample()
+    batch = made.sample(positives=True)
+    assert batch.positives is not None
     views = [
         _views(batch.observations, batch.row_ids),
         _views(batch.next_observations, batch.row_ids + 1),
-        _views(batch.observations.another_view(), batch.row_ids),
+        _views(batch.positives, batch.row_ids),
     ]
     counts = np.bincount(np.array([9, 3, 1]) @ np.array(views), minlength=27)
     assert_frequencies(counts, np.full(27, 1 / 27))
@@ -63,22 +64,24 @@ def test_latents_of_a_transition_share_one_k_and_another_view_draws_anew() -> No
     crops = iter(range(3 * ROWS))
     made.convert(latent_codec("float16", (1, 1), 3), lambda stacks: np.array([[[next(crops)]] for _ in stacks], "f4"))
     first = made.store.oldest
-    batch = made.sample()
+    batch = made.sample(positives=True)
+    assert batch.positives is not None
     own = _views(batch.observations, batch.row_ids - first)
     assert own == _views(batch.next_observations, batch.row_ids + 1 - first)
-    another = _views(batch.observations.another_view(), batch.row_ids - first)
+    another = _views(batch.positives, batch.row_ids - first)
     assert_frequencies(np.bincount(3 * np.array(own) + another, minlength=9), np.full(9, 1 / 9))
 
 
 def test_observations_keep_their_views_whatever_is_drawn_between() -> None:
-    made, at_once = _replay(16, slice_rows=5), _replay(16, slice_rows=16).sample()
-    batch = made.sample()
-    first, positive = batch.observations, batch.observations.another_view()
+    made, at_once = _replay(16, slice_rows=5), _replay(16, slice_rows=16).sample(positives=True)
+    batch = made.sample(positives=True)
+    first, positive = batch.observations, batch.positives
+    assert positive is not None
+    assert at_once.positives is not None
     wanted = _views(first, batch.row_ids), _views(positive, batch.row_ids)
     assert wanted[0] == _views(at_once.observations, batch.row_ids)
-    assert wanted[1] == _views(at_once.observations.another_view(), batch.row_ids)
-    made.sample()
-    positive.another_view()
+    assert wanted[1] == _views(at_once.positives, batch.row_ids)
+    made.sample(positives=True)
     assert (_views(first, batch.row_ids), _views(positive, batch.row_ids)) == wanted
     pairs = [  # two at once, through the one buffer
         (a.ravel().tolist(), b.ravel().tolist())

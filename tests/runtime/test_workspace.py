@@ -69,9 +69,9 @@ def _decode(*several: Observations) -> None:
 def test_the_largest_batch_of_control_stays_inside_the_workspace(image: NDArray[np.uint8]) -> None:
     replay, ledger = _full(image)
     with _traced(150_000):
-        batch = replay.sample()
-        positives = batch.observations.another_view()
-        _decode(batch.observations, positives, batch.next_observations)
+        batch = replay.sample(positives=True)
+        assert batch.positives is not None
+        _decode(batch.observations, batch.positives, batch.next_observations)
     assert ledger.held_bytes(Line.WORKSPACE) == replay.slice_buffer.nbytes == 33 * STACK * VIEW_BYTES
 
     before = ledger.held_bytes(Line.WORKSPACE)
@@ -87,8 +87,9 @@ def test_the_largest_batch_of_control_stays_inside_the_workspace(image: NDArray[
     assert transient < 1_300_000
 
     with _traced(150_000):
-        batch = replay.sample()
-        _decode(batch.observations, batch.next_observations, batch.observations.another_view())
+        batch = replay.sample(positives=True)
+        assert batch.positives is not None
+        _decode(batch.observations, batch.next_observations, batch.positives)
     assert ledger.peak_bytes(Line.OBSERVATIONS) == BUDGET_BYTES
 
 

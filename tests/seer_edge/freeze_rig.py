@@ -153,7 +153,8 @@ class Rig:
         return checkpoint.save(self.session, self.checkpoints)
 
     def encoder(self) -> Encoder:
-        """A torch encoder of its own with the session's present weights."""
+        """A torch encoder of its own with the weights that a freeze takes now."""
+        self.session.settle()
         encoder = Encoder(self.plan.encoder, torch.Generator())
         encoder.load_state_dict(self.session.agent.encoder.state_dict())
         return encoder
@@ -228,7 +229,7 @@ def build_rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
 
     monkeypatch.setattr(seer_edge.envs.guarded, "make_env", make_env)
 
-    def build(agent: str = "rainbow", *, learning_starts: int = 90, **changes: Any) -> Rig:
+    def build(agent: str = "rainbow", *, learning_starts: int = 90, pipeline: bool = False, **changes: Any) -> Rig:
         given = {**KINDS[agent], **changes}
         spec, settings = given.pop("spec"), given.pop("settings")
         config = TrainConfig(
@@ -242,6 +243,7 @@ def build_rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
             freeze_reason="test",
             settings=dataclasses.replace(settings, learning_starts=learning_starts),
             eval_episodes=3,
+            pipeline=pipeline,
             **given,
         )
         plan = make_plan(config, spec)

@@ -16,9 +16,9 @@ class SliceBuffer:
         self.length = length
         self._bytes = np.empty(0, np.uint8)
 
-    def of(self, array: Array, *other_views: Array) -> "ArrayObservations":
-        """The observations `array` `[B, …]`; `another_view` gives those of `other_views`, one after the other."""
-        return ArrayObservations(self, array, *other_views)
+    def of(self, array: Array) -> "ArrayObservations":
+        """The observations `array` `[B, …]`."""
+        return ArrayObservations(self, array)
 
     def poison(self) -> None:
         """Spoil what was given out before: 0xff are NaN as float32, and white as pixels."""
@@ -38,10 +38,9 @@ class SliceBuffer:
 class ArrayObservations:
     """The interface of `seer_runtime.replay.Observations`; `array` is what it gives, whole."""
 
-    def __init__(self, buffer: SliceBuffer, array: Array, *other_views: Array) -> None:
+    def __init__(self, buffer: SliceBuffer, array: Array) -> None:
         self.array = array
         self._buffer = buffer
-        self._other_views = iter(other_views)
 
     def __len__(self) -> int:
         return len(self.array)
@@ -52,7 +51,3 @@ class ArrayObservations:
         for begin in range(0, len(self.array), length):
             yield self._buffer.lend(self.array[begin : begin + length])
             self._buffer.poison()
-
-    def another_view(self) -> "ArrayObservations":
-        """The next of the other views, which share the rest with it."""
-        return ArrayObservations(self._buffer, next(self._other_views))

@@ -56,7 +56,7 @@ class World:
             return frames.numpy() if encoder is None else encoder.encode(frames.numpy()).numpy()
 
         def observations(frames: torch.Tensor) -> ArrayObservations:
-            return self.replay.of(values(frames), values(drawn.other_view))
+            return self.replay.of(values(frames))
 
         return Batch(
             observations=observations(drawn.observations),
@@ -66,6 +66,7 @@ class World:
             next_observations=observations(drawn.next_observations),
             weights=drawn.weights.numpy(),
             row_ids=np.arange(B),
+            positives=observations(drawn.other_view),
         )
 
 
@@ -315,7 +316,7 @@ def test_actions_are_the_policys(frozen: bool) -> None:
     assert drawn.shape[1:] == (HEADS.actions,)
     assert np.abs(drawn).max() <= 1
     with torch.no_grad():
-        mean, log_std = agent.actor(agent._observe(observations[0], ACTOR))
+        mean, log_std = agent.actor(agent._observe(observations[0], agent.encoder, ACTOR))
     u = np.arctanh(drawn.astype(np.float64))
     std = log_std.exp()[0].numpy()
     np.testing.assert_allclose((u.mean(axis=0) - mean[0].numpy()) / std, 0, atol=5 / np.sqrt(len(u)))

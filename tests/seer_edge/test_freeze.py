@@ -53,7 +53,9 @@ def test_every_row_is_the_encoder_on_its_own_stack(rig: Callable[..., Rig], last
         ({"replay": "prioritized"}, 1e-4, True),
         ({"agent": "curl-sac", "latent_codec": "float16"}, 5e-4, True),
         ({"agent": "curl-sac", "replay": "prioritized"}, 1e-4, True),
-        ({"agent": "curl-sac", "encoder": "impala"}, 1e-4, True),
+        ({"agent": "curl-sac", "encoder": "impala", "seed": 1}, 1e-4, True),
+        ({"agent": "curl-sac", "pipeline": True}, 1e-4, True),
+        ({"agent": "rainbow", "pipeline": True, "replay": "prioritized"}, 1e-4, True),
         ({"agent": "curl-sac", "augmentations": 1}, 1e-4, True),
         ({"agent": "curl-sac", "augmentations": 15}, 1e-4, True),  # one row a chunk
         ({"agent": "curl-sac", "augmentations": 15, "settings": WIDE}, 1e-4, False),
@@ -266,8 +268,8 @@ def test_actions_are_chosen_on_the_center(rig: Callable[..., Rig]) -> None:
     run.steps(100)
     encoder, begun, acted = run.encoder(), 0, []
     run.freeze()
-    act = run.session.agent.act
-    run.session.agent.act = lambda observation: acted.append(observation.copy()) or act(observation)
+    act = run.session.agent.explore
+    run.session.agent.explore = lambda observation: acted.append(observation.copy()) or act(observation)
     for _ in range(25):
         episode, step = run.env.log[-1], len(run.env.log[-1].actions)
         begun += step == 0

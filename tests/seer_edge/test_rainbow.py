@@ -181,9 +181,9 @@ def test_update_is_the_slow_one(seed: int) -> None:
     assert [action] == _slow_choices(before, "encoder", "head", before, batch.observations.array[:1])
 
     result = agent.update(batch)
-    noise = _copy(agent)  # the target's was drawn in the update, the online network's by `act`
+    noise = _copy(agent)  # drawn by `act`
     for name in (name for name in before if ".noise_" in name):
-        assert np.array_equal(noise[name], before[name]) == name.startswith("head."), name
+        np.testing.assert_array_equal(noise[name], before[name], err_msg=name)
     targets = _slow_targets(before, noise, batch)
     losses = _slow_losses(before, noise, batch, targets)
     np.testing.assert_allclose(result.priorities, losses, rtol=2e-5)
@@ -264,17 +264,32 @@ def test_gradients_are_clipped_to_a_norm_of_ten_and_then_adam_steps() -> None:
     assert all(torch.equal(clipped.optimizer.parameters[name], parameter) for name, parameter in start.items())
 
 
-def test_further_updates_of_a_step_keep_its_noise_and_see_the_new_weights() -> None:
-    agent, batches = _agent_with_opinions(6, learning_rate=1e-2), [_batch(seed) for seed in (6, 7)]
-    agent.act(batches[0].observations.array[0])
-    agent.update(batches[0])
-    before = _copy(agent)
-    result = agent.update(batches[1])
-    noise = _copy(agent)
-    for name in (name for name in before if name.startswith("head.") and ".noise_" in name):
-        np.testing.assert_array_equal(noise[name], before[name], err_msg=name)
-    losses = _slow_losses(before, noise, batches[1], _slow_targets(before, noise, batches[1]))
-    np.testing.assert_allclose(result.priorities, losses, rtol=2e-5)
+@pytest.mark.parametrize("frozen", [False, True])
+def test_what_runs_beside_an_update_does_not_see_it(frozen: bool) -> None:
+    """Actions and what is prepared are those of the networks at the last `refresh`."""
+    agents = [_agent_with_opinions(6, learning_rate=1e-1) for _ in range(2)]
+    observations, following = _batch(6, latents=frozen), _batch(7, latents=frozen)
+    for agent in agents:
+        agent.act_beside_updates()
+        if frozen:
+            agent.freeze_encoder(reads_latents=True)
+        agent.refresh()
+    updated, still = agents
+    updated.update(observations)
+    for observation in following.observations.array:
+        assert updated.explore(observation) == still.explore(observation)
+        assert updated._values(observation, updated._weights, updated.acting_encoder).tolist() == (
+            still._values(observation, still._weights, still.acting_encoder).tolist()
+        )
+    for got, wanted in zip(updated.prepare(following)[1:], still.prepare(following)[1:], strict=True):
+        assert all(torch.equal(*pair) for pair in zip(got, wanted, strict=True))
+    updated.refresh()
+    still.refresh()
+    observation = following.observations.array[0]
+    assert not torch.equal(
+        updated._values(observation, updated._weights, updated.acting_encoder),
+        still._values(observation, still._weights, still.acting_encoder),
+    )
 
 
 def test_rows_count_by_their_weight() -> None:
@@ -337,7 +352,9 @@ def test_target_is_copied_every_so_many_updates(every: int, frozen: bool) -> Non
     wanted = _online_and_target(agent)[0]
     for update in range(1, 8):
         _train(agent, 1, seed=update)
-        online, target = _online_and_target(agent)
+        online = _online_and_target(agent)[0]
+        agent.refresh()
+        target = _online_and_target(agent)[1]
         if update % every == 0:
             wanted = online
         _assert_same(target, wanted)
@@ -400,7 +417,7 @@ def test_input_kind_is_not_guessed_from_the_shape(method: str, frozen: bool) -> 
 
     for observations in wrong:
         before = _copy(agent)
-        with pytest.raises((RuntimeError, TypeError), match=r"uint8|dtype|shape|rank 4|conv2d"):
+        with pytest.raises((RuntimeError, TypeError), match=r"uint8|dtype|shape|rank 4|conv2d|matrix|Expected size"):
             use(observations)
         parameters = {name for name in before if ".noise_" not in name and name != "generator"}
         _assert_same({name: _copy(agent)[name] for name in parameters}, {name: before[name] for name in parameters})

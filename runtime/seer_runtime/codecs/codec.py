@@ -45,6 +45,9 @@ class Codec(Protocol):
     def plain(self, count: int) -> Views:
         """The view to compare and to act on, `count` times: a frame's center, a row's first latent."""
 
+    def has_views(self, views: Views) -> bool:
+        """Whether all of `views` are some that `draw` can give."""
+
     def gather(self, rows: NDArray[np.uint8], slots: NDArray[np.int64], views: Views, out: Array) -> None:
         """Decode `views` `[B, …]` of `rows[slots]` to `out` `[B, S, *view_shape]`.
 

@@ -48,6 +48,11 @@ class FrameCodec:
         """The center's offset, `[count, 2]`."""
         return np.tile(self.crop.center, (count, 1))
 
+    def has_views(self, views: Views) -> bool:
+        """Whether every crop lies within the frame."""
+        room = np.subtract(self.shape[-2:], self.crop.size)
+        return bool(((views >= 0) & (views <= room)).all())
+
     def gather(self, rows: NDArray[np.uint8], slots: NDArray[np.int64], views: Views, out: Array) -> None:
         """Copy crops; the frames of one stack all under the same offset."""
         if self.crop.whole:

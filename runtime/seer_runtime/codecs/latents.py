@@ -38,6 +38,10 @@ class Latents:
         """The first latent, `[count, 1]`."""
         return np.zeros((count, 1), np.int64)
 
+    def has_views(self, views: Views) -> bool:
+        """Whether every k is below K."""
+        return bool(((views >= 0) & (views < self.shape[0])).all())
+
 
 class FloatCodec(Latents):
     """Each element stored as one float and decoded to float32."""

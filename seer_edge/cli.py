@@ -25,6 +25,7 @@ from seer_edge.errors import (
     RunStoppedError,
 )
 from seer_edge.flags import HOST_FIELDS, NOT_BUILT_COMMANDS, host_fields, make_parser, normalised
+from seer_edge.lean_torch import import_torch
 from seer_edge.output import patient_output
 from seer_edge.plan import BytePlan, make_plan
 from seer_runtime.memory import MemoryLimits, memory_limits
@@ -245,6 +246,7 @@ def _eval(flags: argparse.Namespace) -> int:
 @contextlib.contextmanager
 def _learner_needed() -> Iterator[None]:
     try:
+        import_torch()
         yield
     except ImportError as error:
         raise BadInputError(f"learning needs {error.name}; pip install 'seer-edge[train]'") from error

@@ -22,7 +22,7 @@ from seer_runtime import durable
 from seer_runtime.durable.files import one_line
 from seer_runtime.encoder import MAX_BATCH, OnnxEncoder
 from seer_runtime.perception import LatentPerception
-from seer_runtime.process import RssWatch
+from seer_runtime.process import RssWatch, settle
 from seer_runtime.replay import ReplayConversion
 from seer_runtime.store import Ids
 
@@ -61,7 +61,9 @@ def freeze(session: Session, encoder_path: Path, save: Save) -> FreezeReport:
     """Freeze the encoder and convert the replay. Raises FreezeRefusedError, or RunStoppedError once committed."""
     begin = time.perf_counter()
     with RssWatch() as rss:
+        settle()  # what learning from frames used last makes room for what comes
         rows, error = _freeze(session, encoder_path, save)
+        settle()
     return FreezeReport(
         timestep=session.timestep,
         rows=rows,

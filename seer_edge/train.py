@@ -25,7 +25,7 @@ from seer_runtime import durable
 from seer_runtime.durable.files import one_line
 from seer_runtime.ledger import Line
 from seer_runtime.memory import cgroup_limit_bytes
-from seer_runtime.process import RssCeiling, rss_bytes
+from seer_runtime.process import RssCeiling, rss_bytes, settle
 from seer_runtime.replay import NothingToSampleError
 from seer_runtime.units import format_size
 
@@ -353,6 +353,7 @@ def _execute(folder: RunFolder, build: Callable[[OnHang], Run]) -> int:
         try:
             runs.append(build(on_hang))
             closing.callback(runs[0].session.env.close)
+            settle()  # most of what imports touched is not used again
             return runs[0].execute(stop)
         except OSError as error:
             stands = runs[0].outcome.checkpoint if runs else None

@@ -51,9 +51,13 @@ FREEZE_LINE = re.compile(r"freeze at step .* in ([\d.]+) s,")
 def train_job(env: str, resolution: int | None, budget_bytes: int, seed: int) -> None:
     """Child: all that `seer-edge train` does to memory, with as few updates as show it."""
     mark("interpreter")
-    for module in ("numpy", "onnxruntime", "torch"):
+    for module in ("numpy", "onnxruntime"):
         importlib.import_module(module)
         mark(module)
+    from seer_edge.lean_torch import import_torch
+
+    import_torch()
+    mark("torch")
     from seer_edge.envs import EnvOptions, make_env
 
     environment = make_env(env, EnvOptions(resolution=resolution), seed=seed, training=True)
@@ -69,6 +73,7 @@ def train_job(env: str, resolution: int | None, budget_bytes: int, seed: int) ->
     from seer_edge.host import prepare_compute
     from seer_edge.loop import build_session
     from seer_edge.plan import make_plan
+    from seer_runtime.process import settle
 
     config = build_config(spec, mem_budget_bytes=budget_bytes, resolution=resolution, eval_episodes=1, seed=seed)
     plan = make_plan(config, spec)
@@ -76,6 +81,8 @@ def train_job(env: str, resolution: int | None, budget_bytes: int, seed: int) ->
     importlib.import_module("seer_edge.train")  # for what it costs
     session = build_session(plan)
     mark("agent built")
+    settle()
+    mark("idle code given back")
 
     def steps(count: int, *, learn: bool) -> None:
         session.plan = _learning_from(plan, 0 if learn else sys.maxsize)

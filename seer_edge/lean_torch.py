@@ -10,7 +10,7 @@ imported, makes no difference.
 import contextlib
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import MutableSequence, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
@@ -71,7 +71,7 @@ class _Finder(MetaPathFinder):
         for name in self._deferred:
             module = sys.modules[name]
             if isinstance(module, _Deferred):
-                module.run()
+                _run(module)
 
 
 class _Deferral(Loader):
@@ -79,13 +79,13 @@ class _Deferral(Loader):
 
     def __init__(self, loader: Loader) -> None:
         self.loader = loader
-        self.path: object = None
+        self.path: MutableSequence[str] | None = None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self.loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        # Without its path an import of anything inside it asks for one, and so runs it first.
+        # Without its path, an import of anything inside it asks for that, and so runs it first.
         self.path = module.__dict__.pop("__path__", None)
         module.__class__ = _Deferred
 
@@ -94,16 +94,18 @@ class _Deferred(ModuleType):
     """A module until it runs."""
 
     def __getattr__(self, name: str) -> object:
-        self.run()
+        _run(self)
         return getattr(self, name)
 
-    def run(self) -> None:
-        """Be the module that it stands for."""
-        spec = self.__spec__
-        assert spec is not None and isinstance(spec.loader, _Deferral)
-        deferral = spec.loader
-        self.__class__ = ModuleType
-        spec.loader = self.__loader__ = deferral.loader
-        if deferral.path is not None:
-            self.__path__ = deferral.path
-        deferral.loader.exec_module(self)
+
+def _run(module: ModuleType) -> None:
+    """Make a deferred module the one that it stands for."""
+    spec = module.__spec__
+    assert spec is not None
+    assert isinstance(spec.loader, _Deferral)
+    deferral = spec.loader
+    module.__class__ = ModuleType
+    spec.loader = module.__loader__ = deferral.loader
+    if deferral.path is not None:
+        module.__path__ = deferral.path
+    deferral.loader.exec_module(module)

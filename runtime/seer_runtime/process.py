@@ -114,7 +114,7 @@ def settle() -> None:
     _drop_clean_pages()
 
 
-_SMAPS = "/proc/self/smaps"
+_SMAPS = Path("/proc/self/smaps")
 _MADV_DONTNEED = 4  # Linux: unmap, and read again from the file on the next touch
 
 
@@ -136,7 +136,7 @@ class _Mapping:
 
 def _mappings() -> list[_Mapping]:
     found: list[_Mapping] = []
-    with open(_SMAPS) as lines:
+    with _SMAPS.open() as lines:
         for line in lines:
             name, *values = line.split()
             if not name.endswith(":"):
@@ -153,7 +153,7 @@ def _drop_clean_pages() -> None:
     Most of it was touched once, when the libraries were loaded. Takes 50 ms.
     """
     advise = getattr(ctypes.CDLL(None), "madvise", None)
-    if advise is None or not Path(_SMAPS).exists():
+    if advise is None or not _SMAPS.exists():
         return
     advise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     for mapping in _mappings():

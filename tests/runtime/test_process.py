@@ -2,12 +2,15 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from seer_runtime import process
 from seer_runtime.process import Pressure, RssCeiling, rss_bytes
 
 PEAK_OF_A_CHILD = """
@@ -49,6 +52,81 @@ def test_a_watch_sees_what_came_and_went() -> None:
 
 def test_rss_is_what_psutil_reads() -> None:
     assert rss_bytes() == pytest.approx(psutil.Process().memory_info().rss, rel=0.02)
+
+
+# --- idle code -----------------------------------------------------------------------------------------------
+
+# Mappings of one file, of which the second was written before it was closed to writing: what it holds is in no file.
+SETTLED = """
+import ctypes, mmap, sys
+from pathlib import Path
+from seer_runtime.process import rss_bytes, settle
+
+SIZE = 32 * mmap.PAGESIZE * 64
+path = Path(sys.argv[1])
+path.write_bytes(b"file" * (SIZE // 4))
+libc = ctypes.CDLL(None)
+
+def mapped(written):
+    with path.open("r+b") as file:
+        area = mmap.mmap(file.fileno(), SIZE, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+    place = (ctypes.c_char * SIZE).from_buffer(area)
+    if written:
+        place[SIZE // 2] = b"W"
+    assert libc.mprotect(ctypes.c_void_p(ctypes.addressof(place)), ctypes.c_size_t(SIZE), 1) == 0
+    return area, place
+
+def resident(place):
+    start, found = f"{ctypes.addressof(place):x}-", False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        found = found or line.startswith(start)
+        if found and line.startswith("Rss:"):
+            return int(line.split()[1]) * 1024
+
+held = [mapped(written) for written in (False, True)]
+contents = [area[:] for area, _ in held]
+before = [resident(place) for _, place in held]
+settle()
+after = [resident(place) for _, place in held]
+print(SIZE, *before, *after, [area[:] for area, _ in held] == contents, contents[1][SIZE // 2 : SIZE // 2 + 1])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_settling_drops_what_a_file_has_and_keeps_what_was_written(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SETTLED, str(tmp_path / "data")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    size, clean, written, clean_after, written_after, same, byte = done.stdout.split()
+    assert int(clean) >= int(size)
+    assert int(written) >= int(size)
+    assert int(clean_after) == 0
+    assert int(written_after) == int(written)
+    assert (same, byte) == ("True", "b'W'")
+
+
+IDLE = """
+import numpy as np, onnxruntime
+from seer_runtime.process import rss_bytes, settle
+before = rss_bytes()
+settle()
+after = rss_bytes()
+matrix = np.arange(10_000.0).reshape(100, 100)
+print(before, after, (matrix @ matrix).sum(), len(onnxruntime.get_available_providers()))
+"""
+
+
+def test_code_that_was_given_back_returns_when_it_is_called() -> None:
+    done = subprocess.run([sys.executable, "-c", IDLE], capture_output=True, text=True, check=True, timeout=60)
+    before, after, total, providers = done.stdout.split()
+    assert int(after) <= int(before) - 10_000_000
+    expected = float((np.arange(10_000.0).reshape(100, 100) @ np.arange(10_000.0).reshape(100, 100)).sum())
+    assert float(total) == expected
+    assert int(providers) >= 1
+
+
+def test_without_proc_settling_only_frees(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(process, "_SMAPS", tmp_path / "none")
+    process.settle()
 
 
 # --- a ceiling -----------------------------------------------------------------------------------------------

@@ -351,9 +351,9 @@ def _execute(folder: RunFolder, build: Callable[[OnHang], Run]) -> int:
 
     with StopSignal() as stop, contextlib.ExitStack() as closing:
         try:
+            settle()  # most of what imports touched is not used again
             runs.append(build(on_hang))
             closing.callback(runs[0].session.env.close)
-            settle()  # most of what imports touched is not used again
             return runs[0].execute(stop)
         except OSError as error:
             stands = runs[0].outcome.checkpoint if runs else None

@@ -79,10 +79,10 @@ def train_job(env: str, resolution: int | None, budget_bytes: int, seed: int) ->
     plan = make_plan(config, spec)
     prepare_compute(config)
     importlib.import_module("seer_edge.train")  # for what it costs
-    session = build_session(plan)
-    mark("agent built")
     settle()
     mark("idle code given back")
+    session = build_session(plan)
+    mark("agent built")
 
     def steps(count: int, *, learn: bool) -> None:
         session.plan = _learning_from(plan, 0 if learn else sys.maxsize)

@@ -20,11 +20,10 @@ from seer_runtime.store import column_bytes
 from seer_runtime.sumtree import tree_bytes
 from seer_runtime.units import format_duration, format_size
 
-# Interpreter, imports and the buffers of a first update, without what the plan and the environment name: from what
-# `tools/rssbench.py causes` prints as "everything else". Whole runs under `rssbench.py watch` peaked within 2 % of the
-# plan: Alien in 0.07GB at 443 MB (plan 451), in 14.2MB at 388 (395), cartpole-swingup at 934 (944), at --resolution 50
-# in 8MB at 732 (720).
-PROCESS_BASE_BYTES = 325_000_000
+# Interpreter, imports and the buffers of a first update, without what the plan and the environment name: at least what
+# `tools/rssbench.py causes` prints as "everything else", of Alien 201 MB in 0.07GB, 202 in 14.2MB; a whole run in 14.2MB
+# under `rssbench.py watch` peaked at 275 MB (plan 284). Below 2MB the imports themselves are the peak, 268 MB.
+PROCESS_BASE_BYTES = 214_000_000
 # An update holds its maps and their gradients, not all at once: from batches of 128 and 512 at 84x84.
 ACTIVATION_FACTOR = 1.7
 FLOAT_BYTES = 4

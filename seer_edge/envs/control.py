@@ -17,7 +17,7 @@ RESOLUTION = 100
 CROP = 84
 """Of RESOLUTION: both scale together (Sections 4.2 and 6)."""
 ACTION_REPEAT = 4
-PROCESS_BYTES = 220_000_000
+PROCESS_BYTES = 230_000_000
 """dm_control, OpenGL and two environments, training's and evaluation's: `tools/rssbench.py causes`."""
 
 _RESOLUTION_STEP = 25

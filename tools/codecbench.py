@@ -38,9 +38,13 @@ class Figures:
 
 
 def open_session(run: Path) -> tuple["Session", int]:
-    """The run as its newest generation left it, and the rows carried through its freeze. Raises BadInputError."""
+    """A run with float32 latents as its newest generation left it, and the rows carried through its freeze.
+
+    Raises BadInputError for any other run.
+    """
     from seer_edge import checkpoint, errors
     from seer_edge.envs import make_env
+    from seer_edge.host import prepare_compute
     from seer_edge.loop import resume_session
     from seer_edge.plan import make_plan
 
@@ -48,19 +52,21 @@ def open_session(run: Path) -> tuple["Session", int]:
         saved = checkpoint.newest(run / "checkpoints")
         environment = make_env(saved.config.env, saved.config.env_options, seed=0, training=True)
         environment.close()
+        prepare_compute(saved.config)
         with checkpoint.reading(saved.path):
             session, _ = resume_session(make_plan(saved.config, environment.spec), saved)
             freeze = saved.run()["outcome"]["freeze"]
     except errors.BadInputError as error:
         raise BadInputError(str(error)) from error
-    store = session.replay.store
-    if freeze is None or store.codec.name != "float32":
+    if freeze is None or session.replay.store.codec.name != "float32":
         raise BadInputError(f"{run}: holds no float32 latents; give a run with --latent-codec float32 after its freeze")
-    if not 0 < freeze["rows"] < store.rows < store.capacity:
-        raise BadInputError(
-            f"{run}: needs rows from before its freeze and later ones; give a run whose ring is not full"
-        )
     return session, int(freeze["rows"])
+
+
+def carried_rows_are_held(session: "Session", carried: int) -> bool:
+    """Whether the ring still holds every row carried through the freeze, and later ones."""
+    store = session.replay.store
+    return 0 < carried < store.rows < store.capacity
 
 
 def latents_of(session: "Session", first: int, end: int, at_most: int, least_age: int = 0) -> "Latents":
@@ -76,6 +82,11 @@ def latents_of(session: "Session", first: int, end: int, at_most: int, least_age
     out = np.zeros((len(ids), *store.observation_shape), np.float32)
     store.gather(ids, store.codec.plain(len(ids)), out)
     return out
+
+
+def calibrating_latents(session: "Session", carried: int) -> "Latents":
+    """As at the freeze: of evenly spaced rows without a blank frame, where every row that was carried is held."""
+    return latents_of(session, 0, carried, CALIBRATION_ROWS, session.config.settings.stack - 1)
 
 
 def through(codec: "Codec", latents: "Latents") -> "Latents":
@@ -130,9 +141,12 @@ def measure(run: Path, rows: int) -> int:
     from seer_runtime.codecs import LATENT_ELEMENT_BYTES
 
     session, carried = open_session(run)
+    if not carried_rows_are_held(session, carried):
+        raise BadInputError(
+            f"{run}: needs rows from before its freeze and later ones; give a run whose ring is not full"
+        )
     held = session.replay.store.rows
-    # As at the freeze: rows of which no frame is blank.
-    seen = latents_of(session, 0, carried, CALIBRATION_ROWS, session.config.settings.stack - 1)
+    seen = calibrating_latents(session, carried)
     later = latents_of(session, carried, held, rows)
     lines = [figures(session, name, seen, later) for name in LATENT_ELEMENT_BYTES]
     table = [

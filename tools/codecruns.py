@@ -1,0 +1,354 @@
+"""Whole runs from one freeze on, one a codec of latents, and what came out of them side by side.
+
+    python tools/codecruns.py run BASE OUT         # fork BASE, which was stopped before its freeze, and finish each run
+    python tools/codecruns.py table OUT OUT …       # print the table, one OUT a game
+
+No codec plays a part before the freeze, so that one pixel phase serves all of them bit for bit. `run` goes on where it
+was stopped, and keeps beside the float32 run what its ring will have overwritten in the end: the latents that grids
+were calibrated on, and what became of the dimensions that were silent at the freeze.
+"""
+
+import csv
+import dataclasses
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import codecbench
+from commandline import BadInputError, FaultError, Parser, answer, count, render, say
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from seer_edge.loop import Session
+
+REFERENCE = "float32"
+CODECS = (REFERENCE, "uint8", "uint4")
+KEPT = "freeze.npz"
+"""In OUT: what `Kept` holds."""
+POLL_SECONDS = 2.0
+
+# --- forking and running -----------------------------------------------------------------------------------------
+
+
+def fork(base: Path, target: Path, codec: str) -> None:
+    """A run `target` that stands where `base` does and differs in its codec of latents.
+
+    Does nothing where it was forked before: the generation is written last. Raises BadInputError where `base` is no run
+    that stands before its freeze.
+    """
+    from seer_edge import checkpoint, errors
+    from seer_edge.run_folder import RunFolder
+    from seer_runtime import durable
+
+    if any((target / "checkpoints").glob("step_*")):
+        return
+    try:
+        with RunFolder(base).locked():
+            saved = checkpoint.newest(base / "checkpoints")
+            config = dataclasses.replace(saved.config, latent_codec=codec)
+            if saved.frozen or config.freeze_at is None:
+                raise BadInputError(f"{base}: step {saved.timestep:,} is not before a freeze; stop a run earlier")
+
+            def write(folder: Path) -> None:
+                for name in set(saved.generation.manifest["files"]) - {checkpoint.CONFIG}:
+                    shutil.copyfile(saved.path / name, folder / name)
+                durable.write_json(folder / checkpoint.CONFIG, config.to_json())
+
+            durable.make_folder(target)
+            run = RunFolder(target)
+            run.write_config(config)
+            shutil.copyfile(RunFolder(base).progress, run.progress)
+            durable.publish_generation(run.checkpoints, saved.timestep, write)
+    except errors.BadInputError as error:
+        raise BadInputError(str(error)) from error
+
+
+def finish(run: Path, kept: Path | None) -> None:
+    """Resume `run` to its end; meanwhile keep in `kept` what its generations hold. Raises FaultError where it fails."""
+    from seer_edge.run_folder import RunFolder
+
+    if RunFolder(run).is_finished:
+        return
+    say(run.name)
+    log = run.with_suffix(".log")
+    with log.open("a") as output:
+        command = [sys.executable, "-m", "seer_edge", "resume", str(run)]
+        child = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        while child.poll() is None:
+            time.sleep(POLL_SECONDS)
+            if kept is not None:
+                keep(run, kept)
+    finally:
+        child.terminate()
+        child.wait()
+    if kept is not None:
+        keep(run, kept)
+    if child.returncode != 0:
+        raise FaultError(f"{run} ended with status {child.returncode}; {log} says why, and run goes on with it")
+
+
+def run_all(base: Path, out: Path, codecs: list[str]) -> int:
+    """Fork and finish a run for each codec."""
+    for codec in codecs:
+        fork(base, out / codec, codec)
+    for codec in codecs:
+        finish(out / codec, out / KEPT if codec == REFERENCE else None)
+    return 0
+
+
+# --- what the float32 run's ring overwrites ----------------------------------------------------------------------
+
+
+@dataclass
+class Kept:
+    """Of the float32 run's latents, D = N L dimensions a row."""
+
+    seen: NDArray[Any]  # [B, N, L], what the grids were calibrated on
+    silent: NDArray[Any]  # [D], zero on every row carried through the freeze
+    carried: int  # these rows
+    fired: NDArray[Any]  # [D], later rows in which it was not zero
+    speaking: int  # later rows in which a silent one was not zero
+    later: int  # later rows counted
+    next_id: int  # of the first row not yet counted
+    timestep: int  # of the generation that was looked at last
+
+    @classmethod
+    def begin(cls, session: "Session", carried: int) -> "Kept":
+        """Where the ring still holds all that the freeze carried over."""
+        import numpy as np
+
+        rows = codecbench.latents_of(session, 0, carried, carried).reshape(carried, -1)
+        return cls(
+            seen=codecbench.calibrating_latents(session, carried),
+            silent=~rows.any(axis=0),
+            carried=carried,
+            fired=np.zeros(rows.shape[1], np.int64),
+            speaking=0,
+            later=0,
+            next_id=session.replay.store.oldest + carried,
+            timestep=-1,
+        )
+
+    @classmethod
+    def read(cls, path: Path) -> "Kept":
+        """What `write` wrote."""
+        import numpy as np
+
+        with np.load(path) as arrays:
+            return cls(**{name: value if value.ndim else int(value) for name, value in arrays.items()})
+
+    def write(self, path: Path) -> None:
+        """Replace `path`."""
+        import numpy as np
+
+        new = path.with_name(f"new_{path.name}")
+        np.savez(new, **vars(self))
+        new.replace(path)
+
+    def add(self, session: "Session") -> None:
+        """Count the rows that came since; those that were overwritten meanwhile are lost."""
+        store = session.replay.store
+        first, self.timestep = max(self.next_id, store.oldest), session.timestep
+        if first < store.appended:
+            new = codecbench.latents_of(session, first - store.oldest, store.rows, store.appended - first)
+            fires = new.reshape(len(new), -1) != 0
+            self.fired += fires.sum(axis=0)
+            self.speaking += int(fires[:, self.silent].any(axis=1).sum())
+            self.later += len(new)
+            self.next_id = store.appended
+
+    def describe(self) -> str:
+        """The silent dimensions in a line."""
+        often = self.fired[self.silent]
+        most = int(often.max()) if len(often) else 0
+        return (
+            f"{int(self.silent.sum())} of {len(self.silent)} dimensions are zero on all {self.carried:,} rows of the "
+            f"freeze; {int((often > 0).sum())} of them are not on one of {self.later:,} later rows, the busiest on "
+            f"{most:,}; {self.speaking:,} rows have one that is not"
+        )
+
+
+def keep(run: Path, path: Path) -> None:
+    """Look at the newest generation of the float32 run, if it is new and after the freeze."""
+    steps = [int(folder.name.removeprefix("step_")) for folder in (run / "checkpoints").glob("step_*")]
+    known = Kept.read(path) if path.exists() else None
+    config = json.loads((run / "config.json").read_text())
+    if not steps or max(steps) <= max(config["freeze_at"], -1 if known is None else known.timestep):
+        return
+    try:
+        session, carried = codecbench.open_session(run)
+    except BadInputError:  # removed while it was read: the next one will do
+        return
+    try:
+        if known is None and not codecbench.carried_rows_are_held(session, carried):
+            return
+        known = known or Kept.begin(session, carried)
+        known.add(session)
+        known.write(path)
+    finally:
+        session.env.close()
+
+
+# --- what came out -----------------------------------------------------------------------------------------------
+
+Evaluations = dict[int, tuple[float, float]]
+"""Mean and standard deviation of the returns at each step."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of one run."""
+
+    game: str
+    codec: str
+    status: str
+    games: int  # of an evaluation
+    rows: int
+    clip_rate: float | None
+    evaluations: Evaluations
+    figures: codecbench.Figures | None  # None without a finished float32 run
+
+
+def read_outcomes(out: Path, rows: int) -> list[Outcome]:
+    """Of each run in `out`. Raises BadInputError where there is none."""
+    runs = [out / codec for codec in CODECS if (out / codec / "summary.json").exists()]
+    if not runs:
+        raise BadInputError(f"{out}: holds no runs of codecruns.py run")
+    measured = measure(out, [run.name for run in runs], rows)
+    return [_outcome(run, measured.get(run.name)) for run in runs]
+
+
+def _outcome(run: Path, figures: codecbench.Figures | None) -> Outcome:
+    config, summary = (json.loads((run / name).read_text()) for name in ("config.json", "summary.json"))
+    with (run / "progress.csv").open(newline="") as file:
+        lines = [line for line in csv.DictReader(file) if line["eval/mean_reward"]]
+    return Outcome(
+        game=config["env_name"],
+        codec=run.name,
+        status=summary["status"],
+        games=config["eval_episodes"],
+        rows=summary["replay"]["rows"],
+        clip_rate=summary["replay"]["clip_rate"],
+        evaluations={
+            int(line["time/total_timesteps"]): (float(line["eval/mean_reward"]), float(line["eval/std_reward"]))
+            for line in lines
+        },
+        figures=figures,
+    )
+
+
+def measure(out: Path, codecs: list[str], rows: int) -> dict[str, codecbench.Figures]:
+    """What each codec does to the newest latents of the float32 run and to what its head makes of them."""
+    if REFERENCE not in codecs or not (out / KEPT).exists():
+        return {}
+    session, _ = codecbench.open_session(out / REFERENCE)
+    try:
+        kept, held = Kept.read(out / KEPT), session.replay.store.rows
+        later = codecbench.latents_of(session, 0, held, rows)
+        return {codec: codecbench.figures(session, codec, kept.seen, later) for codec in codecs}
+    finally:
+        session.env.close()
+
+
+def print_table(outs: list[Path], rows: int) -> list[Outcome]:
+    """One table a game; returns what is in them."""
+    everything = []
+    for out in outs:
+        outcomes = read_outcomes(out, rows)
+        everything += outcomes
+        steps = sorted({step for outcome in outcomes for step in outcome.evaluations})
+        header = ("codec", "rows", "clipped", *(f"{step:,}" for step in steps), "Q mean", "Q max", "same choice")
+        print(f"{outcomes[0].game}, return of {outcomes[0].games} games, mean ± std, at step")
+        print(render(header, [_cells(outcome, steps) for outcome in outcomes]))
+        if (out / KEPT).exists():
+            print(Kept.read(out / KEPT).describe())
+        print()
+    return everything
+
+
+def _cells(outcome: Outcome, steps: list[int]) -> tuple[str, ...]:
+    found, figures = outcome.evaluations, outcome.figures
+    returns = ("-" if step not in found else "{:,.0f} ± {:,.0f}".format(*found[step]) for step in steps)
+    errors = ["-"] * 3
+    if figures is not None:
+        choice = "-" if figures.same_choice is None else f"{figures.same_choice:.1%}"
+        errors = [f"{figures.output_error:.2%}", f"{figures.largest_output_error:.1%}", choice]
+    clipped = "-" if outcome.clip_rate is None else f"{outcome.clip_rate:.1e}"
+    name = outcome.codec if outcome.status == "finished" else f"{outcome.codec} ({outcome.status})"
+    return (name, f"{outcome.rows:,}", clipped, *returns, *errors)
+
+
+def write_csv(outcomes: list[Outcome], path: Path) -> None:
+    """One line an evaluation."""
+    with path.open("w", newline="") as file:
+        lines = csv.writer(file, lineterminator="\n")
+        lines.writerow(("game", "codec", "step", "games", "mean_return", "std_return"))
+        for outcome in outcomes:
+            for step, (mean, spread) in sorted(outcome.evaluations.items()):
+                lines.writerow((outcome.game, outcome.codec, step, outcome.games, f"{mean:.4f}", f"{spread:.4f}"))
+
+
+def plot(outcomes: list[Outcome], path: Path) -> None:
+    """One panel a game, one line a codec."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    games = list(dict.fromkeys(outcome.game for outcome in outcomes))
+    figure, panels = plt.subplots(1, len(games), figsize=(4.7 * len(games), 4), squeeze=False, layout="constrained")
+    for game, panel in zip(games, panels[0], strict=True):
+        for outcome in (outcome for outcome in outcomes if outcome.game == game):
+            steps = sorted(outcome.evaluations)
+            means, spreads = zip(*(outcome.evaluations[step] for step in steps), strict=True)
+            panel.errorbar(steps, means, yerr=spreads, marker="o", markersize=3, capsize=2, label=outcome.codec)
+        panel.set_title(game)
+        panel.set_xlabel("agent steps")
+        panel.grid(alpha=0.25)
+    panels[0][0].set_ylabel("evaluation return, mean ± std of its games")
+    panels[0][0].legend(frameon=False, fontsize="small")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def main() -> int:
+    """Command line."""
+
+    def stop(signum: int, frame: object) -> NoReturn:
+        sys.exit(128 + signum)  # so that the child is stopped, too
+
+    def run() -> int:
+        parser = Parser(prog="codecruns.py", description=(__doc__ or "").splitlines()[0])
+        commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
+        runs = commands.add_parser("run", help="fork BASE into a run a codec and finish each")
+        runs.add_argument("base", type=Path, metavar="BASE", help="a run's folder, stopped before its freeze")
+        runs.add_argument("out", type=Path, metavar="OUT", help="folder of the runs, one game's")
+        runs.add_argument("--codecs", nargs="+", choices=CODECS, default=CODECS, metavar="NAME", help=", ".join(CODECS))
+        tables = commands.add_parser("table", help="print what came out")
+        tables.add_argument("out", type=Path, nargs="+", metavar="OUT", help="as run was given it")
+        tables.add_argument("--rows", type=count, default=3_000, metavar="N", help="rows to measure Q on (3000)")
+        tables.add_argument("--csv", type=Path, metavar="FILE", help="write each evaluation there")
+        tables.add_argument("--plot", type=Path, metavar="FILE", help="draw them there")
+        flags = parser.parse_args()
+        if flags.command == "run":
+            signal.signal(signal.SIGTERM, stop)
+            return run_all(flags.base, flags.out, list(flags.codecs))
+        outcomes = print_table(flags.out, flags.rows)
+        if flags.csv is not None:
+            write_csv(outcomes, flags.csv)
+        if flags.plot is not None:
+            plot(outcomes, flags.plot)
+        return 0
+
+    return answer("codecruns.py", run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -9,7 +9,6 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from seer_edge.config import TrainConfig
 from seer_edge.errors import BadInputError
 from seer_edge.plan import BytePlan, make_plan
-from seer_runtime.codecs import LATENT_ELEMENT_BYTES
 from seer_runtime.memory import MemoryLimits
 from seer_runtime.process import RssCeiling
 from seer_runtime.units import exact_size, format_size
@@ -153,8 +152,9 @@ def _denser(proposal: BytePlan, plan: BytePlan) -> str:
     """What a codec of fewer bytes would hold, where the proposal takes bytes off the plan."""
     codec = next(name for name in DENSER if name in plan.config.latent_codecs)
     fewer = proposal.config.mem_budget_bytes < plan.config.mem_budget_bytes
-    denser = LATENT_ELEMENT_BYTES[codec] < LATENT_ELEMENT_BYTES[plan.config.latent_codec]
-    if not (fewer and denser and proposal.latent_replay):
+    if not (fewer and proposal.latent_replay):
         return ""
     dense = make_plan(dataclasses.replace(proposal.config, latent_codec=codec), proposal.env)
+    if dense.latent_row_bytes >= proposal.latent_row_bytes:
+        return ""
     return f", {dense.latent_capacity:,} with --latent-codec {codec}"

@@ -18,6 +18,8 @@ from seer_runtime.encoder import MAX_BATCH
 Value = TypeVar("Value")
 
 NEVER = "never"
+AUTO = "auto"
+"""--latent-codec: the densest whose error is small, chosen at the freeze (`seer_edge.codec_choice`)."""
 SHORT_RUN_FRACTION = 0.4
 SHORT_RUN_FACTOR = 2.5
 LOG_EVERY_STEPS = 1_000
@@ -50,7 +52,7 @@ class TrainConfig:
     resolution: int | None = None  # None: the environment's own
     action_repeat: int | None = None  # None: the environment's own
     freeze_layers: int | None = None  # None: all
-    latent_codec: str = "float32"
+    latent_codec: str = "float32"  # auto up to the freeze, from there on what was chosen
     augmentations: int = 1  # K
     source: str | None = None  # the run whose encoder is taken
     replay: str = "uniform"
@@ -72,7 +74,7 @@ class TrainConfig:
         _one_of("--replay", self.replay, REPLAYS)
         _one_of("--algo", self.algo, tuple(ALGORITHMS))
         _one_of("--encoder", self.encoder, tuple(ENCODERS))
-        _one_of("--latent-codec", self.latent_codec, tuple(LATENT_ELEMENT_BYTES))
+        _one_of("--latent-codec", self.latent_codec, (*LATENT_ELEMENT_BYTES, AUTO))
         check_types(self)
         if not isinstance(self.settings, ALGORITHMS[self.algo].settings):
             raise ValueError(f"settings are not those of algo {self.algo}")
@@ -133,7 +135,7 @@ class TrainConfig:
 
     @property
     def latent_codecs(self) -> tuple[str, ...]:
-        """The codecs that a run like this one can have."""
+        """The codecs that the rows of a run like this one can have."""
         return tuple(name for name in LATENT_ELEMENT_BYTES if self.source is None or name not in CALIBRATED)
 
     def to_json(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from seer_edge import __version__
 from seer_edge.algorithms import ALGORITHMS
-from seer_edge.config import NEVER, PROTOCOLS, REPLAYS
+from seer_edge.config import AUTO, NEVER, PROTOCOLS, REPLAYS
 from seer_edge.errors import BadInputError
 from seer_edge.networks.spec import ENCODERS
 from seer_edge.presets import PRESETS
@@ -19,7 +19,6 @@ from seer_runtime.units import parse_duration, parse_size
 NOT_BUILT_COMMANDS = ("export", "act", "doctor", "report", "sweep", "analyze")
 NOT_BUILT_VALUES = {
     "--freeze-at": ("auto",),
-    "--latent-codec": ("auto",),
     "--take": ("agent",),
 }
 
@@ -136,10 +135,10 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     bytes_.add_argument("--augmentations", type=_count, metavar="K", help="crops stored an observation (preset's)")
     bytes_.add_argument(
         "--latent-codec",
-        type=_choice(*LATENT_ELEMENT_BYTES),
+        type=_choice(*LATENT_ELEMENT_BYTES, AUTO),
         default="float32",
         metavar="NAME",
-        help=f"{', '.join(LATENT_ELEMENT_BYTES)} (float32)",
+        help=f"{', '.join(LATENT_ELEMENT_BYTES)}, or auto: chosen at the freeze (float32)",
     )
     bytes_.add_argument(
         "--replay", type=_choice(*REPLAYS), default="uniform", metavar="NAME", help="uniform or prioritized"

@@ -15,9 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from seer_edge.codec_choice import choose_codec
 from seer_edge.errors import RunStoppedError
 from seer_edge.loop import Session, latent_perception
 from seer_edge.networks.graph import encoder_graph
+from seer_edge.plan import BytePlan
 from seer_runtime import durable
 from seer_runtime.durable.files import one_line
 from seer_runtime.encoder import MAX_BATCH, OnnxEncoder
@@ -47,6 +49,7 @@ class FreezeReport:
     rss_peak_bytes: int
     rss_after_bytes: int
     onnx_max_abs_error: float | None  # None where torch goes on encoding
+    codec_errors: dict[str, float] | None = None  # under --latent-codec auto, of each that was tried
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -61,8 +64,10 @@ def freeze(session: Session, encoder_path: Path, save: Save) -> FreezeReport:
     """Freeze the encoder and convert the replay. Raises FreezeRefusedError, or RunStoppedError once committed."""
     begin = time.perf_counter()
     with RssWatch() as rss:
+        session.settle()  # a batch that waits is of frames
         settle()  # what learning from frames used last makes room for what comes
-        rows, error = _freeze(session, encoder_path, save)
+        plan, codec_errors = _with_codec(session)
+        rows, error = _freeze(session, plan, encoder_path, save)
         settle()
     return FreezeReport(
         timestep=session.timestep,
@@ -72,28 +77,40 @@ def freeze(session: Session, encoder_path: Path, save: Save) -> FreezeReport:
         rss_peak_bytes=rss.peak_bytes,
         rss_after_bytes=rss.after_bytes,
         onnx_max_abs_error=error,
+        codec_errors=codec_errors,
     )
 
 
-def _freeze(session: Session, encoder_path: Path, save: Save) -> tuple[int, float | None]:
+def _with_codec(session: Session) -> tuple[BytePlan, dict[str, float] | None]:
+    """The session's plan with a codec that, where it is to be, is chosen now; and the errors that it was chosen by."""
+    if not session.plan.choices:
+        return session.plan, None
+    ids = _real_rows(session, 2 * CALIBRATION_ROWS)
+    try:
+        return choose_codec(session, _without_blank_frames(session, ids[::2]), ids[1::2])
+    except Exception as failure:
+        raise FreezeRefusedError(f"no freeze at step {session.timestep}: {one_line(failure)}") from failure
+
+
+def _freeze(session: Session, plan: BytePlan, encoder_path: Path, save: Save) -> tuple[int, float | None]:
     """Rows carried over, and the largest difference between ONNX Runtime and torch."""
-    session.settle()  # a batch that waits is of frames
-    if not session.plan.latent_replay:
-        _freeze_layers(session, save)
+    if not plan.latent_replay:
+        _freeze_layers(session, plan, save)
         return session.replay.store.rows, None
-    prepared = _prepare(session, encoder_path, save)
+    prepared = _prepare(session, plan, encoder_path, save)
     try:
         return _commit(session, prepared), prepared.max_abs_error
     except Exception as failure:
         raise RunStoppedError(f"the conversion at step {session.timestep} failed: {one_line(failure)}") from failure
 
 
-def _freeze_layers(session: Session, save: Save) -> None:
+def _freeze_layers(session: Session, plan: BytePlan, save: Save) -> None:
     """Only the lowest layers are frozen, and their latents are larger than frames: the replay stays as it is."""
     try:
         save()
     except OSError as failure:
         raise FreezeRefusedError(f"no freeze at step {session.timestep}: {one_line(failure)}") from failure
+    session.plan = plan
     session.agent.freeze_encoder(reads_latents=False)
 
 
@@ -101,28 +118,29 @@ def _freeze_layers(session: Session, save: Save) -> None:
 class _Prepared:
     """What the commit needs, and cannot fail to get any more."""
 
+    plan: BytePlan
     graph: bytes
     perception: LatentPerception
     conversion: ReplayConversion
     max_abs_error: float
 
 
-def _prepare(session: Session, encoder_path: Path, save: Save) -> _Prepared:
+def _prepare(session: Session, plan: BytePlan, encoder_path: Path, save: Save) -> _Prepared:
     """Steps 1 and 2: export, compare, calibrate, checkpoint. Leaves no trace of an attempt that failed."""
     agent, replay = session.agent, session.replay
     with contextlib.ExitStack() as undo:
         try:
-            graph = encoder_graph(session.plan.encoder, agent.encoder_weights())
+            graph = encoder_graph(plan.encoder, agent.encoder_weights())
             undo.callback(_remove, encoder_path)
             durable.write_atomic(encoder_path, graph)
             encoder = OnnxEncoder(graph, threads=session.config.threads, ledger=session.ledger)
             undo.callback(encoder.release)
             error = _compare(session, encoder)
-            codec = session.plan.latent_codec(session.ledger)
+            codec = plan.latent_codec(session.ledger)
             undo.callback(codec.release)
             codec.calibrate(_latents_to_calibrate_on(session, encoder))
             perception = latent_perception(
-                session.plan, session.perception.stack, encoder, session.ledger, views_seed=session.seeds.views
+                plan, session.perception.stack, encoder, session.ledger, views_seed=session.seeds.views
             )
             undo.callback(perception.release)
             conversion = replay.reserve(codec)
@@ -131,7 +149,7 @@ def _prepare(session: Session, encoder_path: Path, save: Save) -> _Prepared:
         except Exception as failure:
             raise FreezeRefusedError(f"no freeze at step {session.timestep}: {one_line(failure)}") from failure
         undo.pop_all()
-    return _Prepared(graph, perception, conversion, error)
+    return _Prepared(plan, graph, perception, conversion, error)
 
 
 def _remove(path: Path) -> None:
@@ -142,6 +160,7 @@ def _remove(path: Path) -> None:
 
 def _commit(session: Session, prepared: _Prepared) -> int:
     """Steps 3 to 5; returns the rows carried over."""
+    session.plan = prepared.plan
     session.agent.freeze_encoder(reads_latents=True)
     session.graph = prepared.graph
     rows = prepared.conversion.run(prepared.perception.encoder)
@@ -158,13 +177,19 @@ def _real_rows(session: Session, count: int) -> Ids:
     return ids[store.stack_is_whole(ids)]
 
 
+def _without_blank_frames(session: Session, ids: Ids) -> Ids:
+    """Those of them with S real frames."""
+    store = session.replay.store
+    return ids[store.columns.age[store.slots(ids)] >= store.stack - 1]
+
+
 def _latents_to_calibrate_on(session: Session, encoder: OnnxEncoder) -> Iterator[NDArray[np.float32]]:
     """Of rows with S real frames, where there are any.
 
     The blank frames before an episode's first give latents far from all others, which would make every grid coarse.
     """
-    store, ids = session.replay.store, _real_rows(session, CALIBRATION_ROWS)
-    full = ids[store.columns.age[store.slots(ids)] >= store.stack - 1]
+    ids = _real_rows(session, CALIBRATION_ROWS)
+    full = _without_blank_frames(session, ids)
     for stacks in session.replay.observations(full if len(full) else ids).slices(at_most=MAX_BATCH):
         yield encoder(stacks)
 

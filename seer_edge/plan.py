@@ -1,10 +1,11 @@
 """The byte plan: what a run will hold, computed before it starts and without torch."""
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
 from seer_edge.algorithms import ALGORITHMS, Networks, check_actions
-from seer_edge.config import TrainConfig
+from seer_edge.config import AUTO, TrainConfig
 from seer_edge.envs import EnvSpec
 from seer_edge.errors import BadInputError
 from seer_edge.flops import FlopsModel
@@ -36,7 +37,11 @@ REFERENCE_STEPS_PER_SECOND = 100
 
 @dataclass(frozen=True)
 class BytePlan:
-    """Bytes and capacities of a run (design, section 2; Section 4.2 of the paper)."""
+    """Bytes and capacities of a run (design, section 2; Section 4.2 of the paper).
+
+    Before the codec of latents is chosen, latents and their capacity are those of the widest one that there may be, and
+    lines of bytes those of the codec that needs most.
+    """
 
     config: TrainConfig
     env: EnvSpec
@@ -50,6 +55,7 @@ class BytePlan:
     priorities_bytes: int
     workspace_bytes: int
     warnings: tuple[str, ...]
+    choices: tuple["BytePlan", ...] = ()  # with each codec that --latent-codec auto chooses from, the widest first
 
     @property
     def encoder(self) -> EncoderSpec:
@@ -99,7 +105,8 @@ class BytePlan:
     @property
     def most_rows(self) -> int:
         """The most that the replay ever holds."""
-        return max(self.holds_frames * self.frame_capacity, self.latent_replay * self.latent_capacity)
+        own = max(self.holds_frames * self.frame_capacity, self.latent_replay * self.latent_capacity)
+        return max([own, *(choice.most_rows for choice in self.choices)])
 
     @property
     def checkpoint_bytes(self) -> int:
@@ -119,7 +126,7 @@ class BytePlan:
         return frame_codec(self.env.frame_shape, self.env.crop_shape)
 
     def latent_codec(self, ledger: Ledger) -> Codec:
-        """Of the rows after it; its own memory is counted in `ledger`."""
+        """Of the rows after it; its own memory is counted in `ledger`. Raises ValueError before it is chosen."""
         return latent_codec(self.config.latent_codec, self.encoder.latent_shape, self.config.augmentations, ledger)
 
     def rows(self) -> list[tuple[str, str]]:
@@ -173,9 +180,12 @@ class BytePlan:
             return "-"
         networks_, size = self.encoder.latent_shape
         names = f"L = {size}, N = {networks_}, K = {self.config.augmentations}, {self.config.latent_codec}"
-        return f"{self.latent_row_bytes:,} ({names})"
+        row_bytes = [f"{plan.latent_row_bytes:,}" for plan in self.choices or (self,)]
+        return f"{', '.join(row_bytes)} ({names})"
 
     def _latent_capacity(self) -> str:
+        if self.choices:
+            return ", ".join(f"{plan.config.latent_codec} {plan._latent_capacity()}" for plan in self.choices)
         if not self.latent_replay:
             return f"{self.frame_capacity:,} rows: the replay stays one of frames"
         ratio = self.latent_capacity / self.frame_capacity
@@ -202,6 +212,8 @@ class BytePlan:
 
 def make_plan(config: TrainConfig, env: EnvSpec) -> BytePlan:
     """The plan of a run. Raises BadInputError where the budget cannot hold one batch of windows."""
+    if config.latent_codec == AUTO:
+        return _plan_of_all(config, env)
     try:
         check_actions(config.algo, env)
     except ValueError as error:
@@ -252,6 +264,29 @@ def make_plan(config: TrainConfig, env: EnvSpec) -> BytePlan:
         priorities_bytes=tree_bytes(max(row_counts)) if config.replay == "prioritized" else 0,
         workspace_bytes=workspace,
         warnings=_warnings(config, encoder, capacity, frames.row_bytes, latents.row_bytes, latent_replay),
+    )
+
+
+def _plan_of_all(config: TrainConfig, env: EnvSpec) -> BytePlan:
+    """The plan of a run whose codec of latents is not chosen yet."""
+    choices = [make_plan(dataclasses.replace(config, latent_codec=name), env) for name in config.latent_codecs]
+    # Under --freeze-layers the latents of wide codecs may be larger than frames, which then stay.
+    widest = next((plan for plan in choices if plan.latent_replay), choices[0])
+    return dataclasses.replace(
+        widest,
+        config=config,
+        columns_bytes=max(plan.columns_bytes for plan in choices),
+        priorities_bytes=max(plan.priorities_bytes for plan in choices),
+        workspace_bytes=max(plan.workspace_bytes for plan in choices),
+        warnings=_warnings(
+            config,
+            widest.encoder,
+            widest.frame_capacity,
+            widest.frame_row_bytes,
+            widest.latent_row_bytes,
+            widest.latent_replay,
+        ),
+        choices=tuple(choices),
     )
 
 
@@ -310,9 +345,10 @@ def _warnings(
         }
         rows = {name: capacity * frame_row // size for name, size in row_bytes.items()}
         growing = [f"{name} ({count:,} rows)" for name, count in rows.items() if count > capacity]
+        shrinks = "may shrink" if config.latent_codec == AUTO else "will shrink"
         mend = f"it grows with {', '.join(growing)}" if growing else "no codec built so far makes it grow"
         warnings.append(
-            f"--latent-codec {config.latent_codec}: the freeze will shrink the capacity from {capacity:,} to "
+            f"--latent-codec {config.latent_codec}: the freeze {shrinks} the capacity from {capacity:,} to "
             f"{capacity * frame_row // latent_row:,} rows; {mend}"
         )
     if config.freeze_at is not None and not latent_replay:

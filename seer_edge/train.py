@@ -11,6 +11,7 @@ from typing import Any
 
 from seer_edge import checkpoint
 from seer_edge.checkpoint import Saved
+from seer_edge.codec_choice import OUTPUT_ERROR_BOUND
 from seer_edge.errors import EXIT_UNSAFE, EnvironmentFailedError, RunStoppedError
 from seer_edge.evaluate import Evaluation, evaluate_session
 from seer_edge.freeze import FreezeRefusedError, FreezeReport, freeze
@@ -38,9 +39,9 @@ class Run:
 
         Raises KeyError, TypeError or ValueError for anything else.
         """
-        self.plan: BytePlan = session.plan
         self.folder = folder
         self.session = session
+        self._told = session.plan.config  # what the folder's config.json says
         self.console = console
         self.outcome, self.clock, self.interval = Outcome(), PhaseClock(), Interval()
         self.logged_at = self.evaluated_at = 0  # the step of the last row, of the last evaluation
@@ -64,6 +65,11 @@ class Run:
         self.ceiling = RssCeiling(min(limits)) if limits else None
         self.unsaved = state is None  # so that there is always something to resume, as it was asked for
         self._saved_at = time.monotonic()
+
+    @property
+    def plan(self) -> BytePlan:
+        """The session's: the freeze may choose the codec."""
+        return self.session.plan
 
     def state(self) -> dict[str, Any]:
         """What a later part of the run has to know of this one."""
@@ -142,6 +148,9 @@ class Run:
             tracker.sync()
         path = checkpoint.save(self.session, self.folder.checkpoints, self.state())
         self.outcome.checkpoint, self._saved_at = self.session.timestep, time.monotonic()
+        if self._told != self.plan.config:
+            self.folder.write_config(self.plan.config)
+            self._told = self.plan.config
         return str(path)
 
     def _checkpoint_is_due(self) -> bool:
@@ -224,6 +233,12 @@ class Run:
             return
         self.outcome.freeze = report
         store = self.session.replay.store
+        if report.codec_errors is not None:
+            errors = ", ".join(f"{name} {error:.2%}" for name, error in report.codec_errors.items())
+            self.console.say(
+                f"latent codec {self.plan.config.latent_codec}; error of the head's outputs: {errors} "
+                f"(bound {OUTPUT_ERROR_BOUND:.0%})"
+            )
         parity = "" if report.onnx_max_abs_error is None else f", ONNX against torch {report.onnx_max_abs_error:.1e}"
         self.console.say(
             f"freeze at step {report.timestep:,}: {report.rows:,} rows carried over in {report.seconds:.2f} s, "

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from seer_edge.loop import Session
-    from seer_runtime.codecs import Codec
 
     Latents = NDArray[Any]
     """`[B, N, L]` float32."""
@@ -89,21 +88,12 @@ def calibrating_latents(session: "Session", carried: int) -> "Latents":
     return latents_of(session, 0, carried, CALIBRATION_ROWS, session.config.settings.stack - 1)
 
 
-def through(codec: "Codec", latents: "Latents") -> "Latents":
-    """What is left of `latents` after a row."""
-    import numpy as np
-
-    rows, out = np.zeros((len(latents), codec.row_bytes), np.uint8), np.zeros_like(latents)
-    codec.encode(latents[:, None], rows)
-    codec.gather(rows, np.arange(len(rows))[:, None], codec.plain(len(rows)), out[:, None])
-    return out
-
-
 def figures(session: "Session", name: str, seen: "Latents", later: "Latents") -> Figures:
     """One codec on `later`, calibrated on `seen`."""
     import numpy as np
     import torch
 
+    from seer_edge.codec_choice import output_errors, through
     from seer_edge.envs import Discrete
     from seer_runtime.codecs import latent_codec
     from seer_runtime.ledger import Ledger
@@ -112,7 +102,7 @@ def figures(session: "Session", name: str, seen: "Latents", later: "Latents") ->
     codec.calibrate([seen])
     rounded = through(codec, later)
     exact, got = (session.agent.outputs(torch.from_numpy(z)).numpy() for z in (later, rounded))
-    errors = np.abs(got - exact) / exact.std(axis=0)
+    errors = output_errors(got, exact)
     discrete = isinstance(session.env.spec.actions, Discrete)
     return Figures(
         codec=name,

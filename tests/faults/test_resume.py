@@ -24,6 +24,7 @@ KINDS: dict[str, tuple[Callable[..., TrainConfig], dict[str, Any], tuple[int, ..
     "alien": (runs.alien, {}, (7, 90, 131)),
     "alien-prioritized": (runs.alien, {"replay": "prioritized", "protocol": "machado"}, (100,)),
     "alien-uint8": (runs.alien, {"latent_codec": "uint8"}, (50, 90, 117)),
+    "alien-auto": (runs.alien, {"latent_codec": "auto"}, (50, 90, 117)),
     "cartpole": (runs.cartpole, {}, (23, 45)),
     "cartpole-uint4": (runs.cartpole, {"latent_codec": "uint4"}, (45,)),
     "cartpole-layers": (runs.cartpole, {"freeze_layers": 2, "algo": "curl-sac"}, (40,)),
@@ -154,3 +155,30 @@ def test_an_environment_without_a_state_begins_a_new_episode_and_says_so(tmp_pat
     assert runs.start(log, runs.train, config, path, prepare=functools.partial(stop_at, (77,))).join() == 143
     assert runs.start(log, runs.command, "resume", path).join() == 0, log.read_text()
     assert "note: its environment gave no state to save: a new episode begins" in log.read_text()
+
+
+def test_auto_is_the_run_that_was_given_its_choice(whole: Callable[[str], Path], tmp_path: Path) -> None:
+    """Until then its generations say auto, and from then on all that speaks of it names the codec."""
+    path, log = tmp_path / "run", tmp_path / "log"
+    child = runs.start(
+        log, runs.train, runs.alien(latent_codec="auto"), path, prepare=functools.partial(stop_at, (90,))
+    )
+    assert child.join() == 143
+    assert _codec(runs.newest(path)) == _codec(path) == "auto"  # the freeze of step 90 is still to come
+    assert runs.start(log, runs.command, "resume", path).join() == 0
+    chosen = _codec(path)
+    summary = json.loads((path / "summary.json").read_text())
+    assert _codec(runs.newest(path)) == summary["replay"]["latent_codec"] == chosen != "auto"
+    tried = summary["freeze"]["codec_errors"]
+    assert f"latent codec {chosen}; error of the head's outputs: uint4 {tried['uint4']:.2%}" in log.read_text()
+    assert chosen in (list(tried)[-1], "float32")
+
+    given = tmp_path / "given"
+    assert runs.start(log, runs.train, runs.alien(latent_codec=chosen), given).join() == 0
+    assert runs.fingerprint(runs.newest(path)) == runs.fingerprint(runs.newest(given))
+    assert runs.results(path)["replay"] == runs.results(given)["replay"]
+    assert "not what the checkpoint says" not in log.read_text()
+
+
+def _codec(folder: Path) -> str:
+    return str(json.loads((folder / "config.json").read_text())["latent_codec"])

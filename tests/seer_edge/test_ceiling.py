@@ -147,6 +147,8 @@ def test_more_rows_in_uint8_are_named_where_rows_are_lost() -> None:
     (mend,) = _mends(_refusal(_plan(rss_limit_bytes=limit)))
     latents, dense = (int(n.replace(",", "")) for n in re.findall(r"([\d,]+) (?:latents|with --latent-codec)", mend))
     assert dense == _followed(_plan(latent_codec="uint8"), mend).latent_capacity > 3.9 * latents
+    auto = _refusal(_plan(rss_limit_bytes=_plan(latent_codec="auto").rss_peak_bytes - 10_000_000, latent_codec="auto"))
+    assert re.search(r"frames, then [\d,]+ latents, [\d,]+ with --latent-codec uint8\)", auto)
     for other in ({"latent_codec": "uint8"}, {"latent_codec": "uint4"}, {"freeze_at": "never"}):
         assert "codec" not in _refusal(_plan(rss_limit_bytes=limit, **other))
 

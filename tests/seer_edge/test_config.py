@@ -102,7 +102,7 @@ def test_a_taken_encoder_is_frozen_from_step_0() -> None:
     config = _control(source="runs/x")
     assert (config.freeze_at, config.source, config.freeze_reason) == (0, "runs/x", "--from")
     assert _control(source="runs/x", freeze_layers=4).freeze_layers == 4
-    for codec in ("uint8", "uint4"):
+    for codec in ("uint8", "uint4", "auto"):
         with pytest.raises(
             BadInputError, match=f"--latent-codec {codec}: is calibrated on .*; choose one of float32, float16$"
         ):
@@ -183,6 +183,7 @@ def test_a_configuration_survives_json(given: dict[str, Any]) -> None:
         {},
         {"algo": "sac", "resolution": 50, "augmentations": 15, "freeze_layers": 4, "encoder": "impala"},
         {"source": "runs/walker-stand", "latent_codec": "float16"},
+        {"latent_codec": "auto"},
         {"freeze_at": "never", "replay": "prioritized"},
     ],
 )

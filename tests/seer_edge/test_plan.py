@@ -26,6 +26,7 @@ from seer_runtime.units import format_size
 ALIEN = EnvSpec("ALE/Alien-v5", "Alien", (84, 84), (84, 84), Discrete(18))
 CARTPOLE = EnvSpec("dm_control/cartpole-swingup-v0", "cartpole-swingup", (3, 100, 100), (84, 84), Continuous(1))
 WALKER = EnvSpec("dm_control/walker-walk-v0", "walker-walk", (3, 100, 100), (84, 84), Continuous(6))
+CODECS = ("float32", "float16", "uint8", "uint4")
 CARTPOLE_50 = EnvSpec("dm_control/cartpole-swingup-v0", "cartpole-swingup", (3, 50, 50), (42, 42), Continuous(1))
 
 
@@ -58,6 +59,37 @@ def test_capacities_are_those_of_the_formula(codec: str, row_bytes: int, latent_
     assert plan.latent_capacity == 9_920 * 7_056 // row_bytes == latent_capacity
     assert plan.arena_bytes == 9_920 * 7_056 <= 70_000_000
     assert plan.warnings == ()
+
+
+def test_before_the_choice_of_a_codec_all_are_shown_and_the_most_is_planned_for() -> None:
+    plan, named = _plan(latent_codec="auto"), [_plan(latent_codec=name) for name in CODECS]
+    assert _line(plan, "bytes a latent (b N K L)") == "2,304, 1,152, 576, 288 (L = 576, N = 1, K = 1, auto)"
+    *wider, densest = _line(plan, "capacity after the freeze (C_hat)").split("x), ")
+    assert wider == ["float32 30,380 rows (3.06", "float16 60,760 rows (6.12", "uint8 121,520 rows (12.25"]
+    assert densest == "uint4 243,040 rows (24.50x)"
+    assert plan.choices == tuple(named)
+    assert (plan.latent_row_bytes, plan.latent_capacity) == (2_304, 30_380)
+    for line in ("columns_bytes", "priorities_bytes", "workspace_bytes", "most_rows", "rss_peak_bytes"):
+        assert getattr(plan, line) >= max(getattr(other, line) for other in named)
+    assert plan.most_rows == 243_040
+    assert plan.checkpoint_bytes == max(other.checkpoint_bytes for other in named)
+    assert plan.warnings == ()
+
+
+def test_auto_warns_of_what_it_may_do_to_the_capacity() -> None:
+    (warning,) = _plan(encoder="canonical", latent_codec="auto").warnings
+    assert warning.startswith(
+        "--latent-codec auto: the freeze may shrink the capacity from 9,920 to 5,580 rows; it grows"
+    )
+    layers = {"freeze_layers": 2, "encoder": "canonical", "mem_budget_bytes": 1_000_000}
+    some, none = (_plan(_gray(42, 42), latent_codec=codec, **layers) for codec in ("auto", "float32"))
+    assert (some.latent_replay, none.latent_replay) == (True, False)
+    assert some.warnings == ()
+    assert "float32 566 rows: the replay stays one of frames, float16 " in _line(
+        some, "capacity after the freeze (C_hat)"
+    )
+    (warning,) = _plan(CARTPOLE, latent_codec="auto", freeze_layers=4).warnings
+    assert "so the replay stays one of frames" in warning
 
 
 @pytest.mark.parametrize("budget", [70_560_000, 1_000_000, 999_999, 7_056 * 1_000, 7_056 * 1_000 - 1])

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from seer_edge.codec_choice import choose_codec
+from seer_edge.codec_choice import CALIBRATION_ROWS, choose_codec, real_rows, without_blank_frames
 from seer_edge.errors import RunStoppedError
 from seer_edge.loop import Session, latent_perception
 from seer_edge.networks.graph import encoder_graph
@@ -26,11 +26,8 @@ from seer_runtime.encoder import MAX_BATCH, OnnxEncoder
 from seer_runtime.perception import LatentPerception
 from seer_runtime.process import RssWatch, settle
 from seer_runtime.replay import ReplayConversion
-from seer_runtime.store import Ids
 
 PARITY_ROWS = 256
-CALIBRATION_ROWS = 1_024
-"""What 256 rows leave out is clipped three to five times as often (decision 9)."""
 PARITY_TOLERANCE = 1e-4
 
 
@@ -85,9 +82,8 @@ def _with_codec(session: Session) -> tuple[BytePlan, dict[str, float] | None]:
     """The session's plan with a codec that, where it is to be, is chosen now; and the errors that it was chosen by."""
     if not session.plan.choices:
         return session.plan, None
-    ids = _real_rows(session, 2 * CALIBRATION_ROWS)
     try:
-        return choose_codec(session, _without_blank_frames(session, ids[::2]), ids[1::2])
+        return choose_codec(session)
     except Exception as failure:
         raise FreezeRefusedError(f"no freeze at step {session.timestep}: {one_line(failure)}") from failure
 
@@ -170,26 +166,13 @@ def _commit(session: Session, prepared: _Prepared) -> int:
     return rows
 
 
-def _real_rows(session: Session, count: int) -> Ids:
-    """About `count` evenly spaced rows of the replay; draws nothing from any random stream."""
-    store = session.replay.store
-    ids = np.unique(np.linspace(store.oldest, store.appended - 1, count).astype(np.int64))
-    return ids[store.stack_is_whole(ids)]
-
-
-def _without_blank_frames(session: Session, ids: Ids) -> Ids:
-    """Those of them with S real frames."""
-    store = session.replay.store
-    return ids[store.columns.age[store.slots(ids)] >= store.stack - 1]
-
-
 def _latents_to_calibrate_on(session: Session, encoder: OnnxEncoder) -> Iterator[NDArray[np.float32]]:
     """Of rows with S real frames, where there are any.
 
     The blank frames before an episode's first give latents far from all others, which would make every grid coarse.
     """
-    ids = _real_rows(session, CALIBRATION_ROWS)
-    full = _without_blank_frames(session, ids)
+    ids = real_rows(session, CALIBRATION_ROWS)
+    full = without_blank_frames(session, ids)
     for stacks in session.replay.observations(full if len(full) else ids).slices(at_most=MAX_BATCH):
         yield encoder(stacks)
 
@@ -197,7 +180,7 @@ def _latents_to_calibrate_on(session: Session, encoder: OnnxEncoder) -> Iterator
 def _compare(session: Session, encoder: OnnxEncoder) -> float:
     """The largest difference of a latent from torch's. Raises FreezeRefusedError where it, or Q, is too large."""
     agent, largest = session.agent, 0.0
-    for stacks in session.replay.observations(_real_rows(session, PARITY_ROWS)).slices(at_most=MAX_BATCH):
+    for stacks in session.replay.observations(real_rows(session, PARITY_ROWS)).slices(at_most=MAX_BATCH):
         expected = agent.encode(stacks)
         latents = torch.from_numpy(encoder(stacks)).to(expected.device)
         largest = max(largest, _difference("latents", latents, expected))

@@ -2,8 +2,9 @@
 
     python tools/codecbench.py RUN
 
-RUN is a run with float32 latents, as it stands in its newest checkpoint. Codecs are calibrated on rows that it carried
-through its freeze and measured on rows that came later, which they have not seen.
+RUN is a run with float32 latents, as it stands in its newest checkpoint: codecs are calibrated on rows that it carried
+through its freeze and measured on rows that came later. Or a run that stands before its freeze: they are calibrated on
+every other row and measured on those between, as `--latent-codec auto` does there.
 """
 
 import sys
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     Latents = NDArray[Any]
     """`[B, N, L]` float32."""
 
-CALIBRATION_ROWS = 1_024  # as at the freeze
+NOISES = 10
+"""Of Rainbow's layers, over which their effect is averaged."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,21 @@ def open_session(run: Path) -> tuple["Session", int]:
 
     Raises BadInputError for any other run.
     """
+    session, carried = open_any(run)
+    return session, _float32_rows(run, session, carried)
+
+
+def _float32_rows(run: Path, session: "Session", carried: int | None) -> int:
+    if carried is None or session.replay.store.codec.name != "float32":
+        raise BadInputError(f"{run}: holds no float32 latents; give a run with --latent-codec float32 after its freeze")
+    return carried
+
+
+def open_any(run: Path) -> tuple["Session", int | None]:
+    """A run as its newest generation left it, and the rows carried through its freeze, if that was.
+
+    Raises BadInputError where there is none.
+    """
     from seer_edge import checkpoint, errors
     from seer_edge.envs import make_env
     from seer_edge.host import prepare_compute
@@ -57,9 +74,7 @@ def open_session(run: Path) -> tuple["Session", int]:
             freeze = saved.run()["outcome"]["freeze"]
     except errors.BadInputError as error:
         raise BadInputError(str(error)) from error
-    if freeze is None or session.replay.store.codec.name != "float32":
-        raise BadInputError(f"{run}: holds no float32 latents; give a run with --latent-codec float32 after its freeze")
-    return session, int(freeze["rows"])
+    return session, None if freeze is None else int(freeze["rows"])
 
 
 def carried_rows_are_held(session: "Session", carried: int) -> bool:
@@ -85,6 +100,8 @@ def latents_of(session: "Session", first: int, end: int, at_most: int, least_age
 
 def calibrating_latents(session: "Session", carried: int) -> "Latents":
     """As at the freeze: of evenly spaced rows without a blank frame, where every row that was carried is held."""
+    from seer_edge.codec_choice import CALIBRATION_ROWS
+
     return latents_of(session, 0, carried, CALIBRATION_ROWS, session.config.settings.stack - 1)
 
 
@@ -126,19 +143,71 @@ def silent(before: "Latents", after: "Latents") -> str:
     )
 
 
+def noise_error(session: "Session", latents: "Latents") -> float:
+    """What the noise of Rainbow's layers does to the outputs: the mean, in standard deviations of each."""
+    import numpy as np
+    import torch
+
+    from seer_edge.codec_choice import output_errors
+
+    agent: Any = session.agent
+    inputs, generator = torch.from_numpy(latents), torch.Generator().manual_seed(0)
+    exact, errors = agent.outputs(inputs).numpy(), []
+    agent.head.mean_weights = agent.head.noisy_weights
+    for _ in range(NOISES):
+        agent.head.draw_noise(generator)
+        errors.append(output_errors(agent.outputs(inputs).numpy(), exact).mean())
+    del agent.head.mean_weights
+    return float(np.mean(errors))
+
+
 def measure(run: Path, rows: int) -> int:
     """Print the table."""
-    from seer_runtime.codecs import LATENT_ELEMENT_BYTES
+    session, carried = open_any(run)
+    session.env.close()
+    if carried is None and session.config.freeze_at is not None:
+        _measure_before_the_freeze(session)
+    else:
+        rows_carried = _float32_rows(run, session, carried)
+        if not carried_rows_are_held(session, rows_carried):
+            raise BadInputError(
+                f"{run}: needs rows from before its freeze and later ones; give a run whose ring is not full"
+            )
+        _measure_after_the_freeze(session, rows_carried, rows)
+    return 0
 
-    session, carried = open_session(run)
-    if not carried_rows_are_held(session, carried):
-        raise BadInputError(
-            f"{run}: needs rows from before its freeze and later ones; give a run whose ring is not full"
-        )
+
+def _measure_before_the_freeze(session: "Session") -> None:
+    import numpy as np
+
+    from seer_edge.codec_choice import encoded, trial_rows
+
+    seen, between = (np.concatenate(list(encoded(session, ids))) for ids in trial_rows(session))
+    _print_figures(session, seen, between)
+    print(
+        f"{session.env.spec.id}, step {session.timestep:,}, before the freeze: calibrated on {len(seen):,} rows, "
+        f"measured on {len(between):,} between them; outputs in standard deviations of each"
+    )
+    if session.config.algo == "rainbow":
+        print(f"the noise of the head's layers changes them by {noise_error(session, between):.2%} in the mean")
+
+
+def _measure_after_the_freeze(session: "Session", carried: int, rows: int) -> None:
     held = session.replay.store.rows
     seen = calibrating_latents(session, carried)
     later = latents_of(session, carried, held, rows)
-    lines = [figures(session, name, seen, later) for name in LATENT_ELEMENT_BYTES]
+    _print_figures(session, seen, later)
+    print(
+        f"{session.env.spec.id}, step {session.timestep:,}: calibrated on {len(seen):,} of {carried:,} rows carried "
+        f"through the freeze, measured on {len(later):,} later rows; outputs in standard deviations of each"
+    )
+    print(silent(latents_of(session, 0, carried, carried), latents_of(session, carried, held, held - carried)))
+
+
+def _print_figures(session: "Session", seen: "Latents", measured: "Latents") -> None:
+    from seer_runtime.codecs import LATENT_ELEMENT_BYTES
+
+    lines = [figures(session, name, seen, measured) for name in LATENT_ELEMENT_BYTES]
     table = [
         (
             line.codec,
@@ -152,13 +221,6 @@ def measure(run: Path, rows: int) -> int:
         for line in lines
     ]
     print(render(("codec", "B/latent", "clipped", "latent rms", "output mean", "output max", "same choice"), table))
-    print(
-        f"{session.env.spec.id}, step {session.timestep:,}: calibrated on {len(seen):,} of {carried:,} rows carried "
-        f"through the freeze, measured on {len(later):,} later rows; outputs in standard deviations of each"
-    )
-    print(silent(latents_of(session, 0, carried, carried), latents_of(session, carried, held, held - carried)))
-    session.env.close()
-    return 0
 
 
 def main() -> int:

@@ -1,8 +1,13 @@
 """codecbench measures every codec on a real run's latents, and bad input is answered."""
 
+import json
+import os
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,3 +52,25 @@ def test_another_run_is_refused(changes: dict[str, object], named: str, tmp_path
         (line,) = done.stderr.splitlines()
         assert str(folder) in line
         assert named in line or folder.name == "nowhere"
+
+
+def test_before_the_freeze_it_prints_what_auto_would_judge_by(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    stopped = runs.start(
+        tmp_path / "log", runs.train, runs.alien(latent_codec="auto"), run, prepare=_stop_at_the_freeze
+    )
+    assert stopped.join() == 143
+    done = _codecbench(run)
+    assert done.returncode == 0, done.stderr
+    _, *lines, about, noise = done.stdout.splitlines()
+    errors = {line.split()[0]: line.split()[4] for line in lines}
+    assert about.startswith("ALE/Alien-v5, step 90, before the freeze: calibrated on ")
+    assert float(noise.split(" by ")[1].split("%")[0]) > 0
+    assert runs.start(tmp_path / "log", runs.command, "resume", run).join() == 0
+    judged = json.loads((run / "summary.json").read_text())["freeze"]["codec_errors"]
+    assert judged
+    assert {name: errors[name] for name in judged} == {name: f"{error:.2%}" for name, error in judged.items()}
+
+
+def _stop_at_the_freeze(tell: Callable[[Any], None]) -> None:
+    runs.at_call("seer_edge.loop:Session.step", 90, lambda: os.kill(os.getpid(), signal.SIGTERM))

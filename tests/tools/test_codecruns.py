@@ -36,6 +36,7 @@ def _rows(run: Path) -> NDArray[np.float32]:
     return tensors["rows"].view(np.float32)
 
 
+@pytest.mark.slow
 def test_forks_are_the_runs_that_their_flags_would_have_made(tmp_path: Path) -> None:
     base, out = tmp_path / "base", tmp_path / "Alien"
     config = runs.alien(eval_every=1_000)

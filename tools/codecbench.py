@@ -180,14 +180,19 @@ def measure(run: Path, rows: int) -> int:
 def _measure_before_the_freeze(session: "Session") -> None:
     import numpy as np
 
-    from seer_edge.codec_choice import encoded, trial_rows
+    from seer_edge.codec_choice import encoded, trial_rows, without_blank_frames
+    from seer_runtime.codecs import CALIBRATED
 
-    seen, between = (np.concatenate(list(encoded(session, ids))) for ids in trial_rows(session))
+    calibrating, held_out = trial_rows(session)
+    seen, between = (np.concatenate(list(encoded(session, ids))) for ids in (calibrating, held_out))
     _print_figures(session, seen, between)
     print(
         f"{session.env.spec.id}, step {session.timestep:,}, before the freeze: calibrated on {len(seen):,} rows, "
         f"measured on {len(between):,} between them; outputs in standard deviations of each"
     )
+    whole = np.isin(held_out, without_blank_frames(session, held_out))
+    means = (f"{name} {figures(session, name, seen, between[whole]).output_error:.2%}" for name in CALIBRATED)
+    print(f"output mean without the {int((~whole).sum())} rows that have blank frames: {', '.join(means)}")
     if session.config.algo == "rainbow":
         print(f"the noise of the head's layers changes them by {noise_error(session, between):.2%} in the mean")
 

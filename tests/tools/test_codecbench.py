@@ -62,9 +62,10 @@ def test_before_the_freeze_it_prints_what_auto_would_judge_by(tmp_path: Path) ->
     assert stopped.join() == 143
     done = _codecbench(run)
     assert done.returncode == 0, done.stderr
-    _, *lines, about, noise = done.stdout.splitlines()
+    _, *lines, about, blank, noise = done.stdout.splitlines()
     errors = {line.split()[0]: line.split()[4] for line in lines}
     assert about.startswith("ALE/Alien-v5, step 90, before the freeze: calibrated on ")
+    assert blank.startswith("output mean without the ")
     assert float(noise.split(" by ")[1].split("%")[0]) > 0
     assert runs.start(tmp_path / "log", runs.command, "resume", run).join() == 0
     judged = json.loads((run / "summary.json").read_text())["freeze"]["codec_errors"]

@@ -134,17 +134,19 @@ def read_outcomes(out: Path, rows: int) -> list[Outcome]:
 def _outcome(run: Path, figures: codecbench.Figures | None) -> Outcome:
     config, summary = (json.loads((run / name).read_text()) for name in ("config.json", "summary.json"))
     with (run / "progress.csv").open(newline="") as file:
-        lines = [line for line in csv.DictReader(file) if line["eval/mean_reward"]]
+        lines = list(csv.DictReader(file))
+    clip_rate = lines[-1].get("replay/clip_rate")
     return Outcome(
         game=config["env_name"],
         codec=run.name,
         status=summary["status"],
         games=config["eval_episodes"],
-        rows=summary["replay"]["rows"],
-        clip_rate=summary["replay"]["clip_rate"],
+        rows=int(lines[-1]["replay/rows"]),
+        clip_rate=float(clip_rate) if clip_rate else None,
         evaluations={
             int(line["time/total_timesteps"]): (float(line["eval/mean_reward"]), float(line["eval/std_reward"]))
             for line in lines
+            if line["eval/mean_reward"]
         },
         figures=figures,
     )
@@ -214,9 +216,17 @@ def plot(outcomes: list[Outcome], path: Path) -> None:
         for outcome in (outcome for outcome in outcomes if outcome.game == game):
             steps = sorted(outcome.evaluations)
             means, spreads = zip(*(outcome.evaluations[step] for step in steps), strict=True)
-            panel.errorbar(steps, means, yerr=spreads, marker="o", markersize=3, capsize=2, label=outcome.codec)
+            panel.errorbar(
+                [step / 1000 for step in steps],
+                means,
+                yerr=spreads,
+                marker="o",
+                markersize=3,
+                capsize=2,
+                label=outcome.codec,
+            )
         panel.set_title(game)
-        panel.set_xlabel("agent steps")
+        panel.set_xlabel("thousand agent steps")
         panel.grid(alpha=0.25)
     panels[0][0].set_ylabel("evaluation return, mean ± std of its games")
     panels[0][0].legend(frameon=False, fontsize="small")

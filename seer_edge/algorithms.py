@@ -4,19 +4,30 @@ A new agent is an entry of `ALGORITHMS`, a class of its networks, settings and p
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
 
 from seer_edge.envs import Continuous, Discrete, EnvSpec
 from seer_edge.flops import ActorCriticFlops, FlopsModel, QLearningFlops
-from seer_edge.networks.sac_spec import SacHeadSpec
+from seer_edge.networks.graph import actor_graph, rainbow_graph
+from seer_edge.networks.sac_spec import ACTOR, SacHeadSpec
 from seer_edge.networks.spec import EncoderSpec, RainbowHeadSpec, encoder_spec
 from seer_edge.presets import RainbowSettings, SacSettings
 
 if TYPE_CHECKING:
     from seer_edge.config import TrainConfig  # which asks this module what there is
+
+
+Arrays = Mapping[str, NDArray[Any]]
+"""Of an agent's state, by name."""
+
+
+def _part(arrays: Arrays, prefix: str) -> dict[str, NDArray[Any]]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
 def input_shape(env: EnvSpec, stack: int) -> tuple[int, int, int]:
@@ -55,6 +66,11 @@ class RainbowNetworks:
     def target_parameters(self) -> int:
         """What follows it."""
         return self.parameters
+
+    def policy_graph(self, config: "TrainConfig", agent: Arrays) -> bytes:
+        """The head that acts as an ONNX graph, from the arrays of an agent's state. Raises ValueError."""
+        assert isinstance(config.settings, RainbowSettings)
+        return rainbow_graph(self.head, config.settings.value_range, _part(agent, "head."))
 
     def flops(self, config: "TrainConfig", frame_capacity: int, latent_replay: bool) -> FlopsModel:
         """The terms of Appendix C."""
@@ -113,6 +129,10 @@ class SacNetworks:
     def target_parameters(self) -> int:
         """What follows it."""
         return self.target_encoder.parameters + self.head.target_parameters
+
+    def policy_graph(self, config: "TrainConfig", agent: Arrays) -> bytes:
+        """The head that acts as an ONNX graph, from the arrays of an agent's state. Raises ValueError."""
+        return actor_graph(self.head, ACTOR, self.encoder.networks, _part(agent, "actor."))
 
     def flops(self, config: "TrainConfig", frame_capacity: int, latent_replay: bool) -> FlopsModel:
         """The terms of Appendix C, counted from what an update does."""

@@ -1,4 +1,4 @@
-"""The command line: `train`, `plan`, `resume`, `eval`. torch is imported only by the commands that learn."""
+"""The command line. torch is imported only by the commands that learn."""
 
 import argparse
 import contextlib
@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from seer_edge.ceiling import check_memory
 from seer_edge.config import ENV_TIMEOUT_SECONDS, TrainConfig, build_config
-from seer_edge.envs import EnvError, EnvOptions, EnvSpec, ResolutionError, UnavailableEnvError
+from seer_edge.envs import EnvOptions, EnvSpec
 from seer_edge.envs.guarded import open_guarded
+from seer_edge.envs.refusals import refusals
 from seer_edge.errors import (
     EXIT_BAD_INPUT,
     EXIT_BROKEN_PIPE,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from seer_edge.checkpoint import Saved
     from seer_edge.run_folder import RunFolder
     from seer_edge.transfer import TakenEncoder
+    from seer_runtime.state import State
 
 
 def _plan_of(flags: argparse.Namespace) -> BytePlan:
@@ -82,31 +84,21 @@ def _env_spec(env: str, options: EnvOptions, timeout_seconds: float, *, begun: b
 
     Raises BadInputError; of a run that has `begun`, EnvironmentFailedError where it could be there another time.
     """
-    name = f"environment {env}" if begun else f"--env {env}"
     if ":" in env and "" not in sys.path:
         sys.path.insert(0, "")  # a user's own module stands in the working directory
 
     def give_up(reason: str) -> None:
-        print(f"seer-edge: {name}: {reason}", file=sys.stderr, flush=True)
+        name = "environment" if begun else "--env"
+        print(f"seer-edge: {name} {env}: {reason}", file=sys.stderr, flush=True)
         os._exit(EXIT_UNSAFE if begun else EXIT_BAD_INPUT)
 
-    try:
+    with refusals(env, options, begun=begun):
         environment = open_guarded(
             env, options, seed=0, training=True, timeout_seconds=timeout_seconds, on_hang=give_up
         )
         with contextlib.closing(environment):
             environment.reset()
             return environment.spec
-    except ResolutionError as error:
-        raise BadInputError(f"--resolution {options.resolution}: {error}") from error
-    except UnavailableEnvError as error:
-        hint = "; its module is looked for in the working directory" if ":" in env else ""
-        raise (EnvironmentFailedError if begun else BadInputError)(f"{name}: {error}{hint}") from error
-    except EnvError as error:
-        raise BadInputError(f"{name}: {error}") from error
-    except EnvironmentFailedError as error:
-        text = f"{name}: its first frame cannot be had: {error}"
-        raise (EnvironmentFailedError if begun else BadInputError)(text) from error
 
 
 def _train(flags: argparse.Namespace) -> int:
@@ -225,21 +217,65 @@ def _plan_again(config: TrainConfig, folder: "RunFolder") -> BytePlan:
 
 
 def _eval(flags: argparse.Namespace) -> int:
-    from seer_edge import checkpoint, run_folder
-
-    folder = run_folder.open_run(flags.run)
-    saved, agent = checkpoint.newest_agent(folder.checkpoints)
-    for line in saved.skipped:
-        print(line, file=sys.stderr)
+    if flags.run.is_file():
+        return _eval_bundle(flags)
     given = {"eval_episodes": flags.episodes, "seed": flags.seed, "threads": flags.threads, "device": flags.device}
-    config = dataclasses.replace(saved.config, **{name: value for name, value in given.items() if value is not None})
-    plan = _plan_again(config, folder)
-    saved.check_fits(plan)
+    plan, _, saved, agent = _newest(flags.run, given)
     with _learner_needed():
         from seer_edge.evaluate import evaluate_run
         from seer_edge.host import prepare_compute
-    prepare_compute(config)
+    prepare_compute(plan.config)
     return evaluate_run(plan, saved, agent, as_json=flags.json)
+
+
+def _newest(run: Path, changes: Mapping[str, Any]) -> "tuple[BytePlan, RunFolder, Saved, State]":
+    """The newest sound generation of a run under `changes` that are not None, and what it says of the agent."""
+    from seer_edge import checkpoint, run_folder
+
+    folder = run_folder.open_run(run)
+    saved, agent = checkpoint.newest_agent(folder.checkpoints)
+    for line in saved.skipped:
+        print(line, file=sys.stderr)
+    given = {name: value for name, value in changes.items() if value is not None}
+    plan = _plan_again(dataclasses.replace(saved.config, **given), folder)
+    saved.check_fits(plan)
+    return plan, folder, saved, agent
+
+
+def _eval_bundle(flags: argparse.Namespace) -> int:
+    from seer_edge.act import Game, act
+
+    if flags.device not in (None, "cpu"):
+        raise BadInputError(f"--device {flags.device}: a bundle is played on the CPU; leave it out")
+    game = Game(episodes=flags.episodes, seed=flags.seed, threads=flags.threads, timeout_seconds=ENV_TIMEOUT_SECONDS)
+    return act(flags.run, game, as_json=flags.json)
+
+
+def _act(flags: argparse.Namespace) -> int:
+    from seer_edge.act import EPISODES, Game, act
+
+    game = Game(
+        env=flags.env,
+        episodes=flags.episodes or EPISODES,
+        seed=flags.seed,
+        epsilon=flags.epsilon,
+        threads=flags.threads,
+        timeout_seconds=flags.env_timeout_seconds or ENV_TIMEOUT_SECONDS,
+        record=flags.record,
+    )
+    return act(flags.bundle, game, as_json=flags.json)
+
+
+def _export(flags: argparse.Namespace) -> int:
+    if importlib.util.find_spec("onnx") is None:
+        raise BadInputError("export needs onnx; pip install 'seer-edge[train]'")
+    from seer_edge.export import write_bundle
+
+    plan, folder, saved, agent = _newest(flags.run, {})
+    for line in write_bundle(flags.output, folder, saved, agent, plan, flags.extras):
+        print(line)
+    print(f"{flags.output}: {plan.env.id}, step {saved.timestep:,}, {flags.output.stat().st_size:,} B")
+    return 0
 
 
 @contextlib.contextmanager
@@ -254,7 +290,7 @@ def main() -> int:
     """Run the command in `sys.argv`; returns the exit status."""
     arguments = sys.argv[1:]
     command = arguments[0] if arguments else ""
-    handlers = {"train": _train, "plan": _plan, "resume": _resume, "eval": _eval}
+    handlers = {"train": _train, "plan": _plan, "resume": _resume, "eval": _eval, "export": _export, "act": _act}
     name = f"seer-edge {command}" if command in handlers else "seer-edge"
     with patient_output():
         return _answer(command, arguments, name, handlers)

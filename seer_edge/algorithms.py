@@ -35,6 +35,11 @@ def input_shape(env: EnvSpec, stack: int) -> tuple[int, int, int]:
     return (stack * math.prod(env.frame_shape[:-2]), *env.crop_shape)
 
 
+def _placed(encoder: EncoderSpec, config: "TrainConfig") -> EncoderSpec:
+    """Outside the learner where it is taken as a whole: torch has nothing to do with it."""
+    return replace(encoder, outside=config.source is not None and encoder.whole)
+
+
 @dataclass(frozen=True)
 class RainbowNetworks:
     """Rainbow's encoder (N = 1, cut after the last convolution) and head, each with a target network."""
@@ -49,7 +54,7 @@ class RainbowNetworks:
         assert isinstance(settings, RainbowSettings)
         assert isinstance(env.actions, Discrete)
         shape = input_shape(env, settings.stack)
-        encoder = encoder_spec(config.encoder, input_shape=shape, frozen_layers=config.freeze_layers)
+        encoder = _placed(encoder_spec(config.encoder, input_shape=shape, frozen_layers=config.freeze_layers), config)
         return cls(encoder, RainbowHeadSpec(encoder.flat_size, settings.hidden, env.actions.count, settings.atoms))
 
     @property
@@ -105,6 +110,7 @@ class SacNetworks:
             features=settings.features,
             frozen_layers=config.freeze_layers,
         )
+        encoder = _placed(encoder, config)
         head = SacHeadSpec(settings.features, settings.hidden, env.actions.size)
         return cls(encoder, head, settings.contrastive)
 

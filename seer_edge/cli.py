@@ -28,6 +28,7 @@ from seer_edge.errors import (
 from seer_edge.flags import HOST_FIELDS, NOT_BUILT_COMMANDS, host_fields, make_parser, normalised
 from seer_edge.output import patient_output
 from seer_edge.plan import BytePlan, make_plan
+from seer_edge.transfer import ENCODER, bundle_flags, is_bundle, take_encoder
 from seer_runtime.memory import MemoryLimits, memory_limits
 from seer_runtime.units import format_size
 
@@ -39,10 +40,14 @@ if TYPE_CHECKING:
 
 
 def _plan_of(flags: argparse.Namespace) -> BytePlan:
-    if (flags.source is None) != (flags.take is None):
+    from_bundle = flags.source is not None and is_bundle(flags.source)
+    if not from_bundle and (flags.source is None) != (flags.take is None):
         missing = "--from RUN" if flags.source is None else "--take encoder"
         given = f"--take {flags.take}" if flags.source is None else f"--from {flags.source}"
         raise BadInputError(f"{given}: needs {missing} beside it")
+    if from_bundle:
+        for name, value in bundle_flags(flags.source).items():
+            setattr(flags, name, getattr(flags, name) or value)
     timeout_seconds = flags.env_timeout_seconds or ENV_TIMEOUT_SECONDS
     spec = _env_spec(flags.env, EnvOptions(flags.protocol, flags.resolution), timeout_seconds)
     apart = ("command", "env", "mem_budget", "run_dir", "take", "checkpoint_every", *HOST_FIELDS)
@@ -50,12 +55,11 @@ def _plan_of(flags: argparse.Namespace) -> BytePlan:
     return make_plan(build_config(spec, mem_budget_bytes=flags.mem_budget, **others, **host_fields(flags)), spec)
 
 
-def _taken(plan: BytePlan) -> "TakenEncoder | None":
-    from seer_edge.transfer import take_encoder
-
+def _taken(plan: BytePlan, take: str | None) -> "TakenEncoder | None":
     if plan.config.source is None:
         return None
-    taken = take_encoder(plan.config.source, plan)
+    with _learner_needed():
+        taken = take_encoder(plan.config.source, plan, take)
     for line in taken.warnings:
         print(line, file=sys.stderr)
     return taken
@@ -65,6 +69,8 @@ def _show(plan: BytePlan, taken: "TakenEncoder | None") -> None:
     print(plan.render(memory_limits()), flush=True)
     if taken is not None:
         print(f"the encoder is that of step {taken.timestep:,} of {plan.config.source}", flush=True)
+        for note in taken.notes:
+            print(note, flush=True)
 
 
 def _warn_of_disk(path: Path, plan: BytePlan) -> None:
@@ -105,7 +111,7 @@ def _train(flags: argparse.Namespace) -> int:
     from seer_edge import run_folder
 
     plan = _plan_of(flags)
-    taken = _taken(plan)
+    taken = _taken(plan, flags.take)
     check_memory(plan, memory_limits())
     path = flags.run_dir or run_folder.default_path(plan.config)
     run_folder.check(path)
@@ -126,7 +132,7 @@ def _prepare_learner(plan: BytePlan) -> None:
         from seer_edge.host import prepare_compute
 
         # Imported at the freeze; its lack has to be heard before the first step.
-        if plan.latent_replay and importlib.util.find_spec("onnx") is None:
+        if plan.latent_replay and plan.config.freeze_at and importlib.util.find_spec("onnx") is None:
             raise ImportError(name="onnx")
     prepare_compute(plan.config)
     if plan.config.tensorboard and importlib.util.find_spec("tensorboardX") is None:
@@ -139,7 +145,7 @@ ANY_MACHINE = MemoryLimits(2**62, 2**62)
 
 def _plan(flags: argparse.Namespace) -> int:
     plan = _plan_of(flags)
-    taken = _taken(plan)
+    taken = _taken(plan, flags.take)
     check_memory(plan, ANY_MACHINE)
     _show(plan, taken)
     return 0
@@ -197,7 +203,7 @@ def _begin_after_all(folder: "RunFolder", changes: dict[str, Any]) -> int:
 
     config = dataclasses.replace(folder.read_config(), **changes)
     plan = _plan_again(config, folder)
-    taken = _taken(plan)
+    taken = _taken(plan, None if is_bundle(config.source or "") else ENCODER)
     check_memory(plan, memory_limits())
     folder.check_places()
     _prepare_learner(plan)

@@ -13,6 +13,7 @@ from seer_edge.config import NEVER, PROTOCOLS, REPLAYS
 from seer_edge.errors import BadInputError
 from seer_edge.networks.spec import ENCODERS
 from seer_edge.presets import PRESETS
+from seer_edge.transfer import TAKES
 from seer_runtime.bundle import EXTRAS
 from seer_runtime.codecs import LATENT_ELEMENT_BYTES
 from seer_runtime.units import parse_duration, parse_size
@@ -22,7 +23,6 @@ NOT_BUILT_FLAGS = ("--pipeline",)
 NOT_BUILT_VALUES = {
     "--freeze-at": ("auto",),
     "--latent-codec": ("auto",),
-    "--take": ("agent",),
 }
 
 
@@ -144,9 +144,11 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     )
     what.add_argument("--total-timesteps", type=_count, metavar="N", help="agent steps (preset's)")
     what.add_argument(
-        "--from", dest="source", type=_folder, metavar="RUN", help="start with what --take takes from that run"
+        "--from", dest="source", type=_folder, metavar="SRC", help="a run or a bundle to start from, its encoder frozen"
     )
-    what.add_argument("--take", type=_choice("encoder"), metavar="WHAT", help="encoder: frozen from step 0")
+    what.add_argument(
+        "--take", type=_choice(*TAKES), metavar="WHAT", help="encoder; agent: a bundle's head too (where it fits)"
+    )
     bytes_ = parser.add_argument_group("bytes")
     _add_memory_flags(bytes_)
     bytes_.add_argument("--freeze-at", type=_freeze_at, metavar="N|never", help="step of the freeze (preset: T_f)")

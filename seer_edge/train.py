@@ -216,6 +216,8 @@ class Run:
             f"encoder of {self.plan.config.source}, step {taken.timestep:,}, frozen from the start; "
             f"capacity {store.capacity:,} {'latents' if self.session.graph else 'frames'}"
         )
+        for note in taken.notes:
+            self.console.say(note)
 
     def _freeze(self) -> None:
         try:

@@ -3,6 +3,7 @@
 The graph has one input `observations` uint8 `[B, C, h, w]` and one output `latents` float32 `[B, N, L]`.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from seer_runtime.durable.files import one_line
 from seer_runtime.ledger import Ledger, Line
-from seer_runtime.onnx_check import INPUT, OUTPUT, GraphError, check_graph
+from seer_runtime.onnx_check import INPUT, OUTPUT, GraphError, GraphShapes, check_graph
 
 __all__ = ["INPUT", "MAX_BATCH", "OUTPUT", "GraphError", "OnnxEncoder", "open_session"]
 
@@ -21,11 +22,14 @@ class OnnxEncoder:
     """Encodes frame stacks, at most `MAX_BATCH` at a time.
 
     `graph` may come from anybody: it is checked first, and the bytes that were checked are the ones that run. Raises
-    GraphError for one that is not an encoder of ours, and BudgetError.
+    GraphError for one that is not an encoder of ours, and BudgetError. `check` is that of its kind, `check_graph`
+    without one.
     """
 
-    def __init__(self, graph: bytes, *, threads: int, ledger: Ledger) -> None:
-        shapes = check_graph(graph, max_batch=MAX_BATCH)
+    def __init__(
+        self, graph: bytes, *, threads: int, ledger: Ledger, check: Callable[..., GraphShapes] | None = None
+    ) -> None:
+        shapes = (check or check_graph)(graph, max_batch=MAX_BATCH)
         self.observation_shape: tuple[int, ...] = shapes.observation_shape
         self.latent_shape: tuple[int, ...] = shapes.latent_shape
 

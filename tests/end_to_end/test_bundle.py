@@ -128,6 +128,28 @@ def test_act_tells_returns_and_latencies(run: Run, bundle: Path) -> None:
     assert random[0] != random[1]
 
 
+def test_an_int8_encoder_is_built_measured_and_left_out_of_an_evaluation(
+    run: Run, frozen: Path, bundle: Path, tmp_path: Path
+) -> None:
+    for name in ("one.seer", "two.seer"):
+        status, out, _ = run("export", frozen, "-o", tmp_path / name, "--int8")
+        assert status == 0
+        assert re.search(r"int8 encoder: error [\d.]+% of at most 3% on 256 stacks.*; the same action on [\d.]+%", out)
+    one, two = tmp_path / "one.seer", tmp_path / "two.seer"
+    assert one.read_bytes() == two.read_bytes()
+    choice, *_ = run("act", one, "--episodes", "1")[1].splitlines()
+    assert re.fullmatch(
+        r"encoder (int8|float32): int8 [\d.]+ ms, float32 [\d.]+ ms, error [\d.]+% \(at most 3%\)", choice
+    )
+    assert run("eval", one)[1].splitlines()[:2] == run("eval", bundle)[1].splitlines()[:2]
+    wide = tmp_path / "impala"
+    assert run("train", *PIXEL_GAME, "--encoder", "impala", "--total-timesteps", "25", "--run-dir", wide)[0] == 0
+    status, _, error = run("export", wide, "-o", tmp_path / "p.seer", "--int8")
+    assert (status, error.count("\n")) == (2, 1)
+    assert "--int8: encoder 'impala' is not a whole chain of convolutions with ReLU; leave it out" in error
+    assert not (tmp_path / "p.seer").exists()
+
+
 def test_act_records_what_the_policy_sees(run: Run, bundle: Path, tmp_path: Path) -> None:
     assert run("act", bundle, "--episodes", "1", "--record", tmp_path / "film.mp4")[0] == 0
     assert [entry.name for entry in tmp_path.iterdir()] == ["film.mp4"]

@@ -18,6 +18,7 @@ def _actbench(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_it_acts_and_compares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, bundle = tmp_path / "run", tmp_path / "p.seer"
     assert runs.start(tmp_path / "log", runs.train, runs.alien(), run).join() == 0

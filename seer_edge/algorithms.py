@@ -72,6 +72,15 @@ class RainbowNetworks:
         """What follows it."""
         return self.parameters
 
+    @property
+    def head_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of some weights in an agent's state, by which a head of these sizes is known."""
+        head = self.head
+        return {
+            "head.hidden.weight": (2 * head.hidden, head.latent_size),
+            "head.advantage.weight": (head.actions * head.atoms, head.hidden),
+        }
+
     def policy_graph(self, config: "TrainConfig", agent: Arrays) -> bytes:
         """The head that acts as an ONNX graph, from the arrays of an agent's state. Raises ValueError."""
         assert isinstance(config.settings, RainbowSettings)
@@ -135,6 +144,15 @@ class SacNetworks:
     def target_parameters(self) -> int:
         """What follows it."""
         return self.target_encoder.parameters + self.head.target_parameters
+
+    @property
+    def head_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of some weights in an agent's state, by which heads of these sizes are known."""
+        head = self.head
+        return {
+            "actor.policy.layers.0.weight": (head.hidden, head.features),
+            "actor.policy.layers.2.weight": (2 * head.actions, head.hidden),
+        }
 
     def policy_graph(self, config: "TrainConfig", agent: Arrays) -> bytes:
         """The head that acts as an ONNX graph, from the arrays of an agent's state. Raises ValueError."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from seer_edge.envs.guarded import open_guarded
 from seer_edge.envs.refusals import refusals
 from seer_edge.errors import BadInputError
-from seer_edge.networks.graph import encoder_graph, int8_graph
+from seer_edge.networks.graph import encoder_graph, int8_graph, int8_layers
 from seer_edge.networks.spec import EncoderSpec
 from seer_edge.plan import BytePlan
 from seer_runtime.encoder import MAX_BATCH, OnnxEncoder
@@ -42,14 +42,14 @@ def quantize(
 
     Raises BadInputError for an encoder that has none and where the environment cannot be played.
     """
-    stacks = _play(plan, policy)
-    seen, later = stacks[::2].copy(), stacks[1::2].copy()
     try:
-        parts = (dataclasses.replace(spec, frozen_layers=index + 1) for index in range(len(spec.layers)))
-        largest = [_largest(part, weights, seen) for part in parts]
-        rounded = int8_graph(spec, weights, largest)
+        layers = int8_layers(spec)
     except ValueError as refusal:
         raise BadInputError(f"--int8: {refusal}; leave it out") from refusal
+    stacks = _play(plan, policy)
+    seen, later = stacks[::2].copy(), stacks[1::2].copy()
+    parts = (dataclasses.replace(spec, frozen_layers=index + 1) for index in range(len(layers)))
+    rounded = int8_graph(spec, weights, [_largest(part, weights, seen) for part in parts])
     exact = OnnxEncoder(graph, threads=1, ledger=Ledger({}))
     near = OnnxEncoder(rounded, threads=1, ledger=Ledger({}), check=check_int8)
     error = latent_error(exact, near, later)

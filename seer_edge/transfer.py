@@ -199,6 +199,10 @@ def _lack(opened: Bundle, plan: BytePlan) -> str | None:
         return f"the bundle's head has {spec.actions} actions"
     if not plan.encoder.outside:
         return "layers of the encoder train on"
+    shapes = opened.container.tensors(bundle.LEARNER).shapes
+    for name, wanted in plan.networks.head_shapes.items():
+        if shapes.get(name) != wanted:
+            return f"the bundle's head has other sizes: {name} is {shapes.get(name)}, not {wanted}"
     return None
 
 

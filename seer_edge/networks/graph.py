@@ -31,6 +31,14 @@ def encoder_graph(spec: EncoderSpec, weights: Weights) -> bytes:
     return _encoder(builder, spec, maps)
 
 
+def int8_layers(spec: EncoderSpec) -> list[Conv]:
+    """The convolutions that `int8_graph` takes; raises ValueError as it does."""
+    convs = [layer for layer in spec.layers if isinstance(layer, Conv) and layer.relu]
+    if len(convs) < len(spec.layers) or not spec.whole:
+        raise ValueError(f"encoder {spec.name!r} is not a whole chain of convolutions with ReLU")
+    return convs
+
+
 def int8_graph(spec: EncoderSpec, weights: Weights, largest: Sequence[float]) -> bytes:
     """The serialized graph of the same encoder with its convolutions in whole numbers; fcs stay float32.
 
@@ -38,8 +46,7 @@ def int8_graph(spec: EncoderSpec, weights: Weights, largest: Sequence[float]) ->
     a filter, biases int32. Raises as `encoder_graph`, and ValueError for an encoder that is not a whole chain of
     convolutions with ReLU.
     """
-    if not (spec.whole and all(isinstance(layer, Conv) and layer.relu for layer in spec.layers)):
-        raise ValueError(f"encoder {spec.name!r} is not a whole chain of convolutions with ReLU")
+    convs = int8_layers(spec)
     builder = _Builder()
     for name, wanted in spec.weight_shapes.items():
         array = _checked(f"encoder {spec.name!r}", weights, name, wanted)
@@ -47,7 +54,6 @@ def int8_graph(spec: EncoderSpec, weights: Weights, largest: Sequence[float]) ->
             builder.constant(name, array)
     zero = builder.constant("zero", np.array(0, np.uint8))
     maps, scale = INPUT, builder.constant("scale", np.array(1 / 255, np.float32))
-    convs = [layer for layer in spec.layers if isinstance(layer, Conv)]
     for index, (conv, most) in enumerate(zip(convs, largest, strict=True)):
         name = f"convs.{index}"
         weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]

@@ -1,5 +1,6 @@
 """`export`, `act`, `eval BUNDLE` and `train --from BUNDLE`, as a user gives them."""
 
+import dataclasses
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
+from seer_edge.presets import PRESETS
 from seer_runtime import Policy, durable
 from seer_runtime.bundle import open_bundle
 from tests.end_to_end.short_presets import GAME, TASK, Run, runner, use_short_presets
@@ -235,6 +237,23 @@ def _equal(one: dict[str, Any], other: dict[str, Any]) -> bool:
         and all(np.array_equal(one[part][name], other[part][name]) for name in one[part])
         for part in one
     )
+
+
+def test_a_head_of_other_sizes_or_actions_begins_anew(
+    run: Run, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preset = PRESETS["pixelmatch-v0"]
+    smaller = dataclasses.replace(preset, settings=dataclasses.replace(preset.settings, hidden=8))
+    monkeypatch.setitem(PRESETS, "pixelmatch-v0", smaller)
+    words = ("train", *PIXEL_GAME, "--from", bundle, "--total-timesteps", "30")
+    reason = "the bundle's head has other sizes: head.hidden.weight is (32, 64), not (16, 64)"
+    status, out, error = run(*words, "--take", "agent", "--run-dir", tmp_path / "run")
+    assert (status, error.count("\n")) == (2, 1)
+    assert reason in error
+    assert not (tmp_path / "run").exists()
+    status, out, _ = run(*words, "--run-dir", tmp_path / "run")
+    assert status == 0
+    assert f"a fresh head for 3 actions ({reason})" in out
 
 
 @pytest.mark.slow

@@ -90,7 +90,7 @@ def graph_weights(graph: bytes, names: Collection[str]) -> dict[str, NDArray[np.
     import onnx
 
     tensors = onnx.load_from_string(graph).graph.initializer
-    return {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in tensors if tensor.name in names}
+    return {tensor.name: onnx.numpy_helper.to_array(tensor).copy() for tensor in tensors if tensor.name in names}
 
 
 def rainbow_graph(spec: RainbowHeadSpec, value_range: tuple[float, float], weights: Weights) -> bytes:

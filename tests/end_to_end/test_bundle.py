@@ -5,8 +5,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -288,6 +290,25 @@ def test_no_encoder_is_built_in_torch(bundle: Path, tmp_path: Path, monkeypatch:
         _command("train", *PIXEL_GAME, "--total-timesteps", "25", "--run-dir", tmp_path / "other")
 
 
+def test_an_interrupted_act_tells_what_it_played_and_keeps_its_film(bundle: Path, tmp_path: Path) -> None:
+    film = tmp_path / "film.mp4"
+    words = ["act", bundle, "--episodes", "1000000", "--record", film, "--json"]
+    command = [sys.executable, "-m", "seer_edge", *map(str, words)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as child:
+        for _ in range(600):
+            if list(tmp_path.iterdir()):
+                break
+            time.sleep(0.1)
+        time.sleep(1)
+        child.send_signal(signal.SIGINT)
+        out, error = child.communicate(timeout=60)
+    assert (child.returncode, error) == (130, "")
+    told = json.loads(out)
+    assert told["steps"] > 0
+    assert [entry.name for entry in tmp_path.iterdir()] == ["film.mp4"]
+    assert int(cv2.VideoCapture(str(film)).get(cv2.CAP_PROP_FRAME_COUNT)) == told["steps"]
+
+
 # --- refusals ------------------------------------------------------------------------------------------------
 
 
@@ -333,3 +354,56 @@ def test_bad_input(
     for part in parts:
         assert part in error
     assert {path.name for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("part", "changes"),
+    [
+        ("environment", {"id": 7}),
+        ("environment", {"options": {"protocol": "x", "resolution": None, "action_repeat": None}}),
+        ("environment", {"options": {"more": 1}}),
+        ("environment", {"options": []}),
+        ("evaluation", {"epsilon": 2}),
+        ("evaluation", {"episodes": 0}),
+        ("evaluation", {"episodes": "ten"}),
+        ("provenance", {"seed": -1}),
+        ("provenance", {"timestep": None}),
+    ],
+)
+def test_a_manifest_that_a_stranger_wrote(
+    part: str, changes: dict[str, Any], run: Run, bundle: Path, tmp_path: Path
+) -> None:
+    """Every hash is right."""
+    with open_bundle(bundle) as opened:
+        about, members = opened.about, {name: [opened.read(name)] for name in ("encoder.onnx", "head.onnx")}
+    forged = tmp_path / "forged.seer"
+    durable.write_container(forged, {**about, part: {**about[part], **changes}}, members)
+    status, out, error = run("act", forged)
+    assert (status, out, error.count("\n")) == (2, "", 1)
+    assert f"{forged}: its manifest is not one of this release" in error
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"encoder": None}, "give the --run-dir of a run, or a bundle"),
+        ({"encoder": {"encoder": "resnet"}}, "--encoder resnet"),
+        ({"encoder": {}}, "its encoder does not fit: encoder None there"),
+        ({"provenance": {}}, "'timestep'"),
+        ({"learner": None}, "give the --run-dir of a run, or a bundle"),
+        ({"learner": {"values": {"updates": "x"}}}, "Cannot specify ','"),
+    ],
+    ids=str,
+)
+def test_a_learner_that_a_stranger_wrote(
+    changes: dict[str, Any], message: str, run: Run, bundle: Path, tmp_path: Path
+) -> None:
+    with open_bundle(bundle) as opened:
+        names = ("encoder.onnx", "head.onnx", "learner.safetensors")
+        about, members = opened.about, {name: [opened.read(name)] for name in names}
+    forged = tmp_path / "forged.seer"
+    durable.write_container(forged, {**about, **changes}, members)
+    status, out, error = run("train", *PIXEL_GAME, "--from", forged, "--run-dir", tmp_path / "run")
+    assert (status, out, error.count("\n")) == (2, "", 1)
+    assert message in error
+    assert not (tmp_path / "run").exists()

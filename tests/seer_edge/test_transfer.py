@@ -198,6 +198,21 @@ def test_rows_and_input_are_the_taken_encoders_latents_of_crops(runs: Runs) -> N
         assert nearest < tolerance < next_nearest / 10
 
 
+@pytest.mark.parametrize("layers", [None, 1], ids=["whole", "partly"])
+@pytest.mark.parametrize("env", [GAME, TASK], ids=lambda env: env.name)
+def test_an_encoder_is_passed_on_by_a_run_that_took_it(runs: Runs, env: EnvSpec, layers: int | None) -> None:
+    """Its weights stand in the graph of that run alone."""
+    source, taken = runs.source(_plan(env, seed=1))
+    between = runs.open(_plan(env, source, seed=2))
+    _steps(between, 12)
+    folder = runs.folder / "between"
+    checkpoint.save(between, folder / "checkpoints")
+    session = runs.open(_plan(env, str(folder), freeze_layers=layers))
+    assert _differing(_encoder(session), taken) == set()
+    assert (session.graph is None) == (layers is not None)
+    assert _steps(session, 12)
+
+
 # --- fewer layers ------------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""The operators of our encoders: what each reads, and the shape of what it gives.
+"""The operators of our encoders and heads: what each reads, and the shape of what it gives.
 
 Axis 0 of every value is the batch.
 """
@@ -64,6 +64,22 @@ def _conv(values: Sequence[Shape], constants: Constants, attributes: Attributes)
     return (batch, len(bias), *moved)
 
 
+def _quantized_conv(values: Sequence[Shape], constants: Constants, attributes: Attributes) -> Shape:
+    """As `_conv`; scales and zero points of input, weights and output stand between."""
+    scale, zero, weight, scales, zeros, out_scale, out_zero, bias = constants
+    filters = (len(weight),) if weight.ndim else ()
+    _need(not (scale.shape or zero.shape or out_scale.shape or out_zero.shape), "maps have one scale and zero point")
+    _need(scales.shape == zeros.shape == filters, "each filter needs its scale and zero point")
+    _need(min(scale, out_scale, *scales) > 0, "a scale is not positive")
+    return _conv(values, (weight, bias), attributes)
+
+
+def _dequantize(values: Sequence[Shape], constants: Constants, attributes: Attributes) -> Shape:
+    scale, zero = constants
+    _need(scale.shape == zero.shape == () and bool(scale > 0), "needs one positive scale and one zero point")
+    return _same(values, constants, attributes)
+
+
 def _max_pool(values: Sequence[Shape], constants: Constants, attributes: Attributes) -> Shape:
     batch, channels, *_ = _same(values, constants, attributes)
     return (batch, channels, *_window(values[0], attributes)[1])
@@ -112,13 +128,43 @@ def _reshape(values: Sequence[Shape], constants: Constants, attributes: Attribut
     return (batch, *wanted)
 
 
+def _gather(values: Sequence[Shape], constants: Constants, attributes: Attributes) -> Shape:
+    _need(attributes["axis"] == (1,), "picks along another axis than 1")
+    batch, networks, size = values[0]
+    _need(constants[0].shape == () and 0 <= int(constants[0]) < networks, f"picks none of {networks} networks")
+    return batch, size
+
+
+def _flat(values: Sequence[Shape], constants: Constants, attributes: Attributes) -> Shape:
+    _need(len(values[0]) == 2, f"needs [B, L], not {_shown(values)}")
+    return values[0]
+
+
+def _layer_norm(values: Sequence[Shape], constants: Constants, attributes: Attributes) -> Shape:
+    _need(attributes["axis"] == (1,), "normalises another axis than 1")
+    batch, size = _flat(values, constants, attributes)
+    _need(all(constant.shape == (size,) for constant in constants), f"its weights do not fit {_shown(values)}")
+    return batch, size
+
+
+def _softmax(values: Sequence[Shape], constants: Constants, attributes: Attributes) -> Shape:
+    _need(attributes["axis"] == (2,) and len(values[0]) == 3, f"needs [B, actions, atoms], not {_shown(values)}")
+    return values[0]
+
+
+def _expectation(values: Sequence[Shape], constants: Constants, attributes: Attributes) -> Shape:
+    *kept, atoms = values[0]
+    _need(len(kept) == 2 and constants[0].shape == (atoms,), f"weights {list(constants[0].shape)} do not fit")
+    return tuple(kept)
+
+
 def _shown(shapes: Sequence[Shape]) -> str:
     return " and ".join(str(list(shape)) for shape in shapes)
 
 
 _WEIGHTS = (np.float32, np.float32)
 
-OPERATORS: dict[str, Operator] = {
+ENCODER_OPERATORS: dict[str, Operator] = {
     "Cast": Operator(_cast, attributes=("to",)),
     "Div": Operator(_div, constants=(np.float32,)),
     "Conv": Operator(_conv, constants=_WEIGHTS, attributes=WINDOW),
@@ -129,4 +175,28 @@ OPERATORS: dict[str, Operator] = {
     "Gemm": Operator(_gemm, constants=_WEIGHTS, attributes=("transB",)),
     "Concat": Operator(_concat, values=0, attributes=("axis",)),
     "Reshape": Operator(_reshape, constants=(np.int64,)),
+}
+
+_SCALED = (np.float32, np.uint8)
+
+INT8_OPERATORS: dict[str, Operator] = {
+    "QLinearConv": Operator(
+        _quantized_conv,
+        constants=(*_SCALED, np.int8, np.float32, np.int8, *_SCALED, np.int32),
+        attributes=WINDOW,
+    ),
+    "DequantizeLinear": Operator(_dequantize, constants=_SCALED),
+    **{name: ENCODER_OPERATORS[name] for name in ("Flatten", "Gemm", "Concat", "Reshape")},
+}
+"""Of an encoder of convolutions with ReLU: in unsigned numbers with a zero point of 0 that costs nothing."""
+
+HEAD_OPERATORS: dict[str, Operator] = {
+    "Gather": Operator(_gather, constants=(np.int64,), attributes=("axis",)),
+    "LayerNormalization": Operator(_layer_norm, constants=_WEIGHTS, attributes=("axis",)),
+    "Gemm": Operator(_gemm, constants=_WEIGHTS, attributes=("transB",)),
+    "Relu": Operator(_flat),
+    "Tanh": Operator(_flat),
+    "Reshape": Operator(_reshape, constants=(np.int64,)),
+    "Softmax": Operator(_softmax, attributes=("axis",)),
+    "MatMul": Operator(_expectation, constants=(np.float32,)),
 }

@@ -18,6 +18,26 @@ def to_gray(rgb: Frame) -> Frame:
     return np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8)
 
 
+def to_frame(screen: Frame, frame_shape: tuple[int, ...]) -> Frame:
+    """A screen as a frame of uint8 `frame_shape`: (H, W) in gray, (3, H, W) in RGB, area-resized to that size.
+
+    `screen` is uint8 [h, w], [h, w, 1] or [h, w, 3], or a frame already. The result may share its memory.
+    Raises ValueError for another shape or dtype, and for a gray screen where colours are wanted.
+    """
+    if screen.shape == frame_shape and screen.dtype == np.uint8:
+        return screen
+    if screen.dtype != np.uint8 or not (screen.ndim == 2 or (screen.ndim == 3 and screen.shape[2] in (1, 3))):
+        raise ValueError(
+            f"expected a screen, uint8 [H, W], [H, W, 1] or [H, W, 3], got {screen.dtype} {list(screen.shape)}"
+        )
+    size = frame_shape[-2], frame_shape[-1]
+    if len(frame_shape) == 2:
+        return resize(to_gray(screen) if screen.shape[2:] == (3,) else screen.reshape(screen.shape[:2]), size)
+    if screen.shape[2:] != (3,):
+        raise ValueError(f"expected a screen in RGB, uint8 [H, W, 3], got a gray one, {list(screen.shape)}")
+    return np.stack([resize(np.ascontiguousarray(channel), size) for channel in screen.transpose(2, 0, 1)])
+
+
 def resize(frame: Frame, size: tuple[int, int], out: Frame | None = None) -> Frame:
     """Area-resize a uint8 [H, W] frame to `size` = (height, width), into `out` where it is given.
 

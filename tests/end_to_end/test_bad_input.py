@@ -113,7 +113,7 @@ def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         ([*TRAIN, "--env-timeout", "0s"], ["--env-timeout", "'0s'"]),
         ([*TRAIN, "--freeze", "1000"], ["--freeze"]),
         ([*TRAIN, "extra"], ["extra"]),
-        (["export", "runs/x"], ["export", "not built yet", "train"]),
+        (["sweep", "runs/x"], ["sweep", "not built yet", "train"]),
         (["resume"], ["RUN"]),
         (["resume", "no-such-run"], ["no-such-run", "run's folder"]),
         (["resume", "no-such-run", "--seed", "1"], ["--seed"]),

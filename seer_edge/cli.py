@@ -42,7 +42,8 @@ def _plan_of(flags: argparse.Namespace) -> BytePlan:
         given = f"--take {flags.take}" if flags.source is None else f"--from {flags.source}"
         raise BadInputError(f"{given}: needs {missing} beside it")
     timeout_seconds = flags.env_timeout_seconds or ENV_TIMEOUT_SECONDS
-    spec = _env_spec(flags.env, EnvOptions(flags.protocol, flags.resolution), timeout_seconds)
+    options = EnvOptions(flags.protocol, flags.resolution, color=flags.color, render=flags.render_observations)
+    spec = _env_spec(flags.env, options, timeout_seconds)
     apart = ("command", "env", "mem_budget", "run_dir", "take", "checkpoint_every", *HOST_FIELDS)
     others = {name: value for name, value in vars(flags).items() if name not in apart}
     return make_plan(build_config(spec, mem_budget_bytes=flags.mem_budget, **others, **host_fields(flags)), spec)

@@ -14,6 +14,7 @@ from seer_edge.errors import BadInputError
 from seer_edge.networks.spec import ENCODERS
 from seer_edge.presets import PRESETS
 from seer_runtime.codecs import LATENT_ELEMENT_BYTES
+from seer_runtime.preprocess import COLORS
 from seer_runtime.units import parse_duration, parse_size
 
 NOT_BUILT_COMMANDS = ("export", "act", "doctor", "report", "sweep", "analyze")
@@ -126,6 +127,10 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--algo", type=_choice(*ALGORITHMS), metavar="NAME", help=f"{', '.join(ALGORITHMS)} (by actions)")
     what.add_argument("--encoder", type=_choice(*ENCODERS), metavar="NAME", help=", ".join(ENCODERS))
     what.add_argument("--resolution", type=_positive, metavar="N", help="side of a frame; crops scale with it")
+    what.add_argument("--color", type=_choice(*COLORS), metavar="NAME", help=f"of frames: {', '.join(COLORS)} (by env)")
+    what.add_argument(
+        "--render-observations", action="store_true", help="frames are what the environment renders (rgb_array)"
+    )
     what.add_argument(
         "--protocol", type=_choice(*PROTOCOLS), default="paper", metavar="NAME", help="paper, or machado (sticky)"
     )

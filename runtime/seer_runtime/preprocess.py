@@ -1,9 +1,13 @@
 """From screens to the stacked frames an encoder sees: one path for training and for acting."""
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 
 Frame = NDArray[np.uint8]
+Color = Literal["gray", "rgb"]
+COLORS: tuple[Color, ...] = ("gray", "rgb")
 
 
 def to_gray(rgb: Frame) -> Frame:
@@ -19,14 +23,14 @@ def to_gray(rgb: Frame) -> Frame:
 
 
 def resize(frame: Frame, size: tuple[int, int], out: Frame | None = None) -> Frame:
-    """Area-resize a uint8 [H, W] frame to `size` = (height, width), into `out` where it is given.
+    """Area-resize a uint8 [H, W] or [H, W, 3] frame to `size` = (height, width), into `out` where it is given.
 
-    A frame that already has the size is returned itself (copied where `out` is given).
+    A frame that already has the size is returned itself (copied where `out` is given, which is for [H, W] alone).
     Raises ValueError if `out` is not C-contiguous uint8 of that size.
     """
     if out is not None and (out.shape != size or out.dtype != np.uint8 or not out.flags.c_contiguous):
         raise ValueError(f"out must be C-contiguous uint8 {list(size)}, got {out.dtype} {list(out.shape)}")
-    if frame.shape == size:
+    if frame.shape[:2] == size:
         if out is None:
             return frame
         np.copyto(out, frame)
@@ -35,6 +39,33 @@ def resize(frame: Frame, size: tuple[int, int], out: Frame | None = None) -> Fra
 
     resized = cv2.resize(frame, size[::-1], dst=out, interpolation=cv2.INTER_AREA)
     return np.asarray(resized, np.uint8) if out is None else out
+
+
+def frame_shape(size: tuple[int, int], color: Color) -> tuple[int, ...]:
+    """Of a frame of that height and width: [H, W] in gray, [3, H, W] in RGB."""
+    return size if color == "gray" else (3, *size)
+
+
+def screen_to_frame(screen: Frame, size: tuple[int, int], color: Color) -> Frame:
+    """A uint8 screen [H, W], [H, W, 1] or RGB [H, W, 3] as a frame, in the color and area-resized to `size`.
+
+    The frame is uint8 `frame_shape(size, color)`, C-contiguous, and never the screen's own memory.
+    Raises ValueError for another shape or dtype.
+    """
+    if screen.dtype != np.uint8 or not is_screen(screen.shape):
+        raise ValueError(f"expected a screen, uint8 [H, W], [H, W, 1 or 3], got {screen.dtype} {list(screen.shape)}")
+    in_color = screen.shape[2:] == (3,)
+    if in_color and color == "rgb":
+        return np.array(resize(screen, size).transpose(2, 0, 1), np.uint8, order="C")
+    gray = resize(to_gray(screen) if in_color else screen.reshape(screen.shape[:2]), size)
+    if color == "rgb" or np.may_share_memory(gray, screen):
+        return np.array(np.broadcast_to(gray, frame_shape(size, color)), np.uint8, order="C")
+    return gray
+
+
+def is_screen(shape: tuple[int, ...]) -> bool:
+    """Whether an array of that shape can be one: [H, W], [H, W, 1] or [H, W, 3]."""
+    return len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3))
 
 
 def pool_and_resize(

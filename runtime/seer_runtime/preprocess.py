@@ -22,6 +22,31 @@ def to_gray(rgb: Frame) -> Frame:
     return np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8)
 
 
+def to_frame(screen: Frame, frame_shape: tuple[int, ...]) -> Frame:
+    """A screen as a frame of uint8 `frame_shape`: (H, W) in gray, (3, H, W) in RGB, area-resized to that size.
+
+    `screen` is uint8 [h, w], [h, w, 1] or RGB [h, w, 3], or a frame already. The result is C-contiguous unless it is
+    the screen itself, whose memory it may share. Raises ValueError for another shape or dtype.
+    """
+    if screen.shape == frame_shape and screen.dtype == np.uint8:
+        return screen
+    if screen.dtype != np.uint8 or not is_screen(screen.shape):
+        raise ValueError(
+            f"expected a screen, uint8 [H, W], [H, W, 1] or [H, W, 3], got {screen.dtype} {list(screen.shape)}"
+        )
+    size = frame_shape[-2], frame_shape[-1]
+    in_color = screen.shape[2:] == (3,)
+    if in_color and len(frame_shape) == 3:
+        return np.ascontiguousarray(resize(screen, size).transpose(2, 0, 1))
+    gray = resize(to_gray(screen) if in_color else screen.reshape(screen.shape[:2]), size)
+    return gray if len(frame_shape) == 2 else np.ascontiguousarray(np.broadcast_to(gray, frame_shape))
+
+
+def is_screen(shape: tuple[int, ...]) -> bool:
+    """Whether an array of that shape can be one: [H, W], [H, W, 1] or [H, W, 3]."""
+    return len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3))
+
+
 def resize(frame: Frame, size: tuple[int, int], out: Frame | None = None) -> Frame:
     """Area-resize a uint8 [H, W] or [H, W, 3] frame to `size` = (height, width), into `out` where it is given.
 
@@ -39,33 +64,6 @@ def resize(frame: Frame, size: tuple[int, int], out: Frame | None = None) -> Fra
 
     resized = cv2.resize(frame, size[::-1], dst=out, interpolation=cv2.INTER_AREA)
     return np.asarray(resized, np.uint8) if out is None else out
-
-
-def frame_shape(size: tuple[int, int], color: Color) -> tuple[int, ...]:
-    """Of a frame of that height and width: [H, W] in gray, [3, H, W] in RGB."""
-    return size if color == "gray" else (3, *size)
-
-
-def screen_to_frame(screen: Frame, size: tuple[int, int], color: Color) -> Frame:
-    """A uint8 screen [H, W], [H, W, 1] or RGB [H, W, 3] as a frame, in the color and area-resized to `size`.
-
-    The frame is uint8 `frame_shape(size, color)`, C-contiguous, and never the screen's own memory.
-    Raises ValueError for another shape or dtype.
-    """
-    if screen.dtype != np.uint8 or not is_screen(screen.shape):
-        raise ValueError(f"expected a screen, uint8 [H, W], [H, W, 1 or 3], got {screen.dtype} {list(screen.shape)}")
-    in_color = screen.shape[2:] == (3,)
-    if in_color and color == "rgb":
-        return np.array(resize(screen, size).transpose(2, 0, 1), np.uint8, order="C")
-    gray = resize(to_gray(screen) if in_color else screen.reshape(screen.shape[:2]), size)
-    if color == "rgb" or np.may_share_memory(gray, screen):
-        return np.array(np.broadcast_to(gray, frame_shape(size, color)), np.uint8, order="C")
-    return gray
-
-
-def is_screen(shape: tuple[int, ...]) -> bool:
-    """Whether an array of that shape can be one: [H, W], [H, W, 1] or [H, W, 3]."""
-    return len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3))
 
 
 def pool_and_resize(

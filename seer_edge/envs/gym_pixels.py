@@ -12,7 +12,7 @@ from seer_edge.envs.checks import finite_reward, shown, truth
 from seer_edge.envs.names import EnvId, UnavailableEnvError, UnsupportedEnvError
 from seer_edge.envs.resolution import pixel_size
 from seer_edge.errors import origin
-from seer_runtime.preprocess import Color, Frame, frame_shape, is_screen, screen_to_frame
+from seer_runtime.preprocess import Color, Frame, is_screen, to_frame
 from seer_runtime.state import State, StateError
 
 DISCRETE_SIDE_MAX = 84
@@ -55,12 +55,11 @@ class GymPixels:
             self._env.close()
             raise
         continuous = isinstance(actions, Continuous)
-        self._color: Color = color or ("rgb" if continuous else "gray")
-        self._size = asked_size or _size(self._shape, CONTINUOUS_SIDE_MAX if continuous else DISCRETE_SIDE_MAX)
-        height, width = self._size
-        crop = (height * CROP // OF_SIDE, width * CROP // OF_SIDE) if continuous else self._size
-        shape = frame_shape(self._size, self._color)
-        self.spec = EnvSpec(env_id.id, env_id.name, shape, crop, actions, as_registered=True)
+        size = asked_size or _size(self._shape, CONTINUOUS_SIDE_MAX if continuous else DISCRETE_SIDE_MAX)
+        in_color = color == "rgb" or (color is None and continuous)
+        frame_shape = (3, *size) if in_color else size
+        crop = (size[0] * CROP // OF_SIDE, size[1] * CROP // OF_SIDE) if continuous else size
+        self.spec = EnvSpec(env_id.id, env_id.name, frame_shape, crop, actions, as_registered=True)
 
         self._seed: int | None = seed
         self._stepping = False
@@ -157,8 +156,9 @@ class GymPixels:
                 f"environment {self.spec.id!r} promised uint8 {list(self._shape)} and showed "
                 f"{screen.dtype} {list(screen.shape)}"
             )
-        # A copy: the environment may draw its next screen in the same memory.
-        return screen_to_frame(screen, self._size, self._color)
+        frame = to_frame(screen, self.spec.frame_shape)
+        # Still the environment's own memory: it may draw its next screen there.
+        return frame.copy() if np.may_share_memory(frame, screen) else frame
 
 
 def _make(env_id: EnvId, render: bool) -> gymnasium.Env[Any, Any]:

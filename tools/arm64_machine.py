@@ -17,13 +17,18 @@ from pathlib import Path
 
 from commandline import FaultError, say
 
-PACKAGES = ("python3.11", "libstdc++6", "libgomp1", "dash", "coreutils")
+PACKAGES = ("python3.11", "libstdc++6", "libgomp1", "libc-bin", "dash", "coreutils")
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 MIRROR = "http://deb.debian.org/debian"
 WHEELS = "aarch64-manylinux_2_35"
 TOOLS = ("apt-get", "dpkg-deb", "unshare", "chroot", "mount", "tar")
 CPU_PARTS = {"cortex-a53": 0xD03, "cortex-a72": 0xD08, "cortex-a76": 0xD0B}
-"""What qemu knows of the boards: Pi Zero 2 W, Pi 4, Pi 5."""
+MODELS = {
+    "cortex-a53": "Raspberry Pi Zero 2 W Rev 1.0",
+    "cortex-a72": "Raspberry Pi 4 Model B Rev 1.5",
+    "cortex-a76": "Raspberry Pi 5 Model B Rev 1.0",
+}
+"""What the device tree calls a board with that processor."""
 
 ELF_MAGIC = r"\x7fELF\x02\x01\x01\x00" + r"\x00" * 8 + r"\x02\x00\xb7\x00"
 ELF_MASK = r"\xff" * 7 + r"\x00" + r"\xff" * 8 + r"\xfe\xff\xff\xff"
@@ -40,6 +45,8 @@ mount --rbind /dev "$root/dev"
 mount -t tmpfs none "$root/tmp"
 mount -t tmpfs none "$root/sys"
 mkdir -p "$root/sys/devices/system/cpu"
+mkdir -p "$root/sys/firmware/devicetree/base"
+printf '%s\\0' "$model" > "$root/sys/firmware/devicetree/base/model"
 for list in possible present online; do echo "0-$((cpus - 1))" > "$root/sys/devices/system/cpu/$list"; done
 mount --bind "$work/cpuinfo" "$root/proc/cpuinfo"
 mount --rbind "$work/site-$site" "$root/site"
@@ -127,21 +134,11 @@ class Arm64:
 
     def command(self, site: str, *words: str) -> list[str]:
         """The words that run `words` on the machine with the packages of `site`; its exit status is theirs."""
-        names = {"root": self._root, "work": self.work, "site": site, "cpus": os.cpu_count() or 1, "cpu": self.cpu}
+        names = {"root": self._root, "work": self.work, "site": site, "cpus": os.cpu_count() or 1}
+        names |= {"cpu": self.cpu, "model": MODELS[self.cpu], "magic": ELF_MAGIC, "mask": ELF_MASK}
         settings = [f"{name}={value}" for name, value in names.items()]
         namespaces = ["unshare", "-Urm", "--pid", "--fork", "--kill-child"]
-        return [
-            "env",
-            *settings,
-            f"magic={ELF_MAGIC}",
-            f"mask={ELF_MASK}",
-            *namespaces,
-            "sh",
-            "-ec",
-            ENTER,
-            "sh",
-            *words,
-        ]
+        return ["env", *settings, *namespaces, "sh", "-ec", ENTER, "sh", *words]
 
     def _uv(self, *words: str | Path) -> None:
         environment = {**os.environ, "UV_CACHE_DIR": str(self.work / "wheels"), "UV_NATIVE_TLS": "1"}

@@ -5,7 +5,7 @@ import numpy as np
 
 
 class FakeCamera:
-    """Answers as `cv2.VideoCapture` does, on a servo that pans it; shows a dark room where a lamp wanders about."""
+    """Answers as `cv2.VideoCapture` does, on a servo that pans it; shows a dark room where somebody carries a lamp."""
 
     def __init__(self, rng):
         self.rng, self.lamp = rng, rng.uniform(-1, 1)  # the lamp stands at an edge of the picture at -1 and 1
@@ -14,7 +14,7 @@ class FakeCamera:
         self.lamp = np.clip(self.lamp - turn, -1, 1)
 
     def read(self):
-        self.lamp = np.clip(self.lamp + self.rng.normal(0, 0.03), -1, 1)
+        self.lamp = self.rng.uniform(-1, 1) if self.rng.random() < 0.05 else self.lamp
         picture = self.rng.integers(0, 40, (120, 160, 3), np.uint8)
         column = int(80 + 68 * self.lamp)
         picture[52:68, column - 8 : column + 8] = (90, 220, 255)  # blue, green, red
@@ -35,7 +35,7 @@ class Camera(gymnasium.Env):
         return self._look(), {}
 
     def step(self, action):
-        self.camera.pan(0.1 * (float(action[0]) if self.smooth else int(action) - 1))
+        self.camera.pan(0.2 * (float(action[0]) if self.smooth else int(action) - 1))
         picture = self._look()
         self.steps += 1
         brightness = picture.mean(axis=2).max(axis=0)  # of each column

@@ -243,6 +243,12 @@ def _eval(flags: argparse.Namespace) -> int:
     return evaluate_run(plan, saved, agent, as_json=flags.json)
 
 
+def _doctor(flags: argparse.Namespace) -> int:
+    from seer_edge.doctor import doctor
+
+    return doctor(as_json=flags.json)
+
+
 @contextlib.contextmanager
 def _learner_needed() -> Iterator[None]:
     try:
@@ -255,7 +261,7 @@ def main() -> int:
     """Run the command in `sys.argv`; returns the exit status."""
     arguments = sys.argv[1:]
     command = arguments[0] if arguments else ""
-    handlers = {"train": _train, "plan": _plan, "resume": _resume, "eval": _eval}
+    handlers = {"train": _train, "plan": _plan, "resume": _resume, "eval": _eval, "doctor": _doctor}
     name = f"seer-edge {command}" if command in handlers else "seer-edge"
     with patient_output():
         return _answer(command, arguments, name, handlers)

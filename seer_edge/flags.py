@@ -17,7 +17,7 @@ from seer_runtime.codecs import LATENT_ELEMENT_BYTES
 from seer_runtime.preprocess import COLORS
 from seer_runtime.units import parse_duration, parse_size
 
-NOT_BUILT_COMMANDS = ("export", "act", "doctor", "report", "sweep", "analyze")
+NOT_BUILT_COMMANDS = ("export", "act", "report", "sweep", "analyze")
 NOT_BUILT_FLAGS = ("--pipeline",)
 NOT_BUILT_VALUES = {
     "--freeze-at": ("auto",),
@@ -229,6 +229,8 @@ def make_parser() -> argparse.ArgumentParser:
     evaluation.add_argument("--threads", type=_positive, metavar="N", help="compute threads (as the run's)")
     evaluation.add_argument("--device", help="cpu, or cuda where there is one (as the run's)")
     evaluation.add_argument("--json", action="store_true", help="print the result as JSON")
+    examination = add("doctor", "", "Say what this board has, what is missing, and what to run on it.")
+    examination.add_argument("--json", action="store_true", help="print it as JSON")
     return parser
 
 

@@ -20,6 +20,7 @@ from commandline import FaultError, Parser, answer, render, say
 
 EXIT_CANNOT = 77
 PROJECT = Path(__file__).parents[1]
+SEER_EDGE = ("python3.11", "-m", "seer_edge")
 BASE, LEARNING = "base", "learning"
 """The two sets of packages: without torch, and with it."""
 EXTRAS = {BASE: "atari,test", LEARNING: "atari,train"}
@@ -100,7 +101,7 @@ def _copy_tests(share: Path) -> None:
 
 
 def _doctor(checks: Checks) -> str:
-    found = json.loads(checks.emulated(BASE, "seer-edge", "doctor", "--json"))
+    found = json.loads(checks.emulated(BASE, *SEER_EDGE, "doctor", "--json"))
     if found["board"]["machine"] != "aarch64" or "asimd" not in found["board"]["features"]:
         raise FaultError(f"it found {found['board']}")
     return f"{found['board']['name']}, {', '.join(found['board']['features'])}"
@@ -126,7 +127,7 @@ def _actions(checks: Checks) -> str:
 
 
 def _act(checks: Checks) -> str:
-    result = json.loads(checks.emulated(BASE, "seer-edge", "act", "policy.seer", "--episodes", "1", "--json"))
+    result = json.loads(checks.emulated(BASE, *SEER_EDGE, "act", "policy.seer", "--episodes", "1", "--json"))
     return (
         f"{result['steps']:,} steps, return {result['mean_return']:g}, {result['frame_to_action_ms']['p50']:.1f} ms p50"
     )
@@ -134,7 +135,7 @@ def _act(checks: Checks) -> str:
 
 def _learn(checks: Checks) -> str:
     words = ["--from", "policy.seer", "--env", "Alien", "--mem-budget", "5MB", "--total-timesteps", str(LEARN_STEPS)]
-    checks.emulated(LEARNING, "seer-edge", "train", *words, "--eval-episodes", "1", "--run-dir", "onward")
+    checks.emulated(LEARNING, *SEER_EDGE, "train", *words, "--eval-episodes", "1", "--run-dir", "onward")
     summary = json.loads((checks.machine.share / "onward/summary.json").read_text())
     if summary["status"] != "finished" or not summary["steps_per_second"]["latent"]:
         raise FaultError(f"the summary says {summary}")

@@ -4,14 +4,17 @@ A new agent is an entry of `ALGORITHMS`, a class of its networks, settings and p
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
 
 from seer_edge.envs import Continuous, Discrete, EnvSpec
 from seer_edge.flops import ActorCriticFlops, FlopsModel, QLearningFlops
-from seer_edge.networks.sac_spec import SacHeadSpec
+from seer_edge.networks.graph import actor_graph, rainbow_graph
+from seer_edge.networks.sac_spec import ACTOR, SacHeadSpec
 from seer_edge.networks.spec import EncoderSpec, RainbowHeadSpec, encoder_spec
 from seer_edge.presets import RainbowSettings, SacSettings
 
@@ -19,9 +22,22 @@ if TYPE_CHECKING:
     from seer_edge.config import TrainConfig  # which asks this module what there is
 
 
+Arrays = Mapping[str, NDArray[Any]]
+"""Of an agent's state, by name."""
+
+
+def _part(arrays: Arrays, prefix: str) -> dict[str, NDArray[Any]]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
 def input_shape(env: EnvSpec, stack: int) -> tuple[int, int, int]:
     """`(C, h, w)` of what an encoder sees: the cropped frames of one stack, the oldest frame's channels first."""
     return (stack * math.prod(env.frame_shape[:-2]), *env.crop_shape)
+
+
+def _placed(encoder: EncoderSpec, config: "TrainConfig") -> EncoderSpec:
+    """Outside the learner where it is taken as a whole: torch has nothing to do with it."""
+    return replace(encoder, outside=config.source is not None and encoder.whole)
 
 
 @dataclass(frozen=True)
@@ -38,7 +54,7 @@ class RainbowNetworks:
         assert isinstance(settings, RainbowSettings)
         assert isinstance(env.actions, Discrete)
         shape = input_shape(env, settings.stack)
-        encoder = encoder_spec(config.encoder, input_shape=shape, frozen_layers=config.freeze_layers)
+        encoder = _placed(encoder_spec(config.encoder, input_shape=shape, frozen_layers=config.freeze_layers), config)
         return cls(encoder, RainbowHeadSpec(encoder.flat_size, settings.hidden, env.actions.count, settings.atoms))
 
     @property
@@ -55,6 +71,11 @@ class RainbowNetworks:
     def target_parameters(self) -> int:
         """What follows it."""
         return self.parameters
+
+    def policy_graph(self, config: "TrainConfig", agent: Arrays) -> bytes:
+        """The head that acts as an ONNX graph, from the arrays of an agent's state. Raises ValueError."""
+        assert isinstance(config.settings, RainbowSettings)
+        return rainbow_graph(self.head, config.settings.value_range, _part(agent, "head."))
 
     def flops(self, config: "TrainConfig", frame_capacity: int, latent_replay: bool) -> FlopsModel:
         """The terms of Appendix C."""
@@ -89,6 +110,7 @@ class SacNetworks:
             features=settings.features,
             frozen_layers=config.freeze_layers,
         )
+        encoder = _placed(encoder, config)
         head = SacHeadSpec(settings.features, settings.hidden, env.actions.size)
         return cls(encoder, head, settings.contrastive)
 
@@ -113,6 +135,10 @@ class SacNetworks:
     def target_parameters(self) -> int:
         """What follows it."""
         return self.target_encoder.parameters + self.head.target_parameters
+
+    def policy_graph(self, config: "TrainConfig", agent: Arrays) -> bytes:
+        """The head that acts as an ONNX graph, from the arrays of an agent's state. Raises ValueError."""
+        return actor_graph(self.head, ACTOR, self.encoder.networks, _part(agent, "actor."))
 
     def flops(self, config: "TrainConfig", frame_capacity: int, latent_replay: bool) -> FlopsModel:
         """The terms of Appendix C, counted from what an update does."""

@@ -1,4 +1,4 @@
-"""The command line: `train`, `plan`, `resume`, `eval`. torch is imported only by the commands that learn."""
+"""The command line. torch is imported only by the commands that learn."""
 
 import argparse
 import contextlib
@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from seer_edge.ceiling import check_memory
 from seer_edge.config import ENV_TIMEOUT_SECONDS, TrainConfig, build_config
-from seer_edge.envs import EnvError, EnvOptions, EnvSpec, ResolutionError, UnavailableEnvError
+from seer_edge.envs import EnvOptions, EnvSpec
 from seer_edge.envs.guarded import open_guarded
+from seer_edge.envs.refusals import refusals
 from seer_edge.errors import (
     EXIT_BAD_INPUT,
     EXIT_BROKEN_PIPE,
@@ -27,6 +28,7 @@ from seer_edge.errors import (
 from seer_edge.flags import HOST_FIELDS, NOT_BUILT_COMMANDS, host_fields, make_parser, normalised
 from seer_edge.output import patient_output
 from seer_edge.plan import BytePlan, make_plan
+from seer_edge.transfer import ENCODER, bundle_flags, is_bundle, take_encoder
 from seer_runtime.memory import MemoryLimits, memory_limits
 from seer_runtime.units import format_size
 
@@ -34,13 +36,18 @@ if TYPE_CHECKING:
     from seer_edge.checkpoint import Saved
     from seer_edge.run_folder import RunFolder
     from seer_edge.transfer import TakenEncoder
+    from seer_runtime.state import State
 
 
 def _plan_of(flags: argparse.Namespace) -> BytePlan:
-    if (flags.source is None) != (flags.take is None):
+    from_bundle = flags.source is not None and is_bundle(flags.source)
+    if not from_bundle and (flags.source is None) != (flags.take is None):
         missing = "--from RUN" if flags.source is None else "--take encoder"
         given = f"--take {flags.take}" if flags.source is None else f"--from {flags.source}"
         raise BadInputError(f"{given}: needs {missing} beside it")
+    if from_bundle:
+        for name, value in bundle_flags(flags.source).items():
+            setattr(flags, name, getattr(flags, name) or value)
     timeout_seconds = flags.env_timeout_seconds or ENV_TIMEOUT_SECONDS
     options = EnvOptions(flags.protocol, flags.resolution, color=flags.color, render=flags.render_observations)
     spec = _env_spec(flags.env, options, timeout_seconds)
@@ -49,12 +56,11 @@ def _plan_of(flags: argparse.Namespace) -> BytePlan:
     return make_plan(build_config(spec, mem_budget_bytes=flags.mem_budget, **others, **host_fields(flags)), spec)
 
 
-def _taken(plan: BytePlan) -> "TakenEncoder | None":
-    from seer_edge.transfer import take_encoder
-
+def _taken(plan: BytePlan, take: str | None) -> "TakenEncoder | None":
     if plan.config.source is None:
         return None
-    taken = take_encoder(plan.config.source, plan)
+    with _learner_needed():
+        taken = take_encoder(plan.config.source, plan, take)
     for line in taken.warnings:
         print(line, file=sys.stderr)
     return taken
@@ -64,6 +70,8 @@ def _show(plan: BytePlan, taken: "TakenEncoder | None") -> None:
     print(plan.render(memory_limits()), flush=True)
     if taken is not None:
         print(f"the encoder is that of step {taken.timestep:,} of {plan.config.source}", flush=True)
+        for note in taken.notes:
+            print(note, flush=True)
 
 
 def _warn_of_disk(path: Path, plan: BytePlan) -> None:
@@ -83,38 +91,28 @@ def _env_spec(env: str, options: EnvOptions, timeout_seconds: float, *, begun: b
 
     Raises BadInputError; of a run that has `begun`, EnvironmentFailedError where it could be there another time.
     """
-    name = f"environment {env}" if begun else f"--env {env}"
     if ":" in env and "" not in sys.path:
         sys.path.insert(0, "")  # a user's own module stands in the working directory
 
     def give_up(reason: str) -> None:
-        print(f"seer-edge: {name}: {reason}", file=sys.stderr, flush=True)
+        name = "environment" if begun else "--env"
+        print(f"seer-edge: {name} {env}: {reason}", file=sys.stderr, flush=True)
         os._exit(EXIT_UNSAFE if begun else EXIT_BAD_INPUT)
 
-    try:
+    with refusals(env, options, begun=begun):
         environment = open_guarded(
             env, options, seed=0, training=True, timeout_seconds=timeout_seconds, on_hang=give_up
         )
         with contextlib.closing(environment):
             environment.reset()
             return environment.spec
-    except ResolutionError as error:
-        raise BadInputError(f"--resolution {options.resolution}: {error}") from error
-    except UnavailableEnvError as error:
-        hint = "; its module is looked for in the working directory" if ":" in env else ""
-        raise (EnvironmentFailedError if begun else BadInputError)(f"{name}: {error}{hint}") from error
-    except EnvError as error:
-        raise BadInputError(f"{name}: {error}") from error
-    except EnvironmentFailedError as error:
-        text = f"{name}: its first frame cannot be had: {error}"
-        raise (EnvironmentFailedError if begun else BadInputError)(text) from error
 
 
 def _train(flags: argparse.Namespace) -> int:
     from seer_edge import run_folder
 
     plan = _plan_of(flags)
-    taken = _taken(plan)
+    taken = _taken(plan, flags.take)
     check_memory(plan, memory_limits())
     path = flags.run_dir or run_folder.default_path(plan.config)
     run_folder.check(path)
@@ -135,7 +133,7 @@ def _prepare_learner(plan: BytePlan) -> None:
         from seer_edge.host import prepare_compute
 
         # Imported at the freeze; its lack has to be heard before the first step.
-        if plan.latent_replay and importlib.util.find_spec("onnx") is None:
+        if plan.latent_replay and plan.config.freeze_at and importlib.util.find_spec("onnx") is None:
             raise ImportError(name="onnx")
     prepare_compute(plan.config)
     if plan.config.tensorboard and importlib.util.find_spec("tensorboardX") is None:
@@ -148,7 +146,7 @@ ANY_MACHINE = MemoryLimits(2**62, 2**62)
 
 def _plan(flags: argparse.Namespace) -> int:
     plan = _plan_of(flags)
-    taken = _taken(plan)
+    taken = _taken(plan, flags.take)
     check_memory(plan, ANY_MACHINE)
     _show(plan, taken)
     return 0
@@ -206,7 +204,7 @@ def _begin_after_all(folder: "RunFolder", changes: dict[str, Any]) -> int:
 
     config = dataclasses.replace(folder.read_config(), **changes)
     plan = _plan_again(config, folder)
-    taken = _taken(plan)
+    taken = _taken(plan, None if is_bundle(config.source or "") else ENCODER)
     check_memory(plan, memory_limits())
     folder.check_places()
     _prepare_learner(plan)
@@ -226,20 +224,14 @@ def _plan_again(config: TrainConfig, folder: "RunFolder") -> BytePlan:
 
 
 def _eval(flags: argparse.Namespace) -> int:
-    from seer_edge import checkpoint, run_folder
-
-    folder = run_folder.open_run(flags.run)
-    saved, agent = checkpoint.newest_agent(folder.checkpoints)
-    for line in saved.skipped:
-        print(line, file=sys.stderr)
+    if flags.run.is_file():
+        return _eval_bundle(flags)
     given = {"eval_episodes": flags.episodes, "seed": flags.seed, "threads": flags.threads, "device": flags.device}
-    config = dataclasses.replace(saved.config, **{name: value for name, value in given.items() if value is not None})
-    plan = _plan_again(config, folder)
-    saved.check_fits(plan)
+    plan, _, saved, agent = _newest(flags.run, given)
     with _learner_needed():
         from seer_edge.evaluate import evaluate_run
         from seer_edge.host import prepare_compute
-    prepare_compute(config)
+    prepare_compute(plan.config)
     return evaluate_run(plan, saved, agent, as_json=flags.json)
 
 
@@ -247,6 +239,56 @@ def _doctor(flags: argparse.Namespace) -> int:
     from seer_edge.doctor import doctor
 
     return doctor(as_json=flags.json)
+
+
+def _newest(run: Path, changes: Mapping[str, Any]) -> "tuple[BytePlan, RunFolder, Saved, State]":
+    """The newest sound generation of a run under `changes` that are not None, and what it says of the agent."""
+    from seer_edge import checkpoint, run_folder
+
+    folder = run_folder.open_run(run)
+    saved, agent = checkpoint.newest_agent(folder.checkpoints)
+    for line in saved.skipped:
+        print(line, file=sys.stderr)
+    given = {name: value for name, value in changes.items() if value is not None}
+    plan = _plan_again(dataclasses.replace(saved.config, **given), folder)
+    saved.check_fits(plan)
+    return plan, folder, saved, agent
+
+
+def _eval_bundle(flags: argparse.Namespace) -> int:
+    from seer_edge.act import Game, act
+
+    if flags.device not in (None, "cpu"):
+        raise BadInputError(f"--device {flags.device}: a bundle is played on the CPU; leave it out")
+    game = Game(episodes=flags.episodes, seed=flags.seed, threads=flags.threads, timeout_seconds=ENV_TIMEOUT_SECONDS)
+    return act(flags.run, game, as_json=flags.json)
+
+
+def _act(flags: argparse.Namespace) -> int:
+    from seer_edge.act import EPISODES, Game, act
+
+    game = Game(
+        env=flags.env,
+        episodes=flags.episodes or EPISODES,
+        seed=flags.seed,
+        epsilon=flags.epsilon,
+        threads=flags.threads,
+        timeout_seconds=flags.env_timeout_seconds or ENV_TIMEOUT_SECONDS,
+        record=flags.record,
+    )
+    return act(flags.bundle, game, as_json=flags.json)
+
+
+def _export(flags: argparse.Namespace) -> int:
+    if importlib.util.find_spec("onnx") is None:
+        raise BadInputError("export needs onnx; pip install 'seer-edge[train]'")
+    from seer_edge.export import write_bundle
+
+    plan, folder, saved, agent = _newest(flags.run, {})
+    for line in write_bundle(flags.output, folder, saved, agent, plan, flags.extras):
+        print(line)
+    print(f"{flags.output}: {plan.env.id}, step {saved.timestep:,}, {flags.output.stat().st_size:,} B")
+    return 0
 
 
 @contextlib.contextmanager
@@ -261,7 +303,15 @@ def main() -> int:
     """Run the command in `sys.argv`; returns the exit status."""
     arguments = sys.argv[1:]
     command = arguments[0] if arguments else ""
-    handlers = {"train": _train, "plan": _plan, "resume": _resume, "eval": _eval, "doctor": _doctor}
+    handlers = {
+        "train": _train,
+        "plan": _plan,
+        "resume": _resume,
+        "eval": _eval,
+        "export": _export,
+        "act": _act,
+        "doctor": _doctor,
+    }
     name = f"seer-edge {command}" if command in handlers else "seer-edge"
     with patient_output():
         return _answer(command, arguments, name, handlers)

@@ -55,7 +55,7 @@ class TrainConfig:
     freeze_layers: int | None = None  # None: all
     latent_codec: str = "float32"
     augmentations: int = 1  # K
-    source: str | None = None  # the run whose encoder is taken
+    source: str | None = None  # the run or bundle whose encoder is taken
     replay: str = "uniform"
     seed: int = 0
     threads: int = 1

@@ -3,110 +3,23 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 
-import numpy as np
 from tqdm import tqdm
 
 from seer_edge import checkpoint
 from seer_edge.agents import make_agent
 from seer_edge.agents.agent import Agent
 from seer_edge.checkpoint import Saved
-from seer_edge.envs import Action, Environment, Episode
 from seer_edge.errors import EXIT_UNSAFE, BadInputError, origin
-from seer_edge.host import StopSignal
+from seer_edge.games import Evaluation, evaluate, game_seeds
 from seer_edge.loop import OnHang, Session, new_perception, open_env
 from seer_edge.plan import BytePlan
+from seer_edge.signals import StopSignal
 from seer_runtime.encoder import OnnxEncoder
 from seer_runtime.ledger import Ledger, Line
-from seer_runtime.perception import LatentPerception, Observed, Perception
+from seer_runtime.perception import LatentPerception
 from seer_runtime.state import State
-
-EPISODE_STEPS_MAX = 27_000
-"""Where a game that does not end is left, with its return up to there: Atari's own limit of 108,000 frames."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Returns of whole games. Raises ValueError for none, and for one that is not finite."""
-
-    returns: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        if not self.returns or not np.isfinite(self.returns).all():
-            raise ValueError(f"not the returns of games: {self.returns}")
-
-    @property
-    def mean_return(self) -> float:
-        """Mean over episodes."""
-        return float(np.mean(self.returns))
-
-    @property
-    def std_return(self) -> float:
-        """Population standard deviation over episodes."""
-        return float(np.std(self.returns))
-
-    def to_json(self) -> dict[str, object]:
-        """The `eval` entry of `summary.json`."""
-        return {
-            "episodes": len(self.returns),
-            "mean_return": self.mean_return,
-            "std_return": self.std_return,
-            "returns": list(self.returns),
-        }
-
-
-def play(
-    env: Environment,
-    perception: Perception,
-    act: Callable[[Observed], Action],
-    *,
-    epsilon: float,
-    rng: np.random.Generator,
-) -> Iterator[Episode | None]:
-    """Play on and on; yields after each step, with the episode where a whole game ended or became too long."""
-    observed = perception.observe(env.reset(), first=True)
-    total, length_steps = 0.0, 0
-    while True:
-        action = env.spec.actions.sample(rng) if rng.random() < epsilon else act(observed)
-        step = env.step(action)
-        total, length_steps = total + step.reward, length_steps + 1
-        episode = step.episode
-        if episode is None and length_steps == EPISODE_STEPS_MAX:
-            episode = Episode(total, length_steps)
-        ended = step.terminated or step.truncated or episode is not None
-        yield episode
-        if episode is not None:
-            total, length_steps = 0.0, 0
-        observed = perception.observe(env.reset() if ended else step.frame, first=ended)
-
-
-def evaluate(
-    env: Environment,
-    perception: Perception,
-    act: Callable[[Observed], Action],
-    *,
-    episodes: int,
-    epsilon: float,
-    rng: np.random.Generator,
-    stop: Callable[[], bool] = lambda: False,
-    played: Callable[[int], object] = lambda count: None,
-) -> Evaluation | None:
-    """Returns of `episodes` whole games, or None where `stop` asked to leave off first.
-
-    `played` is told the number of games after each.
-    """
-    returns: list[float] = []
-    for episode in play(env, perception, act, epsilon=epsilon, rng=rng):
-        if stop():
-            return None
-        if episode is not None:
-            returns.append(episode.episode_return)
-            played(len(returns))
-            if len(returns) == episodes:
-                break
-    return Evaluation(tuple(returns))
 
 
 def evaluate_session(
@@ -129,8 +42,8 @@ def evaluate_agent(
 ) -> Evaluation | None:
     """Play `eval_episodes` games in an environment of their own; `encoder` is the frozen one, if there is one."""
     perception = new_perception(plan, encoder, ledger)
-    seeds = np.random.SeedSequence((plan.config.seed, timestep)).generate_state(2)
-    env = open_env(plan, seed=int(seeds[0]), training=False, on_hang=on_hang)
+    env_seed, rng = game_seeds(plan.config.seed, timestep)
+    env = open_env(plan, seed=env_seed, training=False, on_hang=on_hang)
     try:
         return evaluate(
             env,
@@ -138,7 +51,7 @@ def evaluate_agent(
             lambda observed: agent.greedy(observed.input),
             episodes=plan.config.eval_episodes,
             epsilon=plan.config.settings.evaluation_epsilon,
-            rng=np.random.default_rng(int(seeds[1])),
+            rng=rng,
             stop=stop,
             played=played,
         )

@@ -13,16 +13,17 @@ from seer_edge.config import NEVER, PROTOCOLS, REPLAYS
 from seer_edge.errors import BadInputError
 from seer_edge.networks.spec import ENCODERS
 from seer_edge.presets import PRESETS
+from seer_edge.transfer import TAKES
+from seer_runtime.bundle import EXTRAS
 from seer_runtime.codecs import LATENT_ELEMENT_BYTES
 from seer_runtime.preprocess import COLORS
 from seer_runtime.units import parse_duration, parse_size
 
-NOT_BUILT_COMMANDS = ("export", "act", "report", "sweep", "analyze")
+NOT_BUILT_COMMANDS = ("report", "sweep", "analyze")
 NOT_BUILT_FLAGS = ("--pipeline",)
 NOT_BUILT_VALUES = {
     "--freeze-at": ("auto",),
     "--latent-codec": ("auto",),
-    "--take": ("agent",),
 }
 
 
@@ -61,6 +62,18 @@ def _folder(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("'' is empty; name a folder")
     return text
+
+
+def _fraction(text: str) -> float:
+    if re.fullmatch(r"[01]|[01]?\.\d{1,18}", text, re.ASCII) is None or float(text) > 1:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no fraction; give a number from 0 to 1")
+    return float(text)
+
+
+def _file(text: str) -> Path:
+    if not text or text.endswith("/"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no file; name one")
+    return Path(text)
 
 
 def _freeze_at(text: str) -> int | str:
@@ -136,9 +149,11 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     )
     what.add_argument("--total-timesteps", type=_count, metavar="N", help="agent steps (preset's)")
     what.add_argument(
-        "--from", dest="source", type=_folder, metavar="RUN", help="start with what --take takes from that run"
+        "--from", dest="source", type=_folder, metavar="SRC", help="a run or a bundle to start from, its encoder frozen"
     )
-    what.add_argument("--take", type=_choice("encoder"), metavar="WHAT", help="encoder: frozen from step 0")
+    what.add_argument(
+        "--take", type=_choice(*TAKES), metavar="WHAT", help="encoder; agent: a bundle's head too (where it fits)"
+    )
     bytes_ = parser.add_argument_group("bytes")
     _add_memory_flags(bytes_)
     bytes_.add_argument("--freeze-at", type=_freeze_at, metavar="N|never", help="step of the freeze (preset: T_f)")
@@ -222,16 +237,52 @@ def make_parser() -> argparse.ArgumentParser:
     changes = resumption.add_argument_group("what else may change")
     changes.add_argument("--total-timesteps", type=_count, metavar="N", help="agent steps; more of them go on longer")
     _add_host_flags(changes, *["as before"] * 4)
-    evaluation = add("eval", "RUN", "Evaluate the newest checkpoint of a run.")
-    evaluation.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
+    evaluation = add("eval", "RUN|BUNDLE", "Evaluate the newest checkpoint of a run, or a bundle.")
+    evaluation.add_argument("run", type=Path, metavar="RUN|BUNDLE", help="the run's folder, or what `export` wrote")
     evaluation.add_argument("--episodes", type=_positive, metavar="N", help="games to play (as the run's)")
     evaluation.add_argument("--seed", type=_count, metavar="N", help="of the games (the run's)")
     evaluation.add_argument("--threads", type=_positive, metavar="N", help="compute threads (as the run's)")
     evaluation.add_argument("--device", help="cpu, or cuda where there is one (as the run's)")
     evaluation.add_argument("--json", action="store_true", help="print the result as JSON")
+    _add_bundle_flags(add("export", "RUN -o FILE", "Write the newest checkpoint of a run as one file for the board."))
+    _add_act_flags(add("act", "BUNDLE", "Play with a bundle, without torch."))
     examination = add("doctor", "", "Say what this board has, what is missing, and what to run on it.")
     examination.add_argument("--json", action="store_true", help="print it as JSON")
     return parser
+
+
+def _add_bundle_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
+    parser.add_argument("-o", dest="output", type=_file, required=True, metavar="FILE", help="the bundle: policy.seer")
+    parser.add_argument(
+        "--with",
+        dest="extras",
+        type=_choice(*EXTRAS),
+        action="append",
+        default=[],
+        metavar="WHAT",
+        help="learner: heads and optimizers, to go on learning; replay: its rows; may be given twice",
+    )
+
+
+def _add_act_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="what `export` wrote")
+    parser.add_argument("--env", help="what to play (what it was trained on)")
+    parser.add_argument("--episodes", type=_positive, metavar="N", help="games to play (10)")
+    parser.add_argument("--seed", type=_count, metavar="N", help="of the games (the run's)")
+    parser.add_argument(
+        "--epsilon",
+        type=_fraction,
+        default=0.0,
+        metavar="P",
+        help="chance of a random action (0; `eval` has the run's)",
+    )
+    parser.add_argument("--record", type=_file, metavar="FILE", help="an .mp4 of what it sees")
+    parser.add_argument("--threads", type=_positive, metavar="N", help="compute threads (1)")
+    parser.add_argument(
+        "--env-timeout", dest="env_timeout_seconds", type=_duration, metavar="TIME", help="for an answer (60s)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 HOST_FIELDS = ("rss_limit_bytes", "threads", "device", "env_timeout_seconds")

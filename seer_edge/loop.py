@@ -14,7 +14,6 @@ from seer_edge.config import TrainConfig
 from seer_edge.envs import Discrete, EnvError, Episode
 from seer_edge.envs.guarded import Guarded, open_guarded
 from seer_edge.errors import EnvironmentFailedError, RunStoppedError
-from seer_edge.networks.graph import encoder_graph
 from seer_edge.plan import BytePlan
 from seer_edge.transfer import TakenEncoder
 from seer_runtime.arena import Arena
@@ -194,11 +193,11 @@ def build_session(plan: BytePlan, taken: TakenEncoder | None = None, on_hang: On
     agent = make_agent(plan, seed=Seeds.of(plan.config.seed).agent)
     graph = None
     if taken is not None:
-        agent.take_encoder(taken.arrays)
-        agent.freeze_encoder(reads_latents=plan.latent_replay)
-        if plan.latent_replay:
-            graph = encoder_graph(plan.encoder, agent.encoder_weights())
+        taken.give(agent, reads_latents=plan.latent_replay)
+        graph = taken.graph
     session = _assemble(plan, agent, graph, on_hang)
+    if taken is not None:
+        taken.fill(session.replay)
     session.begin()
     return session
 

@@ -106,7 +106,7 @@ class BytePlan:
     def checkpoint_bytes(self) -> int:
         """The most that one generation takes of the disk: a full replay, every weight and moment, the graph."""
         row = column_bytes(self.env.actions.shape, self.env.actions.dtype) + PRIORITY_BYTES
-        weights = self.networks.optimized_parameters * 2 + self.latent_replay * self.encoder.parameters
+        weights = self.networks.optimized_parameters * 2 + self.latent_replay * self.encoder.frozen_parameters
         replay = self.arena_bytes + self.most_rows * row + self.config.settings.stack * self.frame_row_bytes
         return replay + self.model_bytes + weights * FLOAT_BYTES + CHECKPOINT_BASE_BYTES
 

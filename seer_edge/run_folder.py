@@ -107,15 +107,21 @@ class RunFolder:
         found.pop("versions", None)
         return TrainConfig.from_json(found)
 
-    def other_versions(self) -> list[str]:
-        """A line for each package that the run was made with in another version than is here."""
+    def versions(self) -> dict[str, str]:
+        """What the run was made with, as `config.json` says; empty where it does not."""
         try:
             found = durable.read_json(self.config)["versions"].items()
         except (OSError, durable.CorruptFileError, LookupError, TypeError, AttributeError):
-            return []
+            return {}
+        return {str(name): str(version) for name, version in found}
+
+    def other_versions(self) -> list[str]:
+        """A line for each package that the run was made with in another version than is here."""
         now = versions()
         return [
-            f"{name} is {now.get(name)} here and was {version}" for name, version in found if now.get(name) != version
+            f"{name} is {now.get(name)} here and was {version}"
+            for name, version in self.versions().items()
+            if now.get(name) != version
         ]
 
     @property

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from seer_edge.evaluate import Evaluation
 from seer_edge.freeze import FreezeReport
+from seer_edge.games import Evaluation
 from seer_edge.loop import Session
 from seer_edge.metrics import PhaseClock
 from seer_runtime.ledger import Line

@@ -12,13 +12,15 @@ from typing import Any
 from seer_edge import checkpoint
 from seer_edge.checkpoint import Saved
 from seer_edge.errors import EXIT_UNSAFE, EnvironmentFailedError, RunStoppedError
-from seer_edge.evaluate import Evaluation, evaluate_session
+from seer_edge.evaluate import evaluate_session
 from seer_edge.freeze import FreezeRefusedError, FreezeReport, freeze
-from seer_edge.host import StopSignal, is_out_of_memory
+from seer_edge.games import Evaluation
+from seer_edge.host import is_out_of_memory
 from seer_edge.loop import OnHang, Session, build_session, resume_session
 from seer_edge.metrics import Console, Interval, PhaseClock, ProgressFile, TensorBoard, Tracker
 from seer_edge.plan import BytePlan
 from seer_edge.run_folder import RunFolder
+from seer_edge.signals import StopSignal
 from seer_edge.summary import Outcome, flops, summary
 from seer_edge.transfer import TakenEncoder
 from seer_runtime import durable
@@ -215,6 +217,8 @@ class Run:
             f"encoder of {self.plan.config.source}, step {taken.timestep:,}, frozen from the start; "
             f"capacity {store.capacity:,} {'latents' if self.session.graph else 'frames'}"
         )
+        for note in taken.notes:
+            self.console.say(note)
 
     def _freeze(self) -> None:
         try:

@@ -1,49 +1,228 @@
-"""Taking another run's encoder (Section 5.4): what it was made for, and whether it fits. No torch."""
+"""Taking a run's encoder (Section 5.4) or a bundle's agent: what it was made for, and whether it fits. No torch."""
 
+import contextlib
+import dataclasses
 import json
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from seer_edge import checkpoint
 from seer_edge.algorithms import ALGORITHMS
+from seer_edge.envs import Discrete
 from seer_edge.errors import BadInputError
+from seer_edge.networks.graph import encoder_graph
 from seer_edge.plan import BytePlan
+from seer_runtime import bundle, durable
+from seer_runtime.bundle import Bundle, open_bundle
+from seer_runtime.durable.files import one_line
+from seer_runtime.encoder import MAX_BATCH
+from seer_runtime.onnx_check import GraphError, check_graph
+from seer_runtime.replay import Replay
+from seer_runtime.state import State, StateError
+
+if TYPE_CHECKING:
+    from seer_edge.agents.agent import Agent  # which imports torch
+
+ENCODER_PREFIX = "encoder."
+AGENT, ENCODER = "agent", "encoder"
+TAKES = (AGENT, ENCODER)
 
 
 @dataclass(frozen=True)
 class TakenEncoder:
-    """The encoder of a run's newest sound generation."""
+    """The encoder of a run's newest sound generation or of a bundle; of a bundle perhaps its agent too."""
 
     timestep: int
-    arrays: dict[str, NDArray[Any]]
+    arrays: dict[str, NDArray[Any]]  # of an agent's state: the encoder where some of it trains on, layer norms
     warnings: tuple[str, ...]  # a line for each newer generation that is not sound, and for a run that has not learned
+    graph: bytes | None = None  # of the frozen layers, where the replay holds their latents
+    learner: Path | None = None  # the bundle whose head goes on
+    rows: Path | None = None  # the bundle whose replay is taken
+    notes: tuple[str, ...] = ()  # what goes on and what begins anew
+
+    def give(self, agent: "Agent", *, reads_latents: bool) -> None:
+        """Make it the encoder of `agent`, frozen, and the learner its own. Raises StateError, OSError."""
+        agent.take_encoder(self.arrays)
+        agent.freeze_encoder(reads_latents=reads_latents)
+        if self.learner is not None:
+            # Read here and kept by nobody: it is as large as the agent.
+            with open_bundle(self.learner) as opened:
+                arrays = _arrays(opened, bundle.LEARNER, agent.state().arrays.keys())
+                if not all(np.isfinite(array).all() for array in arrays.values()):
+                    raise StateError("its learner holds numbers that are not finite")
+                agent.restore(State(_values(opened, "learner"), arrays))
+
+    def fill(self, replay: Replay) -> None:
+        """Take the bundle's rows into `replay`; their last episode ends as truncated. Raises StateError, OSError."""
+        if self.rows is None:
+            return
+        with open_bundle(self.rows) as opened:
+            replay.restore(_values(opened, "replay"), opened.container.tensors(bundle.REPLAY))
+            newest = _arrays(opened, bundle.NEWEST)
+        replay.interrupt(newest["latents"])
 
 
-def take_encoder(run: str, plan: BytePlan) -> TakenEncoder:
-    """The encoder of the folder `run`. Raises BadInputError where there is none, or none that fits `plan`."""
+def is_bundle(source: str) -> bool:
+    """Whether `--from` names a bundle; runs are folders."""
+    return Path(source).is_file()
+
+
+def bundle_flags(source: str) -> dict[str, Any]:
+    """What the bundle's encoder asks of a run: `encoder`, `color`, and `resolution` where its frames are square.
+
+    Raises BadInputError.
+    """
+    with _opened(source) as opened:
+        *channels, height, width = opened.spec.frame_shape
+        return {
+            "encoder": _identity(opened).get("encoder"),
+            "color": "rgb" if channels else "gray",
+            "resolution": width if height == width else None,
+        }
+
+
+def take_encoder(source: str, plan: BytePlan, take: str | None = ENCODER) -> TakenEncoder:
+    """The encoder of the run or bundle `source`; of a bundle the agent, too, where `take` is `agent`.
+
+    Where it is None, as much as the bundle has and the environment's actions fit. Raises BadInputError where there is
+    none, or none that fits `plan`.
+    """
+    if is_bundle(source):
+        with _opened(source) as opened:
+            return _of_bundle(source, opened, plan, take)
+    if take == AGENT:
+        raise BadInputError(
+            f"--take {take}: {source} is a run; go on with it by resume, or take a bundle of it (export --with learner)"
+        )
     try:
-        saved = checkpoint.newest(Path(run) / "checkpoints")
+        saved = checkpoint.newest(Path(source) / "checkpoints")
         with checkpoint.reading(saved.path):
             agent = saved.agent(ALGORITHMS[plan.config.algo].encoder_arrays)
     except BadInputError as error:
-        raise BadInputError(f"--from {run}: {error}; give the --run-dir of a run") from error
+        raise BadInputError(f"--from {source}: {error}; give the --run-dir of a run, or a bundle") from error
+    _check_identity(source, saved.state.get("encoder"), plan)
+    warnings = saved.skipped
+    if not agent.values.get("updates"):
+        warnings += (f"warning: --from {source}: that run had made no update by step {saved.timestep}",)
+    with checkpoint.reading(saved.path):
+        return _taken(plan, saved.timestep, dict(agent.arrays), saved.graph, warnings)
+
+
+def _taken(
+    plan: BytePlan,
+    timestep: int,
+    arrays: dict[str, NDArray[Any]],
+    graph: bytes | None,
+    warnings: tuple[str, ...] = (),
+) -> TakenEncoder:
+    """The encoder in `arrays`, or in the `graph` of a whole one, for `plan`: a graph where its latents are stored."""
+    has_weights = any(name.startswith(ENCODER_PREFIX) for name in arrays)
+    if plan.encoder.outside and graph is not None and not has_weights:
+        return TakenEncoder(timestep, arrays, warnings, graph)
+    weights = {name.removeprefix(ENCODER_PREFIX): array for name, array in arrays.items()}
+    if graph is not None and not has_weights:
+        weights = _weights(graph, plan.encoder.weight_shapes)
+        arrays = arrays | {ENCODER_PREFIX + name: array for name, array in weights.items()}
+    own = encoder_graph(plan.encoder, weights) if plan.latent_replay else None
+    return TakenEncoder(timestep, arrays, warnings, own)
+
+
+def _weights(graph: bytes, names: Collection[str]) -> dict[str, NDArray[np.float32]]:
+    """Those weights of an encoder's graph, which has them by their names in its state."""
+    import onnx
+
+    tensors = onnx.load_from_string(graph).graph.initializer
+    return {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in tensors if tensor.name in names}
+
+
+def _check_identity(source: str, identity: Any, plan: BytePlan) -> None:
     wanted = json.loads(json.dumps(checkpoint.encoder_identity(plan)))
-    identity = saved.state.get("encoder")
     for what, value in wanted.items():
         found = identity.get(what) if isinstance(identity, dict) else None
         if found != value:
             raise BadInputError(
-                f"--from {run}: its encoder does not fit: {what} {_shown(found)} there, {_shown(value)} here; "
+                f"--from {source}: its encoder does not fit: {what} {_shown(found)} there, {_shown(value)} here; "
                 f"take that of a run like this one"
             )
-    warnings = saved.skipped
-    if not agent.values.get("updates"):
-        warnings += (f"warning: --from {run}: that run had made no update by step {saved.timestep}",)
-    return TakenEncoder(saved.timestep, dict(agent.arrays), warnings)
 
 
 def _shown(value: Any) -> str:
     return "x".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+# --- bundles -----------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _opened(source: str) -> Iterator[Bundle]:
+    """Raises BadInputError for what is no bundle, and for what its content does to the code inside."""
+    try:
+        with open_bundle(Path(source)) as opened:
+            yield opened
+    except (durable.CorruptFileError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        reason = error.reason if isinstance(error, durable.CorruptFileError) else one_line(error)
+        raise BadInputError(f"--from {source}: {reason}; give the --run-dir of a run, or a bundle") from error
+    except OSError as error:
+        raise BadInputError(f"--from {source}: cannot be read ({error.strerror}); give another") from error
+
+
+def _identity(opened: Bundle) -> dict[str, Any]:
+    return dict(opened.about["encoder"])
+
+
+def _of_bundle(source: str, opened: Bundle, plan: BytePlan, take: str | None) -> TakenEncoder:
+    """As `take_encoder`. The arrays are the bundle's own."""
+    _check_identity(source, _identity(opened), plan)
+    graph, timestep = opened.read(bundle.ENCODER), int(opened.about["provenance"]["timestep"])
+    whole = dataclasses.replace(plan.encoder, outside=False, frozen_layers=None)
+    found, wanted = check_graph(graph, max_batch=MAX_BATCH), (whole.input_shape, whole.latent_shape)
+    if (found.observation_shape, found.latent_shape) != wanted:
+        raise GraphError(f"its encoder turns {found.observation_shape} into {found.latent_shape}, not {wanted}")
+    norms = _arrays(opened, bundle.NORMS) if opened.holds(bundle.NORMS) else {}
+    taken = _taken(plan, timestep, norms, graph)
+    lack = _lack(opened, plan)
+    if take == ENCODER or (take is None and lack is not None):
+        why = "--take encoder" if lack is None else lack
+        return dataclasses.replace(taken, notes=(f"a fresh head for {plan.env.actions} ({why})",))
+    if lack is not None:
+        raise BadInputError(f"--take {take}: {source}: {lack}; take the encoder alone")
+    learner = Path(source)
+    goes_on = f"the head goes on from its {_values(opened, 'learner').get('updates'):,} updates"
+    if not opened.holds(bundle.REPLAY):
+        return dataclasses.replace(taken, learner=learner, notes=(goes_on,))
+    rows = f"{opened.container.tensors(bundle.REPLAY).shapes['rows'][0]:,} rows of its replay are taken"
+    return dataclasses.replace(taken, learner=learner, rows=learner, notes=(goes_on, rows))
+
+
+def _lack(opened: Bundle, plan: BytePlan) -> str | None:
+    """Why the head cannot go on; None where it can."""
+    spec, actions, algo = opened.spec, plan.env.actions, plan.config.algo
+    count = actions.count if isinstance(actions, Discrete) else actions.size
+    if not opened.holds(bundle.LEARNER):
+        return "the bundle was exported without --with learner"
+    if spec.algo != algo:
+        return f"the bundle's is one of {spec.algo}, this run's of {algo}"
+    if (spec.discrete, spec.actions) != (isinstance(actions, Discrete), count):
+        return f"the bundle's head has {spec.actions} actions"
+    if not plan.encoder.outside:
+        return "layers of the encoder train on"
+    return None
+
+
+def _arrays(opened: Bundle, member: str, wanted: Collection[str] | None = None) -> dict[str, NDArray[Any]]:
+    """The tensors of a member, of them those that are `wanted`."""
+    tensors = opened.container.tensors(member)
+    names = [name for name in tensors.names if wanted is None or name in wanted]
+    arrays = {name: np.empty(tensors.shapes[name], tensors.dtypes[name]) for name in names}
+    for name, array in arrays.items():
+        tensors.read_into(name, array)
+    return arrays
+
+
+def _values(opened: Bundle, part: str) -> dict[str, Any]:
+    return dict(opened.about[part]["values"])

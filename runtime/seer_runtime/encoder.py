@@ -12,7 +12,7 @@ from seer_runtime.durable.files import one_line
 from seer_runtime.ledger import Ledger, Line
 from seer_runtime.onnx_check import INPUT, OUTPUT, GraphError, check_graph
 
-__all__ = ["INPUT", "MAX_BATCH", "OUTPUT", "GraphError", "OnnxEncoder"]
+__all__ = ["INPUT", "MAX_BATCH", "OUTPUT", "GraphError", "OnnxEncoder", "open_session"]
 
 MAX_BATCH = 16
 
@@ -32,10 +32,10 @@ class OnnxEncoder:
         self._ledger = ledger
         self._latents = ledger.allocate(Line.WORKSPACE, (MAX_BATCH, *self.latent_shape), np.float32)
         try:
-            self._session = _open(graph, threads)
-        except Exception as error:  # ONNX Runtime's own types, none of them public
+            self._session = open_session(graph, threads)
+        except GraphError:
             ledger.release(Line.WORKSPACE, self._latents)
-            raise GraphError(f"ONNX Runtime cannot open it: {one_line(error)}") from error
+            raise
         self._binding: Any = self._session.io_binding()
 
     def __call__(self, observations: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -61,8 +61,8 @@ class OnnxEncoder:
         self._ledger.release(Line.WORKSPACE, self._latents)
 
 
-def _open(graph: bytes, threads: int) -> Any:
-    """A session of the graph in these bytes."""
+def open_session(graph: bytes, threads: int) -> Any:
+    """A session of the graph in these bytes, which were checked. Raises GraphError where it cannot be opened."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -75,4 +75,7 @@ def _open(graph: bytes, threads: int) -> Any:
     # Without its arena, or with memory patterns, the heap grows by up to 30 MB under the first large batches.
     options.enable_mem_pattern = False
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    try:
+        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's own types, none of them public
+        raise GraphError(f"ONNX Runtime cannot open it: {one_line(error)}") from error

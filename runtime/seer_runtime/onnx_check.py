@@ -1,4 +1,4 @@
-"""Whether an ONNX file is one of our encoders, found out before ONNX Runtime sees it.
+"""Whether an ONNX file is one of our encoders or heads, found out before ONNX Runtime sees it.
 
 The file may come from anybody. Only what the graph builder writes is admitted: a chain of the operators in
 `onnx_shapes` over weights in the file itself, whose largest intermediate values are known before anything is computed.
@@ -12,12 +12,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seer_runtime.onnx_shapes import OPERATORS, WINDOW, Attributes, Shape
+from seer_runtime.onnx_shapes import ENCODER_OPERATORS, HEAD_OPERATORS, WINDOW, Attributes, Operator, Shape
 from seer_runtime.onnx_wire import Field, GraphError, Message, Schema, read_message
 
-__all__ = ["FILE_BYTES_MAX", "INPUT", "IR_VERSION", "OPSET", "OUTPUT", "GraphError", "GraphShapes", "check_graph"]
+__all__ = [
+    "FILE_BYTES_MAX",
+    "INPUT",
+    "IR_VERSION",
+    "OPSET",
+    "OUTPUT",
+    "VALUES",
+    "GraphError",
+    "GraphShapes",
+    "HeadShapes",
+    "check_graph",
+    "check_head",
+]
 
-INPUT, OUTPUT = "observations", "latents"
+INPUT, OUTPUT, VALUES = "observations", "latents", "values"
+"""What an encoder reads; what it gives and a head reads; what a head gives."""
 OPSET, IR_VERSION = 17, 9
 
 FILE_BYTES_MAX = 64 * 2**20
@@ -79,6 +92,39 @@ class GraphShapes:
 
 
 @dataclass(frozen=True)
+class HeadShapes:
+    """What a row of a head's input and output looks like."""
+
+    latent_shape: tuple[int, int]  # (N, L), float32
+    outputs: int  # M, float32
+
+
+@dataclass(frozen=True)
+class _Port:
+    """The input or the output of a kind of graph."""
+
+    name: str
+    elem_type: int
+    axes: str
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What graphs of one kind read, do and give."""
+
+    title: str
+    input: _Port
+    output: _Port
+    operators: Mapping[str, Operator]
+    first: str  # the operator that reads the input, and nothing else does
+
+
+_LATENTS = _Port(OUTPUT, _FLOAT32, "N, L")
+_ENCODER = _Kind("encoder", _Port(INPUT, _UINT8, "C, h, w"), _LATENTS, ENCODER_OPERATORS, "Cast")
+_HEAD = _Kind("head", _LATENTS, _Port(VALUES, _FLOAT32, "M"), HEAD_OPERATORS, "Gather")
+
+
+@dataclass(frozen=True)
 class _Node:
     title: str
     operator: str
@@ -95,50 +141,61 @@ def check_graph(graph: bytes, *, max_batch: int) -> GraphShapes:
     versions or dtypes, data outside the file, weights that do not fit or are not finite, a graph that is not one chain,
     more work or intermediate values than the limits above.
     """
+    (channels, height, width), (networks, size) = _check(graph, _ENCODER, max_batch)
+    return GraphShapes((channels, height, width), (networks, size))
+
+
+def check_head(graph: bytes, *, max_batch: int) -> HeadShapes:
+    """The shapes of the head in the ONNX file `graph`, as `check_graph` finds those of an encoder."""
+    (networks, size), (outputs,) = _check(graph, _HEAD, max_batch)
+    return HeadShapes((networks, size), outputs)
+
+
+def _check(graph: bytes, kind: _Kind, max_batch: int) -> tuple[Shape, Shape]:
+    """Shapes of the input and of the output, without the batch."""
     if len(graph) > FILE_BYTES_MAX:
-        raise GraphError(f"a file of {len(graph):,} B, and {FILE_BYTES_MAX:,} are the most that an encoder takes")
+        raise GraphError(f"a file of {len(graph):,} B, and {FILE_BYTES_MAX:,} are the most that one takes")
     model = read_message(memoryview(graph), _MODEL, "model")
     (ir_version,), (opset,), (source,) = model["ir_version"], model["opset_import"], model["graph"]
     versions = ir_version, *opset["domain"], *opset["version"]
     if versions != (IR_VERSION, "", OPSET):
         raise GraphError(f"IR version, domain and operator set are {versions}, not {(IR_VERSION, '', OPSET)}")
 
-    observation_shape = _declared(source["input"][0], INPUT, _UINT8, axes=4)
-    latent_shape = _declared(source["output"][0], OUTPUT, _FLOAT32, axes=3)
-    constants = _constants(source["initializer"])
-    nodes = [_node(message, index, constants) for index, message in enumerate(source["node"])]
-    shapes = _infer(nodes, (max_batch, *observation_shape), constants.keys())
-    last = nodes[-1].output
-    if last != OUTPUT or shapes[last][1:] != latent_shape:
-        raise GraphError(f"the last node gives {last} {list(shapes[last])}, declared is {OUTPUT} {list(latent_shape)}")
+    read_shape = _declared(source["input"][0], kind.input)
+    given_shape = _declared(source["output"][0], kind.output)
+    constants = _constants(source["initializer"], kind)
+    nodes = [_node(message, index, constants, kind) for index, message in enumerate(source["node"])]
+    shapes = _infer(nodes, (max_batch, *read_shape), constants.keys(), kind)
+    last, output = nodes[-1].output, kind.output.name
+    if last != output or shapes[last][1:] != given_shape:
+        raise GraphError(f"the last node gives {last} {list(shapes[last])}, declared is {output} {list(given_shape)}")
     read = {name for message in source["node"] for name in message["input"]}
-    if unread := (shapes.keys() | constants.keys()) - read - {OUTPUT}:
+    if unread := (shapes.keys() | constants.keys()) - read - {output}:
         raise GraphError(f"{min(unread)} is read by no node")
-    _check_costs(nodes, shapes)
-    channels, height, width = observation_shape
-    networks, size = latent_shape
-    return GraphShapes((channels, height, width), (networks, size))
+    _check_costs(nodes, shapes, kind)
+    return read_shape, given_shape
 
 
-def _declared(message: Message, name: str, elem_type: int, axes: int) -> Shape:
+def _declared(message: Message, port: _Port) -> Shape:
     """The declared shape of the graph's input or output, without the batch."""
     (tensor,) = message["type"][0]["tensor"]
     batch, *dims = tensor["shape"][0]["dim"]
-    if message["name"] != [name] or tensor["elem_type"] != [elem_type]:
-        raise GraphError(f"{message['name'][0]} of type {tensor['elem_type'][0]} is declared in place of {name}")
+    if message["name"] != [port.name] or tensor["elem_type"] != [port.elem_type]:
+        raise GraphError(f"{message['name'][0]} of type {tensor['elem_type'][0]} is declared in place of {port.name}")
     sizes = tuple(size for dim in dims for size in dim["size"])
     plain = [{"size": [size], "symbol": []} for size in sizes]
-    if batch != {"size": [], "symbol": ["B"]} or dims != plain or len(sizes) != axes - 1 or 0 in sizes:
-        raise GraphError(f"{name} is not declared as [B, {'C, h, w' if axes == 4 else 'N, L'}]")
+    axes = port.axes.count(",") + 1
+    if batch != {"size": [], "symbol": ["B"]} or dims != plain or len(sizes) != axes or 0 in sizes:
+        raise GraphError(f"{port.name} is not declared as [B, {port.axes}]")
     return sizes
 
 
-def _constants(messages: list[Message]) -> dict[str, NDArray[Any]]:
+def _constants(messages: list[Message], kind: _Kind) -> dict[str, NDArray[Any]]:
     """The constants of the file by name, as views into it."""
     constants: dict[str, NDArray[Any]] = {}
     for message in messages:
         (name,), (data_type,), (raw,) = message["name"], message["data_type"], message["raw_data"]
-        if name in ("", INPUT) or name in constants:
+        if name in ("", kind.input.name) or name in constants:
             raise GraphError(f"no constant, or no second one, can be called {name!r}")
         if data_type not in _DTYPES:
             raise GraphError(f"constant {name} has data type {data_type}, neither float32 nor int64")
@@ -153,13 +210,13 @@ def _constants(messages: list[Message]) -> dict[str, NDArray[Any]]:
     return constants
 
 
-def _node(message: Message, index: int, constants: Mapping[str, NDArray[Any]]) -> _Node:
+def _node(message: Message, index: int, constants: Mapping[str, NDArray[Any]], graph: _Kind) -> _Node:
     """The node `message` with its constants looked up; it reads what its operator reads and has its attributes."""
     (kind,), inputs = message["op_type"], message["input"]
     title = f"node {index} ({kind})"
-    operator = OPERATORS.get(kind)
+    operator = graph.operators.get(kind)
     if operator is None:
-        raise GraphError(f"{title}: no encoder has that operator")
+        raise GraphError(f"{title}: no {graph.title} has that operator")
     count = len(inputs) - len(operator.constants)
     values, names = inputs[: max(count, 0)], inputs[max(count, 0) :]
     dtypes = tuple(constants[name].dtype.type for name in names if name in constants)
@@ -186,14 +243,14 @@ def _attribute(message: Message, title: str) -> tuple[int, ...]:
     return (*one, *several)
 
 
-def _infer(nodes: Sequence[_Node], observations: Shape, constants: Collection[str]) -> dict[str, Shape]:
+def _infer(nodes: Sequence[_Node], given: Shape, constants: Collection[str], kind: _Kind) -> dict[str, Shape]:
     """Shapes of the input and of what each node gives, by name.
 
     Each node reads the one before it, or is a Gemm beside another: so there is one order to run them in, and the
     values that live at one time are known.
     """
-    shapes = {INPUT: observations}
-    before = INPUT
+    before = source = kind.input.name
+    shapes = {source: given}
     beside: tuple[str, ...] = ()
     for node in nodes:
         if node.output in shapes or node.output in constants or not node.output:
@@ -201,12 +258,12 @@ def _infer(nodes: Sequence[_Node], observations: Shape, constants: Collection[st
         for name in node.values:
             if name not in shapes:
                 raise GraphError(f"{node.title} reads {name}, which no node before it gives")
-            if (name == INPUT) != (node.operator == "Cast"):
-                raise GraphError(f"{node.title} reads {name}: Cast reads {INPUT}, and nothing else does")
+            if (name == source) != (node.operator == kind.first):
+                raise GraphError(f"{node.title} reads {name}: {kind.first} reads {source}, and nothing else does")
         if before not in node.values and not (node.operator == "Gemm" and node.values == beside):
             raise GraphError(f"{node.title} does not read {before}, which the node before it gives")
         try:
-            shapes[node.output] = OPERATORS[node.operator].shape(
+            shapes[node.output] = kind.operators[node.operator].shape(
                 [shapes[name] for name in node.values], node.constants, node.attributes
             )
         except GraphError as error:
@@ -216,10 +273,10 @@ def _infer(nodes: Sequence[_Node], observations: Shape, constants: Collection[st
     return shapes
 
 
-def _check_costs(nodes: Sequence[_Node], shapes: Mapping[str, Shape]) -> None:
+def _check_costs(nodes: Sequence[_Node], shapes: Mapping[str, Shape], kind: _Kind) -> None:
     """Refuse what takes too much memory or time; a value lives until the last node that reads it has run."""
     last_reads = {name: index for index, node in enumerate(nodes) for name in node.values}
-    live = math.prod(shapes[INPUT])
+    live = math.prod(shapes[kind.input.name])
     work = 0
     for index, node in enumerate(nodes):
         given = math.prod(shapes[node.output])
@@ -227,7 +284,8 @@ def _check_costs(nodes: Sequence[_Node], shapes: Mapping[str, Shape]) -> None:
         work += given * (math.prod(node.constants[0].shape[1:]) if node.constants else 1)
         if live > LIVE_ELEMENTS_MAX or work > MULTIPLY_ADDS_MAX:
             raise GraphError(
-                f"{node.title}: {live:,} elements in use and {work:,} multiply-adds for a batch of {shapes[INPUT][0]}; "
-                f"{LIVE_ELEMENTS_MAX:,} and {MULTIPLY_ADDS_MAX:,} are the most that an encoder takes"
+                f"{node.title}: {live:,} elements in use and {work:,} multiply-adds for a batch of "
+                f"{shapes[kind.input.name][0]}; {LIVE_ELEMENTS_MAX:,} and {MULTIPLY_ADDS_MAX:,} are the most "
+                "that one takes"
             )
         live -= sum(math.prod(shapes[name]) for name in {*node.values} if last_reads[name] == index)

@@ -1,4 +1,4 @@
-"""The operators of our encoders: what each reads, and the shape of what it gives.
+"""The operators of our encoders and heads: what each reads, and the shape of what it gives.
 
 Axis 0 of every value is the batch.
 """
@@ -112,13 +112,43 @@ def _reshape(values: Sequence[Shape], constants: Constants, attributes: Attribut
     return (batch, *wanted)
 
 
+def _gather(values: Sequence[Shape], constants: Constants, attributes: Attributes) -> Shape:
+    _need(attributes["axis"] == (1,), "picks along another axis than 1")
+    batch, networks, size = values[0]
+    _need(constants[0].shape == () and 0 <= int(constants[0]) < networks, f"picks none of {networks} networks")
+    return batch, size
+
+
+def _flat(values: Sequence[Shape], constants: Constants, attributes: Attributes) -> Shape:
+    _need(len(values[0]) == 2, f"needs [B, L], not {_shown(values)}")
+    return values[0]
+
+
+def _layer_norm(values: Sequence[Shape], constants: Constants, attributes: Attributes) -> Shape:
+    _need(attributes["axis"] == (1,), "normalises another axis than 1")
+    batch, size = _flat(values, constants, attributes)
+    _need(all(constant.shape == (size,) for constant in constants), f"its weights do not fit {_shown(values)}")
+    return batch, size
+
+
+def _softmax(values: Sequence[Shape], constants: Constants, attributes: Attributes) -> Shape:
+    _need(attributes["axis"] == (2,) and len(values[0]) == 3, f"needs [B, actions, atoms], not {_shown(values)}")
+    return values[0]
+
+
+def _expectation(values: Sequence[Shape], constants: Constants, attributes: Attributes) -> Shape:
+    *kept, atoms = values[0]
+    _need(len(kept) == 2 and constants[0].shape == (atoms,), f"weights {list(constants[0].shape)} do not fit")
+    return tuple(kept)
+
+
 def _shown(shapes: Sequence[Shape]) -> str:
     return " and ".join(str(list(shape)) for shape in shapes)
 
 
 _WEIGHTS = (np.float32, np.float32)
 
-OPERATORS: dict[str, Operator] = {
+ENCODER_OPERATORS: dict[str, Operator] = {
     "Cast": Operator(_cast, attributes=("to",)),
     "Div": Operator(_div, constants=(np.float32,)),
     "Conv": Operator(_conv, constants=_WEIGHTS, attributes=WINDOW),
@@ -129,4 +159,15 @@ OPERATORS: dict[str, Operator] = {
     "Gemm": Operator(_gemm, constants=_WEIGHTS, attributes=("transB",)),
     "Concat": Operator(_concat, values=0, attributes=("axis",)),
     "Reshape": Operator(_reshape, constants=(np.int64,)),
+}
+
+HEAD_OPERATORS: dict[str, Operator] = {
+    "Gather": Operator(_gather, constants=(np.int64,), attributes=("axis",)),
+    "LayerNormalization": Operator(_layer_norm, constants=_WEIGHTS, attributes=("axis",)),
+    "Gemm": Operator(_gemm, constants=_WEIGHTS, attributes=("transB",)),
+    "Relu": Operator(_flat),
+    "Tanh": Operator(_flat),
+    "Reshape": Operator(_reshape, constants=(np.int64,)),
+    "Softmax": Operator(_softmax, attributes=("axis",)),
+    "MatMul": Operator(_expectation, constants=(np.float32,)),
 }

@@ -14,7 +14,7 @@ _VARINT, _DELIMITED = 0, 2
 
 
 class GraphError(ValueError):
-    """An ONNX file that is not one of our encoders; the message is one line."""
+    """An ONNX file that is none of ours; the message is one line."""
 
 
 @dataclass(frozen=True)

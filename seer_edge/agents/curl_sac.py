@@ -16,13 +16,10 @@ from seer_edge.agents.agent import Agent, Inputs, UpdateResult, tie
 from seer_edge.agents.sac_losses import actor_loss, contrastive_loss, critic_loss, critic_targets, temperature_loss
 from seer_edge.networks.encoder import Encoder
 from seer_edge.networks.sac_heads import ActorHead, Bilinear, CriticHead, tanh_gaussian
-from seer_edge.networks.sac_spec import SacHeadSpec
+from seer_edge.networks.sac_spec import ACTOR, CRITIC, SacHeadSpec
 from seer_edge.networks.spec import EncoderSpec
 from seer_edge.presets import SacSettings
 from seer_runtime.replay import Batch, Observations
-
-CRITIC, ACTOR = 0, 1
-"""The networks of the encoder, in the order of its latents."""
 
 TRAINED = {
     "critic": ("encoder.convs.", f"encoder.fcs.{CRITIC}.", "critic."),

@@ -86,21 +86,23 @@ class Encoder(nn.Module):
     """uint8 frame stacks `[B, C, h, w]` to float32 latents `[B, N, L]`: pixels / 255, trunk, flatten, fcs.
 
     Where `spec.features` is None there is no fc: N is 1 and L the size of the trunk's last map. All maps are
-    flattened channels first, whatever their layout in memory.
+    flattened channels first, whatever their layout in memory. Of a spec that is `outside` there are no layers: only
+    latents that were computed elsewhere go with it.
     """
 
     def __init__(self, spec: EncoderSpec, generator: torch.Generator, *, orthogonal: bool = False) -> None:
         super().__init__()
         self.spec = spec
+        layers = () if spec.outside else spec.layers
         self.convs = nn.ModuleList(
             Convolution(conv, before[0], generator, orthogonal=orthogonal)
-            for layer, before in zip(spec.layers, spec.shapes, strict=False)
+            for layer, before in zip(layers, spec.shapes, strict=False)
             for conv in layer.convs
         )
         self.fcs = nn.ModuleList(
             Linear((spec.features, spec.flat_size), generator, orthogonal=orthogonal)
             for _ in range(spec.networks)
-            if spec.features is not None
+            if spec.features is not None and not spec.outside
         )
 
     def forward(self, observations: torch.Tensor) -> torch.Tensor:
@@ -148,6 +150,8 @@ class Encoder(nn.Module):
     def frozen_parameters(self) -> dict[str, nn.Parameter]:
         """The parameters up to the cut, by their names in the state."""
         parameters = dict(self.named_parameters())
+        if self.spec.outside:
+            return parameters
         return {name: parameters[name] for name in self.spec.frozen_weight_shapes}
 
     def _convolutions(self) -> Iterator[Convolution]:

@@ -1,28 +1,30 @@
-"""The ONNX graph of an encoder, built by hand: torch's exporters cost 24 to 155 MB of RSS, this costs 3."""
+"""ONNX graphs of encoders and heads, built by hand: torch's exporters cost 24 to 155 MB of RSS, this costs 3."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from seer_edge.networks.spec import Conv, EncoderSpec, MaxPool, ReLU, Residual
-from seer_runtime.onnx_check import INPUT, IR_VERSION, OPSET, OUTPUT
+from seer_edge.networks.sac_spec import SacHeadSpec
+from seer_edge.networks.spec import Conv, EncoderSpec, MaxPool, RainbowHeadSpec, ReLU, Residual
+from seer_runtime.onnx_check import INPUT, IR_VERSION, OPSET, OUTPUT, VALUES
+
+Weights = Mapping[str, NDArray[np.float32]]
 
 
-def encoder_graph(spec: EncoderSpec, weights: Mapping[str, NDArray[np.float32]]) -> bytes:
+def encoder_graph(spec: EncoderSpec, weights: Weights) -> bytes:
     """The serialized graph of the frozen layers: uint8 `[B, C, h, w]` to float32 latents `[B, *spec.latent_shape]`.
 
     `weights` are by name in the encoder's state; those above the cut are not read. Equal weights give equal bytes.
     Raises ValueError for a weight that is missing or of another shape or dtype.
     """
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import TensorProto
 
     builder = _Builder()
     for name, wanted in spec.frozen_weight_shapes.items():
-        if name not in weights or weights[name].shape != wanted or weights[name].dtype != np.float32:
-            raise ValueError(f"encoder {spec.name!r} needs a float32 weight {name} of shape {list(wanted)}")
-        builder.constant(name, weights[name])
+        builder.constant(name, _checked(f"encoder {spec.name!r}", weights, name, wanted))
 
     pixels = builder.node("Cast", [INPUT], to=TensorProto.FLOAT)
     maps = _trunk(builder, spec, builder.node("Div", [pixels, builder.constant("scale", np.array(255, np.float32))]))
@@ -33,15 +35,66 @@ def encoder_graph(spec: EncoderSpec, weights: Mapping[str, NDArray[np.float32]])
     shape = builder.constant("shape", np.array([0, *spec.latent_shape], np.int64))  # 0: B, as it comes
     builder.node("Reshape", [maps, shape], OUTPUT)
 
-    observations = helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ["B", *spec.input_shape])
-    latents = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["B", *spec.latent_shape])
-    graph = helper.make_graph(builder.nodes, "encoder", [observations], [latents])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
-    # Constants last and one by one: the helpers copy what they are given, twice.
-    for name, array in builder.constants.items():
-        model.graph.initializer.append(numpy_helper.from_array(array, name))
-    serialized: bytes = model.SerializeToString(deterministic=True)
-    return serialized
+    return builder.serialized("encoder", (INPUT, TensorProto.UINT8, spec.input_shape), (OUTPUT, spec.latent_shape))
+
+
+def rainbow_graph(spec: RainbowHeadSpec, value_range: tuple[float, float], weights: Weights) -> bytes:
+    """The serialized graph of Rainbow's head without noise: latents `[B, 1, L]` to Q-values `[B, actions]`.
+
+    `weights` are by name in the head's state. The dueling streams' V + A - mean(A) is linear in them, so it is one
+    product with weights that have the mean taken out. Equal weights give equal bytes. Raises as `encoder_graph`.
+    """
+    rows, atoms = spec.actions * spec.atoms, spec.atoms
+
+    def layer(name: str, outputs: int, inputs: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        weight = _checked("Rainbow's head", weights, f"{name}.weight", (outputs, inputs))
+        return weight.astype(float), _checked("Rainbow's head", weights, f"{name}.bias", (outputs,)).astype(float)
+
+    value, value_bias = layer("value", atoms, spec.hidden)
+    advantage, advantage_bias = layer("advantage", rows, spec.hidden)
+    advantage, advantage_bias = advantage.reshape(spec.actions, atoms, -1), advantage_bias.reshape(spec.actions, atoms)
+    centred = advantage - advantage.mean(axis=0)
+    dueling = np.concatenate([np.broadcast_to(value, centred.shape), centred], axis=2).reshape(rows, -1)
+    dueling_bias = (value_bias + advantage_bias - advantage_bias.mean(axis=0)).reshape(-1)
+    hidden, hidden_bias = layer("hidden", 2 * spec.hidden, spec.latent_size)
+
+    builder = _Builder()
+    streams = builder.node("Relu", [builder.linear(builder.pick(0), "hidden", hidden, hidden_bias)])
+    logits = builder.linear(streams, "dueling", dueling, dueling_bias)
+    shape = builder.constant("shape", np.array([0, spec.actions, atoms], np.int64))
+    probabilities = builder.node("Softmax", [builder.node("Reshape", [logits, shape])], axis=2)
+    support = builder.constant("support", np.linspace(*value_range, atoms, dtype=np.float32))
+    builder.node("MatMul", [probabilities, support], VALUES)
+    return builder.head((1, spec.latent_size), spec.actions)
+
+
+def actor_graph(spec: SacHeadSpec, network: int, networks: int, weights: Weights) -> bytes:
+    """The serialized graph of SAC's actor: latents `[B, N, L]` of all networks to mean actions `[B, A]` in [-1, 1].
+
+    `weights` are by name in the actor's state, `network` is its own. Equal weights give equal bytes. Raises as
+    `encoder_graph`.
+    """
+
+    def checked(name: str, *shape: int) -> NDArray[np.float32]:
+        return _checked("SAC's actor", weights, name, shape)
+
+    builder = _Builder()
+    norm = [builder.constant(name, checked(name, spec.features)) for name in ("norm.weight", "norm.bias")]
+    hidden = builder.node("LayerNormalization", [builder.pick(network), *norm], axis=1)
+    sizes = (spec.features, spec.hidden, spec.hidden, 2 * spec.actions)
+    for index, (inputs, outputs) in enumerate(pairwise(sizes)):
+        name, last = f"policy.layers.{index}", index == len(sizes) - 2
+        weight, bias = checked(f"{name}.weight", outputs, inputs), checked(f"{name}.bias", outputs)
+        kept = spec.actions if last else outputs  # without the standard deviations
+        hidden = builder.linear(hidden, name, weight[:kept], bias[:kept])
+        hidden = builder.node("Tanh", [hidden], VALUES) if last else builder.node("Relu", [hidden])
+    return builder.head((networks, spec.features), spec.actions)
+
+
+def _checked(whose: str, weights: Weights, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    if name not in weights or weights[name].shape != shape or weights[name].dtype != np.float32:
+        raise ValueError(f"{whose} needs a float32 weight {name} of shape {list(shape)}")
+    return weights[name]
 
 
 class _Builder:
@@ -61,6 +114,35 @@ class _Builder:
         output = output or f"{operator.lower()}{len(self.nodes)}"
         self.nodes.append(helper.make_node(operator, inputs, [output], **attributes))
         return output
+
+    def pick(self, network: int) -> str:
+        """One network's latents `[B, L]`, of a head's input."""
+        return self.node("Gather", [OUTPUT, self.constant("network", np.array(network, np.int64))], axis=1)
+
+    def linear(self, values: str, name: str, weight: NDArray[Any], bias: NDArray[Any]) -> str:
+        names = (f"{name}.weight", weight), (f"{name}.bias", bias)
+        pair = [self.constant(constant, array.astype(np.float32)) for constant, array in names]
+        return self.node("Gemm", [values, *pair], transB=1)
+
+    def head(self, latent_shape: tuple[int, int], outputs: int) -> bytes:
+        from onnx import TensorProto
+
+        return self.serialized("head", (OUTPUT, TensorProto.FLOAT, latent_shape), (VALUES, (outputs,)))
+
+    def serialized(
+        self, name: str, read: tuple[str, int, tuple[int, ...]], given: tuple[str, tuple[int, ...]]
+    ) -> bytes:
+        from onnx import TensorProto, helper, numpy_helper
+
+        source = helper.make_tensor_value_info(read[0], read[1], ["B", *read[2]])
+        output = helper.make_tensor_value_info(given[0], TensorProto.FLOAT, ["B", *given[1]])
+        graph = helper.make_graph(self.nodes, name, [source], [output])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+        # Constants last and one by one: the helpers copy what they are given, twice.
+        for constant, array in self.constants.items():
+            model.graph.initializer.append(numpy_helper.from_array(array, constant))
+        serialized: bytes = model.SerializeToString(deterministic=True)
+        return serialized
 
 
 def _trunk(builder: _Builder, spec: EncoderSpec, maps: str) -> str:

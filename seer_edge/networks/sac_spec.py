@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+CRITIC, ACTOR = 0, 1
+"""The networks of the encoder, in the order of its latents."""
+
 
 @dataclass(frozen=True)
 class SacHeadSpec:

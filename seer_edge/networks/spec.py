@@ -127,8 +127,8 @@ class EncoderSpec:
     Weight layers are counted from the bottom: each convolution is one (a residual block two), the fcs of all
     networks together are one more, the last.
 
-    Raises ValueError for an input that leaves nothing, for several networks without an fc, and for a
-    `frozen_layers` that is not one of `cuts`.
+    Raises ValueError for an input that leaves nothing, for several networks without an fc, for a `frozen_layers` that
+    is not one of `cuts`, and for a part of an encoder that is `outside`.
     """
 
     name: str
@@ -137,6 +137,7 @@ class EncoderSpec:
     networks: int = 1  # N, how many networks have latents of their own
     features: int | None = None  # outputs of each fc; None for no fc: the one latent is the flattened last map
     frozen_layers: int | None = None  # weight layers that the freeze freezes (Appendix D); None for all
+    outside: bool = False  # frozen from the start and run by ONNX Runtime alone: the learner holds none of its weights
 
     def __post_init__(self) -> None:
         _, height, width = self.input_shape
@@ -158,6 +159,8 @@ class EncoderSpec:
                 f"encoder {self.name!r} cannot have its lowest {self.frozen_layers} weight layers frozen; "
                 f"choose one of {', '.join(map(str, self.cuts))}"
             )
+        if self.outside and not self.whole:
+            raise ValueError(f"encoder {self.name!r} is run elsewhere as a whole or not at all")
 
     @cached_property
     def shapes(self) -> tuple[Shape, ...]:
@@ -276,8 +279,8 @@ class EncoderSpec:
 
     @property
     def parameters(self) -> int:
-        """Weights and biases of the trunk and of all networks' fcs."""
-        return sum(map(math.prod, self.weight_shapes.values()))
+        """Weights and biases of the trunk and of all networks' fcs that the learner holds."""
+        return 0 if self.outside else sum(map(math.prod, self.weight_shapes.values()))
 
     @property
     def frozen_parameters(self) -> int:

@@ -66,7 +66,10 @@ def test_a_run_with_another_runs_encoder(
 
     status, out, error = run("train", *transfer, "--run-dir", target)
     assert status == 0
-    assert plan.strip() in out
+    memory = "memory of this machine"  # of which there is more or less in the next moment
+    assert [line for line in plan.splitlines() if memory not in line] == [
+        line for line in out.splitlines()[:-1] if memory not in line
+    ]
     assert f"encoder of {source}, step 30, frozen from the start" in error
 
     summary = _read(target / "summary.json")
@@ -90,8 +93,9 @@ def test_a_run_with_another_runs_encoder(
         latent_capacity,
     )
     assert replay["rows"].shape == (summary["replay"]["rows"], latent)
-    assert _taken(agent).keys() == _taken(theirs).keys()
-    assert all(np.array_equal(value, theirs[name]) for name, value in _taken(agent).items())
+    norms = {name for name in _taken(theirs) if "norm" in name}
+    assert _taken(agent).keys() == norms  # the encoder itself is in encoder.onnx alone
+    assert all(np.array_equal(agent[name], theirs[name]) for name in norms)
     observations = np.random.default_rng(0).integers(0, 256, (3, *stack), np.uint8)
     np.testing.assert_array_equal(_encode(target, observations), _encode(source, observations))
     assert {step.name for step in (target / "checkpoints").iterdir()} == {"step_0000000000", "step_0000000075"}
@@ -188,8 +192,8 @@ def test_a_damaged_checkpoint(run: Run, source: Path, tmp_path: Path) -> None:
     [
         (("--from", "{source}"), ["--from {source}: needs --take encoder beside it"]),
         (("--take", "encoder"), ["--take encoder: needs --from RUN beside it"]),
-        (("--from", "{source}", "--take", "agent"), ["--take agent: not built yet"]),
-        (("--from", "{source}", "--take=agent"), ["--take agent: not built yet"]),
+        (("--from", "{source}", "--take", "agent"), ["--take agent: {source} is a run", "export --with learner"]),
+        (("--from", "{source}", "--take=agent"), ["--take agent: {source} is a run", "export --with learner"]),
         (("--from", "{source}", "--take", "head"), ["--take", "'head'", "encoder"]),
         (
             ("--from", "{source}", "--take", "encoder", "--freeze-at", "9"),

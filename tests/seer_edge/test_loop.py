@@ -10,7 +10,8 @@ from seer_edge.agents.rainbow import RainbowAgent
 from seer_edge.envs import Discrete, EnvSpec, Step
 from seer_edge.envs.guarded import Guarded
 from seer_edge.errors import EnvironmentFailedError, RunStoppedError
-from seer_edge.evaluate import evaluate_session, play
+from seer_edge.evaluate import evaluate_session
+from seer_edge.games import play
 from seer_runtime.perception import Observed
 from tests.seer_edge.freeze_rig import Rig
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from seer_edge import checkpoint
@@ -17,6 +18,7 @@ from seer_edge.evaluate import evaluate_session
 from seer_edge.flops import QLearningFlops
 from seer_edge.freeze import freeze
 from seer_edge.loop import build_session
+from seer_edge.networks.graph import encoder_graph
 from seer_edge.plan import ACTIVATION_FACTOR, CHECKPOINT_BASE_BYTES, BytePlan, make_plan
 from seer_edge.transfer import TakenEncoder
 from seer_runtime.ledger import WORKSPACE_CAP_BYTES, Line
@@ -367,6 +369,16 @@ def test_model_and_optimizer_are_two_and_three_copies_of_the_parameters() -> Non
     assert plan.optimizer_bytes == 3 * 4 * (encoder + head)
 
 
+def _taken(plan: BytePlan) -> TakenEncoder:
+    """Some encoder that fits."""
+    rng = np.random.default_rng(1)
+    weights = {
+        name: rng.normal(0, 0.05, shape).astype(np.float32) for name, shape in plan.encoder.weight_shapes.items()
+    }
+    graph = encoder_graph(plan.encoder, weights)
+    return TakenEncoder(0, make_agent(plan, seed=1).state().arrays, (), graph)
+
+
 @pytest.mark.parametrize(
     ("env", "given"),
     [
@@ -388,7 +400,7 @@ def test_a_session_holds_what_was_planned_to_the_byte(env: EnvSpec, given: dict[
     """Real frames, a real freeze and an evaluation beside it; learning has not begun, which changes no array."""
     config = build_config(env, resolution=env.frame_shape[-1], seed=3, **given)
     plan = make_plan(config, env)
-    taken = None if config.source is None else TakenEncoder(0, make_agent(plan, seed=1).state().arrays, ())
+    taken = None if config.source is None else _taken(plan)
     session = build_session(plan, taken)
     try:
         for _ in range(12):
@@ -442,7 +454,7 @@ def test_a_checkpoint_takes_what_was_planned_and_no_more(env: EnvSpec, given: di
     finally:
         session.env.close()
     # The largest one would hold a replay full of frames, columns of as many latents, and the graph.
-    graph_bytes = plan.encoder.parameters * 4 if plan.latent_replay else 0
+    graph_bytes = plan.encoder.frozen_parameters * 4 if plan.latent_replay else 0
     columns_bytes = plan.columns_bytes + plan.latent_capacity * 8
     assert plan.checkpoint_bytes - graph_bytes - columns_bytes - CHECKPOINT_BASE_BYTES < of_frames
     assert max(of_frames, of_latents) <= plan.checkpoint_bytes

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from seer_edge.errors import BadInputError
 from seer_edge.evaluate import evaluate_session
 from seer_edge.freeze import freeze
 from seer_edge.loop import Seeds, Session, build_session
+from seer_edge.networks.encoder import Encoder
 from seer_edge.plan import BytePlan, make_plan
 from seer_edge.presets import RainbowSettings, SacSettings
 from seer_edge.transfer import take_encoder
@@ -97,8 +99,18 @@ def _arrays(session: Session, *prefixes: str) -> Arrays:
 
 
 def _encoder(session: Session) -> Arrays:
-    """What a transfer takes: the online encoder, and the layer norms behind its cut where there are any."""
-    return _arrays(session, "encoder.", "critic.norm.", "actor.norm.")
+    """What a transfer takes: the online encoder, and the layer norms behind its cut where there are any.
+
+    Of an encoder that was taken as a whole the weights are in the graph alone.
+    """
+    agent = _arrays(session, "encoder.", "critic.norm.", "actor.norm.")
+    if session.graph is None:
+        return agent
+    tensors = onnx.load_from_string(session.graph).graph.initializer
+    graph = {f"encoder.{tensor.name}": onnx.numpy_helper.to_array(tensor) for tensor in tensors}
+    held = {name: array for name, array in graph.items() if name.startswith(("encoder.convs.", "encoder.fcs."))}
+    assert all(np.array_equal(array, agent[name]) for name, array in held.items() if name in agent)
+    return held | agent
 
 
 def _differing(got: Arrays, wanted: Arrays) -> set[str]:
@@ -127,8 +139,8 @@ def test_the_encoder_is_the_sources_bit_for_bit_and_stays_so(runs: Runs, env: En
         name for name in heads if name.endswith("weight")
     }
     agent: Any = session.agent
-    for name, parameter in agent.target_encoder.named_parameters():
-        assert parameter is agent.encoder.get_parameter(name)
+    for encoder in (agent.encoder, agent.target_encoder):
+        assert not encoder.state_dict()  # nothing of it is in torch
 
 
 def test_only_the_encoder_is_read_and_a_run_that_has_not_learned_is_named(runs: Runs) -> None:
@@ -172,8 +184,11 @@ def test_rows_and_input_are_the_taken_encoders_latents_of_crops(runs: Runs) -> N
     crops = np.empty((25, 9, 21, 21), np.uint8)
     for index, offset in enumerate(np.ndindex(5, 5)):
         crop.cut(stack, np.array(offset), crops[index].reshape(3, 3, 21, 21))
+    encoder = Encoder(dataclasses.replace(plan.encoder, outside=False), torch.Generator())
+    weights = {name.removeprefix("encoder."): torch.tensor(array) for name, array in _encoder(session).items()}
+    encoder.load_state_dict({name: weights[name] for name in encoder.state_dict()})
     with torch.no_grad():
-        wanted = session.agent.encoder(torch.from_numpy(crops)).numpy()
+        wanted = encoder(torch.from_numpy(crops)).numpy()
     tolerance = 1e-5 * float(np.abs(wanted).max())
     np.testing.assert_allclose(session.observed.input, wanted[12], rtol=0, atol=tolerance)
     _steps(session, 1)

@@ -10,6 +10,7 @@ read is trusted: not its kind, its size, or its content.
 """
 
 from seer_runtime.durable.appender import Appender
+from seer_runtime.durable.container import CONTAINER_VERSION, Container, open_container, write_container
 from seer_runtime.durable.files import (
     JSON_BYTES,
     BytesLike,
@@ -35,10 +36,12 @@ from seer_runtime.durable.tensors import (
     TensorFile,
     open_tensors,
     read_tensors,
+    tensor_pieces,
     write_tensors,
 )
 
 __all__ = [
+    "CONTAINER_VERSION",
     "HEADER_BYTES",
     "JSON_BYTES",
     "MANIFEST",
@@ -46,6 +49,7 @@ __all__ = [
     "PIECE_BYTES",
     "Appender",
     "BytesLike",
+    "Container",
     "CorruptFileError",
     "FileRecord",
     "Generation",
@@ -56,13 +60,16 @@ __all__ = [
     "generation_name",
     "make_folder",
     "newest_generation",
+    "open_container",
     "open_tensors",
     "publish_generation",
     "read_bytes",
     "read_json",
     "read_tensors",
     "remove",
+    "tensor_pieces",
     "write_atomic",
+    "write_container",
     "write_json",
     "write_tensors",
 ]

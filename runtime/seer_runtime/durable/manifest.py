@@ -84,23 +84,24 @@ def _read_manifest(path: Path) -> Manifest:
         raise CorruptFileError(path, f"{MANIFEST} has format {version!r}, this release reads {MANIFEST_VERSION}")
     timestep = manifest.get("timestep")
     match = GENERATION.fullmatch(path.name)
-    if not _is_count(timestep) or (match is not None and timestep != int(match["timestep"])):
+    if not is_count(timestep) or (match is not None and timestep != int(match["timestep"])):
         raise CorruptFileError(path, f"{MANIFEST} has timestep {timestep!r}")
     for name, record in manifest["files"].items():
         if not is_plain_name(name):
             raise CorruptFileError(path, f"{MANIFEST} lists {name!r}, which is not a plain file name")
-        if not (
-            isinstance(record, dict)
-            and _is_count(record.get("size_bytes"))
-            and isinstance(record.get("sha256"), str)
-            and _SHA256.fullmatch(record["sha256"])
-        ):
+        if not (isinstance(record, dict) and is_count(record.get("size_bytes")) and is_digest(record.get("sha256"))):
             raise CorruptFileError(path, f"{MANIFEST} has no size and SHA-256 of {name!r}")
     return cast(Manifest, manifest)
 
 
-def _is_count(value: object) -> bool:
+def is_count(value: object) -> bool:
+    """Whether it is a whole number of at least 0."""
     return type(value) is int and value >= 0
+
+
+def is_digest(value: object) -> bool:
+    """Whether it is a SHA-256 in hexadecimal."""
+    return isinstance(value, str) and _SHA256.fullmatch(value) is not None
 
 
 def is_plain_name(name: str) -> bool:

@@ -50,6 +50,13 @@ def write_tensors(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapp
     metadata longer than the `HEADER_BYTES` that are read back, and for a dtype other than bool, (u)int8 to 64 and
     float16 to 64 in little-endian order; TypeError where metadata is not text; OSError.
     """
+    files.write_atomic(path, tensor_pieces(path.name, arrays, metadata))
+
+
+def tensor_pieces(
+    title: str, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None
+) -> Iterator[BytesLike]:
+    """The bytes of a tensor file, called `title` where it is refused, piece by piece; raises as `write_tensors`."""
     ordered = sorted(arrays.items(), key=lambda item: (-item[1].itemsize, item[0]))
     header: dict[str, Any] = {}
     if metadata is not None:
@@ -68,10 +75,8 @@ def write_tensors(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapp
     encoded = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     encoded += b" " * (-len(encoded) % 8)
     if len(encoded) > HEADER_BYTES:
-        raise ValueError(
-            f"{path.name} would have a header of {len(encoded):,} bytes, at most {HEADER_BYTES:,} are read"
-        )
-    files.write_atomic(path, _tensor_chunks(encoded, [array for _, array in ordered]))
+        raise ValueError(f"{title} would have a header of {len(encoded):,} bytes, at most {HEADER_BYTES:,} are read")
+    return _tensor_chunks(encoded, [array for _, array in ordered])
 
 
 def read_tensors(path: Path, prefixes: tuple[str, ...] = ("",)) -> dict[str, NDArray[Any]]:
@@ -94,11 +99,15 @@ def open_tensors(path: Path) -> Iterator["TensorFile"]:
     That the tensors fill the file exactly is known before any of them is read.
     """
     with files.open_regular(path) as descriptor:
-        try:
-            tensors = _prove(path, descriptor)
-        except CorruptFileError as error:
-            raise CorruptFileError(path, f"not a safetensors file: {error.reason}") from error
-        yield tensors
+        yield tensors_within(path, descriptor, 0, os.fstat(descriptor).st_size)
+
+
+def tensors_within(path: Path, descriptor: int, start_bytes: int, size_bytes: int) -> "TensorFile":
+    """A tensor file of so many bytes inside the open file `path`, valid as long as that is open; as `open_tensors`."""
+    try:
+        return _prove(path, descriptor, start_bytes, size_bytes)
+    except CorruptFileError as error:
+        raise CorruptFileError(path, f"not a safetensors file: {error.reason}") from error
 
 
 @dataclass(frozen=True)
@@ -163,28 +172,27 @@ class TensorFile:
             offset_bytes += count
 
 
-def _prove(path: Path, descriptor: int) -> TensorFile:
-    """The open file `path`, its header read and found right."""
-    size_bytes = os.fstat(descriptor).st_size
+def _prove(path: Path, descriptor: int, start_bytes: int, size_bytes: int) -> TensorFile:
+    """The tensors in that part of the open file `path`, their header read and found right."""
     if size_bytes < 8:
         raise CorruptFileError(path, f"{size_bytes} bytes hold no header")
-    length_bytes = int.from_bytes(files.read_range(path, descriptor, 8, 0), "little")
+    length_bytes = int.from_bytes(files.read_range(path, descriptor, 8, start_bytes), "little")
     if length_bytes > min(HEADER_BYTES, size_bytes - 8):
         raise CorruptFileError(path, f"a header of {length_bytes:,} bytes in {size_bytes:,}")
-    header = files.parse_json(path, files.read_range(path, descriptor, length_bytes, 8))
+    header = files.parse_json(path, files.read_range(path, descriptor, length_bytes, start_bytes + 8))
     if not isinstance(header, dict):
         raise CorruptFileError(path, "its header is no object")
     metadata = header.pop(_METADATA, None) or {}
     if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
         raise CorruptFileError(path, "its metadata is not text")
-    places = {name: _place(path, name, entry, 8 + length_bytes) for name, entry in header.items()}
-    end_bytes = 8 + length_bytes
+    end_bytes = start_bytes + 8 + length_bytes
+    places = {name: _place(path, name, entry, end_bytes) for name, entry in header.items()}
     for name, place in sorted(places.items(), key=lambda item: (item[1].start_bytes, item[1].end_bytes)):
         if place.start_bytes != end_bytes:
             raise CorruptFileError(path, f"a gap or an overlap before tensor {name!r}")
         end_bytes = place.end_bytes
-    if end_bytes != size_bytes:
-        raise CorruptFileError(path, f"its tensors end at byte {end_bytes:,} of {size_bytes:,}")
+    if end_bytes != start_bytes + size_bytes:
+        raise CorruptFileError(path, f"its tensors end at byte {end_bytes - start_bytes:,} of {size_bytes:,}")
     return TensorFile(path, descriptor, places, metadata)
 
 

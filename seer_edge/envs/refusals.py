@@ -1,0 +1,28 @@
+"""What a command says of an environment that it cannot have."""
+
+import contextlib
+from collections.abc import Iterator
+
+from seer_edge.envs import EnvError, EnvOptions, ResolutionError, UnavailableEnvError
+from seer_edge.errors import BadInputError, EnvironmentFailedError
+
+
+@contextlib.contextmanager
+def refusals(env: str, options: EnvOptions, *, begun: bool = False) -> Iterator[None]:
+    """Inside, the environment that `--env` names, or that of a run that has `begun`, is built and shows a frame.
+
+    Raises BadInputError; of a run that has `begun`, EnvironmentFailedError where it could be there another time.
+    """
+    name = f"environment {env}" if begun else f"--env {env}"
+    try:
+        yield
+    except ResolutionError as error:
+        raise BadInputError(f"--resolution {options.resolution}: {error}") from error
+    except UnavailableEnvError as error:
+        hint = "; its module is looked for in the working directory" if ":" in env else ""
+        raise (EnvironmentFailedError if begun else BadInputError)(f"{name}: {error}{hint}") from error
+    except EnvError as error:
+        raise BadInputError(f"{name}: {error}") from error
+    except EnvironmentFailedError as error:
+        text = f"{name}: its first frame cannot be had: {error}"
+        raise (EnvironmentFailedError if begun else BadInputError)(text) from error

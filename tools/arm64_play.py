@@ -5,7 +5,6 @@ Neither torch nor a test package is needed, so that a board can run it.
 
 import argparse
 import sys
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -13,23 +12,24 @@ from numpy.typing import NDArray
 
 NEAR_TIE = 1e-4
 """Of the largest value: where the two best actions are closer than that, either may be chosen."""
+NEAR_FRAME = 1
+"""Levels of gray: OpenCV's area resize rounds differently on processors of different kinds."""
 
 
 def play(bundle: Path, steps: int, follow: NDArray[np.int64] | None) -> dict[str, NDArray[np.generic]]:
-    """Play Alien with the policy of `bundle`: `frames` as checksums [T], its `actions` [T] and `values` [T, M].
+    """Play Alien with the policy of `bundle`: `frames` [T, 84, 84], its `actions` [T] and `values` [T, M].
 
     Where `follow` [T] is given those actions are taken, whatever the policy chose.
     """
-    from seer_runtime.policy import Policy
-
     from seer_edge.envs import EnvOptions, make_env
+    from seer_runtime.policy import Policy
 
     policy, env = Policy.load(bundle), make_env("Alien", EnvOptions(), seed=0, training=False)
     frames, actions, values = [], [], []
     frame = env.reset()
     for i in range(steps):
         action = policy.act(frame)
-        frames.append(zlib.crc32(frame.tobytes()))
+        frames.append(frame)
         actions.append(action)
         values.append(policy.values.copy())
         step = env.step(action if follow is None else int(follow[i]))
@@ -47,13 +47,13 @@ def compare(here: Path, there: Path) -> tuple[str, bool]:
     best = np.sort(values, axis=1)
     tied = best[:, -1] - best[:, -2] <= NEAR_TIE * np.abs(values).max()
     differing = one["actions"] != other["actions"]
-    seen = int((one["frames"] == other["frames"]).sum())
+    apart = np.abs(one["frames"].astype(np.int16) - other["frames"]).max(axis=(1, 2))
     error = float(np.abs(values - other["values"]).max() / np.abs(values).max())
     line = (
-        f"{len(values):,} frames, {seen:,} equal; {len(values) - differing.sum():,} actions equal, {tied.sum()} of the "
-        f"frames a near-tie; values differ by {error:.1e} of the largest at most"
+        f"{len(values):,} frames, {(apart == 0).sum():,} equal, the others by {apart.max()} of 255; "
+        f"{len(values) - differing.sum():,} actions equal, {tied.sum()} near-ties; values within {error:.1e}"
     )
-    return line, seen == len(values) and not (differing & ~tied).any()
+    return line, int(apart.max()) <= NEAR_FRAME and not (differing & ~tied).any()
 
 
 def main() -> int:
@@ -70,7 +70,7 @@ def main() -> int:
         print(line)
         return 0 if same else 1
     followed = None if flags.follow is None else np.load(flags.follow)["actions"]
-    np.savez(flags.out, **play(flags.bundle, flags.steps, followed))
+    np.savez_compressed(flags.out, **play(flags.bundle, flags.steps, followed))
     return 0
 
 

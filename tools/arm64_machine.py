@@ -21,6 +21,8 @@ PACKAGES = ("python3.11", "libstdc++6", "libgomp1", "libc-bin", "dash", "coreuti
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 MIRROR = "http://deb.debian.org/debian"
 WHEELS = "aarch64-manylinux_2_35"
+PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+"""Users that are not root find no chroot otherwise."""
 TOOLS = ("apt-get", "dpkg-deb", "unshare", "chroot", "mount", "tar")
 CPU_PARTS = {"cortex-a53": 0xD03, "cortex-a72": 0xD08, "cortex-a76": 0xD0B}
 MODELS = {
@@ -134,7 +136,7 @@ class Arm64:
 
     def command(self, site: str, *words: str) -> list[str]:
         """The words that run `words` on the machine with the packages of `site`; its exit status is theirs."""
-        names = {"root": self._root, "work": self.work, "site": site, "cpus": os.cpu_count() or 1}
+        names = {"root": self._root, "work": self.work, "site": site, "cpus": os.cpu_count() or 1, "PATH": PATH}
         names |= {"cpu": self.cpu, "model": MODELS[self.cpu], "magic": ELF_MAGIC, "mask": ELF_MASK}
         settings = [f"{name}={value}" for name, value in names.items()]
         namespaces = ["unshare", "-Urm", "--pid", "--fork", "--kill-child"]
@@ -150,7 +152,7 @@ def _check_host() -> None:
     if host != "Linux x86_64":
         raise CannotEmulateError(f"the host is {host}; Linux x86_64 is needed")
     for tool in TOOLS:
-        if shutil.which(tool) is None:
+        if shutil.which(tool, path=PATH) is None:
             raise CannotEmulateError(f"there is no {tool} on the host")
     if not KEYRING.exists():
         raise CannotEmulateError(f"there is no {KEYRING} on the host: install debian-archive-keyring")

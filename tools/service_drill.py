@@ -150,6 +150,7 @@ class Supervisor:
                 with suppress(subprocess.TimeoutExpired):
                     self.process.wait(1)
                 self.process.kill()
+                self.process.wait()
             if time.monotonic() - begin > PATIENCE_SECONDS:
                 self.process.kill()
                 raise FaultError(f"the service runs for longer than {PATIENCE_SECONDS} s; its log is {self._place}/log")

@@ -129,6 +129,7 @@ class Game:
     threads: int | None = None
     timeout_seconds: float | None = None
     record: Path | None = None
+    int8: bool = True  # whether an int8 encoder may be chosen
 
 
 def act(path: Path, game: Game, *, as_json: bool) -> int:
@@ -138,7 +139,9 @@ def act(path: Path, game: Game, *, as_json: bool) -> int:
     """
     with opened(path) as bundle:
         origin = Origin.of(bundle)
-        policy = Policy.of(bundle, threads=game.threads or 1)
+        policy = Policy.of(bundle, threads=game.threads or 1, int8=game.int8)
+    if policy.choice is not None and not as_json:
+        print(policy.choice, flush=True)
     env = game.env or origin.env
     env_seed, rng = game_seeds(origin.seed if game.seed is None else game.seed, origin.timestep)
     episodes = game.episodes or origin.episodes

@@ -260,7 +260,13 @@ def _eval_bundle(flags: argparse.Namespace) -> int:
 
     if flags.device not in (None, "cpu"):
         raise BadInputError(f"--device {flags.device}: a bundle is played on the CPU; leave it out")
-    game = Game(episodes=flags.episodes, seed=flags.seed, threads=flags.threads, timeout_seconds=ENV_TIMEOUT_SECONDS)
+    game = Game(
+        episodes=flags.episodes,
+        seed=flags.seed,
+        threads=flags.threads,
+        timeout_seconds=ENV_TIMEOUT_SECONDS,
+        int8=False,  # as the run itself is evaluated
+    )
     return act(flags.run, game, as_json=flags.json)
 
 
@@ -285,7 +291,7 @@ def _export(flags: argparse.Namespace) -> int:
     from seer_edge.export import write_bundle
 
     plan, folder, saved, agent = _newest(flags.run, {})
-    for line in write_bundle(flags.output, folder, saved, agent, plan, flags.extras):
+    for line in write_bundle(flags.output, folder, saved, agent, plan, flags.extras, int8=flags.int8):
         print(line)
     print(f"{flags.output}: {plan.env.id}, step {saved.timestep:,}, {flags.output.stat().st_size:,} B")
     return 0

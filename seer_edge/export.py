@@ -13,18 +13,27 @@ from seer_edge.algorithms import ALGORITHMS
 from seer_edge.checkpoint import Saved
 from seer_edge.envs import Discrete
 from seer_edge.errors import BadInputError
-from seer_edge.networks.graph import encoder_graph
+from seer_edge.networks.graph import encoder_graph, graph_weights
 from seer_edge.plan import BytePlan
+from seer_edge.quantize import Quantized, quantize
 from seer_edge.run_folder import RunFolder
 from seer_runtime import bundle, durable
 from seer_runtime.durable import BytesLike
+from seer_runtime.policy import Policy
 from seer_runtime.state import State, StateError
 
 ENCODER_PREFIX = "encoder."
 
 
 def write_bundle(
-    path: Path, folder: RunFolder, saved: Saved, agent: State, plan: BytePlan, extras: Collection[str] = ()
+    path: Path,
+    folder: RunFolder,
+    saved: Saved,
+    agent: State,
+    plan: BytePlan,
+    extras: Collection[str] = (),
+    *,
+    int8: bool = False,
 ) -> list[str]:
     """Write the bundle of a generation, whose `agent` is given; returns a line for each member.
 
@@ -32,8 +41,15 @@ def write_bundle(
     cannot be written.
     """
     with checkpoint.reading(saved.path):
-        about = _about(folder, saved, agent, plan)
+        spec = _spec(plan)
+        about = _about(spec, folder, saved, agent, plan)
         members = _members(saved, agent, plan)
+        report = []
+        if int8:
+            quantized = _quantized(spec, plan, *(bytes(members[name][0]) for name in (bundle.ENCODER, bundle.HEAD)))
+            members[bundle.INT8] = (quantized.graph,)
+            members[bundle.PROBE] = _tensors(bundle.PROBE, {"observations": quantized.probe})
+            report.append(quantized.report)
         if "learner" in extras:
             members[bundle.LEARNER] = _tensors(bundle.LEARNER, _learner(agent.arrays))
             about["learner"] = {"values": agent.values}
@@ -47,21 +63,30 @@ def write_bundle(
     except OSError as error:
         raise BadInputError(f"-o {path}: cannot be written ({error.strerror}); name another file") from error
     sizes = {name: sum(memoryview(piece).nbytes for piece in pieces) for name, pieces in members.items()}
-    return [f"{name:<20} {size:>12,} B" for name, size in sizes.items()]
+    return [*(f"{name:<20} {size:>12,} B" for name, size in sizes.items()), *report]
 
 
-def _about(folder: RunFolder, saved: Saved, agent: State, plan: BytePlan) -> dict[str, Any]:
-    """The manifest; it knows no clock and no place, so that the same generation gives the same bytes."""
-    config, env = plan.config, plan.env
-    discrete = isinstance(env.actions, Discrete)
-    spec = bundle.PolicySpec(
-        algo=config.algo,
-        frame_shape=env.frame_shape,
-        stack=config.settings.stack,
-        crop_shape=env.crop_shape,
-        discrete=discrete,
-        actions=env.actions.count if isinstance(env.actions, Discrete) else env.actions.size,
+def _spec(plan: BytePlan) -> bundle.PolicySpec:
+    actions = plan.env.actions
+    return bundle.PolicySpec(
+        algo=plan.config.algo,
+        frame_shape=plan.env.frame_shape,
+        stack=plan.config.settings.stack,
+        crop_shape=plan.env.crop_shape,
+        discrete=isinstance(actions, Discrete),
+        actions=actions.count if isinstance(actions, Discrete) else actions.size,
     )
+
+
+def _quantized(spec: bundle.PolicySpec, plan: BytePlan, encoder: bytes, head: bytes) -> Quantized:
+    whole = dataclasses.replace(plan.encoder, frozen_layers=None, outside=False)
+    weights = graph_weights(encoder, whole.weight_shapes)
+    return quantize(plan, whole, weights, Policy(spec, encoder, head), encoder)
+
+
+def _about(spec: bundle.PolicySpec, folder: RunFolder, saved: Saved, agent: State, plan: BytePlan) -> dict[str, Any]:
+    """The manifest; it knows no clock and no place, so that the same generation gives the same bytes."""
+    config = plan.config
     return {
         **spec.to_json(),
         "encoder": checkpoint.encoder_identity(plan),

@@ -263,6 +263,9 @@ def _add_bundle_flags(parser: argparse.ArgumentParser) -> None:
         metavar="WHAT",
         help="learner: heads and optimizers, to go on learning; replay: its rows; may be given twice",
     )
+    parser.add_argument(
+        "--int8", action="store_true", help="an encoder in whole numbers too, which a device uses where it is faster"
+    )
 
 
 def _add_act_flags(parser: argparse.ArgumentParser) -> None:

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from seer_edge import checkpoint
 from seer_edge.algorithms import ALGORITHMS
 from seer_edge.envs import Discrete
 from seer_edge.errors import BadInputError
-from seer_edge.networks.graph import encoder_graph
+from seer_edge.networks.graph import encoder_graph, graph_weights
 from seer_edge.plan import BytePlan
 from seer_runtime import bundle, durable
 from seer_runtime.bundle import Bundle, open_bundle
@@ -52,7 +52,7 @@ class TakenEncoder:
         if self.learner is not None:
             # Read here and kept by nobody: it is as large as the agent.
             with open_bundle(self.learner) as opened:
-                arrays = _arrays(opened, bundle.LEARNER, agent.state().arrays.keys())
+                arrays = opened.arrays(bundle.LEARNER, agent.state().arrays.keys())
                 if not all(np.isfinite(array).all() for array in arrays.values()):
                     raise StateError("its learner holds numbers that are not finite")
                 agent.restore(State(_values(opened, "learner"), arrays))
@@ -63,7 +63,7 @@ class TakenEncoder:
             return
         with open_bundle(self.rows) as opened:
             replay.restore(_values(opened, "replay"), opened.container.tensors(bundle.REPLAY))
-            newest = _arrays(opened, bundle.NEWEST)
+            newest = opened.arrays(bundle.NEWEST)
         replay.interrupt(newest["latents"])
 
 
@@ -126,18 +126,10 @@ def _taken(
         return TakenEncoder(timestep, arrays, warnings, graph)
     weights = {name.removeprefix(ENCODER_PREFIX): array for name, array in arrays.items()}
     if graph is not None and not has_weights:
-        weights = _weights(graph, plan.encoder.weight_shapes)
+        weights = graph_weights(graph, plan.encoder.weight_shapes)
         arrays = arrays | {ENCODER_PREFIX + name: array for name, array in weights.items()}
     own = encoder_graph(plan.encoder, weights) if plan.latent_replay else None
     return TakenEncoder(timestep, arrays, warnings, own)
-
-
-def _weights(graph: bytes, names: Collection[str]) -> dict[str, NDArray[np.float32]]:
-    """Those weights of an encoder's graph, which has them by their names in its state."""
-    import onnx
-
-    tensors = onnx.load_from_string(graph).graph.initializer
-    return {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in tensors if tensor.name in names}
 
 
 def _check_identity(source: str, identity: Any, plan: BytePlan) -> None:
@@ -183,7 +175,7 @@ def _of_bundle(source: str, opened: Bundle, plan: BytePlan, take: str | None) ->
     found, wanted = check_graph(graph, max_batch=MAX_BATCH), (whole.input_shape, whole.latent_shape)
     if (found.observation_shape, found.latent_shape) != wanted:
         raise GraphError(f"its encoder turns {found.observation_shape} into {found.latent_shape}, not {wanted}")
-    norms = _arrays(opened, bundle.NORMS) if opened.holds(bundle.NORMS) else {}
+    norms = opened.arrays(bundle.NORMS) if opened.holds(bundle.NORMS) else {}
     taken = _taken(plan, timestep, norms, graph)
     lack = _lack(opened, plan)
     if take == ENCODER or (take is None and lack is not None):
@@ -212,16 +204,6 @@ def _lack(opened: Bundle, plan: BytePlan) -> str | None:
     if not plan.encoder.outside:
         return "layers of the encoder train on"
     return None
-
-
-def _arrays(opened: Bundle, member: str, wanted: Collection[str] | None = None) -> dict[str, NDArray[Any]]:
-    """The tensors of a member, of them those that are `wanted`."""
-    tensors = opened.container.tensors(member)
-    names = [name for name in tensors.names if wanted is None or name in wanted]
-    arrays = {name: np.empty(tensors.shapes[name], tensors.dtypes[name]) for name in names}
-    for name, array in arrays.items():
-        tensors.read_into(name, array)
-    return arrays
 
 
 def _values(opened: Bundle, part: str) -> dict[str, Any]:

@@ -4,6 +4,8 @@
 |---|---|
 | `encoder.onnx` | uint8 stacks `[B, C, h, w]` to latents `[B, N, L]` |
 | `head.onnx` | latents to a Q-value an action, or to controls |
+| `encoder-int8.onnx` | the same encoder in whole numbers (`--int8`) |
+| `probe.safetensors` | real stacks on which a device compares the two |
 | `norms.safetensors` | layer norms that an encoder's freeze freezes too, where there are any |
 | `learner.safetensors` | heads, targets, optimizers, random stream (`--with learner`) |
 | `replay.safetensors` | the rows of latents (`--with replay`) |
@@ -13,11 +15,14 @@ What the policy is stands in the container's manifest; `PolicySpec` reads the pa
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from seer_runtime.crops import Crop
 from seer_runtime.durable.container import Container, open_container
@@ -25,12 +30,15 @@ from seer_runtime.durable.files import CorruptFileError, one_line
 from seer_runtime.onnx_check import FILE_BYTES_MAX
 
 ENCODER, HEAD, NORMS = "encoder.onnx", "head.onnx", "norms.safetensors"
+INT8, PROBE = "encoder-int8.onnx", "probe.safetensors"
 LEARNER, REPLAY, NEWEST = "learner.safetensors", "replay.safetensors", "newest.safetensors"
 EXTRAS = {"learner": LEARNER, "replay": REPLAY}
 """What `export --with` can add, and the member that says that it was."""
 MEMBER_BYTES_MAX = {
     ENCODER: FILE_BYTES_MAX,
     HEAD: FILE_BYTES_MAX,
+    INT8: FILE_BYTES_MAX,
+    PROBE: 2**24,
     NORMS: 2**20,
     LEARNER: 2**30,
     REPLAY: 2**40,
@@ -141,6 +149,15 @@ class Bundle:
     def read(self, member: str) -> bytes:
         """The bytes of a member, the ones that were checked. Raises CorruptFileError and OSError."""
         return self.container.read(member)
+
+    def arrays(self, member: str, wanted: Collection[str] | None = None) -> dict[str, NDArray[Any]]:
+        """The tensors of a member, of them those that are `wanted`. Raises as `read`."""
+        tensors = self.container.tensors(member)
+        names = [name for name in tensors.names if wanted is None or name in wanted]
+        arrays = {name: np.empty(tensors.shapes[name], tensors.dtypes[name]) for name in names}
+        for name, array in arrays.items():
+            tensors.read_into(name, array)
+        return arrays
 
 
 @contextmanager

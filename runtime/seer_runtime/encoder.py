@@ -3,7 +3,7 @@
 The graph has one input `observations` uint8 `[B, C, h, w]` and one output `latents` float32 `[B, N, L]`.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from seer_runtime.durable.files import one_line
 from seer_runtime.ledger import Ledger, Line
-from seer_runtime.onnx_check import INPUT, OUTPUT, GraphError, check_graph
+from seer_runtime.onnx_check import INPUT, OUTPUT, GraphError, GraphShapes, check_graph
 
 __all__ = ["INPUT", "MAX_BATCH", "OUTPUT", "GraphError", "OnnxEncoder", "open_session"]
 
@@ -24,12 +24,20 @@ class OnnxEncoder:
     """Encodes frame stacks, at most `MAX_BATCH` at a time.
 
     `graph` may come from anybody: it is checked first, and the bytes that were checked are the ones that run. Raises
-    GraphError for one that is not an encoder of ours, and BudgetError. `device` is cpu, cuda or cuda:N; where ONNX
-    Runtime has no CUDA, or cannot begin it, the encoder runs on the CPU.
+    GraphError for one that is not an encoder of ours, and BudgetError. `check` is that of its kind, `check_graph`
+    without one. `device` is cpu, cuda or cuda:N; where ONNX Runtime has no CUDA, or cannot begin it, that is the CPU.
     """
 
-    def __init__(self, graph: bytes, *, threads: int, ledger: Ledger, device: str = CPU) -> None:
-        shapes = check_graph(graph, max_batch=MAX_BATCH)
+    def __init__(
+        self,
+        graph: bytes,
+        *,
+        threads: int,
+        ledger: Ledger,
+        check: Callable[..., GraphShapes] | None = None,
+        device: str = CPU,
+    ) -> None:
+        shapes = (check or check_graph)(graph, max_batch=MAX_BATCH)
         self.observation_shape: tuple[int, ...] = shapes.observation_shape
         self.latent_shape: tuple[int, ...] = shapes.latent_shape
 

@@ -12,7 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seer_runtime.onnx_shapes import ENCODER_OPERATORS, HEAD_OPERATORS, WINDOW, Attributes, Operator, Shape
+from seer_runtime.onnx_shapes import (
+    ENCODER_OPERATORS,
+    HEAD_OPERATORS,
+    INT8_OPERATORS,
+    WINDOW,
+    Attributes,
+    Operator,
+    Shape,
+)
 from seer_runtime.onnx_wire import Field, GraphError, Message, Schema, read_message
 
 __all__ = [
@@ -27,6 +35,7 @@ __all__ = [
     "HeadShapes",
     "check_graph",
     "check_head",
+    "check_int8",
 ]
 
 INPUT, OUTPUT, VALUES = "observations", "latents", "values"
@@ -40,8 +49,14 @@ LIVE_ELEMENTS_MAX = 2**24
 MULTIPLY_ADDS_MAX = 2**34
 """Of one batch: six times what the largest of our encoders takes."""
 
-_FLOAT32, _UINT8, _INT64 = 1, 2, 7
-_DTYPES: dict[int, np.dtype[Any]] = {_FLOAT32: np.dtype("<f4"), _INT64: np.dtype("<i8")}
+_FLOAT32, _UINT8, _INT8, _INT32, _INT64 = 1, 2, 3, 6, 7
+_DTYPES: dict[int, np.dtype[Any]] = {
+    _FLOAT32: np.dtype("<f4"),
+    _UINT8: np.dtype("u1"),
+    _INT8: np.dtype("i1"),
+    _INT32: np.dtype("<i4"),
+    _INT64: np.dtype("<i8"),
+}
 _ONE_NUMBER, _NUMBERS = 2, 7  # types of attributes
 _PIECE_ELEMENTS = 2**16
 
@@ -116,11 +131,12 @@ class _Kind:
     input: _Port
     output: _Port
     operators: Mapping[str, Operator]
-    first: str  # the operator that reads the input, and nothing else does
+    first: str | None  # the operator that reads the input, and nothing else does; None where types alone tell
 
 
 _LATENTS = _Port(OUTPUT, _FLOAT32, "N, L")
 _ENCODER = _Kind("encoder", _Port(INPUT, _UINT8, "C, h, w"), _LATENTS, ENCODER_OPERATORS, "Cast")
+_INT8_ENCODER = _Kind("int8 encoder", _ENCODER.input, _LATENTS, INT8_OPERATORS, None)
 _HEAD = _Kind("head", _LATENTS, _Port(VALUES, _FLOAT32, "M"), HEAD_OPERATORS, "Gather")
 
 
@@ -141,7 +157,16 @@ def check_graph(graph: bytes, *, max_batch: int) -> GraphShapes:
     versions or dtypes, data outside the file, weights that do not fit or are not finite, a graph that is not one chain,
     more work or intermediate values than the limits above.
     """
-    (channels, height, width), (networks, size) = _check(graph, _ENCODER, max_batch)
+    return _encoder_shapes(*_check(graph, _ENCODER, max_batch))
+
+
+def check_int8(graph: bytes, *, max_batch: int) -> GraphShapes:
+    """The same for an encoder whose convolutions are in whole numbers."""
+    return _encoder_shapes(*_check(graph, _INT8_ENCODER, max_batch))
+
+
+def _encoder_shapes(read: Shape, given: Shape) -> GraphShapes:
+    (channels, height, width), (networks, size) = read, given
     return GraphShapes((channels, height, width), (networks, size))
 
 
@@ -198,7 +223,7 @@ def _constants(messages: list[Message], kind: _Kind) -> dict[str, NDArray[Any]]:
         if name in ("", kind.input.name) or name in constants:
             raise GraphError(f"no constant, or no second one, can be called {name!r}")
         if data_type not in _DTYPES:
-            raise GraphError(f"constant {name} has data type {data_type}, neither float32 nor int64")
+            raise GraphError(f"constant {name} has data type {data_type}, which is none of ours")
         dtype, dims = _DTYPES[data_type], message["dims"]
         if 0 in dims or math.prod(dims) * dtype.itemsize != len(raw):
             raise GraphError(f"constant {name} of shape {dims} has {len(raw):,} B")
@@ -258,7 +283,7 @@ def _infer(nodes: Sequence[_Node], given: Shape, constants: Collection[str], kin
         for name in node.values:
             if name not in shapes:
                 raise GraphError(f"{node.title} reads {name}, which no node before it gives")
-            if (name == source) != (node.operator == kind.first):
+            if kind.first is not None and (name == source) != (node.operator == kind.first):
                 raise GraphError(f"{node.title} reads {name}: {kind.first} reads {source}, and nothing else does")
         if before not in node.values and not (node.operator == "Gemm" and node.values == beside):
             raise GraphError(f"{node.title} does not read {before}, which the node before it gives")
@@ -281,7 +306,7 @@ def _check_costs(nodes: Sequence[_Node], shapes: Mapping[str, Shape], kind: _Kin
     for index, node in enumerate(nodes):
         given = math.prod(shapes[node.output])
         live += given
-        work += given * (math.prod(node.constants[0].shape[1:]) if node.constants else 1)
+        work += given * max((math.prod(constant.shape[1:]) for constant in node.constants), default=1)
         if live > LIVE_ELEMENTS_MAX or work > MULTIPLY_ADDS_MAX:
             raise GraphError(
                 f"{node.title}: {live:,} elements in use and {work:,} multiply-adds for a batch of "

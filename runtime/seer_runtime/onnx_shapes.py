@@ -64,6 +64,22 @@ def _conv(values: Sequence[Shape], constants: Constants, attributes: Attributes)
     return (batch, len(bias), *moved)
 
 
+def _quantized_conv(values: Sequence[Shape], constants: Constants, attributes: Attributes) -> Shape:
+    """As `_conv`; scales and zero points of input, weights and output stand between."""
+    scale, zero, weight, scales, zeros, out_scale, out_zero, bias = constants
+    filters = (len(weight),) if weight.ndim else ()
+    _need(not (scale.shape or zero.shape or out_scale.shape or out_zero.shape), "maps have one scale and zero point")
+    _need(scales.shape == zeros.shape == filters, "each filter needs its scale and zero point")
+    _need(min(scale, out_scale, *scales) > 0, "a scale is not positive")
+    return _conv(values, (weight, bias), attributes)
+
+
+def _dequantize(values: Sequence[Shape], constants: Constants, attributes: Attributes) -> Shape:
+    scale, zero = constants
+    _need(scale.shape == zero.shape == () and bool(scale > 0), "needs one positive scale and one zero point")
+    return _same(values, constants, attributes)
+
+
 def _max_pool(values: Sequence[Shape], constants: Constants, attributes: Attributes) -> Shape:
     batch, channels, *_ = _same(values, constants, attributes)
     return (batch, channels, *_window(values[0], attributes)[1])
@@ -160,6 +176,19 @@ ENCODER_OPERATORS: dict[str, Operator] = {
     "Concat": Operator(_concat, values=0, attributes=("axis",)),
     "Reshape": Operator(_reshape, constants=(np.int64,)),
 }
+
+_SCALED = (np.float32, np.uint8)
+
+INT8_OPERATORS: dict[str, Operator] = {
+    "QLinearConv": Operator(
+        _quantized_conv,
+        constants=(*_SCALED, np.int8, np.float32, np.int8, *_SCALED, np.int32),
+        attributes=WINDOW,
+    ),
+    "DequantizeLinear": Operator(_dequantize, constants=_SCALED),
+    **{name: ENCODER_OPERATORS[name] for name in ("Flatten", "Gemm", "Concat", "Reshape")},
+}
+"""Of an encoder of convolutions with ReLU: in unsigned numbers with a zero point of 0 that costs nothing."""
 
 HEAD_OPERATORS: dict[str, Operator] = {
     "Gather": Operator(_gather, constants=(np.int64,), attributes=("axis",)),

@@ -1,6 +1,6 @@
 """ONNX graphs of encoders and heads, built by hand: torch's exporters cost 24 to 155 MB of RSS, this costs 3."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -28,14 +28,63 @@ def encoder_graph(spec: EncoderSpec, weights: Weights) -> bytes:
 
     pixels = builder.node("Cast", [INPUT], to=TensorProto.FLOAT)
     maps = _trunk(builder, spec, builder.node("Div", [pixels, builder.constant("scale", np.array(255, np.float32))]))
+    return _encoder(builder, spec, maps)
+
+
+def int8_graph(spec: EncoderSpec, weights: Weights, largest: Sequence[float]) -> bytes:
+    """The serialized graph of the same encoder with its convolutions in whole numbers; fcs stay float32.
+
+    `largest` is the largest value of each convolution's maps: 255 of their uint8 numbers. Weights are int8 with a scale
+    a filter, biases int32. Raises as `encoder_graph`, and ValueError for an encoder that is not a whole chain of
+    convolutions with ReLU.
+    """
+    if not (spec.whole and all(isinstance(layer, Conv) and layer.relu for layer in spec.layers)):
+        raise ValueError(f"encoder {spec.name!r} is not a whole chain of convolutions with ReLU")
+    builder = _Builder()
+    for name, wanted in spec.weight_shapes.items():
+        array = _checked(f"encoder {spec.name!r}", weights, name, wanted)
+        if name.startswith("fcs."):
+            builder.constant(name, array)
+    zero = builder.constant("zero", np.array(0, np.uint8))
+    maps, scale = INPUT, builder.constant("scale", np.array(1 / 255, np.float32))
+    convs = [layer for layer in spec.layers if isinstance(layer, Conv)]
+    for index, (conv, most) in enumerate(zip(convs, largest, strict=True)):
+        name = f"convs.{index}"
+        weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
+        steps = np.maximum(np.abs(weight).max(axis=(1, 2, 3)) / 127, np.finfo(np.float32).tiny).astype(np.float32)
+        read = builder.constants[scale] * steps.astype(np.float64)
+        after = builder.constant(f"{name}.scale", np.array(max(most, 1e-6) / 255, np.float32))
+        inputs = [
+            *(maps, scale, zero),
+            builder.constant(f"{name}.weight", np.rint(weight / steps[:, None, None, None]).astype(np.int8)),
+            builder.constant(f"{name}.steps", steps),
+            builder.constant(f"{name}.zeros", np.zeros(len(steps), np.int8)),
+            *(after, zero),
+            builder.constant(f"{name}.bias", np.rint(bias / read).clip(-(2**30), 2**30).astype(np.int32)),
+        ]
+        maps, scale = builder.node("QLinearConv", inputs, **_window(conv)), after
+    return _encoder(builder, spec, builder.node("DequantizeLinear", [maps, scale, zero]))
+
+
+def _encoder(builder: "_Builder", spec: EncoderSpec, maps: str) -> bytes:
+    """The rest of an encoder over the trunk's last maps, or those at the cut."""
+    from onnx import TensorProto
+
     if spec.features is not None and spec.whole:
         flat = builder.node("Flatten", [maps], axis=1)
         names = [(f"fcs.{network}.weight", f"fcs.{network}.bias") for network in range(spec.networks)]
         maps = builder.node("Concat", [builder.node("Gemm", [flat, *pair], transB=1) for pair in names], axis=1)
     shape = builder.constant("shape", np.array([0, *spec.latent_shape], np.int64))  # 0: B, as it comes
     builder.node("Reshape", [maps, shape], OUTPUT)
-
     return builder.serialized("encoder", (INPUT, TensorProto.UINT8, spec.input_shape), (OUTPUT, spec.latent_shape))
+
+
+def graph_weights(graph: bytes, names: Collection[str]) -> dict[str, NDArray[np.float32]]:
+    """Those weights of an encoder's graph, which has them by their names in its state."""
+    import onnx
+
+    tensors = onnx.load_from_string(graph).graph.initializer
+    return {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in tensors if tensor.name in names}
 
 
 def rainbow_graph(spec: RainbowHeadSpec, value_range: tuple[float, float], weights: Weights) -> bytes:

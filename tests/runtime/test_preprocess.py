@@ -108,6 +108,25 @@ def test_pooling_takes_the_maximum_before_the_resize() -> None:
     np.testing.assert_array_equal(newer, np.maximum(*kept))
 
 
+def test_a_screen_becomes_a_frame_of_its_size_and_colours() -> None:
+    screen = _screen(9, (20, 30, 3))
+    rgb = to_frame(screen, (3, 8, 9))
+    assert (rgb.shape, rgb.dtype) == ((3, 8, 9), np.uint8)
+    for channel, of in enumerate(rgb):
+        np.testing.assert_array_equal(of, cv2.resize(screen[..., channel], (9, 8), interpolation=cv2.INTER_AREA))
+    np.testing.assert_array_equal(to_frame(screen, (8, 9)), resize(to_gray(screen), (8, 9)))
+    np.testing.assert_array_equal(to_frame(screen[..., :1], (8, 9)), resize(screen[..., 0].copy(), (8, 9)))
+    for frame in (rgb, screen[..., 0]):
+        assert to_frame(frame, frame.shape) is frame
+    # A gray frame of three rows is none in RGB.
+    assert to_frame(_screen(1, (3, 8)), (3, 8)).shape == (3, 8)
+    with pytest.raises(ValueError, match="expected a screen in RGB"):
+        to_frame(screen[..., 0], (3, 8, 9))
+    for wrong in (screen.astype(np.int16), _screen(0, (20, 30, 4)), _screen(0, (20,)), _screen(0, (1, 20, 30, 3))):
+        with pytest.raises(ValueError, match=r"expected a screen, uint8 \[H, W\]"):
+            to_frame(wrong, (8, 9))
+
+
 pushes = st.lists(st.tuples(st.integers(0, 255), st.booleans()), min_size=1, max_size=30)
 
 

@@ -1,0 +1,316 @@
+"""`export`, `act`, `eval BUNDLE` and `train --from BUNDLE`, as a user gives them."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from seer_runtime import Policy, durable
+from seer_runtime.bundle import open_bundle
+from tests.end_to_end.short_presets import GAME, TASK, Run, runner, use_short_presets
+
+PIXEL_GAME = ("--env", GAME)
+CONTROL = ("--env", TASK, "--resolution", "25")
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    use_short_presets(monkeypatch)
+    return runner(monkeypatch, capsys)
+
+
+def _command(*words: str | Path) -> None:
+    from seer_edge.cli import main
+
+    with pytest.MonkeyPatch.context() as patch:
+        use_short_presets(patch)
+        patch.setattr("sys.argv", ["seer-edge", *map(str, words)])
+        assert main() == 0
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def frozen(folder: Path) -> Path:
+    """A finished run of the pixel game, frozen on the way."""
+    _command("train", *PIXEL_GAME, "--run-dir", folder / "frozen")
+    return folder / "frozen"
+
+
+@pytest.fixture(scope="module")
+def bundle(folder: Path, frozen: Path) -> Path:
+    """Of that run, with all that there is."""
+    _command("export", frozen, "-o", folder / "all.seer", "--with", "learner", "--with", "replay")
+    return folder / "all.seer"
+
+
+def _generation(run: Path, step: int | None = None) -> dict[str, Any]:
+    path = durable.newest_generation(run / "checkpoints").path
+    if step is not None:
+        path = path.with_name(f"step_{step:010d}")
+    return {name: durable.read_tensors(path / f"{name}.safetensors") for name in ("agent", "replay")}
+
+
+# --- what is written -----------------------------------------------------------------------------------------
+
+
+def test_the_same_run_gives_the_same_bytes(run: Run, frozen: Path, bundle: Path, tmp_path: Path) -> None:
+    for extras in ((), ("--with", "replay", "--with", "learner")):
+        for name in ("one", "two"):
+            status, out, _ = run("export", frozen, "-o", tmp_path / name, *extras)
+            assert status == 0
+            assert f"{(tmp_path / name).stat().st_size:,} B" in out.splitlines()[-1]
+        assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    assert (tmp_path / "two").read_bytes() == bundle.read_bytes()
+
+
+def test_the_manifest_tells_where_the_policy_comes_from(bundle: Path) -> None:
+    with open_bundle(bundle) as opened:
+        about = opened.about
+        assert opened.read("encoder.onnx") == (bundle.parent / "frozen" / "encoder.onnx").read_bytes()
+    assert about["environment"]["id"] == GAME
+    assert about["observation"]["frame_shape"] == [42, 42]
+    assert about["actions"] == {"kind": "discrete", "count": 3}
+    provenance = about["provenance"]
+    assert (provenance["seed"], provenance["timestep"], provenance["updates"]) == (0, 75, 55)
+    assert provenance["versions"].keys() >= {"torch", "numpy", "onnxruntime"}
+    assert str(bundle.parent) not in json.dumps(about)
+
+
+# --- what is played ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        (*PIXEL_GAME, "--total-timesteps", "60"),
+        (*PIXEL_GAME, "--freeze-at", "never", "--total-timesteps", "40"),
+        (*PIXEL_GAME, "--freeze-layers", "1", "--total-timesteps", "60"),
+        pytest.param((*CONTROL, "--total-timesteps", "40"), marks=pytest.mark.slow),
+    ],
+    ids=["frozen", "unfrozen", "partly", "control"],
+)
+def test_a_bundle_plays_as_its_run_does(run: Run, flags: tuple[str, ...], tmp_path: Path) -> None:
+    assert run("train", *flags, "--run-dir", tmp_path / "run")[0] == 0
+    assert run("export", tmp_path / "run", "-o", tmp_path / "p.seer")[0] == 0
+    for more in ((), ("--episodes", "3", "--seed", "5")):
+        _, wanted, _ = run("eval", tmp_path / "run", "--json", *more)
+        status, got, _ = run("eval", tmp_path / "p.seer", "--json", *more)
+        assert status == 0
+        answer, expected = json.loads(got), json.loads(wanted)
+        returns = answer.pop("returns"), expected.pop("returns")
+        np.testing.assert_allclose(*returns, rtol=1e-3)  # controls differ in the last bits
+        assert {"env", "timestep", "episodes"} <= expected.keys() <= answer.keys()
+
+
+def test_act_tells_returns_and_latencies(run: Run, bundle: Path) -> None:
+    status, out, error = run("act", bundle, "--episodes", "2", "--seed", "3")
+    assert (status, error) == (0, "")
+    about, returns, latency, rss = out.splitlines()
+    assert about == f"{GAME}, step 75, 2 episodes"
+    assert re.fullmatch(r"return [\d.]+ ± [\d.]+: \d+ \d+", returns)
+    assert re.fullmatch(r"frame to action, 40 steps: p50 [\d.]+ ms, p90 [\d.]+ ms, p99 [\d.]+ ms", latency)
+    assert rss.startswith("RSS peak ")
+    assert run("act", bundle, "--episodes", "2", "--seed", "3", *PIXEL_GAME)[1].splitlines()[:2] == [about, returns]
+    random = [run("act", bundle, "--epsilon", "1", "--seed", seed)[1].splitlines()[1] for seed in ("3", "4")]
+    assert random[0] != random[1]
+
+
+def test_an_int8_encoder_is_built_measured_and_left_out_of_an_evaluation(
+    run: Run, frozen: Path, bundle: Path, tmp_path: Path
+) -> None:
+    for name in ("one.seer", "two.seer"):
+        status, out, _ = run("export", frozen, "-o", tmp_path / name, "--int8")
+        assert status == 0
+        assert re.search(r"int8 encoder: error [\d.]+% of at most 3% on 256 stacks.*; the same action on [\d.]+%", out)
+    one, two = tmp_path / "one.seer", tmp_path / "two.seer"
+    assert one.read_bytes() == two.read_bytes()
+    choice, *_ = run("act", one, "--episodes", "1")[1].splitlines()
+    assert re.fullmatch(
+        r"encoder (int8|float32): int8 [\d.]+ ms, float32 [\d.]+ ms, error [\d.]+% \(at most 3%\)", choice
+    )
+    assert run("eval", one)[1].splitlines()[:2] == run("eval", bundle)[1].splitlines()[:2]
+    wide = tmp_path / "impala"
+    assert run("train", *PIXEL_GAME, "--encoder", "impala", "--total-timesteps", "25", "--run-dir", wide)[0] == 0
+    status, _, error = run("export", wide, "-o", tmp_path / "p.seer", "--int8")
+    assert (status, error.count("\n")) == (2, 1)
+    assert "--int8: encoder 'impala' is not a whole chain of convolutions with ReLU; leave it out" in error
+    assert not (tmp_path / "p.seer").exists()
+
+
+def test_act_records_what_the_policy_sees(run: Run, bundle: Path, tmp_path: Path) -> None:
+    assert run("act", bundle, "--episodes", "1", "--record", tmp_path / "film.mp4")[0] == 0
+    assert [entry.name for entry in tmp_path.iterdir()] == ["film.mp4"]
+    video = cv2.VideoCapture(str(tmp_path / "film.mp4"))
+    count = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
+    sides = video.get(cv2.CAP_PROP_FRAME_HEIGHT), video.get(cv2.CAP_PROP_FRAME_WIDTH)
+    _, image = video.read()
+    assert (count, sides) == (20, (336, 336))
+    assert 100 < image.mean() < 156  # of noise around 128
+
+
+TORCH_FREE = """
+import sys
+for name in ("torch", "onnx", "tqdm", "matplotlib", "safetensors"):
+    sys.modules[name] = None  # whoever imports it fails
+sys.argv = ["seer-edge", *sys.argv[1:]]
+from seer_edge.cli import main
+sys.exit(main())
+"""
+
+
+def _torch_free(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", TORCH_FREE, *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
+
+
+def test_the_base_install_acts_evaluates_and_plans(bundle: Path) -> None:
+    for words in (("act", bundle, "--episodes", "1"), ("eval", bundle), ("plan", *PIXEL_GAME)):
+        done = _torch_free(*words)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_needs_an_extra_says_which(bundle: Path, frozen: Path, tmp_path: Path) -> None:
+    for words, what in (
+        (("train", *PIXEL_GAME, "--run-dir", tmp_path / "run"), "learning needs"),
+        (("train", *PIXEL_GAME, "--from", bundle, "--run-dir", tmp_path / "run"), "learning needs"),
+        (("export", frozen, "-o", tmp_path / "p.seer"), "export needs onnx"),
+    ):
+        done = _torch_free(*words)
+        assert done.returncode == 2
+        (line,) = done.stderr.splitlines()
+        assert what in line
+        assert "pip install 'seer-edge[train]'" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- learning on ---------------------------------------------------------------------------------------------
+
+
+def test_the_head_goes_on(run: Run, bundle: Path, frozen: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    status, out, _ = run("train", *PIXEL_GAME, "--from", bundle, "--seed", "4", "--run-dir", target)
+    assert status == 0
+    assert "the head goes on from its 55 updates" in out
+    source, begun, ended = _generation(frozen), _generation(target, 0), _generation(target)
+    assert (target / "encoder.onnx").read_bytes() == (frozen / "encoder.onnx").read_bytes()
+    head = {name for name in source["agent"] if "encoder." not in name}
+    assert begun["agent"].keys() == head
+    assert all(np.array_equal(begun["agent"][name], source["agent"][name]) for name in head)
+    assert not np.array_equal(ended["agent"]["head.hidden.weight"], source["agent"]["head.hidden.weight"])
+    rows = len(source["replay"]["reward"])
+    assert f"{rows:,} rows of its replay are taken" in out
+    np.testing.assert_array_equal(begun["replay"]["rows"][:rows], source["replay"]["rows"])
+    np.testing.assert_array_equal(begun["replay"]["reward"][:rows], source["replay"]["reward"])
+    assert len(begun["replay"]["reward"]) in (rows, rows + 1)  # an episode that was interrupted has its last frame
+    summary = json.loads((target / "summary.json").read_text())
+    assert summary["steps_per_second"]["pixel"] is None
+
+    again = tmp_path / "again"
+    assert run("train", *PIXEL_GAME, "--from", bundle, "--seed", "4", "--run-dir", again)[0] == 0
+    assert _equal(_generation(again), ended)
+    for path in (target, again):
+        assert run("resume", path, "--total-timesteps", "90")[0] == 0
+    assert _equal(_generation(again), _generation(target))
+    assert run("export", target, "-o", tmp_path / "p.seer", "--with", "learner")[0] == 0
+    assert run("eval", tmp_path / "p.seer")[1].splitlines()[1] == run("eval", target)[1].splitlines()[1]
+    assert Policy.load(tmp_path / "p.seer").spec == Policy.load(bundle).spec
+
+
+def _equal(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return all(
+        one[part].keys() == other[part].keys()
+        and all(np.array_equal(one[part][name], other[part][name]) for name in one[part])
+        for part in one
+    )
+
+
+@pytest.mark.slow
+def test_control_goes_on_too(run: Run, tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    assert run("train", *CONTROL, "--total-timesteps", "40", "--run-dir", source)[0] == 0
+    assert run("export", source, "-o", tmp_path / "p.seer", "--with", "learner")[0] == 0
+    begin = ("train", "--env", TASK, "--from", tmp_path / "p.seer", "--total-timesteps", "20")
+    assert run(*begin, "--run-dir", target)[0] == 0
+    theirs, begun = _generation(source)["agent"], _generation(target, 0)["agent"]
+    assert {name for name in theirs if "encoder." not in name} == begun.keys()
+    assert all(np.array_equal(begun[name], theirs[name]) for name in begun)
+    fresh = tmp_path / "fresh"
+    status, out, _ = run(*begin, "--take", "encoder", "--seed", "9", "--run-dir", fresh)
+    assert status == 0
+    assert "a fresh head for 1 continuous action (--take encoder)" in out
+    anew = _generation(fresh, 0)["agent"]
+    assert not np.array_equal(anew["actor.policy.layers.0.weight"], theirs["actor.policy.layers.0.weight"])
+    for name in ("actor.norm.weight", "critic.norm.bias"):  # of the encoder, so to speak
+        np.testing.assert_array_equal(anew[name], theirs[name])
+
+
+def test_no_encoder_is_built_in_torch(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import seer_edge.networks.encoder
+
+    def refuse(*unused: object, **more: object) -> None:
+        raise AssertionError("a layer of an encoder")
+
+    monkeypatch.setattr(seer_edge.networks.encoder.Affine, "__init__", refuse)
+    _command("train", *PIXEL_GAME, "--from", bundle, "--total-timesteps", "25", "--run-dir", tmp_path / "run")
+    with pytest.raises(AssertionError, match="a layer of an encoder"):
+        _command("train", *PIXEL_GAME, "--total-timesteps", "25", "--run-dir", tmp_path / "other")
+
+
+# --- refusals ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (("act", "{bundle}", "--env", "Pong"), ["--env Pong", "6 actions", "3 actions"]),
+        (("act", "{bundle}", "--env", "Alein"), ["--env Alein", "Alien"]),
+        (("act", "{bundle}", "--epsilon", "1.5"), ["--epsilon", "'1.5'", "0 to 1"]),
+        (("act", "{bundle}", "--episodes", "0"), ["--episodes", "'0'", "at least 1"]),
+        (("act", "{bundle}", "--record", "x.gif"), ["--record x.gif", ".mp4"]),
+        (("act", "{tmp}/nowhere"), ["nowhere: cannot be read", "export"]),
+        (("act", "{run}"), ["not a regular file", "export"]),
+        (("act", "{run}/config.json"), ["config.json: not a bundle", "export"]),
+        (("act", "{damaged}"), ["damaged.seer", "SHA-256 differs", "export it anew"]),
+        (("eval", "{damaged}"), ["damaged.seer", "SHA-256 differs", "export it anew"]),
+        (("eval", "{bundle}", "--device", "cuda"), ["--device cuda", "leave it out"]),
+        (("export", "{run}"), ["-o"]),
+        (("export", "{run}", "-o", "{tmp}/no/p.seer"), ["-o", "no/p.seer: cannot be written"]),
+        (("export", "{run}", "-o", "{tmp}/p", "--with", "encoder"), ["--with", "'encoder'", "learner, replay"]),
+        (("export", "{tmp}", "-o", "{tmp}/p"), ["not a run's folder"]),
+        (("train", *PIXEL_GAME, "--from", "{damaged}"), ["--from", "damaged.seer", "SHA-256 differs"]),
+        (("train", *PIXEL_GAME, "--from", "{tmp}/nowhere"), ["--from", "nowhere", "needs --take encoder"]),
+        (("train", *PIXEL_GAME, "--from", "{bundle}", "--take", "head"), ["--take", "'head'", "agent, encoder"]),
+        (("train", *PIXEL_GAME, "--from", "{bundle}", "--freeze-at", "9"), ["--freeze-at 9", "leave it out"]),
+        (("train", "--env", "Pong", "--from", "{bundle}", "--take", "agent"), ["--take agent", "3 actions"]),
+        (("train", *CONTROL, "--from", "{bundle}"), ["--encoder data-efficient", "give larger frames"]),
+    ],
+)
+def test_bad_input(
+    words: tuple[str, ...], parts: list[str], run: Run, bundle: Path, frozen: Path, tmp_path: Path
+) -> None:
+    damaged = tmp_path / "damaged.seer"
+    shutil.copyfile(bundle, damaged)
+    with damaged.open("r+b") as file:
+        file.seek(bundle.stat().st_size // 2)
+        (byte,) = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte ^ 1]))
+    before = {path.name for path in tmp_path.iterdir()}
+    status, out, error = run(*(word.format(bundle=bundle, run=frozen, tmp=tmp_path, damaged=damaged) for word in words))
+    assert (status, out, error.count("\n")) == (2, "", 1)
+    for part in parts:
+        assert part in error
+    assert {path.name for path in tmp_path.iterdir()} == before

@@ -1,0 +1,97 @@
+"""Small bundles, whole and to be spoilt."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from seer_runtime.bundle import ENCODER, HEAD, PolicySpec
+from seer_runtime.durable import write_container
+from seer_runtime.durable.container import CONTAINER_VERSION, MAGIC
+from seer_runtime.onnx_check import OUTPUT, VALUES
+from tests.runtime.onnx_graphs import LATENT, small_model
+
+ACTIONS, ATOMS = 3, 5
+SPEC = PolicySpec("rainbow", (10, 12), stack=2, crop_shape=(8, 8), discrete=True, actions=ACTIONS)
+CONTROLS = PolicySpec("sac", (10, 12), stack=2, crop_shape=(8, 8), discrete=False, actions=ACTIONS)
+
+
+def head_of(nodes: Sequence[NodeProto], constants: dict[str, NDArray[np.generic]]) -> ModelProto:
+    latents = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["B", *LATENT])
+    values = helper.make_tensor_value_info(VALUES, TensorProto.FLOAT, ["B", ACTIONS])
+    tensors = [numpy_helper.from_array(array, name) for name, array in constants.items()]
+    graph = helper.make_graph(nodes, "head", [latents], [values], tensors)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+def small_head() -> ModelProto:
+    """Rainbow's: pick, product, ReLU, product, softmax, expectation."""
+    rng, node = np.random.default_rng(3), helper.make_node
+    constants: dict[str, NDArray[np.generic]] = {
+        "network": np.array(0, np.int64),
+        "w0": rng.normal(size=(4, LATENT[1])).astype(np.float32),
+        "b0": rng.normal(size=4).astype(np.float32),
+        "w1": rng.normal(size=(ACTIONS * ATOMS, 4)).astype(np.float32),
+        "b1": rng.normal(size=ACTIONS * ATOMS).astype(np.float32),
+        "shape": np.array([0, ACTIONS, ATOMS], np.int64),
+        "support": np.linspace(-10, 10, ATOMS, dtype=np.float32),
+    }
+    nodes = [
+        node("Gather", [OUTPUT, "network"], ["latent"], axis=1),
+        node("Gemm", ["latent", "w0", "b0"], ["hidden"], transB=1),
+        node("Relu", ["hidden"], ["streams"]),
+        node("Gemm", ["streams", "w1", "b1"], ["flat"], transB=1),
+        node("Reshape", ["flat", "shape"], ["logits"]),
+        node("Softmax", ["logits"], ["probabilities"], axis=2),
+        node("MatMul", ["probabilities", "support"], [VALUES]),
+    ]
+    return head_of(nodes, constants)
+
+
+def small_actor() -> ModelProto:
+    """SAC's: pick, layer norm, product, tanh."""
+    rng, node = np.random.default_rng(4), helper.make_node
+    constants: dict[str, NDArray[np.generic]] = {
+        "network": np.array(1, np.int64),
+        "scale": rng.normal(size=LATENT[1]).astype(np.float32),
+        "shift": rng.normal(size=LATENT[1]).astype(np.float32),
+        "w": rng.normal(size=(ACTIONS, LATENT[1])).astype(np.float32),
+        "b": rng.normal(size=ACTIONS).astype(np.float32),
+    }
+    nodes = [
+        node("Gather", [OUTPUT, "network"], ["latent"], axis=1),
+        node("LayerNormalization", ["latent", "scale", "shift"], ["normed"], axis=1),
+        node("Gemm", ["normed", "w", "b"], ["mean"], transB=1),
+        node("Tanh", ["mean"], [VALUES]),
+    ]
+    return head_of(nodes, constants)
+
+
+def members(head: ModelProto | None = None) -> dict[str, list[bytes]]:
+    encoder = small_model().SerializeToString(deterministic=True)
+    return {ENCODER: [encoder], HEAD: [(head or small_head()).SerializeToString(deterministic=True)]}
+
+
+def write(path: Path, spec: PolicySpec = SPEC, **changes: bytes) -> Path:
+    """A bundle at `path`; `changes` are other bytes of the members `encoder` and `head`."""
+    held = members(None if spec.discrete else small_actor())
+    held |= {f"{name}.onnx": [graph] for name, graph in changes.items()}
+    write_container(path, spec.to_json(), held)
+    return path
+
+
+def forged(manifest: Any, body: bytes = b"", *, version: int = CONTAINER_VERSION, length: int | None = None) -> bytes:
+    """A container whose every hash is right, with whatever manifest a stranger writes."""
+    text = manifest if isinstance(manifest, bytes) else json.dumps(manifest).encode()
+    prefix = MAGIC + version.to_bytes(4, "little") + (len(text) if length is None else length).to_bytes(4, "little")
+    return prefix + hashlib.sha256(prefix + text).digest() + text + body
+
+
+def record(name: str, data: bytes, **changes: Any) -> dict[str, Any]:
+    """What a manifest says of a member."""
+    return {"name": name, "size_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), **changes}

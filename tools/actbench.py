@@ -1,0 +1,219 @@
+"""What acting from a bundle takes: start, memory, time a frame, and whether the actions are the torch agent's.
+
+    python tools/actbench.py policy.seer --run RUN
+
+RUN is the run that the bundle was exported from. Frames are real ones: the policy plays its own environment, one step
+in ten at random. Each part runs in a process of its own; the one that acts has one core and no torch.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from commandline import EXIT_FAULT, BadInputError, FaultError, Parser, answer, count, mb, say
+
+RANDOM_STEPS = 0.1
+TIE = 1e-4
+"""Two actions whose values differ by less, of the largest value, are one as good as the other."""
+GAMES = 2
+
+
+# --- children --------------------------------------------------------------------------------------------------
+
+
+def collect(bundle: str, folder: str, frames: int) -> None:
+    """Play, and write each frame and whether an episode begins with it."""
+    import numpy as np
+
+    from seer_edge.act import Origin, opened
+    from seer_edge.envs import make_env
+    from seer_runtime import Policy
+
+    with opened(Path(bundle)) as held:
+        origin, policy = Origin.of(held), Policy.of(held)
+    env, rng = make_env(origin.env, origin.options, seed=1, training=False), np.random.default_rng(1)
+    with Path(folder, "frames").open("wb") as file, Path(folder, "firsts").open("wb") as firsts:
+        frame, first = env.reset(), True
+        for _ in range(frames):
+            file.write(frame.tobytes())
+            firsts.write(bytes([first]))
+            if first:
+                policy.reset()
+            action = policy.act(frame)
+            step = env.step(env.spec.actions.sample(rng) if rng.random() < RANDOM_STEPS else action)
+            first = step.terminated or step.truncated
+            frame = env.reset() if first else step.frame
+    env.close()
+
+
+def act(bundle: str, folder: str, threads: int) -> None:
+    """Act on the frames; tells of its first action at once, and of all at the end."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-threads:])
+    import numpy as np
+
+    from seer_runtime import Policy
+
+    policy = Policy.load(bundle, threads=threads)
+    seconds, actions = [], []
+    for frame, first in _frames(folder, policy.spec.frame_shape):
+        begin = time.perf_counter()
+        if first:
+            policy.reset()
+        actions.append(policy.act(frame))
+        seconds.append(time.perf_counter() - begin)
+        if len(actions) == 1:
+            print("first", flush=True)
+    from seer_runtime.process import rss_peak_bytes
+
+    peak = rss_peak_bytes()
+    np.save(Path(folder, "actions.npy"), np.array(actions))
+    percentiles = [float(value) * 1e3 for value in np.percentile(seconds, (50, 90, 99))]
+    print(json.dumps({"rss_peak_bytes": peak, "milliseconds": percentiles, "torch": "torch" in sys.modules}))
+
+
+def compare(run: str, folder: str) -> None:
+    """The torch agent's outputs on the same frames beside the actions that were taken."""
+    import numpy as np
+    import torch
+
+    from seer_edge import checkpoint
+    from seer_edge.agents import make_agent
+    from seer_edge.envs import Discrete, make_env
+    from seer_edge.plan import make_plan
+    from seer_runtime.preprocess import FrameStack
+
+    torch.set_num_threads(1)
+    saved, state = checkpoint.newest_agent(Path(run) / "checkpoints")
+    env = make_env(saved.config.env, saved.config.env_options, seed=0, training=False)
+    env.close()
+    plan = make_plan(saved.config, env.spec)
+    if plan.encoder.outside:
+        raise SystemExit(f"{run}: has no encoder in torch to compare with")
+    agent = make_agent(plan, seed=0)
+    if saved.frozen:
+        agent.freeze_encoder(reads_latents=saved.graph is not None)
+    agent.restore(state)
+    depth, shape = plan.config.settings.stack, env.spec.frame_shape
+    stack = FrameStack(depth, shape, np.zeros((depth, *shape), np.uint8))
+    view = np.zeros((*stack.frames.shape[:-2], *plan.crop.size), np.uint8)
+    outputs = []
+    with torch.no_grad():
+        for frame, first in _frames(folder, shape):
+            plan.crop.cut(stack.push(frame, first=first), plan.crop.center, view)
+            latents = agent.encoder(torch.from_numpy(view.reshape(1, -1, *plan.crop.size)))
+            outputs.append(_outputs(agent, latents))
+    values, actions = np.stack(outputs), np.load(Path(folder, "actions.npy"))
+    if not isinstance(env.spec.actions, Discrete):
+        print(json.dumps({"largest_difference": float(np.abs(values[:, : env.spec.actions.size] - actions).max())}))
+        return
+    rows = np.arange(len(values))
+    behind = values.max(axis=1) - values[rows, actions]
+    same, near = behind == 0, behind <= TIE * np.maximum(1, np.abs(values).max(axis=1))
+    print(json.dumps({"same": int(same.sum()), "ties": int((near & ~same).sum()), "other": int((~near).sum())}))
+
+
+def _outputs(agent: Any, latents: Any) -> Any:
+    """Q-values or controls of the whole encoder's latents `[1, N, L]`."""
+    import torch
+
+    from seer_edge.agents.rainbow import RainbowAgent
+
+    if isinstance(agent, RainbowAgent):
+        logits = agent.head(latents[:, 0], agent.head.mean_weights())
+        return (logits.exp() @ agent.support)[0].numpy()
+    return torch.tanh(agent.actor(latents[:, 1])[0])[0].numpy()
+
+
+def _frames(folder: str, shape: tuple[int, ...]) -> Iterator[tuple[Any, bool]]:
+    """Each frame in memory of its own, and whether it is an episode's first."""
+    import math
+
+    import numpy as np
+
+    with Path(folder, "frames").open("rb") as frames, Path(folder, "firsts").open("rb") as firsts:
+        while data := frames.read(math.prod(shape)):
+            yield np.frombuffer(data, np.uint8).reshape(shape), firsts.read(1) == b"\x01"
+
+
+# --- the parent ------------------------------------------------------------------------------------------------
+
+
+def _child(job: str, *arguments: object) -> tuple[list[str], float]:
+    """The lines that a child printed, and when the first came."""
+    command = [sys.executable, __file__, "--child", job, *map(str, arguments)]
+    begin = time.perf_counter()
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    lines = [child.stdout.readline()]
+    first_seconds = time.perf_counter() - begin
+    lines += child.stdout.readlines()
+    if child.wait() != 0:
+        raise FaultError(f"the child for {job} ended with status {child.returncode}")
+    return lines, first_seconds
+
+
+def measure(bundle: Path, run: Path | None, frames: int, threads: int) -> int:
+    """Print what was found; returns the exit status."""
+    if not bundle.is_file():
+        raise BadInputError(f"{bundle}: no file; give what `seer-edge export` wrote")
+    with tempfile.TemporaryDirectory() as folder:
+        say(f"{frames:,} frames")
+        _child("collect", bundle, folder, frames)
+        say("acting")
+        lines, first_seconds = _child("act", bundle, folder, threads)
+        found = json.loads(lines[-1])
+        p50, p90, p99 = found["milliseconds"]
+        print(f"first action              {first_seconds:.2f} s after the process began")
+        print(f"frame to action           p50 {p50:.3f} ms, p90 {p90:.3f} ms, p99 {p99:.3f} ms ({threads} core)")
+        print(f"RSS peak                  {mb(found['rss_peak_bytes'])} MB without the environment")
+        print(f"torch imported            {'yes' if found['torch'] else 'no'}")
+        say("acting with the environment")
+        command = [sys.executable, "-m", "seer_edge", "act", str(bundle), "--episodes", str(GAMES), "--json"]
+        played = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        print(f"RSS peak                  {mb(played['rss_peak_bytes'])} MB with the environment")
+        if run is None:
+            return 0
+        say("the torch agent")
+        (line,), _ = _child("compare", run, folder)
+        beside = json.loads(line)
+        if "other" not in beside:
+            print(f"controls beside torch's   {beside['largest_difference']:.1e} apart at most, {frames:,} frames")
+            return 0
+        print(
+            f"actions beside torch's    {beside['same']:,} of {frames:,} the same, {beside['ties']:,} near-ties, "
+            f"{beside['other']:,} others"
+        )
+        return EXIT_FAULT if beside["other"] else 0
+
+
+def main() -> int:
+    """Command line."""
+    if sys.argv[1:2] == ["--child"]:
+        job, *words = sys.argv[2:]
+        if job == "compare":
+            compare(*words)
+        else:
+            {"collect": collect, "act": act}[job](words[0], words[1], int(words[2]))
+        return 0
+
+    def run() -> int:
+        parser = Parser(prog="actbench.py", description=(__doc__ or "").splitlines()[0])
+        parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="what `seer-edge export` wrote")
+        parser.add_argument("--run", type=Path, metavar="RUN", help="compare with the torch agent of this run")
+        parser.add_argument("--frames", type=count, default=10_000, metavar="N", help="real frames (10000)")
+        parser.add_argument("--threads", type=count, default=1, metavar="N", help="compute threads and cores (1)")
+        flags = parser.parse_args()
+        return measure(flags.bundle, flags.run, flags.frames, flags.threads)
+
+    return answer("actbench.py", run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -8,10 +8,10 @@ FAST := 'not slow and not faults'
 SOURCES := seer_edge runtime tools tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check test-slow test-faults reliability lint format types unit bench clean
+.PHONY: help setup demo test check test-slow test-faults test-arm64 reliability lint format types unit bench clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
 
 setup: $(READY)  ## make .venv and install everything, system libraries included where possible
 
@@ -45,6 +45,9 @@ reliability: test-faults  ## the same, and write the table of docs/reliability.m
 
 unit: setup
 	$(BIN)/pytest -m $(FAST)
+
+test-arm64: setup  ## the wheel on an emulated Raspberry Pi 4, some ten minutes; 77 where this host cannot
+	$(BIN)/python tools/arm64.py
 
 lint: setup  ## lint and format check
 	$(BIN)/ruff format --check $(SOURCES)

@@ -75,12 +75,12 @@ def _mend(plan: BytePlan, free_bytes: int, begun: bool) -> str:
 
 def _proposals(plan: BytePlan, smaller: list[BytePlan], room_bytes: int) -> list[BytePlan]:
     whole = next((p for p in smaller if p.rss_peak_bytes <= room_bytes), None)
-    proposals = [proposal for proposal in (_fitted(plan, room_bytes), whole) if proposal is not None]
-    both = (proposal for p in smaller if (proposal := _fitted(p, room_bytes)) is not None)
+    proposals = [proposal for proposal in (fitted(plan, room_bytes), whole) if proposal is not None]
+    both = (proposal for p in smaller if (proposal := fitted(p, room_bytes)) is not None)
     return proposals or list(itertools.islice(both, 1))
 
 
-def _fitted(plan: BytePlan, room_bytes: int) -> BytePlan | None:
+def fitted(plan: BytePlan, room_bytes: int) -> BytePlan | None:
     """The plan with the largest budget, at most its own, whose peak is within the room."""
     budgets = range(min(plan.config.mem_budget_bytes, max(room_bytes, 0), MOST_BYTES) + 1)
 

@@ -50,7 +50,8 @@ def _plan_of(flags: argparse.Namespace) -> BytePlan:
         for name, value in bundle_flags(flags.source).items():
             setattr(flags, name, getattr(flags, name) or value)
     timeout_seconds = flags.env_timeout_seconds or ENV_TIMEOUT_SECONDS
-    spec = _env_spec(flags.env, EnvOptions(flags.protocol, flags.resolution), timeout_seconds)
+    options = EnvOptions(flags.protocol, flags.resolution, color=flags.color, render=flags.render_observations)
+    spec = _env_spec(flags.env, options, timeout_seconds)
     apart = ("command", "env", "mem_budget", "run_dir", "take", "checkpoint_every", *HOST_FIELDS)
     others = {name: value for name, value in vars(flags).items() if name not in apart}
     return make_plan(build_config(spec, mem_budget_bytes=flags.mem_budget, **others, **host_fields(flags)), spec)
@@ -235,6 +236,12 @@ def _eval(flags: argparse.Namespace) -> int:
     return evaluate_run(plan, saved, agent, as_json=flags.json)
 
 
+def _doctor(flags: argparse.Namespace) -> int:
+    from seer_edge.doctor import doctor
+
+    return doctor(as_json=flags.json)
+
+
 def _newest(run: Path, changes: Mapping[str, Any]) -> "tuple[BytePlan, RunFolder, Saved, State]":
     """The newest sound generation of a run under `changes` that are not None, and what it says of the agent."""
     from seer_edge import checkpoint, run_folder
@@ -304,7 +311,15 @@ def main() -> int:
     """Run the command in `sys.argv`; returns the exit status."""
     arguments = sys.argv[1:]
     command = arguments[0] if arguments else ""
-    handlers = {"train": _train, "plan": _plan, "resume": _resume, "eval": _eval, "export": _export, "act": _act}
+    handlers = {
+        "train": _train,
+        "plan": _plan,
+        "resume": _resume,
+        "eval": _eval,
+        "export": _export,
+        "act": _act,
+        "doctor": _doctor,
+    }
     name = f"seer-edge {command}" if command in handlers else "seer-edge"
     with patient_output():
         return _answer(command, arguments, name, handlers)

@@ -14,6 +14,7 @@ from seer_edge.presets import Preset, RainbowSettings, SacSettings, preset_for
 from seer_edge.validation import check_types
 from seer_runtime.codecs import CALIBRATED, LATENT_ELEMENT_BYTES
 from seer_runtime.encoder import MAX_BATCH
+from seer_runtime.preprocess import COLORS, Color
 
 Value = TypeVar("Value")
 
@@ -51,6 +52,8 @@ class TrainConfig:
     protocol: ProtocolName = "paper"
     resolution: int | None = None  # None: the environment's own
     action_repeat: int | None = None  # None: the environment's own
+    color: Color | None = None  # None: the environment's own
+    render_observations: bool = False
     freeze_layers: int | None = None  # None: all
     latent_codec: str = "float32"  # auto up to the freeze, from there on what was chosen
     augmentations: int = 1  # K
@@ -75,6 +78,8 @@ class TrainConfig:
         _one_of("--algo", self.algo, tuple(ALGORITHMS))
         _one_of("--encoder", self.encoder, tuple(ENCODERS))
         _one_of("--latent-codec", self.latent_codec, (*LATENT_ELEMENT_BYTES, AUTO))
+        if self.color is not None:
+            _one_of("--color", self.color, COLORS)
         check_types(self)
         if not isinstance(self.settings, ALGORITHMS[self.algo].settings):
             raise ValueError(f"settings are not those of algo {self.algo}")
@@ -131,7 +136,7 @@ class TrainConfig:
     @property
     def env_options(self) -> EnvOptions:
         """What `make_env` needs beside the id."""
-        return EnvOptions(self.protocol, self.resolution, self.action_repeat)
+        return EnvOptions(self.protocol, self.resolution, self.action_repeat, self.color, self.render_observations)
 
     @property
     def latent_codecs(self) -> tuple[str, ...]:
@@ -255,7 +260,7 @@ def build_config(
         freeze_reason=reason,
         encoder=_given(encoder, chosen.encoder),
         augmentations=_augmentations(augmentations, chosen, env),
-        action_repeat=chosen.action_repeat,
+        action_repeat=None if env.as_registered else chosen.action_repeat,
         source=source,
         eval_every=_given(eval_every, chosen.evaluate_every),
         eval_episodes=_given(eval_episodes, chosen.evaluation_episodes),

@@ -63,7 +63,7 @@ def evaluate_agent(
 
 def _open_encoder(graph: bytes, plan: BytePlan, ledger: Ledger) -> OnnxEncoder:
     try:
-        return OnnxEncoder(graph, threads=plan.config.threads, ledger=ledger)
+        return OnnxEncoder(graph, threads=plan.config.threads, ledger=ledger, device=plan.config.device)
     except Exception as error:  # ONNX Runtime's own types, none of them public
         raise BadInputError(f"encoder.onnx of the newest checkpoint: {origin(error)}") from error
 

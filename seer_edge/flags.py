@@ -16,9 +16,10 @@ from seer_edge.presets import PRESETS
 from seer_edge.transfer import TAKES
 from seer_runtime.bundle import EXTRAS
 from seer_runtime.codecs import LATENT_ELEMENT_BYTES
+from seer_runtime.preprocess import COLORS
 from seer_runtime.units import parse_duration, parse_size
 
-NOT_BUILT_COMMANDS = ("doctor", "report", "sweep", "analyze")
+NOT_BUILT_COMMANDS = ("report", "sweep", "analyze")
 NOT_BUILT_VALUES = {
     "--freeze-at": ("auto",),
 }
@@ -133,6 +134,10 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--algo", type=_choice(*ALGORITHMS), metavar="NAME", help=f"{', '.join(ALGORITHMS)} (by actions)")
     what.add_argument("--encoder", type=_choice(*ENCODERS), metavar="NAME", help=", ".join(ENCODERS))
     what.add_argument("--resolution", type=_positive, metavar="N", help="side of a frame; crops scale with it")
+    what.add_argument("--color", type=_choice(*COLORS), metavar="NAME", help=f"of frames: {', '.join(COLORS)} (by env)")
+    what.add_argument(
+        "--render-observations", action="store_true", help="frames are what the environment renders (rgb_array)"
+    )
     what.add_argument(
         "--protocol", type=_choice(*PROTOCOLS), default="paper", metavar="NAME", help="paper, or machado (sticky)"
     )
@@ -240,6 +245,8 @@ def make_parser() -> argparse.ArgumentParser:
     evaluation.add_argument("--json", action="store_true", help="print the result as JSON")
     _add_bundle_flags(add("export", "RUN -o FILE", "Write the newest checkpoint of a run as one file for the board."))
     _add_act_flags(add("act", "BUNDLE", "Play with a bundle, without torch."))
+    examination = add("doctor", "", "Say what this board has, what is missing, and what to run on it.")
+    examination.add_argument("--json", action="store_true", help="print it as JSON")
     return parser
 
 

@@ -129,7 +129,9 @@ def _prepare(session: Session, plan: BytePlan, encoder_path: Path, save: Save) -
             graph = encoder_graph(plan.encoder, agent.encoder_weights())
             undo.callback(_remove, encoder_path)
             durable.write_atomic(encoder_path, graph)
-            encoder = OnnxEncoder(graph, threads=session.config.threads, ledger=session.ledger)
+            encoder = OnnxEncoder(
+                graph, threads=session.config.threads, ledger=session.ledger, device=session.config.device
+            )
             undo.callback(encoder.release)
             error = _compare(session, encoder)
             codec = plan.latent_codec(session.ledger)

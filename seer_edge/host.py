@@ -1,9 +1,12 @@
 """What a command asks of its host: compute threads and a device."""
 
+import sys
+
 import torch
 
 from seer_edge.config import TrainConfig
 from seer_edge.errors import BadInputError
+from seer_runtime.encoder import has_cuda
 
 
 def prepare_compute(config: TrainConfig) -> None:
@@ -29,6 +32,18 @@ def prepare_compute(config: TrainConfig) -> None:
         raise BadInputError(f"--device {config.device}: torch {torch.__version__} finds no CUDA device; give cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise BadInputError(f"--device {config.device}: there are {torch.cuda.device_count()}; give a smaller index")
+    if device.type == "cuda":
+        prepare_cuda()
+
+
+def prepare_cuda() -> None:
+    """Let torch and ONNX Runtime agree on what a convolution gives, and say where the latter has no CUDA."""
+    torch.backends.cudnn.allow_tf32 = False  # off by more than the freeze allows between the two
+    if not has_cuda():
+        print(
+            "note: this ONNX Runtime has no CUDA: the frozen encoder runs on the CPU; onnxruntime-gpu has it",
+            file=sys.stderr,
+        )
 
 
 def is_out_of_memory(error: BaseException) -> bool:

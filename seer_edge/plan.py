@@ -162,7 +162,8 @@ class BytePlan:
         crop = "" if self.crop.whole else f", crops of {env.crop_shape[0]}x{env.crop_shape[1]}"
         # Only the presets of control have an action repeat, and they have no protocol.
         how = f"protocol {config.protocol}" if config.action_repeat is None else f"action repeat {config.action_repeat}"
-        return f"{env.id}, {env.actions}, frames {shown}{crop}, {how}"
+        how = "" if env.as_registered else f", {how}"
+        return f"{env.id}, {env.actions}, frames {shown}{crop}{how}"
 
     def _freeze(self) -> str:
         config, encoder = self.config, self.encoder

@@ -28,6 +28,7 @@ from seer_runtime import durable
 from seer_runtime.durable.files import one_line
 from seer_runtime.ledger import Line
 from seer_runtime.memory import cgroup_limit_bytes
+from seer_runtime.notify import ServiceWatchdog
 from seer_runtime.process import RssCeiling, rss_bytes, settle
 from seer_runtime.replay import NothingToSampleError
 from seer_runtime.units import format_size
@@ -91,7 +92,7 @@ class Run:
             self._write_summary()
             if self.unsaved:
                 self.save()
-            self._train(stop)
+            self._train(ServiceWatchdog().asked(stop))
             path = self.save()
             if self.interval.steps:
                 self._log(None)
@@ -111,7 +112,7 @@ class Run:
             self._end()
         return 0 if stop.received is None else 128 + stop.received
 
-    def _train(self, stop: StopSignal) -> None:
+    def _train(self, stop: Callable[[], bool]) -> None:
         session, total = self.session, self.plan.config.total_timesteps
         while True:
             if stop():
@@ -125,7 +126,7 @@ class Run:
             self.interval.add(report)
             self.console.advance(session.timestep)
 
-    def _do_what_is_due(self, stop: StopSignal) -> None:
+    def _do_what_is_due(self, stop: Callable[[], bool]) -> None:
         """Everything between two steps; what a generation says was done at this step already is not done again."""
         config, timestep = self.plan.config, self.session.timestep
         if timestep == config.freeze_at and not self.session.agent.frozen and self.outcome.freeze_refused is None:

@@ -73,13 +73,17 @@ def is_bundle(source: str) -> bool:
 
 
 def bundle_flags(source: str) -> dict[str, Any]:
-    """What the bundle's encoder asks of a run: `encoder`, and `resolution` where its frames are square.
+    """What the bundle's encoder asks of a run: `encoder`, `color`, and `resolution` where its frames are square.
 
     Raises BadInputError.
     """
     with _opened(source) as opened:
-        height, width = opened.spec.frame_shape[-2:]
-        return {"encoder": _identity(opened).get("encoder"), "resolution": width if height == width else None}
+        *channels, height, width = opened.spec.frame_shape
+        return {
+            "encoder": _identity(opened).get("encoder"),
+            "color": "rgb" if channels else "gray",
+            "resolution": width if height == width else None,
+        }
 
 
 def take_encoder(source: str, plan: BytePlan, take: str | None = ENCODER) -> TakenEncoder:

@@ -3,7 +3,7 @@
 The graph has one input `observations` uint8 `[B, C, h, w]` and one output `latents` float32 `[B, N, L]`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,8 @@ from seer_runtime.onnx_check import INPUT, OUTPUT, GraphError, GraphShapes, chec
 __all__ = ["INPUT", "MAX_BATCH", "OUTPUT", "GraphError", "OnnxEncoder", "open_session"]
 
 MAX_BATCH = 16
+CPU = "cpu"
+_CPU_PROVIDER, _CUDA_PROVIDER = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 
 class OnnxEncoder:
@@ -23,11 +25,17 @@ class OnnxEncoder:
 
     `graph` may come from anybody: it is checked first, and the bytes that were checked are the ones that run. Raises
     GraphError for one that is not an encoder of ours, and BudgetError. `check` is that of its kind, `check_graph`
-    without one.
+    without one. `device` is cpu, cuda or cuda:N; where ONNX Runtime has no CUDA, or cannot begin it, that is the CPU.
     """
 
     def __init__(
-        self, graph: bytes, *, threads: int, ledger: Ledger, check: Callable[..., GraphShapes] | None = None
+        self,
+        graph: bytes,
+        *,
+        threads: int,
+        ledger: Ledger,
+        check: Callable[..., GraphShapes] | None = None,
+        device: str = CPU,
     ) -> None:
         shapes = (check or check_graph)(graph, max_batch=MAX_BATCH)
         self.observation_shape: tuple[int, ...] = shapes.observation_shape
@@ -36,7 +44,7 @@ class OnnxEncoder:
         self._ledger = ledger
         self._latents = ledger.allocate(Line.WORKSPACE, (MAX_BATCH, *self.latent_shape), np.float32)
         try:
-            self._session = open_session(graph, threads)
+            self._session = open_session(graph, threads, device)
         except GraphError:
             ledger.release(Line.WORKSPACE, self._latents)
             raise
@@ -65,7 +73,23 @@ class OnnxEncoder:
         self._ledger.release(Line.WORKSPACE, self._latents)
 
 
-def open_session(graph: bytes, threads: int) -> Any:
+def has_cuda() -> bool:
+    """Whether this build of ONNX Runtime can run on CUDA devices; it is imported."""
+    import onnxruntime
+
+    return _CUDA_PROVIDER in onnxruntime.get_available_providers()
+
+
+def providers(device: str, available: Collection[str]) -> list[Any]:
+    """What ONNX Runtime is to run a graph on, the first that can: CUDA device N for `cuda:N`, then the CPU."""
+    kind, _, index = device.partition(":")
+    if kind != "cuda" or _CUDA_PROVIDER not in available:
+        return [_CPU_PROVIDER]
+    # TF32 would be off by more than the freeze allows between ONNX Runtime and torch.
+    return [(_CUDA_PROVIDER, {"device_id": int(index or 0), "use_tf32": 0}), _CPU_PROVIDER]
+
+
+def open_session(graph: bytes, threads: int, device: str = CPU) -> Any:
     """A session of the graph in these bytes, which were checked. Raises GraphError where it cannot be opened."""
     import onnxruntime
 
@@ -79,7 +103,8 @@ def open_session(graph: bytes, threads: int) -> Any:
     # Without its arena, or with memory patterns, the heap grows by up to 30 MB under the first large batches.
     options.enable_mem_pattern = False
     options.log_severity_level = 3
+    chosen = providers(device, onnxruntime.get_available_providers())
     try:
-        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(graph, options, providers=chosen)
     except Exception as error:  # ONNX Runtime's own types, none of them public
         raise GraphError(f"ONNX Runtime cannot open it: {one_line(error)}") from error

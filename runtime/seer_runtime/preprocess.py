@@ -1,9 +1,13 @@
 """From screens to the stacked frames an encoder sees: one path for training and for acting."""
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 
 Frame = NDArray[np.uint8]
+Color = Literal["gray", "rgb"]
+COLORS: tuple[Color, ...] = ("gray", "rgb")
 
 
 def to_gray(rgb: Frame) -> Frame:
@@ -21,32 +25,37 @@ def to_gray(rgb: Frame) -> Frame:
 def to_frame(screen: Frame, frame_shape: tuple[int, ...]) -> Frame:
     """A screen as a frame of uint8 `frame_shape`: (H, W) in gray, (3, H, W) in RGB, area-resized to that size.
 
-    `screen` is uint8 [h, w], [h, w, 1] or [h, w, 3], or a frame already. The result may share its memory.
-    Raises ValueError for another shape or dtype, and for a gray screen where colours are wanted.
+    `screen` is uint8 [h, w], [h, w, 1] or RGB [h, w, 3], or a frame already. The result is C-contiguous unless it is
+    the screen itself, whose memory it may share. Raises ValueError for another shape or dtype.
     """
     if screen.shape == frame_shape and screen.dtype == np.uint8:
         return screen
-    if screen.dtype != np.uint8 or not (screen.ndim == 2 or (screen.ndim == 3 and screen.shape[2] in (1, 3))):
+    if screen.dtype != np.uint8 or not is_screen(screen.shape):
         raise ValueError(
             f"expected a screen, uint8 [H, W], [H, W, 1] or [H, W, 3], got {screen.dtype} {list(screen.shape)}"
         )
     size = frame_shape[-2], frame_shape[-1]
-    if len(frame_shape) == 2:
-        return resize(to_gray(screen) if screen.shape[2:] == (3,) else screen.reshape(screen.shape[:2]), size)
-    if screen.shape[2:] != (3,):
-        raise ValueError(f"expected a screen in RGB, uint8 [H, W, 3], got a gray one, {list(screen.shape)}")
-    return np.stack([resize(np.ascontiguousarray(channel), size) for channel in screen.transpose(2, 0, 1)])
+    in_color = screen.shape[2:] == (3,)
+    if in_color and len(frame_shape) == 3:
+        return np.ascontiguousarray(resize(screen, size).transpose(2, 0, 1))
+    gray = resize(to_gray(screen) if in_color else screen.reshape(screen.shape[:2]), size)
+    return gray if len(frame_shape) == 2 else np.ascontiguousarray(np.broadcast_to(gray, frame_shape))
+
+
+def is_screen(shape: tuple[int, ...]) -> bool:
+    """Whether an array of that shape can be one: [H, W], [H, W, 1] or [H, W, 3]."""
+    return len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3))
 
 
 def resize(frame: Frame, size: tuple[int, int], out: Frame | None = None) -> Frame:
-    """Area-resize a uint8 [H, W] frame to `size` = (height, width), into `out` where it is given.
+    """Area-resize a uint8 [H, W] or [H, W, 3] frame to `size` = (height, width), into `out` where it is given.
 
-    A frame that already has the size is returned itself (copied where `out` is given).
+    A frame that already has the size is returned itself (copied where `out` is given, which is for [H, W] alone).
     Raises ValueError if `out` is not C-contiguous uint8 of that size.
     """
     if out is not None and (out.shape != size or out.dtype != np.uint8 or not out.flags.c_contiguous):
         raise ValueError(f"out must be C-contiguous uint8 {list(size)}, got {out.dtype} {list(out.shape)}")
-    if frame.shape == size:
+    if frame.shape[:2] == size:
         if out is None:
             return frame
         np.copyto(out, frame)

@@ -78,7 +78,9 @@ class Agent(abc.ABC):
 
     def refresh(self, *, new_noise: bool = True) -> None:
         """Between two updates: new noise to explore with, and the networks as they are now to act with."""
-        if self.acting_encoder is not self.encoder:
+        if self._kind is Inputs.LATENTS:
+            self.acting_encoder = self.encoder  # nothing of it trains any more
+        elif self.acting_encoder is not self.encoder:
             copy_parameters(self.acting_encoder, self.encoder)
 
     @abc.abstractmethod

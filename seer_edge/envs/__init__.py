@@ -16,6 +16,7 @@ from seer_edge.envs.names import (
     UnsupportedEnvError,
     resolve,
 )
+from seer_runtime.preprocess import Color
 from seer_runtime.state import State
 
 __all__ = [
@@ -59,6 +60,8 @@ class EnvSpec:
     actions: Actions
     process_bytes: int = field(default=0, compare=False)
     """What its emulator or renderer takes of the process, as measured; 0 where that is not known."""
+    as_registered: bool = field(default=False, compare=False)
+    """Whether it is stepped as it is registered: neither a protocol nor an action repeat means anything to it."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,10 @@ class EnvOptions:
     `GymPixels`."""
     action_repeat: int | None = None
     """Steps of a control task to one of the agent's, 4 by default; it means nothing to other environments."""
+    color: Color | None = None
+    """Of frames. Atari: gray. Control: rgb. Other environments: see `GymPixels`."""
+    render: bool = False
+    """Frames are what the environment renders, whatever it observes; not for Atari and control."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +141,7 @@ def make_env(env: str, options: EnvOptions, *, seed: int, training: bool) -> Env
     if options.protocol not in ("paper", "machado"):
         raise ValueError(f"unknown protocol {options.protocol!r}; write paper or machado")
     env_id = resolve(env)
+    _check_own_view(env_id, options)
     match env_id.kind:
         case "atari":
             from seer_edge.envs.atari import Atari
@@ -154,4 +162,17 @@ def make_env(env: str, options: EnvOptions, *, seed: int, training: bool) -> Env
         case "gymnasium":
             from seer_edge.envs.gym_pixels import GymPixels
 
-            return GymPixels(env_id, seed=seed, resolution=options.resolution)
+            return GymPixels(
+                env_id, seed=seed, resolution=options.resolution, color=options.color, render=options.render
+            )
+
+
+def _check_own_view(env_id: EnvId, options: EnvOptions) -> None:
+    """Raise UnsupportedEnvError for a view that an environment of ours does not have."""
+    if env_id.kind == "gymnasium":
+        return
+    own: Color = "gray" if env_id.kind == "atari" else "rgb"
+    if options.color not in (None, own):
+        raise UnsupportedEnvError(f"{env_id.name} is seen in {own}, not in {options.color}; leave --color out")
+    if options.render:
+        raise UnsupportedEnvError(f"{env_id.name} shows images by itself; leave --render-observations out")

@@ -1,6 +1,7 @@
 """What an agent may do: one of a few numbered actions, or a vector of controls."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,3 +59,9 @@ class Continuous:
 
 
 Actions = Discrete | Continuous
+
+
+def middle_and_half_range(low: Any, high: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What takes a control of [-1, 1] to its own bounds: `middle + half_range * control`, float64 [A] both."""
+    low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
+    return (high + low) / 2, (high - low) / 2

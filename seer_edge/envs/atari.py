@@ -9,7 +9,7 @@ import numpy as np
 from seer_edge.envs import EnvSpec, Episode, Step
 from seer_edge.envs.actions import Action, Discrete
 from seer_edge.envs.fields import Fields
-from seer_edge.envs.names import EnvId, UnsupportedEnvError
+from seer_edge.envs.names import EnvId
 from seer_edge.envs.resolution import pixel_size
 from seer_edge.errors import origin
 from seer_runtime.preprocess import Frame, pool_and_resize
@@ -64,11 +64,6 @@ class Atari:
             max_num_frames_per_episode=game_frames_max,
             obs_type="grayscale",
         )
-        if not isinstance(self._env.action_space, gymnasium.spaces.Discrete):
-            self._env.close()
-            raise UnsupportedEnvError(
-                f"environment {env_id.id!r} has {self._env.action_space} for actions; discrete ones are needed"
-            )
         game: Any = self._env.unwrapped
         self._ale: ale_py.ALEInterface = game.ale
         self._actions = self._ale.getMinimalActionSet()

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seer_edge.envs import EnvSpec, Episode, Frame, Step
-from seer_edge.envs.actions import Action, Continuous
+from seer_edge.envs.actions import Action, Continuous, middle_and_half_range
 from seer_edge.envs.fields import Fields
 from seer_edge.envs.names import EnvId, ResolutionError, UnsupportedEnvError
 from seer_edge.envs.physics_state import restore_suite, suite_state
@@ -127,10 +127,10 @@ def _scale(spec: Any, env_id: EnvId) -> tuple[NDArray[np.float64], NDArray[np.fl
     """Middle and half the range of each control, float64 [A]."""
     import mujoco
 
-    low, high = np.asarray(spec.minimum, np.float64), np.asarray(spec.maximum, np.float64)
-    if np.any(high - low >= mujoco.mjMAXVAL):
+    middle, half_range = middle_and_half_range(spec.minimum, spec.maximum)
+    if np.any(2 * half_range >= mujoco.mjMAXVAL):
         raise UnsupportedEnvError(f"control task {env_id.name!r} has actions without bounds; bounded ones are needed")
-    return (high + low) / 2, (high - low) / 2
+    return middle, half_range
 
 
 def _camera(physics: Any, size: int, camera: int | str) -> Any:

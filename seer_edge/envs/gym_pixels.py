@@ -1,63 +1,108 @@
-"""Any Gymnasium environment that shows images and takes discrete actions."""
+"""Any Gymnasium environment that shows images, or renders them, and takes one discrete action or bounded controls."""
 
 from typing import Any
 
 import gymnasium
 import numpy as np
+from numpy.typing import NDArray
 
 from seer_edge.envs import EnvSpec, Episode, Step
-from seer_edge.envs.actions import Action, Discrete
-from seer_edge.envs.checks import finite_reward, truth
+from seer_edge.envs.actions import Action, Actions, Continuous, Discrete, middle_and_half_range
+from seer_edge.envs.checks import finite_reward, shown, truth
 from seer_edge.envs.names import EnvId, UnavailableEnvError, UnsupportedEnvError
 from seer_edge.envs.resolution import pixel_size
 from seer_edge.errors import origin
-from seer_runtime.preprocess import Frame, resize, to_gray
+from seer_runtime.preprocess import Color, Frame, is_screen, to_frame
 from seer_runtime.state import State, StateError
 
-FRAME_SIZE_MAX = (84, 84)
+DISCRETE_SIDE_MAX = 84
+CONTINUOUS_SIDE_MAX = 100
+CROP, OF_SIDE = 84, 100
+"""What learning crops of each side where actions are continuous (Section 4.2)."""
 
 
 class GymPixels:
-    """An environment as it is registered, observed as uint8 [H, W] in gray.
+    """An environment as it is registered, observed as uint8 [H, W] in gray or [3, H, W] in RGB.
 
-    With a `resolution` of R every screen is area-resized to RxR. Without, at most 84x84 is kept at its size, and what
-    is larger on either side is area-resized to 84x84.
+    Where actions are discrete frames are gray and seen whole; where they are continuous frames are RGB and learning
+    crops 84 of each 100 pixels, as on control tasks. A `color` overrules that. With a `resolution` of R every screen
+    is area-resized to RxR. Without, at most 84x84 (continuous: 100x100) is kept at its size, and what is larger on
+    either side is area-resized to that. With `render` the screens are those of render_mode rgb_array.
+
+    Controls in [-1, 1] are scaled to the bounds of the environment's box, whatever its shape.
+
     Raises UnsupportedEnvError for observations other than uint8 [H, W], [H, W, 1] or [H, W, 3] and for actions that
-    are not discrete, UnavailableEnvError where a package that the environment needs is missing, ResolutionError for R
-    outside 16 to 210.
+    are neither discrete nor bounded floats, UnavailableEnvError where a package that the environment needs is
+    missing or it does not render, ResolutionError for R outside 16 to 210.
     """
 
-    def __init__(self, env_id: EnvId, *, seed: int, resolution: int | None = None) -> None:
+    def __init__(
+        self,
+        env_id: EnvId,
+        *,
+        seed: int,
+        resolution: int | None = None,
+        color: Color | None = None,
+        render: bool = False,
+    ) -> None:
         asked_size = None if resolution is None else pixel_size(resolution)
+        self._render = render
+        self._env = _make(env_id, render)
         try:
-            self._env: gymnasium.Env[Any, Any] = gymnasium.make(gymnasium.registry[env_id.registered])
-        except (gymnasium.error.Error, ImportError) as error:
-            reason = " ".join(str(error).split())
-            raise UnavailableEnvError(f"environment {env_id.id!r} cannot be built: {reason}") from error
-        except Exception as error:  # a user's own class may raise anything
-            raise UnavailableEnvError(f"environment {env_id.id!r} cannot be built: {origin(error)}") from error
-        observations, actions = self._env.observation_space, self._env.action_space
-        if not _shows_images(observations):
+            actions = self._actions(env_id)
+            self._shape = self._first_render(env_id, seed) if render else self._observed(env_id)
+        except BaseException:
             self._env.close()
-            raise UnsupportedEnvError(
-                f"environment {env_id.id!r} observes {' '.join(str(observations).split())}; "
-                "uint8 images [H, W], [H, W, 1] or [H, W, 3] are needed"
-            )
-        if not isinstance(actions, gymnasium.spaces.Discrete):
-            self._env.close()
-            raise UnsupportedEnvError(f"environment {env_id.id!r} has {actions} for actions; discrete ones are needed")
-        assert observations.shape is not None
-        self._shape = observations.shape
-        height, width = self._shape[:2]
-        fits = height <= FRAME_SIZE_MAX[0] and width <= FRAME_SIZE_MAX[1]
-        self._size = asked_size or ((height, width) if fits else FRAME_SIZE_MAX)
-        self._first_action = int(actions.start)
-        self.spec = EnvSpec(env_id.id, env_id.name, self._size, self._size, Discrete(int(actions.n)))
+            raise
+        continuous = isinstance(actions, Continuous)
+        size = asked_size or _size(self._shape, CONTINUOUS_SIDE_MAX if continuous else DISCRETE_SIDE_MAX)
+        in_color = color == "rgb" or (color is None and continuous)
+        frame_shape = (3, *size) if in_color else size
+        crop = (size[0] * CROP // OF_SIDE, size[1] * CROP // OF_SIDE) if continuous else size
+        self.spec = EnvSpec(env_id.id, env_id.name, frame_shape, crop, actions, as_registered=True)
 
         self._seed: int | None = seed
         self._stepping = False
         self._return = 0.0
         self._length_steps = 0
+
+    def _actions(self, env_id: EnvId) -> Actions:
+        """What the environment's own are to the agent."""
+        space = self._env.action_space
+        if isinstance(space, gymnasium.spaces.Discrete):
+            self._first_action = int(space.start)
+            return Discrete(int(space.n))
+        if isinstance(space, gymnasium.spaces.Box) and np.issubdtype(space.dtype, np.floating) and space.low.size:
+            self._box = space
+            self._middle, self._half_range = middle_and_half_range(space.low.ravel(), space.high.ravel())
+            if np.isfinite(self._half_range).all():
+                return Continuous(self._middle.size)
+        raise UnsupportedEnvError(
+            f"environment {env_id.id!r} has {_line(space)} for actions; discrete ones or bounded floats are needed"
+        )
+
+    def _observed(self, env_id: EnvId) -> tuple[int, ...]:
+        space = self._env.observation_space
+        if not isinstance(space, gymnasium.spaces.Box) or space.dtype != np.uint8 or not is_screen(space.shape):
+            raise UnsupportedEnvError(
+                f"environment {env_id.id!r} observes {_line(space)}; uint8 images [H, W], [H, W, 1] or [H, W, 3] are "
+                "needed, or --render-observations"
+            )
+        return space.shape
+
+    def _first_render(self, env_id: EnvId, seed: int) -> tuple[int, ...]:
+        """The shape of what is rendered: no space tells it."""
+        try:
+            self._env.reset(seed=seed)
+            screen: Any = self._env.render()
+        except (gymnasium.error.Error, ImportError) as error:
+            reason = " ".join(str(error).split())
+            raise UnavailableEnvError(f"environment {env_id.id!r} cannot be rendered: {reason}") from error
+        if not isinstance(screen, np.ndarray) or screen.dtype != np.uint8 or not is_screen(screen.shape):
+            raise UnsupportedEnvError(
+                f"environment {env_id.id!r} renders {shown(screen)} as rgb_array; uint8 [H, W, 3] is needed"
+            )
+        return tuple(screen.shape)
 
     def reset(self) -> Frame:
         """The first frame of a new episode."""
@@ -76,7 +121,7 @@ class GymPixels:
         """
         if not self._stepping:
             raise RuntimeError("reset the environment before its next step")
-        observation, raw_reward, terminated, truncated, _ = self._env.step(self._first_action + int(action))
+        observation, raw_reward, terminated, truncated, _ = self._env.step(self._own_action(action))
         reward = finite_reward(raw_reward)
         terminated, truncated = truth("terminated", terminated), truth("truncated", truncated)
         self._return += reward
@@ -97,20 +142,41 @@ class GymPixels:
         """Raises StateError: there are no states of such an environment."""
         raise StateError(f"environment {self.spec.id!r} cannot be restored")
 
+    def _own_action(self, action: Action) -> int | NDArray[Any]:
+        if isinstance(self.spec.actions, Discrete):
+            return self._first_action + int(action)
+        controls = (self._middle + self._half_range * np.asarray(action, np.float64)).reshape(self._box.shape)
+        # Rounding may lead past a bound.
+        return np.asarray(np.clip(controls.astype(self._box.dtype), self._box.low, self._box.high))
+
     def _frame(self, observation: Any) -> Frame:
-        screen = np.asarray(observation)
+        screen = np.asarray(self._env.render() if self._render else observation)
         if screen.shape != self._shape or screen.dtype != np.uint8:
             raise ValueError(
                 f"environment {self.spec.id!r} promised uint8 {list(self._shape)} and showed "
                 f"{screen.dtype} {list(screen.shape)}"
             )
-        gray = to_gray(screen) if screen.shape[2:] == (3,) else screen.reshape(screen.shape[:2])
-        frame = resize(gray, self._size)
+        frame = to_frame(screen, self.spec.frame_shape)
         # Still the environment's own memory: it may draw its next screen there.
         return frame.copy() if np.may_share_memory(frame, screen) else frame
 
 
-def _shows_images(space: gymnasium.Space[Any]) -> bool:
-    if not isinstance(space, gymnasium.spaces.Box) or space.dtype != np.uint8:
-        return False
-    return len(space.shape) == 2 or (len(space.shape) == 3 and space.shape[2] in (1, 3))
+def _make(env_id: EnvId, render: bool) -> gymnasium.Env[Any, Any]:
+    # Most environments of a user's own take no render_mode, not even None.
+    asked: dict[str, Any] = {"render_mode": "rgb_array"} if render else {}
+    try:
+        return gymnasium.make(gymnasium.registry[env_id.registered], **asked)
+    except (gymnasium.error.Error, ImportError) as error:
+        reason = " ".join(str(error).split())
+        raise UnavailableEnvError(f"environment {env_id.id!r} cannot be built: {reason}") from error
+    except Exception as error:  # a user's own class may raise anything
+        raise UnavailableEnvError(f"environment {env_id.id!r} cannot be built: {origin(error)}") from error
+
+
+def _size(screen_shape: tuple[int, ...], side_max: int) -> tuple[int, int]:
+    height, width = screen_shape[:2]
+    return (height, width) if max(height, width) <= side_max else (side_max, side_max)
+
+
+def _line(value: object) -> str:
+    return " ".join(str(value).split())

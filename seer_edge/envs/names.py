@@ -129,8 +129,9 @@ def _import(module: str, env: str) -> None:
 
 
 def _is_atari(known: "Registered") -> bool:
-    # A registration that adds wrappers of its own is taken as it is: the emulator under them would miss them.
-    return known.entry_point == "ale_py.env:AtariEnv" and not known.additional_wrappers
+    # A registration that adds wrappers or a joystick of its own is taken as it is: the emulator alone would miss them.
+    ours = not known.additional_wrappers and not known.kwargs.get("continuous")
+    return known.entry_point == "ale_py.env:AtariEnv" and ours
 
 
 def _is_ram(known: "Registered") -> bool:

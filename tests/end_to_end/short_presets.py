@@ -22,7 +22,8 @@ RAINBOW = RainbowSettings(
 SAC = SacSettings(batch_size=16, hidden=16, features=7, learning_starts=12, random_steps=8)
 
 
-def _short(preset: Preset, name: str, settings: RainbowSettings | SacSettings, action_repeat: int | None) -> Preset:
+def short(preset: Preset, name: str, settings: RainbowSettings | SacSettings, action_repeat: int | None) -> Preset:
+    """Of 75 steps, frozen at 30."""
     return dataclasses.replace(
         preset,
         name=name,
@@ -39,9 +40,9 @@ def _short(preset: Preset, name: str, settings: RainbowSettings | SacSettings, a
 
 def use_short_presets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a run on GAME or on any task of control be a short one while the test lasts."""
-    monkeypatch.setitem(PRESETS, "pixelmatch-v0", _short(ATARI_DEFAULT, "PixelMatch-v0", RAINBOW, None))
+    monkeypatch.setitem(PRESETS, "pixelmatch-v0", short(ATARI_DEFAULT, "PixelMatch-v0", RAINBOW, None))
     for task in (TASK, "cartpole-balance"):
-        monkeypatch.setitem(PRESETS, task, _short(CONTROL_DEFAULT, task, SAC, 84))
+        monkeypatch.setitem(PRESETS, task, short(CONTROL_DEFAULT, task, SAC, 84))
 
 
 Run = Callable[..., tuple[int, str, str]]

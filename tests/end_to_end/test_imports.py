@@ -20,6 +20,14 @@ def test_plan_does_not_import_torch() -> None:
     assert not modules & {"torch", "onnx", "onnxruntime", "matplotlib", "tensorboardX", "tqdm"}
 
 
+def test_doctor_does_not_import_torch() -> None:
+    modules = modules_after(
+        "import sys; sys.argv = ['seer-edge', 'doctor']\nfrom seer_edge.cli import main\nassert main() == 0"
+    )
+    assert {"seer_edge.doctor", "onnxruntime"} <= modules
+    assert not modules & {"torch", "onnx", "gymnasium", "ale_py", "dm_control"}
+
+
 def test_the_shell_imports_neither_torch_nor_an_emulator() -> None:
     modules = modules_after("from seer_edge import cli, config, envs, plan, presets, run_folder")
     assert not modules & {"torch", "onnx", "onnxruntime", "gymnasium", "ale_py", "cv2"}

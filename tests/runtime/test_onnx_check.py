@@ -15,7 +15,7 @@ from onnx import NodeProto, helper
 import seer_runtime.encoder
 from seer_edge.networks.graph import encoder_graph
 from seer_edge.networks.spec import ENCODERS, EncoderSpec, encoder_spec
-from seer_runtime.encoder import INPUT, MAX_BATCH, OUTPUT, GraphError, OnnxEncoder
+from seer_runtime.encoder import INPUT, MAX_BATCH, OUTPUT, GraphError, OnnxEncoder, providers
 from seer_runtime.ledger import Ledger, Line
 from seer_runtime.onnx_check import FILE_BYTES_MAX, LIVE_ELEMENTS_MAX, MULTIPLY_ADDS_MAX, GraphShapes, check_graph
 from tests.runtime.onnx_graphs import LATENT, OBSERVATION, model_of, small_model
@@ -156,3 +156,21 @@ def test_what_onnx_runtime_refuses_is_one_line_and_leaves_nothing_in_the_ledger(
         OnnxEncoder(small_model().SerializeToString()[:-9], threads=1, ledger=ledger)
     assert str(refusal.value).isprintable()
     assert ledger.held_bytes(Line.WORKSPACE) == 0
+
+
+def test_an_encoder_asked_onto_cuda_runs_on_the_cpu_where_there_is_none() -> None:
+    graph = small_model().SerializeToString()
+    observations = np.ones((3, *OBSERVATION), np.uint8)
+    wanted = OnnxEncoder(graph, threads=1, ledger=Ledger({}))(observations).copy()
+    for device in ("cuda", "cuda:1"):
+        encoder = OnnxEncoder(graph, threads=1, ledger=Ledger({}), device=device)
+        np.testing.assert_array_equal(encoder(observations), wanted)
+
+
+def test_cuda_comes_first_where_onnx_runtime_has_it() -> None:
+    on_cpu, on_cuda = "CPUExecutionProvider", "CUDAExecutionProvider"
+    both = [on_cuda, on_cpu]
+    assert providers("cpu", both) == [on_cpu]
+    assert providers("cuda", [on_cpu]) == [on_cpu]
+    assert providers("cuda", both) == [(on_cuda, {"device_id": 0, "use_tf32": 0}), on_cpu]
+    assert providers("cuda:3", both) == [(on_cuda, {"device_id": 3, "use_tf32": 0}), on_cpu]

@@ -57,6 +57,43 @@ def test_resize_refuses_an_out_that_opencv_would_replace(out: Frame) -> None:
         resize(_screen(0), (84, 84), out)
 
 
+@given(
+    st.sampled_from([(), (1,), (3,)]),
+    st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    st.tuples(st.integers(1, 30), st.integers(1, 30)),
+    st.sampled_from([(), (3,)]),
+)
+def test_a_frame_is_each_channel_resized(
+    channels: tuple[int, ...], sides: tuple[int, int], size: tuple[int, int], color: tuple[int, ...]
+) -> None:
+    screen = _screen(1, (*sides, *channels))
+    frame = to_frame(screen, (*color, *size))
+    assert (frame.shape, frame.dtype, frame.flags.c_contiguous) == ((*color, *size), np.uint8, True)
+    if screen.shape == frame.shape:
+        expected = screen
+    elif channels != (3,):
+        expected = resize(screen.reshape(sides), size)
+    elif not color:
+        expected = resize(to_gray(screen), size)
+    else:
+        expected = np.stack([resize(np.ascontiguousarray(screen[:, :, i]), size) for i in range(3)])
+    np.testing.assert_array_equal(frame, np.broadcast_to(expected, frame.shape))
+
+
+@pytest.mark.parametrize("shape", [(84, 84), (3, 84, 84)])
+def test_what_is_a_frame_already_stays_itself(shape: tuple[int, ...]) -> None:
+    frame = _screen(0, shape)
+    assert to_frame(frame, shape) is frame
+
+
+@pytest.mark.parametrize("shape", [(7,), (7, 5, 2), (7, 5, 4), (1, 7, 5, 3)])
+def test_a_frame_is_made_of_screens_alone(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"expected a screen, uint8 \[H, W\]"):
+        to_frame(_screen(0, shape), (4, 4))
+    with pytest.raises(ValueError, match="got float32"):
+        to_frame(np.zeros((4, 4), np.float32), (4, 4))  # type: ignore[arg-type]
+
+
 def test_pooling_takes_the_maximum_before_the_resize() -> None:
     older, newer = _screen(1), _screen(2)
     kept = older.copy(), newer.copy()
@@ -83,8 +120,6 @@ def test_a_screen_becomes_a_frame_of_its_size_and_colours() -> None:
         assert to_frame(frame, frame.shape) is frame
     # A gray frame of three rows is none in RGB.
     assert to_frame(_screen(1, (3, 8)), (3, 8)).shape == (3, 8)
-    with pytest.raises(ValueError, match="expected a screen in RGB"):
-        to_frame(screen[..., 0], (3, 8, 9))
     for wrong in (screen.astype(np.int16), _screen(0, (20, 30, 4)), _screen(0, (20,)), _screen(0, (1, 20, 30, 3))):
         with pytest.raises(ValueError, match=r"expected a screen, uint8 \[H, W\]"):
             to_frame(wrong, (8, 9))

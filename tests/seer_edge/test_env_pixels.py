@@ -16,7 +16,9 @@ from seer_edge.envs import (
     UnsupportedEnvError,
     make_env,
 )
+from seer_edge.envs.actions import Continuous
 from seer_edge.envs.gym_pixels import GymPixels
+from seer_runtime.preprocess import Color
 from tests.seer_edge.env_registry import register
 
 
@@ -41,14 +43,20 @@ class _Screens(gymnasium.Env[Any, Any]):
         return self._draw(), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        self.taken.append(int(action))
+        self.taken.append(action)
         terminated, truncated = self.ends if len(self.taken) == 3 else (False, False)
         return self._draw(), -2.5, terminated, truncated, {}
 
 
-def _pixels(monkeypatch: pytest.MonkeyPatch, seed: int = 0, resolution: int | None = None, **kwargs: Any) -> GymPixels:
+def _pixels(
+    monkeypatch: pytest.MonkeyPatch,
+    seed: int = 0,
+    resolution: int | None = None,
+    color: Color | None = None,
+    **kwargs: Any,
+) -> GymPixels:
     register(monkeypatch, "test/Screens-v0", entry_point=_Screens, kwargs=kwargs)
-    env = make_env("test/Screens-v0", EnvOptions(resolution=resolution), seed=seed, training=True)
+    env = make_env("test/Screens-v0", EnvOptions(resolution=resolution, color=color), seed=seed, training=True)
     assert isinstance(env, GymPixels)
     return env
 
@@ -137,7 +145,9 @@ def test_pixels_are_seeded_once(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"shape": (4,)}, "observes Box.*uint8 images"),
         ({"shape": (8, 8, 4)}, "observes Box.*uint8 images"),
         ({"shape": (8, 8), "dtype": np.float32}, "observes Box.*uint8 images"),
-        ({"actions": gymnasium.spaces.Box(-1.0, 1.0, (2,))}, "has Box.*for actions; discrete ones are needed"),
+        ({"actions": gymnasium.spaces.Box(-np.inf, 1.0, (2,))}, "has Box.*for actions; discrete ones or bounded"),
+        ({"actions": gymnasium.spaces.Box(0, 1, (2,), np.int64)}, "has Box.*for actions; discrete ones or bounded"),
+        ({"actions": gymnasium.spaces.MultiBinary(2)}, "has MultiBinary.*for actions; discrete ones or bounded"),
     ],
 )
 def test_what_is_not_pixels_or_not_discrete_is_refused(
@@ -148,12 +158,141 @@ def test_what_is_not_pixels_or_not_discrete_is_refused(
     assert "\n" not in str(caught.value)
 
 
-def test_continuous_atari_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_atari_with_a_joystick_is_taken_as_it_is_registered(monkeypatch: pytest.MonkeyPatch) -> None:
     register(
         monkeypatch, "Joystick-v0", entry_point="ale_py.env:AtariEnv", kwargs={"game": "alien", "continuous": True}
     )
-    with pytest.raises(UnsupportedEnvError, match=r"environment 'Joystick-v0' has Box.*discrete ones are needed"):
-        make_env("Joystick-v0", EnvOptions(), seed=0, training=True)
+    env = make_env("Joystick-v0", EnvOptions(), seed=0, training=True)
+    assert env.spec == EnvSpec("Joystick-v0", "Joystick-v0", (3, 100, 100), (84, 84), Continuous(3))
+    env.reset()
+    assert env.step(np.array([1.0, 0.0, -1.0], np.float32)).frame.any()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(
+    ("shape", "frame_shape", "crop"),
+    [
+        ((50, 70, 3), (3, 50, 70), (42, 58)),
+        ((50, 70), (3, 50, 70), (42, 58)),
+        ((100, 101, 3), (3, 100, 100), (84, 84)),
+        ((480, 640, 3), (3, 100, 100), (84, 84)),
+    ],
+)
+def test_where_actions_are_continuous_frames_are_rgb_and_cropped(
+    shape: tuple[int, ...], frame_shape: tuple[int, ...], crop: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box = gymnasium.spaces.Box(np.float32([[-2.0, 0.0, 1.0]]), np.float32([[2.0, 1.0, 7.0]]))
+    env = _pixels(monkeypatch, shape=shape, actions=box)
+    assert env.spec == EnvSpec("test/Screens-v0", "Screens-v0", frame_shape, crop, Continuous(3))
+    frame = env.reset()
+    screen: Any = env._env.unwrapped.screen  # type: ignore[attr-defined]
+    seen = screen if screen.ndim == 3 else np.stack([screen] * 3, axis=2)
+    if frame_shape[1:] != shape[:2]:
+        seen = cv2.resize(seen, frame_shape[1:], interpolation=cv2.INTER_AREA)
+    np.testing.assert_array_equal(frame, seen.transpose(2, 0, 1))
+    assert frame.flags.c_contiguous
+    kept = frame.copy()
+    env.step(np.zeros(3, np.float32))
+    np.testing.assert_array_equal(frame, kept)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_controls_are_scaled_to_the_bounds_and_never_past_them(dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Middle plus half the range is above many of these upper bounds by a rounding.
+    low, high = np.sort(np.random.default_rng(0).uniform(-9, 9, (2, 50, 20)), axis=0).astype(dtype)
+    env = _pixels(monkeypatch, actions=gymnasium.spaces.Box(low, high, dtype=dtype))
+    env.reset()
+    taken: Any = env._env.unwrapped.taken  # type: ignore[attr-defined]
+    with monkeypatch.context() as patch:
+        patch.setattr(_Screens, "ends", (False, False))
+        for control in (-1.0, 1.0, 0.0, 0.5):
+            env.step(np.full(1_000, control, np.float32))
+    assert all(action.dtype == dtype and action.shape == (50, 20) for action in taken)
+    assert all((low <= action).all() and (action <= high).all() for action in taken)
+    for action, share in zip(taken, (0.0, 1.0, 0.5, 0.75), strict=True):
+        np.testing.assert_allclose(action, low + share * (high - low), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("shape", [(20, 30), (20, 30, 1), (20, 30, 3), (200, 160, 3)])
+@pytest.mark.parametrize(("color", "channels"), [("gray", ()), ("rgb", (3,))])
+def test_a_color_overrules_the_environments_own(
+    shape: tuple[int, ...], color: Color, channels: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for actions in (gymnasium.spaces.Discrete(2), gymnasium.spaces.Box(-1.0, 1.0, (2,))):
+        env = _pixels(monkeypatch, resolution=25, color=color, shape=shape, actions=actions)
+        assert env.spec.frame_shape == (*channels, 25, 25)
+        assert env.reset().shape == (*channels, 25, 25)
+
+
+class _Rendered(_Screens):
+    """Observes a number; its screens are what it renders."""
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 30}
+
+    def __init__(self, render_mode: str | None = None, **kwargs: Any) -> None:
+        super().__init__(**{"shape": (120, 160, 3), **kwargs})
+        self.render_mode = render_mode
+        self.observation_space = gymnasium.spaces.Box(0, 1, (1,))
+
+    def _draw(self) -> Any:
+        super()._draw()
+        return np.zeros(1, np.float32)
+
+    def render(self) -> Any:
+        return self.screen if self.render_mode == "rgb_array" else None
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_rendered_frames_stand_in_for_observations(monkeypatch: pytest.MonkeyPatch) -> None:
+    register(monkeypatch, "test/Rendered-v0", entry_point=_Rendered)
+    with pytest.raises(UnsupportedEnvError, match=r"observes Box.*or --render-observations$"):
+        make_env("test/Rendered-v0", EnvOptions(), seed=0, training=True)
+    env = make_env("test/Rendered-v0", EnvOptions(render=True), seed=3, training=True)
+    assert env.spec == EnvSpec("test/Rendered-v0", "Rendered-v0", (84, 84), (84, 84), Discrete(3))
+    drawn: Any = env._env.unwrapped  # type: ignore[attr-defined]
+
+    def seen() -> Frame:
+        return cv2.resize(cv2.cvtColor(drawn.screen, cv2.COLOR_RGB2GRAY), (84, 84), interpolation=cv2.INTER_AREA)
+
+    np.testing.assert_array_equal(env.reset(), seen())
+    first = drawn.screen.copy()
+    np.testing.assert_array_equal(env.step(1).frame, seen())
+    # The look at the first screen, which tells its size, has not moved the random stream on.
+    drawn.reset(seed=3)
+    np.testing.assert_array_equal(drawn.screen, first)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"shape": (20, 30, 4)}, r"renders uint8 \[20, 30, 4\] as rgb_array"),
+        ({"dtype": np.float32}, r"renders float32 \[120, 160, 3\] as rgb_array"),
+    ],
+)
+def test_what_does_not_render_images_is_refused(
+    kwargs: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(monkeypatch, "test/Rendered-v0", entry_point=_Rendered, kwargs=kwargs)
+    with pytest.raises(UnsupportedEnvError, match=message):
+        make_env("test/Rendered-v0", EnvOptions(render=True), seed=0, training=True)
+
+
+def test_an_environment_that_cannot_render_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    register(monkeypatch, "test/Screens-v0", entry_point=_Screens)
+    with pytest.raises(UnavailableEnvError, match=r"'test/Screens-v0' cannot be (built|rendered): .*render"):
+        make_env("test/Screens-v0", EnvOptions(render=True), seed=0, training=True)
+
+
+@pytest.mark.parametrize(("env", "own"), [("Alien", "gray"), ("cartpole-swingup", "rgb")])
+def test_environments_of_ours_have_their_own_view(env: str, own: str) -> None:
+    other: Color = "rgb" if own == "gray" else "gray"
+    with pytest.raises(UnsupportedEnvError, match=f"is seen in {own}, not in {other}; leave --color out"):
+        make_env(env, EnvOptions(color=other), seed=0, training=True)
+    with pytest.raises(UnsupportedEnvError, match="leave --render-observations out"):
+        make_env(env, EnvOptions(render=True), seed=0, training=True)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

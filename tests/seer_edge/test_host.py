@@ -6,6 +6,9 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import torch
+
+from seer_edge.host import prepare_cuda
 
 LEARN = """
     import sys
@@ -34,3 +37,14 @@ def test_moments_of_what_died_fall_to_zero(how: str, left: int) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) == left
+
+
+def test_cuda_without_onnx_runtimes_is_said_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    prepare_cuda()
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "runs on the CPU" in told
+    assert not torch.backends.cudnn.allow_tf32

@@ -1,0 +1,216 @@
+"""Boards, as their kernels describe them, and the advice of `doctor`."""
+
+import bisect
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seer_edge import doctor
+from seer_edge.board import Board, profile_of, profiles, this_board
+from seer_edge.config import build_config
+from seer_edge.doctor import MOST_BYTES, TYPICAL, advise
+from seer_edge.plan import make_plan
+from seer_runtime.memory import MemoryLimits
+from seer_runtime.units import parse_size
+
+PI_4 = """processor\t: 0
+BogoMIPS\t: 108.00
+Features\t: fp asimd evtstrm crc32 cpuid
+CPU implementer\t: 0x41
+CPU architecture: 8
+CPU variant\t: 0x0
+CPU part\t: 0xd08
+CPU revision\t: 3
+
+processor\t: 1
+Features\t: fp asimd evtstrm crc32 cpuid
+CPU part\t: 0xd08
+
+Hardware\t: BCM2835
+Model\t\t: Raspberry Pi 4 Model B Rev 1.4
+"""
+DESK = """processor\t: 0
+vendor_id\t: GenuineIntel
+model name\t: Intel(R) Core(TM) i5-8250U CPU @ 1.60GHz
+flags\t\t: fpu sse sse2 fma avx f16c avx2
+
+"""
+
+
+def _tree(root: Path, **files: str) -> Path:
+    names = {"cpuinfo": "proc/cpuinfo", "model": "proc/device-tree/model", "base": "sys/firmware/devicetree/base/model"}
+    names |= {"vendor": "sys/class/dmi/id/sys_vendor", "product": "sys/class/dmi/id/product_name"}
+    names |= {"controllers": "sys/fs/cgroup/cgroup.controllers"}
+    for name, text in files.items():
+        path = root / names[name]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+@pytest.mark.parametrize("place", ["model", "base"])
+def test_a_pi_is_known_by_its_device_tree(tmp_path: Path, place: str) -> None:
+    board = this_board(_tree(tmp_path, cpuinfo=PI_4, **{place: "Raspberry Pi 4 Model B Rev 1.4\0"}))
+    assert (board.name, board.cpu) == ("Raspberry Pi 4 Model B Rev 1.4", "Cortex-A72")
+    assert board.features == ("asimd",)
+    profile = profile_of(board)
+    assert profile is not None
+    assert (profile.name, profile.cpu, profile.torch) == ("Raspberry Pi 4", "Cortex-A72", "2.9.1")
+
+
+def test_a_desk_is_known_by_its_firmware(tmp_path: Path) -> None:
+    board = this_board(_tree(tmp_path, cpuinfo=DESK, vendor="LENOVO\n", product="20L5\n"))
+    assert (board.name, board.cpu) == ("LENOVO 20L5", "Intel(R) Core(TM) i5-8250U CPU @ 1.60GHz")
+    assert board.features == ("fma", "avx", "avx2")
+    assert profile_of(board) is None
+
+
+def test_a_kernel_that_says_nothing(tmp_path: Path) -> None:
+    board = this_board(tmp_path)
+    assert (board.name, board.cpu, board.features) == ("unknown", "unknown", ())
+    assert board.cores >= 1
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("Raspberry Pi Zero 2 W Rev 1.0", "Raspberry Pi Zero 2 W"),
+        ("Raspberry Pi 4 Model B Rev 1.4", "Raspberry Pi 4"),
+        ("Raspberry Pi 5 Model B Rev 1.0", "Raspberry Pi 5"),
+        ("NVIDIA Jetson Orin Nano Developer Kit", "Jetson Orin Nano"),
+        ("NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super", "Jetson Orin Nano"),
+        ("Raspberry Pi 3 Model B Plus Rev 1.3", None),
+    ],
+)
+def test_profiles_by_model(model: str, name: str | None) -> None:
+    found = profile_of(Board(model, "aarch64", "Cortex-A76", 4, ()))
+    assert (found.name if found else None) == name
+
+
+def test_profiles_are_sound() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"] == {
+        "runtime/deploy": "seer_edge/deploy"
+    }
+    assert len(profiles()) == 4
+    for profile in profiles():
+        assert 1_000_000 <= parse_size(profile.mem_budget) <= 70_000_000
+        assert 1 <= profile.threads <= profile.cores
+
+
+def _board(name: str = "unknown", machine: str = "x86_64", cores: int = 4, features: tuple[str, ...] = ()) -> Board:
+    return Board(name, machine, "unknown", cores, features)
+
+
+def _limits(available: int, cgroup: int | None = None, address_space: int | None = None) -> MemoryLimits:
+    return MemoryLimits(max(available, 10**9), available, cgroup, address_space)
+
+
+def _command(room_mb: int) -> str:
+    return advise(_board(), None, _limits(room_mb * 10**6)).command
+
+
+def _peak(budget: int, source: str | None = None) -> int:
+    return make_plan(build_config(TYPICAL, mem_budget_bytes=budget, source=source), TYPICAL).rss_peak_bytes
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [_limits(600_000_000), _limits(8 * 10**9, 600_000_000), _limits(8 * 10**9, None, 600_000_000)],
+    ids=["machine", "cgroup", "ulimit"],
+)
+def test_the_least_limit_decides_how_much_fits(limits: MemoryLimits) -> None:
+    advice = advise(_board(), None, limits)
+    assert advice.most_budget_bytes is not None
+    assert _peak(advice.most_budget_bytes) <= 0.95 * 600_000_000 < _peak(advice.most_budget_bytes + 10_000_000)
+    assert advice.mem_budget_bytes == 70_000_000
+    assert advice.command == "seer-edge train --mem-budget 70MB --threads 2 --env …"
+
+
+def test_advice_falls_with_the_room() -> None:
+    advices = {mb: advise(_board(), None, _limits(mb * 1_000_000)) for mb in (100, 380, 420, 10_000, 40_000)}
+    assert advices[100].mem_budget_bytes is None
+    assert advices[100].command.startswith("seer-edge act BUNDLE")
+    budgets = [advice.mem_budget_bytes or 0 for advice in advices.values()]
+    assert budgets == sorted(budgets)
+    assert advices[10_000].mem_budget_bytes == 70_000_000
+    assert advices[40_000].most_budget_bytes == MOST_BYTES
+    # There is room for a head alone before there is room for convolutions.
+    rooms = range(300, 600)
+    least = bisect.bisect_left(rooms, True, key=lambda mb: "train --mem-budget" in _command(mb))
+    command = _command(rooms[least - 1])
+    assert command.startswith("seer-edge train --from BUNDLE --mem-budget ")
+
+
+def test_a_board_has_its_profiles_budget_and_no_more_threads_than_cores() -> None:
+    pi = _board("Raspberry Pi Zero 2 W Rev 1.0", cores=1)
+    advice = advise(pi, profile_of(pi), _limits(10**9))
+    assert (advice.mem_budget_bytes, advice.threads) == (10_000_000, 1)
+
+
+def _needs(board: Board, root: Path, providers: tuple[str, ...] = ("CPU",), **versions: str | None) -> dict[str, str]:
+    parts = {extra: {name: versions.get(name, "1.0") for name in names} for extra, names in doctor.PARTS.items()}
+    return {need.what: need.mend for need in doctor._needs(board, parts, providers, root)}
+
+
+def test_what_is_missing_comes_with_the_command_that_mends_it(tmp_path: Path) -> None:
+    board = _board()
+    assert _needs(board, tmp_path) == {}
+    assert _needs(board, tmp_path, cv2=None) == {"opencv-python-headless, for everything": "pip install seer-edge"}
+    assert _needs(board, tmp_path, ale_py=None) == {"ale-py, for Atari games": "pip install 'seer-edge[atari]'"}
+    nothing = {"torch": None, "onnx": None, "tqdm": None}
+    assert _needs(board, tmp_path, **nothing) == {"torch, onnx, tqdm, for learning": "pip install 'seer-edge[train]'"}
+
+
+def test_a_torch_of_the_users_own_is_not_replaced(tmp_path: Path) -> None:
+    needs = _needs(_board(), tmp_path, torch="2.5.0a0+nv24.8", onnx=None, tqdm=None)
+    assert needs == {"onnx, tqdm, for learning": "pip install onnx tqdm"}
+
+
+@pytest.mark.parametrize(
+    ("torch", "features", "dies"),
+    [
+        ("2.9.1", ("asimd",), False),
+        ("2.10.0", ("asimd",), True),
+        ("2.10.0", ("asimd", "atomics"), False),
+        ("3.0", (), True),
+    ],
+)
+def test_a_torch_that_dies_on_the_board_is_named(
+    torch: str, features: tuple[str, ...], dies: bool, tmp_path: Path
+) -> None:
+    needs = _needs(_board(machine="aarch64", features=features), tmp_path, torch=torch)
+    assert list(needs.values()) == (["pip install 'torch<2.10'"] if dies else [])
+    assert _needs(_board(features=features), tmp_path, torch=torch) == {}
+
+
+def test_a_pi_whose_kernel_limits_no_memory_is_told(tmp_path: Path) -> None:
+    _tree(tmp_path, controllers="cpuset cpu io pids\n")
+    ((what, mend),) = _needs(_board(), tmp_path).items()
+    assert "MemoryMax" in what
+    assert "cgroup_enable=memory" in mend
+    _tree(tmp_path, controllers="cpuset cpu io memory pids\n")
+    assert _needs(_board(), tmp_path) == {}
+
+
+def test_a_jetson_wants_cuda(tmp_path: Path) -> None:
+    jetson = _board("NVIDIA Jetson Orin Nano Developer Kit")
+    assert list(_needs(jetson, tmp_path)) == ["ONNX Runtime with CUDA, for --device cuda"]
+    assert _needs(jetson, tmp_path, ("TensorRT", "CUDA", "CPU")) == {}
+
+
+def test_the_report_of_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
+    assert doctor.doctor(as_json=True) == 0
+    report: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert report["board"]["cores"] >= 1
+    assert report["memory"]["total_bytes"] > 0
+    assert report["parts"]["base"]["numpy"]
+    assert "CPU" in report["providers"]
+    assert (Path(report["service"]) / "seer-edge@.service").is_file()
+    assert doctor.doctor(as_json=False) == 0
+    text = capsys.readouterr().out
+    assert report["advice"]["command"] in text
+    assert all(need["mend"] in text for need in report["needs"])

@@ -6,8 +6,9 @@ python tools/speedbench.py --env cartpole-swingup --json now.json --against befo
 Part and yardstick run in turns in one process: their ratio is what a docs page can quote. An update's yardstick are
 its own matrix products and convolutions, as it computes them and on its own memory; the bytes of a gather are copied,
 those of a checkpoint written to one file, a step of a game is four bare frames of its emulator. With one thread the
-clock is the CPU time of the main thread, which other processes disturb least; with more, and for checkpoints, it is
-the time on the wall. Batch, sizes and encoder are those of the task's preset.
+clock is the CPU time of the main thread, which other processes disturb least; with more, under --pipeline on and for
+checkpoints, it is the time on the wall. Only the step has a pipeline; the parts are done one at a time. Batch, sizes
+and encoder are those of the task's preset.
 """
 
 import argparse
@@ -182,10 +183,11 @@ def measure(flags: argparse.Namespace) -> int:
     from seer_edge.loop import build_session
     from seer_edge.plan import make_plan
 
-    config = build_config(spec, resolution=flags.resolution, seed=flags.seed, threads=flags.threads)
+    pipeline = flags.pipeline == "on"
+    config = build_config(spec, resolution=flags.resolution, seed=flags.seed, threads=flags.threads, pipeline=pipeline)
     plan = make_plan(config, spec)
     prepare_compute(config)
-    clock = time.thread_time if config.threads == 1 else time.perf_counter
+    clock = time.thread_time if config.threads == 1 and not pipeline else time.perf_counter
     settings = config.settings
     session = build_session(plan)
     rates = [matrix_rate(clock)]
@@ -212,7 +214,8 @@ def measure(flags: argparse.Namespace) -> int:
         "frames": "x".join(map(str, plan.encoder.input_shape)),
         "batch": settings.batch_size,
         "threads": config.threads,
-        "clock": "CPU" if config.threads == 1 else "wall",
+        "clock": "wall" if clock is time.perf_counter else "CPU",
+        "pipeline": flags.pipeline,
         "gflops": rates,
         "timings": [{**asdict(timing), "ratio": timing.ratio} for timing in bench.timings],
     }
@@ -229,7 +232,7 @@ def table(report: dict[str, Any], timings: list[Timing], against: dict[str, Any]
     before, after = report["gflops"]
     yield (
         f"{report['env']}, {report['actions']}, {report['algo']}, {report['encoder']}, {report['frames']}, "
-        f"batch {report['batch']}, {threads} thread{'s' if threads > 1 else ''}; "
+        f"batch {report['batch']}, {threads} thread{'s' if threads > 1 else ''}, pipeline {report['pipeline']}; "
         f"fp32 product {before:.0f} GFLOP/s before, {after:.0f} after"
     )
     old = {} if against is None else {f"{was['phase']}: {was['part']}": was for was in against["timings"]}
@@ -276,6 +279,7 @@ def main() -> int:
     add_env_flags(parser)
     parser.add_argument("--resolution", type=count, metavar="N", help="side of a frame (the environment's own)")
     parser.add_argument("--threads", type=count, default=1, metavar="N", help="compute threads (1)")
+    parser.add_argument("--pipeline", choices=("on", "off"), default="off", help="of a step: on, or off (off)")
     parser.add_argument("--times", type=count, default=TIMES, metavar="N", help=f"each part is measured ({TIMES})")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     parser.add_argument("--against", type=Path, metavar="FILE", help="an earlier FILE of --json to print beside")

@@ -23,7 +23,7 @@ MIRROR = "http://deb.debian.org/debian"
 WHEELS = "aarch64-manylinux_2_35"
 PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 """Users that are not root find no chroot otherwise."""
-TOOLS = ("apt-get", "dpkg-deb", "unshare", "chroot", "mount", "tar")
+TOOLS = ("apt-get", "dpkg-deb", "unshare", "setpriv", "chroot", "mount", "tar")
 CPU_PARTS = {"cortex-a53": 0xD03, "cortex-a72": 0xD08, "cortex-a76": 0xD0B}
 MODELS = {
     "cortex-a53": "Raspberry Pi Zero 2 W Rev 1.0",
@@ -139,7 +139,8 @@ class Arm64:
         names = {"root": self._root, "work": self.work, "site": site, "cpus": os.cpu_count() or 1, "PATH": PATH}
         names |= {"cpu": self.cpu, "model": MODELS[self.cpu], "magic": ELF_MAGIC, "mask": ELF_MASK}
         settings = [f"{name}={value}" for name, value in names.items()]
-        namespaces = ["unshare", "-Urm", "--pid", "--fork", "--kill-child"]
+        # What runs there ends with whoever asked for it.
+        namespaces = ["setpriv", "--pdeathsig", "KILL", "unshare", "-Urm", "--pid", "--fork", "--kill-child"]
         return ["env", *settings, *namespaces, "sh", "-ec", ENTER, "sh", *words]
 
     def _uv(self, *words: str | Path) -> None:

@@ -61,7 +61,7 @@ def freeze(session: Session, encoder_path: Path, save: Save) -> FreezeReport:
     """Freeze the encoder and convert the replay. Raises FreezeRefusedError, or RunStoppedError once committed."""
     begin = time.perf_counter()
     with RssWatch() as rss:
-        session.settle()  # a batch that waits is of frames
+        session.catch_up()  # a batch that waits is of frames
         settle()  # what learning from frames used last makes room for what comes
         plan, codec_errors = _with_codec(session)
         rows, error = _freeze(session, plan, encoder_path, save)

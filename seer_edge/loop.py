@@ -139,7 +139,7 @@ class Session:
         else:
             episode = self._interact()
             self._waiting = self._draw()
-            loss = self.settle()
+            loss = self.catch_up()
         return StepReport(time.perf_counter() - begin, loss, episode)
 
     def _interact(self) -> Episode | None:
@@ -174,7 +174,7 @@ class Session:
     def _prepared(self, batch: Batch) -> "Drawn":
         return Drawn(batch, self.agent.prepare(batch))
 
-    def settle(self) -> float | None:
+    def catch_up(self) -> float | None:
         """Leave nothing to be learned: no update in work, no batch that waits; the loss of the last, if there was one.
 
         Raises RunStoppedError where it is not finite.

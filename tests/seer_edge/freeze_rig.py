@@ -154,7 +154,7 @@ class Rig:
 
     def encoder(self) -> Encoder:
         """A torch encoder of its own with the weights that a freeze takes now."""
-        self.session.settle()
+        self.session.catch_up()
         encoder = Encoder(self.plan.encoder, torch.Generator())
         encoder.load_state_dict(self.session.agent.encoder.state_dict())
         return encoder

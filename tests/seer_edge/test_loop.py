@@ -25,9 +25,9 @@ def test_learning_begins_after_learning_starts_and_not_before(rig: Callable[...,
     first = 90 + pipeline
     assert [loss is not None for loss in losses] == [False] * first + [True] * (95 - first)
     assert run.session.agent.updates == 95 - first
-    assert (run.session.settle() is not None) == pipeline
+    assert (run.session.catch_up() is not None) == pipeline
     assert run.session.agent.updates == 5
-    assert run.session.settle() is None
+    assert run.session.catch_up() is None
 
 
 def test_sampling_is_told_how_much_of_the_run_is_over(rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +115,7 @@ def test_the_pipeline_is_one_step_behind_and_no_more(rig: Callable[..., Rig]) ->
     assert behind.session.agent.updates == 0
     for got, wanted in zip(behind.env.rows(), plain.env.rows(), strict=True):
         np.testing.assert_array_equal(got[0].frames[got[1]], wanted[0].frames[wanted[1]])
-    behind.session.settle()
+    behind.session.catch_up()
     for name, array in plain.session.agent.state().arrays.items():
         np.testing.assert_array_equal(behind.session.agent.state().arrays[name], array, err_msg=name)
 
@@ -149,7 +149,7 @@ def test_an_environment_that_fails_beside_an_update_leaves_it_whole(
     with pytest.raises(EnvironmentFailedError):
         failing.session.step()
     settled.session.agent.refresh()
-    settled.session.settle()
+    settled.session.catch_up()
     got, wanted = (run.session.parts() for run in (failing, settled))
     assert got["waiting"] is wanted["waiting"] is None
     assert got["agent"] is not None

@@ -35,7 +35,9 @@ def test_both_phases_are_timed_and_compared(tmp_path: Path) -> None:
     done = _speedbench(*small, "--json", str(report))
     assert done.returncode == 0, done.stderr
     head, _, *lines = done.stdout.splitlines()
-    assert head.startswith("ALE/Alien-v5, 18 actions, rainbow, data-efficient, 4x42x42, batch 32, 1 thread, pipeline off; ")
+    assert head.startswith(
+        "ALE/Alien-v5, 18 actions, rainbow, data-efficient, 4x42x42, batch 32, 1 thread, pipeline off; "
+    )
     assert all(float(rate) > 1 for rate in re.findall(r"(\d+)(?: GFLOP/s|(?= after))", head))
     assert re.match(r"pixel: \d+ steps/s; the released code's 35 ", lines[-2])
     assert re.match(r"latent: \d+ steps/s; the released code's 82 ", lines[-1])

@@ -55,8 +55,9 @@ mount --rbind "$work/site-$site" "$root/site"
 mount --rbind "$work/share" "$root/share"
 mount -t binfmt_misc none /proc/sys/fs/binfmt_misc
 printf %s ":arm64:M::$magic:$mask:$work/qemu:F" > /proc/sys/fs/binfmt_misc/register
-exec chroot "$root" /usr/bin/env -i -C /share PATH=/site/bin:/usr/bin:/bin HOME=/tmp LANG=C.UTF-8 \\
-  PYTHONPATH=/site PYTHONDONTWRITEBYTECODE=1 QEMU_CPU="$cpu" "$@"
+# The shell stays: process 1 takes no signals that it does not handle, and has to bury orphans.
+chroot "$root" /usr/bin/env -i -C /share PATH=/site/bin:/usr/bin:/bin HOME=/tmp LANG=C.UTF-8 \\
+  PYTHONPATH=/site PYTHONDONTWRITEBYTECODE=1 QEMU_CPU="$cpu" "$@" || exit $?
 """
 
 

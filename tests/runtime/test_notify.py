@@ -53,7 +53,12 @@ def test_ready_then_alive_at_half_the_interval(tmp_path: Path, abstract: bool) -
 
 @pytest.mark.parametrize(
     "variables",
-    [{}, {"WATCHDOG_USEC": "0"}, {"WATCHDOG_USEC": "soon"}, {"WATCHDOG_USEC": "8000000", "WATCHDOG_PID": "1"}],
+    [
+        {},
+        {"WATCHDOG_USEC": "0"},
+        {"WATCHDOG_USEC": "soon"},
+        {"WATCHDOG_USEC": "8000000", "WATCHDOG_PID": str(os.getpid() + 1)},
+    ],
 )
 def test_no_watchdog_is_fed_that_does_not_watch_this_process(tmp_path: Path, variables: dict[str, str]) -> None:
     with _listen(str(tmp_path / "notify")) as service:

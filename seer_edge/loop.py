@@ -295,7 +295,9 @@ def _assemble(
     """Everything around the agent; with the `graph` of a frozen encoder, over a replay of latents."""
     config, seeds = plan.config, Seeds.of(plan.config.seed)
     ledger = Ledger({Line.OBSERVATIONS: config.mem_budget_bytes, Line.WORKSPACE: WORKSPACE_CAP_BYTES})
-    encoder = None if graph is None else OnnxEncoder(graph, threads=config.threads, ledger=ledger)
+    encoder = None
+    if graph is not None:
+        encoder = OnnxEncoder(graph, threads=config.threads, ledger=ledger, device=config.device)
     replay = _build_replay(plan, ledger, seeds.replay, latents=encoder is not None)
     env = _open_training_env(plan, seeds, on_hang, timestep)
     perception = new_perception(plan, encoder, ledger, views_seed=seeds.views)

@@ -139,7 +139,7 @@ def test_advice_falls_with_the_room() -> None:
     assert advices[10_000].mem_budget_bytes == 70_000_000
     assert advices[40_000].most_budget_bytes == MOST_BYTES
     # There is room for a head alone before there is room for convolutions.
-    rooms = range(300, 600)
+    rooms = range(150, 600)
     least = bisect.bisect_left(rooms, True, key=lambda mb: "train --mem-budget" in _command(mb))
     command = _command(rooms[least - 1])
     assert command.startswith("seer-edge train --from BUNDLE --mem-budget ")

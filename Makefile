@@ -43,8 +43,11 @@ test-faults: setup  ## every injected fault: 200 kills, each step of each save, 
 reliability: FAULTS_ARGS := --reliability docs/reliability.md
 reliability: test-faults  ## the same, and write the table of docs/reliability.md
 
+# Two processes, for two cores: the one's output comes when the other is done.
 unit: setup
-	$(BIN)/pytest -m $(FAST)
+	@log=$$(mktemp); $(BIN)/pytest -m $(FAST) tests/seer_edge > $$log 2>&1 & beside=$$!; \
+	$(BIN)/pytest -m $(FAST) tests/runtime tests/tools tests/end_to_end tests/faults; status=$$?; \
+	wait $$beside || status=1; cat $$log; rm -f $$log; exit $$status
 
 test-arm64: setup  ## the wheel on an emulated Raspberry Pi 4, some ten minutes; 77 where this host cannot
 	$(BIN)/python tools/arm64.py

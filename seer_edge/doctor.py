@@ -185,7 +185,8 @@ def advise(board: Board, profile: Profile | None, limits: MemoryLimits) -> Advic
 
     Where training from pixels does not fit: learning on from a bundle, and where that does not either: acting.
     """
-    threads = min(profile.threads if profile else THREADS, board.cores)
+    # One core is the environment's: an update runs beside it (decision 11).
+    threads = max(1, min(profile.threads if profile else THREADS, board.cores - 1))
     wanted = parse_size(profile.mem_budget) if profile else BUDGET_BYTES
     set_limits = (limits.cgroup_bytes, limits.address_space_bytes)
     room = min([limits.available_bytes, *(limit for limit in set_limits if limit is not None)])

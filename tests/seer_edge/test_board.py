@@ -149,6 +149,7 @@ def test_a_board_has_its_profiles_budget_and_no_more_threads_than_cores() -> Non
     pi = _board("Raspberry Pi Zero 2 W Rev 1.0", cores=1)
     advice = advise(pi, profile_of(pi), _limits(10**9))
     assert (advice.mem_budget_bytes, advice.threads) == (10_000_000, 1)
+    assert [advise(_board(cores=cores), None, _limits(10**9)).threads for cores in (1, 2, 3, 8)] == [1, 1, 2, 2]
 
 
 def _needs(board: Board, root: Path, providers: tuple[str, ...] = ("CPU",), **versions: str | None) -> dict[str, str]:

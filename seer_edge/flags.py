@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from seer_edge import __version__
 from seer_edge.algorithms import ALGORITHMS
-from seer_edge.config import AUTO, NEVER, PROTOCOLS, REPLAYS
+from seer_edge.config import AUTO, MAX_THREADS, NEVER, PROTOCOLS, REPLAYS
 from seer_edge.errors import BadInputError
 from seer_edge.networks.spec import ENCODERS
 from seer_edge.presets import PRESETS
@@ -53,6 +53,13 @@ def _positive(text: str) -> int:
     value = _count(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is too small; give a whole number of at least 1")
+    return value
+
+
+def _threads(text: str) -> int:
+    value = _count(text)
+    if not 1 <= value <= MAX_THREADS:
+        raise argparse.ArgumentTypeError(f"{text} is out of range; give 1 to {MAX_THREADS}")
     return value
 
 
@@ -240,7 +247,7 @@ def make_parser() -> argparse.ArgumentParser:
     evaluation.add_argument("run", type=Path, metavar="RUN|BUNDLE", help="the run's folder, or what `export` wrote")
     evaluation.add_argument("--episodes", type=_positive, metavar="N", help="games to play (as the run's)")
     evaluation.add_argument("--seed", type=_count, metavar="N", help="of the games (the run's)")
-    evaluation.add_argument("--threads", type=_positive, metavar="N", help="compute threads (as the run's)")
+    evaluation.add_argument("--threads", type=_threads, metavar="N", help="compute threads (as the run's)")
     evaluation.add_argument("--device", help="cpu, or cuda where there is one (as the run's)")
     evaluation.add_argument("--json", action="store_true", help="print the result as JSON")
     _add_bundle_flags(add("export", "RUN -o FILE", "Write the newest checkpoint of a run as one file for the board."))
@@ -280,7 +287,7 @@ def _add_act_flags(parser: argparse.ArgumentParser) -> None:
         help="chance of a random action (0; `eval` has the run's)",
     )
     parser.add_argument("--record", type=_file, metavar="FILE", help="an .mp4 of what it sees")
-    parser.add_argument("--threads", type=_positive, metavar="N", help="compute threads (1)")
+    parser.add_argument("--threads", type=_threads, metavar="N", help="compute threads (1)")
     parser.add_argument(
         "--env-timeout", dest="env_timeout_seconds", type=_duration, metavar="TIME", help="for an answer (60s)"
     )

@@ -37,7 +37,7 @@ def test_a_bundle_is_read_back(tmp_path: Path) -> None:
     write_container(path, about, {**members(), LEARNER: list(tensor_pieces(LEARNER, arrays))})
     with open_bundle(path) as bundle:
         assert (bundle.spec, bundle.about, bundle.path) == (SPEC, about, path)
-        assert [bundle.holds(name) for name in MEMBER_BYTES_MAX] == [True, True, False, True, False, False]
+        assert {name for name in MEMBER_BYTES_MAX if bundle.holds(name)} == {*members(), LEARNER}
         assert {name: [bundle.read(name)] for name in members()} == members()
         tensors = bundle.container.tensors(LEARNER)
         for name, array in arrays.items():

@@ -57,7 +57,7 @@ def test_another_run_is_refused(changes: dict[str, object], named: str, tmp_path
 def test_before_the_freeze_it_prints_what_auto_would_judge_by(tmp_path: Path) -> None:
     run = tmp_path / "run"
     stopped = runs.start(
-        tmp_path / "log", runs.train, runs.alien(latent_codec="auto"), run, prepare=_stop_at_the_freeze
+        tmp_path / "log", runs.train, runs.alien(latent_codec="auto", pipeline=False), run, prepare=_stop_at_the_freeze
     )
     assert stopped.join() == 143
     done = _codecbench(run)

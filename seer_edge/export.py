@@ -19,6 +19,7 @@ from seer_edge.quantize import Quantized, quantize
 from seer_edge.run_folder import RunFolder
 from seer_runtime import bundle, durable
 from seer_runtime.durable import BytesLike
+from seer_runtime.durable.container import MAGIC
 from seer_runtime.policy import Policy
 from seer_runtime.state import State, StateError
 
@@ -40,6 +41,7 @@ def write_bundle(
     `extras` are among `bundle.EXTRAS`. Raises BadInputError for what the generation does not have, and where `path`
     cannot be written.
     """
+    _check_place(path, folder)
     with checkpoint.reading(saved.path):
         spec = _spec(plan)
         about = _about(spec, folder, saved, agent, plan)
@@ -64,6 +66,16 @@ def write_bundle(
         raise BadInputError(f"-o {path}: cannot be written ({error.strerror}); name another file") from error
     sizes = {name: sum(memoryview(piece).nbytes for piece in pieces) for name, pieces in members.items()}
     return [*(f"{name:<20} {size:>12,} B" for name, size in sizes.items()), *report]
+
+
+def _check_place(path: Path, folder: RunFolder) -> None:
+    """Raise BadInputError where a bundle would take the place of something else."""
+    if path.resolve().is_relative_to(folder.path.resolve()):
+        raise BadInputError(f"-o {path}: lies in the run's own folder; name a file beside it")
+    if path.is_file() and path.stat().st_size:
+        with path.open("rb") as file:
+            if file.read(len(MAGIC)) != MAGIC:
+                raise BadInputError(f"-o {path}: is there already, and is no bundle; name another file")
 
 
 def _spec(plan: BytePlan) -> bundle.PolicySpec:

@@ -63,6 +63,13 @@ def _threads(text: str) -> int:
     return value
 
 
+def _seed(text: str) -> int:
+    value = _count(text)
+    if not 0 <= value < 2**32:
+        raise argparse.ArgumentTypeError(f"{text} is out of range; give a whole number from 0 to 4294967295")
+    return value
+
+
 def _folder(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("'' is empty; name a folder")
@@ -246,7 +253,7 @@ def make_parser() -> argparse.ArgumentParser:
     evaluation = add("eval", "RUN|BUNDLE", "Evaluate the newest checkpoint of a run, or a bundle.")
     evaluation.add_argument("run", type=Path, metavar="RUN|BUNDLE", help="the run's folder, or what `export` wrote")
     evaluation.add_argument("--episodes", type=_positive, metavar="N", help="games to play (as the run's)")
-    evaluation.add_argument("--seed", type=_count, metavar="N", help="of the games (the run's)")
+    evaluation.add_argument("--seed", type=_seed, metavar="N", help="of the games (the run's)")
     evaluation.add_argument("--threads", type=_threads, metavar="N", help="compute threads (as the run's)")
     evaluation.add_argument("--device", help="cpu, or cuda where there is one (as the run's)")
     evaluation.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -278,7 +285,7 @@ def _add_act_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="what `export` wrote")
     parser.add_argument("--env", help="what to play (what it was trained on)")
     parser.add_argument("--episodes", type=_positive, metavar="N", help="games to play (10)")
-    parser.add_argument("--seed", type=_count, metavar="N", help="of the games (the run's)")
+    parser.add_argument("--seed", type=_seed, metavar="N", help="of the games (the run's)")
     parser.add_argument(
         "--epsilon",
         type=_fraction,

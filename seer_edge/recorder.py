@@ -21,8 +21,9 @@ FORMAT = "mp4v"
 class Recorder:
     """Writes frames of one shape to a video. Raises BadInputError where OpenCV cannot."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, *, name: Path | None = None) -> None:
+        """`name` is what the user calls the file."""
+        self._path, self._name = path, name or path
         self._writer: Any = None
 
     def show(self, frame: Frame) -> None:
@@ -38,7 +39,7 @@ class Recorder:
             )
             if not self._writer.isOpened():
                 raise BadInputError(
-                    f"--record {self._path}: this OpenCV cannot write it (no {FORMAT} encoder, or no such folder); "
+                    f"--record {self._name}: this OpenCV cannot write it (no {FORMAT} encoder, or no such folder); "
                     "name a .mp4 file, or leave it out"
                 )
         pixels = np.stack([frame] * 3) if frame.ndim == 2 else frame[::-1]
@@ -57,10 +58,10 @@ class Recorder:
         if path is None:
             yield None
             return
-        if path.suffix != ".mp4" or not path.parent.is_dir():
+        if path.suffix != ".mp4" or path.is_dir() or not path.parent.is_dir():
             raise BadInputError(f"--record {path}: not a .mp4 file in a folder that exists; name another")
         partial = path.with_name(f".{path.stem}.{os.getpid()}.mp4")
-        recorder = cls(partial)
+        recorder = cls(partial, name=path)
         try:
             yield recorder
             recorder.close()

@@ -97,6 +97,8 @@ def open_session(graph: bytes, threads: int, device: str = CPU) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # The default switches subnormal numbers on in the thread that opens the session, where torch had them flushed.
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")
     # Otherwise the runtime looks in the bytes for the mark of its own format, and that would be another file than
     # the one that was checked.
     options.add_session_config_entry("session.load_model_format", "ONNX")

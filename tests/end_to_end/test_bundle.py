@@ -331,7 +331,16 @@ def test_an_interrupted_act_tells_what_it_played_and_keeps_its_film(bundle: Path
         (("export", "{run}", "-o", "{tmp}/p", "--with", "encoder"), ["--with", "'encoder'", "learner, replay"]),
         (("export", "{tmp}", "-o", "{tmp}/p"), ["not a run's folder"]),
         (("train", *PIXEL_GAME, "--from", "{damaged}"), ["--from", "damaged.seer", "SHA-256 differs"]),
-        (("train", *PIXEL_GAME, "--from", "{tmp}/nowhere"), ["--from", "nowhere", "needs --take encoder"]),
+        (("train", *PIXEL_GAME, "--from", "{tmp}/nowhere"), ["--from", "nowhere", "no such file or folder"]),
+        (("train", *PIXEL_GAME, "--from", "{run}"), ["--from", "needs --take encoder"]),
+        (("plan", *PIXEL_GAME, "--from", "{bundle}", "--freeze-layers", "1"), ["--freeze-layers 1", "frozen whole"]),
+        (("act", "{bundle}", "--threads", "9999"), ["--threads", "9999", "give 1 to 256"]),
+        (("eval", "{bundle}", "--threads", "9999"), ["--threads", "9999", "give 1 to 256"]),
+        (("act", "{bundle}", "--seed", "-1"), ["--seed", "-1", "from 0 to 4294967295"]),
+        (("eval", "{bundle}", "--seed", "-1"), ["--seed", "-1", "from 0 to 4294967295"]),
+        (("act", "{bundle}", "--record", "{tmp}/folder.mp4"), ["--record", "folder.mp4", "name another"]),
+        (("export", "{run}", "-o", "{run}/config.json"), ["-o", "config.json", "the run's own folder"]),
+        (("export", "{run}", "-o", "{tmp}/notes.txt"), ["-o", "notes.txt", "is no bundle; name another"]),
         (("train", *PIXEL_GAME, "--from", "{bundle}", "--take", "head"), ["--take", "'head'", "agent, encoder"]),
         (("train", *PIXEL_GAME, "--from", "{bundle}", "--freeze-at", "9"), ["--freeze-at 9", "leave it out"]),
         (("train", "--env", "Pong", "--from", "{bundle}", "--take", "agent"), ["--take agent", "3 actions"]),
@@ -348,6 +357,8 @@ def test_bad_input(
         (byte,) = file.read(1)
         file.seek(-1, os.SEEK_CUR)
         file.write(bytes([byte ^ 1]))
+    (tmp_path / "folder.mp4").mkdir()
+    (tmp_path / "notes.txt").write_text("mine")
     before = {path.name for path in tmp_path.iterdir()}
     status, out, error = run(*(word.format(bundle=bundle, run=frozen, tmp=tmp_path, damaged=damaged) for word in words))
     assert (status, out, error.count("\n")) == (2, "", 1)

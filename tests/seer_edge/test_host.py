@@ -9,6 +9,10 @@ import pytest
 import torch
 
 from seer_edge.host import prepare_cuda
+from seer_edge.networks.encoder import Encoder
+from seer_edge.networks.graph import encoder_graph
+from seer_edge.networks.spec import encoder_spec
+from seer_runtime.encoder import open_session
 
 LEARN = """
     import sys
@@ -48,3 +52,16 @@ def test_cuda_without_onnx_runtimes_is_said_in_one_line(
     assert told.count("\n") == 1
     assert "runs on the CPU" in told
     assert not torch.backends.cudnn.allow_tf32
+
+
+def test_subnormals_stay_flushed_when_encoders_are_opened() -> None:
+    """ONNX Runtime sets the thread's mode anew with each session; a thread that begins then takes it over."""
+    spec = encoder_spec("data-efficient", input_shape=(4, 42, 42))
+    encoder = Encoder(spec, torch.Generator().manual_seed(0))
+    graph = encoder_graph(spec, {name: tensor.numpy() for name, tensor in encoder.state_dict().items()})
+    torch.set_flush_denormal(True)
+    for _ in range(2):
+        open_session(graph, threads=1)
+        assert not (torch.full((64,), 2e-38) * 0.1).any()
+    torch.set_flush_denormal(False)
+    assert (torch.full((64,), 2e-38) * 0.1).all()

@@ -108,7 +108,7 @@ def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         ([*TRAIN, "--device", "gpu0"], ["--device", "gpu0", "cpu"]),
         ([*TRAIN, "--rss-limit", "200MB"], ["--rss-limit 200MB", "would need about", "the smallest such run"]),
         ([*TRAIN, "--rss-limit", "0"], ["--rss-limit", "'0'", "less than one byte"]),
-        ([*CONTROL, "--rss-limit", "634MB"], ["--rss-limit 634MB", "--resolution 50", "would fit"]),
+        ([*CONTROL, "--rss-limit", "668MB"], ["--rss-limit 668MB", "--resolution 50", "would fit"]),
         ([*TRAIN, "--checkpoint-every", "0"], ["--checkpoint-every", "'0'", "at least 1"]),
         ([*TRAIN, "--checkpoint-every", "-5"], ["--checkpoint-every", "'-5'", "at least 1"]),
         ([*TRAIN, "--checkpoint-every", "5m"], ["--checkpoint-every", "'5m'", "10min"]),

@@ -187,6 +187,10 @@ def _of_bundle(source: str, opened: Bundle, plan: BytePlan, take: str | None) ->
     goes_on = f"the head goes on from its {_values(opened, 'learner').get('updates'):,} updates"
     if not opened.holds(bundle.REPLAY):
         return dataclasses.replace(taken, learner=learner, notes=(goes_on,))
+    codec = _values(opened, "replay").get("codec")
+    if codec != plan.config.latent_codec:
+        left = f"the rows of its replay are left: they are {codec}, and --latent-codec is {plan.config.latent_codec}"
+        return dataclasses.replace(taken, learner=learner, notes=(goes_on, left))
     rows = f"{opened.container.tensors(bundle.REPLAY).shapes['rows'][0]:,} rows of its replay are taken"
     return dataclasses.replace(taken, learner=learner, rows=learner, notes=(goes_on, rows))
 

@@ -203,6 +203,15 @@ def test_what_needs_an_extra_says_which(bundle: Path, frozen: Path, tmp_path: Pa
 # --- learning on ---------------------------------------------------------------------------------------------
 
 
+def test_rows_of_another_codec_are_left(run: Run, bundle: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    words = ("--from", bundle, "--latent-codec", "float16", "--run-dir", target)
+    status, out, _ = run("train", *PIXEL_GAME, *words)
+    assert status == 0
+    assert "the head goes on from its 54 updates" in out
+    assert "the rows of its replay are left: they are float32, and --latent-codec is float16" in out
+
+
 def test_the_head_goes_on(run: Run, bundle: Path, frozen: Path, tmp_path: Path) -> None:
     target = tmp_path / "target"
     status, out, _ = run("train", *PIXEL_GAME, "--from", bundle, "--seed", "4", "--run-dir", target)

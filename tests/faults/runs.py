@@ -25,7 +25,7 @@ import pytest
 import seer_edge.agents.curl_sac
 import seer_edge.agents.rainbow
 import seer_edge.envs.atari
-import seer_edge.evaluate
+import seer_edge.games
 import seer_edge.train
 from seer_edge import checkpoint, cli, run_folder
 from seer_edge.config import TrainConfig
@@ -176,7 +176,7 @@ def _child(log: Path, pipe: Connection, prepare: Prepare | None, work: Callable[
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(output, stream)
-    seer_edge.evaluate.EPISODE_STEPS_MAX = GAME_STEPS
+    seer_edge.games.EPISODE_STEPS_MAX = GAME_STEPS
     if prepare is not None:
         prepare(pipe.send)
     status = work(*args)

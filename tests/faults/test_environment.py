@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import seer_edge.evaluate
+import seer_edge.games
 from seer_edge import checkpoint
 from seer_edge.config import TrainConfig
 from seer_edge.loop import Session, StepReport
@@ -223,7 +223,7 @@ def test_a_reused_buffer(tmp_path: Path) -> None:
 
 def endless(steps_max: int, tell: Any) -> None:
     plant(None, tell, endless=True)
-    seer_edge.evaluate.EPISODE_STEPS_MAX = steps_max
+    seer_edge.games.EPISODE_STEPS_MAX = steps_max
 
 
 @pytest.mark.fault("the environment's episodes never end", promise="an evaluation leaves a game at its step limit")

@@ -18,12 +18,12 @@ OVER_FRAMES: list[dict[str, Any]] = [
     {"agent": "rainbow", "freeze_layers": 1},
     {"agent": "rainbow", "encoder": "canonical", "freeze_layers": 2},  # float32 of these are larger than a frame
     {"agent": "curl-sac", "freeze_layers": 2},
-    {"agent": "curl-sac", "encoder": "impala", "freeze_layers": 15},
+    {"agent": "curl-sac", "encoder": "impala", "freeze_layers": 15, "seed": 1},
 ]
 OVER_LATENTS: list[dict[str, Any]] = [
     {"agent": "rainbow", "encoder": "canonical", "freeze_layers": 2, "latent_codec": "float16"},
     {
-        **{"agent": "curl-sac", "encoder": "impala", "freeze_layers": 15},
+        **{"agent": "curl-sac", "encoder": "impala", "freeze_layers": 15, "seed": 1},
         **{"latent_codec": "float16", "augmentations": 1},
     },
 ]

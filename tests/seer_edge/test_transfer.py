@@ -133,7 +133,7 @@ def test_the_encoder_is_the_sources_bit_for_bit_and_stays_so(runs: Runs, env: En
     assert _differing(_encoder(session), taken) == set()
     heads = _arrays(session, "head.", "actor.policy.", "critic.qs.")
     losses = _steps(session, 30)
-    assert len(losses) == 22
+    assert len(losses) == 21  # the last batch waits
     assert _differing(_encoder(session), taken) == set()
     assert _differing(_arrays(session, "head.", "actor.policy.", "critic.qs."), heads) >= {
         name for name in heads if name.endswith("weight")

@@ -42,7 +42,9 @@ if TYPE_CHECKING:
 
 def _plan_of(flags: argparse.Namespace) -> BytePlan:
     if flags.source is not None and not Path(flags.source).exists():
-        raise BadInputError(f"--from {flags.source}: there is no such file or folder; give a run's folder or a bundle")
+        raise BadInputError(
+            f"--from {flags.source}: there is no such file or folder; give the --run-dir of a run, or a bundle"
+        )
     from_bundle = flags.source is not None and is_bundle(flags.source)
     if from_bundle and flags.freeze_layers is not None:
         raise BadInputError(f"--freeze-layers {flags.freeze_layers}: a bundle's encoder is frozen whole; leave it out")

@@ -92,7 +92,6 @@ print(SIZE, *before, *after, [area[:] for area, _ in held] == contents, contents
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
 def test_settling_drops_what_a_file_has_and_keeps_what_was_written(tmp_path: Path) -> None:
     command = [sys.executable, "-c", SETTLED, str(tmp_path / "data")]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)

@@ -178,18 +178,25 @@ class Replay:
     def _draw(self, count: int) -> tuple[Ids, Windows]:
         if self.store.rows == 0:
             raise NothingToSampleError("the replay is empty")
-        ids = np.empty(0, np.int64)
+        found: list[tuple[Ids, Windows]] = []
+        missing = count
         for _ in range(MAX_PROPOSALS):
-            proposed = self.sampler.propose(self._rng, count - len(ids))
+            proposed = self.sampler.propose(self._rng, missing)
             windows = self._windows(proposed)
-            if len(ids) == 0 and windows.valid.all():
-                return proposed, windows
-            ids = np.concatenate([ids, proposed[windows.valid]])
-            if len(ids) == count:
+            valid = windows.valid
+            if not valid.all():
+                proposed, windows = proposed[valid], windows.only(valid)
+            found.append((proposed, windows))
+            missing -= len(proposed)
+            if not missing:
                 break
         else:
-            ids = np.concatenate([ids, self._draw_from_all(count - len(ids))])
-        return ids, self._windows(ids)
+            drawn = self._draw_from_all(missing)
+            found.append((drawn, self._windows(drawn)))
+        if len(found) == 1:
+            return found[0]
+        ids, parts = zip(*found, strict=True)
+        return np.concatenate(ids), Windows.joined(parts)
 
     def _draw_from_all(self, count: int) -> Ids:
         """The slow way, for a replay in which hardly any row can start a window."""

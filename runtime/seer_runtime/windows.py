@@ -4,6 +4,7 @@ A window starts at a row, follows its episode for at most n steps and ends at a 
 step (whose value is bootstrapped from the episode's final row) or at the row n steps on.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,15 @@ class Windows:
     returns: NDArray[np.float32]  # [B], sum of gamma^k r_{t+k} over the window's m steps
     discounts: NDArray[np.float32]  # [B], gamma^m, or 0 where the window ends in a terminal state
     bootstrap_ids: Ids  # [B], the row whose value the window bootstraps; the start itself where terminal
+
+    def only(self, chosen: NDArray[np.bool_]) -> "Windows":
+        """Those that are `chosen` `[B]`."""
+        return Windows(*(array[chosen] for array in vars(self).values()))
+
+    @staticmethod
+    def joined(parts: "Sequence[Windows]") -> "Windows":
+        """Those of all `parts`, one after the other."""
+        return Windows(*map(np.concatenate, zip(*(vars(part).values() for part in parts), strict=True)))
 
 
 def n_step_windows(store: RowStore, starts: Ids, n: int, gamma: float, spare_rows: int = 0) -> Windows:

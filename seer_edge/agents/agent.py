@@ -157,6 +157,9 @@ class Agent(abc.ABC):
         those of `_inputs`, or, where they were `read`, of `_read`.
         """
         kind, pieces = self._kind, []
+        if kind is Inputs.LATENTS:  # nothing left to compute
+            latents = _joined([*inputs])
+            return [latents[:, network] for _, network in networks]
         for piece in inputs:
             with torch.set_grad_enabled(trunk_gradient and torch.is_grad_enabled()):
                 piece = self.encoder.pixels(piece) if kind is Inputs.FRAMES and not read else piece

@@ -7,13 +7,12 @@ from typing import Any, NamedTuple
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.nn import functional
 
 from seer_edge.agents.adam import Adam
 from seer_edge.agents.agent import Agent, UpdateResult, tie
 from seer_edge.agents.c51 import project
 from seer_edge.networks.encoder import Encoder
-from seer_edge.networks.heads import RainbowHead, Weights, draw_noise, head_backward, head_trace
+from seer_edge.networks.heads import RainbowHead, Weights, draw_noise, head_backward, head_trace, q_values
 from seer_edge.networks.script import scripted
 from seer_edge.networks.spec import EncoderSpec, RainbowHeadSpec
 from seer_edge.presets import RainbowSettings
@@ -56,7 +55,7 @@ class RainbowAgent(Agent):
         if self.updates and self.updates % self.settings.target_update_steps == 0:
             self.update_target()
         if new_noise:
-            draw_noise((*self.head.layers, *self.target_head.layers), self.generator)
+            draw_noise([*self.head.noise, *self.target_head.noise], self.generator)
         self._weights = self.head.noisy_weights()
         super().refresh()
 
@@ -71,43 +70,38 @@ class RainbowAgent(Agent):
             return int(self._values(observation, self.head.mean_weights(), self.encoder).argmax())
 
     def _values(self, observation: NDArray[Any], weights: Weights, encoder: Encoder) -> torch.Tensor:
-        return self._expectation(self.head(self._observe(observation, encoder), weights).exp())[0]
+        return q_values(self._observe(observation, encoder), weights, self.support, self.head.spec.actions)[0]
 
     def outputs(self, latents: torch.Tensor) -> torch.Tensor:
         """Q-values `[B, actions]` of the frozen part's outputs `[B, 1, L]`, without noise."""
         with torch.no_grad():
             latents = self._latents_behind_the_cut(latents)
-            return self._expectation(self.head(latents, self.head.mean_weights()).exp())
-
-    def _expectation(self, probabilities: torch.Tensor) -> torch.Tensor:
-        return probabilities @ self.support
+            return q_values(latents, self.head.mean_weights(), self.support, self.head.spec.actions)
 
     # --- learning ------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def prepare(self, batch: Batch) -> "Prepared":
-        """The inputs of both networks, and the target network's distributions under its noise."""
+        """The inputs of both networks, and the target network's logits under its noise."""
         inputs, next_inputs = ([*self._read(o)] for o in (batch.observations, batch.next_observations))
         (latents,) = self._latents(next_inputs, (self.target_encoder, 0), read=True)
         weights = self.target_head.noisy_weights()
-        logits = head_trace(latents, weights, self.target_head.spec.actions)[1]
-        return Prepared(inputs, next_inputs, functional.softmax(logits, dim=2))
+        return Prepared(inputs, next_inputs, head_trace(latents, weights, self.target_head.spec.actions)[1])
 
     def update(self, batch: Batch, prepared: "Prepared | None" = None) -> UpdateResult:
         """One gradient step on the distributional n-step double-Q loss, weighted by importance.
 
         Acting and this update share the noise that `refresh` drew.
         """
-        inputs, next_inputs, probabilities = prepared or self.prepare(batch)
+        inputs, next_inputs, target_logits = prepared or self.prepare(batch)
         with torch.no_grad():
             (next_latents,) = self._latents(next_inputs, (self.encoder, 0), read=True)
         (latents,) = self._latents(inputs, (self.encoder, 0), read=True)
-        self.encoder.zero_grad()
         with torch.no_grad():
             loss, losses, below = _learn_head(
                 latents,
                 next_latents,
-                probabilities,
+                target_logits,
                 self._tensor(batch.returns),
                 self._tensor(batch.discounts),
                 self._tensor(batch.actions).long(),
@@ -118,6 +112,7 @@ class RainbowAgent(Agent):
                 self.head.gradients(),
             )
         if latents.requires_grad:
+            self.encoder.zero_grad()
             slopes = below @ self.head.hidden.noisy_weight
             # A scalar: torch imports its compiler stack to check the shape of any other root's gradient.
             (latents * slopes).sum().backward()  # type: ignore[no-untyped-call]
@@ -158,14 +153,14 @@ class Prepared(NamedTuple):
 
     inputs: list[torch.Tensor]  # of s, slice by slice
     next_inputs: list[torch.Tensor]  # of s'
-    probabilities: torch.Tensor  # [B, actions, atoms], the target network's of s'
+    target_logits: torch.Tensor  # [B, actions, atoms], the target network's of s'
 
 
 @scripted
 def _learn_head(
     latents: torch.Tensor,
     next_latents: torch.Tensor,
-    probabilities: torch.Tensor,
+    target_logits: torch.Tensor,
     returns: torch.Tensor,
     discounts: torch.Tensor,
     actions: torch.Tensor,
@@ -180,7 +175,7 @@ def _learn_head(
     streams, logits = head_trace(torch.cat([latents, next_latents]), weights, weights[4].size(0) // atoms)
     best = torch.matmul(torch.softmax(logits[count:], 2), support).argmax(1)
     rows = torch.arange(count, device=best.device)
-    targets = project(probabilities[rows, best], returns, discounts, support)
+    targets = project(torch.softmax(target_logits[rows, best], 1), returns, discounts, support)
     log_probabilities = torch.log_softmax(logits[:count][rows, actions], 1)
     losses = -(targets * log_probabilities).sum(1)
     shares = importance / count  # of each row in the loss

@@ -1,7 +1,7 @@
 """Rainbow's head: noisy, dueling, distributional. It takes latents, always."""
 
 import math
-from collections.abc import Iterable
+from functools import cached_property
 
 import torch
 from torch import nn
@@ -45,12 +45,12 @@ class NoisyLinear(nn.Module):
 
     def draw_noise(self, generator: torch.Generator) -> None:
         """New noise, f(x) = sign(x) sqrt(|x|) of standard normals."""
-        draw_noise([self], generator)
+        draw_noise(self.noise, generator)
 
     @torch.no_grad()
     def noisy(self) -> Weights:
         """Weight and bias under the present noise, mu + sigma * noise; the weight is valid until the next call."""
-        return _noisy([*self.parameters()], self.noise, self.noisy_weight)
+        return _noisy([*self.parameters()], self.noise, [self.noisy_weight])
 
     def mean(self) -> Weights:
         """Weight and bias without noise, for evaluation."""
@@ -69,13 +69,12 @@ class NoisyLinear(nn.Module):
         return [_gradient(parameter) for parameter in self.parameters()]
 
 
-def draw_noise(layers: Iterable[NoisyLinear], generator: torch.Generator) -> None:
-    """New noise in all `layers`, in one draw: most of what it costs is the number of operations."""
-    targets = [noise for layer in layers for noise in layer.noise]
-    sizes = [noise.numel() for noise in targets]
+def draw_noise(noise: list[torch.Tensor], generator: torch.Generator) -> None:
+    """New noise in all of `noise`, in one draw: most of what it costs is the number of operations."""
+    sizes = [tensor.numel() for tensor in noise]
     normals = torch.empty(sum(sizes), device=generator.device).normal_(generator=generator)
     drawn = torch.copysign(normals.abs().sqrt_(), normals)
-    torch._foreach_copy_([noise.view(-1) for noise in targets], torch.split_with_sizes(drawn, sizes))
+    torch._foreach_copy_([tensor.view(-1) for tensor in noise], torch.split_with_sizes(drawn, sizes))
 
 
 def _gradient(parameter: nn.Parameter) -> torch.Tensor:
@@ -97,10 +96,15 @@ def _outer(noise: list[torch.Tensor], out: torch.Tensor) -> torch.Tensor:
 
 
 @scripted
-def _noisy(parameters: list[torch.Tensor], noise: list[torch.Tensor], out: torch.Tensor) -> list[torch.Tensor]:
-    """One layer's weight, in `out`, and bias under `noise`."""
-    weight = torch.addcmul(parameters[0], parameters[2], _outer(noise, out), out=out)
-    return [weight, torch.addcmul(parameters[1], parameters[3], noise[1].flatten())]
+def _noisy(parameters: list[torch.Tensor], noise: list[torch.Tensor], out: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Each layer's weight, in its tensor of `out`, and bias under `noise`."""
+    weights: list[torch.Tensor] = []
+    for layer in range(len(out)):
+        weight, bias, weight_sigma, bias_sigma = parameters[4 * layer : 4 * layer + 4]
+        own = noise[2 * layer : 2 * layer + 2]
+        weights.append(torch.addcmul(weight, weight_sigma, _outer(own, out[layer]), out=out[layer]))
+        weights.append(torch.addcmul(bias, bias_sigma, own[1].flatten()))
+    return weights
 
 
 @scripted
@@ -114,6 +118,11 @@ def _layer_backward(
     torch.mul(gradients[1], noise[1].flatten(), out=gradients[3])
 
 
+def _linear(inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """As torch's own, which copies the bias out over the rows first: 8 % more at 64 rows and 918 outputs."""
+    return torch.mm(inputs, weight.t()).add_(bias)
+
+
 @scripted
 def head_trace(latents: torch.Tensor, weights: list[torch.Tensor], actions: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Hidden streams `[B, 2 * hidden]` after the ReLU and logits `[B, actions, atoms]`, V + A - mean(A).
@@ -121,9 +130,9 @@ def head_trace(latents: torch.Tensor, weights: list[torch.Tensor], actions: int)
     `weights` are weight and bias of the hidden layer, of the value's and of the advantages'.
     """
     hidden, atoms = weights[2].size(1), weights[2].size(0)
-    streams = torch.relu_(functional.linear(latents, weights[0], weights[1]))
-    values = functional.linear(streams[:, :hidden], weights[2], weights[3])
-    logits = functional.linear(streams[:, hidden:], weights[4], weights[5]).view(-1, actions, atoms)
+    streams = _linear(latents, weights[0], weights[1]).relu_()
+    values = _linear(streams[:, :hidden], weights[2], weights[3])
+    logits = _linear(streams[:, hidden:], weights[4], weights[5]).view(-1, actions, atoms)
     logits += (values - logits.mean([1])).unsqueeze(1)
     return streams, logits
 
@@ -156,10 +165,18 @@ def head_backward(
     return below
 
 
+@scripted
+def q_values(latents: torch.Tensor, weights: list[torch.Tensor], support: torch.Tensor, actions: int) -> torch.Tensor:
+    """Q `[B, actions]` of latents `[B, L]`: the mean of each action's distribution over the `support` `[atoms]`."""
+    return torch.matmul(torch.softmax(head_trace(latents, weights, actions)[1], 2), support)
+
+
 class RainbowHead(nn.Module):
     """Latents `[B, L]` to log-probabilities over atoms `[B, actions, atoms]`.
 
-    The weights are materialized once and passed in, so that acting and learning in one step share them.
+    The weights are materialized once and passed in, so that acting and learning in one step share them. Its tensors
+    are collected at the first use, because walking the modules takes as long as a layer: it is not moved to another
+    device after that.
     """
 
     def __init__(self, spec: RainbowHeadSpec, generator: torch.Generator, sigma: float = 0.1) -> None:
@@ -174,22 +191,31 @@ class RainbowHead(nn.Module):
         """The hidden layers of both streams, the value's and the advantages' last."""
         return self.hidden, self.value, self.advantage
 
-    @property
+    @cached_property
     def noise(self) -> list[torch.Tensor]:
         """That of every layer."""
         return [noise for layer in self.layers for noise in layer.noise]
 
+    @cached_property
+    def _layer_parameters(self) -> list[nn.Parameter]:
+        return [parameter for layer in self.layers for parameter in layer.parameters()]
+
+    @cached_property
+    def _noisy_weights(self) -> list[torch.Tensor]:
+        return [layer.noisy_weight for layer in self.layers]
+
     def gradients(self) -> list[torch.Tensor]:
         """Where the gradients of every layer stand."""
-        return [gradient for layer in self.layers for gradient in layer.gradients()]
+        return [_gradient(parameter) for parameter in self._layer_parameters]
 
     def draw_noise(self, generator: torch.Generator) -> None:
         """New noise in every layer."""
-        draw_noise(self.layers, generator)
+        draw_noise(self.noise, generator)
 
+    @torch.no_grad()
     def noisy_weights(self) -> Weights:
         """The layers' weights under the present noise, valid until the next call."""
-        return [tensor for layer in self.layers for tensor in layer.noisy()]
+        return _noisy([*self._layer_parameters], self.noise, self._noisy_weights)
 
     def mean_weights(self) -> Weights:
         """The layers' weights without noise."""

@@ -74,7 +74,7 @@ def test_the_densest_below_the_bound_is_chosen(
     report = run.freeze()
     assert run.session.config.latent_codec == run.session.replay.store.codec.name == chosen
     tried = DENSER[: DENSER.index(chosen) + 1] if chosen in naive else DENSER
-    assert report.codec_errors == pytest.approx({name: naive[name] for name in tried}, rel=5e-3)
+    assert report.codec_errors == pytest.approx({name: naive[name] for name in tried}, rel=2e-2)
     assert run.session.replay.store.capacity == run.session.plan.latent_capacity
 
 

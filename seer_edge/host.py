@@ -7,10 +7,11 @@ import torch
 from seer_edge.config import TrainConfig
 from seer_edge.errors import BadInputError
 from seer_runtime.encoder import has_cuda
+from seer_runtime.process import bound_heap
 
 
 def prepare_compute(config: TrainConfig) -> None:
-    """Bound the threads of this process and check the device. Raises BadInputError for a device that is not there.
+    """Bound this process's threads and heaps and check the device. Raises BadInputError for a device that is not there.
 
     Numbers below the least normal float become zero, in this thread and those that it starts from now on. Where a
     latent or a unit stays at zero, Adam's first moment otherwise falls to the least subnormal number and stays there
@@ -19,6 +20,7 @@ def prepare_compute(config: TrainConfig) -> None:
     """
     import cv2
 
+    bound_heap()
     torch.set_flush_denormal(True)
     torch.set_num_threads(config.threads)
     cv2.setNumThreads(config.threads)

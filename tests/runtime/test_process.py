@@ -1,5 +1,6 @@
 """RSS figures, against what the system says of a process; a ceiling, against its rules and a process that grows."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,41 @@ def test_a_watch_sees_what_came_and_went() -> None:
     assert after <= before + 10_000_000
     assert highest >= 0.98 * peak  # the kernel counts pages in batches, a thread each
     assert 0.98 * now <= highest
+
+
+FREED_AND_TAKEN = """
+import resource, sys
+import numpy as np
+from seer_runtime.process import bound_heap
+if sys.argv[1] == "bounded":
+    bound_heap()
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+def update():
+    arrays = [np.ones(3_000_000, np.uint8) for _ in range(4)]  # too small for huge pages
+    del arrays
+update()
+update()
+before = faults()
+for _ in range(10):
+    update()
+print((faults() - before) / 10)
+"""
+
+
+@pytest.mark.parametrize("variable", ["", "MALLOC_MMAP_THRESHOLD_"])
+def test_a_bounded_heap_keeps_what_was_freed_unless_the_environment_says_otherwise(variable: str) -> None:
+    def faults(how: str) -> float:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+        if variable:
+            environment[variable] = "131072"
+        command = [sys.executable, "-c", FREED_AND_TAKEN, how]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+        return float(done.stdout)
+
+    pages = 12_000_000 / 4096
+    assert (faults("bounded") > pages / 2) == bool(variable)
+    assert faults("as it is") > pages / 2
 
 
 def test_rss_is_what_psutil_reads() -> None:

@@ -13,6 +13,7 @@ and encoder are those of the task's preset.
 
 import argparse
 import json
+import resource
 import sys
 import tempfile
 import time
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
     from yardsticks import Clock, Job
 
     from seer_edge.loop import Session
+    from seer_runtime.replay import Batch
 
 TIMES = 60
+STEPS_OF_FAULTS = 10
 RELEASED = {"pixel": 35.0, "latent": 82.0}
 """Steps a second of the paper's released code in Alien, on one thread of a machine with 100 GFLOP/s."""
 
@@ -62,6 +65,8 @@ class Bench:
     def __init__(self, session: "Session", clock: "Clock", times: int) -> None:
         self.session, self.clock, self.times = session, clock, times
         self.timings: list[Timing] = []
+        self.page_faults: dict[str, float] = {}
+        """Of a step, by phase: fresh pages that it touched."""
 
     def add(
         self,
@@ -100,8 +105,12 @@ class Bench:
             return agent.act(session.observed.input)
 
         self.add("act", act, ("products", products(act)))
-        self.add("sample", replay.sample)
-        batch = replay.sample()
+
+        def sample() -> "Batch":
+            return replay.sample(positives=agent.contrasts)
+
+        self.add("sample", sample)
+        batch = sample()
 
         def gather() -> int:
             both = (batch.observations, batch.next_observations)
@@ -121,6 +130,11 @@ class Bench:
         alone = products(update)
         self.add("update", update, ("products", alone), before=act, times=self.update_times(update), calls=calls)
         self.add("step", session.step, times=self.update_times(update))
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(STEPS_OF_FAULTS):
+            session.step()
+        faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+        self.page_faults[session.phase] = faults / STEPS_OF_FAULTS
 
     def update_times(self, update: "Job") -> int:
         """Fewer where an update takes long."""
@@ -217,6 +231,7 @@ def measure(flags: argparse.Namespace) -> int:
         "clock": "wall" if clock is time.perf_counter else "CPU",
         "pipeline": flags.pipeline,
         "gflops": rates,
+        "page_faults_a_step": bench.page_faults,
         "timings": [{**asdict(timing), "ratio": timing.ratio} for timing in bench.timings],
     }
     for line in table(report, bench.timings, against):
@@ -245,6 +260,8 @@ def table(report: dict[str, Any], timings: list[Timing], against: dict[str, Any]
         then = () if against is None else tuple(_cell(was.get(name)) for name in ("least", "median", "ratio"))
         lines.append(own + then)
     yield render(header if against is None else (*header, "was least", "was median", "was ratio"), lines)
+    faults = ", ".join(f"{count:,.0f} ({phase})" for phase, count in report["page_faults_a_step"].items())
+    yield f"page faults a step: {faults}"
     if report["env"] == "ALE/Alien-v5" and report["algo"] == "rainbow" and threads == 1:
         for timing in timings:
             if timing.part == "step":

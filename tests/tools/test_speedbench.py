@@ -39,6 +39,7 @@ def test_both_phases_are_timed_and_compared(tmp_path: Path) -> None:
         "ALE/Alien-v5, 18 actions, rainbow, data-efficient, 4x42x42, batch 32, 1 thread, pipeline off; "
     )
     assert all(float(rate) > 1 for rate in re.findall(r"(\d+)(?: GFLOP/s|(?= after))", head))
+    assert re.match(r"page faults a step: [\d,]+ \(pixel\), [\d,]+ \(latent\)$", lines[-3])
     assert re.match(r"pixel: \d+ steps/s; the released code's 35 ", lines[-2])
     assert re.match(r"latent: \d+ steps/s; the released code's 82 ", lines[-1])
 
@@ -60,6 +61,13 @@ def test_both_phases_are_timed_and_compared(tmp_path: Path) -> None:
     pixel_update = next(line for line in again.stdout.splitlines() if line.startswith("pixel: update"))
     was = [f"{updates[0][name]:.2f}" for name in ("least", "median", "ratio")]
     assert pixel_update.split()[-3:] == was
+
+
+@pytest.mark.slow
+def test_a_contrastive_agent_is_given_positives() -> None:
+    done = _speedbench("--env", "cartpole-swingup", "--resolution", "25", "--times", "5")
+    assert done.returncode == 0, done.stderr
+    assert [line.split(":")[0] for line in done.stdout.splitlines() if "update" in line] == ["pixel", "latent"]
 
 
 def test_products_are_those_of_the_job_and_nothing_else() -> None:

@@ -8,7 +8,7 @@ its own matrix products and convolutions, as it computes them and on its own mem
 those of a checkpoint written to one file, a step of a game is four bare frames of its emulator. With one thread the
 clock is the CPU time of the main thread, which other processes disturb least; with more, under --pipeline on and for
 checkpoints, it is the time on the wall. Only the step has a pipeline; the parts are done one at a time. Batch, sizes
-and encoder are those of the task's preset.
+and encoder are those of the task's preset. Where Stable-Baselines3 is installed, its DQN is timed on the same game.
 """
 
 import argparse
@@ -190,6 +190,7 @@ def measure(flags: argparse.Namespace) -> int:
     spec = environment.spec
     environment.close()
 
+    from peers import stable_baselines3
     from yardsticks import matrix_rate
 
     from seer_edge.config import build_config
@@ -218,8 +219,10 @@ def measure(flags: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as folder:
         bench.freeze(Path(folder))
     bench.phase()
-    rates.append(matrix_rate(clock))
     session.env.close()
+    for part, taken in stable_baselines3(spec.id, settings.batch_size, clock, flags.times):
+        bench.timings.append(Timing("Stable-Baselines3 DQN", part, taken[0], taken[len(taken) // 2]))
+    rates.append(matrix_rate(clock))
     report = {
         "env": spec.id,
         "actions": str(spec.actions),
@@ -264,7 +267,7 @@ def table(report: dict[str, Any], timings: list[Timing], against: dict[str, Any]
     yield f"page faults a step: {faults}"
     if report["env"] == "ALE/Alien-v5" and report["algo"] == "rainbow" and threads == 1:
         for timing in timings:
-            if timing.part == "step":
+            if timing.part == "step" and timing.phase in RELEASED:
                 released = RELEASED[timing.phase] * max(before, after) / 100
                 speed = 1e3 / timing.median
                 yield (

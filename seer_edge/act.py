@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from seer_edge.envs import Action, Discrete, EnvOptions, EnvSpec, Frame, resolve
+from seer_edge.envs import Action, Discrete, EnvOptions, EnvSpec, Frame, ResolutionError, ViewError, resolve
 from seer_edge.envs.guarded import Guarded, open_guarded
 from seer_edge.envs.refusals import refusals
 from seer_edge.errors import EXIT_UNSAFE, BadInputError
@@ -81,10 +81,13 @@ class Origin:
 
     def options_for(self, env: str, spec: PolicySpec) -> EnvOptions:
         """How `env` is shown: as the policy's own was, another at the size of frame that the policy sees."""
-        if resolve(env).id == self.env:
+        env_id = resolve(env)
+        if env_id.id == self.env:
             return self.options
         height, width = spec.frame_shape[-2:]
-        return replace(self.options, resolution=width if height == width else None)
+        options = replace(self.options, resolution=width if height == width else None)
+        # Atari and control have one view each; frames of another kind are refused by their shape.
+        return options if env_id.kind == "gymnasium" else replace(options, color=None, render=False)
 
 
 class Player:
@@ -142,7 +145,7 @@ def act(path: Path, game: Game, *, as_json: bool) -> int:
         policy = Policy.of(bundle, threads=game.threads or 1, int8=game.int8)
     if policy.choice is not None and not as_json:
         print(policy.choice, flush=True)
-    env = game.env or origin.env
+    env = origin.env if game.env is None else game.env
     env_seed, rng = game_seeds(origin.seed if game.seed is None else game.seed, origin.timestep)
     episodes = game.episodes or origin.episodes
     epsilon = origin.epsilon if game.epsilon is None else game.epsilon
@@ -193,11 +196,18 @@ def _open(env: str, origin: Origin, spec: PolicySpec, seed: int, timeout_seconds
         print(f"seer-edge act: the environment failed: {reason}", file=sys.stderr, flush=True)
         os._exit(EXIT_UNSAFE)
 
+    mend = f"name an environment like {origin.env}"
     with refusals(env, origin.options):
         options = origin.options_for(env, spec)
-        environment = open_guarded(
-            env, options, seed=seed, training=False, timeout_seconds=timeout_seconds, on_hang=give_up
-        )
+        try:
+            environment = open_guarded(
+                env, options, seed=seed, training=False, timeout_seconds=timeout_seconds, on_hang=give_up
+            )
+        except ViewError as error:
+            raise BadInputError(f"--env {env}: {error.reason}; {mend}") from error
+        except ResolutionError as error:
+            seen = f"the frames of {options.resolution}x{options.resolution} that this policy sees"
+            raise BadInputError(f"--env {env}: cannot be shown in {seen}; {mend}") from error
     shown, actions = environment.spec.frame_shape, environment.spec.actions
     count = actions.count if isinstance(actions, Discrete) else actions.size
     if shown != spec.frame_shape:
@@ -208,4 +218,4 @@ def _open(env: str, origin: Origin, spec: PolicySpec, seed: int, timeout_seconds
     else:
         return environment
     environment.close()
-    raise BadInputError(f"--env {env}: {reason}; name an environment like {origin.env}")
+    raise BadInputError(f"--env {env}: {reason}; {mend}")

@@ -52,25 +52,30 @@ def _plan_of(flags: argparse.Namespace) -> BytePlan:
         missing = "--from RUN" if flags.source is None else "--take encoder"
         given = f"--take {flags.take}" if flags.source is None else f"--from {flags.source}"
         raise BadInputError(f"{given}: needs {missing} beside it")
-    asked = flags.color
+    asked = _env_options(flags)
     if from_bundle:
         for name, value in bundle_flags(flags.source).items():
             setattr(flags, name, getattr(flags, name) or value)
     timeout_seconds = flags.env_timeout_seconds or ENV_TIMEOUT_SECONDS
-    options = EnvOptions(flags.protocol, flags.resolution, color=flags.color, render=flags.render_observations)
+    options = _env_options(flags)
     try:
         spec = _env_spec(flags.env, options, timeout_seconds)
     except BadInputError:
-        if asked == flags.color:
+        if asked == options:
             raise
-        _env_spec(flags.env, dataclasses.replace(options, color=None), timeout_seconds)  # or it fails for itself
+        _env_spec(flags.env, asked, timeout_seconds)  # or it fails for itself
+        size = "" if options.resolution is None else f" of {options.resolution}x{options.resolution}"
         raise BadInputError(
-            f"--from {flags.source}: its encoder takes {flags.color} frames, which --env {flags.env} does not show; "
-            "take the encoder of a like environment"
+            f"--from {flags.source}: its encoder takes {options.color} frames{size}, which --env {flags.env} does not "
+            "show; take the encoder of a like environment"
         ) from None
     apart = ("command", "env", "mem_budget", "run_dir", "take", "checkpoint_every", *HOST_FIELDS)
     others = {name: value for name, value in vars(flags).items() if name not in apart}
     return make_plan(build_config(spec, mem_budget_bytes=flags.mem_budget, **others, **host_fields(flags)), spec)
+
+
+def _env_options(flags: argparse.Namespace) -> EnvOptions:
+    return EnvOptions(flags.protocol, flags.resolution, color=flags.color, render=flags.render_observations)
 
 
 def _taken(plan: BytePlan, take: str | None) -> "TakenEncoder | None":

@@ -70,10 +70,17 @@ def _seed(text: str) -> int:
     return value
 
 
-def _folder(text: str) -> str:
-    if not text:
-        raise argparse.ArgumentTypeError("'' is empty; name a folder")
-    return text
+def _named(what: str) -> Callable[[str], str]:
+    def name(text: str) -> str:
+        if not text.strip():
+            raise argparse.ArgumentTypeError(f"{text!r} is empty; name {what}")
+        return text
+
+    return name
+
+
+_folder = _named("a folder")
+_env = _named("an environment: Alien, cartpole-swingup, module:EnvId")
 
 
 def _fraction(text: str) -> float:
@@ -143,7 +150,7 @@ def normalised(arguments: list[str]) -> list[str]:
 
 def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group("what to train")
-    what.add_argument("--env", required=True, help="Alien, cartpole-swingup, a Gymnasium id, module:EnvId")
+    what.add_argument("--env", type=_env, required=True, help="Alien, cartpole-swingup, a Gymnasium id, module:EnvId")
     what.add_argument("--preset", type=_preset, metavar="NAME", help="hyperparameters of another task's preset")
     what.add_argument("--algo", type=_choice(*ALGORITHMS), metavar="NAME", help=f"{', '.join(ALGORITHMS)} (by actions)")
     what.add_argument("--encoder", type=_choice(*ENCODERS), metavar="NAME", help=", ".join(ENCODERS))
@@ -283,7 +290,7 @@ def _add_bundle_flags(parser: argparse.ArgumentParser) -> None:
 
 def _add_act_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="what `export` wrote")
-    parser.add_argument("--env", help="what to play (what it was trained on)")
+    parser.add_argument("--env", type=_env, help="what to play (what it was trained on)")
     parser.add_argument("--episodes", type=_positive, metavar="N", help="games to play (10)")
     parser.add_argument("--seed", type=_seed, metavar="N", help="of the games (the run's)")
     parser.add_argument(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from seer_edge.envs import EnvSpec, Episode, Step
 from seer_edge.envs.actions import Action, Actions, Continuous, Discrete, middle_and_half_range
 from seer_edge.envs.checks import finite_reward, shown, truth
-from seer_edge.envs.names import EnvId, UnavailableEnvError, UnsupportedEnvError
+from seer_edge.envs.names import EnvId, UnavailableEnvError, UnsupportedEnvError, ViewError
 from seer_edge.envs.resolution import pixel_size
 from seer_edge.errors import origin
 from seer_runtime.preprocess import Color, Frame, is_screen, to_frame
@@ -84,9 +84,9 @@ class GymPixels:
     def _observed(self, env_id: EnvId) -> tuple[int, ...]:
         space = self._env.observation_space
         if not isinstance(space, gymnasium.spaces.Box) or space.dtype != np.uint8 or not is_screen(space.shape):
-            raise UnsupportedEnvError(
-                f"environment {env_id.id!r} observes {_line(space)}; uint8 images [H, W], [H, W, 1] or [H, W, 3] are "
-                "needed, or --render-observations"
+            raise ViewError(
+                f"environment {env_id.id!r} observes {_line(space)}, not uint8 images [H, W], [H, W, 1] or [H, W, 3]",
+                "give --render-observations to learn from what it renders",
             )
         return space.shape
 

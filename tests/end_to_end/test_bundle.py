@@ -326,6 +326,9 @@ def test_an_interrupted_act_tells_what_it_played_and_keeps_its_film(bundle: Path
     [
         (("act", "{bundle}", "--env", "Pong"), ["--env Pong", "6 actions", "3 actions"]),
         (("act", "{bundle}", "--env", "Alein"), ["--env Alein", "Alien"]),
+        (("act", "{bundle}", "--env", ""), ["--env", "'' is empty", "name an environment"]),
+        (("act", "{bundle}", "--env", "CartPole-v1"), ["--env CartPole-v1", "not uint8 images", f"like {GAME}"]),
+        (("act", "{bundle}", "--env", TASK), [f"--env {TASK}: cannot be shown", "42x42 that this policy sees", GAME]),
         (("act", "{bundle}", "--epsilon", "1.5"), ["--epsilon", "'1.5'", "0 to 1"]),
         (("act", "{bundle}", "--episodes", "0"), ["--episodes", "'0'", "at least 1"]),
         (("act", "{bundle}", "--record", "x.gif"), ["--record x.gif", ".mp4"]),
@@ -354,6 +357,7 @@ def test_an_interrupted_act_tells_what_it_played_and_keeps_its_film(bundle: Path
         (("train", *PIXEL_GAME, "--from", "{bundle}", "--freeze-at", "9"), ["--freeze-at 9", "leave it out"]),
         (("train", "--env", "Pong", "--from", "{bundle}", "--take", "agent"), ["--take agent", "3 actions"]),
         (("train", *CONTROL, "--from", "{bundle}"), ["--from", "gray frames", "--env cartpole-swingup does not show"]),
+        (("train", "--env", TASK, "--from", "{bundle}"), ["--from", "gray frames of 42x42", f"--env {TASK} does not"]),
     ],
 )
 def test_bad_input(
@@ -374,6 +378,26 @@ def test_bad_input(
     for part in parts:
         assert part in error
     assert {path.name for path in tmp_path.iterdir()} == before
+
+
+NOT_OF_ACT = ("--resolution", "--render-observations", "--color", "--protocol")
+
+
+@pytest.mark.parametrize("env", ["CartPole-v1", TASK, "Alien"])
+@pytest.mark.parametrize("options", [{}, {"render": True}, {"color": "rgb"}, {"protocol": "machado"}], ids=str)
+def test_act_advises_no_flag_that_it_does_not_have(
+    options: dict[str, Any], env: str, run: Run, bundle: Path, tmp_path: Path
+) -> None:
+    """Whatever the policy was shown in training."""
+    with open_bundle(bundle) as opened:
+        about, members = opened.about, {name: [opened.read(name)] for name in ("encoder.onnx", "head.onnx")}
+    about["environment"]["options"] |= options
+    other = tmp_path / "other.seer"
+    durable.write_container(other, about, members)
+    status, out, error = run("act", other, "--env", env)
+    assert (status, out, error.count("\n")) == (2, "", 1)
+    assert f"--env {env}: " in error
+    assert not any(flag in error for flag in NOT_OF_ACT)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from seer_edge.ceiling import check_memory
 from seer_edge.config import ENV_TIMEOUT_SECONDS, TrainConfig, build_config
+from seer_edge.devices import check_device
 from seer_edge.envs import EnvOptions, EnvSpec
 from seer_edge.envs.guarded import open_guarded
 from seer_edge.envs.refusals import refusals
@@ -168,6 +169,7 @@ ANY_MACHINE = MemoryLimits(2**62, 2**62)
 
 def _plan(flags: argparse.Namespace) -> int:
     plan = _plan_of(flags)
+    check_device(plan.config.device)
     taken = _taken(plan, flags.take)
     check_memory(plan, ANY_MACHINE)
     _show(plan, taken)

@@ -191,6 +191,7 @@ def test_what_needs_an_extra_says_which(bundle: Path, frozen: Path, tmp_path: Pa
         (("train", *PIXEL_GAME, "--run-dir", tmp_path / "run"), "learning needs"),
         (("train", *PIXEL_GAME, "--from", bundle, "--run-dir", tmp_path / "run"), "learning needs"),
         (("export", frozen, "-o", tmp_path / "p.seer"), "export needs onnx"),
+        (("plan", *PIXEL_GAME, "--device", "cuda"), "--device cuda: needs torch"),
     ):
         done = _torch_free(*words)
         assert done.returncode == 2

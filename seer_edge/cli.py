@@ -248,10 +248,13 @@ def _plan_again(config: TrainConfig, folder: "RunFolder") -> BytePlan:
 
 
 def _eval(flags: argparse.Namespace) -> int:
+    from seer_edge import run_folder
+
     if flags.run.is_file():
         return _eval_bundle(flags)
     given = {"eval_episodes": flags.episodes, "seed": flags.seed, "threads": flags.threads, "device": flags.device}
-    plan, _, saved, agent = _newest(flags.run, given)
+    folder = run_folder.open_run(flags.run, "the --run-dir of a run, or a bundle")
+    plan, saved, agent = _newest(folder, given)
     with _learner_needed():
         from seer_edge.evaluate import evaluate_run
         from seer_edge.host import prepare_compute
@@ -265,18 +268,17 @@ def _doctor(flags: argparse.Namespace) -> int:
     return doctor(as_json=flags.json)
 
 
-def _newest(run: Path, changes: Mapping[str, Any]) -> "tuple[BytePlan, RunFolder, Saved, State]":
+def _newest(folder: "RunFolder", changes: Mapping[str, Any]) -> "tuple[BytePlan, Saved, State]":
     """The newest sound generation of a run under `changes` that are not None, and what it says of the agent."""
-    from seer_edge import checkpoint, run_folder
+    from seer_edge import checkpoint
 
-    folder = run_folder.open_run(run)
     saved, agent = checkpoint.newest_agent(folder.checkpoints)
     for line in saved.skipped:
         print(line, file=sys.stderr)
     given = {name: value for name, value in changes.items() if value is not None}
     plan = _plan_again(dataclasses.replace(saved.config, **given), folder)
     saved.check_fits(plan)
-    return plan, folder, saved, agent
+    return plan, saved, agent
 
 
 def _eval_bundle(flags: argparse.Namespace) -> int:
@@ -312,9 +314,11 @@ def _act(flags: argparse.Namespace) -> int:
 def _export(flags: argparse.Namespace) -> int:
     if importlib.util.find_spec("onnx") is None:
         raise BadInputError("export needs onnx; pip install 'seer-edge[train]'")
+    from seer_edge import run_folder
     from seer_edge.export import write_bundle
 
-    plan, folder, saved, agent = _newest(flags.run, {})
+    folder = run_folder.open_run(flags.run)
+    plan, saved, agent = _newest(folder, {})
     for line in write_bundle(flags.output, folder, saved, agent, plan, flags.extras, int8=flags.int8):
         print(line)
     print(f"{flags.output}: {plan.env.id}, step {saved.timestep:,}, {flags.output.stat().st_size:,} B")

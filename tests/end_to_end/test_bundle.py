@@ -19,7 +19,9 @@ import pytest
 from seer_edge.presets import PRESETS
 from seer_runtime import Policy, durable
 from seer_runtime.bundle import open_bundle
+from seer_runtime.durable.container import CONTAINER_VERSION
 from tests.end_to_end.short_presets import GAME, TASK, Run, runner, use_short_presets
+from tests.runtime.bundles import forged
 
 PIXEL_GAME = ("--env", GAME)
 CONTROL = ("--env", TASK, "--resolution", "25")
@@ -334,7 +336,13 @@ def test_an_interrupted_act_tells_what_it_played_and_keeps_its_film(bundle: Path
         (("act", "{bundle}", "--episodes", "0"), ["--episodes", "'0'", "at least 1"]),
         (("act", "{bundle}", "--record", "x.gif"), ["--record x.gif", ".mp4"]),
         (("act", "{tmp}/nowhere"), ["nowhere: cannot be read", "export"]),
-        (("act", "{run}"), ["not a regular file", "export"]),
+        (("act", "{run}"), ["not a regular file", "seer-edge export {run} -o policy.seer"]),
+        (("act", "{tmp}"), ["not a regular file", "give a bundle"]),
+        (("eval", "{tmp}"), ["not a run's folder", "of a run, or a bundle"]),
+        (("resume", "{bundle}"), ["not a run's folder; a bundle is for", "train --from"]),
+        (("act", "{newer}"), ["newer.seer: format version 2", "a newer seer-edge reads 2"]),
+        (("eval", "{newer}"), ["newer.seer: format version 2", "a newer seer-edge reads 2"]),
+        (("train", *PIXEL_GAME, "--from", "{newer}"), ["--from", "newer.seer: format version 2", "a newer seer-edge"]),
         (("act", "{run}/config.json"), ["config.json: not a bundle", "export"]),
         (("act", "{damaged}"), ["damaged.seer", "SHA-256 differs", "export it anew"]),
         (("eval", "{damaged}"), ["damaged.seer", "SHA-256 differs", "export it anew"]),
@@ -371,13 +379,15 @@ def test_bad_input(
         (byte,) = file.read(1)
         file.seek(-1, os.SEEK_CUR)
         file.write(bytes([byte ^ 1]))
+    (tmp_path / "newer.seer").write_bytes(forged({"about": {}, "members": []}, version=CONTAINER_VERSION + 1))
     (tmp_path / "folder.mp4").mkdir()
     (tmp_path / "notes.txt").write_text("mine")
     before = {path.name for path in tmp_path.iterdir()}
-    status, out, error = run(*(word.format(bundle=bundle, run=frozen, tmp=tmp_path, damaged=damaged) for word in words))
+    names = {"bundle": bundle, "run": frozen, "tmp": tmp_path, "damaged": damaged, "newer": tmp_path / "newer.seer"}
+    status, out, error = run(*(word.format(**names) for word in words))
     assert (status, out, error.count("\n")) == (2, "", 1)
     for part in parts:
-        assert part in error
+        assert part.format(**names) in error
     assert {path.name for path in tmp_path.iterdir()} == before
 
 

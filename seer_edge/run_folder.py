@@ -195,6 +195,9 @@ def check(path: Path) -> None:
             )
         if path.exists() and not path.is_dir():
             raise BadInputError(f"--run-dir {path}: not a folder; name a new one")
+        nearest = next(parent for parent in path.absolute().parents if parent.exists())
+        if not nearest.is_dir():
+            raise BadInputError(f"--run-dir {path}: {nearest} is a file; name a folder elsewhere")
 
 
 @contextlib.contextmanager

@@ -175,7 +175,9 @@ def test_a_run_folder_that_is_not_empty(
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-@pytest.mark.parametrize("folder", ["{tmp}/file/run", "/proc/run", "{tmp}/file", "{tmp}/" + 300 * "x"])
+@pytest.mark.parametrize(
+    "folder", ["{tmp}/file/run", "{tmp}/file/a/run", "/proc/run", "{tmp}/file", "{tmp}/" + 300 * "x"]
+)
 def test_a_run_folder_that_cannot_be_written(
     folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -186,7 +188,9 @@ def test_a_run_folder_that_cannot_be_written(
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.count("\n") == 1
-    assert path in printed.err
+    assert f"--run-dir {path}: " in printed.err
+    if "file/" in path:
+        assert f"{tmp_path}/file is a file; name a folder elsewhere" in printed.err
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 

@@ -1,5 +1,7 @@
 """Bad input: one clear line that names the flag, the value and the mend; exit 2; nothing written."""
 
+import argparse
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from seer_edge.cli import main
+from seer_edge.flags import make_parser
 
 # Short, so that a refusal that is missing shows as a failure and not as a day of training.
 TRAIN = ["train", "--env", "Alien", "--total-timesteps", "40"]
@@ -223,15 +226,27 @@ def test_the_plan_of_control(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert "warning" not in plan
 
 
-@pytest.mark.parametrize("command", ["", "train", "plan", "resume", "eval"])
+@pytest.mark.parametrize("command", ["", "train", "plan", "resume", "eval", "export", "act", "doctor"])
 def test_help_fits_a_screen(command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(sys, "argv", ["seer-edge", *command.split(), "--help"])
     with pytest.raises(SystemExit) as exit_status:
         main()
     assert exit_status.value.code == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) <= 45
-    assert max(map(len, lines)) <= 110
+    text = capsys.readouterr().out
+    lines = text.splitlines()
+    assert len(lines) <= 32
+    assert max(map(len, lines)) <= 80
+    parser = make_parser()
+    if command:
+        (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+        parser = commands.choices[command]
+    flags = {flag for action in parser._actions for flag in action.option_strings if action.help != argparse.SUPPRESS}
+    assert flags
+    shown = {
+        flag for line in lines if line.startswith("  -") for flag in re.findall(r"(?<=[ ,])--?[a-z][a-z0-9-]*", line)
+    }
+    assert flags <= shown
 
 
 def test_a_reader_that_leaves_early_is_no_traceback() -> None:

@@ -140,6 +140,10 @@ def _train(flags: argparse.Namespace) -> int:
     path = flags.run_dir or run_folder.default_path(plan.config)
     run_folder.check(path)
     _prepare_learner(plan)
+    if taken is not None:
+        from seer_edge.trial import check_taken
+
+        check_taken(plan, taken)
     folder = run_folder.create(path, plan.config)
     with folder.locked():
         from seer_edge.train import train

@@ -1,11 +1,12 @@
 """`seer-edge act` and `seer-edge eval BUNDLE`: whole games from a bundle. No torch."""
 
 import array
+import functools
 import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -85,14 +86,14 @@ class Origin:
         return origin
 
     def options_for(self, env: str, spec: PolicySpec) -> EnvOptions:
-        """How `env` is shown: as the policy's own was, another at the size of frame that the policy sees."""
+        """How `env` is shown: as the policy's own was, another by its images, at the size that the policy sees."""
         env_id = resolve(env)
         if env_id.id == self.env:
             return self.options
         height, width = spec.frame_shape[-2:]
-        options = replace(self.options, resolution=width if height == width else None)
+        options = replace(self.options, resolution=width if height == width else None, render=False)
         # Atari and control have one view each; frames of another kind are refused by their shape.
-        return options if env_id.kind == "gymnasium" else replace(options, color=None, render=False)
+        return options if env_id.kind == "gymnasium" else replace(options, color=None)
 
 
 class Player:
@@ -204,10 +205,11 @@ def _open(env: str, origin: Origin, spec: PolicySpec, seed: int, timeout_seconds
     mend = f"name an environment like {origin.env}"
     with refusals(env, origin.options):
         options = origin.options_for(env, spec)
+        build = functools.partial(
+            open_guarded, env, seed=seed, training=False, timeout_seconds=timeout_seconds, on_hang=give_up
+        )
         try:
-            environment = open_guarded(
-                env, options, seed=seed, training=False, timeout_seconds=timeout_seconds, on_hang=give_up
-            )
+            environment = _seen(build, options, rendered=origin.options.render)
         except ViewError as error:
             raise BadInputError(f"--env {env}: {error.reason}; {mend}") from error
         except ResolutionError as error:
@@ -224,3 +226,13 @@ def _open(env: str, origin: Origin, spec: PolicySpec, seed: int, timeout_seconds
         return environment
     environment.close()
     raise BadInputError(f"--env {env}: {reason}; {mend}")
+
+
+def _seen(build: Callable[[EnvOptions], Guarded], options: EnvOptions, *, rendered: bool) -> Guarded:
+    """By its images; where it shows none, and the policy was trained on what is `rendered`, by what it renders."""
+    try:
+        return build(options)
+    except ViewError:
+        if options.render or not rendered:
+            raise
+        return build(replace(options, render=True))

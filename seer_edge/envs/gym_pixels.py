@@ -1,5 +1,6 @@
 """Any Gymnasium environment that shows images, or renders them, and takes one discrete action or bounded controls."""
 
+import warnings
 from typing import Any
 
 import gymnasium
@@ -165,11 +166,19 @@ def _make(env_id: EnvId, render: bool) -> gymnasium.Env[Any, Any]:
     # Most environments of a user's own take no render_mode, not even None.
     asked: dict[str, Any] = {"render_mode": "rgb_array"} if render else {}
     try:
-        return gymnasium.make(gymnasium.registry[env_id.registered], **asked)
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", ".*that is not in the possible render_modes"
+            )  # it may render all the same
+            return gymnasium.make(gymnasium.registry[env_id.registered], **asked)
     except (gymnasium.error.Error, ImportError) as error:
         reason = " ".join(str(error).split())
         raise UnavailableEnvError(f"environment {env_id.id!r} cannot be built: {reason}") from error
     except Exception as error:  # a user's own class may raise anything
+        if render and isinstance(error, TypeError) and "render_mode" in str(error):
+            raise ViewError(
+                f"environment {env_id.id!r} takes no render_mode", "leave --render-observations out, or let it take one"
+            ) from error
         raise UnavailableEnvError(f"environment {env_id.id!r} cannot be built: {origin(error)}") from error
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import gymnasium
 import numpy as np
 import pytest
 
@@ -22,6 +23,7 @@ from seer_runtime.bundle import open_bundle
 from seer_runtime.durable.container import CONTAINER_VERSION
 from tests.end_to_end.short_presets import GAME, TASK, Run, runner, use_short_presets
 from tests.runtime.bundles import forged
+from tests.seer_edge.env_registry import register
 
 PIXEL_GAME = ("--env", GAME)
 CONTROL = ("--env", TASK, "--resolution", "25")
@@ -389,6 +391,42 @@ def test_bad_input(
     for part in parts:
         assert part.format(**names) in error
     assert {path.name for path in tmp_path.iterdir()} == before
+
+
+class _Rendered(gymnasium.Env[Any, Any]):
+    """Three actions, no images but rendered ones, games of five steps."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 15}  # noqa: RUF012
+    observation_space = gymnasium.spaces.Box(0, 1, (1,))
+    action_space = gymnasium.spaces.Discrete(3)
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        self.render_mode = render_mode
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        self.steps = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.steps += 1
+        return np.zeros(1, np.float32), 1.0, self.steps == 5, False, {}
+
+    def render(self) -> Any:
+        return np.full((60, 80, 3), self.steps, np.uint8)
+
+
+@pytest.mark.parametrize("env", [GAME, "test/OnlyRendered-v0"])
+def test_a_policy_of_rendered_frames_plays_images_too(
+    env: str, run: Run, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a policy that was trained in a simulation plays a camera."""
+    register(monkeypatch, "test/OnlyRendered-v0", entry_point=_Rendered)
+    with open_bundle(bundle) as opened:
+        about, members = opened.about, {name: [opened.read(name)] for name in ("encoder.onnx", "head.onnx")}
+    for render, status in ((True, 0), (False, 0 if env == GAME else 2)):
+        about["environment"] = {"id": "CartPole-v1", "name": "CartPole-v1", "options": {"render": render}}
+        durable.write_container(tmp_path / "p.seer", about, members)
+        assert run("act", tmp_path / "p.seer", "--env", env, "--episodes", "1")[0] == status
 
 
 NOT_OF_ACT = ("--resolution", "--render-observations", "--color", "--protocol")

@@ -282,7 +282,7 @@ def test_what_does_not_render_images_is_refused(
 
 def test_an_environment_that_cannot_render_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     register(monkeypatch, "test/Screens-v0", entry_point=_Screens)
-    with pytest.raises(UnavailableEnvError, match=r"'test/Screens-v0' cannot be (built|rendered): .*render"):
+    with pytest.raises(UnsupportedEnvError, match="'test/Screens-v0' takes no render_mode; leave --render-obs"):
         make_env("test/Screens-v0", EnvOptions(render=True), seed=0, training=True)
 
 

@@ -1,11 +1,12 @@
 """`seer-edge act` and `seer-edge eval BUNDLE`: whole games from a bundle. No torch."""
 
 import array
+import functools
 import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from seer_edge.envs import Action, Discrete, EnvOptions, EnvSpec, Frame, resolve
+from seer_edge.envs import Action, Discrete, EnvOptions, EnvSpec, Frame, ResolutionError, ViewError, resolve
 from seer_edge.envs.guarded import Guarded, open_guarded
 from seer_edge.envs.refusals import refusals
 from seer_edge.errors import EXIT_UNSAFE, BadInputError
 from seer_edge.games import Evaluation, game_seeds, play
 from seer_edge.recorder import Recorder
+from seer_edge.run_folder import is_run
 from seer_edge.signals import StopSignal
 from seer_edge.validation import check_types
 from seer_runtime import durable
@@ -40,7 +42,11 @@ def opened(path: Path) -> Iterator[Bundle]:
         with open_bundle(path) as bundle:
             yield bundle
     except durable.CorruptFileError as error:
-        raise BadInputError(f"{error}; export it anew with this release") from error
+        mend = "export it anew with this release"
+        if path.is_dir():
+            make = f"make one of this run: seer-edge export {path} -o policy.seer"
+            mend = make if is_run(path) else "give a bundle that `export` wrote"
+        raise BadInputError(f"{error}; {mend}") from error
     except OSError as error:
         raise BadInputError(f"{path}: cannot be read ({error.strerror}); give a bundle that `export` wrote") from error
 
@@ -80,11 +86,14 @@ class Origin:
         return origin
 
     def options_for(self, env: str, spec: PolicySpec) -> EnvOptions:
-        """How `env` is shown: as the policy's own was, another at the size of frame that the policy sees."""
-        if resolve(env).id == self.env:
+        """How `env` is shown: as the policy's own was, another by its images, at the size that the policy sees."""
+        env_id = resolve(env)
+        if env_id.id == self.env:
             return self.options
         height, width = spec.frame_shape[-2:]
-        return replace(self.options, resolution=width if height == width else None)
+        options = replace(self.options, resolution=width if height == width else None, render=False)
+        # Atari and control have one view each; frames of another kind are refused by their shape.
+        return options if env_id.kind == "gymnasium" else replace(options, color=None)
 
 
 class Player:
@@ -142,7 +151,7 @@ def act(path: Path, game: Game, *, as_json: bool) -> int:
         policy = Policy.of(bundle, threads=game.threads or 1, int8=game.int8)
     if policy.choice is not None and not as_json:
         print(policy.choice, flush=True)
-    env = game.env or origin.env
+    env = origin.env if game.env is None else game.env
     env_seed, rng = game_seeds(origin.seed if game.seed is None else game.seed, origin.timestep)
     episodes = game.episodes or origin.episodes
     epsilon = origin.epsilon if game.epsilon is None else game.epsilon
@@ -193,11 +202,19 @@ def _open(env: str, origin: Origin, spec: PolicySpec, seed: int, timeout_seconds
         print(f"seer-edge act: the environment failed: {reason}", file=sys.stderr, flush=True)
         os._exit(EXIT_UNSAFE)
 
+    mend = f"name an environment like {origin.env}"
     with refusals(env, origin.options):
         options = origin.options_for(env, spec)
-        environment = open_guarded(
-            env, options, seed=seed, training=False, timeout_seconds=timeout_seconds, on_hang=give_up
+        build = functools.partial(
+            open_guarded, env, seed=seed, training=False, timeout_seconds=timeout_seconds, on_hang=give_up
         )
+        try:
+            environment = _seen(build, options, rendered=origin.options.render)
+        except ViewError as error:
+            raise BadInputError(f"--env {env}: {error.reason}; {mend}") from error
+        except ResolutionError as error:
+            seen = f"the frames of {options.resolution}x{options.resolution} that this policy sees"
+            raise BadInputError(f"--env {env}: cannot be shown in {seen}; {mend}") from error
     shown, actions = environment.spec.frame_shape, environment.spec.actions
     count = actions.count if isinstance(actions, Discrete) else actions.size
     if shown != spec.frame_shape:
@@ -208,4 +225,14 @@ def _open(env: str, origin: Origin, spec: PolicySpec, seed: int, timeout_seconds
     else:
         return environment
     environment.close()
-    raise BadInputError(f"--env {env}: {reason}; name an environment like {origin.env}")
+    raise BadInputError(f"--env {env}: {reason}; {mend}")
+
+
+def _seen(build: Callable[[EnvOptions], Guarded], options: EnvOptions, *, rendered: bool) -> Guarded:
+    """By its images; where it shows none, and the policy was trained on what is `rendered`, by what it renders."""
+    try:
+        return build(options)
+    except ViewError:
+        if options.render or not rendered:
+            raise
+        return build(replace(options, render=True))

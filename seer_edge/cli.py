@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from seer_edge.ceiling import check_memory
 from seer_edge.config import ENV_TIMEOUT_SECONDS, TrainConfig, build_config
+from seer_edge.devices import check_device
 from seer_edge.envs import EnvOptions, EnvSpec
 from seer_edge.envs.guarded import open_guarded
 from seer_edge.envs.refusals import refusals
@@ -52,25 +53,30 @@ def _plan_of(flags: argparse.Namespace) -> BytePlan:
         missing = "--from RUN" if flags.source is None else "--take encoder"
         given = f"--take {flags.take}" if flags.source is None else f"--from {flags.source}"
         raise BadInputError(f"{given}: needs {missing} beside it")
-    asked = flags.color
+    asked = _env_options(flags)
     if from_bundle:
         for name, value in bundle_flags(flags.source).items():
             setattr(flags, name, getattr(flags, name) or value)
     timeout_seconds = flags.env_timeout_seconds or ENV_TIMEOUT_SECONDS
-    options = EnvOptions(flags.protocol, flags.resolution, color=flags.color, render=flags.render_observations)
+    options = _env_options(flags)
     try:
         spec = _env_spec(flags.env, options, timeout_seconds)
     except BadInputError:
-        if asked == flags.color:
+        if asked == options:
             raise
-        _env_spec(flags.env, dataclasses.replace(options, color=None), timeout_seconds)  # or it fails for itself
+        _env_spec(flags.env, asked, timeout_seconds)  # or it fails for itself
+        size = "" if options.resolution is None else f" of {options.resolution}x{options.resolution}"
         raise BadInputError(
-            f"--from {flags.source}: its encoder takes {flags.color} frames, which --env {flags.env} does not show; "
-            "take the encoder of a like environment"
+            f"--from {flags.source}: its encoder takes {options.color} frames{size}, which --env {flags.env} does not "
+            "show; take the encoder of a like environment"
         ) from None
     apart = ("command", "env", "mem_budget", "run_dir", "take", "checkpoint_every", *HOST_FIELDS)
     others = {name: value for name, value in vars(flags).items() if name not in apart}
     return make_plan(build_config(spec, mem_budget_bytes=flags.mem_budget, **others, **host_fields(flags)), spec)
+
+
+def _env_options(flags: argparse.Namespace) -> EnvOptions:
+    return EnvOptions(flags.protocol, flags.resolution, color=flags.color, render=flags.render_observations)
 
 
 def _taken(plan: BytePlan, take: str | None) -> "TakenEncoder | None":
@@ -134,6 +140,10 @@ def _train(flags: argparse.Namespace) -> int:
     path = flags.run_dir or run_folder.default_path(plan.config)
     run_folder.check(path)
     _prepare_learner(plan)
+    if taken is not None:
+        from seer_edge.trial import check_taken
+
+        check_taken(plan, taken)
     folder = run_folder.create(path, plan.config)
     with folder.locked():
         from seer_edge.train import train
@@ -163,6 +173,7 @@ ANY_MACHINE = MemoryLimits(2**62, 2**62)
 
 def _plan(flags: argparse.Namespace) -> int:
     plan = _plan_of(flags)
+    check_device(plan.config.device)
     taken = _taken(plan, flags.take)
     check_memory(plan, ANY_MACHINE)
     _show(plan, taken)
@@ -241,10 +252,13 @@ def _plan_again(config: TrainConfig, folder: "RunFolder") -> BytePlan:
 
 
 def _eval(flags: argparse.Namespace) -> int:
+    from seer_edge import run_folder
+
     if flags.run.is_file():
         return _eval_bundle(flags)
     given = {"eval_episodes": flags.episodes, "seed": flags.seed, "threads": flags.threads, "device": flags.device}
-    plan, _, saved, agent = _newest(flags.run, given)
+    folder = run_folder.open_run(flags.run, "the --run-dir of a run, or a bundle")
+    plan, saved, agent = _newest(folder, given)
     with _learner_needed():
         from seer_edge.evaluate import evaluate_run
         from seer_edge.host import prepare_compute
@@ -258,18 +272,17 @@ def _doctor(flags: argparse.Namespace) -> int:
     return doctor(as_json=flags.json)
 
 
-def _newest(run: Path, changes: Mapping[str, Any]) -> "tuple[BytePlan, RunFolder, Saved, State]":
+def _newest(folder: "RunFolder", changes: Mapping[str, Any]) -> "tuple[BytePlan, Saved, State]":
     """The newest sound generation of a run under `changes` that are not None, and what it says of the agent."""
-    from seer_edge import checkpoint, run_folder
+    from seer_edge import checkpoint
 
-    folder = run_folder.open_run(run)
     saved, agent = checkpoint.newest_agent(folder.checkpoints)
     for line in saved.skipped:
         print(line, file=sys.stderr)
     given = {name: value for name, value in changes.items() if value is not None}
     plan = _plan_again(dataclasses.replace(saved.config, **given), folder)
     saved.check_fits(plan)
-    return plan, folder, saved, agent
+    return plan, saved, agent
 
 
 def _eval_bundle(flags: argparse.Namespace) -> int:
@@ -305,9 +318,11 @@ def _act(flags: argparse.Namespace) -> int:
 def _export(flags: argparse.Namespace) -> int:
     if importlib.util.find_spec("onnx") is None:
         raise BadInputError("export needs onnx; pip install 'seer-edge[train]'")
+    from seer_edge import run_folder
     from seer_edge.export import write_bundle
 
-    plan, folder, saved, agent = _newest(flags.run, {})
+    folder = run_folder.open_run(flags.run)
+    plan, saved, agent = _newest(folder, {})
     for line in write_bundle(flags.output, folder, saved, agent, plan, flags.extras, int8=flags.int8):
         print(line)
     print(f"{flags.output}: {plan.env.id}, step {saved.timestep:,}, {flags.output.stat().st_size:,} B")

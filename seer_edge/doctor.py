@@ -40,6 +40,8 @@ MOST_BYTES = 10**10
 TYPICAL = EnvSpec("a camera", "camera", (84, 84), (84, 84), Discrete(18))
 """What the budget is recommended for: Rainbow over frames of the default size."""
 THREADS = 2
+ENV, BUNDLE = "Alien", "policy.seer"
+"""What stands in a recommended command: an environment that every install can name, and what `export` was told."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,10 @@ class Need:
 
 @dataclass(frozen=True)
 class Advice:
-    """What to run; sizes are bytes."""
+    """What to run, as it can be pasted; sizes are bytes."""
 
     command: str
+    why: str | None  # it is not training from pixels
     mem_budget_bytes: int | None  # None: there is no room to learn
     most_budget_bytes: int | None  # that would fit
     threads: int
@@ -90,6 +93,8 @@ class Report:
             *(("missing", f"{need.what}: {need.mend}") for need in self.needs),
             ("recommended", advice.command),
         ]
+        if advice.why is not None:
+            rows.append(("because", advice.why))
         if self.profile:
             rows.append(("good for", f"{self.profile.use}; torch {self.profile.torch}"))
         if advice.most_budget_bytes is not None and advice.most_budget_bytes < MOST_BYTES:
@@ -190,16 +195,16 @@ def advise(board: Board, profile: Profile | None, limits: MemoryLimits) -> Advic
     wanted = parse_size(profile.mem_budget) if profile else BUDGET_BYTES
     set_limits = (limits.cgroup_bytes, limits.address_space_bytes)
     room = min([limits.available_bytes, *(limit for limit in set_limits if limit is not None)])
-    for source in (None, "BUNDLE"):
+    for source in (None, BUNDLE):
         largest = fitted(_typical(source), int(RssCeiling.WARN_FRACTION * room))
         if largest is not None:
             most = largest.config.mem_budget_bytes
             budget = min(wanted, most)
             start = "" if source is None else f"--from {source} "
-            command = f"seer-edge train {start}--mem-budget {exact_size(budget)} --threads {threads} --env …"
-            return Advice(command, budget, most, threads)
-    short = f"seer-edge act BUNDLE --env … ({format_size(room)} are too little to learn in)"
-    return Advice(short, None, None, threads)
+            command = f"seer-edge train --env {ENV} {start}--mem-budget {exact_size(budget)} --threads {threads}"
+            why = None if source is None else f"{format_size(room)} are too little to train an encoder in"
+            return Advice(command, why, budget, most, threads)
+    return Advice(f"seer-edge act {BUNDLE}", f"{format_size(room)} are too little to learn in", None, None, threads)
 
 
 def _typical(source: str | None) -> BytePlan:

@@ -32,8 +32,24 @@ class _Parser(argparse.ArgumentParser):
         raise BadInputError(message.removeprefix("argument "))
 
 
-def _help_width(prog: str) -> argparse.HelpFormatter:
-    return argparse.HelpFormatter(prog, max_help_position=30, width=110)
+class _Help(argparse.HelpFormatter):
+    """80 columns; a flag without a help of its own stands on the line of the next, whose help tells of both."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=37, width=80)
+        self._waiting: list[argparse.Action] = []
+        self._beside: dict[argparse.Action, list[argparse.Action]] = {}
+
+    def add_argument(self, action: argparse.Action) -> None:
+        """Take up a flag, or keep it for the next one."""
+        if action.option_strings and action.help is None:
+            self._waiting.append(action)
+            return
+        self._beside[action], self._waiting = self._waiting, []
+        super().add_argument(action)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        return ", ".join(map(super()._format_action_invocation, (*self._beside.get(action, ()), action)))
 
 
 def _size(text: str) -> int:
@@ -70,10 +86,17 @@ def _seed(text: str) -> int:
     return value
 
 
-def _folder(text: str) -> str:
-    if not text:
-        raise argparse.ArgumentTypeError("'' is empty; name a folder")
-    return text
+def _named(what: str) -> Callable[[str], str]:
+    def name(text: str) -> str:
+        if not text.strip():
+            raise argparse.ArgumentTypeError(f"{text!r} is empty; name {what}")
+        return text
+
+    return name
+
+
+_folder = _named("a folder")
+_env = _named("an environment: Alien, cartpole-swingup, module:EnvId")
 
 
 def _fraction(text: str) -> float:
@@ -143,69 +166,68 @@ def normalised(arguments: list[str]) -> list[str]:
 
 def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group("what to train")
-    what.add_argument("--env", required=True, help="Alien, cartpole-swingup, a Gymnasium id, module:EnvId")
-    what.add_argument("--preset", type=_preset, metavar="NAME", help="hyperparameters of another task's preset")
-    what.add_argument("--algo", type=_choice(*ALGORITHMS), metavar="NAME", help=f"{', '.join(ALGORITHMS)} (by actions)")
-    what.add_argument("--encoder", type=_choice(*ENCODERS), metavar="NAME", help=", ".join(ENCODERS))
-    what.add_argument("--resolution", type=_positive, metavar="N", help="side of a frame; crops scale with it")
-    what.add_argument("--color", type=_choice(*COLORS), metavar="NAME", help=f"of frames: {', '.join(COLORS)} (by env)")
+    what.add_argument("--env", type=_env, required=True, help="Alien, walker-walk, Gymnasium or module:Id")
+    what.add_argument("--preset", type=_preset, metavar="NAME")
     what.add_argument(
-        "--render-observations", action="store_true", help="frames are what the environment renders (rgb_array)"
+        "--algo", type=_choice(*ALGORITHMS), metavar="NAME", help=f"of another task; {', '.join(ALGORITHMS)}"
     )
+    what.add_argument("--encoder", type=_choice(*ENCODERS), metavar="NAME", help=", ".join(ENCODERS))
+    what.add_argument("--resolution", type=_positive, metavar="N")
+    what.add_argument("--color", type=_choice(*COLORS), metavar="NAME", help=f"side of a frame; {', '.join(COLORS)}")
+    what.add_argument("--render-observations", action="store_true", help="frames are what the environment renders")
     what.add_argument(
-        "--protocol", type=_choice(*PROTOCOLS), default="paper", metavar="NAME", help="paper, or machado (sticky)"
+        "--protocol",
+        type=_choice(*PROTOCOLS),
+        default="paper",
+        metavar="NAME",
+        help="paper, or machado: sticky actions",
     )
     what.add_argument("--total-timesteps", type=_count, metavar="N", help="agent steps (preset's)")
+    what.add_argument("--from", dest="source", type=_folder, metavar="SRC")
     what.add_argument(
-        "--from", dest="source", type=_folder, metavar="SRC", help="a run or a bundle to start from, its encoder frozen"
-    )
-    what.add_argument(
-        "--take", type=_choice(*TAKES), metavar="WHAT", help="encoder; agent: a bundle's head too (where it fits)"
+        "--take", type=_choice(*TAKES), metavar="WHAT", help=f"run or bundle to start from; {', '.join(TAKES)}"
     )
     bytes_ = parser.add_argument_group("bytes")
     _add_memory_flags(bytes_)
-    bytes_.add_argument("--freeze-at", type=_freeze_at, metavar="N|never", help="step of the freeze (preset: T_f)")
+    bytes_.add_argument("--freeze-at", type=_freeze_at, metavar="N|never", help="step of the freeze (preset's T_f)")
     bytes_.add_argument("--freeze-layers", type=_positive, metavar="N", help="freeze the lowest N weight layers only")
-    bytes_.add_argument("--augmentations", type=_count, metavar="K", help="crops stored an observation (preset's)")
     bytes_.add_argument(
         "--latent-codec",
         type=_choice(*LATENT_ELEMENT_BYTES, AUTO),
         default="float32",
         metavar="NAME",
-        help=f"{', '.join(LATENT_ELEMENT_BYTES)}, or auto: chosen at the freeze (float32)",
+        help=", ".join((*LATENT_ELEMENT_BYTES, AUTO)),
     )
+    bytes_.add_argument("--augmentations", type=_count, metavar="K")
     bytes_.add_argument(
-        "--replay", type=_choice(*REPLAYS), default="uniform", metavar="NAME", help="uniform or prioritized"
+        "--replay",
+        type=_choice(*REPLAYS),
+        default="uniform",
+        metavar="NAME",
+        help=f"crops a row; {' or '.join(REPLAYS)}",
     )
     how = parser.add_argument_group("how to run")
     how.add_argument("--seed", type=_count, default=0, metavar="N", help="of every random stream (0)")
     how.add_argument(
-        "--pipeline",
-        type=_switch,
-        default=True,
-        metavar="on|off",
-        help="learn beside the environment, one step behind it (on)",
+        "--pipeline", type=_switch, default=True, metavar="on|off", help="learn beside the environment (on)"
     )
     _add_host_flags(how, "1", "30min", "60s", "cpu")
-    how.add_argument("--eval-every", type=_count, metavar="N", help="steps between evaluations (preset's)")
-    how.add_argument("--eval-episodes", type=_count, metavar="N", help="games an evaluation (preset: 10)")
+    how.add_argument("--eval-every", type=_count, metavar="N")
+    how.add_argument("--eval-episodes", type=_count, metavar="N", help="steps between evaluations; games of each")
     how.add_argument(
-        "--run-dir",
-        type=lambda text: Path(_folder(text)),
-        metavar="DIR",
-        help="the run's own folder (runs/ENV__ALGO__SEED__TIME)",
+        "--run-dir", type=lambda text: Path(_folder(text)), metavar="DIR", help="runs/ENV__ALGO__SEED__TIME"
     )
-    how.add_argument("--tensorboard", action="store_true", help="write TensorBoard events to the run's tb/ too")
+    how.add_argument("--tensorboard", action="store_true", help="write TensorBoard events, too")
 
 
-def _add_memory_flags(group: argparse._ArgumentGroup, otherwise: str = "the preset's") -> None:
+def _add_memory_flags(group: argparse._ArgumentGroup, otherwise: str = "preset's") -> None:
     group.add_argument("--mem-budget", type=_size, metavar="SIZE", help=f"of observations: 0.07GB, 64MiB ({otherwise})")
     group.add_argument("--rss-limit", dest="rss_limit_bytes", type=_size, metavar="SIZE", help="of the whole process")
 
 
 def _add_host_flags(group: argparse._ArgumentGroup, threads: str, every: str, timeout: str, device: str) -> None:
-    group.add_argument("--threads", type=_count, metavar="N", help=f"compute threads ({threads})")
-    group.add_argument("--device", help=f"cpu, or cuda where there is one ({device})")
+    group.add_argument("--threads", type=_count, metavar="N")
+    group.add_argument("--device", metavar="NAME", help=f"of computing ({threads}); cpu, cuda ({device})")
     group.add_argument(
         "--checkpoint-every", type=_checkpoint_every, metavar="N|TIME", help=f"steps, or 90s, 10min, 2h ({every})"
     )
@@ -214,7 +236,7 @@ def _add_host_flags(group: argparse._ArgumentGroup, threads: str, every: str, ti
         dest="env_timeout_seconds",
         type=_duration,
         metavar="TIME",
-        help=f"an answer of the environment later than that ends the run ({timeout})",
+        help=f"ends a run that waits for so long ({timeout})",
     )
 
 
@@ -229,7 +251,7 @@ def make_parser() -> argparse.ArgumentParser:
         prog="seer-edge",
         description="Train vision agents inside a byte budget.",
         epilog="seer-edge COMMAND --help tells the flags of a command.",
-        formatter_class=_help_width,
+        formatter_class=_Help,
     )
     parser.add_argument("--version", action="version", version=f"seer-edge {__version__}")
     commands = parser.add_subparsers(
@@ -237,10 +259,12 @@ def make_parser() -> argparse.ArgumentParser:
     )
 
     def add(name: str, operand: str, text: str) -> argparse.ArgumentParser:
-        usage = f"seer-edge {name} {operand} [flags]"
-        return commands.add_parser(
-            name, usage=usage, help=text, description=text, allow_abbrev=False, formatter_class=_help_width
+        usage = " ".join(("seer-edge", name, *operand.split(), "[flags]"))
+        command = commands.add_parser(
+            name, usage=usage, help=text, description=text, allow_abbrev=False, formatter_class=_Help, add_help=False
         )
+        command.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)  # whoever reads it knows it
+        return command
 
     _add_run_flags(add("train", "--env ENV", "Train inside the budget, freeze on the way, evaluate at the end."))
     _add_run_flags(add("plan", "--env ENV", "Print what a run would hold, byte by byte, and exit."))
@@ -283,7 +307,7 @@ def _add_bundle_flags(parser: argparse.ArgumentParser) -> None:
 
 def _add_act_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="what `export` wrote")
-    parser.add_argument("--env", help="what to play (what it was trained on)")
+    parser.add_argument("--env", type=_env, help="what to play (what it was trained on)")
     parser.add_argument("--episodes", type=_positive, metavar="N", help="games to play (10)")
     parser.add_argument("--seed", type=_seed, metavar="N", help="of the games (the run's)")
     parser.add_argument(

@@ -5,7 +5,7 @@ import sys
 import torch
 
 from seer_edge.config import TrainConfig
-from seer_edge.errors import BadInputError
+from seer_edge.devices import check_device
 from seer_runtime.encoder import has_cuda
 from seer_runtime.process import bound_heap
 
@@ -24,17 +24,8 @@ def prepare_compute(config: TrainConfig) -> None:
     torch.set_flush_denormal(True)
     torch.set_num_threads(config.threads)
     cv2.setNumThreads(config.threads)
-    try:
-        device = torch.device(config.device)
-    except RuntimeError as error:
-        raise BadInputError(f"--device {config.device}: not a device; give cpu or cuda") from error
-    if device.type not in ("cpu", "cuda"):
-        raise BadInputError(f"--device {config.device}: not supported; give cpu or cuda")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise BadInputError(f"--device {config.device}: torch {torch.__version__} finds no CUDA device; give cpu")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise BadInputError(f"--device {config.device}: there are {torch.cuda.device_count()}; give a smaller index")
-    if device.type == "cuda":
+    check_device(config.device)
+    if torch.device(config.device).type == "cuda":
         prepare_cuda()
 
 

@@ -195,6 +195,9 @@ def check(path: Path) -> None:
             )
         if path.exists() and not path.is_dir():
             raise BadInputError(f"--run-dir {path}: not a folder; name a new one")
+        nearest = next(parent for parent in path.absolute().parents if parent.exists())
+        if not nearest.is_dir():
+            raise BadInputError(f"--run-dir {path}: {nearest} is a file; name a folder elsewhere")
 
 
 @contextlib.contextmanager
@@ -235,15 +238,23 @@ def _remove_empty(path: Path, existing: Path) -> None:
             continue
 
 
-def open_run(path: Path) -> RunFolder:
-    """A run that exists. Raises BadInputError where `path` is none."""
+def is_run(path: Path) -> bool:
+    """Whether `path` looks like a run's folder. Raises OSError."""
     run = RunFolder(path)
+    return run.config.is_file() or run.checkpoints.is_dir()
+
+
+def open_run(path: Path, wanted: str = "the --run-dir of a run") -> RunFolder:
+    """A run that exists. Raises BadInputError where `path` is none; `wanted` is what the command takes."""
     try:
-        if run.config.is_file() or run.checkpoints.is_dir():
-            return run
+        if is_run(path):
+            return RunFolder(path)
+        what = "not a run's folder" if path.exists() else "there is no such file or folder"
+        if path.is_file():
+            what += "; a bundle is for act, eval and train --from"
     except OSError as error:  # as of a name that is too long
-        raise BadInputError(f"{path}: cannot be read ({error.strerror}); give the --run-dir of a run") from error
-    raise BadInputError(f"{path}: not a run's folder; give the --run-dir of a run")
+        raise BadInputError(f"{path}: cannot be read ({error.strerror}); give {wanted}") from error
+    raise BadInputError(f"{path}: {what}; give {wanted}")
 
 
 def versions() -> dict[str, str]:

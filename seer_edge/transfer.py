@@ -153,9 +153,15 @@ def _shown(value: Any) -> str:
 @contextlib.contextmanager
 def _opened(source: str) -> Iterator[Bundle]:
     """Raises BadInputError for what is no bundle, and for what its content does to the code inside."""
+    with refusing(source), open_bundle(Path(source)) as opened:
+        yield opened
+
+
+@contextlib.contextmanager
+def refusing(source: str) -> Iterator[None]:
+    """Inside, what a stranger may have written to `source` is used. Raises BadInputError for whatever that does."""
     try:
-        with open_bundle(Path(source)) as opened:
-            yield opened
+        yield
     except (durable.CorruptFileError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         reason = error.reason if isinstance(error, durable.CorruptFileError) else one_line(error)
         raise BadInputError(f"--from {source}: {reason}; give the --run-dir of a run, or a bundle") from error

@@ -14,6 +14,7 @@ from seer_edge.envs.names import (
     UnavailableEnvError,
     UnknownEnvError,
     UnsupportedEnvError,
+    ViewError,
     resolve,
 )
 from seer_runtime.preprocess import Color
@@ -37,6 +38,7 @@ __all__ = [
     "UnavailableEnvError",
     "UnknownEnvError",
     "UnsupportedEnvError",
+    "ViewError",
     "make_env",
     "resolve",
 ]
@@ -168,11 +170,11 @@ def make_env(env: str, options: EnvOptions, *, seed: int, training: bool) -> Env
 
 
 def _check_own_view(env_id: EnvId, options: EnvOptions) -> None:
-    """Raise UnsupportedEnvError for a view that an environment of ours does not have."""
+    """Raise ViewError for a view that an environment of ours does not have."""
     if env_id.kind == "gymnasium":
         return
     own: Color = "gray" if env_id.kind == "atari" else "rgb"
     if options.color not in (None, own):
-        raise UnsupportedEnvError(f"{env_id.name} is seen in {own}, not in {options.color}; leave --color out")
+        raise ViewError(f"{env_id.name} is seen in {own}, not in {options.color}", "leave --color out")
     if options.render:
-        raise UnsupportedEnvError(f"{env_id.name} shows images by itself; leave --render-observations out")
+        raise ViewError(f"{env_id.name} shows images by itself", "leave --render-observations out")

@@ -30,6 +30,10 @@ class Discrete:
         """An action drawn uniformly."""
         return int(rng.integers(self.count))
 
+    def holds(self, column: NDArray[Any]) -> bool:
+        """Whether all of `column`, int32 [T], are among them."""
+        return bool(((column >= 0) & (column < self.count)).all())
+
     def __str__(self) -> str:
         return f"{self.count} action{'s' if self.count != 1 else ''}"
 
@@ -53,6 +57,10 @@ class Continuous:
     def sample(self, rng: np.random.Generator) -> NDArray[np.float32]:
         """An action drawn uniformly, float32 [size]."""
         return rng.uniform(-1.0, 1.0, self.size).astype(np.float32)
+
+    def holds(self, column: NDArray[Any]) -> bool:
+        """Whether all of `column`, float32 [T, size], are among them."""
+        return bool(((column >= -1) & (column <= 1)).all())
 
     def __str__(self) -> str:
         return f"{self.size} continuous action{'s' if self.size != 1 else ''}"

@@ -1,5 +1,6 @@
 """Any Gymnasium environment that shows images, or renders them, and takes one discrete action or bounded controls."""
 
+import warnings
 from typing import Any
 
 import gymnasium
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from seer_edge.envs import EnvSpec, Episode, Step
 from seer_edge.envs.actions import Action, Actions, Continuous, Discrete, middle_and_half_range
 from seer_edge.envs.checks import finite_reward, shown, truth
-from seer_edge.envs.names import EnvId, UnavailableEnvError, UnsupportedEnvError
+from seer_edge.envs.names import EnvId, UnavailableEnvError, UnsupportedEnvError, ViewError
 from seer_edge.envs.resolution import pixel_size
 from seer_edge.errors import origin
 from seer_runtime.preprocess import Color, Frame, is_screen, to_frame
@@ -84,9 +85,9 @@ class GymPixels:
     def _observed(self, env_id: EnvId) -> tuple[int, ...]:
         space = self._env.observation_space
         if not isinstance(space, gymnasium.spaces.Box) or space.dtype != np.uint8 or not is_screen(space.shape):
-            raise UnsupportedEnvError(
-                f"environment {env_id.id!r} observes {_line(space)}; uint8 images [H, W], [H, W, 1] or [H, W, 3] are "
-                "needed, or --render-observations"
+            raise ViewError(
+                f"environment {env_id.id!r} observes {_line(space)}, not uint8 images [H, W], [H, W, 1] or [H, W, 3]",
+                "give --render-observations to learn from what it renders",
             )
         return space.shape
 
@@ -165,11 +166,19 @@ def _make(env_id: EnvId, render: bool) -> gymnasium.Env[Any, Any]:
     # Most environments of a user's own take no render_mode, not even None.
     asked: dict[str, Any] = {"render_mode": "rgb_array"} if render else {}
     try:
-        return gymnasium.make(gymnasium.registry[env_id.registered], **asked)
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", ".*that is not in the possible render_modes"
+            )  # it may render all the same
+            return gymnasium.make(gymnasium.registry[env_id.registered], **asked)
     except (gymnasium.error.Error, ImportError) as error:
         reason = " ".join(str(error).split())
         raise UnavailableEnvError(f"environment {env_id.id!r} cannot be built: {reason}") from error
     except Exception as error:  # a user's own class may raise anything
+        if render and isinstance(error, TypeError) and "render_mode" in str(error):
+            raise ViewError(
+                f"environment {env_id.id!r} takes no render_mode", "leave --render-observations out, or let it take one"
+            ) from error
         raise UnavailableEnvError(f"environment {env_id.id!r} cannot be built: {origin(error)}") from error
 
 

@@ -31,6 +31,14 @@ class UnsupportedEnvError(EnvError):
     """The environment exists, but not one that seer-edge can learn from."""
 
 
+class ViewError(UnsupportedEnvError):
+    """The environment is not seen in the way asked for: what is in the way, and the flag of `train` that mends it."""
+
+    def __init__(self, reason: str, mend: str) -> None:
+        super().__init__(f"{reason}; {mend}")
+        self.reason = reason
+
+
 class UnavailableEnvError(EnvError):
     """A package, module or library that the environment needs is missing or broken."""
 

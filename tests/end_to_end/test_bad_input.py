@@ -1,5 +1,7 @@
 """Bad input: one clear line that names the flag, the value and the mend; exit 2; nothing written."""
 
+import argparse
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from seer_edge.cli import main
+from seer_edge.flags import make_parser
 
 # Short, so that a refusal that is missing shows as a failure and not as a day of training.
 TRAIN = ["train", "--env", "Alien", "--total-timesteps", "40"]
@@ -28,7 +31,7 @@ def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         (["train", "--env", "dm_control/walker-wlak-v0"], ["--env", "walker-wlak", "dm_control/walker-walk-v0"]),
         (["train", "--env", "cartpole-swing"], ["--env", "'cartpole-swing'", "cartpole-swingup"]),
         (["train", "--env", "hopper-hp"], ["--env", "'hopper-hp'", "hopper-hop"]),
-        (["train", "--env", "CartPole-v1"], ["--env", "CartPole-v1", "uint8 images", "or --render-observations"]),
+        (["train", "--env", "CartPole-v1"], ["--env", "CartPole-v1", "uint8 images", "give --render-observations"]),
         ([*TRAIN, "--render-observations"], ["--env Alien", "leave --render-observations out"]),
         ([*TRAIN, "--color", "rgb"], ["--env Alien", "not in rgb", "leave --color out"]),
         ([*TRAIN, "--color", "blue"], ["--color", "'blue'", "gray, rgb"]),
@@ -36,6 +39,8 @@ def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         (["train", "--env", "ALE/Alien-ram-v5"], ["--env", "observes RAM", "without -ram"]),
         (["train", "--env", "lqr-lqr_2_1"], ["--env", "lqr-lqr", "bounded ones are needed"]),
         (["train"], ["--env"]),
+        (["train", "--env", ""], ["--env", "'' is empty", "name an environment"]),
+        (["plan", "--env", " "], ["--env", "' ' is empty", "name an environment"]),
         ([*TRAIN, "--mem-budget", "0.07 gigs"], ["--mem-budget", "'0.07 gigs'", "0.07GB"]),
         ([*TRAIN, "--mem-budget", "-1GB"], ["--mem-budget", "'-1GB'", "0.07GB"]),
         ([*TRAIN, "--mem-budget=-1GB"], ["--mem-budget", "'-1GB'", "0.07GB"]),
@@ -106,6 +111,9 @@ def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         ([*CONTROL, "--from", "no-such-run", "--take", "encoder"], ["--from no-such-run", "--run-dir of a run"]),
         ([*TRAIN, "--device", "cuda"], ["--device", "cuda", "cpu"]),
         ([*TRAIN, "--device", "gpu0"], ["--device", "gpu0", "cpu"]),
+        (["plan", "--env", "Alien", "--device", "cuda"], ["--device cuda", "no CUDA device", "give cpu"]),
+        (["plan", "--env", "Alien", "--device", "cuda:x"], ["--device cuda:x", "not a device", "give cpu"]),
+        (["plan", "--env", "Alien", "--device", "mps"], ["--device mps", "not a device", "give cpu"]),
         ([*TRAIN, "--rss-limit", "200MB"], ["--rss-limit 200MB", "would need about", "the smallest such run"]),
         ([*TRAIN, "--rss-limit", "0"], ["--rss-limit", "'0'", "less than one byte"]),
         ([*CONTROL, "--rss-limit", "668MB"], ["--rss-limit 668MB", "--resolution 50", "would fit"]),
@@ -119,10 +127,12 @@ def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         ([*TRAIN, "extra"], ["extra"]),
         (["sweep", "runs/x"], ["sweep", "not built yet", "train"]),
         (["resume"], ["RUN"]),
-        (["resume", "no-such-run"], ["no-such-run", "run's folder"]),
+        (["resume", "no-such-run"], ["no-such-run: there is no such file or folder", "give the --run-dir of a run"]),
         (["resume", "no-such-run", "--seed", "1"], ["--seed"]),
         (["resume", "no-such-run", "--mem-budget", "7Gbit"], ["--mem-budget", "'7Gbit'", "0.07GB"]),
-        (["eval", "no-such-run"], ["no-such-run", "run's folder"]),
+        (["eval", "no-such-run"], ["no-such-run: there is no such file or folder", "of a run, or a bundle"]),
+        (["eval", "nope.seer"], ["nope.seer: there is no such file or folder", "of a run, or a bundle"]),
+        (["export", "no-such-run", "-o", "p.seer"], ["no-such-run: there is no such file or folder"]),
         (["eval", "no-such-run", "--episodes", "0"], ["--episodes", "'0'"]),
         (["fly"], ["fly", "train"]),
         ([], ["train", "--help"]),
@@ -168,7 +178,9 @@ def test_a_run_folder_that_is_not_empty(
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-@pytest.mark.parametrize("folder", ["{tmp}/file/run", "/proc/run", "{tmp}/file", "{tmp}/" + 300 * "x"])
+@pytest.mark.parametrize(
+    "folder", ["{tmp}/file/run", "{tmp}/file/a/run", "/proc/run", "{tmp}/file", "{tmp}/" + 300 * "x"]
+)
 def test_a_run_folder_that_cannot_be_written(
     folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -179,7 +191,9 @@ def test_a_run_folder_that_cannot_be_written(
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.count("\n") == 1
-    assert path in printed.err
+    assert f"--run-dir {path}: " in printed.err
+    if "file/" in path:
+        assert f"{tmp_path}/file is a file; name a folder elsewhere" in printed.err
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
@@ -212,15 +226,27 @@ def test_the_plan_of_control(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert "warning" not in plan
 
 
-@pytest.mark.parametrize("command", ["", "train", "plan", "resume", "eval"])
+@pytest.mark.parametrize("command", ["", "train", "plan", "resume", "eval", "export", "act", "doctor"])
 def test_help_fits_a_screen(command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(sys, "argv", ["seer-edge", *command.split(), "--help"])
     with pytest.raises(SystemExit) as exit_status:
         main()
     assert exit_status.value.code == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) <= 45
-    assert max(map(len, lines)) <= 110
+    text = capsys.readouterr().out
+    lines = text.splitlines()
+    assert len(lines) <= 32
+    assert max(map(len, lines)) <= 80
+    parser = make_parser()
+    if command:
+        (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+        parser = commands.choices[command]
+    flags = {flag for action in parser._actions for flag in action.option_strings if action.help != argparse.SUPPRESS}
+    assert flags
+    shown = {
+        flag for line in lines if line.startswith("  -") for flag in re.findall(r"(?<=[ ,])--?[a-z][a-z0-9-]*", line)
+    }
+    assert flags <= shown
 
 
 def test_a_reader_that_leaves_early_is_no_traceback() -> None:

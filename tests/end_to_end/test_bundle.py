@@ -13,13 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import gymnasium
 import numpy as np
 import pytest
 
 from seer_edge.presets import PRESETS
 from seer_runtime import Policy, durable
 from seer_runtime.bundle import open_bundle
+from seer_runtime.durable.container import CONTAINER_VERSION
 from tests.end_to_end.short_presets import GAME, TASK, Run, runner, use_short_presets
+from tests.runtime.bundles import forged
+from tests.seer_edge.env_registry import register
 
 PIXEL_GAME = ("--env", GAME)
 CONTROL = ("--env", TASK, "--resolution", "25")
@@ -191,6 +195,7 @@ def test_what_needs_an_extra_says_which(bundle: Path, frozen: Path, tmp_path: Pa
         (("train", *PIXEL_GAME, "--run-dir", tmp_path / "run"), "learning needs"),
         (("train", *PIXEL_GAME, "--from", bundle, "--run-dir", tmp_path / "run"), "learning needs"),
         (("export", frozen, "-o", tmp_path / "p.seer"), "export needs onnx"),
+        (("plan", *PIXEL_GAME, "--device", "cuda"), "--device cuda: needs torch"),
     ):
         done = _torch_free(*words)
         assert done.returncode == 2
@@ -326,11 +331,20 @@ def test_an_interrupted_act_tells_what_it_played_and_keeps_its_film(bundle: Path
     [
         (("act", "{bundle}", "--env", "Pong"), ["--env Pong", "6 actions", "3 actions"]),
         (("act", "{bundle}", "--env", "Alein"), ["--env Alein", "Alien"]),
+        (("act", "{bundle}", "--env", ""), ["--env", "'' is empty", "name an environment"]),
+        (("act", "{bundle}", "--env", "CartPole-v1"), ["--env CartPole-v1", "not uint8 images", f"like {GAME}"]),
+        (("act", "{bundle}", "--env", TASK), [f"--env {TASK}: cannot be shown", "42x42 that this policy sees", GAME]),
         (("act", "{bundle}", "--epsilon", "1.5"), ["--epsilon", "'1.5'", "0 to 1"]),
         (("act", "{bundle}", "--episodes", "0"), ["--episodes", "'0'", "at least 1"]),
         (("act", "{bundle}", "--record", "x.gif"), ["--record x.gif", ".mp4"]),
         (("act", "{tmp}/nowhere"), ["nowhere: cannot be read", "export"]),
-        (("act", "{run}"), ["not a regular file", "export"]),
+        (("act", "{run}"), ["not a regular file", "seer-edge export {run} -o policy.seer"]),
+        (("act", "{tmp}"), ["not a regular file", "give a bundle"]),
+        (("eval", "{tmp}"), ["not a run's folder", "of a run, or a bundle"]),
+        (("resume", "{bundle}"), ["not a run's folder; a bundle is for", "train --from"]),
+        (("act", "{newer}"), ["newer.seer: format version 2", "a newer seer-edge reads 2"]),
+        (("eval", "{newer}"), ["newer.seer: format version 2", "a newer seer-edge reads 2"]),
+        (("train", *PIXEL_GAME, "--from", "{newer}"), ["--from", "newer.seer: format version 2", "a newer seer-edge"]),
         (("act", "{run}/config.json"), ["config.json: not a bundle", "export"]),
         (("act", "{damaged}"), ["damaged.seer", "SHA-256 differs", "export it anew"]),
         (("eval", "{damaged}"), ["damaged.seer", "SHA-256 differs", "export it anew"]),
@@ -354,6 +368,7 @@ def test_an_interrupted_act_tells_what_it_played_and_keeps_its_film(bundle: Path
         (("train", *PIXEL_GAME, "--from", "{bundle}", "--freeze-at", "9"), ["--freeze-at 9", "leave it out"]),
         (("train", "--env", "Pong", "--from", "{bundle}", "--take", "agent"), ["--take agent", "3 actions"]),
         (("train", *CONTROL, "--from", "{bundle}"), ["--from", "gray frames", "--env cartpole-swingup does not show"]),
+        (("train", "--env", TASK, "--from", "{bundle}"), ["--from", "gray frames of 42x42", f"--env {TASK} does not"]),
     ],
 )
 def test_bad_input(
@@ -366,14 +381,72 @@ def test_bad_input(
         (byte,) = file.read(1)
         file.seek(-1, os.SEEK_CUR)
         file.write(bytes([byte ^ 1]))
+    (tmp_path / "newer.seer").write_bytes(forged({"about": {}, "members": []}, version=CONTAINER_VERSION + 1))
     (tmp_path / "folder.mp4").mkdir()
     (tmp_path / "notes.txt").write_text("mine")
     before = {path.name for path in tmp_path.iterdir()}
-    status, out, error = run(*(word.format(bundle=bundle, run=frozen, tmp=tmp_path, damaged=damaged) for word in words))
+    names = {"bundle": bundle, "run": frozen, "tmp": tmp_path, "damaged": damaged, "newer": tmp_path / "newer.seer"}
+    status, out, error = run(*(word.format(**names) for word in words))
     assert (status, out, error.count("\n")) == (2, "", 1)
     for part in parts:
-        assert part in error
+        assert part.format(**names) in error
     assert {path.name for path in tmp_path.iterdir()} == before
+
+
+class _Rendered(gymnasium.Env[Any, Any]):
+    """Three actions, no images but rendered ones, games of five steps."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 15}  # noqa: RUF012
+    observation_space = gymnasium.spaces.Box(0, 1, (1,))
+    action_space = gymnasium.spaces.Discrete(3)
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        self.render_mode = render_mode
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        self.steps = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.steps += 1
+        return np.zeros(1, np.float32), 1.0, self.steps == 5, False, {}
+
+    def render(self) -> Any:
+        return np.full((60, 80, 3), self.steps, np.uint8)
+
+
+@pytest.mark.parametrize("env", [GAME, "test/OnlyRendered-v0"])
+def test_a_policy_of_rendered_frames_plays_images_too(
+    env: str, run: Run, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a policy that was trained in a simulation plays a camera."""
+    register(monkeypatch, "test/OnlyRendered-v0", entry_point=_Rendered)
+    with open_bundle(bundle) as opened:
+        about, members = opened.about, {name: [opened.read(name)] for name in ("encoder.onnx", "head.onnx")}
+    for render, status in ((True, 0), (False, 0 if env == GAME else 2)):
+        about["environment"] = {"id": "CartPole-v1", "name": "CartPole-v1", "options": {"render": render}}
+        durable.write_container(tmp_path / "p.seer", about, members)
+        assert run("act", tmp_path / "p.seer", "--env", env, "--episodes", "1")[0] == status
+
+
+NOT_OF_ACT = ("--resolution", "--render-observations", "--color", "--protocol")
+
+
+@pytest.mark.parametrize("env", ["CartPole-v1", TASK, "Alien"])
+@pytest.mark.parametrize("options", [{}, {"render": True}, {"color": "rgb"}, {"protocol": "machado"}], ids=str)
+def test_act_advises_no_flag_that_it_does_not_have(
+    options: dict[str, Any], env: str, run: Run, bundle: Path, tmp_path: Path
+) -> None:
+    """Whatever the policy was shown in training."""
+    with open_bundle(bundle) as opened:
+        about, members = opened.about, {name: [opened.read(name)] for name in ("encoder.onnx", "head.onnx")}
+    about["environment"]["options"] |= options
+    other = tmp_path / "other.seer"
+    durable.write_container(other, about, members)
+    status, out, error = run("act", other, "--env", env)
+    assert (status, out, error.count("\n")) == (2, "", 1)
+    assert f"--env {env}: " in error
+    assert not any(flag in error for flag in NOT_OF_ACT)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ def modules_after(code: str) -> set[str]:
 
 def test_plan_does_not_import_torch() -> None:
     modules = modules_after(
-        "import sys; sys.argv = ['seer-edge', 'plan', '--env', 'Alien']\n"
+        "import sys; sys.argv = ['seer-edge', 'plan', '--env', 'Alien', '--device', 'cpu']\n"
         "from seer_edge.cli import main\nassert main() == 0"
     )
     assert "seer_edge.plan" in modules

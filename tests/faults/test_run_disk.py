@@ -176,7 +176,7 @@ def check_resume(path: Path, reference: Reference) -> None:
     assert "Traceback" not in text, text
     if not anything and not (path / "config.json").exists():
         assert status == 2
-        assert "not a run's folder" in text
+        assert "give the --run-dir of a run" in text
         return
     assert status == 0, text
     assert anything or "begins at step 0" in text

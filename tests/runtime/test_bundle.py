@@ -93,7 +93,9 @@ def test_bytes_that_are_missing_or_added_are_noticed(sound: bytes, path: Path, d
 def test_a_newer_format_is_named(tmp_path: Path) -> None:
     for version in (0, 2, 2**32 - 1):
         data = forged({"about": SPEC.to_json(), "members": []}, version=version)
-        assert f"format version {version}, this release reads 1" in _refusal(tmp_path / "p", data)
+        line = _refusal(tmp_path / "p", data)
+        assert f"format version {version}, this release reads 1" in line
+        assert (f"a newer seer-edge reads {version}" in line) == (version > 1)
 
 
 ENCODER_BYTES, HEAD_BYTES = members()[ENCODER][0], members()[HEAD][0]

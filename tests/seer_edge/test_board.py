@@ -2,6 +2,7 @@
 
 import bisect
 import json
+import shlex
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from seer_edge import doctor
 from seer_edge.board import Board, profile_of, profiles, this_board
 from seer_edge.config import build_config
 from seer_edge.doctor import MOST_BYTES, TYPICAL, advise
+from seer_edge.flags import make_parser, normalised
 from seer_edge.plan import make_plan
 from seer_runtime.memory import MemoryLimits
 from seer_runtime.units import parse_size
@@ -127,22 +129,33 @@ def test_the_least_limit_decides_how_much_fits(limits: MemoryLimits) -> None:
     assert advice.most_budget_bytes is not None
     assert _peak(advice.most_budget_bytes) <= 0.95 * 600_000_000 < _peak(advice.most_budget_bytes + 10_000_000)
     assert advice.mem_budget_bytes == 70_000_000
-    assert advice.command == "seer-edge train --mem-budget 70MB --threads 2 --env …"
+    assert advice.command == "seer-edge train --env Alien --mem-budget 70MB --threads 2"
 
 
 def test_advice_falls_with_the_room() -> None:
     advices = {mb: advise(_board(), None, _limits(mb * 1_000_000)) for mb in (100, 380, 420, 10_000, 40_000)}
     assert advices[100].mem_budget_bytes is None
-    assert advices[100].command.startswith("seer-edge act BUNDLE")
+    assert advices[100].command == "seer-edge act policy.seer"
+    assert advices[100].why == "100.0 MB are too little to learn in"
     budgets = [advice.mem_budget_bytes or 0 for advice in advices.values()]
     assert budgets == sorted(budgets)
     assert advices[10_000].mem_budget_bytes == 70_000_000
     assert advices[40_000].most_budget_bytes == MOST_BYTES
     # There is room for a head alone before there is room for convolutions.
     rooms = range(150, 600)
-    least = bisect.bisect_left(rooms, True, key=lambda mb: "train --mem-budget" in _command(mb))
+    least = bisect.bisect_left(rooms, True, key=lambda mb: "--from" not in _command(mb) and "train" in _command(mb))
     command = _command(rooms[least - 1])
-    assert command.startswith("seer-edge train --from BUNDLE --mem-budget ")
+    assert command.startswith("seer-edge train --env Alien --from policy.seer --mem-budget ")
+
+
+@pytest.mark.parametrize("room_mb", [100, 300, 600, 40_000])
+def test_the_advice_is_a_command_that_can_be_pasted(room_mb: int) -> None:
+    command = _command(room_mb)
+    assert command.isascii()
+    assert not set(command) & set("()<>|&;*?$\"'`")  # nothing for a shell to take otherwise
+    program, *words = shlex.split(command)
+    assert program == "seer-edge"
+    assert make_parser().parse_args(normalised(words)).command in ("act", "train")
 
 
 def test_a_board_has_its_profiles_budget_and_no_more_threads_than_cores() -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from seer_edge.devices import check_device
+from seer_edge.errors import BadInputError
 from seer_edge.host import prepare_cuda
 from seer_edge.networks.encoder import Encoder
 from seer_edge.networks.graph import encoder_graph
@@ -41,6 +43,15 @@ def test_moments_of_what_died_fall_to_zero(how: str, left: int) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) == left
+
+
+def test_cuda_devices_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    for device in ("cpu", "cuda", "cuda:0", "cuda:1"):
+        check_device(device)
+    with pytest.raises(BadInputError, match=r"^--device cuda:2: there are 2; give a smaller index$"):
+        check_device("cuda:2")
 
 
 def test_cuda_without_onnx_runtimes_is_said_in_one_line(

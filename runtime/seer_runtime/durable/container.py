@@ -130,7 +130,8 @@ def _manifest(path: Path, descriptor: int, size_bytes: int) -> tuple[dict[str, A
         raise CorruptFileError(path, "not a bundle")
     version, length = (int.from_bytes(prefix[at : at + 4], "little") for at in (8, 12))
     if version != CONTAINER_VERSION:
-        raise CorruptFileError(path, f"format version {version}, this release reads {CONTAINER_VERSION}")
+        newer = f" (a newer seer-edge reads {version})" if version > CONTAINER_VERSION else ""
+        raise CorruptFileError(path, f"format version {version}, this release reads {CONTAINER_VERSION}{newer}")
     if length > min(files.JSON_BYTES, size_bytes - _HEAD_BYTES):
         raise CorruptFileError(path, f"a manifest of {length:,} bytes in {size_bytes:,}")
     digest = files.read_range(path, descriptor, _DIGEST_BYTES, _PREFIX_BYTES)

@@ -79,14 +79,15 @@ def _env_options(flags: argparse.Namespace) -> EnvOptions:
     return EnvOptions(flags.protocol, flags.resolution, color=flags.color, render=flags.render_observations)
 
 
-def _taken(plan: BytePlan, take: str | None) -> "TakenEncoder | None":
+def _taken(plan: BytePlan, take: str | None) -> "tuple[BytePlan, TakenEncoder | None]":
+    """What `plan` takes from its source, and the plan of a run that does."""
     if plan.config.source is None:
-        return None
+        return plan, None
     with _learner_needed():
         taken = take_encoder(plan.config.source, plan, take)
     for line in taken.warnings:
         print(line, file=sys.stderr)
-    return taken
+    return taken.begin(plan), taken
 
 
 def _show(plan: BytePlan, taken: "TakenEncoder | None") -> None:
@@ -134,8 +135,7 @@ def _env_spec(env: str, options: EnvOptions, timeout_seconds: float, *, begun: b
 def _train(flags: argparse.Namespace) -> int:
     from seer_edge import run_folder
 
-    plan = _plan_of(flags)
-    taken = _taken(plan, flags.take)
+    plan, taken = _taken(_plan_of(flags), flags.take)
     check_memory(plan, memory_limits())
     path = flags.run_dir or run_folder.default_path(plan.config)
     run_folder.check(path)
@@ -174,7 +174,7 @@ ANY_MACHINE = MemoryLimits(2**62, 2**62)
 def _plan(flags: argparse.Namespace) -> int:
     plan = _plan_of(flags)
     check_device(plan.config.device)
-    taken = _taken(plan, flags.take)
+    plan, taken = _taken(plan, flags.take)
     check_memory(plan, ANY_MACHINE)
     _show(plan, taken)
     return 0
@@ -232,7 +232,7 @@ def _begin_after_all(folder: "RunFolder", changes: dict[str, Any]) -> int:
 
     config = dataclasses.replace(folder.read_config(), **changes)
     plan = _plan_again(config, folder)
-    taken = _taken(plan, None if is_bundle(config.source or "") else ENCODER)
+    _, taken = _taken(plan, None if is_bundle(config.source or "") else ENCODER)  # the plan is of what was taken
     check_memory(plan, memory_limits())
     folder.check_places()
     _prepare_learner(plan)

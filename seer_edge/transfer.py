@@ -43,7 +43,17 @@ class TakenEncoder:
     graph: bytes | None = None  # of the frozen layers, where the replay holds their latents
     learner: Path | None = None  # the bundle whose head goes on
     rows: Path | None = None  # the bundle whose replay is taken
+    row_count: int = 0  # of that
     notes: tuple[str, ...] = ()  # what goes on and what begins anew
+
+    def begin(self, plan: BytePlan) -> BytePlan:
+        """The plan of a run that takes this: a head that goes on acts by itself, and rows taken are not waited for."""
+        if self.learner is None:
+            return plan
+        settings = plan.config.settings
+        starts = max(0, settings.learning_starts - self.row_count)
+        settings = dataclasses.replace(settings, random_steps=0, learning_starts=starts)
+        return dataclasses.replace(plan, config=dataclasses.replace(plan.config, settings=settings))
 
     def give(self, agent: "Agent", *, reads_latents: bool) -> None:
         """Make it the encoder of `agent`, frozen, and the learner its own. Raises StateError, OSError."""
@@ -197,8 +207,9 @@ def _of_bundle(source: str, opened: Bundle, plan: BytePlan, take: str | None) ->
     if codec != plan.config.latent_codec:
         left = f"the rows of its replay are left: they are {codec}, and --latent-codec is {plan.config.latent_codec}"
         return dataclasses.replace(taken, learner=learner, notes=(goes_on, left))
-    rows = f"{opened.container.tensors(bundle.REPLAY).shapes['rows'][0]:,} rows of its replay are taken"
-    return dataclasses.replace(taken, learner=learner, rows=learner, notes=(goes_on, rows))
+    count = min(opened.container.tensors(bundle.REPLAY).shapes["rows"][0], plan.latent_capacity)
+    rows = f"{count:,} rows of its replay are taken"
+    return dataclasses.replace(taken, learner=learner, rows=learner, row_count=count, notes=(goes_on, rows))
 
 
 def _lack(opened: Bundle, plan: BytePlan) -> str | None:

@@ -21,7 +21,7 @@ from seer_edge.presets import PRESETS
 from seer_runtime import Policy, durable
 from seer_runtime.bundle import open_bundle
 from seer_runtime.durable.container import CONTAINER_VERSION
-from tests.end_to_end.short_presets import GAME, TASK, Run, runner, use_short_presets
+from tests.end_to_end.short_presets import GAME, RAINBOW, TASK, Run, runner, use_short_presets
 from tests.runtime.bundles import forged
 from tests.seer_edge.env_registry import register
 
@@ -245,6 +245,20 @@ def test_the_head_goes_on(run: Run, bundle: Path, frozen: Path, tmp_path: Path) 
     assert run("export", target, "-o", tmp_path / "p.seer", "--with", "learner")[0] == 0
     assert run("eval", tmp_path / "p.seer")[1].splitlines()[1] == run("eval", target)[1].splitlines()[1]
     assert Policy.load(tmp_path / "p.seer").spec == Policy.load(bundle).spec
+
+
+@pytest.mark.parametrize(("take", "waits"), [((), 0), (("--take", "encoder"), RAINBOW.learning_starts)])
+def test_a_head_that_goes_on_with_its_rows_learns_from_the_first_step(
+    run: Run, bundle: Path, tmp_path: Path, take: tuple[str, ...], waits: int
+) -> None:
+    steps, target = RAINBOW.learning_starts + 1, tmp_path / "run"
+    words = ("--from", bundle, *take, "--total-timesteps", str(steps), "--pipeline", "off", "--run-dir", target)
+    assert run("train", *PIXEL_GAME, *words)[0] == 0
+    before, ended = (
+        durable.newest_generation(target / "checkpoints").path.with_name(f"step_{at:010d}") for at in (0, steps)
+    )
+    made = [json.loads((path / "state.json").read_text())["agent"]["updates"] for path in (before, ended)]
+    assert made[1] - made[0] == steps - waits
 
 
 def _equal(one: dict[str, Any], other: dict[str, Any]) -> bool:

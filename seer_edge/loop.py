@@ -13,7 +13,8 @@ from seer_edge.agents.agent import Agent, UpdateResult
 from seer_edge.beside import Beside
 from seer_edge.checkpoint import Saved
 from seer_edge.config import TrainConfig
-from seer_edge.envs import Discrete, EnvError, Episode
+from seer_edge.envs import EnvError, Episode
+from seer_edge.envs.actions import Actions
 from seer_edge.envs.guarded import Guarded, open_guarded
 from seer_edge.errors import EnvironmentFailedError, RunStoppedError
 from seer_edge.plan import BytePlan
@@ -228,7 +229,7 @@ class Session:
         self.agent.restore(saved.agent())
         restore_generator(self.exploration, saved.state.get("exploration"))
         dropped = saved.restore_replay(self.replay)
-        self._check_actions()
+        check_actions(self.replay, self.env.spec.actions)
         if dropped:
             rows = self.replay.store.rows
             notes.append(f"the oldest {dropped:,} rows had no room in this budget; the newest {rows:,} stay")
@@ -253,13 +254,6 @@ class Session:
             self.begin()
             notes.append(f"{reason}: a new episode begins")
         return notes
-
-    def _check_actions(self) -> None:
-        actions = self.env.spec.actions
-        column = self.replay.store.columns.action[: self.replay.store.rows]
-        low, high = (0, actions.count - 1) if isinstance(actions, Discrete) else (-1, 1)
-        if not ((column >= low) & (column <= high)).all():
-            raise StateError(f"the replay holds actions that are none of the environment's {actions}")
 
 
 def build_session(plan: BytePlan, taken: TakenEncoder | None = None, on_hang: OnHang | None = None) -> Session:
@@ -298,7 +292,7 @@ def _assemble(
     encoder = None
     if graph is not None:
         encoder = OnnxEncoder(graph, threads=config.threads, ledger=ledger, device=config.device)
-    replay = _build_replay(plan, ledger, seeds.replay, latents=encoder is not None)
+    replay = build_replay(plan, ledger, seeds.replay, latents=encoder is not None)
     env = _open_training_env(plan, seeds, on_hang, timestep)
     perception = new_perception(plan, encoder, ledger, views_seed=seeds.views)
     return Session(plan, env, agent, replay, perception, ledger, seeds, graph, on_hang)
@@ -328,7 +322,14 @@ def open_env(plan: BytePlan, *, seed: int, training: bool, on_hang: OnHang | Non
         raise EnvironmentFailedError(str(error)) from error
 
 
-def _build_replay(plan: BytePlan, ledger: Ledger, seed: int, *, latents: bool) -> Replay:
+def check_actions(replay: Replay, actions: Actions) -> None:
+    """Raise StateError where a row of `replay` has an action that is none of the environment's."""
+    if not actions.holds(replay.store.columns.action[: replay.store.rows]):
+        raise StateError(f"the replay holds actions that are none of the environment's {actions}")
+
+
+def build_replay(plan: BytePlan, ledger: Ledger, seed: int, *, latents: bool) -> Replay:
+    """The empty replay of a run, of frames or of `latents`, in an arena of its own."""
     config, settings = plan.config, plan.config.settings
     actions = plan.env.actions
     store = RowStore(

@@ -3,13 +3,12 @@
 from seer_edge.agents import make_agent
 from seer_edge.errors import RunStoppedError
 from seer_edge.host import is_out_of_memory
-from seer_edge.loop import _build_replay
+from seer_edge.loop import build_replay, check_actions
 from seer_edge.plan import BytePlan
 from seer_edge.transfer import TakenEncoder, refusing
 from seer_runtime.durable.files import one_line
 from seer_runtime.ledger import WORKSPACE_CAP_BYTES, Ledger, Line
 from seer_runtime.process import settle
-from seer_runtime.state import StateError
 
 
 def check_taken(plan: BytePlan, taken: TakenEncoder) -> None:
@@ -28,8 +27,6 @@ def check_taken(plan: BytePlan, taken: TakenEncoder) -> None:
 
 def _fill(plan: BytePlan, taken: TakenEncoder) -> None:
     ledger = Ledger({Line.OBSERVATIONS: plan.config.mem_budget_bytes, Line.WORKSPACE: WORKSPACE_CAP_BYTES})
-    replay = _build_replay(plan, ledger, 0, latents=True)
+    replay = build_replay(plan, ledger, 0, latents=True)
     taken.fill(replay)
-    actions = plan.env.actions
-    if not actions.holds(replay.store.columns.action[: replay.store.rows]):
-        raise StateError(f"its replay holds actions that are none of {actions}")
+    check_actions(replay, plan.env.actions)

@@ -11,6 +11,8 @@ from seer_edge.metrics import PhaseClock
 from seer_runtime.ledger import Line
 from seer_runtime.process import rss_peak_bytes
 
+OBSERVATIONS = "observations"
+
 
 @dataclass
 class Outcome:
@@ -47,12 +49,13 @@ class Outcome:
         )
 
     def measure(self, session: Session) -> dict[str, int]:
-        """The peaks of all processes of the run, this one's up to now."""
+        """The peaks of all processes of the run, this one's up to now; of observations, of those under this budget."""
         ledger = session.ledger
         now = {
-            "observations": ledger.peak_bytes(Line.OBSERVATIONS),
+            OBSERVATIONS: ledger.peak_bytes(Line.OBSERVATIONS),
             "workspace": ledger.peak_bytes(Line.WORKSPACE),
-            "rss": rss_peak_bytes(),
+            # The kernel's own peak lags behind the samples that were taken around the freeze.
+            "rss": max(rss_peak_bytes(), 0 if self.freeze is None else self.freeze.rss_peak_bytes),
         }
         return {name: max(peak, self.peaks.get(name, 0)) for name, peak in now.items()}
 
@@ -68,7 +71,7 @@ def summary(session: Session, outcome: Outcome, clock: PhaseClock) -> dict[str, 
         "status": outcome.status,
         "budget": {
             "limit_bytes": plan.config.mem_budget_bytes,
-            "observation_bytes_peak": peaks["observations"],
+            "observation_bytes_peak": peaks[OBSERVATIONS],
             "workspace_bytes_peak": peaks["workspace"],
         },
         "replay": {

@@ -11,7 +11,7 @@ from typing import Any
 
 from seer_edge import checkpoint
 from seer_edge.checkpoint import Saved
-from seer_edge.codec_choice import OUTPUT_ERROR_BOUND
+from seer_edge.codec_choice import CALIBRATION_ROWS, OUTPUT_ERROR_BOUND
 from seer_edge.errors import EXIT_UNSAFE, EnvironmentFailedError, RunStoppedError
 from seer_edge.evaluate import evaluate_session
 from seer_edge.freeze import FreezeRefusedError, FreezeReport, freeze
@@ -22,7 +22,7 @@ from seer_edge.metrics import Console, Interval, PhaseClock, ProgressFile, Tenso
 from seer_edge.plan import BytePlan
 from seer_edge.run_folder import RunFolder
 from seer_edge.signals import StopSignal
-from seer_edge.summary import Outcome, flops, summary
+from seer_edge.summary import OBSERVATIONS, Outcome, flops, summary
 from seer_edge.transfer import TakenEncoder
 from seer_runtime import durable
 from seer_runtime.durable.files import one_line
@@ -244,6 +244,11 @@ class Run:
                 f"latent codec {self.plan.config.latent_codec}; error of the head's outputs: {errors} "
                 f"(bound {OUTPUT_ERROR_BOUND:.0%})"
             )
+        if store.codec.clip_rate is not None and report.rows < CALIBRATION_ROWS:
+            self.console.say(
+                f"warning: the grids of {store.codec.name} lie over {report.rows:,} rows only, and what is outside of "
+                "them is clipped (replay/clip_rate): freeze later, give a larger --mem-budget, or float16"
+            )
         parity = "" if report.onnx_max_abs_error is None else f", ONNX against torch {report.onnx_max_abs_error:.1e}"
         self.console.say(
             f"freeze at step {report.timestep:,}: {report.rows:,} rows carried over in {report.seconds:.2f} s, "
@@ -347,6 +352,8 @@ def resume(plan: BytePlan, folder: RunFolder, saved: Saved) -> int:
             run = Run(folder, session, console, saved.run())
             json.dumps(run.describe(), allow_nan=False)  # what the run told of itself makes a summary
             undo.pop_all()
+        if plan.config.mem_budget_bytes != saved.config.mem_budget_bytes:
+            run.outcome.peaks.pop(OBSERVATIONS, None)  # that of another budget
         run.unsaved = plan.config != saved.config
         notes += [f"{line}: last bits may differ" for line in folder.other_versions()]
         console.say(f"goes on at step {saved.timestep:,} of {plan.config.total_timesteps:,}")

@@ -54,6 +54,7 @@ def test_the_summary_says_what_happened(alien: Path) -> None:
     assert summary["budget"]["limit_bytes"] == 14_200_000
     assert summary["budget"]["observation_bytes_peak"] == 2012 * 7056
     assert 0 < summary["budget"]["workspace_bytes_peak"] <= 8_000_000
+    assert summary["rss_peak_bytes"] >= summary["freeze"]["rss_peak_bytes"]
     assert summary["replay"] == {
         "frame_capacity": 2012,
         "latent_capacity": 2012 * 7056 // 2304,

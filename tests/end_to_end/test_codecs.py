@@ -1,0 +1,18 @@
+"""Codecs of latents, as a user gives them."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.short_presets import GAME, Run, runner, use_short_presets
+
+
+@pytest.mark.parametrize(("codec", "warned"), [("uint8", True), ("float16", False)])
+def test_grids_over_few_rows_are_warned_of(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, codec: str, warned: bool
+) -> None:
+    use_short_presets(monkeypatch)
+    run: Run = runner(monkeypatch, capsys)
+    status, out, error = run("train", "--env", GAME, "--latent-codec", codec, "--run-dir", tmp_path / "run")
+    assert status == 0
+    assert ("warning: the grids of uint8 lie over " in out + error) == warned, error

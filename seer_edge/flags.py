@@ -178,9 +178,8 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--protocol",
         type=_choice(*PROTOCOLS),
-        default="paper",
         metavar="NAME",
-        help="paper, or machado: sticky actions",
+        help="of Atari: paper, or machado: sticky actions",
     )
     what.add_argument("--total-timesteps", type=_count, metavar="N", help="agent steps (preset's)")
     what.add_argument("--from", dest="source", type=_folder, metavar="SRC")

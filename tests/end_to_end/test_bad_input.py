@@ -71,6 +71,8 @@ def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         ([*TRAIN, "--protocol", "atari"], ["--protocol", "'atari'", "machado"]),
         ([*TRAIN, "--replay", "ranked"], ["--replay", "'ranked'", "prioritized"]),
         ([*TRAIN, "--encoder", "resnet"], ["--encoder", "'resnet'", "canonical"]),
+        ([*CONTROL, "--protocol", "machado"], ["--protocol machado: cartpole-swingup is no Atari", "leave it out"]),
+        ([*CONTROL, "--protocol", "paper"], ["--protocol paper: cartpole-swingup is no Atari", "leave it out"]),
         ([*TRAIN, "--preset", "Pong2"], ["--preset", "'Pong2'", "Alien"]),
         ([*CONTROL, "--resolution", "51"], ["--resolution 51", "100 : 84", "give 25, 50, 75, 100"]),
         ([*CONTROL, "--resolution", "12"], ["--resolution 12", "give 25, 50, 75, 100"]),

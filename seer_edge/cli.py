@@ -26,7 +26,7 @@ from seer_edge.errors import (
     EnvironmentFailedError,
     RunStoppedError,
 )
-from seer_edge.flags import HOST_FIELDS, NOT_BUILT_COMMANDS, host_fields, make_parser, normalised
+from seer_edge.flags import HOST_FIELDS, NOT_BUILT_COMMANDS, host_fields, parse
 from seer_edge.lean_torch import import_torch
 from seer_edge.output import patient_output
 from seer_edge.plan import BytePlan, make_plan
@@ -369,7 +369,7 @@ def _answer(
             raise BadInputError(f"{command}: not built yet; there are {', '.join(handlers)}")
         if not arguments:
             raise BadInputError(f"no command; name one of {', '.join(handlers)}, or --help")
-        flags = make_parser().parse_args(normalised(arguments))
+        flags = parse(arguments)
         return handlers[flags.command](flags)
     except BadInputError as error:
         print(f"{name}: {error}", file=sys.stderr)

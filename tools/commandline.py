@@ -63,14 +63,15 @@ def add_env_flags(parser: argparse.ArgumentParser) -> None:
 
 def open_environment(flags: argparse.Namespace, resolution: int | None = None) -> "Environment":
     """The environment of --env with frames of that side, or its own. Raises BadInputError where there is none."""
-    from seer_edge.envs import EnvError, EnvOptions, ResolutionError, make_env
+    from seer_edge import errors
+    from seer_edge.envs import EnvOptions, make_env
+    from seer_edge.envs.refusals import refusals
 
     try:
-        return make_env(flags.env, EnvOptions(resolution=resolution), seed=flags.seed, training=True)
-    except ResolutionError as error:
-        raise BadInputError(f"--resolution {resolution}: {error}") from error
-    except EnvError as error:
-        raise BadInputError(f"--env {flags.env}: {error}") from error
+        with refusals(flags.env, options):
+            return make_env(flags.env, options, seed=flags.seed, training=True)
+    except errors.BadInputError as error:
+        raise BadInputError(str(error)) from error
 
 
 def answer(prog: str, job: Callable[[], int]) -> int:
@@ -88,6 +89,7 @@ def answer(prog: str, job: Callable[[], int]) -> int:
 def say(text: str) -> None:
     """Progress, apart from the result."""
     print(f"{text} ...", file=sys.stderr, flush=True)
+    options = EnvOptions(resolution=resolution)
 
 
 def mb(size_bytes: float | None) -> str:

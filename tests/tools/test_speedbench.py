@@ -94,7 +94,7 @@ def test_products_are_those_of_the_job_and_nothing_else() -> None:
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (("--env", "Aliem"), "--env Aliem: "),
+        (("--env", "Aliem"), "--env: unknown environment 'Aliem'; "),
         (("--env", "cartpole-swingup", "--resolution", "51"), "--resolution 51: "),
         (("--threads", "0"), "--threads"),
         (("--against", "nowhere.json"), "--against nowhere.json: not a file that --json wrote"),

@@ -21,15 +21,15 @@ def refusals(env: str, options: EnvOptions, *, begun: bool = False) -> Iterator[
         raise BadInputError(f"--resolution {options.resolution}: {reason}") from error
     except UnavailableEnvError as error:
         hint = "; its module is looked for in the working directory" if ":" in env else ""
-        raise (EnvironmentFailedError if begun else BadInputError)(f"{_said(name, env, error)}{hint}") from error
+        raise (EnvironmentFailedError if begun else BadInputError)(f"{name}: {_reason(env, error)}{hint}") from error
     except EnvError as error:
-        raise BadInputError(_said(name, env, error)) from error
+        raise BadInputError(f"{name}: {_reason(env, error)}") from error
     except EnvironmentFailedError as error:
         text = f"{name}: its first frame cannot be had: {error}"
         raise (EnvironmentFailedError if begun else BadInputError)(text) from error
 
 
-def _said(name: str, env: str, error: EnvError) -> str:
-    """What is wrong with the environment, and its name once."""
-    text = str(error)
-    return f"{name.removesuffix(f' {env}')}: {text}" if repr(env) in text else f"{name}: {text}"
+def _reason(env: str, error: EnvError) -> str:
+    """The message without the environment's name, which stands before it."""
+    text = str(error).replace(f"unknown environment {env!r}", "unknown environment", 1)
+    return text.removeprefix(f"environment {env!r}").removeprefix(":").lstrip()

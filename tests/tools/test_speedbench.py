@@ -94,7 +94,7 @@ def test_products_are_those_of_the_job_and_nothing_else() -> None:
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (("--env", "Aliem"), "--env: unknown environment 'Aliem'; "),
+        (("--env", "Aliem"), "--env Aliem: unknown environment; "),
         (("--env", "cartpole-swingup", "--resolution", "51"), "--resolution 51: "),
         (("--threads", "0"), "--threads"),
         (("--times", "0"), "--times: '0' is not a whole number from 1"),

@@ -4,7 +4,7 @@ import bisect
 import dataclasses
 import itertools
 from collections.abc import Iterator
-from decimal import ROUND_CEILING, ROUND_FLOOR, Context
+from decimal import ROUND_FLOOR, Context
 
 from seer_edge.config import TrainConfig
 from seer_edge.errors import BadInputError
@@ -20,7 +20,9 @@ RESOLUTION_STEP = 25
 DENSER = ("uint8", "float16")
 """Codecs that are proposed where a run can have them: those whose error is small (decision 9)."""
 DIGITS = 2
-"""Of the sizes that are proposed."""
+"""Of the budgets that are proposed."""
+NEED_UNIT_BYTES = 100_000
+"""What is needed is told in whole ones of these, rounded up: a limit of that size is accepted."""
 MOST_BYTES = 2**62  # what `range` takes
 
 
@@ -32,7 +34,7 @@ def check_memory(plan: BytePlan, limits: MemoryLimits, *, begun: bool = False) -
     """
     for ceiling in _ceilings(plan.config, limits):
         if plan.rss_peak_bytes > ceiling.limit_bytes:
-            needed = f"the process would need about {format_size(plan.rss_peak_bytes)}{ceiling.has}"
+            needed = f"the process would need about {format_size(_needed_bytes(plan))}{ceiling.has}"
             raise BadInputError(f"{ceiling.flag}: {needed}; {_mend(plan, ceiling.free_bytes, begun)}")
 
 
@@ -69,8 +71,12 @@ def _mend(plan: BytePlan, free_bytes: int, begun: bool) -> str:
             proposed = (f"{_flags(p, plan)} ({_rows(p)}{'' if begun else _denser(p, plan)})" for p in fitting)
             return f"{', or '.join(proposed)} would {just}fit"
     least = min(map(_least, [plan, *smaller]), key=lambda p: p.rss_peak_bytes)
-    needed = exact_size(_rounded(least.rss_peak_bytes, ROUND_CEILING))
+    needed = exact_size(_needed_bytes(least))
     return f"the smallest such run, {_flags(least, plan) or 'which this is'}, needs {needed}"
+
+
+def _needed_bytes(plan: BytePlan) -> int:
+    return -(-plan.rss_peak_bytes // NEED_UNIT_BYTES) * NEED_UNIT_BYTES
 
 
 def _proposals(plan: BytePlan, smaller: list[BytePlan], room_bytes: int) -> list[BytePlan]:
@@ -90,7 +96,7 @@ def fitted(plan: BytePlan, room_bytes: int) -> BytePlan | None:
 
     most = bisect.bisect_right(budgets, room_bytes, key=peak_bytes) - 1
     # All its digits where two are too few for a plan.
-    return _with_budget(plan, _rounded(most, ROUND_FLOOR)) or _with_budget(plan, most)
+    return _with_budget(plan, _rounded(most)) or _with_budget(plan, most)
 
 
 def _least(plan: BytePlan) -> BytePlan:
@@ -128,8 +134,8 @@ def _smaller_frames(plan: BytePlan) -> Iterator[BytePlan]:
             return
 
 
-def _rounded(size_bytes: int, rounding: str) -> int:
-    return int(Context(prec=DIGITS, rounding=rounding).create_decimal(size_bytes))
+def _rounded(size_bytes: int) -> int:
+    return int(Context(prec=DIGITS, rounding=ROUND_FLOOR).create_decimal(size_bytes))
 
 
 def _flags(proposal: BytePlan, plan: BytePlan) -> str:

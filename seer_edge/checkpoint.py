@@ -51,7 +51,7 @@ def reading(path: Path) -> Iterator[None]:
     try:
         yield
     except (durable.CorruptFileError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise BadInputError(f"{path}: not a generation of this version ({one_line(error)})") from error
+        raise BadInputError(f"{path}: not a checkpoint of this version ({one_line(error)})") from error
     except FileNotFoundError as error:
         raise BadInputError(f"{path}: not all there any more ({one_line(error)})") from error
 
@@ -223,15 +223,22 @@ def newest(checkpoints: Path) -> Saved:
             # A run that goes on meanwhile may remove what was the newest when it was looked for.
             if attempt + 1 < _READ_TRIES and not isinstance(error, durable.NoSoundGenerationError):
                 continue
-            raise BadInputError(f"{checkpoints.parent}: no generation to read ({error})") from error
+            raise BadInputError(_without_checkpoint(checkpoints.parent, error)) from error
         except BadInputError as error:
             raise BadInputError(f"{generation.path}: {error}") from error
         missing = _ALWAYS - set(generation.manifest["files"])
         if missing or not isinstance(state, dict):
             lack = f"without {', '.join(sorted(missing))}" if missing else f"{STATE} is no object"
-            raise BadInputError(f"{generation.path}: not a generation of this version ({lack})")
+            raise BadInputError(f"{generation.path}: not a checkpoint of this version ({lack})")
         return Saved(generation, state, config)
     raise AssertionError("the last attempt returns or raises")
+
+
+def _without_checkpoint(run: Path, error: Exception) -> str:
+    """What is wrong, and all that is left to do about it."""
+    reason = error.reason if isinstance(error, durable.NoSoundGenerationError) else f"no sound checkpoint ({error})"
+    flags = f"; its flags are in {run / 'config.json'}" if (run / "config.json").is_file() else ""
+    return f"{run}: {reason}; nothing of this run can be used, begin it anew with train{flags}"
 
 
 def newest_agent(checkpoints: Path) -> tuple[Saved, State]:
@@ -244,4 +251,4 @@ def newest_agent(checkpoints: Path) -> tuple[Saved, State]:
         with reading(saved.path), contextlib.suppress(FileNotFoundError):
             _ = saved.graph  # kept from here on
             return saved, saved.agent()
-    raise BadInputError(f"{checkpoints.parent}: its generations are removed while they are read; try once more")
+    raise BadInputError(f"{checkpoints.parent}: its checkpoints are removed while they are read; try once more")

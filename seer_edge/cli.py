@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from seer_edge.ceiling import check_memory
 from seer_edge.config import ENV_TIMEOUT_SECONDS, TrainConfig, build_config
 from seer_edge.devices import check_device
-from seer_edge.envs import EnvOptions, EnvSpec
+from seer_edge.envs import EnvOptions, EnvSpec, resolve
 from seer_edge.envs.guarded import open_guarded
 from seer_edge.envs.refusals import refusals
 from seer_edge.errors import (
@@ -26,7 +26,7 @@ from seer_edge.errors import (
     EnvironmentFailedError,
     RunStoppedError,
 )
-from seer_edge.flags import HOST_FIELDS, NOT_BUILT_COMMANDS, host_fields, make_parser, normalised
+from seer_edge.flags import HOST_FIELDS, NOT_BUILT_COMMANDS, host_fields, parse
 from seer_edge.lean_torch import import_torch
 from seer_edge.output import patient_output
 from seer_edge.plan import BytePlan, make_plan
@@ -53,6 +53,7 @@ def _plan_of(flags: argparse.Namespace) -> BytePlan:
         missing = "--from RUN" if flags.source is None else "--take encoder"
         given = f"--take {flags.take}" if flags.source is None else f"--from {flags.source}"
         raise BadInputError(f"{given}: needs {missing} beside it")
+    given_protocol, flags.protocol = flags.protocol, flags.protocol or "paper"
     asked = _env_options(flags)
     if from_bundle:
         for name, value in bundle_flags(flags.source).items():
@@ -70,6 +71,10 @@ def _plan_of(flags: argparse.Namespace) -> BytePlan:
             f"--from {flags.source}: its encoder takes {options.color} frames{size}, which --env {flags.env} does not "
             "show; take the encoder of a like environment"
         ) from None
+    if given_protocol is not None and resolve(flags.env).kind != "atari":
+        raise BadInputError(
+            f"--protocol {given_protocol}: {spec.name} is no Atari game and has no protocol; leave it out"
+        )
     apart = ("command", "env", "mem_budget", "run_dir", "take", "checkpoint_every", *HOST_FIELDS)
     others = {name: value for name, value in vars(flags).items() if name not in apart}
     return make_plan(build_config(spec, mem_budget_bytes=flags.mem_budget, **others, **host_fields(flags)), spec)
@@ -364,7 +369,7 @@ def _answer(
             raise BadInputError(f"{command}: not built yet; there are {', '.join(handlers)}")
         if not arguments:
             raise BadInputError(f"no command; name one of {', '.join(handlers)}, or --help")
-        flags = make_parser().parse_args(normalised(arguments))
+        flags = parse(arguments)
         return handlers[flags.command](flags)
     except BadInputError as error:
         print(f"{name}: {error}", file=sys.stderr)

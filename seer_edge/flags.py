@@ -29,7 +29,8 @@ class _Parser(argparse.ArgumentParser):
     """Answers bad input with one line that names the flag and the value."""
 
     def error(self, message: str) -> NoReturn:
-        raise BadInputError(message.removeprefix("argument "))
+        mend = "; write its value behind it" if message.endswith("expected one argument") else ""
+        raise BadInputError(message.removeprefix("argument ") + mend)
 
 
 class _Help(argparse.HelpFormatter):
@@ -178,9 +179,8 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--protocol",
         type=_choice(*PROTOCOLS),
-        default="paper",
         metavar="NAME",
-        help="paper, or machado: sticky actions",
+        help="of Atari: paper, or machado: sticky actions",
     )
     what.add_argument("--total-timesteps", type=_count, metavar="N", help="agent steps (preset's)")
     what.add_argument("--from", dest="source", type=_folder, metavar="SRC")
@@ -286,6 +286,24 @@ def make_parser() -> argparse.ArgumentParser:
     examination = add("doctor", "", "Say what this board has, what is missing, and what to run on it.")
     examination.add_argument("--json", action="store_true", help="print it as JSON")
     return parser
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The flags of a command line. Raises BadInputError."""
+    flags, unknown = make_parser().parse_known_args(normalised(arguments))
+    if not unknown:
+        return flags
+    of_train = _Parser(allow_abbrev=False)
+    _add_run_flags(of_train)
+    words = [word.partition("=")[0] for word in unknown]
+    begun = [word for word in words if word in of_train._option_string_actions]
+    if flags.command == "resume" and begun:
+        raise BadInputError(
+            f"{begun[0]}: stays as the run began, like all but the flags of `resume --help`; leave it out"
+        )
+    raise BadInputError(
+        f"unrecognized arguments: {' '.join(unknown)}; `seer-edge {flags.command} --help` has what there is"
+    )
 
 
 def _add_bundle_flags(parser: argparse.ArgumentParser) -> None:

@@ -159,10 +159,37 @@ def _child(job: str, *arguments: object) -> tuple[list[str], float]:
     return lines, first_seconds
 
 
+def check_origin(bundle: Path, run: Path) -> None:
+    """Raise BadInputError unless the bundle's head is that of the run's newest checkpoint, byte for byte."""
+    from seer_edge import checkpoint, errors
+    from seer_edge.act import opened
+    from seer_edge.envs import make_env
+    from seer_edge.plan import make_plan
+    from seer_edge.run_folder import open_run
+    from seer_runtime.bundle import HEAD
+
+    try:
+        with opened(bundle) as held:
+            head = held.read(HEAD)
+        saved, agent = checkpoint.newest_agent(open_run(run).checkpoints)
+    except errors.BadInputError as error:
+        raise BadInputError(str(error)) from error
+    env = make_env(saved.config.env, saved.config.env_options, seed=0, training=False)
+    env.close()
+    plan = make_plan(saved.config, env.spec)
+    if plan.networks.policy_graph(plan.config, agent.arrays) != head:
+        raise BadInputError(
+            f"--run {run}: {bundle} is not of this run, or not of its step {saved.timestep:,}; "
+            "give the run that it was exported from, or export it anew"
+        )
+
+
 def measure(bundle: Path, run: Path | None, frames: int, threads: int) -> int:
     """Print what was found; returns the exit status."""
     if not bundle.is_file():
         raise BadInputError(f"{bundle}: no file; give what `seer-edge export` wrote")
+    if run is not None:
+        check_origin(bundle, run)
     with tempfile.TemporaryDirectory() as folder:
         say(f"{frames:,} frames")
         _child("collect", bundle, folder, frames)

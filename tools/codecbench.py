@@ -49,7 +49,9 @@ def open_session(run: Path) -> tuple["Session", int]:
 
 def _float32_rows(run: Path, session: "Session", carried: int | None) -> int:
     if carried is None or session.replay.store.codec.name != "float32":
-        raise BadInputError(f"{run}: holds no float32 latents; give a run with --latent-codec float32 after its freeze")
+        raise BadInputError(
+            f"{run}: holds no float32 latents; give a run with float32 latents, or one before its freeze"
+        )
     return carried
 
 
@@ -63,9 +65,10 @@ def open_any(run: Path) -> tuple["Session", int | None]:
     from seer_edge.host import prepare_compute
     from seer_edge.loop import resume_session
     from seer_edge.plan import make_plan
+    from seer_edge.run_folder import open_run
 
     try:
-        saved = checkpoint.newest(run / "checkpoints")
+        saved = checkpoint.newest(open_run(run).checkpoints)
         environment = make_env(saved.config.env, saved.config.env_options, seed=0, training=True)
         environment.close()
         prepare_compute(saved.config)
@@ -233,7 +236,9 @@ def main() -> int:
 
     def run() -> int:
         parser = Parser(prog="codecbench.py", description=(__doc__ or "").splitlines()[0])
-        parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
+        parser.add_argument(
+            "run", type=Path, metavar="RUN", help="folder of a run with float32 latents, or before its freeze"
+        )
         parser.add_argument("--rows", type=count, default=3_000, metavar="N", help="later rows to measure on (3000)")
         flags = parser.parse_args()
         return measure(flags.run, flags.rows)

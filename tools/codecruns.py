@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import codecbench
-from commandline import BadInputError, FaultError, Parser, answer, count, render, say
+from commandline import BadInputError, FaultError, Parser, answer, count, image_file, out_file, render, say
 from kept_latents import Kept, keep
 
 REFERENCE = "float32"
@@ -250,8 +250,8 @@ def main() -> int:
         tables = commands.add_parser("table", help="print what came out")
         tables.add_argument("out", type=Path, nargs="+", metavar="OUT", help="as run was given it")
         tables.add_argument("--rows", type=count, default=3_000, metavar="N", help="rows to measure Q on (3000)")
-        tables.add_argument("--csv", type=Path, metavar="FILE", help="write each evaluation there")
-        tables.add_argument("--plot", type=Path, metavar="FILE", help="draw them there")
+        tables.add_argument("--csv", type=out_file, metavar="FILE", help="write each evaluation there")
+        tables.add_argument("--plot", type=image_file, metavar="FILE", help="draw them there")
         flags = parser.parse_args()
         if flags.command == "run":
             signal.signal(signal.SIGTERM, stop)

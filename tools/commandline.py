@@ -4,8 +4,10 @@ Only the standard library is imported at the top: children that measure what eac
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
@@ -55,6 +57,27 @@ def seed(text: str) -> int:
     return count(text, 0)
 
 
+def out_file(text: str) -> Path:
+    """Where a result goes: refused before anything is measured, where it could not be written then."""
+    path = Path(text)
+    if path.is_dir() or not path.parent.is_dir():
+        wrong = "is a folder" if path.is_dir() else f"cannot be written, {path.parent} is no folder"
+        raise argparse.ArgumentTypeError(f"{text} {wrong}; name a file in a folder that is there")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{text} cannot be written; name a file elsewhere")
+    return path
+
+
+def image_file(text: str) -> Path:
+    """As `out_file`, with the name of an image that matplotlib draws."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    path = out_file(text)
+    if path.suffix.removeprefix(".").lower() not in FigureCanvasBase.filetypes:
+        raise argparse.ArgumentTypeError(f"{text} is no image; end its name in .png, .svg or .pdf")
+    return path
+
+
 def add_env_flags(parser: argparse.ArgumentParser) -> None:
     """Add --env and --seed."""
     parser.add_argument("--env", default="Alien", help="game, or module:EnvId (Alien)")
@@ -63,14 +86,16 @@ def add_env_flags(parser: argparse.ArgumentParser) -> None:
 
 def open_environment(flags: argparse.Namespace, resolution: int | None = None) -> "Environment":
     """The environment of --env with frames of that side, or its own. Raises BadInputError where there is none."""
-    from seer_edge.envs import EnvError, EnvOptions, ResolutionError, make_env
+    from seer_edge import errors
+    from seer_edge.envs import EnvOptions, make_env
+    from seer_edge.envs.refusals import refusals
 
+    options = EnvOptions(resolution=resolution)
     try:
-        return make_env(flags.env, EnvOptions(resolution=resolution), seed=flags.seed, training=True)
-    except ResolutionError as error:
-        raise BadInputError(f"--resolution {resolution}: {error}") from error
-    except EnvError as error:
-        raise BadInputError(f"--env {flags.env}: {error}") from error
+        with refusals(flags.env, options):
+            return make_env(flags.env, options, seed=flags.seed, training=True)
+    except errors.BadInputError as error:
+        raise BadInputError(str(error)) from error
 
 
 def answer(prog: str, job: Callable[[], int]) -> int:

@@ -3,7 +3,6 @@
 python tools/compare_runs.py RUN RUN … -o FILE
 """
 
-import argparse
 import csv
 import json
 import sys
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib as mpl
+from commandline import BadInputError, Parser, answer, image_file
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -61,24 +61,35 @@ def plot(curves: list[Curve], path: Path) -> None:
     plt.close(figure)
 
 
-def main() -> int:
-    """Command line."""
-    parser = argparse.ArgumentParser(description="Plot the evaluations of several runs over steps, time and FLOPs.")
-    parser.add_argument("run", type=Path, nargs="+", help="a run's folder")
-    parser.add_argument("-o", "--out", type=Path, required=True, help="image to write")
-    flags = parser.parse_args()
+def draw(runs: list[Path], out: Path) -> int:
+    """Write the image and say where. Raises BadInputError."""
     curves = []
-    for run in flags.run:
+    for run in runs:
         try:
             curves.append(Curve.read(run))
         except (OSError, ValueError, KeyError) as error:
-            parser.error(f"{run}: not a run to compare ({error})")
+            raise BadInputError(f"{run}: not a run to compare ({error}); give one that was evaluated") from error
     try:
-        plot(curves, flags.out)
+        plot(curves, out)
     except OSError as error:
-        parser.error(f"--out {flags.out}: cannot be written ({error.strerror})")
-    print(f"wrote {flags.out}")
+        raise BadInputError(f"--out {out}: cannot be written ({error.strerror}); name a file elsewhere") from error
+    print(f"wrote {out}")
     return 0
+
+
+def main() -> int:
+    """Command line."""
+
+    def job() -> int:
+        parser = Parser(
+            prog="compare_runs.py", description="Plot the evaluations of several runs over steps, time and FLOPs."
+        )
+        parser.add_argument("run", type=Path, nargs="+", metavar="RUN", help="a run's folder")
+        parser.add_argument("-o", "--out", type=image_file, required=True, metavar="FILE", help="image to write")
+        flags = parser.parse_args()
+        return draw(flags.run, flags.out)
+
+    return answer("compare_runs.py", job)
 
 
 if __name__ == "__main__":

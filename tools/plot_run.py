@@ -3,13 +3,13 @@
 python tools/plot_run.py RUN [-o FILE]
 """
 
-import argparse
 import csv
 import json
 import sys
 from pathlib import Path
 
 import matplotlib as mpl
+from commandline import BadInputError, Parser, answer, image_file
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -70,28 +70,37 @@ def _plot_memory(axes: Axes, rows: Rows) -> None:
     capacity.legend(frameon=False, fontsize="small", loc="lower right")
 
 
-def main() -> int:
-    """Command line."""
-    parser = argparse.ArgumentParser(description="Plot return and memory of a run over its steps.")
-    parser.add_argument("run", type=Path, help="the run's folder")
-    parser.add_argument("-o", "--out", type=Path, help="image to write (RUN/progress.png)")
-    flags = parser.parse_args()
+def draw(run: Path, out: Path | None) -> int:
+    """Write the image and say where. Raises BadInputError."""
     try:
-        config = json.loads((flags.run / "config.json").read_text())
-        with (flags.run / "progress.csv").open(newline="") as file:
+        config = json.loads((run / "config.json").read_text())
+        with (run / "progress.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
     except (OSError, ValueError) as error:
-        parser.error(f"{flags.run}: not a run's folder ({error})")
-    title = f"{config['env']}, {config['algo']}, seed {config['seed']}, {config['mem_budget_bytes']:,} B"
-    out = flags.out or flags.run / "progress.png"
+        raise BadInputError(f"{run}: not a run's folder ({error}); give the --run-dir of a run") from error
     if not rows:
-        parser.error(f"{flags.run}: progress.csv has no rows yet")
+        raise BadInputError(f"{run}: progress.csv has no rows yet; wait for its first interval")
+    title = f"{config['env']}, {config['algo']}, seed {config['seed']}, {config['mem_budget_bytes']:,} B"
+    path = out or run / "progress.png"
     try:
-        plot(rows, title, out)
+        plot(rows, title, path)
     except OSError as error:
-        parser.error(f"--out {out}: cannot be written ({error.strerror})")
-    print(f"wrote {out}")
+        raise BadInputError(f"--out {path}: cannot be written ({error.strerror}); name a file elsewhere") from error
+    print(f"wrote {path}")
     return 0
+
+
+def main() -> int:
+    """Command line."""
+
+    def job() -> int:
+        parser = Parser(prog="plot_run.py", description="Plot return and memory of a run over its steps.")
+        parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
+        parser.add_argument("-o", "--out", type=image_file, metavar="FILE", help="image to write (RUN/progress.png)")
+        flags = parser.parse_args()
+        return draw(flags.run, flags.out)
+
+    return answer("plot_run.py", job)
 
 
 if __name__ == "__main__":

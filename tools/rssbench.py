@@ -32,6 +32,7 @@ from commandline import (
     count,
     mb,
     open_environment,
+    out_file,
     render,
     say,
     size,
@@ -239,7 +240,7 @@ def _flags() -> argparse.Namespace:
         add_env_flags(job)
         job.add_argument("--resolution", type=count, metavar="N", help="side of a frame (the environment's own)")
     watch_ = jobs.add_parser("watch", help="RSS of a training command, and around its freeze")
-    watch_.add_argument("--out", type=Path, metavar="FILE", help="write the samples as CSV: seconds, bytes")
+    watch_.add_argument("--out", type=out_file, metavar="FILE", help="write the samples as CSV: seconds, bytes")
     watch_.add_argument("command", nargs="+", metavar="COMMAND", help="-- and the command to run")
     return parser.parse_args()
 

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from commandline import BadInputError, add_env_flags, answer, count, open_environment, render, say
+from commandline import BadInputError, Parser, add_env_flags, answer, count, open_environment, out_file, render, say
 
 if TYPE_CHECKING:
     from yardsticks import Clock, Job
@@ -295,16 +295,15 @@ def read(path: Path) -> dict[str, Any]:
 
 def main() -> int:
     """Command line."""
-    parser = argparse.ArgumentParser(description="Time the parts of a step before and after the freeze.")
+    parser = Parser(prog="speedbench.py", description="Time the parts of a step before and after the freeze.")
     add_env_flags(parser)
     parser.add_argument("--resolution", type=count, metavar="N", help="side of a frame (the environment's own)")
     parser.add_argument("--threads", type=count, default=1, metavar="N", help="compute threads (1)")
     parser.add_argument("--pipeline", choices=("on", "off"), default="off", help="of a step: on, or off (off)")
     parser.add_argument("--times", type=count, default=TIMES, metavar="N", help=f"each part is measured ({TIMES})")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument("--json", type=out_file, metavar="FILE", help="write the figures there too")
     parser.add_argument("--against", type=Path, metavar="FILE", help="an earlier FILE of --json to print beside")
-    flags = parser.parse_args()
-    return answer("speedbench.py", lambda: measure(flags))
+    return answer("speedbench.py", lambda: measure(parser.parse_args()))
 
 
 if __name__ == "__main__":

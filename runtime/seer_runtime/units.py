@@ -33,7 +33,7 @@ def parse_size(text: str) -> int:
         raise ValueError(f"{text[:40]!r} is not a size; write for example 0.07GB, 64MiB or 70000000")
     size_bytes = int(Decimal(match[1]) * _UNITS[match[2].lower()])
     if size_bytes < 1:
-        raise ValueError(f"{text!r} is less than one byte")
+        raise ValueError(f"{text!r} is less than one byte; give for example 0.07GB")
     return size_bytes
 
 
@@ -64,7 +64,8 @@ def parse_duration(text: str) -> float:
         raise ValueError(f"{text[:40]!r} is not a duration; write for example 30s, 10min or 1.5h")
     seconds = Decimal(match[1]) * _SECONDS[match[2]]
     if not 0 < seconds <= MAX_SECONDS:
-        raise ValueError(f"{text!r} is {'longer than a year' if seconds else 'no time at all'}")
+        wrong = "longer than a year; give at most 8760h" if seconds else "no time at all; give for example 30s"
+        raise ValueError(f"{text!r} is {wrong}")
     return float(seconds)
 
 

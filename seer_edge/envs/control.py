@@ -20,8 +20,8 @@ ACTION_REPEAT = 4
 PROCESS_BYTES = 230_000_000
 """dm_control, OpenGL and two environments, training's and evaluation's: `tools/rssbench.py causes`."""
 
-_RESOLUTION_STEP = 25
-_RESOLUTION_MAX = 400
+RESOLUTIONS = tuple(range(25, 176, 25))
+"""Larger ones need more than the workspace's cap (`plan`)."""
 # By domain, where the first camera does not follow the body.
 _CAMERAS = {"dog": "y-axis", "quadruped": "y"}
 
@@ -32,7 +32,7 @@ class Control:
     Seen from the domain's first camera, or the one that follows the body. Actions in [-1, 1] are scaled to the task's
     own bounds. Learning crops a frame to 84 of each 100 pixels (Section 4.2).
 
-    Raises ResolutionError unless R is a multiple of 25 from 25 to 400, UnsupportedEnvError for a task whose actions
+    Raises ResolutionError unless R is one of RESOLUTIONS, UnsupportedEnvError for a task whose actions
     have no bounds, UnavailableEnvError where dm_control or OpenGL is missing or fails, ValueError for an
     `action_repeat` below 1.
     """
@@ -41,11 +41,11 @@ class Control:
         self, env_id: EnvId, *, seed: int, action_repeat: int | None = None, resolution: int | None = None
     ) -> None:
         size = RESOLUTION if resolution is None else resolution
-        if size % _RESOLUTION_STEP or not _RESOLUTION_STEP <= size <= _RESOLUTION_MAX:
-            raise ResolutionError(
-                f"resolution {size} does not scale a control task's frames and crops together (100 : 84): "
-                f"give 25, 50, 75, 100 or another multiple of {_RESOLUTION_STEP} up to {_RESOLUTION_MAX}"
-            )
+        if size not in RESOLUTIONS:
+            reason = "does not scale a control task's frames and crops together (100 : 84)"
+            if size > RESOLUTIONS[-1]:
+                reason = "is more than the workspace has room for"
+            raise ResolutionError(f"resolution {size} {reason}: give one of {', '.join(map(str, RESOLUTIONS))}")
         self._action_repeat = ACTION_REPEAT if action_repeat is None else action_repeat
         if self._action_repeat < 1:
             raise ValueError(f"an action is repeated at least once, got action_repeat {action_repeat}")

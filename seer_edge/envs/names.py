@@ -16,6 +16,8 @@ INSTALL_HINT = "pip install 'seer-edge[atari]'"
 _VERSION = re.compile(r"-v\d+$")
 _RAM = re.compile(r"-ram(NoFrameskip|Deterministic)?(-v\d+)?$", re.IGNORECASE)
 _CONTROL = re.compile(r"dm_control/(.+?)(-v0)?", re.IGNORECASE)
+# "cartpole" is so near to its tasks; "nope" and Gopher are further apart.
+_NEAR = 0.65
 _VALID = "write an Atari name such as Alien, a control task such as walker-walk, a Gymnasium id or module:EnvId"
 
 
@@ -172,5 +174,5 @@ def _nearest(env: str, known: "list[Registered]") -> str:
         names = [spec.name if _is_game(spec) else spec.id for spec in known if _is_game(spec) or not _is_atari(spec)]
         names += [task.name for task in tasks]
     by_key = {_key(name): name for name in names}
-    near = difflib.get_close_matches(_key(env), by_key, n=3)
-    return "nearest: " + ", ".join(by_key[key] for key in near) if near else _VALID
+    near = difflib.get_close_matches(_key(env), by_key, n=3, cutoff=_NEAR)
+    return f"nearest: {', '.join(by_key[key] for key in near)}; {_VALID}" if near else _VALID

@@ -17,12 +17,19 @@ def refusals(env: str, options: EnvOptions, *, begun: bool = False) -> Iterator[
     try:
         yield
     except ResolutionError as error:
-        raise BadInputError(f"--resolution {options.resolution}: {error}") from error
+        reason = str(error).removeprefix(f"resolution {options.resolution} ")
+        raise BadInputError(f"--resolution {options.resolution}: {reason}") from error
     except UnavailableEnvError as error:
         hint = "; its module is looked for in the working directory" if ":" in env else ""
-        raise (EnvironmentFailedError if begun else BadInputError)(f"{name}: {error}{hint}") from error
+        raise (EnvironmentFailedError if begun else BadInputError)(f"{name}: {_reason(env, error)}{hint}") from error
     except EnvError as error:
-        raise BadInputError(f"{name}: {error}") from error
+        raise BadInputError(f"{name}: {_reason(env, error)}") from error
     except EnvironmentFailedError as error:
         text = f"{name}: its first frame cannot be had: {error}"
         raise (EnvironmentFailedError if begun else BadInputError)(text) from error
+
+
+def _reason(env: str, error: EnvError) -> str:
+    """The message without the environment's name, which stands before it."""
+    text = str(error).replace(f"unknown environment {env!r}", "unknown environment", 1)
+    return text.removeprefix(f"environment {env!r}").removeprefix(":").lstrip()

@@ -212,10 +212,11 @@ def taking(run: Path) -> tuple[str | Path, ...]:
 
 
 @pytest.mark.fault("no generation is sound, or there is none", promise="each is named with its reason; exit 2")
-@pytest.mark.parametrize("command", ["resume", "eval", "train"])
+@pytest.mark.parametrize("command", ["resume", "eval", "export", "train"])
 def test_without_a_sound_generation_nothing_begins(command: str, run: Path) -> None:
     checkpoints = run / "checkpoints"
     words = taking(run) if command == "train" else (command, run)
+    words += ("-o", run.with_name("p.seer")) if command == "export" else ()
     older, newer = sorted(checkpoints.iterdir())
     flipped(older / "replay.safetensors")
     (newer / "state.json").unlink()
@@ -224,10 +225,12 @@ def test_without_a_sound_generation_nothing_begins(command: str, run: Path) -> N
     assert f"{older.name}: 'replay.safetensors'" in line
     assert f"{newer.name}: " in line
     assert "state.json" in line
+    assert f"begin it anew with train; its flags are in {run / 'config.json'}" in line
+    assert "generation" not in line
     assert sorted(run.rglob("*")) == before
     shutil.rmtree(older)
     shutil.rmtree(newer)
-    assert "no checkpoint was published here" in refused(run, *words)
+    assert "no checkpoint was published here; nothing of this run can be used" in refused(run, *words)
     shutil.rmtree(run)
     run.mkdir()
     (run / "notes.txt").write_text("x")

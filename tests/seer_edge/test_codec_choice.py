@@ -189,7 +189,7 @@ def test_a_frozen_generation_without_a_choice_is_refused(build_rig: Callable[...
     run.session.plan = dataclasses.replace(run.session.plan, config=undecided.config)
     run.save()
     saved = checkpoint.newest(run.checkpoints)
-    with pytest.raises(BadInputError, match="not a generation of this version"), checkpoint.reading(saved.path):
+    with pytest.raises(BadInputError, match="not a checkpoint of this version"), checkpoint.reading(saved.path):
         resume_session(undecided, saved)
 
 

@@ -24,6 +24,14 @@ def test_it_acts_and_compares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert runs.start(tmp_path / "log", runs.train, runs.alien(), run).join() == 0
     monkeypatch.setattr("sys.argv", ["seer-edge", "export", str(run), "-o", str(bundle)])
     assert main() == 0
+    other = tmp_path / "other"
+    assert runs.start(tmp_path / "log", runs.train, runs.alien(seed=1), other).join() == 0
+    for folder, named in ((other, "p.seer is not of this run, or not of its step 160"), (tmp_path / "no", "no such")):
+        refused = _actbench(bundle, "--run", folder, "--frames", "60")
+        assert (refused.returncode, refused.stdout) == (2, "")
+        (line,) = refused.stderr.splitlines()
+        assert str(folder) in line
+        assert named in line
     done = _actbench(bundle, "--run", run, "--frames", "60")
     assert done.returncode == 0, done.stderr
     start, latency, alone, torch, together, actions = done.stdout.splitlines()

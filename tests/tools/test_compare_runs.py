@@ -1,4 +1,4 @@
-"""compare_runs draws what the runs' files say, and bad input is answered."""
+"""compare_runs and plot_run draw what the runs' files say, and bad input is answered."""
 
 import csv
 import json
@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from seer_edge.metrics import COLUMNS
 
-COMPARE = Path(__file__).parents[2] / "tools" / "compare_runs.py"
+TOOLS = Path(__file__).parents[2] / "tools"
+COMPARE, PLOT = TOOLS / "compare_runs.py", TOOLS / "plot_run.py"
 
 
 def _run(folder: Path, freeze_at: int | None, evaluations: int) -> Path:
@@ -41,5 +44,36 @@ def test_a_run_without_an_evaluation_is_named(tmp_path: Path) -> None:
     run = _run(tmp_path / "none", 2, 0)
     done = _compare(str(run), "-o", str(tmp_path / "none.png"))
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].endswith(f"{run}: not a run to compare (it has no evaluation yet)")
+    (line,) = done.stderr.splitlines()
+    assert f"{run}: not a run to compare (it has no evaluation yet); " in line
     assert not (tmp_path / "none.png").exists()
+
+
+@pytest.mark.parametrize("tool", [COMPARE, PLOT])
+@pytest.mark.parametrize(
+    ("out", "named"),
+    [
+        ("c.foo", "c.foo is no image; end its name in .png"),
+        ("c", "c is no image; end its name in .png"),
+        ("none/c.png", "none is no folder; name a file in a folder that is there"),
+        (".", "is a folder; name a file"),
+    ],
+)
+def test_what_cannot_be_an_image_is_one_line(tool: Path, out: str, named: str, tmp_path: Path) -> None:
+    run = _run(tmp_path / "run", 2, 3)
+    words = [sys.executable, str(tool), str(run), "-o", str(tmp_path / out)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"{tool.name}: -o/--out: ")
+    assert named in line
+    assert list(tmp_path.iterdir()) == [run]
+
+
+@pytest.mark.parametrize("tool", [COMPARE, PLOT])
+def test_what_is_no_run_is_one_line(tool: Path, tmp_path: Path) -> None:
+    words = [sys.executable, str(tool), str(tmp_path / "nowhere"), "-o", str(tmp_path / "c.png")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"{tool.name}: {tmp_path / 'nowhere'}: not a run")

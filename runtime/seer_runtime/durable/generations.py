@@ -39,11 +39,15 @@ class NoSoundGenerationError(Exception):
         self.checkpoints_dir = checkpoints_dir
         self.skipped = skipped
 
-    def __str__(self) -> str:
+    @property
+    def reason(self) -> str:
+        """What was found instead."""
         if not self.skipped:
-            return f"{self.checkpoints_dir}: no checkpoint was published here"
-        reasons = "; ".join(f"{path.name}: {reason}" for path, reason in self.skipped)
-        return f"{self.checkpoints_dir}: no sound checkpoint ({reasons})"
+            return "no checkpoint was published here"
+        return f"no sound checkpoint ({'; '.join(f'{path.name}: {reason}' for path, reason in self.skipped)})"
+
+    def __str__(self) -> str:
+        return f"{self.checkpoints_dir}: {self.reason}"
 
 
 @dataclass(frozen=True)

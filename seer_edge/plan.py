@@ -21,10 +21,11 @@ from seer_runtime.store import column_bytes
 from seer_runtime.sumtree import tree_bytes
 from seer_runtime.units import format_duration, format_size
 
-# Interpreter, imports and the buffers of a first update, without what the plan and the environment name: above what
-# `tools/rssbench.py causes` prints as "everything else", of Alien 234 MB in 0.07GB and in 14.2MB. Below 2MB the
-# imports are the peak, 268 MB.
-PROCESS_BASE_BYTES = 246_000_000
+# Interpreter, imports, the buffers of a first update and what a first evaluation leaves, without what the plan and the
+# environment name: of Alien in 0.07GB, `tools/rssbench.py causes` prints 232 MB as "everything else", without an
+# evaluation from frames, and a whole run has 260 (`rssbench.py watch`, docs/results/alien-30k). Below 2MB the imports
+# are the peak, 268 MB.
+PROCESS_BASE_BYTES = 260_000_000
 # An update holds its maps and their gradients, not all at once: from batches of 128 and 512 at 84x84.
 ACTIVATION_FACTOR = 1.7
 FLOAT_BYTES = 4

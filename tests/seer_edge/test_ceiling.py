@@ -177,7 +177,7 @@ def test_what_cannot_be_changed_is_not_named() -> None:
     """An encoder of another run fits frames of one size; a run that has begun keeps its frames and its codec."""
     taken = _refusal(_plan(_control(), source="runs/x", rss_limit_bytes=340_000_000))
     assert "--resolution" not in taken
-    plan = _plan(_control(), mem_budget_bytes=100_000_000, rss_limit_bytes=834_000_000)
+    plan = _plan(_control(), mem_budget_bytes=100_000_000, rss_limit_bytes=848_000_000)
     assert {"--resolution", "--latent-codec"} < set(_refusal(plan).split())
     with pytest.raises(BadInputError, match=r"; --mem-budget \d+MB \([\d,]+ frames, then [\d,]+ latents\) would fit$"):
         check_memory(plan, ROOMY, begun=True)

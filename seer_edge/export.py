@@ -17,6 +17,7 @@ from seer_edge.networks.graph import encoder_graph, graph_weights
 from seer_edge.plan import BytePlan
 from seer_edge.quantize import Quantized, quantize
 from seer_edge.run_folder import RunFolder
+from seer_edge.validation import check_target
 from seer_runtime import bundle, durable
 from seer_runtime.durable import BytesLike
 from seer_runtime.durable.container import MAGIC
@@ -72,6 +73,7 @@ def _check_place(path: Path, folder: RunFolder) -> None:
     """Raise BadInputError where a bundle would take the place of something else."""
     if path.resolve().is_relative_to(folder.path.resolve()):
         raise BadInputError(f"-o {path}: lies in the run's own folder; name a file beside it")
+    check_target("-o", path)
     if path.is_file() and path.stat().st_size:
         with path.open("rb") as file:
             if file.read(len(MAGIC)) != MAGIC:

@@ -114,6 +114,8 @@ def _fraction(text: str) -> float:
 def _file(text: str) -> Path:
     if not text or text.endswith("/"):
         raise argparse.ArgumentTypeError(f"{text!r} is no file; name one")
+    if text == "-":
+        raise argparse.ArgumentTypeError("'-': nothing is written to the standard output; name a file")
     return Path(text)
 
 

@@ -377,6 +377,15 @@ def test_an_interrupted_act_tells_what_it_played_and_keeps_its_film(bundle: Path
         (("eval", "{bundle}", "--seed", "-1"), ["--seed", "-1", "from 0 to 4294967295"]),
         (("act", "{bundle}", "--record", "{tmp}/folder.mp4"), ["--record", "folder.mp4", "name another"]),
         (("export", "{run}", "-o", "{run}/config.json"), ["-o", "config.json", "the run's own folder"]),
+        (("export", "{run}", "-o", "-"), ["-o", "'-'", "name a file"]),
+        (("act", "{bundle}", "--record", "-"), ["--record", "'-'", "name a file"]),
+        (("export", "{run}", "-o", "{tmp}/folder.mp4"), ["-o", "folder.mp4", "not a regular file; name another"]),
+        (("export", "{run}", "-o", "{tmp}/pipe.mp4"), ["-o", "pipe.mp4", "not a regular file; name another"]),
+        (("act", "{bundle}", "--record", "{tmp}/pipe.mp4"), ["--record", "pipe.mp4", "not a regular file"]),
+        (("export", "{run}", "-o", "{tmp}/link.mp4"), ["-o", "link.mp4", "a symbolic link; name the file itself"]),
+        (("act", "{bundle}", "--record", "{tmp}/link.mp4"), ["--record", "link.mp4: is a symbolic link"]),
+        (("export", "{run}", "-o", "{tmp}/" + "x" * 300), ["-o", "cannot be written"]),
+        (("export", "{run}", "-o", "{tmp}/notes.txt/p.seer"), ["-o", "notes.txt/p.seer: cannot be written"]),
         (("export", "{run}", "-o", "{tmp}/notes.txt"), ["-o", "notes.txt", "is no bundle; name another"]),
         (("train", *PIXEL_GAME, "--from", "{bundle}", "--take", "head"), ["--take", "'head'", "agent, encoder"]),
         (("train", *PIXEL_GAME, "--from", "{bundle}", "--freeze-at", "9"), ["--freeze-at 9", "leave it out"]),
@@ -398,13 +407,19 @@ def test_bad_input(
     (tmp_path / "newer.seer").write_bytes(forged({"about": {}, "members": []}, version=CONTAINER_VERSION + 1))
     (tmp_path / "folder.mp4").mkdir()
     (tmp_path / "notes.txt").write_text("mine")
-    before = {path.name for path in tmp_path.iterdir()}
+    os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "link.mp4").symlink_to("damaged.seer")
+    before = _standing(tmp_path)
     names = {"bundle": bundle, "run": frozen, "tmp": tmp_path, "damaged": damaged, "newer": tmp_path / "newer.seer"}
     status, out, error = run(*(word.format(**names) for word in words))
     assert (status, out, error.count("\n")) == (2, "", 1)
     for part in parts:
         assert part.format(**names) in error
-    assert {path.name for path in tmp_path.iterdir()} == before
+    assert _standing(tmp_path) == before
+
+
+def _standing(folder: Path) -> set[tuple[str, int, int]]:
+    return {(path.name, path.lstat().st_mode, path.lstat().st_ino) for path in folder.iterdir()}
 
 
 class _Rendered(gymnasium.Env[Any, Any]):

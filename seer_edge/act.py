@@ -149,8 +149,6 @@ def act(path: Path, game: Game, *, as_json: bool) -> int:
     with opened(path) as bundle:
         origin = Origin.of(bundle)
         policy = Policy.of(bundle, threads=game.threads or 1, int8=game.int8)
-    if policy.choice is not None and not as_json:
-        print(policy.choice, flush=True)
     env = origin.env if game.env is None else game.env
     env_seed, rng = game_seeds(origin.seed if game.seed is None else game.seed, origin.timestep)
     episodes = game.episodes or origin.episodes
@@ -159,6 +157,8 @@ def act(path: Path, game: Game, *, as_json: bool) -> int:
     with closing(_open(env, origin, policy.spec, env_seed, game.timeout_seconds)) as environment, StopSignal() as stop:
         steps = 0
         with Recorder.writing(game.record) as recorder:
+            if policy.choice is not None and not as_json:
+                print(policy.choice, flush=True)
             player = Player(policy, recorder)
             for episode in play(environment, player, player.act, epsilon=epsilon, rng=rng):
                 steps += 1

@@ -150,6 +150,8 @@ def test_an_int8_encoder_is_built_measured_and_left_out_of_an_evaluation(
         r"encoder (int8|float32): int8 [\d.]+ ms, float32 [\d.]+ ms, error [\d.]+% \(at most 3%\)", choice
     )
     assert run("eval", one)[1].splitlines()[:2] == run("eval", bundle)[1].splitlines()[:2]
+    assert run("act", one, "--env", "Pong")[:2] == (2, "")
+    assert run("act", one, "--record", tmp_path / "no" / "film.mp4")[:2] == (2, "")
     wide = tmp_path / "impala"
     assert run("train", *PIXEL_GAME, "--encoder", "impala", "--total-timesteps", "25", "--run-dir", wide)[0] == 0
     status, _, error = run("export", wide, "-o", tmp_path / "p.seer", "--int8")

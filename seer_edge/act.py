@@ -20,7 +20,7 @@ from seer_edge.envs.refusals import refusals
 from seer_edge.errors import EXIT_UNSAFE, BadInputError
 from seer_edge.games import Evaluation, game_seeds, play
 from seer_edge.recorder import Recorder
-from seer_edge.run_folder import is_run
+from seer_edge.run_folder import bundle_mend
 from seer_edge.signals import StopSignal
 from seer_edge.validation import check_types
 from seer_runtime import durable
@@ -42,11 +42,7 @@ def opened(path: Path) -> Iterator[Bundle]:
         with open_bundle(path) as bundle:
             yield bundle
     except durable.CorruptFileError as error:
-        mend = "export it anew with this release"
-        if path.is_dir():
-            make = f"make one of this run: seer-edge export {path} -o policy.seer"
-            mend = make if is_run(path) else "give a bundle that `export` wrote"
-        raise BadInputError(f"{error}; {mend}") from error
+        raise BadInputError(f"{error}; {bundle_mend(path)}") from error
     except OSError as error:
         raise BadInputError(f"{path}: cannot be read ({error.strerror}); give a bundle that `export` wrote") from error
 

@@ -30,7 +30,7 @@ from seer_edge.flags import HOST_FIELDS, NOT_BUILT_COMMANDS, host_fields, make_p
 from seer_edge.lean_torch import import_torch
 from seer_edge.output import patient_output
 from seer_edge.plan import BytePlan, make_plan
-from seer_edge.transfer import ENCODER, bundle_flags, is_bundle, take_encoder
+from seer_edge.transfer import ENCODER, bundle_flags, is_bundle, is_there, take_encoder
 from seer_runtime.memory import MemoryLimits, memory_limits
 from seer_runtime.units import format_size
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 def _plan_of(flags: argparse.Namespace) -> BytePlan:
-    if flags.source is not None and not Path(flags.source).exists():
+    if flags.source is not None and not is_there(flags.source):
         raise BadInputError(
             f"--from {flags.source}: there is no such file or folder; give the --run-dir of a run, or a bundle"
         )
@@ -254,7 +254,7 @@ def _plan_again(config: TrainConfig, folder: "RunFolder") -> BytePlan:
 def _eval(flags: argparse.Namespace) -> int:
     from seer_edge import run_folder
 
-    if flags.run.is_file():
+    if is_bundle(flags.run):
         return _eval_bundle(flags)
     given = {"eval_episodes": flags.episodes, "seed": flags.seed, "threads": flags.threads, "device": flags.device}
     folder = run_folder.open_run(flags.run, "the --run-dir of a run, or a bundle")

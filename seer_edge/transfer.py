@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from seer_edge.envs import Discrete
 from seer_edge.errors import BadInputError
 from seer_edge.networks.graph import encoder_graph, graph_weights
 from seer_edge.plan import BytePlan
+from seer_edge.run_folder import bundle_mend
 from seer_runtime import bundle, durable
 from seer_runtime.bundle import Bundle, open_bundle
 from seer_runtime.durable.files import one_line
@@ -77,9 +79,22 @@ class TakenEncoder:
         replay.interrupt(newest["latents"])
 
 
-def is_bundle(source: str) -> bool:
-    """Whether `--from` names a bundle; runs are folders."""
-    return Path(source).is_file()
+def is_bundle(source: str | Path) -> bool:
+    """Whether what is there is to be read as a bundle; runs are folders."""
+    mode = _mode(source)
+    return mode is not None and not stat.S_ISDIR(mode)
+
+
+def is_there(source: str) -> bool:
+    """Whether there is anything at all."""
+    return _mode(source) is not None
+
+
+def _mode(source: str | Path) -> int | None:
+    try:
+        return Path(source).stat().st_mode
+    except OSError:  # as of a name that is too long, too
+        return None
 
 
 def bundle_flags(source: str) -> dict[str, Any]:
@@ -174,7 +189,8 @@ def refusing(source: str) -> Iterator[None]:
         yield
     except (durable.CorruptFileError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         reason = error.reason if isinstance(error, durable.CorruptFileError) else one_line(error)
-        raise BadInputError(f"--from {source}: {reason}; give the --run-dir of a run, or a bundle") from error
+        mend = bundle_mend(Path(source)) if is_bundle(source) else "give the --run-dir of a run, or a bundle"
+        raise BadInputError(f"--from {source}: {reason}; {mend}") from error
     except OSError as error:
         raise BadInputError(f"--from {source}: cannot be read ({error.strerror}); give another") from error
 
@@ -199,7 +215,7 @@ def _of_bundle(source: str, opened: Bundle, plan: BytePlan, take: str | None) ->
         return dataclasses.replace(taken, notes=(f"a fresh head for {plan.env.actions} ({why})",))
     if lack is not None:
         raise BadInputError(f"--take {take}: {source}: {lack}; take the encoder alone")
-    learner = Path(source)
+    learner = Path(source).resolve()  # what a link names now
     goes_on = f"the head goes on from its {_values(opened, 'learner').get('updates'):,} updates"
     if not opened.holds(bundle.REPLAY):
         return dataclasses.replace(taken, learner=learner, notes=(goes_on,))

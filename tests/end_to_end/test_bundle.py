@@ -339,6 +339,17 @@ def test_an_interrupted_act_tells_what_it_played_and_keeps_its_film(bundle: Path
     assert int(cv2.VideoCapture(str(film)).get(cv2.CAP_PROP_FRAME_COUNT)) == told["steps"]
 
 
+def test_a_link_to_a_bundle_serves_every_command(run: Run, bundle: Path, tmp_path: Path) -> None:
+    link = tmp_path / "policy.seer"
+    link.symlink_to(bundle)
+    for words in (("act", link, "--episodes", "1"), ("eval", link), ("plan", *PIXEL_GAME, "--from", link)):
+        assert run(*words)[0] == 0
+    words = ("--from", link, "--total-timesteps", "5", "--run-dir", tmp_path / "run")
+    status, out, _ = run("train", *PIXEL_GAME, *words)
+    assert status == 0
+    assert "rows of its replay are taken" in out
+
+
 # --- refusals ------------------------------------------------------------------------------------------------
 
 
@@ -354,6 +365,11 @@ def test_an_interrupted_act_tells_what_it_played_and_keeps_its_film(bundle: Path
         (("act", "{bundle}", "--episodes", "0"), ["--episodes", "'0'", "at least 1"]),
         (("act", "{bundle}", "--record", "x.gif"), ["--record x.gif", ".mp4"]),
         (("act", "{tmp}/nowhere"), ["nowhere: cannot be read", "export"]),
+        (("act", "{tmp}/pipe.mp4"), ["pipe.mp4: not a regular file; give a regular file"]),
+        (("eval", "{tmp}/pipe.mp4"), ["pipe.mp4: not a regular file; give a regular file"]),
+        (("train", *PIXEL_GAME, "--from", "{tmp}/pipe.mp4"), ["pipe.mp4: not a regular file; give a regular file"]),
+        (("eval", "x" * 300), ["cannot be read"]),
+        (("train", *PIXEL_GAME, "--from", "x" * 300), ["--from", "no such file or folder"]),
         (("act", "{run}"), ["not a regular file", "seer-edge export {run} -o policy.seer"]),
         (("act", "{tmp}"), ["not a regular file", "give a bundle"]),
         (("eval", "{tmp}"), ["not a run's folder", "of a run, or a bundle"]),
@@ -369,7 +385,10 @@ def test_an_interrupted_act_tells_what_it_played_and_keeps_its_film(bundle: Path
         (("export", "{run}", "-o", "{tmp}/no/p.seer"), ["-o", "no/p.seer: cannot be written"]),
         (("export", "{run}", "-o", "{tmp}/p", "--with", "encoder"), ["--with", "'encoder'", "learner, replay"]),
         (("export", "{tmp}", "-o", "{tmp}/p"), ["not a run's folder"]),
-        (("train", *PIXEL_GAME, "--from", "{damaged}"), ["--from", "damaged.seer", "SHA-256 differs"]),
+        (
+            ("train", *PIXEL_GAME, "--from", "{damaged}"),
+            ["--from", "damaged.seer", "SHA-256 differs", "export it anew"],
+        ),
         (("train", *PIXEL_GAME, "--from", "{tmp}/nowhere"), ["--from", "nowhere", "no such file or folder"]),
         (("train", *PIXEL_GAME, "--from", "{run}"), ["--from", "needs --take encoder"]),
         (("plan", *PIXEL_GAME, "--from", "{bundle}", "--freeze-layers", "1"), ["--freeze-layers 1", "frozen whole"]),

@@ -192,11 +192,21 @@ def test_observations_that_no_policy_has(change: dict[str, Any], tmp_path: Path)
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "link").symlink_to(write(tmp_path / "p.seer"))
+    (tmp_path / "link").symlink_to("pipe")
+    (tmp_path / "to_itself").symlink_to("to_itself")
     for name in ("folder", "pipe", "link"):
         _refusal(tmp_path / name)
     with pytest.raises(FileNotFoundError):
         Policy.load(tmp_path / "nowhere")
+    with pytest.raises(OSError, match="symbolic links"):
+        Policy.load(tmp_path / "to_itself")
+
+
+def test_a_link_to_a_bundle_is_one(tmp_path: Path) -> None:
+    """As `policy.seer -> policy-3.seer` is on a board."""
+    write(tmp_path / "p-3.seer")
+    (tmp_path / "p.seer").symlink_to("p-3.seer")
+    assert Policy.load(tmp_path / "p.seer").spec == SPEC
 
 
 def test_a_member_that_changes_between_proof_and_use_is_noticed(tmp_path: Path) -> None:

@@ -79,12 +79,12 @@ def _env_options(flags: argparse.Namespace) -> EnvOptions:
     return EnvOptions(flags.protocol, flags.resolution, color=flags.color, render=flags.render_observations)
 
 
-def _taken(plan: BytePlan, take: str | None) -> "tuple[BytePlan, TakenEncoder | None]":
-    """What `plan` takes from its source, and the plan of a run that does."""
+def _taken(plan: BytePlan, take: str | None, *, codec_of_rows: bool = False) -> "tuple[BytePlan, TakenEncoder | None]":
+    """What `plan` takes from its source (see `take_encoder`), and the plan of a run that does."""
     if plan.config.source is None:
         return plan, None
     with _learner_needed():
-        taken = take_encoder(plan.config.source, plan, take)
+        taken = take_encoder(plan.config.source, plan, take, codec_of_rows=codec_of_rows)
     for line in taken.warnings:
         print(line, file=sys.stderr)
     return taken.begin(plan), taken
@@ -135,7 +135,7 @@ def _env_spec(env: str, options: EnvOptions, timeout_seconds: float, *, begun: b
 def _train(flags: argparse.Namespace) -> int:
     from seer_edge import run_folder
 
-    plan, taken = _taken(_plan_of(flags), flags.take)
+    plan, taken = _taken(_plan_of(flags), flags.take, codec_of_rows=flags.latent_codec is None)
     check_memory(plan, memory_limits())
     path = flags.run_dir or run_folder.default_path(plan.config)
     run_folder.check(path)
@@ -174,7 +174,7 @@ ANY_MACHINE = MemoryLimits(2**62, 2**62)
 def _plan(flags: argparse.Namespace) -> int:
     plan = _plan_of(flags)
     check_device(plan.config.device)
-    plan, taken = _taken(plan, flags.take)
+    plan, taken = _taken(plan, flags.take, codec_of_rows=flags.latent_codec is None)
     check_memory(plan, ANY_MACHINE)
     _show(plan, taken)
     return 0

@@ -202,7 +202,6 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     bytes_.add_argument(
         "--latent-codec",
         type=_choice(*LATENT_ELEMENT_BYTES, AUTO),
-        default="float32",
         metavar="NAME",
         help=", ".join((*LATENT_ELEMENT_BYTES, AUTO)),
     )

@@ -219,6 +219,43 @@ def test_rows_of_another_codec_are_left(run: Run, bundle: Path, tmp_path: Path) 
     assert "the rows of its replay are left: they are float32, and --latent-codec is float16" in out
 
 
+@pytest.mark.parametrize("codec", ["float16", "uint8", "uint4"])
+def test_rows_that_are_taken_bring_their_codec(codec: str, run: Run, tmp_path: Path) -> None:
+    source, packed = tmp_path / "source", tmp_path / "p.seer"
+    assert run("train", *PIXEL_GAME, "--latent-codec", codec, "--run-dir", source)[0] == 0
+    assert run("export", source, "-o", packed, "--with", "learner", "--with", "replay")[0] == 0
+    words, names = ("train", *PIXEL_GAME, "--from", packed, "--total-timesteps", "40"), ("named", "unnamed")
+    for name, flags in zip(names, (("--latent-codec", codec), ()), strict=True):
+        status, out, _ = run(*words, *flags, "--run-dir", tmp_path / name)
+        assert status == 0
+        assert "rows of its replay are taken" in out
+        assert (f"and so is their codec, {codec}" in out) == (name == "unnamed")
+        assert json.loads((tmp_path / name / "config.json").read_text())["latent_codec"] == codec
+    theirs, begun = _generation(source)["replay"], _generation(tmp_path / "named", 0)["replay"]
+    for part in ("rows", "reward", "codec.step", "codec.low"):
+        held = theirs.get(part, np.zeros(0))
+        np.testing.assert_array_equal(begun.get(part, np.zeros(0))[: len(held)], held)
+    assert ("codec.step" in begun) == codec.startswith("uint")
+    for name in names:  # from a checkpoint, with the grids of its own
+        assert run("resume", tmp_path / name, "--total-timesteps", "60")[0] == 0
+    assert _equal(*(_generation(tmp_path / name) for name in names))
+
+
+@pytest.mark.parametrize("more", [("--take", "encoder"), ()])
+def test_whole_number_latents_need_rows_to_be_taken(
+    more: tuple[str, ...], run: Run, bundle: Path, frozen: Path, tmp_path: Path
+) -> None:
+    """These are float32."""
+    source = frozen if more else bundle
+    words = ("--from", source, *more, "--latent-codec", "uint8")
+    status, out, error = run("train", *PIXEL_GAME, *words, "--run-dir", tmp_path / "run")
+    assert (status, out, error.count("\n")) == (2, "", 1)
+    wanted = f"--latent-codec uint8: is calibrated on rows, and of that codec none are taken from {source}; "
+    assert wanted + "choose one of float32, float16" in error
+    assert run("plan", *PIXEL_GAME, *words)[0] == 2
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_head_goes_on(run: Run, bundle: Path, frozen: Path, tmp_path: Path) -> None:
     target = tmp_path / "target"
     status, out, _ = run("train", *PIXEL_GAME, "--from", bundle, "--seed", "4", "--run-dir", target)

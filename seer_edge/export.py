@@ -101,11 +101,12 @@ def _quantized(spec: bundle.PolicySpec, plan: BytePlan, encoder: bytes, head: by
 def _about(spec: bundle.PolicySpec, folder: RunFolder, saved: Saved, agent: State, plan: BytePlan) -> dict[str, Any]:
     """The manifest; it knows no clock and no place, so that the same generation gives the same bytes."""
     config = plan.config
+    episodes = min(config.eval_episodes, bundle.EPISODES_MAX)
     return {
         **spec.to_json(),
         "encoder": checkpoint.encoder_identity(plan),
         "environment": {"id": config.env, "name": config.env_name, "options": dataclasses.asdict(config.env_options)},
-        "evaluation": {"epsilon": config.settings.evaluation_epsilon, "episodes": config.eval_episodes},
+        "evaluation": {"epsilon": config.settings.evaluation_epsilon, "episodes": episodes},
         "provenance": {
             "seed": config.seed,
             "timestep": saved.timestep,

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import stat
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,16 +18,19 @@ from seer_edge.algorithms import ALGORITHMS
 from seer_edge.envs import Discrete
 from seer_edge.errors import BadInputError
 from seer_edge.networks.graph import encoder_graph, graph_weights
+from seer_edge.networks.spec import ENCODERS
 from seer_edge.plan import BytePlan, make_plan
 from seer_edge.run_folder import bundle_mend
 from seer_runtime import bundle, durable
 from seer_runtime.bundle import Bundle, open_bundle
-from seer_runtime.codecs import CALIBRATED
+from seer_runtime.codecs import CALIBRATED, LATENT_ELEMENT_BYTES
 from seer_runtime.durable.files import one_line
 from seer_runtime.encoder import MAX_BATCH
+from seer_runtime.fields import Fields
 from seer_runtime.onnx_check import GraphError, check_graph
 from seer_runtime.replay import Replay
 from seer_runtime.state import State, StateError
+from seer_runtime.store import Layout
 
 if TYPE_CHECKING:
     from seer_edge.agents.agent import Agent  # which imports torch
@@ -187,7 +191,7 @@ def _check_identity(source: str, identity: Any, plan: BytePlan) -> None:
 
 
 def _shown(value: Any) -> str:
-    return "x".join(map(str, value)) if isinstance(value, list) else str(value)
+    return "x".join(map(str, value))[:60] if isinstance(value, list) else " ".join(str(value).split())[:60]
 
 
 # --- bundles -----------------------------------------------------------------------------------------------------
@@ -197,7 +201,30 @@ def _shown(value: Any) -> str:
 def _opened(source: str) -> Iterator[Bundle]:
     """Raises BadInputError for what is no bundle, and for what its content does to the code inside."""
     with refusing(source), open_bundle(Path(source)) as opened:
+        try:
+            _check_manifest(opened)
+        except ValueError as error:
+            raise ValueError(f"its manifest is not one of this release ({one_line(error)})") from error
         yield opened
+
+
+def _check_manifest(opened: Bundle) -> None:
+    """Raise ValueError, which names the field, for what is read of the manifest here and is not what it must be."""
+    fields = Fields(opened.about)
+    fields.choice("algo", ALGORITHMS)
+    fields.choice("encoder.encoder", ENCODERS)
+    fields.count("provenance.timestep")
+    if opened.holds(bundle.LEARNER):
+        fields.count("learner.values.updates")
+    if opened.holds(bundle.REPLAY):
+        fields.choice("replay.values.codec", LATENT_ELEMENT_BYTES)
+        fields.number("replay.values.largest_priority", 0, sys.float_info.max)
+        layout = [field.name for field in dataclasses.fields(Layout)]
+        fields.object("replay.values.layout", layout)
+        for name in layout:
+            fields.count(f"replay.values.layout.{name}")
+        fields.object("replay.values.codec_counts")
+        fields.object("replay.values.rng.state")
 
 
 @contextlib.contextmanager
@@ -206,7 +233,11 @@ def refusing(source: str) -> Iterator[None]:
     try:
         yield
     except (durable.CorruptFileError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        reason = error.reason if isinstance(error, durable.CorruptFileError) else one_line(error)
+        reason = one_line(error)
+        if isinstance(error, durable.CorruptFileError):
+            reason = error.reason
+        elif not isinstance(error, ValueError):  # Python's own words, which are no sentence
+            reason = f"it is not of this release ({reason})"
         mend = bundle_mend(Path(source)) if is_bundle(source) else "give the --run-dir of a run, or a bundle"
         raise BadInputError(f"--from {source}: {reason}; {mend}") from error
     except OSError as error:

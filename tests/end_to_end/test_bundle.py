@@ -537,53 +537,84 @@ def test_act_advises_no_flag_that_it_does_not_have(
 
 
 @pytest.mark.parametrize(
-    ("part", "changes"),
+    ("part", "changes", "field"),
     [
-        ("environment", {"id": 7}),
-        ("environment", {"options": {"protocol": "x", "resolution": None, "action_repeat": None}}),
-        ("environment", {"options": {"more": 1}}),
-        ("environment", {"options": []}),
-        ("evaluation", {"epsilon": 2}),
-        ("evaluation", {"episodes": 0}),
-        ("evaluation", {"episodes": "ten"}),
-        ("provenance", {"seed": -1}),
-        ("provenance", {"timestep": None}),
+        ("environment", {"id": 7}, "environment.id is 7, not"),
+        ("environment", {"id": "a\nb"}, "environment.id is"),
+        ("environment", {"options": {"protocol": "x", "resolution": None}}, "environment.options.protocol"),
+        ("environment", {"options": {"more": 1}}, "environment.options has 'more'"),
+        ("environment", {"options": {"resolution": 10**9}}, "environment.options.resolution is 1000000000, not"),
+        ("environment", {"options": {"action_repeat": 0}}, "environment.options.action_repeat is 0, not"),
+        ("environment", {"options": []}, "environment.options is [], not an object"),
+        ("environment", {"options": [[]]}, "environment.options is [[]], not an object"),
+        ("evaluation", {"epsilon": 2}, "evaluation.epsilon is 2, not a number from 0 to 1"),
+        ("evaluation", {"epsilon": True}, "evaluation.epsilon is True"),
+        ("evaluation", {"episodes": 0}, "evaluation.episodes is 0, not"),
+        ("evaluation", {"episodes": 10**9}, "evaluation.episodes is 1000000000, not"),
+        ("evaluation", {"episodes": "ten"}, "evaluation.episodes is 'ten', not"),
+        ("provenance", {"seed": -1}, "provenance.seed is -1, not"),
+        ("provenance", {"timestep": None}, "provenance.timestep is None, not"),
+        ("evaluation", [], "evaluation is [], not an object"),
+        ("provenance", None, "provenance is None, not an object"),
+        ("algo", "dqn", "algo is 'dqn', not one of rainbow"),
     ],
 )
 def test_a_manifest_that_a_stranger_wrote(
-    part: str, changes: dict[str, Any], run: Run, bundle: Path, tmp_path: Path
+    part: str, changes: Any, field: str, run: Run, bundle: Path, tmp_path: Path
 ) -> None:
     """Every hash is right."""
     with open_bundle(bundle) as opened:
         about, members = opened.about, {name: [opened.read(name)] for name in ("encoder.onnx", "head.onnx")}
     forged = tmp_path / "forged.seer"
-    durable.write_container(forged, {**about, part: {**about[part], **changes}}, members)
+    changed = {**about[part], **changes} if isinstance(changes, dict) else changes
+    durable.write_container(forged, {**about, part: changed}, members)
     status, out, error = run("act", forged)
     assert (status, out, error.count("\n")) == (2, "", 1)
-    assert f"{forged}: its manifest is not one of this release" in error
+    assert f"{forged}: its manifest is not one of this release ({field}" in error
+
+
+WHOLE = "a whole number from 0 to 9,223,372,036,854,775,807"
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("place", "value", "message"),
     [
-        ({"encoder": None}, "give the --run-dir of a run, or a bundle"),
-        ({"encoder": {"encoder": "resnet"}}, "--encoder resnet"),
-        ({"encoder": {}}, "its encoder does not fit: encoder None there"),
-        ({"provenance": {}}, "'timestep'"),
-        ({"learner": None}, "give the --run-dir of a run, or a bundle"),
-        ({"learner": {"values": {"updates": "x"}}}, "Cannot specify ','"),
+        ("encoder", None, "encoder is None, not an object"),
+        ("encoder", [[]], "encoder is [[]], not an object"),
+        ("encoder.encoder", "resnet", "encoder.encoder is 'resnet', not one of data-efficient"),
+        ("encoder.frame", "4\n2", "its encoder does not fit: frame 4 2 there"),
+        ("algo", "dqn", "algo is 'dqn', not one of rainbow"),
+        ("provenance", {}, "provenance.timestep is missing"),
+        ("provenance", [1], "provenance is [1], not an object"),
+        ("learner", None, "learner is None, not an object"),
+        ("learner.values", [[]], "learner.values is [[]], not an object"),
+        ("learner.values.updates", "x", f"learner.values.updates is 'x', not {WHOLE}"),
+        ("learner.values.updates", -1, f"learner.values.updates is -1, not {WHOLE}"),
+        ("replay.values", [], "replay.values is [], not an object"),
+        ("replay.values.codec", ["float32"], "replay.values.codec is ['float32'], not one of float32"),
+        ("replay.values.codec", "float8", "replay.values.codec is 'float8', not one of float32"),
+        ("replay.values.layout", [], "replay.values.layout is [], not an object"),
+        ("replay.values.layout.more", 1, "replay.values.layout has 'more'"),
+        ("replay.values.layout.rows", 1.5, f"replay.values.layout.rows is 1.5, not {WHOLE}"),
+        ("replay.values.largest_priority", "x", "replay.values.largest_priority is 'x', not a number"),
+        ("replay.values.rng", [], "replay.values.rng is [], not an object"),
     ],
     ids=str,
 )
-def test_a_learner_that_a_stranger_wrote(
-    changes: dict[str, Any], message: str, run: Run, bundle: Path, tmp_path: Path
+def test_what_a_stranger_says_of_a_learner(
+    place: str, value: Any, message: str, run: Run, bundle: Path, tmp_path: Path
 ) -> None:
     with open_bundle(bundle) as opened:
-        names = ("encoder.onnx", "head.onnx", "learner.safetensors")
-        about, members = opened.about, {name: [opened.read(name)] for name in names}
+        about, members = opened.about, {name: [opened.read(name)] for name in opened.container.members}
+    *above, key = place.split(".")
+    changed = about
+    for name in above:
+        changed = changed[name]
+    changed[key] = value
     forged = tmp_path / "forged.seer"
-    durable.write_container(forged, {**about, **changes}, members)
+    durable.write_container(forged, about, members)
     status, out, error = run("train", *PIXEL_GAME, "--from", forged, "--run-dir", tmp_path / "run")
     assert (status, out, error.count("\n")) == (2, "", 1)
+    assert f"--from {forged}: " in error
     assert message in error
     assert not (tmp_path / "run").exists()

@@ -146,16 +146,28 @@ def test_what_the_forgeries_are_made_from_is_sound(tmp_path: Path) -> None:
             forged(_manifest(record(ENCODER, HEAD_BYTES), record(HEAD, ENCODER_BYTES)), HEAD_BYTES + ENCODER_BYTES),
             "latents of type 1 is declared in place of observations",
         ),
-        "no policy": (forged({"about": {}, "members": []}), "describes no policy: no 'observation'"),
+        "no policy": (forged({"about": {}, "members": []}), "describes no policy: actions is missing"),
         "another resize": (
             forged(_manifest(observation={**SPEC.to_json()["observation"], "resize": "linear"}), BODY),
-            "it asks for what this release does not do",
+            "observation.resize is 'linear', which this release does not do",
         ),
         "other bounds": (
             forged(_manifest(actions={"kind": "continuous", "size": 3, "low": -2.0, "high": 1.0}), BODY),
-            "it asks for what this release does not do",
+            "actions.low is -2.0, which this release does not do",
         ),
-        "no action": (forged(_manifest(actions={"kind": "discrete", "count": 0}), BODY), "0 where a count belongs"),
+        "no action": (
+            forged(_manifest(actions={"kind": "discrete", "count": 0}), BODY),
+            "actions.count is 0, not a whole number from 1 to 65,536",
+        ),
+        "a list for an object": (forged(_manifest(observation=[1]), BODY), "observation is [1], not an object"),
+        "an object for a list": (
+            forged(_manifest(observation={**SPEC.to_json()["observation"], "crop_shape": {"x": 1}}), BODY),
+            "observation.crop_shape is {'x': 1}, not a list of whole numbers from 1 to 1,024",
+        ),
+        "a name of two lines": (
+            forged(_manifest(algo="rain\nbow"), BODY),
+            "algo is 'rain\\nbow', not 1 to 200 printable",
+        ),
         "other actions": (forged(_manifest(actions={"kind": "discrete", "count": 4}), BODY), "do not fit its manifest"),
     }.values(),
 )

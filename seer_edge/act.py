@@ -95,7 +95,7 @@ class Origin:
 
 def _options(fields: Fields) -> EnvOptions:
     known = [field.name for field in dataclasses.fields(EnvOptions)]
-    given = fields.object("environment.options", known)
+    given = fields.record("environment.options", known)
     options = EnvOptions(**given)
     try:
         check_types(options)

@@ -220,11 +220,11 @@ def _check_manifest(opened: Bundle) -> None:
         fields.choice("replay.values.codec", LATENT_ELEMENT_BYTES)
         fields.number("replay.values.largest_priority", 0, sys.float_info.max)
         layout = [field.name for field in dataclasses.fields(Layout)]
-        fields.object("replay.values.layout", layout)
+        fields.record("replay.values.layout", layout)
         for name in layout:
             fields.count(f"replay.values.layout.{name}")
-        fields.object("replay.values.codec_counts")
-        fields.object("replay.values.rng.state")
+        fields.record("replay.values.codec_counts")
+        fields.record("replay.values.rng.state")
 
 
 @contextlib.contextmanager

@@ -116,7 +116,7 @@ class PolicySpec:
             actions=fields.count("actions.count" if discrete else "actions.size", 1, ACTIONS_MAX),
         )
         for part in ("observation", "actions"):
-            told, found = spec.to_json()[part], fields.object(part)
+            told, found = spec.to_json()[part], fields.record(part)
             for key in sorted(told.keys() | found.keys()):
                 if key not in told or key not in found or told[key] != found[key]:
                     raise ValueError(f"{part}.{key} is {shown(found.get(key))}, which this release does not do")

@@ -25,12 +25,12 @@ class Fields:
     def value(self, field: str) -> Any:
         """Whatever is there."""
         above, _, key = field.rpartition(".")
-        values = self.object(above) if above else self._values
+        values = self.record(above) if above else self._values
         if key not in values:
             raise ValueError(f"{field} is missing")
         return values[key]
 
-    def object(self, field: str, keys: Collection[str] | None = None) -> dict[str, Any]:
+    def record(self, field: str, keys: Collection[str] | None = None) -> dict[str, Any]:
         """A JSON object; of `keys` alone, where they are given."""
         value = self.value(field)
         self._require(isinstance(value, dict), field, value, "an object")

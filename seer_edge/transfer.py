@@ -217,13 +217,14 @@ def _check_manifest(opened: Bundle) -> None:
     if opened.holds(bundle.LEARNER):
         fields.count("learner.values.updates")
     if opened.holds(bundle.REPLAY):
-        fields.choice("replay.values.codec", LATENT_ELEMENT_BYTES)
+        if fields.choice("replay.values.codec", LATENT_ELEMENT_BYTES) in CALIBRATED:
+            for name in ("clipped", "encoded"):
+                fields.count(f"replay.values.codec_counts.{name}")
         fields.number("replay.values.largest_priority", 0, sys.float_info.max)
         layout = [field.name for field in dataclasses.fields(Layout)]
         fields.record("replay.values.layout", layout)
         for name in layout:
             fields.count(f"replay.values.layout.{name}")
-        fields.record("replay.values.codec_counts")
         fields.record("replay.values.rng.state")
 
 

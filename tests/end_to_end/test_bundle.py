@@ -593,6 +593,7 @@ WHOLE = "a whole number from 0 to 9,223,372,036,854,775,807"
         ("replay.values", [], "replay.values is [], not an object"),
         ("replay.values.codec", ["float32"], "replay.values.codec is ['float32'], not one of float32"),
         ("replay.values.codec", "float8", "replay.values.codec is 'float8', not one of float32"),
+        ("replay.values.codec", "uint8", "replay.values.codec_counts.clipped is missing"),
         ("replay.values.layout", [], "replay.values.layout is [], not an object"),
         ("replay.values.layout.more", 1, "replay.values.layout has 'more'"),
         ("replay.values.layout.rows", 1.5, f"replay.values.layout.rows is 1.5, not {WHOLE}"),
@@ -618,3 +619,14 @@ def test_what_a_stranger_says_of_a_learner(
     assert f"--from {forged}: " in error
     assert message in error
     assert not (tmp_path / "run").exists()
+
+
+def test_a_bundle_from_before_codecs_counted_is_taken(run: Run, bundle: Path, tmp_path: Path) -> None:
+    with open_bundle(bundle) as opened:
+        about, members = opened.about, {name: [opened.read(name)] for name in opened.container.members}
+    del about["replay"]["values"]["codec_counts"]
+    durable.write_container(tmp_path / "p.seer", about, members)
+    words = ("--from", tmp_path / "p.seer", "--total-timesteps", "5", "--run-dir", tmp_path / "run")
+    status, out, _ = run("train", *PIXEL_GAME, *words)
+    assert status == 0
+    assert "rows of its replay are taken" in out

@@ -1,6 +1,7 @@
 """`seer-edge act` and `seer-edge eval BUNDLE`: whole games from a bundle. No torch."""
 
 import array
+import dataclasses
 import functools
 import json
 import os
@@ -14,24 +15,27 @@ from typing import Any
 
 import numpy as np
 
+from seer_edge.algorithms import ALGORITHMS
 from seer_edge.envs import Action, Discrete, EnvOptions, EnvSpec, Frame, ResolutionError, ViewError, resolve
 from seer_edge.envs.guarded import Guarded, open_guarded
 from seer_edge.envs.refusals import refusals
 from seer_edge.errors import EXIT_UNSAFE, BadInputError
 from seer_edge.games import Evaluation, game_seeds, play
 from seer_edge.recorder import Recorder
-from seer_edge.run_folder import is_run
+from seer_edge.run_folder import bundle_mend
 from seer_edge.signals import StopSignal
 from seer_edge.validation import check_types
 from seer_runtime import durable
-from seer_runtime.bundle import Bundle, PolicySpec, open_bundle
+from seer_runtime.bundle import EPISODES_MAX, SIDE_MAX, Bundle, PolicySpec, open_bundle
 from seer_runtime.durable.files import one_line
+from seer_runtime.fields import Fields
 from seer_runtime.perception import Observed
 from seer_runtime.policy import Policy
 from seer_runtime.process import rss_peak_bytes
 from seer_runtime.units import format_size
 
 EPISODES = 10
+ACTION_REPEAT_MAX = 10_000
 PERCENTILES = (50, 90, 99)
 
 
@@ -42,11 +46,7 @@ def opened(path: Path) -> Iterator[Bundle]:
         with open_bundle(path) as bundle:
             yield bundle
     except durable.CorruptFileError as error:
-        mend = "export it anew with this release"
-        if path.is_dir():
-            make = f"make one of this run: seer-edge export {path} -o policy.seer"
-            mend = make if is_run(path) else "give a bundle that `export` wrote"
-        raise BadInputError(f"{error}; {mend}") from error
+        raise BadInputError(f"{error}; {bundle_mend(path)}") from error
     except OSError as error:
         raise BadInputError(f"{path}: cannot be read ({error.strerror}); give a bundle that `export` wrote") from error
 
@@ -64,26 +64,23 @@ class Origin:
 
     @classmethod
     def of(cls, bundle: Bundle) -> "Origin":
-        """What the manifest says. Raises BadInputError."""
+        """What the manifest says. Raises BadInputError, which names the field."""
+        fields = Fields(bundle.about)
         try:
-            env, evaluation, provenance = (bundle.about[part] for part in ("environment", "evaluation", "provenance"))
-            origin = cls(
-                env=env["id"],
-                options=EnvOptions(**env["options"]),
-                epsilon=evaluation["epsilon"],
-                episodes=evaluation["episodes"],
-                seed=provenance["seed"],
-                timestep=provenance["timestep"],
+            fields.choice("algo", ALGORITHMS)
+            return cls(
+                env=fields.text("environment.id"),
+                options=_options(fields),
+                epsilon=fields.number("evaluation.epsilon", 0, 1),
+                episodes=fields.count("evaluation.episodes", 1, EPISODES_MAX),
+                seed=fields.count("provenance.seed", 0, 2**32 - 1),
+                timestep=fields.count("provenance.timestep"),
             )
-            check_types(origin)
-            check_types(origin.options)
-            if not (0 <= origin.epsilon <= 1 and origin.episodes >= 1 and min(origin.seed, origin.timestep) >= 0):
-                raise ValueError("a number is out of its range")
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
+        except ValueError as error:
+            mend = bundle_mend(bundle.path)
             raise BadInputError(
-                f"{bundle.path}: its manifest is not one of this release ({one_line(error)})"
+                f"{bundle.path}: its manifest is not one of this release ({one_line(error)}); {mend}"
             ) from error
-        return origin
 
     def options_for(self, env: str, spec: PolicySpec) -> EnvOptions:
         """How `env` is shown: as the policy's own was, another by its images, at the size that the policy sees."""
@@ -94,6 +91,21 @@ class Origin:
         options = replace(self.options, resolution=width if height == width else None, render=False)
         # Atari and control have one view each; frames of another kind are refused by their shape.
         return options if env_id.kind == "gymnasium" else replace(options, color=None)
+
+
+def _options(fields: Fields) -> EnvOptions:
+    known = [field.name for field in dataclasses.fields(EnvOptions)]
+    given = fields.record("environment.options", known)
+    options = EnvOptions(**given)
+    try:
+        check_types(options)
+    except ValueError as error:
+        raise ValueError(f"environment.options.{one_line(error)[:100]}") from error
+    if options.resolution is not None:
+        fields.count("environment.options.resolution", 1, SIDE_MAX)
+    if options.action_repeat is not None:
+        fields.count("environment.options.action_repeat", 1, ACTION_REPEAT_MAX)
+    return options
 
 
 class Player:
@@ -149,8 +161,6 @@ def act(path: Path, game: Game, *, as_json: bool) -> int:
     with opened(path) as bundle:
         origin = Origin.of(bundle)
         policy = Policy.of(bundle, threads=game.threads or 1, int8=game.int8)
-    if policy.choice is not None and not as_json:
-        print(policy.choice, flush=True)
     env = origin.env if game.env is None else game.env
     env_seed, rng = game_seeds(origin.seed if game.seed is None else game.seed, origin.timestep)
     episodes = game.episodes or origin.episodes
@@ -159,6 +169,8 @@ def act(path: Path, game: Game, *, as_json: bool) -> int:
     with closing(_open(env, origin, policy.spec, env_seed, game.timeout_seconds)) as environment, StopSignal() as stop:
         steps = 0
         with Recorder.writing(game.record) as recorder:
+            if policy.choice is not None and not as_json:
+                print(policy.choice, flush=True)
             player = Player(policy, recorder)
             for episode in play(environment, player, player.act, epsilon=epsilon, rng=rng):
                 steps += 1

@@ -30,7 +30,7 @@ from seer_edge.flags import HOST_FIELDS, NOT_BUILT_COMMANDS, host_fields, parse
 from seer_edge.lean_torch import import_torch
 from seer_edge.output import patient_output
 from seer_edge.plan import BytePlan, make_plan
-from seer_edge.transfer import ENCODER, bundle_flags, is_bundle, take_encoder
+from seer_edge.transfer import ENCODER, bundle_flags, is_bundle, is_there, take_encoder
 from seer_runtime.memory import MemoryLimits, memory_limits
 from seer_runtime.units import format_size
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 def _plan_of(flags: argparse.Namespace) -> BytePlan:
-    if flags.source is not None and not Path(flags.source).exists():
+    if flags.source is not None and not is_there(flags.source):
         raise BadInputError(
             f"--from {flags.source}: there is no such file or folder; give the --run-dir of a run, or a bundle"
         )
@@ -84,12 +84,12 @@ def _env_options(flags: argparse.Namespace) -> EnvOptions:
     return EnvOptions(flags.protocol, flags.resolution, color=flags.color, render=flags.render_observations)
 
 
-def _taken(plan: BytePlan, take: str | None) -> "tuple[BytePlan, TakenEncoder | None]":
-    """What `plan` takes from its source, and the plan of a run that does."""
+def _taken(plan: BytePlan, take: str | None, *, codec_of_rows: bool = False) -> "tuple[BytePlan, TakenEncoder | None]":
+    """What `plan` takes from its source (see `take_encoder`), and the plan of a run that does."""
     if plan.config.source is None:
         return plan, None
     with _learner_needed():
-        taken = take_encoder(plan.config.source, plan, take)
+        taken = take_encoder(plan.config.source, plan, take, codec_of_rows=codec_of_rows)
     for line in taken.warnings:
         print(line, file=sys.stderr)
     return taken.begin(plan), taken
@@ -140,7 +140,7 @@ def _env_spec(env: str, options: EnvOptions, timeout_seconds: float, *, begun: b
 def _train(flags: argparse.Namespace) -> int:
     from seer_edge import run_folder
 
-    plan, taken = _taken(_plan_of(flags), flags.take)
+    plan, taken = _taken(_plan_of(flags), flags.take, codec_of_rows=flags.latent_codec is None)
     check_memory(plan, memory_limits())
     path = flags.run_dir or run_folder.default_path(plan.config)
     run_folder.check(path)
@@ -179,7 +179,7 @@ ANY_MACHINE = MemoryLimits(2**62, 2**62)
 def _plan(flags: argparse.Namespace) -> int:
     plan = _plan_of(flags)
     check_device(plan.config.device)
-    plan, taken = _taken(plan, flags.take)
+    plan, taken = _taken(plan, flags.take, codec_of_rows=flags.latent_codec is None)
     check_memory(plan, ANY_MACHINE)
     _show(plan, taken)
     return 0
@@ -259,7 +259,7 @@ def _plan_again(config: TrainConfig, folder: "RunFolder") -> BytePlan:
 def _eval(flags: argparse.Namespace) -> int:
     from seer_edge import run_folder
 
-    if flags.run.is_file():
+    if is_bundle(flags.run):
         return _eval_bundle(flags)
     given = {"eval_episodes": flags.episodes, "seed": flags.seed, "threads": flags.threads, "device": flags.device}
     folder = run_folder.open_run(flags.run, "the --run-dir of a run, or a bundle")

@@ -117,10 +117,10 @@ class TrainConfig:
             )
         if self.source is not None:
             _require(
-                self.latent_codec in self.latent_codecs,
+                self.latent_codec != AUTO,
                 "--latent-codec",
                 self.latent_codec,
-                "is calibrated on rows of the replay, and under --from there are none yet; "
+                "is chosen by rows of frames, and under --from there are none; "
                 f"choose one of {', '.join(self.latent_codecs)}",
             )
             _require(self.freeze_at == 0, "--freeze-at", self.freeze_at, "under --from it is 0; leave it out")
@@ -140,7 +140,7 @@ class TrainConfig:
 
     @property
     def latent_codecs(self) -> tuple[str, ...]:
-        """The codecs that the rows of a run like this one can have."""
+        """The codecs that the rows of a run like this one can have, where it takes none that are calibrated already."""
         return tuple(name for name in LATENT_ELEMENT_BYTES if self.source is None or name not in CALIBRATED)
 
     def to_json(self) -> dict[str, Any]:
@@ -236,6 +236,7 @@ def build_config(
     total_timesteps: int | None = None,
     freeze_at: int | str | None = None,
     encoder: str | None = None,
+    latent_codec: str | None = None,
     augmentations: int | None = None,
     eval_every: int | None = None,
     eval_episodes: int | None = None,
@@ -259,6 +260,7 @@ def build_config(
         freeze_at=step,
         freeze_reason=reason,
         encoder=_given(encoder, chosen.encoder),
+        latent_codec=_given(latent_codec, TrainConfig.latent_codec),
         augmentations=_augmentations(augmentations, chosen, env),
         action_repeat=None if env.as_registered else chosen.action_repeat,
         source=source,

@@ -17,6 +17,7 @@ from seer_edge.networks.graph import encoder_graph, graph_weights
 from seer_edge.plan import BytePlan
 from seer_edge.quantize import Quantized, quantize
 from seer_edge.run_folder import RunFolder
+from seer_edge.validation import check_target
 from seer_runtime import bundle, durable
 from seer_runtime.durable import BytesLike
 from seer_runtime.durable.container import MAGIC
@@ -72,6 +73,7 @@ def _check_place(path: Path, folder: RunFolder) -> None:
     """Raise BadInputError where a bundle would take the place of something else."""
     if path.resolve().is_relative_to(folder.path.resolve()):
         raise BadInputError(f"-o {path}: lies in the run's own folder; name a file beside it")
+    check_target("-o", path)
     if path.is_file() and path.stat().st_size:
         with path.open("rb") as file:
             if file.read(len(MAGIC)) != MAGIC:
@@ -99,11 +101,12 @@ def _quantized(spec: bundle.PolicySpec, plan: BytePlan, encoder: bytes, head: by
 def _about(spec: bundle.PolicySpec, folder: RunFolder, saved: Saved, agent: State, plan: BytePlan) -> dict[str, Any]:
     """The manifest; it knows no clock and no place, so that the same generation gives the same bytes."""
     config = plan.config
+    episodes = min(config.eval_episodes, bundle.EPISODES_MAX)
     return {
         **spec.to_json(),
         "encoder": checkpoint.encoder_identity(plan),
         "environment": {"id": config.env, "name": config.env_name, "options": dataclasses.asdict(config.env_options)},
-        "evaluation": {"epsilon": config.settings.evaluation_epsilon, "episodes": config.eval_episodes},
+        "evaluation": {"epsilon": config.settings.evaluation_epsilon, "episodes": episodes},
         "provenance": {
             "seed": config.seed,
             "timestep": saved.timestep,

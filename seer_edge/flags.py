@@ -96,6 +96,12 @@ def _named(what: str) -> Callable[[str], str]:
     return name
 
 
+def _place(what: str) -> Callable[[str], Path]:
+    """An empty path would be taken for the working directory."""
+    name = _named(what)
+    return lambda text: Path(name(text))
+
+
 _folder = _named("a folder")
 _env = _named("an environment: Alien, cartpole-swingup, module:EnvId")
 
@@ -109,6 +115,8 @@ def _fraction(text: str) -> float:
 def _file(text: str) -> Path:
     if not text or text.endswith("/"):
         raise argparse.ArgumentTypeError(f"{text!r} is no file; name one")
+    if text == "-":
+        raise argparse.ArgumentTypeError("'-': nothing is written to the standard output; name a file")
     return Path(text)
 
 
@@ -194,7 +202,6 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     bytes_.add_argument(
         "--latent-codec",
         type=_choice(*LATENT_ELEMENT_BYTES, AUTO),
-        default="float32",
         metavar="NAME",
         help=", ".join((*LATENT_ELEMENT_BYTES, AUTO)),
     )
@@ -214,9 +221,7 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     _add_host_flags(how, "1", "30min", "60s", "cpu")
     how.add_argument("--eval-every", type=_count, metavar="N")
     how.add_argument("--eval-episodes", type=_count, metavar="N", help="steps between evaluations; games of each")
-    how.add_argument(
-        "--run-dir", type=lambda text: Path(_folder(text)), metavar="DIR", help="runs/ENV__ALGO__SEED__TIME"
-    )
+    how.add_argument("--run-dir", type=_place("a folder"), metavar="DIR", help="runs/ENV__ALGO__SEED__TIME")
     how.add_argument("--tensorboard", action="store_true", help="write TensorBoard events, too")
 
 
@@ -269,13 +274,18 @@ def make_parser() -> argparse.ArgumentParser:
     _add_run_flags(add("train", "--env ENV", "Train inside the budget, freeze on the way, evaluate at the end."))
     _add_run_flags(add("plan", "--env ENV", "Print what a run would hold, byte by byte, and exit."))
     resumption = add("resume", "RUN", "Go on with a run from its newest sound checkpoint, as if it had not stopped.")
-    resumption.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
+    resumption.add_argument("run", type=_place("a run's folder"), metavar="RUN", help="the run's folder")
     _add_memory_flags(resumption.add_argument_group("bytes"), otherwise="as before")
     changes = resumption.add_argument_group("what else may change")
     changes.add_argument("--total-timesteps", type=_count, metavar="N", help="agent steps; more of them go on longer")
     _add_host_flags(changes, *["as before"] * 4)
     evaluation = add("eval", "RUN|BUNDLE", "Evaluate the newest checkpoint of a run, or a bundle.")
-    evaluation.add_argument("run", type=Path, metavar="RUN|BUNDLE", help="the run's folder, or what `export` wrote")
+    evaluation.add_argument(
+        "run",
+        type=_place("a run's folder, or a bundle"),
+        metavar="RUN|BUNDLE",
+        help="the run's folder, or what `export` wrote",
+    )
     evaluation.add_argument("--episodes", type=_positive, metavar="N", help="games to play (as the run's)")
     evaluation.add_argument("--seed", type=_seed, metavar="N", help="of the games (the run's)")
     evaluation.add_argument("--threads", type=_threads, metavar="N", help="compute threads (as the run's)")
@@ -307,7 +317,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def _add_bundle_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
+    parser.add_argument("run", type=_place("a run's folder"), metavar="RUN", help="the run's folder")
     parser.add_argument("-o", dest="output", type=_file, required=True, metavar="FILE", help="the bundle: policy.seer")
     parser.add_argument(
         "--with",
@@ -324,7 +334,7 @@ def _add_bundle_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_act_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="what `export` wrote")
+    parser.add_argument("bundle", type=_place("a bundle"), metavar="BUNDLE", help="what `export` wrote")
     parser.add_argument("--env", type=_env, help="what to play (what it was trained on)")
     parser.add_argument("--episodes", type=_positive, metavar="N", help="games to play (10)")
     parser.add_argument("--seed", type=_seed, metavar="N", help="of the games (the run's)")

@@ -10,6 +10,7 @@ import numpy as np
 
 from seer_edge.envs import Frame
 from seer_edge.errors import BadInputError
+from seer_edge.validation import check_target
 
 SIDE = 336
 """Pixels that the shorter side of a frame is enlarged to, by a whole factor."""
@@ -58,8 +59,9 @@ class Recorder:
         if path is None:
             yield None
             return
-        if path.suffix != ".mp4" or path.is_dir() or not path.parent.is_dir():
+        if path.suffix != ".mp4" or not path.parent.is_dir():
             raise BadInputError(f"--record {path}: not a .mp4 file in a folder that exists; name another")
+        check_target("--record", path)
         partial = path.with_name(f".{path.stem}.{os.getpid()}.mp4")
         recorder = cls(partial, name=path)
         try:

@@ -244,6 +244,14 @@ def is_run(path: Path) -> bool:
     return run.config.is_file() or run.checkpoints.is_dir()
 
 
+def bundle_mend(path: Path) -> str:
+    """What to do about what stands at `path` in place of a sound bundle. Raises OSError."""
+    if path.is_dir():
+        make = f"make one of this run: seer-edge export {path} -o policy.seer"
+        return make if is_run(path) else "give a bundle that `export` wrote"
+    return "export it anew with this release" if path.is_file() else "give a regular file"
+
+
 def open_run(path: Path, wanted: str = "the --run-dir of a run") -> RunFolder:
     """A run that exists. Raises BadInputError where `path` is none; `wanted` is what the command takes."""
     try:

@@ -3,6 +3,8 @@
 import contextlib
 import dataclasses
 import json
+import stat
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +18,19 @@ from seer_edge.algorithms import ALGORITHMS
 from seer_edge.envs import Discrete
 from seer_edge.errors import BadInputError
 from seer_edge.networks.graph import encoder_graph, graph_weights
-from seer_edge.plan import BytePlan
+from seer_edge.networks.spec import ENCODERS
+from seer_edge.plan import BytePlan, make_plan
+from seer_edge.run_folder import bundle_mend
 from seer_runtime import bundle, durable
 from seer_runtime.bundle import Bundle, open_bundle
+from seer_runtime.codecs import CALIBRATED, LATENT_ELEMENT_BYTES
 from seer_runtime.durable.files import one_line
 from seer_runtime.encoder import MAX_BATCH
+from seer_runtime.fields import Fields
 from seer_runtime.onnx_check import GraphError, check_graph
 from seer_runtime.replay import Replay
 from seer_runtime.state import State, StateError
+from seer_runtime.store import Layout
 
 if TYPE_CHECKING:
     from seer_edge.agents.agent import Agent  # which imports torch
@@ -44,12 +51,15 @@ class TakenEncoder:
     learner: Path | None = None  # the bundle whose head goes on
     rows: Path | None = None  # the bundle whose replay is taken
     row_count: int = 0  # of that
+    codec: str | None = None  # of those rows, where the run has it from them
     notes: tuple[str, ...] = ()  # what goes on and what begins anew
 
     def begin(self, plan: BytePlan) -> BytePlan:
         """The plan of a run that takes this: a head that goes on acts by itself, and rows taken are not waited for."""
         if self.learner is None:
             return plan
+        if self.codec is not None:
+            plan = _with_codec(plan, self.codec)
         settings = plan.config.settings
         starts = max(0, settings.learning_starts - self.row_count)
         settings = dataclasses.replace(settings, random_steps=0, learning_starts=starts)
@@ -77,9 +87,22 @@ class TakenEncoder:
         replay.interrupt(newest["latents"])
 
 
-def is_bundle(source: str) -> bool:
-    """Whether `--from` names a bundle; runs are folders."""
-    return Path(source).is_file()
+def is_bundle(source: str | Path) -> bool:
+    """Whether what is there is to be read as a bundle; runs are folders."""
+    mode = _mode(source)
+    return mode is not None and not stat.S_ISDIR(mode)
+
+
+def is_there(source: str) -> bool:
+    """Whether there is anything at all."""
+    return _mode(source) is not None
+
+
+def _mode(source: str | Path) -> int | None:
+    try:
+        return Path(source).stat().st_mode
+    except OSError:  # as of a name that is too long, too
+        return None
 
 
 def bundle_flags(source: str) -> dict[str, Any]:
@@ -96,15 +119,29 @@ def bundle_flags(source: str) -> dict[str, Any]:
         }
 
 
-def take_encoder(source: str, plan: BytePlan, take: str | None = ENCODER) -> TakenEncoder:
+def take_encoder(
+    source: str, plan: BytePlan, take: str | None = ENCODER, *, codec_of_rows: bool = False
+) -> TakenEncoder:
     """The encoder of the run or bundle `source`; of a bundle the agent, too, where `take` is `agent`.
 
-    Where it is None, as much as the bundle has and the environment's actions fit. Raises BadInputError where there is
-    none, or none that fits `plan`.
+    Where it is None, as much as the bundle has and the environment's actions fit. With `codec_of_rows` the codec of
+    rows that are taken is theirs, else only rows of the plan's own are taken. Raises BadInputError where there is no
+    encoder, or none that fits `plan`, or where its codec lacks the rows that it is calibrated on.
     """
+    taken = _take(source, plan, take, codec_of_rows=codec_of_rows)
+    codec = taken.begin(plan).config.latent_codec
+    if codec in CALIBRATED and taken.rows is None:
+        raise BadInputError(
+            f"--latent-codec {codec}: is calibrated on rows, and of that codec none are taken from {source}; "
+            f"choose one of {', '.join(plan.config.latent_codecs)}"
+        )
+    return taken
+
+
+def _take(source: str, plan: BytePlan, take: str | None, *, codec_of_rows: bool) -> TakenEncoder:
     if is_bundle(source):
         with _opened(source) as opened:
-            return _of_bundle(source, opened, plan, take)
+            return _of_bundle(source, opened, plan, take, codec_of_rows=codec_of_rows)
     if take == AGENT:
         raise BadInputError(
             f"--take {take}: {source} is a run; go on with it by resume, or take a bundle of it (export --with learner)"
@@ -154,7 +191,7 @@ def _check_identity(source: str, identity: Any, plan: BytePlan) -> None:
 
 
 def _shown(value: Any) -> str:
-    return "x".join(map(str, value)) if isinstance(value, list) else str(value)
+    return "x".join(map(str, value))[:60] if isinstance(value, list) else " ".join(str(value).split())[:60]
 
 
 # --- bundles -----------------------------------------------------------------------------------------------------
@@ -164,7 +201,31 @@ def _shown(value: Any) -> str:
 def _opened(source: str) -> Iterator[Bundle]:
     """Raises BadInputError for what is no bundle, and for what its content does to the code inside."""
     with refusing(source), open_bundle(Path(source)) as opened:
+        try:
+            _check_manifest(opened)
+        except ValueError as error:
+            raise ValueError(f"its manifest is not one of this release ({one_line(error)})") from error
         yield opened
+
+
+def _check_manifest(opened: Bundle) -> None:
+    """Raise ValueError, which names the field, for what is read of the manifest here and is not what it must be."""
+    fields = Fields(opened.about)
+    fields.choice("algo", ALGORITHMS)
+    fields.choice("encoder.encoder", ENCODERS)
+    fields.count("provenance.timestep")
+    if opened.holds(bundle.LEARNER):
+        fields.count("learner.values.updates")
+    if opened.holds(bundle.REPLAY):
+        if fields.choice("replay.values.codec", LATENT_ELEMENT_BYTES) in CALIBRATED:
+            for name in ("clipped", "encoded"):
+                fields.count(f"replay.values.codec_counts.{name}")
+        fields.number("replay.values.largest_priority", 0, sys.float_info.max)
+        layout = [field.name for field in dataclasses.fields(Layout)]
+        fields.record("replay.values.layout", layout)
+        for name in layout:
+            fields.count(f"replay.values.layout.{name}")
+        fields.record("replay.values.rng.state")
 
 
 @contextlib.contextmanager
@@ -173,8 +234,13 @@ def refusing(source: str) -> Iterator[None]:
     try:
         yield
     except (durable.CorruptFileError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        reason = error.reason if isinstance(error, durable.CorruptFileError) else one_line(error)
-        raise BadInputError(f"--from {source}: {reason}; give the --run-dir of a run, or a bundle") from error
+        reason = one_line(error)
+        if isinstance(error, durable.CorruptFileError):
+            reason = error.reason
+        elif not isinstance(error, ValueError):  # Python's own words, which are no sentence
+            reason = f"it is not of this release ({reason})"
+        mend = bundle_mend(Path(source)) if is_bundle(source) else "give the --run-dir of a run, or a bundle"
+        raise BadInputError(f"--from {source}: {reason}; {mend}") from error
     except OSError as error:
         raise BadInputError(f"--from {source}: cannot be read ({error.strerror}); give another") from error
 
@@ -183,7 +249,7 @@ def _identity(opened: Bundle) -> dict[str, Any]:
     return dict(opened.about["encoder"])
 
 
-def _of_bundle(source: str, opened: Bundle, plan: BytePlan, take: str | None) -> TakenEncoder:
+def _of_bundle(source: str, opened: Bundle, plan: BytePlan, take: str | None, *, codec_of_rows: bool) -> TakenEncoder:
     """As `take_encoder`. The arrays are the bundle's own."""
     _check_identity(source, _identity(opened), plan)
     graph, timestep = opened.read(bundle.ENCODER), int(opened.about["provenance"]["timestep"])
@@ -199,17 +265,25 @@ def _of_bundle(source: str, opened: Bundle, plan: BytePlan, take: str | None) ->
         return dataclasses.replace(taken, notes=(f"a fresh head for {plan.env.actions} ({why})",))
     if lack is not None:
         raise BadInputError(f"--take {take}: {source}: {lack}; take the encoder alone")
-    learner = Path(source)
+    learner = Path(source).resolve()  # what a link names now
     goes_on = f"the head goes on from its {_values(opened, 'learner').get('updates'):,} updates"
     if not opened.holds(bundle.REPLAY):
         return dataclasses.replace(taken, learner=learner, notes=(goes_on,))
-    codec = _values(opened, "replay").get("codec")
-    if codec != plan.config.latent_codec:
-        left = f"the rows of its replay are left: they are {codec}, and --latent-codec is {plan.config.latent_codec}"
+    codec, own = _values(opened, "replay").get("codec"), plan.config.latent_codec
+    if codec != own and not codec_of_rows:
+        left = f"the rows of its replay are left: they are {codec}, and --latent-codec is {own}"
         return dataclasses.replace(taken, learner=learner, notes=(goes_on, left))
+    theirs = None if codec == own else str(codec)
+    plan = plan if theirs is None else _with_codec(plan, theirs)
     count = min(opened.container.tensors(bundle.REPLAY).shapes["rows"][0], plan.latent_capacity)
-    rows = f"{count:,} rows of its replay are taken"
-    return dataclasses.replace(taken, learner=learner, rows=learner, row_count=count, notes=(goes_on, rows))
+    rows = f"{count:,} rows of its replay are taken" + ("" if theirs is None else f", and so is their codec, {theirs}")
+    return dataclasses.replace(
+        taken, learner=learner, rows=learner, row_count=count, codec=theirs, notes=(goes_on, rows)
+    )
+
+
+def _with_codec(plan: BytePlan, codec: str) -> BytePlan:
+    return make_plan(dataclasses.replace(plan.config, latent_codec=codec), plan.env)
 
 
 def _lack(opened: Bundle, plan: BytePlan) -> str | None:

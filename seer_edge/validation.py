@@ -1,7 +1,29 @@
-"""Types of configuration fields, for values that come from a file."""
+"""Types of configuration fields, for values that come from a file; and files that a user names to be written."""
 
+import os
+import stat
 import types
+from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from seer_edge.errors import BadInputError
+
+
+def check_target(flag: str, path: Path) -> None:
+    """Raise BadInputError where what stands at `path` is not a file that a new one may take the place of.
+
+    A rename would put a plain file in the place of a device, and of a link instead of what it names.
+    """
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise BadInputError(f"{flag} {path}: cannot be written ({error.strerror}); name another file") from error
+    if stat.S_ISLNK(mode):
+        raise BadInputError(f"{flag} {path}: is a symbolic link; name the file itself")
+    if not stat.S_ISREG(mode):
+        raise BadInputError(f"{flag} {path}: is there already, and is not a regular file; name another")
 
 
 def check_types(instance: Any) -> None:

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from seer_runtime.crops import Crop
 from seer_runtime.durable.container import Container, open_container
 from seer_runtime.durable.files import CorruptFileError, one_line
+from seer_runtime.fields import Fields, shown
 from seer_runtime.onnx_check import FILE_BYTES_MAX
 
 ENCODER, HEAD, NORMS = "encoder.onnx", "head.onnx", "norms.safetensors"
@@ -46,6 +47,8 @@ MEMBER_BYTES_MAX = {
 }
 
 SIDE_MAX, STACK_MAX, ACTIONS_MAX = 1024, 64, 65_536
+EPISODES_MAX = 100_000
+"""Of an evaluation that a manifest asks for."""
 
 
 @dataclass(frozen=True)
@@ -98,31 +101,26 @@ class PolicySpec:
 
     @classmethod
     def of(cls, about: Mapping[str, Any]) -> "PolicySpec":
-        """What a manifest says. Raises ValueError."""
-        try:
-            seen, actions = about["observation"], about["actions"]
-            discrete = actions["kind"] == "discrete"
-            height, width = map(_count, seen["crop_shape"])
-            spec = cls(
-                algo=str(about["algo"]),
-                frame_shape=tuple(map(_count, seen["frame_shape"])),
-                stack=_count(seen["stack"]),
-                crop_shape=(height, width),
-                discrete=discrete,
-                actions=_count(actions["count" if discrete else "size"]),
-            )
-            told = spec.to_json()
-            if any(told[part] != about[part] for part in told):
-                raise ValueError("it asks for what this release does not do")
-        except (AttributeError, LookupError, TypeError) as error:
-            raise ValueError(f"no {one_line(error)}") from error
+        """What a manifest says. Raises ValueError, which names the field."""
+        fields = Fields(about)
+        discrete = fields.choice("actions.kind", ("discrete", "continuous")) == "discrete"
+        crop_shape = fields.counts("observation.crop_shape", SIDE_MAX)
+        if len(crop_shape) != 2:
+            raise ValueError(f"observation.crop_shape is {shown(crop_shape)}, not height and width")
+        spec = cls(
+            algo=fields.text("algo"),
+            frame_shape=fields.counts("observation.frame_shape", SIDE_MAX),
+            stack=fields.count("observation.stack", 1, STACK_MAX),
+            crop_shape=(crop_shape[0], crop_shape[1]),
+            discrete=discrete,
+            actions=fields.count("actions.count" if discrete else "actions.size", 1, ACTIONS_MAX),
+        )
+        for part in ("observation", "actions"):
+            told, found = spec.to_json()[part], fields.record(part)
+            for key in sorted(told.keys() | found.keys()):
+                if key not in told or key not in found or told[key] != found[key]:
+                    raise ValueError(f"{part}.{key} is {shown(found.get(key))}, which this release does not do")
         return spec
-
-
-def _count(value: Any) -> int:
-    if type(value) is not int or value < 1:
-        raise ValueError(f"{str(value)[:40]} where a count belongs")
-    return value
 
 
 class Bundle:

@@ -26,8 +26,10 @@ def to_frame(screen: Frame, frame_shape: tuple[int, ...]) -> Frame:
     """A screen as a frame of uint8 `frame_shape`: (H, W) in gray, (3, H, W) in RGB, area-resized to that size.
 
     `screen` is uint8 [h, w], [h, w, 1] or RGB [h, w, 3], or a frame already. The result is C-contiguous unless it is
-    the screen itself, whose memory it may share. Raises ValueError for another shape or dtype.
+    the screen itself, whose memory it may share. Raises ValueError for another shape or dtype, and for no array.
     """
+    if not isinstance(screen, np.ndarray):  # a caller of `Policy.act` need not have read the types
+        raise ValueError(f"expected a screen, uint8 [H, W], [H, W, 1] or [H, W, 3], got {type(screen).__name__}")
     if screen.shape == frame_shape and screen.dtype == np.uint8:
         return screen
     if screen.dtype != np.uint8 or not is_screen(screen.shape):
@@ -43,8 +45,8 @@ def to_frame(screen: Frame, frame_shape: tuple[int, ...]) -> Frame:
 
 
 def is_screen(shape: tuple[int, ...]) -> bool:
-    """Whether an array of that shape can be one: [H, W], [H, W, 1] or [H, W, 3]."""
-    return len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3))
+    """Whether an array of that shape can be one: [H, W], [H, W, 1] or [H, W, 3], none of them 0."""
+    return 0 not in shape and (len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3)))
 
 
 def resize(frame: Frame, size: tuple[int, int], out: Frame | None = None) -> Frame:

@@ -150,6 +150,8 @@ def test_an_int8_encoder_is_built_measured_and_left_out_of_an_evaluation(
         r"encoder (int8|float32): int8 [\d.]+ ms, float32 [\d.]+ ms, error [\d.]+% \(at most 3%\)", choice
     )
     assert run("eval", one)[1].splitlines()[:2] == run("eval", bundle)[1].splitlines()[:2]
+    assert run("act", one, "--env", "Pong")[:2] == (2, "")
+    assert run("act", one, "--record", tmp_path / "no" / "film.mp4")[:2] == (2, "")
     wide = tmp_path / "impala"
     assert run("train", *PIXEL_GAME, "--encoder", "impala", "--total-timesteps", "25", "--run-dir", wide)[0] == 0
     status, _, error = run("export", wide, "-o", tmp_path / "p.seer", "--int8")
@@ -215,6 +217,43 @@ def test_rows_of_another_codec_are_left(run: Run, bundle: Path, tmp_path: Path) 
     assert status == 0
     assert "the head goes on from its 54 updates" in out
     assert "the rows of its replay are left: they are float32, and --latent-codec is float16" in out
+
+
+@pytest.mark.parametrize("codec", ["float16", "uint8", "uint4"])
+def test_rows_that_are_taken_bring_their_codec(codec: str, run: Run, tmp_path: Path) -> None:
+    source, packed = tmp_path / "source", tmp_path / "p.seer"
+    assert run("train", *PIXEL_GAME, "--latent-codec", codec, "--run-dir", source)[0] == 0
+    assert run("export", source, "-o", packed, "--with", "learner", "--with", "replay")[0] == 0
+    words, names = ("train", *PIXEL_GAME, "--from", packed, "--total-timesteps", "40"), ("named", "unnamed")
+    for name, flags in zip(names, (("--latent-codec", codec), ()), strict=True):
+        status, out, _ = run(*words, *flags, "--run-dir", tmp_path / name)
+        assert status == 0
+        assert "rows of its replay are taken" in out
+        assert (f"and so is their codec, {codec}" in out) == (name == "unnamed")
+        assert json.loads((tmp_path / name / "config.json").read_text())["latent_codec"] == codec
+    theirs, begun = _generation(source)["replay"], _generation(tmp_path / "named", 0)["replay"]
+    for part in ("rows", "reward", "codec.step", "codec.low"):
+        held = theirs.get(part, np.zeros(0))
+        np.testing.assert_array_equal(begun.get(part, np.zeros(0))[: len(held)], held)
+    assert ("codec.step" in begun) == codec.startswith("uint")
+    for name in names:  # from a checkpoint, with the grids of its own
+        assert run("resume", tmp_path / name, "--total-timesteps", "60")[0] == 0
+    assert _equal(*(_generation(tmp_path / name) for name in names))
+
+
+@pytest.mark.parametrize("more", [("--take", "encoder"), ()])
+def test_whole_number_latents_need_rows_to_be_taken(
+    more: tuple[str, ...], run: Run, bundle: Path, frozen: Path, tmp_path: Path
+) -> None:
+    """These are float32."""
+    source = frozen if more else bundle
+    words = ("--from", source, *more, "--latent-codec", "uint8")
+    status, out, error = run("train", *PIXEL_GAME, *words, "--run-dir", tmp_path / "run")
+    assert (status, out, error.count("\n")) == (2, "", 1)
+    wanted = f"--latent-codec uint8: is calibrated on rows, and of that codec none are taken from {source}; "
+    assert wanted + "choose one of float32, float16" in error
+    assert run("plan", *PIXEL_GAME, *words)[0] == 2
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_head_goes_on(run: Run, bundle: Path, frozen: Path, tmp_path: Path) -> None:
@@ -337,6 +376,17 @@ def test_an_interrupted_act_tells_what_it_played_and_keeps_its_film(bundle: Path
     assert int(cv2.VideoCapture(str(film)).get(cv2.CAP_PROP_FRAME_COUNT)) == told["steps"]
 
 
+def test_a_link_to_a_bundle_serves_every_command(run: Run, bundle: Path, tmp_path: Path) -> None:
+    link = tmp_path / "policy.seer"
+    link.symlink_to(bundle)
+    for words in (("act", link, "--episodes", "1"), ("eval", link), ("plan", *PIXEL_GAME, "--from", link)):
+        assert run(*words)[0] == 0
+    words = ("--from", link, "--total-timesteps", "5", "--run-dir", tmp_path / "run")
+    status, out, _ = run("train", *PIXEL_GAME, *words)
+    assert status == 0
+    assert "rows of its replay are taken" in out
+
+
 # --- refusals ------------------------------------------------------------------------------------------------
 
 
@@ -352,6 +402,11 @@ def test_an_interrupted_act_tells_what_it_played_and_keeps_its_film(bundle: Path
         (("act", "{bundle}", "--episodes", "0"), ["--episodes", "'0'", "at least 1"]),
         (("act", "{bundle}", "--record", "x.gif"), ["--record x.gif", ".mp4"]),
         (("act", "{tmp}/nowhere"), ["nowhere: cannot be read", "export"]),
+        (("act", "{tmp}/pipe.mp4"), ["pipe.mp4: not a regular file; give a regular file"]),
+        (("eval", "{tmp}/pipe.mp4"), ["pipe.mp4: not a regular file; give a regular file"]),
+        (("train", *PIXEL_GAME, "--from", "{tmp}/pipe.mp4"), ["pipe.mp4: not a regular file; give a regular file"]),
+        (("eval", "x" * 300), ["cannot be read"]),
+        (("train", *PIXEL_GAME, "--from", "x" * 300), ["--from", "no such file or folder"]),
         (("act", "{run}"), ["not a regular file", "seer-edge export {run} -o policy.seer"]),
         (("act", "{tmp}"), ["not a regular file", "give a bundle"]),
         (("eval", "{tmp}"), ["not a run's folder", "of a run, or a bundle"]),
@@ -367,7 +422,10 @@ def test_an_interrupted_act_tells_what_it_played_and_keeps_its_film(bundle: Path
         (("export", "{run}", "-o", "{tmp}/no/p.seer"), ["-o", "no/p.seer: cannot be written"]),
         (("export", "{run}", "-o", "{tmp}/p", "--with", "encoder"), ["--with", "'encoder'", "learner, replay"]),
         (("export", "{tmp}", "-o", "{tmp}/p"), ["not a run's folder"]),
-        (("train", *PIXEL_GAME, "--from", "{damaged}"), ["--from", "damaged.seer", "SHA-256 differs"]),
+        (
+            ("train", *PIXEL_GAME, "--from", "{damaged}"),
+            ["--from", "damaged.seer", "SHA-256 differs", "export it anew"],
+        ),
         (("train", *PIXEL_GAME, "--from", "{tmp}/nowhere"), ["--from", "nowhere", "no such file or folder"]),
         (("train", *PIXEL_GAME, "--from", "{run}"), ["--from", "needs --take encoder"]),
         (("plan", *PIXEL_GAME, "--from", "{bundle}", "--freeze-layers", "1"), ["--freeze-layers 1", "frozen whole"]),
@@ -377,6 +435,15 @@ def test_an_interrupted_act_tells_what_it_played_and_keeps_its_film(bundle: Path
         (("eval", "{bundle}", "--seed", "-1"), ["--seed", "-1", "from 0 to 4294967295"]),
         (("act", "{bundle}", "--record", "{tmp}/folder.mp4"), ["--record", "folder.mp4", "name another"]),
         (("export", "{run}", "-o", "{run}/config.json"), ["-o", "config.json", "the run's own folder"]),
+        (("export", "{run}", "-o", "-"), ["-o", "'-'", "name a file"]),
+        (("act", "{bundle}", "--record", "-"), ["--record", "'-'", "name a file"]),
+        (("export", "{run}", "-o", "{tmp}/folder.mp4"), ["-o", "folder.mp4", "not a regular file; name another"]),
+        (("export", "{run}", "-o", "{tmp}/pipe.mp4"), ["-o", "pipe.mp4", "not a regular file; name another"]),
+        (("act", "{bundle}", "--record", "{tmp}/pipe.mp4"), ["--record", "pipe.mp4", "not a regular file"]),
+        (("export", "{run}", "-o", "{tmp}/link.mp4"), ["-o", "link.mp4", "a symbolic link; name the file itself"]),
+        (("act", "{bundle}", "--record", "{tmp}/link.mp4"), ["--record", "link.mp4: is a symbolic link"]),
+        (("export", "{run}", "-o", "{tmp}/" + "x" * 300), ["-o", "cannot be written"]),
+        (("export", "{run}", "-o", "{tmp}/notes.txt/p.seer"), ["-o", "notes.txt/p.seer: cannot be written"]),
         (("export", "{run}", "-o", "{tmp}/notes.txt"), ["-o", "notes.txt", "is no bundle; name another"]),
         (("train", *PIXEL_GAME, "--from", "{bundle}", "--take", "head"), ["--take", "'head'", "agent, encoder"]),
         (("train", *PIXEL_GAME, "--from", "{bundle}", "--freeze-at", "9"), ["--freeze-at 9", "leave it out"]),
@@ -398,13 +465,19 @@ def test_bad_input(
     (tmp_path / "newer.seer").write_bytes(forged({"about": {}, "members": []}, version=CONTAINER_VERSION + 1))
     (tmp_path / "folder.mp4").mkdir()
     (tmp_path / "notes.txt").write_text("mine")
-    before = {path.name for path in tmp_path.iterdir()}
+    os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "link.mp4").symlink_to("damaged.seer")
+    before = _standing(tmp_path)
     names = {"bundle": bundle, "run": frozen, "tmp": tmp_path, "damaged": damaged, "newer": tmp_path / "newer.seer"}
     status, out, error = run(*(word.format(**names) for word in words))
     assert (status, out, error.count("\n")) == (2, "", 1)
     for part in parts:
         assert part.format(**names) in error
-    assert {path.name for path in tmp_path.iterdir()} == before
+    assert _standing(tmp_path) == before
+
+
+def _standing(folder: Path) -> set[tuple[str, int, int]]:
+    return {(path.name, path.lstat().st_mode, path.lstat().st_ino) for path in folder.iterdir()}
 
 
 class _Rendered(gymnasium.Env[Any, Any]):
@@ -464,53 +537,96 @@ def test_act_advises_no_flag_that_it_does_not_have(
 
 
 @pytest.mark.parametrize(
-    ("part", "changes"),
+    ("part", "changes", "field"),
     [
-        ("environment", {"id": 7}),
-        ("environment", {"options": {"protocol": "x", "resolution": None, "action_repeat": None}}),
-        ("environment", {"options": {"more": 1}}),
-        ("environment", {"options": []}),
-        ("evaluation", {"epsilon": 2}),
-        ("evaluation", {"episodes": 0}),
-        ("evaluation", {"episodes": "ten"}),
-        ("provenance", {"seed": -1}),
-        ("provenance", {"timestep": None}),
+        ("environment", {"id": 7}, "environment.id is 7, not"),
+        ("environment", {"id": "a\nb"}, "environment.id is"),
+        ("environment", {"options": {"protocol": "x", "resolution": None}}, "environment.options.protocol"),
+        ("environment", {"options": {"more": 1}}, "environment.options has 'more'"),
+        ("environment", {"options": {"resolution": 10**9}}, "environment.options.resolution is 1000000000, not"),
+        ("environment", {"options": {"action_repeat": 0}}, "environment.options.action_repeat is 0, not"),
+        ("environment", {"options": []}, "environment.options is [], not an object"),
+        ("environment", {"options": [[]]}, "environment.options is [[]], not an object"),
+        ("evaluation", {"epsilon": 2}, "evaluation.epsilon is 2, not a number from 0 to 1"),
+        ("evaluation", {"epsilon": True}, "evaluation.epsilon is True"),
+        ("evaluation", {"episodes": 0}, "evaluation.episodes is 0, not"),
+        ("evaluation", {"episodes": 10**9}, "evaluation.episodes is 1000000000, not"),
+        ("evaluation", {"episodes": "ten"}, "evaluation.episodes is 'ten', not"),
+        ("provenance", {"seed": -1}, "provenance.seed is -1, not"),
+        ("provenance", {"timestep": None}, "provenance.timestep is None, not"),
+        ("evaluation", [], "evaluation is [], not an object"),
+        ("provenance", None, "provenance is None, not an object"),
+        ("algo", "dqn", "algo is 'dqn', not one of rainbow"),
     ],
 )
 def test_a_manifest_that_a_stranger_wrote(
-    part: str, changes: dict[str, Any], run: Run, bundle: Path, tmp_path: Path
+    part: str, changes: Any, field: str, run: Run, bundle: Path, tmp_path: Path
 ) -> None:
     """Every hash is right."""
     with open_bundle(bundle) as opened:
         about, members = opened.about, {name: [opened.read(name)] for name in ("encoder.onnx", "head.onnx")}
     forged = tmp_path / "forged.seer"
-    durable.write_container(forged, {**about, part: {**about[part], **changes}}, members)
+    changed = {**about[part], **changes} if isinstance(changes, dict) else changes
+    durable.write_container(forged, {**about, part: changed}, members)
     status, out, error = run("act", forged)
     assert (status, out, error.count("\n")) == (2, "", 1)
-    assert f"{forged}: its manifest is not one of this release" in error
+    assert f"{forged}: its manifest is not one of this release ({field}" in error
+
+
+WHOLE = "a whole number from 0 to 9,223,372,036,854,775,807"
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("place", "value", "message"),
     [
-        ({"encoder": None}, "give the --run-dir of a run, or a bundle"),
-        ({"encoder": {"encoder": "resnet"}}, "--encoder resnet"),
-        ({"encoder": {}}, "its encoder does not fit: encoder None there"),
-        ({"provenance": {}}, "'timestep'"),
-        ({"learner": None}, "give the --run-dir of a run, or a bundle"),
-        ({"learner": {"values": {"updates": "x"}}}, "Cannot specify ','"),
+        ("encoder", None, "encoder is None, not an object"),
+        ("encoder", [[]], "encoder is [[]], not an object"),
+        ("encoder.encoder", "resnet", "encoder.encoder is 'resnet', not one of data-efficient"),
+        ("encoder.frame", "4\n2", "its encoder does not fit: frame 4 2 there"),
+        ("algo", "dqn", "algo is 'dqn', not one of rainbow"),
+        ("provenance", {}, "provenance.timestep is missing"),
+        ("provenance", [1], "provenance is [1], not an object"),
+        ("learner", None, "learner is None, not an object"),
+        ("learner.values", [[]], "learner.values is [[]], not an object"),
+        ("learner.values.updates", "x", f"learner.values.updates is 'x', not {WHOLE}"),
+        ("learner.values.updates", -1, f"learner.values.updates is -1, not {WHOLE}"),
+        ("replay.values", [], "replay.values is [], not an object"),
+        ("replay.values.codec", ["float32"], "replay.values.codec is ['float32'], not one of float32"),
+        ("replay.values.codec", "float8", "replay.values.codec is 'float8', not one of float32"),
+        ("replay.values.codec", "uint8", "replay.values.codec_counts.clipped is missing"),
+        ("replay.values.layout", [], "replay.values.layout is [], not an object"),
+        ("replay.values.layout.more", 1, "replay.values.layout has 'more'"),
+        ("replay.values.layout.rows", 1.5, f"replay.values.layout.rows is 1.5, not {WHOLE}"),
+        ("replay.values.largest_priority", "x", "replay.values.largest_priority is 'x', not a number"),
+        ("replay.values.rng", [], "replay.values.rng is [], not an object"),
     ],
     ids=str,
 )
-def test_a_learner_that_a_stranger_wrote(
-    changes: dict[str, Any], message: str, run: Run, bundle: Path, tmp_path: Path
+def test_what_a_stranger_says_of_a_learner(
+    place: str, value: Any, message: str, run: Run, bundle: Path, tmp_path: Path
 ) -> None:
     with open_bundle(bundle) as opened:
-        names = ("encoder.onnx", "head.onnx", "learner.safetensors")
-        about, members = opened.about, {name: [opened.read(name)] for name in names}
+        about, members = opened.about, {name: [opened.read(name)] for name in opened.container.members}
+    *above, key = place.split(".")
+    changed = about
+    for name in above:
+        changed = changed[name]
+    changed[key] = value
     forged = tmp_path / "forged.seer"
-    durable.write_container(forged, {**about, **changes}, members)
+    durable.write_container(forged, about, members)
     status, out, error = run("train", *PIXEL_GAME, "--from", forged, "--run-dir", tmp_path / "run")
     assert (status, out, error.count("\n")) == (2, "", 1)
+    assert f"--from {forged}: " in error
     assert message in error
     assert not (tmp_path / "run").exists()
+
+
+def test_a_bundle_from_before_codecs_counted_is_taken(run: Run, bundle: Path, tmp_path: Path) -> None:
+    with open_bundle(bundle) as opened:
+        about, members = opened.about, {name: [opened.read(name)] for name in opened.container.members}
+    del about["replay"]["values"]["codec_counts"]
+    durable.write_container(tmp_path / "p.seer", about, members)
+    words = ("--from", tmp_path / "p.seer", "--total-timesteps", "5", "--run-dir", tmp_path / "run")
+    status, out, _ = run("train", *PIXEL_GAME, *words)
+    assert status == 0
+    assert "rows of its replay are taken" in out

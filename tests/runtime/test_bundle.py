@@ -146,16 +146,28 @@ def test_what_the_forgeries_are_made_from_is_sound(tmp_path: Path) -> None:
             forged(_manifest(record(ENCODER, HEAD_BYTES), record(HEAD, ENCODER_BYTES)), HEAD_BYTES + ENCODER_BYTES),
             "latents of type 1 is declared in place of observations",
         ),
-        "no policy": (forged({"about": {}, "members": []}), "describes no policy: no 'observation'"),
+        "no policy": (forged({"about": {}, "members": []}), "describes no policy: actions is missing"),
         "another resize": (
             forged(_manifest(observation={**SPEC.to_json()["observation"], "resize": "linear"}), BODY),
-            "it asks for what this release does not do",
+            "observation.resize is 'linear', which this release does not do",
         ),
         "other bounds": (
             forged(_manifest(actions={"kind": "continuous", "size": 3, "low": -2.0, "high": 1.0}), BODY),
-            "it asks for what this release does not do",
+            "actions.low is -2.0, which this release does not do",
         ),
-        "no action": (forged(_manifest(actions={"kind": "discrete", "count": 0}), BODY), "0 where a count belongs"),
+        "no action": (
+            forged(_manifest(actions={"kind": "discrete", "count": 0}), BODY),
+            "actions.count is 0, not a whole number from 1 to 65,536",
+        ),
+        "a list for an object": (forged(_manifest(observation=[1]), BODY), "observation is [1], not an object"),
+        "an object for a list": (
+            forged(_manifest(observation={**SPEC.to_json()["observation"], "crop_shape": {"x": 1}}), BODY),
+            "observation.crop_shape is {'x': 1}, not a list of whole numbers from 1 to 1,024",
+        ),
+        "a name of two lines": (
+            forged(_manifest(algo="rain\nbow"), BODY),
+            "algo is 'rain\\nbow', not 1 to 200 printable",
+        ),
         "other actions": (forged(_manifest(actions={"kind": "discrete", "count": 4}), BODY), "do not fit its manifest"),
     }.values(),
 )
@@ -192,11 +204,21 @@ def test_observations_that_no_policy_has(change: dict[str, Any], tmp_path: Path)
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "link").symlink_to(write(tmp_path / "p.seer"))
+    (tmp_path / "link").symlink_to("pipe")
+    (tmp_path / "to_itself").symlink_to("to_itself")
     for name in ("folder", "pipe", "link"):
         _refusal(tmp_path / name)
     with pytest.raises(FileNotFoundError):
         Policy.load(tmp_path / "nowhere")
+    with pytest.raises(OSError, match="symbolic links"):
+        Policy.load(tmp_path / "to_itself")
+
+
+def test_a_link_to_a_bundle_is_one(tmp_path: Path) -> None:
+    """As `policy.seer -> policy-3.seer` is on a board."""
+    write(tmp_path / "p-3.seer")
+    (tmp_path / "p.seer").symlink_to("p-3.seer")
+    assert Policy.load(tmp_path / "p.seer").spec == SPEC
 
 
 def test_a_member_that_changes_between_proof_and_use_is_noticed(tmp_path: Path) -> None:

@@ -76,7 +76,10 @@ def test_screens_of_any_size_and_colour_become_frames(tmp_path: Path) -> None:
         gray = cv2.cvtColor(screen, cv2.COLOR_RGB2GRAY) if shape[2:] == (3,) else screen.reshape(shape[:2])
         frame = cv2.resize(gray, (12, 10), interpolation=cv2.INTER_AREA)
         np.testing.assert_array_equal(policy.act(screen), same.act(frame))
-    for wrong in (np.zeros((10, 12), np.float32), np.zeros((10, 12, 4), np.uint8), np.zeros(120, np.uint8)):
+    arrays = (np.zeros((10, 12), np.float32), np.zeros((10, 12, 4), np.uint8), np.zeros(120, np.uint8))
+    empty = (np.zeros(0, np.uint8), np.zeros((0, 0), np.uint8), np.zeros((10, 0, 3), np.uint8))
+    others: tuple[Any, ...] = ([[0, 0], [0, 0]], None, "frame", np.uint8(0))
+    for wrong in (*arrays, *empty, *others):
         with pytest.raises(ValueError, match="expected a screen"):
             policy.act(wrong)
 

@@ -100,9 +100,10 @@ class Container:
 def open_container(path: Path, most_bytes: Mapping[str, int]) -> Iterator[Container]:
     """Open `path`; its members are among those of `most_bytes`, and none is larger than that says.
 
-    Sizes are compared, then every byte is hashed, a piece at a time. Raises CorruptFileError and OSError.
+    A link is followed. Sizes are compared, then every byte is hashed, a piece at a time. Raises CorruptFileError and
+    OSError.
     """
-    with files.open_regular(path) as descriptor:
+    with files.open_regular(path, follows_links=True) as descriptor:
         size_bytes = os.fstat(descriptor).st_size
         manifest, end_bytes = _manifest(path, descriptor, size_bytes)
         members: dict[str, _Member] = {}

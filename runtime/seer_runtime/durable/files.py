@@ -180,15 +180,16 @@ def batch(folder: Path) -> Iterator[Batch]:
 
 
 @contextmanager
-def open_regular(path: Path) -> Iterator[int]:
+def open_regular(path: Path, *, follows_links: bool = False) -> Iterator[int]:
     """A descriptor to read `path` with; never blocks.
 
-    Raises CorruptFileError for a link, a folder, a pipe, a device or a socket, and OSError.
+    Raises CorruptFileError for a link, unless it is followed, a folder, a pipe, a device or a socket, and OSError.
     """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | (0 if follows_links else os.O_NOFOLLOW)
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY)
+        descriptor = os.open(path, flags)
     except OSError as error:
-        if error.errno == errno.ELOOP:
+        if error.errno == errno.ELOOP and not follows_links:
             raise CorruptFileError(path, "a symbolic link") from error
         if error.errno == errno.ENXIO:
             raise CorruptFileError(path, "not a regular file") from error

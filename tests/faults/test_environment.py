@@ -263,9 +263,9 @@ POISON = [
     ("head.", 33, NAN, "the loss at step 34 is nan"),
     pytest.param("head.", 120, INF, "at step 120 is not finite", marks=pytest.mark.faults),
     pytest.param("encoder.", 89, NAN, "the loss at step 90 is nan", marks=pytest.mark.faults),
-    pytest.param("encoder.", 90, INF, "the loss at step 91 is nan", marks=pytest.mark.faults),
+    pytest.param("encoder.", 90, INF, "the loss at step 90 is nan", marks=pytest.mark.faults),
     pytest.param("optimizer.first.", 60, NAN, "at step 60 is not finite", marks=pytest.mark.faults),
-    pytest.param("target_head.", 113, NAN, "the loss at step 114 is nan", marks=pytest.mark.faults),
+    pytest.param("target_head.", 113, NAN, "the loss at step 115 is nan", marks=pytest.mark.faults),
 ]
 
 

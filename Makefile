@@ -45,8 +45,8 @@ reliability: test-faults  ## the same, and write the table of docs/reliability.m
 
 # Two processes, for two cores: the one's output comes when the other is done.
 unit: setup
-	@log=$$(mktemp); $(BIN)/pytest -m $(FAST) tests/runtime tests/tools tests/seer_edge > $$log 2>&1 & beside=$$!; \
-	$(BIN)/pytest -m $(FAST) tests/end_to_end tests/faults; status=$$?; \
+	@log=$$(mktemp); $(BIN)/pytest -m $(FAST) tests/runtime tests/seer_edge > $$log 2>&1 & beside=$$!; \
+	$(BIN)/pytest -m $(FAST) tests/end_to_end tests/faults tests/tools; status=$$?; \
 	wait $$beside || status=1; cat $$log; rm -f $$log; exit $$status
 
 test-arm64: setup  ## the wheel on an emulated Raspberry Pi 4, some ten minutes; 77 where this host cannot

@@ -20,7 +20,7 @@ from seer_edge.run_folder import RunFolder
 from seer_edge.validation import check_target
 from seer_runtime import bundle, durable
 from seer_runtime.durable import BytesLike
-from seer_runtime.durable.container import MAGIC
+from seer_runtime.durable.container import begins_as_bundle
 from seer_runtime.policy import Policy
 from seer_runtime.state import State, StateError
 
@@ -74,10 +74,8 @@ def _check_place(path: Path, folder: RunFolder) -> None:
     if path.resolve().is_relative_to(folder.path.resolve()):
         raise BadInputError(f"-o {path}: lies in the run's own folder; name a file beside it")
     check_target("-o", path)
-    if path.is_file() and path.stat().st_size:
-        with path.open("rb") as file:
-            if file.read(len(MAGIC)) != MAGIC:
-                raise BadInputError(f"-o {path}: is there already, and is no bundle; name another file")
+    if path.is_file() and path.stat().st_size and not begins_as_bundle(path):
+        raise BadInputError(f"-o {path}: is there already, and is no bundle; name another file")
 
 
 def _spec(plan: BytePlan) -> bundle.PolicySpec:

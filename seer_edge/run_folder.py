@@ -14,6 +14,7 @@ from typing import Any
 from seer_edge.config import TrainConfig
 from seer_edge.errors import BadInputError
 from seer_runtime import durable
+from seer_runtime.durable.container import begins_as_bundle
 from seer_runtime.durable.lock import FolderBusyError, FolderLock
 
 PACKAGES = (
@@ -244,12 +245,17 @@ def is_run(path: Path) -> bool:
     return run.config.is_file() or run.checkpoints.is_dir()
 
 
-def bundle_mend(path: Path) -> str:
-    """What to do about what stands at `path` in place of a sound bundle. Raises OSError."""
+def bundle_mend(path: Path, wanted: str = "a bundle that `export` wrote") -> str:
+    """What to do about what stands at `path` in place of a sound bundle; `wanted` is what the command takes.
+
+    Raises OSError.
+    """
     if path.is_dir():
         make = f"make one of this run: seer-edge export {path} -o policy.seer"
-        return make if is_run(path) else "give a bundle that `export` wrote"
-    return "export it anew with this release" if path.is_file() else "give a regular file"
+        return make if is_run(path) else f"give {wanted}"
+    if not path.is_file():
+        return "give a regular file"
+    return "export it anew with this release" if begins_as_bundle(path) else f"give {wanted}"
 
 
 def open_run(path: Path, wanted: str = "the --run-dir of a run") -> RunFolder:

@@ -239,7 +239,8 @@ def refusing(source: str) -> Iterator[None]:
             reason = error.reason
         elif not isinstance(error, ValueError):  # Python's own words, which are no sentence
             reason = f"it is not of this release ({reason})"
-        mend = bundle_mend(Path(source)) if is_bundle(source) else "give the --run-dir of a run, or a bundle"
+        wanted = "the --run-dir of a run, or a bundle"
+        mend = bundle_mend(Path(source), wanted) if is_bundle(source) else f"give {wanted}"
         raise BadInputError(f"--from {source}: {reason}; {mend}") from error
     except OSError as error:
         raise BadInputError(f"--from {source}: cannot be read ({error.strerror}); give another") from error

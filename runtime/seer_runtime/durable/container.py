@@ -124,6 +124,12 @@ def open_container(path: Path, most_bytes: Mapping[str, int]) -> Iterator[Contai
         yield Container(path, descriptor, manifest["about"], members)
 
 
+def begins_as_bundle(path: Path) -> bool:
+    """Whether the first bytes of a file are a bundle's, sound or not. Raises OSError."""
+    with path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
+
+
 def _manifest(path: Path, descriptor: int, size_bytes: int) -> tuple[dict[str, Any], int]:
     """The manifest and where it ends."""
     prefix = files.read_range(path, descriptor, min(_PREFIX_BYTES, size_bytes), 0)

@@ -22,11 +22,11 @@ PHASES = {
     # where the signal comes, and the step that the run stops at
     "before the first step": ("seer_edge.train:build_session", 1, 0),
     "collecting": ("seer_edge.loop:Session.step", 7, 7),
-    "learning from pixels": ("seer_edge.agents.rainbow:RainbowAgent.update", 27, 47),
+    "learning from pixels": ("seer_edge.agents.rainbow:RainbowAgent.update", 27, 48),
     "in the middle of a checkpoint": ("seer_runtime.durable:write_tensors", 8, 40),
     "preparing the freeze": ("seer_edge.freeze:_prepare", 1, 90),
     "converting": ("seer_runtime.convert:Conversion._cut_views", 3, 90),
-    "learning from latents": ("seer_edge.agents.rainbow:RainbowAgent.update", 111, 131),
+    "learning from latents": ("seer_edge.agents.rainbow:RainbowAgent.update", 111, 132),
     "evaluating": ("seer_edge.agents.rainbow:RainbowAgent.greedy", 5, 100),
     "evaluating at the end": ("seer_edge.agents.rainbow:RainbowAgent.greedy", 45, 160),
 }

@@ -39,8 +39,9 @@ def fork(base: Path, target: Path, codec: str) -> None:
     Does nothing where it was forked before: the generation is written last. Raises BadInputError where `base` is no run
     that stands before its freeze.
     """
-    from seer_edge import checkpoint, errors
-    from seer_edge.run_folder import RunFolder
+    from seer_edge import errors
+    from seer_edge.runs import checkpoint
+    from seer_edge.runs.run_folder import RunFolder
     from seer_runtime import durable
 
     if any((target / "checkpoints").glob("step_*")):
@@ -70,7 +71,7 @@ def fork(base: Path, target: Path, codec: str) -> None:
 
 def finish(run: Path, kept: Path | None) -> None:
     """Resume `run` to its end; meanwhile keep in `kept` what its generations hold. Raises FaultError where it fails."""
-    from seer_edge.run_folder import RunFolder
+    from seer_edge.runs.run_folder import RunFolder
 
     if RunFolder(run).is_finished:
         return

@@ -246,8 +246,8 @@ def _add_host_flags(group: argparse._ArgumentGroup, threads: str, every: str, ti
 
 
 def _preset(text: str) -> str:
-    name = PRESETS[text.lower()].name if text.lower() in PRESETS else text
-    return _choice(*(preset.name for preset in PRESETS.values()))(name)
+    names = {preset.name.lower(): preset.name for preset in PRESETS.values()}
+    return _choice(*names.values())(names.get(text.lower(), text))
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -5,10 +5,9 @@ import math
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-from seer_edge.config.presets import Preset, RainbowSettings, SacSettings, preset_for
-from seer_edge.config.registry import ALGORITHMS, check_actions
+from seer_edge.config.presets import Preset, Settings
+from seer_edge.config.registry import ALGORITHMS, check_settings, choose_preset
 from seer_edge.envs import EnvOptions, EnvSpec, ProtocolName
-from seer_edge.envs.actions import Continuous
 from seer_edge.errors import BadInputError
 from seer_edge.networks.spec import ENCODERS
 from seer_edge.validation import check_types
@@ -46,7 +45,7 @@ class TrainConfig:
     total_timesteps: int
     freeze_at: int | None  # T_f; None for never, 0 where the encoder comes from another run
     freeze_reason: str
-    settings: RainbowSettings | SacSettings
+    settings: Settings
     algo: str = "rainbow"
     encoder: str = "data-efficient"
     protocol: ProtocolName = "paper"
@@ -81,10 +80,7 @@ class TrainConfig:
         if self.color is not None:
             _one_of("--color", self.color, COLORS)
         check_types(self)
-        if not isinstance(self.settings, ALGORITHMS[self.algo].settings):
-            raise ValueError(f"settings are not those of algo {self.algo}")
-        if isinstance(self.settings, SacSettings) and self.settings.contrastive != (self.algo == "curl-sac"):
-            raise ValueError(f"algo {self.algo} cannot have contrastive {self.settings.contrastive}")
+        check_settings(self.algo, self.settings)
         _require(self.mem_budget_bytes >= 1, "--mem-budget", self.mem_budget_bytes, "give at least one byte")
         _at_least_one("--total-timesteps", self.total_timesteps)
         _require(1 <= self.threads <= MAX_THREADS, "--threads", self.threads, f"give 1 to {MAX_THREADS}")
@@ -205,26 +201,6 @@ def resolve_freeze_at(
         reason = f"40 % of a run shorter than {SHORT_RUN_FACTOR} x the preset's {freeze_at:,}"
         return max(1, int(SHORT_RUN_FRACTION * total_timesteps)), reason
     return freeze_at, f"preset {preset.name}, a replay that {'holds' if whole else 'does not hold'} the whole run"
-
-
-def choose_preset(env: EnvSpec, name: str | None = None, algo: str | None = None) -> Preset:
-    """The preset `name`, else the task's, for the agent `algo`, else its own.
-
-    Raises BadInputError where agent, preset and actions do not go together.
-    """
-    preset = preset_for(name or env.name, continuous=isinstance(env.actions, Continuous))
-    wanted = algo or preset.algo
-    try:
-        check_actions(wanted, env)
-    except ValueError as error:
-        flag = f"--algo {wanted}" if algo else f"--preset {preset.name}"
-        raise BadInputError(f"{flag}: {error}") from error
-    settings = preset.settings
-    if not isinstance(settings, ALGORITHMS[wanted].settings):
-        raise BadInputError(f"--preset {preset.name}: is one of {preset.algo}; name another or leave it out")
-    if isinstance(settings, SacSettings):
-        settings = dataclasses.replace(settings, contrastive=wanted == "curl-sac")
-    return dataclasses.replace(preset, algo=wanted, settings=settings)
 
 
 def build_config(

@@ -28,6 +28,7 @@ from seer_runtime.durable.files import one_line
 from seer_runtime.encoder import MAX_BATCH
 from seer_runtime.fields import Fields
 from seer_runtime.onnx_check import GraphError, check_graph
+from seer_runtime.preprocess import Resize
 from seer_runtime.replay import Replay
 from seer_runtime.state import State, StateError
 from seer_runtime.store import Layout
@@ -117,6 +118,19 @@ def bundle_flags(source: str) -> dict[str, Any]:
             "color": "rgb" if channels else "gray",
             "resolution": width if height == width else None,
         }
+
+
+def resize_of(source: str) -> Resize | None:
+    """How screens became the frames that the encoder of a run or bundle was trained on.
+
+    None where a run cannot be read: `take_encoder` says why. Raises BadInputError for a bundle that cannot be.
+    """
+    if is_bundle(source):
+        with _opened(source) as opened:
+            return opened.spec.resize
+    with contextlib.suppress(BadInputError):
+        return checkpoint.newest(Path(source) / "checkpoints").config.resize
+    return None
 
 
 def take_encoder(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from commandline import BadInputError, FaultError, say
 
 if TYPE_CHECKING:
-    from seer_edge.checkpoint import Saved
+    from seer_edge.runs.checkpoint import Saved
 
 POLL_SECONDS = 2.0
 EMULATOR_STREAM = "environment.random"
@@ -29,8 +29,9 @@ def fork(base: Path, target: Path, *, before_freeze: bool = False, **changes: An
     A `seed` among the changes restarts every random stream from it. Does nothing where `target` was forked before: its
     checkpoint is written last. Raises BadInputError where `base` is no run, or is not before its freeze and has to be.
     """
-    from seer_edge import checkpoint, errors
-    from seer_edge.run_folder import RunFolder
+    from seer_edge import errors
+    from seer_edge.runs import checkpoint
+    from seer_edge.runs.run_folder import RunFolder
     from seer_runtime import durable
 
     if any((target / "checkpoints").glob("step_*")):
@@ -67,8 +68,8 @@ def _reseed(folder: Path, saved: "Saved", seed: int, device: str) -> None:
     import numpy as np
     import torch
 
-    from seer_edge import checkpoint
     from seer_edge.agents.agent import GENERATOR
+    from seer_edge.runs import checkpoint
     from seer_runtime import durable
 
     seeds = np.random.SeedSequence((seed, saved.timestep))
@@ -102,7 +103,7 @@ def finish_all(runs: Sequence[Path], jobs: int = 1, watch: Callable[[Path], obje
     `watch(run)` is called every two seconds while a run lasts and once after it. Raises FaultError where one fails,
     after the others.
     """
-    from seer_edge.run_folder import RunFolder
+    from seer_edge.runs.run_folder import RunFolder
 
     waiting = [run for run in runs if not RunFolder(run).is_finished]
     running: dict[Path, subprocess.Popen[bytes]] = {}

@@ -41,7 +41,7 @@ def run_all(base: Path, out: Path, arms: list[str], continuations: int, only: li
 
 def _first_seed(base: Path) -> int:
     from seer_edge import errors
-    from seer_edge.run_folder import RunFolder
+    from seer_edge.runs.run_folder import RunFolder
 
     try:
         return RunFolder(base).read_config().seed + 1

@@ -17,8 +17,8 @@ from seer_edge.envs.names import (
     ViewError,
     resolve,
 )
-from seer_runtime.preprocess import Color, Resize
-from seer_runtime.state import State
+from seer_runtime.policy.preprocess import Color, Resize
+from seer_runtime.system.state import State
 
 __all__ = [
     "Action",

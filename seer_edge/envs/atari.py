@@ -12,8 +12,8 @@ from seer_edge.envs.fields import Fields
 from seer_edge.envs.names import EnvId
 from seer_edge.envs.resolution import pixel_size
 from seer_edge.errors import origin
-from seer_runtime.preprocess import Frame, Resize, pool_and_resize
-from seer_runtime.state import State, generator_state, restore_generator
+from seer_runtime.policy.preprocess import Frame, Resize, pool_and_resize
+from seer_runtime.system.state import State, generator_state, restore_generator
 
 RESOLUTION = 84
 FRAMES_PER_STEP = 4

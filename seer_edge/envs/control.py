@@ -11,7 +11,7 @@ from seer_edge.envs.fields import Fields
 from seer_edge.envs.names import EnvId, ResolutionError, UnsupportedEnvError
 from seer_edge.envs.physics_state import restore_suite, suite_state
 from seer_edge.envs.rendering import cannot_render, load_suite
-from seer_runtime.state import State
+from seer_runtime.system.state import State
 
 RESOLUTION = 100
 CROP = 84

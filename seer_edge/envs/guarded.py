@@ -7,7 +7,7 @@ from seer_edge.envs import Action, EnvError, Environment, EnvOptions, EnvSpec, F
 from seer_edge.envs.checks import checked_frame, checked_step
 from seer_edge.envs.watchdog import Watchdog
 from seer_edge.errors import EnvironmentFailedError, origin
-from seer_runtime.state import State, StateError
+from seer_runtime.system.state import State, StateError
 
 
 class Guarded:

@@ -13,8 +13,8 @@ from seer_edge.envs.checks import finite_reward, shown, truth
 from seer_edge.envs.names import EnvId, UnavailableEnvError, UnsupportedEnvError, ViewError
 from seer_edge.envs.resolution import pixel_size
 from seer_edge.errors import origin
-from seer_runtime.preprocess import Color, Frame, Resize, is_screen, to_frame
-from seer_runtime.state import State, StateError
+from seer_runtime.policy.preprocess import Color, Frame, Resize, is_screen, to_frame
+from seer_runtime.system.state import State, StateError
 
 DISCRETE_SIDE_MAX = 84
 CONTINUOUS_SIDE_MAX = 100

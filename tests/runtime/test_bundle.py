@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seer_runtime import Policy
-from seer_runtime.bundle import ENCODER, HEAD, LEARNER, MEMBER_BYTES_MAX, PolicySpec, open_bundle
 from seer_runtime.durable import CorruptFileError, tensor_pieces, write_container
 from seer_runtime.durable.container import open_container
+from seer_runtime.policy.bundle import ENCODER, HEAD, LEARNER, MEMBER_BYTES_MAX, PolicySpec, open_bundle
 from tests.runtime.bundles import SPEC, forged, members, record, write
 
 

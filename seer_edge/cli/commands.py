@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from seer_edge.cli.flags import HOST_FIELDS, NOT_BUILT_COMMANDS, host_fields, parse
 from seer_edge.cli.output import patient_output
+from seer_edge.cli.plugins import PLUGIN_COMMANDS, load_plugins
 from seer_edge.config.config import ENV_TIMEOUT_SECONDS, TrainConfig, build_config
 from seer_edge.config.plan import BytePlan, make_plan
 from seer_edge.envs import EnvOptions, EnvSpec, resolve
@@ -368,6 +369,8 @@ def _answer(
     command: str, arguments: list[str], name: str, handlers: Mapping[str, Callable[[argparse.Namespace], int]]
 ) -> int:
     try:
+        arguments = load_plugins(arguments)
+        handlers = {**handlers, **{name: command.run for name, command in PLUGIN_COMMANDS.items()}}
         if command in NOT_BUILT_COMMANDS:
             raise BadInputError(f"{command}: not built yet; there are {', '.join(handlers)}")
         if not arguments:

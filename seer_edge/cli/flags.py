@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from seer_edge import __version__
+from seer_edge.cli.plugins import PLUGIN_COMMANDS
 from seer_edge.config.config import AUTO, MAX_THREADS, NEVER, PROTOCOLS, REPLAYS
 from seer_edge.config.presets import PRESETS
 from seer_edge.config.registry import ALGORITHMS
@@ -16,7 +17,7 @@ from seer_edge.networks.spec import ENCODERS
 from seer_edge.runs.transfer import TAKES
 from seer_runtime.policy.bundle import EXTRAS
 from seer_runtime.policy.preprocess import COLORS
-from seer_runtime.replay.codecs import LATENT_ELEMENT_BYTES
+from seer_runtime.replay.codecs import LATENT_CODECS
 from seer_runtime.system.units import parse_duration, parse_size
 
 NOT_BUILT_COMMANDS = ("report", "sweep", "analyze")
@@ -201,9 +202,9 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     bytes_.add_argument("--freeze-layers", type=_positive, metavar="N", help="freeze the lowest N weight layers only")
     bytes_.add_argument(
         "--latent-codec",
-        type=_choice(*LATENT_ELEMENT_BYTES, AUTO),
+        type=_choice(*LATENT_CODECS, AUTO),
         metavar="NAME",
-        help=", ".join((*LATENT_ELEMENT_BYTES, AUTO)),
+        help=", ".join((*LATENT_CODECS, AUTO)),
     )
     bytes_.add_argument("--augmentations", type=_count, metavar="K")
     bytes_.add_argument(
@@ -258,6 +259,7 @@ def make_parser() -> argparse.ArgumentParser:
         epilog="seer-edge COMMAND --help tells the flags of a command.",
         formatter_class=_Help,
     )
+    parser.add_argument("--plugin", metavar="MODULE", help="import a module of yours first; before any command")
     parser.add_argument("--version", action="version", version=f"seer-edge {__version__}")
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="COMMAND", parser_class=_Parser, title="commands"
@@ -295,6 +297,8 @@ def make_parser() -> argparse.ArgumentParser:
     _add_act_flags(add("act", "BUNDLE", "Play with a bundle, without torch."))
     examination = add("doctor", "", "Say what this board has, what is missing, and what to run on it.")
     examination.add_argument("--json", action="store_true", help="print it as JSON")
+    for name, command in PLUGIN_COMMANDS.items():
+        command.add_flags(add(name, "", command.summary))
     return parser
 
 

@@ -13,7 +13,7 @@ from seer_edge.networks.spec import ENCODERS
 from seer_edge.validation import check_types
 from seer_runtime.onnx.encoder import MAX_BATCH
 from seer_runtime.policy.preprocess import COLORS, RESIZES, Color, Resize
-from seer_runtime.replay.codecs import CALIBRATED, LATENT_ELEMENT_BYTES
+from seer_runtime.replay.codecs import LATENT_CODECS
 
 Value = TypeVar("Value")
 
@@ -80,7 +80,7 @@ class TrainConfig:
         _one_of("--replay", self.replay, REPLAYS)
         _one_of("--algo", self.algo, tuple(ALGORITHMS))
         _one_of("--encoder", self.encoder, tuple(ENCODERS))
-        _one_of("--latent-codec", self.latent_codec, (*LATENT_ELEMENT_BYTES, AUTO))
+        _one_of("--latent-codec", self.latent_codec, (*LATENT_CODECS, AUTO))
         if self.color is not None:
             _one_of("--color", self.color, COLORS)
         _one_of("resize", self.resize, RESIZES)
@@ -150,7 +150,7 @@ class TrainConfig:
     @property
     def latent_codecs(self) -> tuple[str, ...]:
         """The codecs that the rows of a run like this one can have, where it takes none that are calibrated already."""
-        return tuple(name for name in LATENT_ELEMENT_BYTES if self.source is None or name not in CALIBRATED)
+        return tuple(name for name, codec in LATENT_CODECS.items() if self.source is None or not codec.calibrated)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for `config.json`."""

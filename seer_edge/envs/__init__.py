@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seer_edge.envs.actions import Action, Actions, Continuous, Discrete
+from seer_edge.envs.families import FAMILIES, register_family
 from seer_edge.envs.names import (
     EnvError,
     EnvId,
@@ -40,6 +41,7 @@ __all__ = [
     "UnsupportedEnvError",
     "ViewError",
     "make_env",
+    "register_family",
     "resolve",
 ]
 
@@ -189,11 +191,14 @@ def make_env(env: str, options: EnvOptions, *, seed: int, training: bool) -> Env
                 render=options.render,
                 resize=options.resize or "area",
             )
+        case family:
+            environment: Environment = FAMILIES[family].make(env_id.registered, options, seed=seed, training=training)
+            return environment
 
 
 def _check_own_view(env_id: EnvId, options: EnvOptions) -> None:
-    """Raise ViewError for a view that an environment of ours does not have."""
-    if env_id.kind == "gymnasium":
+    """Raise ViewError for a view that Atari games and control tasks do not have."""
+    if env_id.kind not in ("atari", "control"):
         return
     own: Color = "gray" if env_id.kind == "atari" else "rgb"
     if options.color not in (None, own):

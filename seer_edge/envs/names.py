@@ -4,9 +4,10 @@ import difflib
 import importlib
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from seer_edge.envs.control_tasks import TASKS
+from seer_edge.envs.families import FAMILIES
 
 if TYPE_CHECKING:
     from gymnasium.envs.registration import EnvSpec as Registered
@@ -61,7 +62,7 @@ class EnvId:
     id: str
     name: str
     registered: str
-    kind: Literal["atari", "control", "gymnasium"]
+    kind: str  # "atari", "control", "gymnasium", or the name of a registered family
 
 
 def resolve(env: str) -> EnvId:
@@ -71,6 +72,9 @@ def resolve(env: str) -> EnvId:
     Gymnasium id, or `module:EnvId`, whose module is imported first. Control tasks are known without dm_control, which
     is imported when one is built. Raises UnknownEnvError, UnsupportedEnvError or UnavailableEnvError.
     """
+    family, _, own = env.partition("/")
+    if family in FAMILIES:
+        return _of_family(family, own)
     module, _, registered = env.rpartition(":")
     prefixed = _CONTROL.fullmatch(env)
     task = _control_tasks().get(_key(prefixed[1] if prefixed else env))
@@ -107,6 +111,14 @@ def resolve(env: str) -> EnvId:
             f"for Atari, ale-py is needed ({missing_ale}): {INSTALL_HINT}"
         ) from missing_ale
     raise UnknownEnvError(f"unknown environment {env!r}; {_nearest(env, list(registry.values()))}")
+
+
+def _of_family(family: str, name: str) -> EnvId:
+    names = FAMILIES[family].names
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=3, cutoff=_NEAR) or sorted(names)[:3]
+        raise UnknownEnvError(f"unknown environment '{family}/{name}'; nearest: {', '.join(near)}")
+    return EnvId(f"{family}/{name}", re.sub(r"[^\w.-]+", "-", f"{family}-{name}"), name, family)
 
 
 def _key(name: str) -> str:

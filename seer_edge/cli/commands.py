@@ -200,7 +200,7 @@ def _resume(flags: argparse.Namespace) -> int:
         _check_length(saved, flags.total_timesteps)
         config = dataclasses.replace(saved.config, **changes)
         plan = _plan_again(config, folder)
-        check_memory(plan, memory_limits(), begun=True)
+        check_memory(plan, memory_limits(), resumed=True)
         saved.check_fits(plan)
         folder.check_places()
         _prepare_learner(plan)

@@ -123,7 +123,7 @@ def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         (["plan", "--env", "Alien", "--device", "cuda"], ["--device cuda", "no CUDA device", "give cpu"]),
         (["plan", "--env", "Alien", "--device", "cuda:x"], ["--device cuda:x", "not a device", "give cpu"]),
         (["plan", "--env", "Alien", "--device", "mps"], ["--device mps", "not a device", "give cpu"]),
-        ([*TRAIN, "--rss-limit", "200MB"], ["--rss-limit 200MB", "would need about", "the smallest such run"]),
+        ([*TRAIN, "--rss-limit", "200MB"], ["--rss-limit 200MB", "would need about", "the smallest possible run"]),
         ([*TRAIN, "--rss-limit", "0"], ["--rss-limit", "'0'", "less than one byte; give for example"]),
         ([*CONTROL, "--rss-limit", "668MB"], ["--rss-limit 668MB", "--resolution 50", "would fit"]),
         ([*TRAIN, "--checkpoint-every", "0"], ["--checkpoint-every", "'0'", "at least 1"]),

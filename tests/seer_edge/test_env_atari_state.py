@@ -14,7 +14,7 @@ from seer_edge.envs import EnvOptions, make_env, resolve
 from seer_edge.envs.atari import Atari
 from seer_runtime.system.state import State, StateError
 from tests.seer_edge.env_registry import fresh
-from tests.seer_edge.env_twins import assert_go_on_alike, changed, play, through_files
+from tests.seer_edge.env_twins import assert_continue_alike, changed, play, through_files
 
 PAPER = {"sticky": 0.0, "noops_max": 29, "life_loss_ends": True}
 MACHADO = {"sticky": 0.25, "noops_max": 0, "life_loss_ends": False}
@@ -36,7 +36,7 @@ def test_a_saved_game_goes_on_through_lives_and_games(protocol: dict[str, Any], 
             twin.reset()
             play(twin, np.random.default_rng(5), 30)
         twin.restore(through_files(env.state(), tmp_path))
-        ends += sum(step.episode is not None for step in assert_go_on_alike(env, twin, 400, seed=lead))
+        ends += sum(step.episode is not None for step in assert_continue_alike(env, twin, 400, seed=lead))
     assert ends >= 2
 
 
@@ -62,7 +62,7 @@ def test_around_a_lost_life(offset: int, tmp_path: Path) -> None:
             twin.step(0)
         np.testing.assert_array_equal(env.reset(), twin.reset())
         assert twin._ale.lives() == 2
-    assert_go_on_alike(env, twin, 300)
+    assert_continue_alike(env, twin, 300)
 
 
 @pytest.mark.parametrize("lead", [9, 10, 11])
@@ -74,14 +74,14 @@ def test_around_the_time_limit(lead: int, tmp_path: Path) -> None:
     twin.restore(through_files(env.state(), tmp_path))
     if lead == 11:
         np.testing.assert_array_equal(twin.reset(), env.reset())
-    assert sum(step.truncated for step in assert_go_on_alike(env, twin, 25)) >= 2
+    assert sum(step.truncated for step in assert_continue_alike(env, twin, 25)) >= 2
 
 
 def test_before_the_first_reset_the_seed_is_the_saved_ones(tmp_path: Path) -> None:
     env, twin = atari(seed=3, sticky=0.25), atari(seed=4, sticky=0.25)
     twin.restore(through_files(env.state(), tmp_path))
     np.testing.assert_array_equal(env.reset(), twin.reset())
-    assert_go_on_alike(env, twin, 60)
+    assert_continue_alike(env, twin, 60)
 
 
 @pytest.mark.parametrize("lead", [None, 0, 33])
@@ -239,6 +239,6 @@ def assert_the_game_goes_on(game: str, protocol: Any, tmp_path: Path) -> None:
         play(env, np.random.default_rng(lead), lead)
         twin = make_env(game, EnvOptions(protocol), seed=99, training=True)
         twin.restore(through_files(env.state(), tmp_path))
-        assert_go_on_alike(env, twin, 250)
+        assert_continue_alike(env, twin, 250)
         twin.close()
     env.close()

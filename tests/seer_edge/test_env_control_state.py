@@ -9,7 +9,7 @@ from seer_edge.envs.control import Control
 from seer_edge.envs.control_tasks import TASKS
 from seer_edge.envs.physics_state import MODEL_ARRAYS
 from seer_runtime.system.state import State, StateError
-from tests.seer_edge.env_twins import assert_go_on_alike, changed, play, through_files
+from tests.seer_edge.env_twins import assert_continue_alike, changed, play, through_files
 
 ALL_TASKS = [f"{domain}-{task}" for domain, tasks in TASKS.items() if domain != "lqr" for task in tasks]
 FEW_TASKS = ["cartpole-swingup", "reacher-hard", "finger-turn_easy", "swimmer-swimmer6", "quadruped-escape"]
@@ -34,7 +34,7 @@ def assert_a_twin_goes_on(task: str, lead: int, folder: Path) -> None:
         play(twin, np.random.default_rng(1), 3)
     twin.restore(through_files(env.state(), folder))
     np.testing.assert_array_equal(env._frame(), twin._frame())
-    steps = assert_go_on_alike(env, twin, 22)
+    steps = assert_continue_alike(env, twin, 22)
     assert sum(step.episode is not None for step in steps) >= 2
     np.testing.assert_array_equal(env._env.physics.get_state(), twin._env.physics.get_state())
     env.close()
@@ -147,6 +147,6 @@ def test_what_is_no_state_of_it_is_refused(name: str, value: Any, saved: State) 
     with pytest.raises(StateError):
         env.restore(changed(saved, name, value))
     np.testing.assert_array_equal(env.reset(), untouched.reset())
-    assert_go_on_alike(env, untouched, 2)
+    assert_continue_alike(env, untouched, 2)
     for each in (env, untouched):
         each.close()

@@ -10,7 +10,7 @@ from seer_edge.envs.guarded import Guarded
 from seer_edge.errors import EnvironmentFailedError
 from seer_runtime.system.state import State, StateError
 from tests.seer_edge.env_registry import register
-from tests.seer_edge.env_twins import assert_go_on_alike
+from tests.seer_edge.env_twins import assert_continue_alike
 
 SCREEN = np.zeros((4, 4), np.uint8)
 
@@ -199,7 +199,7 @@ def test_a_real_environment_goes_on_behind_it() -> None:
     saved = env.state()
     assert saved is not None
     twin.restore(saved)
-    assert_go_on_alike(env, twin, 40)
+    assert_continue_alike(env, twin, 40)
     assert not env.failed
     for each in (env, twin):
         each.close()

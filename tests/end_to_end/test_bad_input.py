@@ -95,7 +95,7 @@ def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         ([*TRAIN, "--resolution", "0"], ["--resolution", "'0'", "at least 1"]),
         ([*TRAIN, "--resolution", "15"], ["--resolution 15", "give 16 to 210"]),
         ([*TRAIN, "--resolution", "211"], ["--resolution 211", "give 16 to 210"]),
-        ([*TRAIN, "--resolution", "24"], ["--encoder data-efficient", "24x24", "nothing is left"]),
+        ([*TRAIN, "--resolution", "24"], ["--encoder data-efficient", "24x24", "too small"]),
         ([*CONTROL, "--augmentations", "0"], ["--augmentations 0", "give 1 to 15"]),
         ([*CONTROL, "--augmentations", "16"], ["--augmentations 16", "give 1 to 15"]),
         ([*CONTROL, "--augmentations", "-4"], ["--augmentations -4", "give 1 to 15"]),

@@ -88,11 +88,11 @@ def open_environment(flags: argparse.Namespace, resolution: int | None = None) -
     """The environment of --env with frames of that side, or its own. Raises BadInputError where there is none."""
     from seer_edge import errors
     from seer_edge.envs import EnvOptions, make_env
-    from seer_edge.envs.refusals import refusals
+    from seer_edge.envs.translate_errors import translate_errors
 
     options = EnvOptions(resolution=resolution)
     try:
-        with refusals(flags.env, options):
+        with translate_errors(flags.env, options):
             return make_env(flags.env, options, seed=flags.seed, training=True)
     except errors.BadInputError as error:
         raise BadInputError(str(error)) from error

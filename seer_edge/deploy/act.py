@@ -20,7 +20,7 @@ from seer_edge.envs import Action, Discrete, EnvOptions, EnvSpec, Frame, Resolut
 from seer_edge.envs.games import Evaluation, game_seeds, play
 from seer_edge.envs.guarded import Guarded, open_guarded
 from seer_edge.envs.recorder import Recorder
-from seer_edge.envs.refusals import refusals
+from seer_edge.envs.translate_errors import translate_errors
 from seer_edge.errors import EXIT_UNSAFE, BadInputError
 from seer_edge.machine.signals import StopSignal
 from seer_edge.runs.run_folder import bundle_mend
@@ -215,7 +215,7 @@ def _open(env: str, origin: Origin, spec: PolicySpec, seed: int, timeout_seconds
         os._exit(EXIT_UNSAFE)
 
     mend = f"name an environment like {origin.env}"
-    with refusals(env, origin.options):
+    with translate_errors(env, origin.options):
         options = origin.options_for(env, spec)
         build = functools.partial(
             open_guarded, env, seed=seed, training=False, timeout_seconds=timeout_seconds, on_hang=give_up

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from seer_edge.config.plan import BytePlan
 from seer_edge.envs.guarded import open_guarded
-from seer_edge.envs.refusals import refusals
+from seer_edge.envs.translate_errors import translate_errors
 from seer_edge.errors import BadInputError
 from seer_edge.networks.graph import encoder_graph, int8_graph, int8_layers
 from seer_edge.networks.spec import EncoderSpec
@@ -74,7 +74,7 @@ def _play(plan: BytePlan, policy: Policy) -> NDArray[np.uint8]:
     stacks = np.zeros((STEPS, *policy.spec.observation_shape), np.uint8)
     crop, held = policy.spec.crop, policy.perception.stack.frames
     with (
-        refusals(config.env, config.env_options),
+        translate_errors(config.env, config.env_options),
         closing(open_guarded(config.env, config.env_options, seed=config.seed, training=False)) as env,
     ):
         frame = env.reset()

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from seer_edge.envs.fields import Fields
+from seer_edge.envs.state_reader import StateReader
 from seer_runtime.system.state import State
 
 MODEL_ARRAYS = (
@@ -47,19 +47,19 @@ def suite_state(env: Any) -> State:
     )
 
 
-def restore_suite(env: Any, fields: Fields) -> None:
+def restore_suite(env: Any, state: StateReader) -> None:
     """Set `env` to a state from `suite_state`. Raises StateError for an invalid state and leaves `env` unchanged."""
     import mujoco
 
     model, data, physics = env.physics.model.ptr, env.physics.data.ptr, env.physics
     wanted = {name: getattr(model, name) for name in MODEL_ARRAYS}
-    saved = {name: fields.array(_model(name), array.shape, array.dtype) for name, array in wanted.items() if array.size}
+    saved = {name: state.array(_model(name), array.shape, array.dtype) for name, array in wanted.items() if array.size}
     signature = mujoco.mjtState.mjSTATE_INTEGRATION
-    integration = fields.array("physics", (mujoco.mj_stateSize(model, signature),), np.float64)
-    key = fields.array("random", (_MT19937_WORDS,), np.uint32)
-    position = fields.count("random_position", _MT19937_WORDS)
-    has_gauss, gauss = fields.flag("random_has_gauss"), fields.number("random_gauss")
-    step_count, reset_next_step = fields.count("step_count"), fields.flag("reset_next_step")
+    integration = state.array("physics", (mujoco.mj_stateSize(model, signature),), np.float64)
+    key = state.array("random", (_MT19937_WORDS,), np.uint32)
+    position = state.count("random_position", _MT19937_WORDS)
+    has_gauss, gauss = state.flag("random_has_gauss"), state.number("random_gauss")
+    step_count, reset_next_step = state.count("step_count"), state.flag("reset_next_step")
 
     env.reset()  # some tasks measure their body at the start of an episode
     for name, array in saved.items():

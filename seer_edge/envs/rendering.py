@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from seer_edge.envs.names import UnavailableEnvError
-from seer_edge.errors import origin
+from seer_edge.errors import describe_error
 
 INSTALL_HINT = "pip install 'seer-edge[dmc]'"
 _LIBRARIES = {"egl": "libEGL.so.1", "osmesa": "libOSMesa.so.8"}
@@ -42,7 +42,7 @@ def load_suite() -> Any:
 def cannot_render(error: Exception) -> UnavailableEnvError:
     """Return the exception to raise where the selected OpenGL backend fails with `error`."""
     return UnavailableEnvError(
-        f"control tasks cannot be rendered with MUJOCO_GL={os.environ['MUJOCO_GL']}: {origin(error)}; "
+        f"control tasks cannot be rendered with MUJOCO_GL={os.environ['MUJOCO_GL']}: {describe_error(error)}; "
         "unset MUJOCO_GL, PYOPENGL_PLATFORM and MUJOCO_EGL_DEVICE_ID, then apt-get install libegl1 libgl1-mesa-dri, "
         "or apt-get install libosmesa6 and set MUJOCO_GL=osmesa"
     )

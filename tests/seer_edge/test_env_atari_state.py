@@ -190,7 +190,7 @@ def test_a_renamed_state_of_another_game_is_rejected(saved: State) -> None:
     breakout = atari("Breakout")
     breakout.reset()
     other = changed(breakout.state(), "env", "ALE/Alien-v5")
-    with pytest.raises(StateError, match=r"^the state of environment 'ALE/Alien-v5' does not fit: the emulator"):
+    with pytest.raises(StateError, match=r"^the state of environment 'ALE/Alien-v5' is invalid: the emulator"):
         atari().restore(other)
 
 

@@ -110,7 +110,7 @@ def test_frames_and_crops_scale_together(resolution: int, crop: int) -> None:
 
 @pytest.mark.parametrize("resolution", [51, 0, -25, 425, 84])
 def test_other_resolutions_are_rejected(resolution: int) -> None:
-    with pytest.raises(ResolutionError, match=f"^resolution {resolution} .*: give one of 25, 50, .*175$"):
+    with pytest.raises(ResolutionError, match=f"^resolution {resolution} .*; use one of 25, 50, .*175$"):
         make_env("walker-walk", EnvOptions(resolution=resolution), seed=0, training=True)
 
 
@@ -210,7 +210,7 @@ def test_every_task_of_the_suite_resolves_in_every_spelling() -> None:
 
 
 def test_unbounded_actions_are_rejected() -> None:
-    with pytest.raises(UnsupportedEnvError, match=r"^control task 'lqr-lqr-6-2' has actions without bounds"):
+    with pytest.raises(UnsupportedEnvError, match=r"^control task 'lqr-lqr-6-2' has unbounded actions"):
         make_env("lqr-lqr_6_2", EnvOptions(), seed=0, training=True)
 
 

@@ -198,5 +198,5 @@ def test_the_timeout_must_be_positive_and_finite(timeout: float) -> None:
 
 
 def test_a_timeout_requires_on_hang() -> None:
-    with pytest.raises(ValueError, match="what to do about a hang"):
+    with pytest.raises(ValueError, match="needs on_hang"):
         Guarded(Timed(print), 1.0)

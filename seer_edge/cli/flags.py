@@ -259,7 +259,12 @@ def make_parser() -> argparse.ArgumentParser:
         epilog="seer-edge COMMAND --help tells the flags of a command.",
         formatter_class=_Help,
     )
-    parser.add_argument("--plugin", metavar="MODULE", help="import a module of yours first; before any command")
+    parser.add_argument(
+        "--plugin",
+        default=argparse.SUPPRESS,
+        metavar="MODULE",
+        help="import your own module first (docs/extending.md)",
+    )
     parser.add_argument("--version", action="version", version=f"seer-edge {__version__}")
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="COMMAND", parser_class=_Parser, title="commands"

@@ -54,7 +54,7 @@ def test_sac_is_curl_sac_without_the_contrastive_loss() -> None:
         (
             _config,
             {"preset": "walker-walk"},
-            "--preset walker-walk: Alien has discrete actions; use --algo rainbow or dqn",
+            "--preset walker-walk: Alien has discrete actions; use --algo rainbow",
         ),
         (
             _control,

@@ -92,7 +92,9 @@ def test_the_readme_is_short() -> None:
 
 def test_every_page_is_linked_from_another_page() -> None:
     linked = {
-        (page.parent / unquote(target.partition("#")[0])).resolve() for page in PAGES for target in links(page.read_text())
+        (page.parent / unquote(target.partition("#")[0])).resolve()
+        for page in PAGES
+        for target in links(page.read_text())
     }
     assert {page for page in PAGES if page not in linked} <= {PROJECT / "README.md", PROJECT / "AGENTS.md"}
 
@@ -102,7 +104,8 @@ def test_a_broken_link_is_found(tmp_path: Path) -> None:
     other.write_text("# One\n\n## Two words, `code`\n\n## One\n\n```\n# Three\n```\n")
     page.write_text(
         "[a](other.md#two-words-code) [b](other.md#one-1) [c](other.md#three) [d](none.md) `[e](none2.md)`\n\n"
-        '    [f](none3.md)\n\n![g](none.png) <img src="none.svg"> [h](https://example.org) [i](#here)\n\n[j]: none4.md\n'
+        "    [f](none3.md)\n\n"
+        '![g](none.png) <img src="none.svg"> [h](https://example.org) [i](#here)\n\n[j]: none4.md\n'
     )
     broken = [target for target in links(page.read_text()) if problem(page, target)]
     assert broken == ["other.md#three", "none.md", "none.png", "none.svg", "#here", "none4.md"]

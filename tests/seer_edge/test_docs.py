@@ -66,7 +66,7 @@ def problem(page: Path, target: str) -> str | None:
 
 def commands(text: str) -> Iterator[str]:
     """Yield the `seer-edge` command lines of the code blocks, without comments and placeholders."""
-    for line in text.splitlines():
+    for line in text.replace("\\\n", "").splitlines():
         shown = re.match(r"(?: {4}|.*? -- )(seer-edge .*)", line)
         if shown is None or "…" in line:
             continue

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from seer_runtime.replay.codecs.codec import Codec, Views
 from seer_runtime.replay.codecs.frames import FRAMES, FrameCodec
 from seer_runtime.replay.codecs.integers import BITS, IntegerCodec
-from seer_runtime.replay.codecs.latents import FloatCodec
+from seer_runtime.replay.codecs.latents import FloatCodec, Latents
 from seer_runtime.replay.crops import Crop
 from seer_runtime.system.ledger import Ledger
 
@@ -22,6 +22,7 @@ __all__ = [
     "FrameCodec",
     "IntegerCodec",
     "LatentCodec",
+    "Latents",
     "Views",
     "frame_codec",
     "latent_codec",

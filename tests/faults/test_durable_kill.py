@@ -70,7 +70,7 @@ def moments(steps: list[str]) -> list[tuple[int, str]]:
     promise="the old or the new checkpoint, complete",
 )
 @pytest.mark.parametrize("before", BEFORE)
-def test_generation_survives_a_kill_at_every_step(
+def test_checkpoints_survive_a_kill_at_every_step(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     record_property: Callable[[str, object], None],
@@ -103,7 +103,7 @@ def test_generation_survives_a_kill_at_every_step(
 
 
 @pytest.mark.fault("SIGKILL at every file system step of replacing a file", promise="the old or the new file, complete")
-def test_file_survives_a_kill_at_every_step(
+def test_a_replaced_file_survives_a_kill_at_every_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_property: Callable[[str, object], None]
 ) -> None:
     path = tmp_path / "f"

@@ -115,7 +115,7 @@ def fail_everywhere(work: str, number: str, for_good: str, every: str) -> None:
 )
 @pytest.mark.parametrize("every", [11, pytest.param(1, marks=pytest.mark.faults)])
 @pytest.mark.parametrize("failure", FAILURES)
-def test_generations_survive_every_failing_call(
+def test_checkpoints_survive_every_failing_call(
     tmp_path: Path, library: Path, record_property: Callable[[str, object], None], failure: str, every: int
 ) -> None:
     number, for_good = FAILURES[failure]
@@ -219,7 +219,7 @@ def set_clock_back(work: str, at: str) -> None:
 @pytest.mark.fault(
     "the clock is set back ten years between two checkpoints", promise="the newest checkpoint stays the newest"
 )
-def test_newest_generation_does_not_depend_on_the_clock(tmp_path: Path, library: Path) -> None:
+def test_the_newest_checkpoint_does_not_depend_on_the_clock(tmp_path: Path, library: Path) -> None:
     back, acknowledged, newest = under_the_shim(library, "set_clock_back", tmp_path, 3)
     assert abs(back - TEN_YEARS) < 3600
     assert acknowledged == len(PUBLICATIONS)

@@ -115,7 +115,7 @@ def tell_steps(tell: Any) -> None:
     ("number", "trials"),
     [(signal.SIGINT, 2), *(pytest.param(number, 10, marks=pytest.mark.faults) for number in STATUSES)],
 )
-def test_a_second_signal(
+def test_a_second_signal_ends_the_process_and_loses_no_checkpoint(
     number: signal.Signals, trials: int, alien: Path, tmp_path: Path, record_property: Any
 ) -> None:
     path, log = tmp_path / "run", tmp_path / "log"

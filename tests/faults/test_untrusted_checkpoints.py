@@ -346,7 +346,7 @@ TAKE: dict[str, Edit] = {
 
 
 def first(arrays: dict[str, Any]) -> str:
-    """The name of one of the encoder's tensors."""
+    """Return the name of the first tensor of the encoder."""
     return min(name for name in arrays if name.startswith("encoder."))
 
 
@@ -359,7 +359,7 @@ def test_train_from_rejects_its_encoder(edit: Edit, generation: Path) -> None:
 
 
 @UNTRUSTED
-def test_a_replay_without_a_window_stops_the_run(generation: Path) -> None:
+def test_a_replay_without_any_window_stops_the_run(generation: Path) -> None:
     fill("replay.safetensors", "flags", 4)(generation)
     seal(generation)
     status, text, _ = outcome("resume", generation.parents[1])

@@ -115,7 +115,7 @@ def test_other_resolutions_are_rejected(resolution: int) -> None:
 
 
 @pytest.mark.parametrize("repeat", [1, 4, 7])
-def test_the_time_limit_truncates(repeat: int) -> None:
+def test_the_time_limit_truncates_the_episode(repeat: int) -> None:
     with control("cartpole-balance", action_repeat=repeat, resolution=25) as env:
         env.reset()
         with no_rendering(env):

@@ -14,7 +14,7 @@ from typing import Any
 from seer_edge.board import FEATURES, Board, Profile, deploy_folder, profile_of, this_board
 from seer_edge.ceiling import fitted
 from seer_edge.config import build_config
-from seer_edge.envs import Discrete, EnvSpec
+from seer_edge.envs import Discrete, EnvSpec, rendering
 from seer_edge.plan import BytePlan, make_plan
 from seer_runtime.memory import MemoryLimits, memory_limits
 from seer_runtime.process import RssCeiling
@@ -156,7 +156,7 @@ def _needs(
             # An extra's range of torch must not take the place of a build that is there.
             whole = "torch" in missing or extra != "train"
             name = "seer-edge" if extra == BASE else f"'seer-edge[{extra}]'"
-            mend = f"pip install {name if whole else ' '.join(missing)}"
+            mend = rendering.INSTALL_HINT if extra == "dmc" else f"pip install {name if whole else ' '.join(missing)}"
             yield Need(f"{', '.join(missing)}, for {FOR.get(extra, 'everything')}", mend)
     torch = parts["train"]["torch"]
     # Builds from 2.10 on end with an illegal instruction on Cortex-A53 and A72, which have no LSE atomics.

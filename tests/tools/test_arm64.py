@@ -26,23 +26,24 @@ def test_a_host_that_cannot_emulate_says_why_and_exits_77(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("tests", "emulated", "told", "status"),
+    ("tests", "pythons", "emulated", "told", "status"),
     [
-        (0, 0, "", 0),
-        (0, 1, "", 1),
-        (0, 77, "", 77),
-        (0, 77, "optional", 0),
-        (0, 1, "optional", 1),
-        (0, 77, "yes", 77),
-        (1, 0, "", 2),  # make's own
+        (0, 0, 0, "", 0),
+        (0, 0, 1, "", 1),
+        (0, 0, 77, "", 77),
+        (0, 0, 77, "optional", 0),
+        (0, 0, 1, "optional", 1),
+        (0, 0, 77, "yes", 77),
+        (1, 0, 0, "", 2),  # make's own
+        (0, 1, 0, "", 2),
     ],
 )
 def test_ci_emulates_64_bit_arm_and_may_be_told_that_a_host_cannot(
-    tmp_path: Path, tests: int, emulated: int, told: str, status: int
+    tmp_path: Path, tests: int, pythons: int, emulated: int, told: str, status: int
 ) -> None:
     (tmp_path / ".ci").mkdir()
     shutil.copy(PROJECT / ".ci/run", tmp_path / ".ci")
-    (tmp_path / "Makefile").write_text(f"test:\n\t@exit {tests}\n")
+    (tmp_path / "Makefile").write_text(f"test:\n\t@exit {tests}\ntest-pythons:\n\t@exit {pythons}\n")
     python = tmp_path / ".venv/bin/python"
     python.parent.mkdir(parents=True)
     python.write_text(f'#!/bin/sh\n[ "$*" = tools/arm64.py ] && exit {emulated}\nexit 99\n')

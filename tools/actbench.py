@@ -31,7 +31,7 @@ def collect(bundle: str, folder: str, frames: int) -> None:
     """Play, and write each frame and whether an episode begins with it."""
     import numpy as np
 
-    from seer_edge.act import Origin, opened
+    from seer_edge.deploy.act import Origin, opened
     from seer_edge.envs import make_env
     from seer_runtime import Policy
 
@@ -70,7 +70,7 @@ def act(bundle: str, folder: str, threads: int) -> None:
         seconds.append(time.perf_counter() - begin)
         if len(actions) == 1:
             print("first", flush=True)
-    from seer_runtime.process import rss_peak_bytes
+    from seer_runtime.system.process import rss_peak_bytes
 
     peak = rss_peak_bytes()
     np.save(Path(folder, "actions.npy"), np.array(actions))
@@ -83,11 +83,11 @@ def compare(run: str, folder: str) -> None:
     import numpy as np
     import torch
 
-    from seer_edge import checkpoint
     from seer_edge.agents import make_agent
+    from seer_edge.config.plan import make_plan
     from seer_edge.envs import Discrete, make_env
-    from seer_edge.plan import make_plan
-    from seer_runtime.preprocess import FrameStack
+    from seer_edge.runs import checkpoint
+    from seer_runtime.policy.preprocess import FrameStack
 
     torch.set_num_threads(1)
     saved, state = checkpoint.newest_agent(Path(run) / "checkpoints")
@@ -161,12 +161,13 @@ def _child(job: str, *arguments: object) -> tuple[list[str], float]:
 
 def check_origin(bundle: Path, run: Path) -> None:
     """Raise BadInputError unless the bundle's head is that of the run's newest checkpoint, byte for byte."""
-    from seer_edge import checkpoint, errors
-    from seer_edge.act import opened
+    from seer_edge import errors
+    from seer_edge.config.plan import make_plan
+    from seer_edge.deploy.act import opened
     from seer_edge.envs import make_env
-    from seer_edge.plan import make_plan
-    from seer_edge.run_folder import open_run
-    from seer_runtime.bundle import HEAD
+    from seer_edge.runs import checkpoint
+    from seer_edge.runs.run_folder import open_run
+    from seer_runtime.policy.bundle import HEAD
 
     try:
         with opened(bundle) as held:

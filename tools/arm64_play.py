@@ -22,7 +22,7 @@ def play(bundle: Path, steps: int, follow: NDArray[np.int64] | None) -> dict[str
     Where `follow` [T] is given those actions are taken, whatever the policy chose.
     """
     from seer_edge.envs import EnvOptions, make_env
-    from seer_runtime.policy import Policy
+    from seer_runtime.policy.policy import Policy
 
     policy, env = Policy.load(bundle), make_env("Alien", EnvOptions(), seed=0, training=False)
     frames, actions, values = [], [], []

@@ -16,7 +16,7 @@ from commandline import BadInputError, Parser, answer, count, render
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from seer_edge.loop import Session
+    from seer_edge.training.session import Session
 
     Latents = NDArray[Any]
     """`[B, N, L]` float32."""
@@ -60,12 +60,13 @@ def open_any(run: Path) -> tuple["Session", int | None]:
 
     Raises BadInputError where there is none.
     """
-    from seer_edge import checkpoint, errors
+    from seer_edge import errors
+    from seer_edge.config.plan import make_plan
     from seer_edge.envs import make_env
-    from seer_edge.host import prepare_compute
-    from seer_edge.loop import resume_session
-    from seer_edge.plan import make_plan
-    from seer_edge.run_folder import open_run
+    from seer_edge.machine.host import prepare_compute
+    from seer_edge.runs import checkpoint
+    from seer_edge.runs.run_folder import open_run
+    from seer_edge.training.session import resume_session
 
     try:
         saved = checkpoint.newest(open_run(run).checkpoints)
@@ -103,7 +104,7 @@ def latents_of(session: "Session", first: int, end: int, at_most: int, least_age
 
 def calibrating_latents(session: "Session", carried: int) -> "Latents":
     """As at the freeze: of evenly spaced rows without a blank frame, where every row that was carried is held."""
-    from seer_edge.codec_choice import CALIBRATION_ROWS
+    from seer_edge.training.codec_choice import CALIBRATION_ROWS
 
     return latents_of(session, 0, carried, CALIBRATION_ROWS, session.config.settings.stack - 1)
 
@@ -113,10 +114,10 @@ def figures(session: "Session", name: str, seen: "Latents", later: "Latents") ->
     import numpy as np
     import torch
 
-    from seer_edge.codec_choice import output_errors, through
     from seer_edge.envs import Discrete
-    from seer_runtime.codecs import latent_codec
-    from seer_runtime.ledger import Ledger
+    from seer_edge.training.codec_choice import output_errors, through
+    from seer_runtime.replay.codecs import latent_codec
+    from seer_runtime.system.ledger import Ledger
 
     codec = latent_codec(name, later.shape[1:], 1, Ledger({}))
     codec.calibrate([seen])
@@ -151,7 +152,7 @@ def noise_error(session: "Session", latents: "Latents") -> float:
     import numpy as np
     import torch
 
-    from seer_edge.codec_choice import output_errors
+    from seer_edge.training.codec_choice import output_errors
 
     agent: Any = session.agent
     inputs, generator = torch.from_numpy(latents), torch.Generator().manual_seed(0)
@@ -183,8 +184,8 @@ def measure(run: Path, rows: int) -> int:
 def _measure_before_the_freeze(session: "Session") -> None:
     import numpy as np
 
-    from seer_edge.codec_choice import encoded, trial_rows, without_blank_frames
-    from seer_runtime.codecs import CALIBRATED
+    from seer_edge.training.codec_choice import encoded, trial_rows, without_blank_frames
+    from seer_runtime.replay.codecs import CALIBRATED
 
     calibrating, held_out = trial_rows(session)
     seen, between = (np.concatenate(list(encoded(session, ids))) for ids in (calibrating, held_out))
@@ -213,7 +214,7 @@ def _measure_after_the_freeze(session: "Session", carried: int, rows: int) -> No
 
 
 def _print_figures(session: "Session", seen: "Latents", measured: "Latents") -> None:
-    from seer_runtime.codecs import LATENT_ELEMENT_BYTES
+    from seer_runtime.replay.codecs import LATENT_ELEMENT_BYTES
 
     lines = [figures(session, name, seen, measured) for name in LATENT_ELEMENT_BYTES]
     table = [

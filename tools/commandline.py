@@ -37,7 +37,7 @@ class Parser(argparse.ArgumentParser):
 
 def size(text: str) -> int:
     """Bytes of 0.07GB and the like."""
-    from seer_runtime.units import parse_size
+    from seer_runtime.system.units import parse_size
 
     try:
         return parse_size(text)

@@ -14,7 +14,7 @@ from commandline import BadInputError
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from seer_edge.loop import Session
+    from seer_edge.training.session import Session
 
 
 @dataclass

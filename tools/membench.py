@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from stores import Store
 
     from seer_edge.envs import Environment
-    from seer_runtime.encoder import OnnxEncoder
+    from seer_runtime.onnx.encoder import OnnxEncoder
 
 LZ4 = "LZ4 frames"
 CONVERSION_NOTE = (
@@ -128,7 +128,7 @@ def measure_stores(
     """A line a store, and notes. Raises BadInputError, and FaultError where the stores do not hold the same."""
     import stores
 
-    from seer_runtime.codecs import LATENT_ELEMENT_BYTES
+    from seer_runtime.replay.codecs import LATENT_ELEMENT_BYTES
 
     spec = environment.spec
     encoder = new_encoder(environment, seed)

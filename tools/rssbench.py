@@ -39,8 +39,8 @@ from commandline import (
 )
 
 if TYPE_CHECKING:
+    from seer_edge.config.plan import BytePlan
     from seer_edge.envs import EnvSpec
-    from seer_edge.plan import BytePlan
 
 SLOPE_BUDGETS_BYTES = (20_000_000, 120_000_000)
 FREEZE_LINE = re.compile(r"freeze at step .* in ([\d.]+) s,")
@@ -55,7 +55,7 @@ def train_job(env: str, resolution: int | None, budget_bytes: int, seed: int) ->
     for module in ("numpy", "onnxruntime"):
         importlib.import_module(module)
         mark(module)
-    from seer_edge.lean_torch import import_torch
+    from seer_edge.machine.lean_torch import import_torch
 
     import_torch()
     mark("torch")
@@ -67,19 +67,19 @@ def train_job(env: str, resolution: int | None, budget_bytes: int, seed: int) ->
     environment.close()
     mark("emulator")
 
-    from seer_edge import checkpoint
-    from seer_edge.config import build_config
-    from seer_edge.evaluate import evaluate_session
-    from seer_edge.freeze import freeze
-    from seer_edge.host import prepare_compute
-    from seer_edge.loop import build_session
-    from seer_edge.plan import make_plan
-    from seer_runtime.process import settle
+    from seer_edge.config.config import build_config
+    from seer_edge.config.plan import make_plan
+    from seer_edge.machine.host import prepare_compute
+    from seer_edge.runs import checkpoint
+    from seer_edge.training.evaluate import evaluate_session
+    from seer_edge.training.freeze import freeze
+    from seer_edge.training.session import build_session
+    from seer_runtime.system.process import settle
 
     config = build_config(spec, mem_budget_bytes=budget_bytes, resolution=resolution, eval_episodes=1, seed=seed)
     plan = make_plan(config, spec)
     prepare_compute(config)
-    importlib.import_module("seer_edge.train")  # for what it costs
+    importlib.import_module("seer_edge.training.run")  # for what it costs
     settle()
     mark("idle code given back")
     session = build_session(plan)

@@ -27,8 +27,8 @@ from commandline import BadInputError, Parser, add_env_flags, answer, count, ope
 if TYPE_CHECKING:
     from yardsticks import Clock, Job
 
-    from seer_edge.loop import Session
-    from seer_runtime.replay import Batch
+    from seer_edge.training.session import Session
+    from seer_runtime.replay.replay import Batch
 
 TIMES = 60
 STEPS_OF_FAULTS = 10
@@ -147,9 +147,9 @@ class Bench:
         import numpy as np
         from yardsticks import file_of
 
-        from seer_edge import checkpoint
-        from seer_edge.freeze import freeze
-        from seer_runtime.encoder import MAX_BATCH
+        from seer_edge.runs import checkpoint
+        from seer_edge.training.freeze import freeze
+        from seer_runtime.onnx.encoder import MAX_BATCH
 
         session, store = self.session, self.session.replay.store
         say("a checkpoint and the freeze")
@@ -193,10 +193,10 @@ def measure(flags: argparse.Namespace) -> int:
     from peers import stable_baselines3
     from yardsticks import matrix_rate
 
-    from seer_edge.config import build_config
-    from seer_edge.host import prepare_compute
-    from seer_edge.loop import build_session
-    from seer_edge.plan import make_plan
+    from seer_edge.config.config import build_config
+    from seer_edge.config.plan import make_plan
+    from seer_edge.machine.host import prepare_compute
+    from seer_edge.training.session import build_session
 
     pipeline = flags.pipeline == "on"
     config = build_config(spec, resolution=flags.resolution, seed=flags.seed, threads=flags.threads, pipeline=pipeline)

@@ -19,20 +19,20 @@ from numpy.typing import NDArray
 from seer_edge.envs import Environment, Frame
 from seer_edge.networks.graph import encoder_graph
 from seer_edge.networks.spec import EncoderSpec
-from seer_runtime.arena import Arena
-from seer_runtime.codecs import Codec, frame_codec, latent_codec
-from seer_runtime.encoder import MAX_BATCH, OnnxEncoder
-from seer_runtime.ledger import WORKSPACE_CAP_BYTES, Ledger, Line
-from seer_runtime.preprocess import FrameStack
-from seer_runtime.replay import NothingToSampleError, Replay
-from seer_runtime.samplers import UniformSampler
-from seer_runtime.store import Ids, RowStore
-from seer_runtime.windows import n_step_windows
+from seer_runtime.onnx.encoder import MAX_BATCH, OnnxEncoder
+from seer_runtime.policy.preprocess import FrameStack
+from seer_runtime.replay.arena import Arena
+from seer_runtime.replay.codecs import Codec, frame_codec, latent_codec
+from seer_runtime.replay.replay import NothingToSampleError, Replay
+from seer_runtime.replay.samplers import UniformSampler
+from seer_runtime.replay.store import Ids, RowStore
+from seer_runtime.replay.windows import n_step_windows
+from seer_runtime.system.ledger import WORKSPACE_CAP_BYTES, Ledger, Line
 
 STACK, N_STEP, BATCH, GAMMA = 4, 20, 32, 0.99
 ENCODER = "data-efficient"
 WARM_UP_BATCHES = 3
-CALIBRATION_ROWS = 1_024  # as `seer_edge.freeze`, which imports torch
+CALIBRATION_ROWS = 1_024  # as `seer_edge.training.freeze`, which imports torch
 
 Pair = tuple[NDArray[Any], NDArray[Any]]
 """Observations and n-th next observations of a batch: stacks `[B, C, H, W]` uint8, or latents `[B, N, L]` float32."""

@@ -3,8 +3,8 @@
 import importlib
 
 from seer_edge.agents.agent import Agent
-from seer_edge.algorithms import ALGORITHMS
-from seer_edge.plan import BytePlan
+from seer_edge.config.plan import BytePlan
+from seer_edge.config.registry import ALGORITHMS
 
 
 def make_agent(plan: BytePlan, *, seed: int) -> Agent:

@@ -14,8 +14,8 @@ from torch import nn
 
 from seer_edge.envs.actions import Action
 from seer_edge.networks.encoder import Encoder
-from seer_runtime.replay import Batch, Observations
-from seer_runtime.state import State, StateError
+from seer_runtime.replay.replay import Batch, Observations
+from seer_runtime.system.state import State, StateError
 
 GENERATOR = "generator"
 """The array in which an agent's state holds its random stream."""

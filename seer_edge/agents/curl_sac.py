@@ -14,12 +14,12 @@ from torch import nn
 from seer_edge.agents.adam import Adam
 from seer_edge.agents.agent import Agent, Inputs, UpdateResult, copy_parameters, tie
 from seer_edge.agents.sac_losses import actor_loss, contrastive_loss, critic_loss, critic_targets, temperature_loss
+from seer_edge.config.presets import SacSettings
 from seer_edge.networks.encoder import Encoder
 from seer_edge.networks.sac_heads import ActorHead, Bilinear, CriticHead, tanh_gaussian
 from seer_edge.networks.sac_spec import ACTOR, CRITIC, SacHeadSpec
 from seer_edge.networks.spec import EncoderSpec
-from seer_edge.presets import SacSettings
-from seer_runtime.replay import Batch, Observations
+from seer_runtime.replay.replay import Batch, Observations
 
 TRAINED = {
     "critic": ("encoder.convs.", f"encoder.fcs.{CRITIC}.", "critic."),

@@ -11,12 +11,12 @@ from torch import nn
 from seer_edge.agents.adam import Adam
 from seer_edge.agents.agent import Agent, UpdateResult, tie
 from seer_edge.agents.c51 import project
+from seer_edge.config.presets import RainbowSettings
 from seer_edge.networks.encoder import Encoder
 from seer_edge.networks.heads import RainbowHead, Weights, draw_noise, head_backward, head_trace, q_values
 from seer_edge.networks.script import scripted
 from seer_edge.networks.spec import EncoderSpec, RainbowHeadSpec
-from seer_edge.presets import RainbowSettings
-from seer_runtime.replay import Batch
+from seer_runtime.replay.replay import Batch
 
 
 class RainbowAgent(Agent):

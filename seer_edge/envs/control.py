@@ -11,7 +11,7 @@ from seer_edge.envs.fields import Fields
 from seer_edge.envs.names import EnvId, ResolutionError, UnsupportedEnvError
 from seer_edge.envs.physics_state import restore_suite, suite_state
 from seer_edge.envs.rendering import cannot_render, load_suite
-from seer_runtime.state import State
+from seer_runtime.system.state import State
 
 RESOLUTION = 100
 CROP = 84
@@ -36,6 +36,8 @@ class Control:
     have no bounds, UnavailableEnvError where dm_control or OpenGL is missing or fails, ValueError for an
     `action_repeat` below 1.
     """
+
+    new_scene = True  # every episode begins one
 
     def __init__(
         self, env_id: EnvId, *, seed: int, action_repeat: int | None = None, resolution: int | None = None

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seer_runtime.state import State, StateError
+from seer_runtime.system.state import State, StateError
 
 COUNT_MAX = 2**53
 

@@ -7,7 +7,7 @@ from seer_edge.envs import Action, EnvError, Environment, EnvOptions, EnvSpec, F
 from seer_edge.envs.checks import checked_frame, checked_step
 from seer_edge.envs.watchdog import Watchdog
 from seer_edge.errors import EnvironmentFailedError, origin
-from seer_runtime.state import State, StateError
+from seer_runtime.system.state import State, StateError
 
 
 class Guarded:
@@ -46,6 +46,11 @@ class Guarded:
         """Begin an episode: its first frame."""
         with self._guard("reset"):
             return checked_frame(self._env.reset(), self._env.spec)
+
+    @property
+    def new_scene(self) -> bool:
+        """Whether the last `reset` began a new scene."""
+        return self._env.new_scene
 
     def step(self, action: Action) -> Step:
         """Take `action`."""

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from seer_edge.envs.fields import Fields
-from seer_runtime.state import State
+from seer_runtime.system.state import State
 
 MODEL_ARRAYS = (
     "body_pos",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from seer_edge.errors import EXIT_UNSAFE
-from seer_runtime.process import start_thread
+from seer_runtime.system.process import start_thread
 
 _SLEEP_MAX_SECONDS = 1.0
 

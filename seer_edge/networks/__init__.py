@@ -1,1 +1,5 @@
-"""Networks: torch-free specifications, the torch modules built from them, and the ONNX graph of an encoder."""
+"""Networks: sizes and costs first (`spec.py`, `flops.py`, no torch), then torch modules and ONNX graphs.
+
+May import no other folder of seer_edge.
+Start with `spec.py` (`EncoderSpec`), then `encoder.py` (its torch module) and `graph.py` (its ONNX graph).
+"""

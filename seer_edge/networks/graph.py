@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from seer_edge.networks.sac_spec import SacHeadSpec
 from seer_edge.networks.spec import Conv, EncoderSpec, MaxPool, RainbowHeadSpec, ReLU, Residual
-from seer_runtime.onnx_check import INPUT, IR_VERSION, OPSET, OUTPUT, VALUES
+from seer_runtime.onnx.check import INPUT, IR_VERSION, OPSET, OUTPUT, VALUES
 
 Weights = Mapping[str, NDArray[np.float32]]
 

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from seer_edge import run_folder, train
-from seer_edge.config import TrainConfig
+from seer_edge.config.config import TrainConfig
+from seer_edge.config.plan import make_plan
+from seer_edge.config.presets import RainbowSettings
 from seer_edge.envs import make_env
-from seer_edge.plan import make_plan
-from seer_edge.presets import RainbowSettings
+from seer_edge.runs import run_folder
+from seer_edge.training import run as train
 
 GAME = "tests.end_to_end.pixel_match:PixelMatch-v0"
 

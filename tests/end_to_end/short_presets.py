@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from seer_edge.cli import main
-from seer_edge.presets import PRESETS, Preset, RainbowSettings, SacSettings
-from seer_edge.presets.atari import ATARI_DEFAULT
-from seer_edge.presets.control import CONTROL_DEFAULT
+from seer_edge.config.presets import PRESETS, Preset, RainbowSettings, SacSettings
+from seer_edge.config.presets.atari import ATARI_DEFAULT
+from seer_edge.config.presets.control import CONTROL_DEFAULT
 
 GAME = "tests.end_to_end.pixel_match:PixelMatch-v0"
 TASK = "cartpole-swingup"

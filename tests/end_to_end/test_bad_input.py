@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from seer_edge.cli import main
-from seer_edge.flags import make_parser
+from seer_edge.cli.flags import make_parser
 
 # Short, so that a refusal that is missing shows as a failure and not as a day of training.
 TRAIN = ["train", "--env", "Alien", "--total-timesteps", "40"]

@@ -17,10 +17,10 @@ import gymnasium
 import numpy as np
 import pytest
 
-from seer_edge.presets import PRESETS
+from seer_edge.config.presets import PRESETS
 from seer_runtime import Policy, durable
-from seer_runtime.bundle import open_bundle
 from seer_runtime.durable.container import CONTAINER_VERSION
+from seer_runtime.policy.bundle import open_bundle
 from tests.end_to_end.short_presets import GAME, RAINBOW, TASK, Run, runner, use_short_presets
 from tests.runtime.bundles import forged
 from tests.seer_edge.env_registry import register

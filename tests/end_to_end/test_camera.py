@@ -10,9 +10,9 @@ import gymnasium
 import numpy as np
 import pytest
 
-from seer_edge.presets import PRESETS
-from seer_edge.presets.atari import ATARI_DEFAULT
-from seer_edge.presets.control import CONTROL_DEFAULT
+from seer_edge.config.presets import PRESETS
+from seer_edge.config.presets.atari import ATARI_DEFAULT
+from seer_edge.config.presets.control import CONTROL_DEFAULT
 from tests.end_to_end.short_presets import RAINBOW, SAC, Run, runner, short
 
 EXAMPLES = Path(__file__).parents[2] / "docs/examples"

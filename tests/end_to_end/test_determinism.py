@@ -47,7 +47,7 @@ def test_a_stop_during_an_evaluation_writes_the_steps_row_once(
     def interrupted(*unused: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr("seer_edge.train.evaluate_session", interrupted)
+    monkeypatch.setattr("seer_edge.training.run.evaluate_session", interrupted)
     run = short_run(total_timesteps=400, freeze_at=300, eval_every=130, log_every=100)
     rows = run.folder.progress.read_text().splitlines()[1:]
     assert run.status == 143

@@ -16,7 +16,7 @@ def test_plan_does_not_import_torch() -> None:
         "import sys; sys.argv = ['seer-edge', 'plan', '--env', 'Alien', '--device', 'cpu']\n"
         "from seer_edge.cli import main\nassert main() == 0"
     )
-    assert "seer_edge.plan" in modules
+    assert "seer_edge.config.plan" in modules
     assert not modules & {"torch", "onnx", "onnxruntime", "matplotlib", "tensorboardX", "tqdm"}
 
 
@@ -24,16 +24,18 @@ def test_doctor_does_not_import_torch() -> None:
     modules = modules_after(
         "import sys; sys.argv = ['seer-edge', 'doctor']\nfrom seer_edge.cli import main\nassert main() == 0"
     )
-    assert {"seer_edge.doctor", "onnxruntime"} <= modules
+    assert {"seer_edge.machine.doctor", "onnxruntime"} <= modules
     assert not modules & {"torch", "onnx", "gymnasium", "ale_py", "dm_control"}
 
 
 def test_the_shell_imports_neither_torch_nor_an_emulator() -> None:
-    modules = modules_after("from seer_edge import cli, config, envs, plan, presets, run_folder")
+    modules = modules_after(
+        "import seer_edge.cli, seer_edge.config.plan, seer_edge.config.presets, seer_edge.runs.run_folder"
+    )
     assert not modules & {"torch", "onnx", "onnxruntime", "gymnasium", "ale_py", "cv2"}
 
 
 def test_training_does_not_import_the_compiler_stack() -> None:
-    modules = modules_after("import seer_edge.train")
+    modules = modules_after("import seer_edge.training.run")
     assert "torch" in modules
     assert not modules & {"torch._dynamo", "torch._inductor", "sympy", "onnx", "matplotlib", "tensorboardX"}

@@ -25,15 +25,16 @@ import pytest
 import seer_edge.agents.curl_sac
 import seer_edge.agents.rainbow
 import seer_edge.envs.atari
-import seer_edge.games
-import seer_edge.train
-from seer_edge import checkpoint, cli, run_folder
-from seer_edge.config import TrainConfig
+import seer_edge.envs.games
+import seer_edge.training.run
+from seer_edge.cli import commands as cli
+from seer_edge.config.config import TrainConfig
+from seer_edge.config.plan import make_plan
+from seer_edge.config.presets import RainbowSettings, SacSettings
 from seer_edge.envs import make_env
 from seer_edge.errors import EXIT_UNSAFE, EnvironmentFailedError, RunStoppedError
-from seer_edge.host import prepare_compute
-from seer_edge.plan import make_plan
-from seer_edge.presets import RainbowSettings, SacSettings
+from seer_edge.machine.host import prepare_compute
+from seer_edge.runs import checkpoint, run_folder
 from seer_runtime import durable
 
 EXACT = (checkpoint.AGENT, checkpoint.REPLAY, checkpoint.SESSION, checkpoint.STATE, checkpoint.ENCODER)
@@ -107,7 +108,7 @@ def train(config: TrainConfig, path: Path) -> int:
     folder = run_folder.create(path, config)
     try:
         with folder.locked():
-            return seer_edge.train.train(plan, folder)
+            return seer_edge.training.run.train(plan, folder)
     except (RunStoppedError, EnvironmentFailedError) as error:
         print(f"seer-edge train: {error}", file=sys.stderr)
         return EXIT_UNSAFE
@@ -176,7 +177,7 @@ def _child(log: Path, pipe: Connection, prepare: Prepare | None, work: Callable[
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(output, stream)
-    seer_edge.games.EPISODE_STEPS_MAX = GAME_STEPS
+    seer_edge.envs.games.EPISODE_STEPS_MAX = GAME_STEPS
     if prepare is not None:
         prepare(pipe.send)
     status = work(*args)
@@ -206,7 +207,7 @@ def left_alone(folders: pytest.TempPathFactory) -> Path:
 def at_call(place: str, number: int, act: Callable[[], object]) -> None:
     """In a child: `act()` just before the `number`-th call of `place`, written as `module:function`.
 
-    A method is `module:Class.method`. The `number`-th call of `seer_edge.loop:Session.step` makes step `number`.
+    A method is `module:Class.method`. The `number`-th call of `Session.step` makes step `number`.
     """
     module, _, dotted = place.partition(":")
     *owners, name = dotted.split(".")

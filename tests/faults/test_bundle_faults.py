@@ -11,11 +11,12 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 
-from seer_edge import cli
-from seer_runtime import bundle, durable
-from seer_runtime.bundle import open_bundle
+from seer_edge.cli import commands as cli
+from seer_runtime import durable
 from seer_runtime.durable import container
-from seer_runtime.process import rss_peak_bytes
+from seer_runtime.policy import bundle
+from seer_runtime.policy.bundle import open_bundle
+from seer_runtime.system.process import rss_peak_bytes
 from tests.end_to_end.short_presets import GAME, Run, runner, use_short_presets
 from tests.faults import runs
 from tests.runtime.bundles import forged, members, record

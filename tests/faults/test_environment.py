@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-import seer_edge.games
-from seer_edge import checkpoint
-from seer_edge.config import TrainConfig
-from seer_edge.loop import Session, StepReport
+import seer_edge.envs.games
+from seer_edge.config.config import TrainConfig
+from seer_edge.runs import checkpoint
+from seer_edge.training.session import Session, StepReport
 from seer_runtime import durable
 from tests.faults import runs
 from tests.faults.faulty_env import EVALUATED, FIRST, GAME, HANGS, Fault, plant
@@ -223,7 +223,7 @@ def test_a_reused_buffer(tmp_path: Path) -> None:
 
 def endless(steps_max: int, tell: Any) -> None:
     plant(None, tell, endless=True)
-    seer_edge.games.EPISODE_STEPS_MAX = steps_max
+    seer_edge.envs.games.EPISODE_STEPS_MAX = steps_max
 
 
 @pytest.mark.fault("the environment's episodes never end", promise="an evaluation leaves a game at its step limit")

@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 
-import seer_edge.freeze
-from seer_edge import checkpoint
-from seer_edge.loop import Session
+import seer_edge.training.freeze
+from seer_edge.runs import checkpoint
+from seer_edge.training.session import Session
 from seer_runtime import durable
-from seer_runtime.convert import Conversion
 from seer_runtime.durable import files
-from seer_runtime.encoder import OnnxEncoder
+from seer_runtime.onnx.encoder import OnnxEncoder
+from seer_runtime.replay.convert import Conversion
 from tests.faults import runs
 from tests.runtime.durable_faults import STEPS
 
@@ -72,7 +72,7 @@ def report(tell: Callable[[Any], None]) -> None:
 
     Session.step = stepping  # type: ignore[method-assign]
     checkpoint.save = saving  # type: ignore[assignment]
-    seer_edge.freeze.encoder_graph = telling("export", seer_edge.freeze.encoder_graph)
+    seer_edge.training.freeze.encoder_graph = telling("export", seer_edge.training.freeze.encoder_graph)
     Conversion.run = telling("conversion", Conversion.run)  # type: ignore[method-assign]
 
 

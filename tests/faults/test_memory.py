@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from seer_edge import checkpoint
-from seer_edge.loop import Session, StepReport
-from seer_runtime.process import rss_bytes
-from seer_runtime.units import format_size
+from seer_edge.runs import checkpoint
+from seer_edge.training.session import Session, StepReport
+from seer_runtime.system.process import rss_bytes
+from seer_runtime.system.units import format_size
 from tests.faults import runs
 
 BLOCKS = [2**size for size in (24, 20, 16, 12)]
@@ -100,7 +100,7 @@ def test_no_memory_for_a_step(step: int, spare_bytes: int, alien: Path, tmp_path
         runs.train_command,
         runs.alien(),
         path,
-        prepare=functools.partial(starve_at, "seer_edge.loop:Session.step", step, spare_bytes),
+        prepare=functools.partial(starve_at, "seer_edge.training.session:Session.step", step, spare_bytes),
     )
     assert child.join() == 75, log.read_text()
     assert child.told() == [step]
@@ -113,7 +113,7 @@ def test_no_memory_for_a_step(step: int, spare_bytes: int, alien: Path, tmp_path
 @pytest.mark.parametrize("spare_bytes", [4 * KB, pytest.param(256 * KB, marks=pytest.mark.faults)])
 def test_no_memory_for_the_conversion(spare_bytes: int, alien: Path, tmp_path: Path) -> None:
     path, log = tmp_path / "run", tmp_path / "log"
-    prepare = functools.partial(starve_at, "seer_edge.freeze:_commit", 1, spare_bytes)
+    prepare = functools.partial(starve_at, "seer_edge.training.freeze:_commit", 1, spare_bytes)
     child = runs.start(log, runs.train_command, runs.alien(), path, prepare=prepare)
     assert child.join() == 75, log.read_text()
     assert child.told() == [1]
@@ -130,7 +130,7 @@ def test_no_memory_for_the_conversion(spare_bytes: int, alien: Path, tmp_path: P
 @pytest.mark.parametrize("spare_bytes", [4 * KB, 256 * KB, 1024 * KB])
 def test_no_memory_for_the_freeze(spare_bytes: int, alien: Path, tmp_path: Path) -> None:
     path, log = tmp_path / "run", tmp_path / "log"
-    prepare = functools.partial(starve_at, "seer_edge.freeze:_prepare", 1, spare_bytes)
+    prepare = functools.partial(starve_at, "seer_edge.training.freeze:_prepare", 1, spare_bytes)
     child = runs.start(log, runs.train_command, runs.alien(), path, prepare=prepare)
     assert child.join() == 75, log.read_text()
     assert "no freeze at step 90: " in log.read_text()
@@ -145,7 +145,7 @@ def test_no_memory_for_the_freeze(spare_bytes: int, alien: Path, tmp_path: Path)
 def test_no_memory_as_the_freeze_begins(alien: Path, tmp_path: Path) -> None:
     """Not even for the thread that watches its RSS."""
     path, log = tmp_path / "run", tmp_path / "log"
-    prepare = functools.partial(starve_at, "seer_edge.train:freeze", 1, 4 * KB)
+    prepare = functools.partial(starve_at, "seer_edge.training.run:freeze", 1, 4 * KB)
     child = runs.start(log, runs.train_command, runs.alien(), path, prepare=prepare)
     assert child.join() == 75, log.read_text()
     check_it_goes_on(path, log, alien)
@@ -182,7 +182,7 @@ def waste(step: int, size_bytes: int, tell: Any) -> None:
             free(block)
         tell(rss_bytes())
 
-    runs.at_call("seer_edge.loop:Session.step", step, act)
+    runs.at_call("seer_edge.training.session:Session.step", step, act)
 
 
 WARNING = "after freeing what was not in use"

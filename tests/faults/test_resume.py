@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from seer_edge.config import TrainConfig
-from seer_edge.loop import Session
+from seer_edge.config.config import TrainConfig
+from seer_edge.training.session import Session
 from tests.faults import runs
 
 EXACT = pytest.mark.fault(

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-import seer_edge.train
-from seer_edge import checkpoint
-from seer_edge.config import TrainConfig
-from seer_edge.freeze import FreezeRefusedError
+import seer_edge.training.run
+from seer_edge.config.config import TrainConfig
+from seer_edge.runs import checkpoint
+from seer_edge.training.freeze import FreezeRefusedError
 from seer_runtime import durable
 from seer_runtime.durable import files
 from tests.faults import runs
@@ -75,7 +75,7 @@ def refuse_the_freeze(notes: Path, tell: Callable[[Any], None]) -> None:
         raise FreezeRefusedError("no freeze")
 
     plant(notes, NEVER, False, 0, tell)
-    seer_edge.train.freeze = refuse  # type: ignore[assignment]
+    seer_edge.training.run.freeze = refuse  # type: ignore[assignment]
 
 
 # --- what came of it ---------------------------------------------------------------------------------------

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from seer_edge.config import TrainConfig
-from seer_edge.loop import Session
+from seer_edge.config.config import TrainConfig
+from seer_edge.training.session import Session
 from tests.faults import runs
 from tests.faults.preload import shim
 from tests.faults.test_durable_preload import expected_lines

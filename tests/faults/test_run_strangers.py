@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from seer_edge import checkpoint
-from seer_edge.presets import SacSettings
+from seer_edge.config.presets import SacSettings
+from seer_edge.runs import checkpoint
 from seer_runtime import durable
-from seer_runtime.encoder import INPUT, OUTPUT
-from seer_runtime.onnx_check import check_graph
-from seer_runtime.process import rss_peak_bytes
+from seer_runtime.onnx.check import check_graph
+from seer_runtime.onnx.encoder import INPUT, OUTPUT
+from seer_runtime.system.process import rss_peak_bytes
 from tests.faults import runs
 from tests.faults.test_resume import stop_at
 from tests.faults.test_run_disk import short

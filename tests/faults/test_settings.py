@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-import seer_edge.train
-from seer_edge import checkpoint
-from seer_edge.train import Run
+import seer_edge.training.run
+from seer_edge.runs import checkpoint
+from seer_edge.training.run import Run
 from tests.faults import runs
 from tests.faults.test_resume import stop_at
 
@@ -27,7 +27,7 @@ def die_before_a_checkpoint(tell: Any) -> None:
 
 
 def die_at_the_first_step(tell: Any) -> None:
-    runs.at_call("seer_edge.loop:Session.step", 1, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    runs.at_call("seer_edge.training.session:Session.step", 1, lambda: os.kill(os.getpid(), signal.SIGKILL))
 
 
 @pytest.mark.fault("SIGKILL before the first checkpoint", promise="`resume` begins the run and says so")
@@ -120,6 +120,6 @@ def over_its_limit(tell: Any) -> None:
 
     def begin(run: Run, *args: Any) -> None:
         make(run, *args)
-        run.ceiling = seer_edge.train.RssCeiling(1_000)
+        run.ceiling = seer_edge.training.run.RssCeiling(1_000)
 
     Run.__init__ = begin  # type: ignore[method-assign]

@@ -12,20 +12,20 @@ from typing import Any
 
 import pytest
 
-from seer_edge import checkpoint
-from seer_edge.loop import Session, StepReport
+from seer_edge.runs import checkpoint
+from seer_edge.training.session import Session, StepReport
 from tests.faults import runs
 
 END_SECONDS = 10
 STATUSES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
 PHASES = {
     # where the signal comes, and the step that the run stops at
-    "before the first step": ("seer_edge.train:build_session", 1, 0),
-    "collecting": ("seer_edge.loop:Session.step", 7, 7),
+    "before the first step": ("seer_edge.training.run:build_session", 1, 0),
+    "collecting": ("seer_edge.training.session:Session.step", 7, 7),
     "learning from pixels": ("seer_edge.agents.rainbow:RainbowAgent.update", 27, 48),
     "in the middle of a checkpoint": ("seer_runtime.durable:write_tensors", 8, 40),
-    "preparing the freeze": ("seer_edge.freeze:_prepare", 1, 90),
-    "converting": ("seer_runtime.convert:Conversion._cut_views", 3, 90),
+    "preparing the freeze": ("seer_edge.training.freeze:_prepare", 1, 90),
+    "converting": ("seer_runtime.replay.convert:Conversion._cut_views", 3, 90),
     "learning from latents": ("seer_edge.agents.rainbow:RainbowAgent.update", 111, 132),
     "evaluating": ("seer_edge.agents.rainbow:RainbowAgent.greedy", 5, 100),
     "evaluating at the end": ("seer_edge.agents.rainbow:RainbowAgent.greedy", 45, 160),
@@ -84,7 +84,7 @@ def test_a_signal(phase: str, number: signal.Signals, alien: Path, tmp_path: Pat
 def test_a_signal_when_all_is_done(alien: Path, tmp_path: Path) -> None:
     path, log = tmp_path / "run", tmp_path / "log"
     saves = 1 + 7 + 1 + 1  # at the beginning, every 20 steps, before the freeze, at the end
-    prepare = functools.partial(signal_at, "seer_edge.checkpoint:save", saves, signal.SIGTERM)
+    prepare = functools.partial(signal_at, "seer_edge.runs.checkpoint:save", saves, signal.SIGTERM)
     assert runs.start(log, runs.train_command, runs.alien(), path, prepare=prepare).join() == 143, log.read_text()
     check_it_goes_on(path, log, alien)
 

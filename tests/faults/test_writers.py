@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from seer_edge.loop import Session, StepReport
+from seer_edge.training.session import Session, StepReport
 from tests.faults import runs
 
 TEN_YEARS = 10 * 365 * 24 * 3600
@@ -104,7 +104,7 @@ def set_back(step: int, tell: Any) -> None:
     def act() -> None:
         time.time = lambda: now() - TEN_YEARS
 
-    runs.at_call("seer_edge.loop:Session.step", step, act)
+    runs.at_call("seer_edge.training.session:Session.step", step, act)
     save = runs.checkpoint.save
 
     def telling(*args: Any) -> Path:

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from seer_runtime.bundle import ENCODER, HEAD, PolicySpec
 from seer_runtime.durable import write_container
 from seer_runtime.durable.container import CONTAINER_VERSION, MAGIC
-from seer_runtime.onnx_check import OUTPUT, VALUES
+from seer_runtime.onnx.check import OUTPUT, VALUES
+from seer_runtime.policy.bundle import ENCODER, HEAD, PolicySpec
 from tests.runtime.onnx_graphs import LATENT, small_model
 
 ACTIONS, ATOMS = 3, 5

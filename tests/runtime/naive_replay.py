@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seer_runtime.ledger import WORKSPACE_CAP_BYTES, Ledger, Line
-from seer_runtime.store import FINAL, TERMINATED, TRUNCATED, RowStore
-from seer_runtime.windows import n_step_windows
+from seer_runtime.replay.store import FINAL, TERMINATED, TRUNCATED, RowStore
+from seer_runtime.replay.windows import n_step_windows
+from seer_runtime.system.ledger import WORKSPACE_CAP_BYTES, Ledger, Line
 
 Frame = NDArray[np.uint8]
 Offset = tuple[int, int]

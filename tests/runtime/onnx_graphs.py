@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from seer_runtime.encoder import INPUT, OUTPUT
+from seer_runtime.onnx.encoder import INPUT, OUTPUT
 
 OBSERVATION, LATENT = (2, 8, 8), (2, 3)
 

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from seer_runtime.arena import Arena
-from seer_runtime.codecs import CALIBRATED, Codec, frame_codec, latent_codec
 from seer_runtime.durable import open_tensors, write_tensors
-from seer_runtime.ledger import Ledger, Line
-from seer_runtime.replay import NothingToSampleError, Observations, Replay
-from seer_runtime.samplers import PrioritizedSampler, UniformSampler
-from seer_runtime.store import RowStore
+from seer_runtime.replay.arena import Arena
+from seer_runtime.replay.codecs import CALIBRATED, Codec, frame_codec, latent_codec
+from seer_runtime.replay.replay import NothingToSampleError, Observations, Replay
+from seer_runtime.replay.samplers import PrioritizedSampler, UniformSampler
+from seer_runtime.replay.store import RowStore
+from seer_runtime.system.ledger import Ledger, Line
 from tests.runtime.naive_replay import NaiveReplay, assert_agrees, hash_encoder, ledger_of
 
 GAMMA = 0.9

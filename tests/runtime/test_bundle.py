@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seer_runtime import Policy
-from seer_runtime.bundle import ENCODER, HEAD, LEARNER, MEMBER_BYTES_MAX, PolicySpec, open_bundle
 from seer_runtime.durable import CorruptFileError, tensor_pieces, write_container
 from seer_runtime.durable.container import open_container
+from seer_runtime.policy.bundle import ENCODER, HEAD, LEARNER, MEMBER_BYTES_MAX, PolicySpec, open_bundle
 from tests.runtime.bundles import SPEC, forged, members, record, write
 
 
@@ -149,7 +149,7 @@ def test_what_the_forgeries_are_made_from_is_sound(tmp_path: Path) -> None:
         "no policy": (forged({"about": {}, "members": []}), "describes no policy: actions is missing"),
         "another resize": (
             forged(_manifest(observation={**SPEC.to_json()["observation"], "resize": "linear"}), BODY),
-            "observation.resize is 'linear', which this release does not do",
+            "observation.resize is 'linear', not one of area, bilinear",
         ),
         "other bounds": (
             forged(_manifest(actions={"kind": "continuous", "size": 3, "low": -2.0, "high": 1.0}), BODY),

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from seer_runtime.arena import Arena
-from seer_runtime.codecs import frame_codec, latent_codec
-from seer_runtime.convert import Conversion, conversion_bytes, rotate_rows
-from seer_runtime.ledger import WORKSPACE_CAP_BYTES, BudgetError, Ledger, Line
-from seer_runtime.replay import Replay
-from seer_runtime.samplers import UniformSampler
-from seer_runtime.store import RowStore
+from seer_runtime.replay.arena import Arena
+from seer_runtime.replay.codecs import frame_codec, latent_codec
+from seer_runtime.replay.convert import Conversion, conversion_bytes, rotate_rows
+from seer_runtime.replay.replay import Replay
+from seer_runtime.replay.samplers import UniformSampler
+from seer_runtime.replay.store import RowStore
+from seer_runtime.system.ledger import WORKSPACE_CAP_BYTES, BudgetError, Ledger, Line
 from tests.runtime.naive_replay import NaiveReplay, assert_agrees, hash_encoder, ledger_of
 
 FRAME = (84, 84)

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seer_runtime.arena import Arena
-from seer_runtime.codecs import frame_codec
-from seer_runtime.crops import Crop
-from seer_runtime.store import RowStore
+from seer_runtime.replay.arena import Arena
+from seer_runtime.replay.codecs import frame_codec
+from seer_runtime.replay.crops import Crop
+from seer_runtime.replay.store import RowStore
 from tests.runtime.frequencies import assert_frequencies
 from tests.runtime.naive_replay import ledger_of
 

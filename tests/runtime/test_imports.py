@@ -19,5 +19,9 @@ HEAVY = {"torch", "gymnasium", "onnx", "cv2", "ale_py", "dm_control", "mujoco", 
 def test_a_fresh_interpreter_imports_the_data_plane_without_anything_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", IMPORT_ALL], capture_output=True, text=True, check=True)
     names, loaded = json.loads(done.stdout)
-    assert {"seer_runtime.store", "seer_runtime.convert", "seer_runtime.encoder"} <= set(names) <= set(loaded)
+    assert (
+        {"seer_runtime.replay.store", "seer_runtime.replay.convert", "seer_runtime.onnx.encoder"}
+        <= set(names)
+        <= set(loaded)
+    )
     assert {module.partition(".")[0] for module in loaded} & HEAVY == set()

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
 
-from seer_runtime.codecs import IntegerCodec
 from seer_runtime.durable import open_tensors, write_tensors
-from seer_runtime.ledger import BudgetError, Ledger, Line
-from seer_runtime.state import StateError
+from seer_runtime.replay.codecs import IntegerCodec
+from seer_runtime.system.ledger import BudgetError, Ledger, Line
+from seer_runtime.system.state import StateError
 from tests.runtime.naive_replay import grids
 from tests.runtime.replay_pair import Pair
 

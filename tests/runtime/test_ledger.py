@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from seer_runtime.arena import Arena
-from seer_runtime.ledger import BudgetError, Ledger, Line
+from seer_runtime.replay.arena import Arena
+from seer_runtime.system.ledger import BudgetError, Ledger, Line
 
 
 def test_counts_bytes_by_line_and_keeps_the_peak() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seer_runtime.memory import MemoryLimits, cgroup_limit_bytes, memory_limits
+from seer_runtime.system.memory import MemoryLimits, cgroup_limit_bytes, memory_limits
 
 V2 = "30 23 0:26 {root} {point} rw,nosuid,nodev,noexec,relatime shared:4 - cgroup2 cgroup2 rw,nsdelegate"
 V1 = "35 31 0:32 {root} {point} rw,relatime - cgroup cgroup rw,memory"
@@ -167,7 +167,8 @@ def test_the_machines_memory_is_what_the_system_says() -> None:
 
 def test_a_limit_on_the_address_space_is_seen() -> None:
     code = (
-        "import resource; from seer_runtime.memory import memory_limits; print(memory_limits().address_space_bytes);"
+        "import resource; from seer_runtime.system.memory import memory_limits;"
+        "print(memory_limits().address_space_bytes);"
         "resource.setrlimit(resource.RLIMIT_AS, (3_000_000_000, resource.RLIM_INFINITY));"
         "print(memory_limits().address_space_bytes)"
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from seer_runtime.notify import ServiceWatchdog
+from seer_runtime.system.notify import ServiceWatchdog
 
 
 class _Clock:

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from seer_runtime import replay
-from seer_runtime.arena import Arena
-from seer_runtime.codecs import frame_codec, latent_codec
-from seer_runtime.replay import Observations, Replay
-from seer_runtime.samplers import UniformSampler
-from seer_runtime.store import RowStore
+from seer_runtime.replay import replay
+from seer_runtime.replay.arena import Arena
+from seer_runtime.replay.codecs import frame_codec, latent_codec
+from seer_runtime.replay.replay import Observations, Replay
+from seer_runtime.replay.samplers import UniformSampler
+from seer_runtime.replay.store import RowStore
 from tests.runtime.frequencies import assert_frequencies
 from tests.runtime.naive_replay import ledger_of
 

@@ -12,12 +12,12 @@ import pytest
 from numpy.typing import NDArray
 from onnx import NodeProto, helper
 
-import seer_runtime.encoder
+import seer_runtime.onnx.encoder
 from seer_edge.networks.graph import encoder_graph
 from seer_edge.networks.spec import ENCODERS, EncoderSpec, encoder_spec
-from seer_runtime.encoder import INPUT, MAX_BATCH, OUTPUT, GraphError, OnnxEncoder, providers
-from seer_runtime.ledger import Ledger, Line
-from seer_runtime.onnx_check import FILE_BYTES_MAX, LIVE_ELEMENTS_MAX, MULTIPLY_ADDS_MAX, GraphShapes, check_graph
+from seer_runtime.onnx.check import FILE_BYTES_MAX, LIVE_ELEMENTS_MAX, MULTIPLY_ADDS_MAX, GraphShapes, check_graph
+from seer_runtime.onnx.encoder import INPUT, MAX_BATCH, OUTPUT, GraphError, OnnxEncoder, providers
+from seer_runtime.system.ledger import Ledger, Line
 from tests.runtime.onnx_graphs import LATENT, OBSERVATION, model_of, small_model
 
 FCS: dict[str, dict[str, Any]] = {"bare": {}, "one": {"features": 7}, "fcs": {"networks": 2, "features": 50}}
@@ -150,7 +150,7 @@ def test_the_size_of_the_file_is_bounded() -> None:
 def test_what_onnx_runtime_refuses_is_one_line_and_leaves_nothing_in_the_ledger(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(seer_runtime.encoder, "check_graph", lambda *_, **__: GraphShapes(OBSERVATION, LATENT))
+    monkeypatch.setattr(seer_runtime.onnx.encoder, "check_graph", lambda *_, **__: GraphShapes(OBSERVATION, LATENT))
     ledger = Ledger({})
     with pytest.raises(GraphError, match="ONNX Runtime cannot open it") as refusal:
         OnnxEncoder(small_model().SerializeToString()[:-9], threads=1, ledger=ledger)

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seer_runtime.encoder import MAX_BATCH, GraphError, OnnxEncoder
-from seer_runtime.ledger import Ledger
-from seer_runtime.onnx_check import LIVE_ELEMENTS_MAX, GraphShapes, check_graph
-from seer_runtime.onnx_shapes import ENCODER_OPERATORS
-from seer_runtime.onnx_wire import Field, Schema, read_message
+from seer_runtime.onnx.check import LIVE_ELEMENTS_MAX, GraphShapes, check_graph
+from seer_runtime.onnx.encoder import MAX_BATCH, GraphError, OnnxEncoder
+from seer_runtime.onnx.shapes import ENCODER_OPERATORS
+from seer_runtime.onnx.wire import Field, Schema, read_message
+from seer_runtime.system.ledger import Ledger
 from tests.runtime.onnx_graphs import small_model
 
 SOUND: bytes = small_model().SerializeToString(deterministic=True)

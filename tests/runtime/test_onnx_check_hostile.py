@@ -11,9 +11,9 @@ import pytest
 from numpy.typing import NDArray
 from onnx import AttributeProto, ModelProto, TensorProto, TensorShapeProto, helper, numpy_helper
 
-from seer_runtime.encoder import INPUT, OUTPUT, GraphError, OnnxEncoder
-from seer_runtime.ledger import Ledger
-from seer_runtime.onnx_check import NODES_MAX
+from seer_runtime.onnx.check import NODES_MAX
+from seer_runtime.onnx.encoder import INPUT, OUTPUT, GraphError, OnnxEncoder
+from seer_runtime.system.ledger import Ledger
 from tests.runtime.onnx_graphs import constant_of, node_of, spoilt
 
 Edit = Callable[[ModelProto], object]

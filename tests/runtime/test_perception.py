@@ -8,14 +8,14 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from seer_runtime.arena import Arena
-from seer_runtime.codecs import latent_codec
-from seer_runtime.crops import Crop
-from seer_runtime.encoder import INPUT, MAX_BATCH, OUTPUT, OnnxEncoder
-from seer_runtime.ledger import Ledger, Line
-from seer_runtime.perception import FramePerception, LatentPerception
-from seer_runtime.preprocess import FrameStack
-from seer_runtime.store import RowStore
+from seer_runtime.onnx.encoder import INPUT, MAX_BATCH, OUTPUT, OnnxEncoder
+from seer_runtime.policy.perception import FramePerception, LatentPerception
+from seer_runtime.policy.preprocess import FrameStack
+from seer_runtime.replay.arena import Arena
+from seer_runtime.replay.codecs import latent_codec
+from seer_runtime.replay.crops import Crop
+from seer_runtime.replay.store import RowStore
+from seer_runtime.system.ledger import Ledger, Line
 from tests.runtime.naive_replay import NaiveReplay
 
 STACK, NETWORKS, WIDTH = 3, 2, 5

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 
 from seer_runtime import Policy
-from seer_runtime.bundle import PolicySpec
-from seer_runtime.encoder import INPUT
-from seer_runtime.head import OnnxHead
-from seer_runtime.ledger import Ledger
-from seer_runtime.onnx_check import OUTPUT, GraphError, HeadShapes, check_head
+from seer_runtime.onnx.check import OUTPUT, GraphError, HeadShapes, check_head
+from seer_runtime.onnx.encoder import INPUT
+from seer_runtime.onnx.head import OnnxHead
+from seer_runtime.policy.bundle import PolicySpec
+from seer_runtime.system.ledger import Ledger
 from tests.runtime.bundles import ACTIONS, CONTROLS, SPEC, small_actor, small_head, write
 from tests.runtime.onnx_graphs import LATENT, constant_of, node_of, small_model
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from seer_runtime.preprocess import FrameStack, pool_and_resize, resize, to_frame, to_gray
+from seer_runtime.policy.preprocess import FrameStack, pool_and_resize, resize, to_frame, to_gray
 
 Frame = NDArray[np.uint8]
 

@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seer_runtime import process
-from seer_runtime.process import Pressure, RssCeiling, rss_bytes
+from seer_runtime.system import process
+from seer_runtime.system.process import Pressure, RssCeiling, rss_bytes
 
 PEAK_OF_A_CHILD = """
 import subprocess, sys
 ballast = bytearray(200_000_000)
 for i in range(0, len(ballast), 4096):
     ballast[i] = 1
-child = "from seer_runtime.process import rss_peak_bytes; print(rss_peak_bytes())"
+child = "from seer_runtime.system.process import rss_peak_bytes; print(rss_peak_bytes())"
 print(subprocess.run([sys.executable, "-c", child], capture_output=True, text=True, check=True).stdout)
 """
 
@@ -32,7 +32,7 @@ def test_the_peak_is_not_inherited_from_a_large_parent() -> None:
 # In a process of its own: a large one may hand out memory that it already holds, or lose idle pages meanwhile.
 WATCHED = """
 import numpy as np
-from seer_runtime.process import RssWatch, rss_bytes, rss_peak_bytes
+from seer_runtime.system.process import RssWatch, rss_bytes, rss_peak_bytes
 with RssWatch() as watch:
     held = np.ones(50_000_000, np.uint8)
     for _ in range(20):
@@ -54,7 +54,7 @@ def test_a_watch_sees_what_came_and_went() -> None:
 FREED_AND_TAKEN = """
 import resource, sys
 import numpy as np
-from seer_runtime.process import bound_heap
+from seer_runtime.system.process import bound_heap
 if sys.argv[1] == "bounded":
     bound_heap()
 def faults():
@@ -96,7 +96,7 @@ def test_rss_is_what_psutil_reads() -> None:
 SETTLED = """
 import ctypes, mmap, sys
 from pathlib import Path
-from seer_runtime.process import rss_bytes, settle
+from seer_runtime.system.process import rss_bytes, settle
 
 SIZE = 32 * mmap.PAGESIZE * 64
 path = Path(sys.argv[1])
@@ -141,7 +141,7 @@ def test_settling_drops_what_a_file_has_and_keeps_what_was_written(tmp_path: Pat
 
 IDLE = """
 import numpy as np, onnxruntime
-from seer_runtime.process import rss_bytes, settle
+from seer_runtime.system.process import rss_bytes, settle
 before = rss_bytes()
 settle()
 after = rss_bytes()
@@ -238,7 +238,7 @@ def test_a_ceiling_against_its_rules(script: list[tuple[int, int]]) -> None:
 # Garbage in cycles, between blocks that stay: the C library keeps such holes until it is told to trim.
 GROWING = """
 import gc
-from seer_runtime.process import RssCeiling, rss_bytes, rss_peak_bytes
+from seer_runtime.system.process import RssCeiling, rss_bytes, rss_peak_bytes
 gc.disable()
 class Node:
     def __init__(self):

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from seer_runtime.arena import Arena
-from seer_runtime.codecs import Codec, frame_codec, latent_codec
-from seer_runtime.convert import CHUNK_STACKS
-from seer_runtime.ledger import Line
-from seer_runtime.replay import NothingToSampleError, Observations, Replay
-from seer_runtime.samplers import PrioritizedSampler, Sampler, UniformSampler
-from seer_runtime.store import RowStore
-from seer_runtime.windows import n_step_windows
+from seer_runtime.replay.arena import Arena
+from seer_runtime.replay.codecs import Codec, frame_codec, latent_codec
+from seer_runtime.replay.convert import CHUNK_STACKS
+from seer_runtime.replay.replay import NothingToSampleError, Observations, Replay
+from seer_runtime.replay.samplers import PrioritizedSampler, Sampler, UniformSampler
+from seer_runtime.replay.store import RowStore
+from seer_runtime.replay.windows import n_step_windows
+from seer_runtime.system.ledger import Line
 from tests.runtime.naive_replay import ledger_of
 
 P = 8  # bytes of a frame

@@ -8,8 +8,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from seer_runtime import convert, replay
-from seer_runtime.codecs import latent_codec
+from seer_runtime.replay import convert, replay
+from seer_runtime.replay.codecs import latent_codec
 from tests.runtime.naive_replay import hash_encoder
 from tests.runtime.replay_pair import Pair
 

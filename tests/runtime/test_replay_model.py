@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from seer_runtime import convert
-from seer_runtime.codecs import FloatCodec, latent_codec
-from seer_runtime.convert import Conversion
-from seer_runtime.store import RowStore
+from seer_runtime.replay import convert
+from seer_runtime.replay.codecs import FloatCodec, latent_codec
+from seer_runtime.replay.convert import Conversion
+from seer_runtime.replay.store import RowStore
 from tests.runtime.frequencies import assert_frequencies
 from tests.runtime.naive_replay import assert_observations, hash_encoder
 from tests.runtime.replay_pair import Pair

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from seer_runtime.arena import Arena
-from seer_runtime.codecs import Codec, frame_codec, latent_codec
-from seer_runtime.ledger import Line
-from seer_runtime.store import RowStore
+from seer_runtime.replay.arena import Arena
+from seer_runtime.replay.codecs import Codec, frame_codec, latent_codec
+from seer_runtime.replay.store import RowStore
+from seer_runtime.system.ledger import Line
 from tests.runtime.naive_replay import ledger_of
 
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seer_runtime.ledger import Ledger, Line
-from seer_runtime.sumtree import SumTree
+from seer_runtime.replay.sumtree import SumTree
+from seer_runtime.system.ledger import Ledger, Line
 
 CAPACITIES = [1, 2, 3, 4, 5, 7, 8, 9, 63, 64, 65, 100]
 

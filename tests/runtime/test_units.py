@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from seer_runtime.units import exact_size, format_duration, format_size, parse_duration, parse_size
+from seer_runtime.system.units import exact_size, format_duration, format_size, parse_duration, parse_size
 
 
 @pytest.mark.parametrize(

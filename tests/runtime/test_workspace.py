@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from seer_runtime.arena import Arena
-from seer_runtime.codecs import frame_codec, latent_codec
-from seer_runtime.convert import CHUNK_STACKS, conversion_bytes
-from seer_runtime.ledger import WORKSPACE_CAP_BYTES, Ledger, Line
-from seer_runtime.replay import SLICE_BYTES, Observations, Replay
-from seer_runtime.samplers import UniformSampler
-from seer_runtime.store import RowStore
+from seer_runtime.replay.arena import Arena
+from seer_runtime.replay.codecs import frame_codec, latent_codec
+from seer_runtime.replay.convert import CHUNK_STACKS, conversion_bytes
+from seer_runtime.replay.replay import SLICE_BYTES, Observations, Replay
+from seer_runtime.replay.samplers import UniformSampler
+from seer_runtime.replay.store import RowStore
+from seer_runtime.system.ledger import WORKSPACE_CAP_BYTES, Ledger, Line
 from tests.runtime.naive_replay import ledger_of
 
 FRAME, CROP, STACK, BATCH = (3, 100, 100), (84, 84), 3, 512

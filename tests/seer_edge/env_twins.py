@@ -8,7 +8,7 @@ import numpy as np
 
 from seer_edge.envs import Environment, Step
 from seer_runtime.durable import read_tensors, write_tensors
-from seer_runtime.state import State
+from seer_runtime.system.state import State
 
 
 def through_files(state: State | None, folder: Path) -> State:

@@ -14,18 +14,18 @@ import torch
 from numpy.typing import NDArray
 
 import seer_edge.envs.guarded
-import seer_edge.freeze
-from seer_edge import checkpoint
-from seer_edge.config import TrainConfig
+import seer_edge.training.freeze
+from seer_edge.config.config import TrainConfig
+from seer_edge.config.plan import BytePlan, make_plan
+from seer_edge.config.presets import RainbowSettings, SacSettings
 from seer_edge.envs import Action, Continuous, Discrete, Environment, EnvSpec, Episode, Step
-from seer_edge.freeze import freeze
-from seer_edge.loop import Session, build_session
 from seer_edge.networks.encoder import Encoder
-from seer_edge.plan import BytePlan, make_plan
-from seer_edge.presets import RainbowSettings, SacSettings
-from seer_runtime.ledger import Line
-from seer_runtime.state import State
-from seer_runtime.store import FINAL, TERMINATED, TRUNCATED
+from seer_edge.runs import checkpoint
+from seer_edge.training.freeze import freeze
+from seer_edge.training.session import Session, build_session
+from seer_runtime.replay.store import FINAL, TERMINATED, TRUNCATED
+from seer_runtime.system.ledger import Line
+from seer_runtime.system.state import State
 
 Frame = NDArray[np.uint8]
 Arrays = dict[str, NDArray[Any]]
@@ -74,6 +74,7 @@ class Noise:
         self.log: list[Log] = []
         self._rng = np.random.default_rng(seed)
         self.left = 0
+        self.new_scene = True
 
     def _frame(self) -> Frame:
         frame = self._rng.integers(0, 256, self.spec.frame_shape, np.uint8)
@@ -146,7 +147,7 @@ class Rig:
         while len(self.env.log[-1].actions) < 3 or self.env.left < 5:
             self.until("", 0)
 
-    def freeze(self) -> seer_edge.freeze.FreezeReport:
+    def freeze(self) -> seer_edge.training.freeze.FreezeReport:
         return freeze(self.session, self.path, self.save)
 
     def save(self) -> Path:

@@ -36,7 +36,7 @@ class SliceBuffer:
 
 
 class ArrayObservations:
-    """The interface of `seer_runtime.replay.Observations`; `array` is what it gives, whole."""
+    """The interface of `seer_runtime.replay.replay.Observations`; `array` is what it gives, whole."""
 
     def __init__(self, buffer: SliceBuffer, array: Array) -> None:
         self.array = array

@@ -136,8 +136,8 @@ LEARN = """
     import numpy as np
     from seer_edge.agents.rainbow import RainbowAgent
     from seer_edge.networks.spec import RainbowHeadSpec, encoder_spec
-    from seer_edge.presets import RainbowSettings
-    from seer_runtime.replay import Batch
+    from seer_edge.config.presets import RainbowSettings
+    from seer_runtime.replay.replay import Batch
     from tests.seer_edge.observations import SliceBuffer
 
     def update(array):

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from seer_edge import doctor
-from seer_edge.board import Board, profile_of, profiles, this_board
-from seer_edge.config import build_config
-from seer_edge.doctor import MOST_BYTES, TYPICAL, advise
+from seer_edge.cli.flags import make_parser, normalised
+from seer_edge.config.config import build_config
+from seer_edge.config.plan import make_plan
 from seer_edge.envs import rendering
-from seer_edge.flags import make_parser, normalised
-from seer_edge.plan import make_plan
-from seer_runtime.memory import MemoryLimits
-from seer_runtime.units import parse_size
+from seer_edge.machine import doctor
+from seer_edge.machine.board import Board, profile_of, profiles, this_board
+from seer_edge.machine.doctor import MOST_BYTES, TYPICAL, advise
+from seer_runtime.system.memory import MemoryLimits
+from seer_runtime.system.units import parse_size
 
 PI_4 = """processor\t: 0
 BogoMIPS\t: 108.00
@@ -96,7 +96,7 @@ def test_profiles_by_model(model: str, name: str | None) -> None:
 def test_profiles_are_sound() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
     assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"] == {
-        "runtime/deploy": "seer_edge/deploy"
+        "runtime/deploy": "seer_edge/machine/deploy"
     }
     assert len(profiles()) == 4
     for profile in profiles():

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seer_edge.ceiling import check_memory
-from seer_edge.config import build_config
+from seer_edge.config.config import build_config
+from seer_edge.config.plan import BytePlan, make_plan
 from seer_edge.envs import Continuous, Discrete, EnvSpec
 from seer_edge.errors import BadInputError
-from seer_edge.plan import BytePlan, make_plan
-from seer_runtime.memory import MemoryLimits
-from seer_runtime.units import format_size, parse_size
+from seer_edge.machine.ceiling import check_memory
+from seer_runtime.system.memory import MemoryLimits
+from seer_runtime.system.units import format_size, parse_size
 
 ROOMY = MemoryLimits(10**18, 10**18)
 ALIEN = EnvSpec("ALE/Alien-v5", "Alien", (84, 84), (84, 84), Discrete(18), 29_000_000)
@@ -221,6 +221,6 @@ def test_absurd_budgets_are_refused_like_any_other(budget: int) -> None:
 
 
 def test_refusing_does_not_import_torch() -> None:
-    code = "import sys, seer_edge.ceiling; print('torch' in sys.modules, 'numpy' in sys.modules)"
+    code = "import sys, seer_edge.machine.ceiling; print('torch' in sys.modules, 'numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.split() == ["False", "True"]

@@ -10,15 +10,15 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-import seer_edge.codec_choice
-from seer_edge import checkpoint
-from seer_edge.codec_choice import OUTPUT_ERROR_BOUND, output_errors
-from seer_edge.config import AUTO
+import seer_edge.training.codec_choice
+from seer_edge.config.config import AUTO
 from seer_edge.errors import BadInputError
-from seer_edge.freeze import FreezeRefusedError
-from seer_edge.loop import resume_session
-from seer_runtime.codecs import FRAMES
-from seer_runtime.ledger import Line
+from seer_edge.runs import checkpoint
+from seer_edge.training.codec_choice import OUTPUT_ERROR_BOUND, output_errors
+from seer_edge.training.freeze import FreezeRefusedError
+from seer_edge.training.session import resume_session
+from seer_runtime.replay.codecs import FRAMES
+from seer_runtime.system.ledger import Line
 from tests.runtime.naive_replay import grids
 from tests.seer_edge.freeze_rig import KINDS, Rig, assert_same, snapshot
 
@@ -30,7 +30,7 @@ BOTH_OVER_LATENTS_OR_FRAMES = {"encoder": "canonical", "freeze_layers": 2}  # fl
 @pytest.fixture
 def bound(monkeypatch: pytest.MonkeyPatch) -> Bound:
     """Sets the bound."""
-    return lambda value: monkeypatch.setattr(seer_edge.codec_choice, "OUTPUT_ERROR_BOUND", value)
+    return lambda value: monkeypatch.setattr(seer_edge.training.codec_choice, "OUTPUT_ERROR_BOUND", value)
 
 
 def _naive_errors(run: Rig) -> dict[str, float]:
@@ -89,7 +89,7 @@ def test_a_head_decides_by_what_it_can_tell_apart(
     build_rig: Callable[..., Rig], chosen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that looks at no latent, and one to which the last bits of each are all."""
-    monkeypatch.setattr("seer_edge.freeze.PARITY_TOLERANCE", 10.0)  # ONNX Runtime's last bits are others
+    monkeypatch.setattr("seer_edge.training.freeze.PARITY_TOLERANCE", 10.0)  # ONNX Runtime's last bits are others
     run = build_rig(latent_codec=AUTO)
     run.steps(100)
     monkeypatch.setattr(run.session.agent, "outputs", HEADS[chosen])

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from seer_edge.config import MAX_AUGMENTATIONS, TrainConfig, build_config, resolve_freeze_at
+from seer_edge.config.config import MAX_AUGMENTATIONS, TrainConfig, build_config, resolve_freeze_at
+from seer_edge.config.presets import RainbowSettings, SacSettings, preset_for
 from seer_edge.envs import Continuous, Discrete, EnvSpec
 from seer_edge.errors import BadInputError
-from seer_edge.presets import RainbowSettings, SacSettings, preset_for
-from seer_runtime.encoder import MAX_BATCH
+from seer_runtime.onnx.encoder import MAX_BATCH
 
 FRAME_BYTES = 7_056
 WHOLE_RUN_BYTES = 500_000 * FRAME_BYTES

@@ -14,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 
 from seer_edge.agents.curl_sac import ACTOR, CRITIC, CurlSacAgent
+from seer_edge.config.presets import SacSettings
 from seer_edge.networks.sac_spec import SacHeadSpec
 from seer_edge.networks.spec import Conv, EncoderSpec
-from seer_edge.presets import SacSettings
-from seer_runtime.replay import Batch
-from seer_runtime.state import State
+from seer_runtime.replay.replay import Batch
+from seer_runtime.system.state import State
 from tests.seer_edge.naive_curl_sac import Frames, NaiveCurlSac
 from tests.seer_edge.observations import ArrayObservations, SliceBuffer
 

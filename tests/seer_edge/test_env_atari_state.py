@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from seer_edge.envs import EnvOptions, make_env, resolve
 from seer_edge.envs.atari import Atari
-from seer_runtime.state import State, StateError
+from seer_runtime.system.state import State, StateError
 from tests.seer_edge.env_registry import fresh
 from tests.seer_edge.env_twins import assert_go_on_alike, changed, play, through_files
 
@@ -115,7 +115,7 @@ import json, sys, zlib
 from pathlib import Path
 import numpy as np
 from seer_runtime.durable import read_tensors
-from seer_runtime.state import State
+from seer_runtime.system.state import State
 from tests.seer_edge.env_twins import play
 from tests.seer_edge.test_env_atari_state import MACHADO, atari
 folder = Path({folder!r})

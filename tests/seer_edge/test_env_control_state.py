@@ -8,7 +8,7 @@ from seer_edge.envs import EnvOptions, make_env
 from seer_edge.envs.control import Control
 from seer_edge.envs.control_tasks import TASKS
 from seer_edge.envs.physics_state import MODEL_ARRAYS
-from seer_runtime.state import State, StateError
+from seer_runtime.system.state import State, StateError
 from tests.seer_edge.env_twins import assert_go_on_alike, changed, play, through_files
 
 ALL_TASKS = [f"{domain}-{task}" for domain, tasks in TASKS.items() if domain != "lqr" for task in tasks]

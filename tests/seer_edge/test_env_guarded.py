@@ -8,7 +8,7 @@ import pytest
 from seer_edge.envs import Discrete, EnvOptions, EnvSpec, Episode, Step, make_env
 from seer_edge.envs.guarded import Guarded
 from seer_edge.errors import EnvironmentFailedError
-from seer_runtime.state import State, StateError
+from seer_runtime.system.state import State, StateError
 from tests.seer_edge.env_registry import register
 from tests.seer_edge.env_twins import assert_go_on_alike
 

@@ -18,7 +18,7 @@ from seer_edge.envs import (
 )
 from seer_edge.envs.actions import Continuous
 from seer_edge.envs.gym_pixels import GymPixels
-from seer_runtime.preprocess import Color
+from seer_runtime.policy.preprocess import Color
 from tests.seer_edge.env_registry import register
 
 

@@ -12,15 +12,15 @@ import pytest
 from torch.utils.flop_counter import FlopCounterMode
 
 from seer_edge.agents.curl_sac import CurlSacAgent
-from seer_edge.algorithms import SacNetworks
-from seer_edge.config import build_config
+from seer_edge.config.config import build_config
+from seer_edge.config.plan import make_plan
+from seer_edge.config.presets import SacSettings
+from seer_edge.config.registry import SacNetworks
 from seer_edge.envs import Continuous, EnvSpec
-from seer_edge.flops import ActorCriticFlops, QLearningFlops
+from seer_edge.networks.flops import ActorCriticFlops, QLearningFlops
 from seer_edge.networks.sac_spec import SacHeadSpec
 from seer_edge.networks.spec import RainbowHeadSpec, encoder_spec
-from seer_edge.plan import make_plan
-from seer_edge.presets import SacSettings
-from seer_runtime.replay import Batch
+from seer_runtime.replay.replay import Batch
 from tests.seer_edge.observations import SliceBuffer
 
 ENCODER = encoder_spec("data-efficient", input_shape=(4, 84, 84))

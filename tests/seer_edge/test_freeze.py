@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import seer_edge.evaluate
-import seer_edge.freeze
-import seer_edge.loop
-from seer_edge import checkpoint
+import seer_edge.training.evaluate
+import seer_edge.training.freeze
+import seer_edge.training.session
+from seer_edge.runs import checkpoint
 from seer_runtime import durable
-from seer_runtime.encoder import OnnxEncoder
-from seer_runtime.ledger import WORKSPACE_CAP_BYTES, Line
-from seer_runtime.replay import Observations
-from seer_runtime.samplers import PrioritizedSampler
-from seer_runtime.windows import n_step_windows
+from seer_runtime.onnx.encoder import OnnxEncoder
+from seer_runtime.replay.replay import Observations
+from seer_runtime.replay.samplers import PrioritizedSampler
+from seer_runtime.replay.windows import n_step_windows
+from seer_runtime.system.ledger import WORKSPACE_CAP_BYTES, Line
 from tests.runtime.naive_replay import grids
 from tests.seer_edge.freeze_rig import CAPACITY, KINDS, LARGE, Rig, assert_rows, assert_same, clipped, encode, snapshot
 
@@ -115,7 +115,7 @@ def test_a_refused_freeze_gives_the_codec_s_memory_back(build_rig: Callable[...,
     run.steps(100)
     before = snapshot(run)
     run.checkpoints.write_text("")
-    with pytest.raises(seer_edge.freeze.FreezeRefusedError):
+    with pytest.raises(seer_edge.training.freeze.FreezeRefusedError):
         run.freeze()
     assert_same(snapshot(run), before)
 
@@ -340,7 +340,7 @@ def test_an_evaluation_leaves_the_session_as_it_was(rig: Callable[..., Rig], fro
             each.until("", 105)
     held = run.session.ledger.held_bytes(Line.WORKSPACE)
     played: list[int] = []
-    evaluation = seer_edge.evaluate.evaluate_session(run.plan, run.session, lambda: False, played.append)
+    evaluation = seer_edge.training.evaluate.evaluate_session(run.plan, run.session, lambda: False, played.append)
     assert evaluation is not None
     assert len(evaluation.returns) == 3
     assert played == [1, 2, 3]

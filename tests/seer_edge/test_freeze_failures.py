@@ -10,19 +10,19 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-import seer_edge.evaluate
-import seer_edge.freeze
-import seer_edge.loop
-from seer_edge import checkpoint
+import seer_edge.training.evaluate
+import seer_edge.training.freeze
+import seer_edge.training.session
 from seer_edge.agents.rainbow import RainbowAgent
 from seer_edge.errors import RunStoppedError
-from seer_edge.freeze import FreezeRefusedError
 from seer_edge.networks.graph import encoder_graph
+from seer_edge.runs import checkpoint
+from seer_edge.training.freeze import FreezeRefusedError
 from seer_runtime import durable
-from seer_runtime.codecs import FloatCodec
 from seer_runtime.durable import files
-from seer_runtime.encoder import MAX_BATCH, OnnxEncoder
-from seer_runtime.ledger import WORKSPACE_CAP_BYTES, Line
+from seer_runtime.onnx.encoder import MAX_BATCH, OnnxEncoder
+from seer_runtime.replay.codecs import FloatCodec
+from seer_runtime.system.ledger import WORKSPACE_CAP_BYTES, Line
 from tests.seer_edge.freeze_rig import (
     Arrays,
     Frame,
@@ -62,7 +62,7 @@ def _folder_in_the_way(run: Rig, patch: pytest.MonkeyPatch) -> None:
 
 
 def _graph_is_garbage(run: Rig, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(seer_edge.freeze, "encoder_graph", lambda *unused: b"not a graph")
+    patch.setattr(seer_edge.training.freeze, "encoder_graph", lambda *unused: b"not a graph")
 
 
 def _no_workspace_left(run: Rig, patch: pytest.MonkeyPatch) -> None:
@@ -74,7 +74,7 @@ def _latents_differ(run: Rig, patch: pytest.MonkeyPatch) -> None:
     def change(name: str, array: NDArray[np.float32]) -> None:
         array *= np.float32(1.01)
 
-    patch.setattr(seer_edge.freeze, "encoder_graph", _perturbed(change))
+    patch.setattr(seer_edge.training.freeze, "encoder_graph", _perturbed(change))
 
 
 def _outputs_differ(run: Rig, patch: pytest.MonkeyPatch) -> None:
@@ -84,7 +84,7 @@ def _outputs_differ(run: Rig, patch: pytest.MonkeyPatch) -> None:
         if name.endswith("bias"):
             array[::2] += np.float32(9e-5)  # the same for all would not get past a layer norm
 
-    patch.setattr(seer_edge.freeze, "encoder_graph", _perturbed(change))
+    patch.setattr(seer_edge.training.freeze, "encoder_graph", _perturbed(change))
     agent = run.session.agent
     with torch.no_grad():
         if isinstance(agent, RainbowAgent):
@@ -254,7 +254,7 @@ def test_a_failed_conversion_stops_the_run_and_leaves_a_generation(
                 raise MemoryError("out of memory")
             return super().__call__(observations)
 
-    monkeypatch.setattr(seer_edge.freeze, "OnnxEncoder", Failing)
+    monkeypatch.setattr(seer_edge.training.freeze, "OnnxEncoder", Failing)
     with pytest.raises(RunStoppedError, match="the conversion at step 100 failed: out of memory"):
         run.freeze()
     saved = checkpoint.newest(run.checkpoints)

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-import seer_edge.evaluate
-from seer_edge import checkpoint
+import seer_edge.training.evaluate
 from seer_edge.agents import make_agent
-from seer_edge.freeze import FreezeRefusedError
-from seer_runtime.codecs import FRAMES
-from seer_runtime.ledger import WORKSPACE_CAP_BYTES, Line
+from seer_edge.runs import checkpoint
+from seer_edge.training.freeze import FreezeRefusedError
+from seer_runtime.replay.codecs import FRAMES
+from seer_runtime.system.ledger import WORKSPACE_CAP_BYTES, Line
 from tests.seer_edge.freeze_rig import CAPACITY, Arrays, Frame, Rig, assert_rows, assert_same, encode, snapshot
 
 OVER_FRAMES: list[dict[str, Any]] = [
@@ -87,7 +87,7 @@ def test_the_lowest_layers_stay_and_all_else_goes_on_training(
 @pytest.mark.parametrize("given", [*OVER_FRAMES, *OVER_LATENTS], ids=_called)
 def test_an_evaluation_leaves_the_session_as_it_was(build_rig: Callable[..., Rig], given: dict[str, Any]) -> None:
     run, twin = (_frozen_at_100(build_rig, given) for _ in range(2))
-    evaluation = seer_edge.evaluate.evaluate_session(run.plan, run.session, lambda: False, lambda count: None)
+    evaluation = seer_edge.training.evaluate.evaluate_session(run.plan, run.session, lambda: False, lambda count: None)
     assert evaluation is not None
     assert len(evaluation.returns) == 3
     for each in (run, twin):

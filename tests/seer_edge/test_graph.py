@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from seer_edge.networks.encoder import Encoder
 from seer_edge.networks.graph import encoder_graph
 from seer_edge.networks.spec import ENCODERS, EncoderSpec, encoder_spec
-from seer_runtime.encoder import INPUT, MAX_BATCH, OUTPUT, OnnxEncoder
-from seer_runtime.ledger import BudgetError, Ledger, Line
+from seer_runtime.onnx.encoder import INPUT, MAX_BATCH, OUTPUT, OnnxEncoder
+from seer_runtime.system.ledger import BudgetError, Ledger, Line
 
 Weights = dict[str, NDArray[np.float32]]
 FCS = {"bare": {}, "fcs": {"networks": 2, "features": 50}}

@@ -8,21 +8,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from seer_edge.devices import check_device
 from seer_edge.errors import BadInputError
-from seer_edge.host import prepare_cuda
+from seer_edge.machine.devices import check_device
+from seer_edge.machine.host import prepare_cuda
 from seer_edge.networks.encoder import Encoder
 from seer_edge.networks.graph import encoder_graph
 from seer_edge.networks.spec import encoder_spec
-from seer_runtime.encoder import open_session
+from seer_runtime.onnx.encoder import open_session
 
 LEARN = """
     import sys
     import torch
     from seer_edge.agents.adam import Adam
-    from seer_edge.config import build_config
+    from seer_edge.config.config import build_config
     from seer_edge.envs import EnvOptions, make_env
-    from seer_edge.host import prepare_compute
+    from seer_edge.machine.host import prepare_compute
 
     if sys.argv[1] == "prepared":
         prepare_compute(build_config(make_env("Alien", EnvOptions(), seed=0, training=True).spec, seed=0, threads=1))

@@ -11,10 +11,10 @@ from onnx import ModelProto, numpy_helper
 
 from seer_edge.networks.graph import encoder_graph, graph_weights, int8_graph
 from seer_edge.networks.spec import EncoderSpec, encoder_spec
-from seer_runtime.encoder import MAX_BATCH, GraphError, OnnxEncoder
-from seer_runtime.encoder_choice import ERROR_MAX, EncoderChoice, compare, latent_error
-from seer_runtime.ledger import Ledger
-from seer_runtime.onnx_check import GraphShapes, check_graph, check_int8
+from seer_runtime.onnx.check import GraphShapes, check_graph, check_int8
+from seer_runtime.onnx.encoder import MAX_BATCH, GraphError, OnnxEncoder
+from seer_runtime.onnx.encoder_choice import ERROR_MAX, EncoderChoice, compare, latent_error
+from seer_runtime.system.ledger import Ledger
 
 Weights = dict[str, NDArray[np.float32]]
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from seer_edge.lean_torch import DEFERRED
+from seer_edge.machine.lean_torch import DEFERRED
 
-LEAN = "from seer_edge.lean_torch import DEFERRED, import_torch; import_torch(); import torch"
-EAGER = "from seer_edge.lean_torch import DEFERRED; import torch"
+LEAN = "from seer_edge.machine.lean_torch import DEFERRED, import_torch; import_torch(); import torch"
+EAGER = "from seer_edge.machine.lean_torch import DEFERRED; import torch"
 SAY = """
 import json, sys
-from seer_runtime.process import rss_bytes
+from seer_runtime.system.process import rss_bytes
 waiting = [n for n, m in list(sys.modules.items()) if type(m).__name__ == "_Deferred"]
 print(json.dumps([said, waiting, sorted(sys.modules), rss_bytes()]))
 """
@@ -30,12 +30,12 @@ def run(*code: str) -> tuple[Any, set[str], set[str], int]:
 
 LEARN = """
 import dataclasses
-from seer_edge import train
-from seer_edge.config import build_config
+from seer_edge.training import run as train
+from seer_edge.config.config import build_config
 from seer_edge.envs import EnvOptions, make_env
-from seer_edge.host import prepare_compute
-from seer_edge.loop import build_session
-from seer_edge.plan import make_plan
+from seer_edge.machine.host import prepare_compute
+from seer_edge.training.session import build_session
+from seer_edge.config.plan import make_plan
 
 environment = make_env({env!r}, EnvOptions(resolution={resolution}), seed=0, training=True)
 environment.reset()
@@ -87,7 +87,7 @@ def test_what_is_asked_for_is_what_torch_has() -> None:
 
 WAYS = """
 import copy, sys
-from seer_runtime.process import rss_bytes
+from seer_runtime.system.process import rss_bytes
 def waiting():
     return [n for n, m in list(sys.modules.items()) if type(m).__name__ == "_Deferred"]
 said = [rss_bytes(), waiting()]
@@ -119,7 +119,7 @@ def test_each_way_of_asking_and_that_it_is_worth_it() -> None:
 
 
 def test_what_another_torch_does_not_have_or_needs_early_is_loaded_as_ever() -> None:
-    others = "from seer_edge import lean_torch; lean_torch.DEFERRED += ('torch.no_such', 'torch.overrides')"
+    others = "from seer_edge.machine import lean_torch; lean_torch.DEFERRED += ('torch.no_such', 'torch.overrides')"
     said, waiting, modules, _ = run(others, LEAN, "said = torch.ones(2).sum().item()")
     assert said == 2
     assert "torch.overrides" in modules - waiting

@@ -9,11 +9,11 @@ import pytest
 from seer_edge.agents.agent import UpdateResult
 from seer_edge.agents.rainbow import RainbowAgent
 from seer_edge.envs import Discrete, EnvSpec, Step
+from seer_edge.envs.games import play
 from seer_edge.envs.guarded import Guarded
 from seer_edge.errors import EnvironmentFailedError, RunStoppedError
-from seer_edge.evaluate import evaluate_session
-from seer_edge.games import play
-from seer_runtime.perception import Observed
+from seer_edge.training.evaluate import evaluate_session
+from seer_runtime.policy.perception import Observed
 from tests.seer_edge.freeze_rig import Arrays, Rig
 
 
@@ -163,6 +163,7 @@ class Still:
     """Frames of zeros, three actions, no end; remembers what was done."""
 
     spec = EnvSpec("Still-v0", "Still", (4, 4), (4, 4), Discrete(3))
+    new_scene = True
 
     def __init__(self, reward: float = 0.0) -> None:
         self.actions: list[int] = []
@@ -201,7 +202,7 @@ def test_evaluation_uses_the_settings_epsilon(rig: Callable[..., Rig], monkeypat
     def evaluate(*unused: Any, **given: Any) -> None:
         seen.append((given["epsilon"], given["episodes"]))
 
-    monkeypatch.setattr("seer_edge.evaluate.evaluate", evaluate)
+    monkeypatch.setattr("seer_edge.training.evaluate.evaluate", evaluate)
     evaluate_session(run.plan, run.session, lambda: False, lambda count: None)
     assert seen == [(run.plan.config.settings.evaluation_epsilon, run.plan.config.eval_episodes)]
 

@@ -9,21 +9,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from seer_edge import checkpoint
 from seer_edge.agents import make_agent
-from seer_edge.config import build_config
+from seer_edge.config.config import build_config
+from seer_edge.config.plan import ACTIVATION_FACTOR, CHECKPOINT_BASE_BYTES, BytePlan, make_plan
 from seer_edge.envs import Continuous, Discrete, EnvSpec
 from seer_edge.errors import BadInputError
-from seer_edge.evaluate import evaluate_session
-from seer_edge.flops import QLearningFlops
-from seer_edge.freeze import freeze
-from seer_edge.loop import build_session
+from seer_edge.networks.flops import QLearningFlops
 from seer_edge.networks.graph import encoder_graph
-from seer_edge.plan import ACTIVATION_FACTOR, CHECKPOINT_BASE_BYTES, BytePlan, make_plan
-from seer_edge.transfer import TakenEncoder
-from seer_runtime.ledger import WORKSPACE_CAP_BYTES, Line
-from seer_runtime.memory import MemoryLimits
-from seer_runtime.units import format_size
+from seer_edge.runs import checkpoint
+from seer_edge.runs.transfer import TakenEncoder
+from seer_edge.training.evaluate import evaluate_session
+from seer_edge.training.freeze import freeze
+from seer_edge.training.session import build_session
+from seer_runtime.system.ledger import WORKSPACE_CAP_BYTES, Line
+from seer_runtime.system.memory import MemoryLimits
+from seer_runtime.system.units import format_size
 
 ALIEN = EnvSpec("ALE/Alien-v5", "Alien", (84, 84), (84, 84), Discrete(18))
 CARTPOLE = EnvSpec("dm_control/cartpole-swingup-v0", "cartpole-swingup", (3, 100, 100), (84, 84), Continuous(1))
@@ -573,8 +573,8 @@ def test_the_peak_names_what_an_update_and_the_renderer_take() -> None:
 
 def test_planning_does_not_import_torch() -> None:
     code = (
-        "import sys; from seer_edge.config import build_config; from seer_edge.envs import Continuous, EnvSpec;"
-        "from seer_edge.envs import Discrete; from seer_edge.plan import make_plan;"
+        "import sys; from seer_edge.config.config import build_config; from seer_edge.envs import Continuous, EnvSpec;"
+        "from seer_edge.envs import Discrete; from seer_edge.config.plan import make_plan;"
         "envs = EnvSpec('E-v0', 'E', (84, 84), (84, 84), Discrete(4)),"
         "EnvSpec('F-v0', 'F', (3, 100, 100), (84, 84), Continuous(4));"
         "print(*(make_plan(build_config(env), env).render() for env in envs)); print(sorted(sys.modules))"

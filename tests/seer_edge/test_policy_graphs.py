@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from seer_edge.agents.curl_sac import CurlSacAgent
 from seer_edge.agents.rainbow import RainbowAgent
+from seer_edge.config.presets import RainbowSettings, SacSettings
 from seer_edge.networks.graph import actor_graph, rainbow_graph
 from seer_edge.networks.sac_spec import ACTOR, SacHeadSpec
 from seer_edge.networks.spec import RainbowHeadSpec, encoder_spec
-from seer_edge.presets import RainbowSettings, SacSettings
-from seer_runtime.head import OnnxHead
-from seer_runtime.ledger import Ledger
+from seer_runtime.onnx.head import OnnxHead
+from seer_runtime.system.ledger import Ledger
 
 Arrays = dict[str, NDArray[Any]]
 

@@ -4,11 +4,11 @@ import dataclasses
 
 import pytest
 
-from seer_edge.config import SHORT_RUN_FACTOR, TrainConfig, build_config
+from seer_edge.config.config import SHORT_RUN_FACTOR, TrainConfig, build_config
+from seer_edge.config.presets import PRESETS, Preset, RainbowSettings, SacSettings, preset_for
+from seer_edge.config.presets.atari import ATARI, ATARI_DEFAULT
+from seer_edge.config.presets.control import CONTROL, CONTROL_DEFAULT
 from seer_edge.envs import Continuous, Discrete, EnvSpec
-from seer_edge.presets import PRESETS, Preset, RainbowSettings, SacSettings, preset_for
-from seer_edge.presets.atari import ATARI, ATARI_DEFAULT
-from seer_edge.presets.control import CONTROL, CONTROL_DEFAULT
 
 # Table 3: freezing times in Figure 3 (a replay of the whole run) and in Figure 4 (one of 10,000 frames).
 TABLE_3 = {

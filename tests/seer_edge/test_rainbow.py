@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from seer_edge.agents.agent import UpdateResult
 from seer_edge.agents.rainbow import RainbowAgent
+from seer_edge.config.presets import RainbowSettings
 from seer_edge.networks.spec import RainbowHeadSpec, encoder_spec
-from seer_edge.presets import RainbowSettings
-from seer_runtime.replay import Batch
-from seer_runtime.state import State
+from seer_runtime.replay.replay import Batch
+from seer_runtime.system.state import State
 from tests.seer_edge.observations import ArrayObservations, SliceBuffer
 
 Arrays = dict[str, NDArray[Any]]

@@ -11,20 +11,20 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from seer_edge import checkpoint
-from seer_edge.config import build_config
+from seer_edge.config.config import build_config
+from seer_edge.config.plan import BytePlan, make_plan
+from seer_edge.config.presets import RainbowSettings, SacSettings
 from seer_edge.envs import Continuous, Discrete, EnvSpec, make_env
 from seer_edge.errors import BadInputError
-from seer_edge.evaluate import evaluate_session
-from seer_edge.freeze import freeze
-from seer_edge.loop import Seeds, Session, build_session
 from seer_edge.networks.encoder import Encoder
-from seer_edge.plan import BytePlan, make_plan
-from seer_edge.presets import RainbowSettings, SacSettings
-from seer_edge.transfer import take_encoder
-from seer_runtime.codecs import FRAMES
-from seer_runtime.crops import Crop
-from seer_runtime.ledger import Line
+from seer_edge.runs import checkpoint
+from seer_edge.runs.transfer import take_encoder
+from seer_edge.training.evaluate import evaluate_session
+from seer_edge.training.freeze import freeze
+from seer_edge.training.session import Seeds, Session, build_session
+from seer_runtime.replay.codecs import FRAMES
+from seer_runtime.replay.crops import Crop
+from seer_runtime.system.ledger import Line
 
 Arrays = dict[str, NDArray[Any]]
 

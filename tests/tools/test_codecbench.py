@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from seer_runtime.codecs import LATENT_ELEMENT_BYTES
+from seer_runtime.replay.codecs import LATENT_ELEMENT_BYTES
 from tests.faults import runs
 
 CODECBENCH = Path(__file__).parents[2] / "tools" / "codecbench.py"
@@ -76,4 +76,4 @@ def test_before_the_freeze_it_prints_what_auto_would_judge_by(tmp_path: Path) ->
 
 
 def _stop_at_the_freeze(tell: Callable[[Any], None]) -> None:
-    runs.at_call("seer_edge.loop:Session.step", 90, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    runs.at_call("seer_edge.training.session:Session.step", 90, lambda: os.kill(os.getpid(), signal.SIGTERM))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from seer_edge import checkpoint
+from seer_edge.runs import checkpoint
 from seer_runtime import durable
 from tests.faults import runs
 
@@ -27,7 +27,7 @@ def _codecruns(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def _stop_before_the_freeze(tell: Callable[[Any], None]) -> None:
-    runs.at_call("seer_edge.loop:Session.step", STOPPED, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    runs.at_call("seer_edge.training.session:Session.step", STOPPED, lambda: os.kill(os.getpid(), signal.SIGTERM))
 
 
 def _rows(run: Path) -> NDArray[np.float32]:

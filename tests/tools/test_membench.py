@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from seer_runtime.codecs import LATENT_ELEMENT_BYTES
+from seer_runtime.replay.codecs import LATENT_ELEMENT_BYTES
 
 TOOLS = Path(__file__).parents[2] / "tools"
 

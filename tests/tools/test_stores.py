@@ -15,7 +15,7 @@ import stores  # noqa: E402
 from seer_edge.envs import EnvSpec, Frame, Step  # noqa: E402
 from seer_edge.envs.actions import Action, Discrete  # noqa: E402
 from seer_edge.networks.spec import encoder_spec  # noqa: E402
-from seer_runtime.codecs import LATENT_ELEMENT_BYTES  # noqa: E402
+from seer_runtime.replay.codecs import LATENT_ELEMENT_BYTES  # noqa: E402
 
 FRAME_SHAPE = (25, 25)
 FRAME_BYTES = 625

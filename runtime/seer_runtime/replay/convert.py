@@ -1,0 +1,160 @@
+"""In-place conversion of a store of frames into a store of latents (design, section 4, step 4).
+
+The newest rows are rotated into order and right-aligned in the arena, then encoded chunk by chunk from the front:
+the latent of row j ends at or before the first frame that is still needed, so no second buffer exists.
+"""
+
+import ctypes
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seer_runtime.replay.codecs import Codec
+from seer_runtime.replay.store import Columns, RowStore
+from seer_runtime.system.ledger import Ledger, Line
+
+CHUNK_STACKS = 16
+"""Stacks encoded at a time: large enough for speed, small enough for the encoder's activations."""
+
+Encode = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+"""Frame stacks `[B, C, h, w]` uint8 to latents `[B, *view_shape]` float32."""
+
+
+def chunk_rows(augmentations: int) -> int:
+    """Rows encoded at a time, each under all its views."""
+    return max(1, CHUNK_STACKS // augmentations)
+
+
+def conversion_bytes(stack: int, frame_bytes: int, view_bytes: int, augmentations: int) -> int:
+    """Workspace that a conversion takes while it runs; `view_bytes` are those of one cropped frame."""
+    rows = chunk_rows(augmentations)
+    return (stack - 1 + rows) * frame_bytes + rows * augmentations * stack * view_bytes
+
+
+def first_kept(store: RowStore, latent_capacity: int) -> int:
+    """Id of the oldest row that a conversion to `latent_capacity` rows keeps.
+
+    From it on every row has a whole stack and all rows fit.
+    """
+    oldest = store.oldest
+    head = np.arange(oldest, min(oldest + store.stack - 1, store.appended))
+    broken = np.flatnonzero(~store.stack_is_whole(head))
+    whole_from = oldest + (int(broken[-1]) + 1 if len(broken) else 0)
+    return max(whole_from, store.appended - latent_capacity)
+
+
+class Conversion:
+    """A conversion of `store` to rows of `codec`, with all memory it needs taken beforehand.
+
+    Each row is encoded under K views drawn from `rng`, K being the first dimension of `codec.shape`. Raises
+    BudgetError where the ledger has no room, ValueError where not one latent fits; the store is as it was.
+    """
+
+    def __init__(self, store: RowStore, codec: Codec, rng: np.random.Generator, ledger: Ledger) -> None:
+        capacity = store.arena.size_bytes // codec.row_bytes
+        if capacity < 1:
+            raise ValueError(f"a latent row of {codec.row_bytes} bytes does not fit {store.arena.size_bytes} bytes")
+        self._store, self._codec, self._rng, self._ledger = store, codec, rng, ledger
+        self.first = first_kept(store, capacity)
+        frames, augmentations = store.codec, codec.shape[0]
+        rows = chunk_rows(augmentations)
+        window_shape = (store.stack - 1 + rows, *frames.shape)
+        views_shape = (rows, augmentations, store.stack, *frames.view_shape)
+        with ledger.all_or_nothing():
+            self._columns = store.allocate_columns(capacity)
+            self._window = ledger.allocate(Line.WORKSPACE, window_shape, np.uint8)
+            self._views = ledger.allocate(Line.WORKSPACE, views_shape, np.uint8)
+
+    def cancel(self) -> None:
+        """Give the memory back without converting."""
+        self._ledger.release(Line.COLUMNS, *self._columns.arrays())
+        self._ledger.release(Line.WORKSPACE, self._window, self._views)
+
+    def run(self, encode: Encode) -> int:
+        """Turn frames into latents in the same bytes; returns the number of rows kept.
+
+        An exception out of `encode` leaves the store unusable.
+        """
+        store, codec, columns, window = self._store, self._codec, self._columns, self._window
+        reach, augmentations = store.stack - 1, codec.shape[0]
+        kept = store.appended - self.first
+        _copy_columns(store, self.first, columns)
+        _carry_frames_before(store, self.first, window[:reach])
+        frames = _right_align(store, kept, window[reach:])
+        latents = store.arena.rows(codec.row_bytes)
+        for begin in range(0, kept, len(self._views)):
+            end = min(begin + len(self._views), kept)
+            count = end - begin
+            window[reach : reach + count] = frames[begin:end].reshape(count, *store.codec.shape)
+            stacks = self._cut_views(columns.age[begin:end])
+            encoded = encode(stacks.reshape(-1, *store.observation_shape))
+            codec.encode(encoded.reshape(count, augmentations, *codec.view_shape), latents[begin:end])
+            window[:reach] = window[count : count + reach].copy()
+        store.adopt(codec, columns, kept)
+        self._ledger.release(Line.WORKSPACE, window, self._views)
+        return kept
+
+    def _cut_views(self, ages: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Stacks `[B, K, S, …]` of the window's rows under views drawn now; zero before a scene's first frame."""
+        store, views = self._store, self._views[: len(ages)]
+        augmentations, depth = views.shape[1:3]
+        drawn = store.codec.draw(self._rng, len(ages) * augmentations)
+        window = self._window.reshape(len(self._window), -1)
+        for row, age in enumerate(ages):
+            slots = np.broadcast_to(np.arange(row, row + depth), (augmentations, depth))
+            mine = drawn[row * augmentations : (row + 1) * augmentations]
+            store.codec.gather(window, slots, mine, views[row])
+            views[row, :, : max(depth - 1 - int(age), 0)] = 0
+        return views
+
+
+def _copy_columns(store: RowStore, first: int, columns: Columns) -> None:
+    slots = store.slots(np.arange(first, store.appended))
+    for new, old in zip(columns.arrays(), store.columns.arrays(), strict=True):
+        new[: len(slots)] = old[slots]
+
+
+def _carry_frames_before(store: RowStore, first: int, carried: NDArray[np.uint8]) -> None:
+    """Frames of the rows just before `first`, which its stack may need though they are not kept."""
+    ids = np.arange(first - len(carried), first)
+    held = store.holds(ids)
+    for index in np.flatnonzero(held):
+        carried[index] = store.data[store.slot(int(ids[index]))].reshape(store.codec.shape)
+
+
+def _right_align(store: RowStore, kept: int, buffer: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Bring the newest `kept` frames in order against the arena's end, in place; returns them `[kept, P]`."""
+    row_bytes = store.codec.row_bytes
+    start = store.slot(store.oldest)
+    if start + store.rows > store.capacity:
+        rotate_rows(store.data, start, buffer.reshape(-1, row_bytes))
+        start = 0
+    source = (start + store.rows - kept) * row_bytes
+    size_bytes = kept * row_bytes
+    target = store.arena.size_bytes - size_bytes
+    base = store.arena.bytes.ctypes.data
+    # memmove, because numpy copies the whole of an assignment whose two sides overlap.
+    ctypes.memmove(base + target, base + source, size_bytes)
+    return store.arena.bytes[target:].reshape(kept, row_bytes)
+
+
+def rotate_rows(rows: NDArray[Any], shift: int, buffer: NDArray[Any]) -> None:
+    """Rotate `rows` `[N, P]` left by `shift` in place, through a `buffer` `[M, P]` of any M >= 1.
+
+    Three reversals, since numpy.roll makes a second copy of everything.
+    """
+    _reverse(rows[:shift], buffer)
+    _reverse(rows[shift:], buffer)
+    _reverse(rows, buffer)
+
+
+def _reverse(rows: NDArray[Any], buffer: NDArray[Any]) -> None:
+    low, high = 0, len(rows)
+    while high - low > 1:
+        count = min(len(buffer), (high - low) // 2)
+        buffer[:count] = rows[low : low + count]
+        rows[low : low + count] = rows[high - count : high][::-1]
+        rows[high - count : high] = buffer[:count][::-1]
+        low, high = low + count, high - count

@@ -1,0 +1,354 @@
+"""The replay: a row store, a sampler and n-step windows, giving batches for a head."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seer_runtime.durable import TensorFile
+from seer_runtime.replay.codecs import Codec, Views
+from seer_runtime.replay.convert import Conversion, Encode
+from seer_runtime.replay.samplers import Sampler
+from seer_runtime.replay.store import CONTINUED, KNOWN_FLAGS, TERMINATED, Ids, Layout, RowStore
+from seer_runtime.replay.windows import Windows, n_step_windows
+from seer_runtime.system.ledger import Ledger, Line
+from seer_runtime.system.state import State, StateError, generator_state, restore_generator
+
+MAX_PROPOSALS = 100
+SCAN_ROWS = 4096
+POSITIVES = "positive_views"
+BATCH_ARRAYS = ("row_ids", "weights", "views", "next_views", POSITIVES)
+CODEC = "codec."
+"""Before the names of a codec's own arrays in the state of a replay."""
+SLICE_BYTES = 2_100_000
+"""Of a minibatch decoded at a time; 33 stacks of three 84x84 RGB crops."""
+
+
+def slice_rows(batch_size: int, observation_bytes: int) -> int:
+    """Observations decoded at a time."""
+    return max(1, min(batch_size, SLICE_BYTES // observation_bytes))
+
+
+class NothingToSampleError(Exception):
+    """No row of the replay can start a window yet."""
+
+
+class Observations:
+    """Some observations of a replay under chosen views, decoded slice by slice into the replay's own memory.
+
+    A minibatch of large frames so never stands in memory as a whole.
+    """
+
+    def __init__(self, replay: "Replay", ids: Ids, views: Views) -> None:
+        self._replay = replay
+        self._ids = ids
+        self.views = views
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def slices(self, at_most: int | None = None) -> Iterator[NDArray[Any]]:
+        """Frame stacks `[b, C, h, w]` uint8, or latents `[b, N, L]` float32, b at most `at_most`.
+
+        There are as few slices as can be, of lengths that differ by at most one. A slice is valid until the next is
+        drawn, of these or of any other observations of the replay.
+        """
+        buffer = self._replay.slice_buffer
+        most = len(buffer) if at_most is None else min(len(buffer), at_most)
+        pieces = -(-len(self) // most)
+        for piece in range(pieces):
+            chosen = slice(len(self) * piece // pieces, len(self) * (piece + 1) // pieces)
+            ids = self._ids[chosen]
+            self._replay.store.gather(ids, self.views[chosen], buffer[: len(ids)])
+            yield buffer[: len(ids)]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B sampled windows."""
+
+    observations: Observations
+    actions: NDArray[Any]  # [B, *action_shape]
+    returns: NDArray[np.float32]  # [B], n-step
+    discounts: NDArray[np.float32]  # [B], gamma^m (1 - terminated)
+    next_observations: Observations  # of the rows that are bootstrapped from
+    weights: NDArray[np.float32]  # [B], importance sampling
+    row_ids: Ids  # [B]
+    positives: Observations | None = None  # `observations` under views drawn anew, for a contrastive loss
+
+
+class Replay:
+    """Samples n-step batches of a row store and converts it at the freeze."""
+
+    def __init__(
+        self,
+        store: RowStore,
+        sampler: Sampler,
+        *,
+        batch_size: int,
+        n_step: int,
+        gamma: float,
+        rng: np.random.Generator,
+        ledger: Ledger,
+        spare_rows: int = 0,
+    ) -> None:
+        """`spare_rows` rows may be appended while a batch is still read: what they overwrite is not sampled."""
+        self.store = store
+        self.sampler = sampler
+        self.spare_rows = spare_rows
+        self.batch_size = batch_size
+        self.n_step = n_step
+        self.gamma = gamma
+        self._rng = rng
+        self._ledger = ledger
+        self.slice_buffer = self._allocate_slice(store.codec, store.stack)
+
+    def _allocate_slice(self, codec: Codec, stack: int) -> NDArray[Any]:
+        shape = codec.observation_shape(stack)
+        rows = slice_rows(self.batch_size, math.prod(shape) * codec.dtype.itemsize)
+        return self._ledger.allocate(Line.WORKSPACE, (rows, *shape), codec.dtype)
+
+    def append(
+        self, observation: NDArray[Any], action: Any, reward: float, *, terminated: bool, truncated: bool
+    ) -> None:
+        """Append a time step (see `RowStore.append`)."""
+        row_id = self.store.append(observation, action, reward, terminated=terminated, truncated=truncated)
+        self.sampler.appended(row_id)
+
+    def append_final(self, observation: NDArray[Any]) -> None:
+        """Append the final observation of a truncated episode."""
+        self.sampler.appended(self.store.append_final(observation))
+
+    def continue_scene(self) -> None:
+        """Let the next episode's stacks reach back into the one that has just terminated (see `RowStore`)."""
+        self.store.continue_scene()
+
+    def interrupt(self, observation: NDArray[Any]) -> None:
+        """End the running scene and episode, if there is one, as truncated with `observation` (see `RowStore`)."""
+        final = self.store.interrupt(observation)
+        if final is not None:
+            self.sampler.appended(final)
+
+    def sample(self, progress: float = 0.0, *, positives: bool = False) -> Batch:
+        """A batch of windows, drawn with replacement; `progress` is the fraction of the run that is over.
+
+        Its observations can be read until `spare_rows` more rows are appended. Raises NothingToSampleError while no
+        row can start a window.
+        """
+        ids, windows = self._draw(self.batch_size)
+        views = self.draw_views(len(ids))
+        next_views = views if self.store.codec.one_view_a_transition else self.draw_views(len(ids))
+        others = self.draw_views(len(ids)) if positives else None
+        return self._batch(ids, windows, self.sampler.weights(ids, progress), views, next_views, others)
+
+    def _batch(
+        self,
+        ids: Ids,
+        windows: Windows,
+        weights: NDArray[np.float32],
+        views: Views,
+        next_views: Views,
+        positive_views: Views | None,
+    ) -> Batch:
+        return Batch(
+            observations=Observations(self, ids, views),
+            actions=self.store.columns.action[self.store.slots(ids)],
+            returns=windows.returns,
+            discounts=windows.discounts,
+            next_observations=Observations(self, windows.bootstrap_ids, next_views),
+            weights=weights,
+            row_ids=ids,
+            positives=None if positive_views is None else Observations(self, ids, positive_views),
+        )
+
+    def draw_views(self, count: int) -> Views:
+        """Random views of `count` observations."""
+        return self.store.codec.draw(self._rng, count)
+
+    def observations(self, ids: Ids) -> Observations:
+        """The observations at `ids` under the view that is acted on; draws nothing."""
+        return Observations(self, ids, self.store.codec.plain(len(ids)))
+
+    def _windows(self, ids: Ids) -> Windows:
+        return n_step_windows(self.store, ids, self.n_step, self.gamma, self.spare_rows)
+
+    def draw(self, count: int) -> Ids:
+        """Ids of `count` rows that can start a window, by the sampler's proportions."""
+        return self._draw(count)[0]
+
+    def _draw(self, count: int) -> tuple[Ids, Windows]:
+        if self.store.rows == 0:
+            raise NothingToSampleError("the replay is empty")
+        found: list[tuple[Ids, Windows]] = []
+        missing = count
+        for _ in range(MAX_PROPOSALS):
+            proposed = self.sampler.propose(self._rng, missing)
+            windows = self._windows(proposed)
+            valid = windows.valid
+            if not valid.all():
+                proposed, windows = proposed[valid], windows.only(valid)
+            found.append((proposed, windows))
+            missing -= len(proposed)
+            if not missing:
+                break
+        else:
+            drawn = self._draw_from_all(missing)
+            found.append((drawn, self._windows(drawn)))
+        if len(found) == 1:
+            return found[0]
+        ids, parts = zip(*found, strict=True)
+        return np.concatenate(ids), Windows.joined(parts)
+
+    def _draw_from_all(self, count: int) -> Ids:
+        """The slow way, for a replay in which hardly any row can start a window."""
+        store = self.store
+        chunks = (
+            np.arange(begin, min(begin + SCAN_ROWS, store.appended))
+            for begin in range(store.oldest, store.appended, SCAN_ROWS)
+        )
+        ids = np.concatenate([chunk[self._windows(chunk).valid] for chunk in chunks])
+        if len(ids) == 0:
+            raise NothingToSampleError(f"no window of {self.n_step} steps among {self.store.rows} rows")
+        priorities = self.sampler.priorities(ids)
+        return self._rng.choice(ids, count, p=priorities / priorities.sum())
+
+    def update_priorities(self, ids: Ids, priorities: NDArray[np.float32]) -> None:
+        """Pass on what an update learned of the rows `ids`."""
+        self.sampler.update(ids, priorities)
+
+    def reserve(self, codec: Codec) -> "ReplayConversion":
+        """Take the memory that a conversion to rows of `codec` needs (see `Conversion`)."""
+        return ReplayConversion(self, codec)
+
+    def convert(self, codec: Codec, encode: Encode) -> int:
+        """Turn frames into latents in place; returns the number of rows kept."""
+        return self.reserve(codec).run(encode)
+
+    # --- a batch that waits ----------------------------------------------------------------------------------
+
+    def batch_state(self, batch: Batch) -> State:
+        """What `restore_batch` needs to make a batch of this replay anew: rows, views, weights."""
+        arrays: dict[str, NDArray[Any]] = {"row_ids": batch.row_ids, "weights": batch.weights}
+        arrays["views"] = batch.observations.views
+        arrays["next_views"] = batch.next_observations.views
+        if batch.positives is not None:
+            arrays[POSITIVES] = batch.positives.views
+        return State(arrays=arrays)
+
+    def restore_batch(self, state: State) -> Batch | None:
+        """The batch that gave `state` when the replay stood as it does now; None where rows of it had no room.
+
+        Raises StateError for one that no replay like this one gives.
+        """
+        arrays = state.arrays
+        drawn = {name: array for name, array in arrays.items() if name not in ("row_ids", "weights")}
+        likeness = self.store.codec.plain(self.batch_size)
+        if not (
+            {"row_ids", "weights", "views", "next_views"} <= arrays.keys() <= {*BATCH_ARRAYS}
+            and _like(arrays["row_ids"], np.empty(self.batch_size, np.int64))
+            and _like(arrays["weights"], np.empty(self.batch_size, np.float32))
+            and all(_like(views, likeness) and self.store.codec.has_views(views) for views in drawn.values())
+            and np.isfinite(arrays["weights"]).all()
+        ):
+            raise StateError("it has a batch that is none of its replay's")
+        ids = arrays["row_ids"]
+        windows = self._windows(ids) if self.store.holds(ids).all() else None
+        if windows is None or not windows.valid.all():
+            return None
+        return self._batch(ids, windows, arrays["weights"], drawn["views"], drawn["next_views"], drawn.get(POSITIVES))
+
+    # --- state ---------------------------------------------------------------------------------------------
+
+    def state(self) -> State:
+        """Layout, codec, random stream, the rows as they stand in the arena, and priorities from the oldest row on.
+
+        The arrays are the replay's own memory, but for priorities.
+        """
+        store, codec = self.store, self.store.codec.state()
+        values = {
+            "layout": asdict(store.layout),
+            "codec": store.codec.name,
+            "codec_counts": codec.values,
+            "largest_priority": self.sampler.largest,
+            "rng": generator_state(self._rng),
+        }
+        ids = np.arange(store.oldest, store.appended)
+        columns = {name: array[: store.rows] for name, array in vars(store.columns).items()}
+        own = {CODEC + name: array for name, array in codec.arrays.items()}
+        arrays = {"rows": store.data[: store.rows], "priorities": self.sampler.priorities(ids), **columns, **own}
+        return State(values, arrays)
+
+    def restore(self, values: Mapping[str, Any], tensors: TensorFile) -> int:
+        """Take on the state that `state` gave; returns how many of the oldest rows had no room here.
+
+        Raises StateError for the state of another kind of replay, CorruptFileError and OSError.
+        """
+        store = self.store
+        try:
+            layout, codec, largest = Layout(**values["layout"]), values["codec"], float(values["largest_priority"])
+            expected = {
+                name: array.shape if name.startswith(CODEC) else (layout.rows, *array.shape[1:])
+                for name, array in self.state().arrays.items()
+            }
+            if codec != store.codec.name:
+                raise ValueError(f"it holds {codec}, not {store.codec.name}")
+            if tensors.shapes != expected:
+                raise ValueError(f"its tensors are {tensors.shapes}, not {expected}")
+        except (KeyError, TypeError, ValueError) as error:
+            raise StateError(f"not the state of this replay: {error}") from error
+        restore_generator(self._rng, values.get("rng"))
+        self._restore_codec(values, tensors)
+        store.reload(layout, tensors)
+        reward, flags = store.columns.reward[: store.rows], store.columns.flags[: store.rows]
+        strays = (flags & ~KNOWN_FLAGS).any() or (flags[(flags & TERMINATED) == 0] & CONTINUED).any()
+        if not np.isfinite(reward).all() or strays:
+            raise StateError("it holds rewards or flags that are none")
+        priorities = np.empty(store.rows)
+        tensors.read_rows_into("priorities", layout.rows - store.rows, priorities)
+        if not (math.isfinite(largest) and np.isfinite(priorities).all() and (priorities >= 0).all()):
+            raise StateError("priorities must be finite and not negative")
+        self.sampler.largest = largest
+        self.sampler.rebuild(np.arange(store.oldest, store.appended), priorities)
+        return layout.rows - store.rows
+
+    def _restore_codec(self, values: Mapping[str, Any], tensors: TensorFile) -> None:
+        codec = self.store.codec
+        try:
+            for name, array in codec.state().arrays.items():
+                tensors.read_into(CODEC + name, array)
+            codec.restore(values.get("codec_counts", {}))
+        except (KeyError, TypeError, ValueError) as error:
+            raise StateError(f"not the state of this codec: {error}") from error
+
+
+class ReplayConversion:
+    """A conversion of a replay that cannot run out of ledger any more; `run` it or `cancel` it."""
+
+    def __init__(self, replay: Replay, codec: Codec) -> None:
+        self._replay = replay
+        with replay._ledger.all_or_nothing():
+            self._slice = replay._allocate_slice(codec, stack=1)
+            self._rows = Conversion(replay.store, codec, replay._rng, replay._ledger)
+
+    def cancel(self) -> None:
+        """Give the memory back without converting."""
+        self._rows.cancel()
+        self._replay._ledger.release(Line.WORKSPACE, self._slice)
+
+    def run(self, encode: Encode) -> int:
+        """Convert rows and priorities; returns the number of rows kept (see `Conversion.run`)."""
+        replay = self._replay
+        ids = np.arange(self._rows.first, replay.store.appended)
+        priorities = replay.sampler.priorities(ids)
+        kept = self._rows.run(encode)
+        replay.sampler.rebuild(ids, priorities)
+        replay._ledger.release(Line.WORKSPACE, replay.slice_buffer)
+        replay.slice_buffer = self._slice
+        return kept
+
+
+def _like(array: NDArray[Any], other: NDArray[Any]) -> bool:
+    return array.shape == other.shape and array.dtype == other.dtype

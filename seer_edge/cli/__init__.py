@@ -1,0 +1,10 @@
+"""The command line: what a user types and reads.
+
+May import every other folder. No folder imports this one.
+Start with `commands.py` (one function a command), then `flags.py` (the parser).
+torch is imported only inside the commands that learn.
+"""
+
+from seer_edge.cli.commands import main
+
+__all__ = ["main"]

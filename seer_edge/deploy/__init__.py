@@ -1,0 +1,5 @@
+"""From a run to a bundle, and acting from a bundle.
+
+May import `runs`, `machine`, `config`, `networks` and `envs`. Imports no torch.
+Start with `export.py` (write a bundle), then `act.py` (play one).
+"""

@@ -1,0 +1,250 @@
+"""`seer-edge act` and `seer-edge eval BUNDLE`: whole games from a bundle. No torch."""
+
+import array
+import dataclasses
+import functools
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seer_edge.config.registry import ALGORITHMS
+from seer_edge.envs import Action, Discrete, EnvOptions, EnvSpec, Frame, ResolutionError, ViewError, resolve
+from seer_edge.envs.games import Evaluation, game_seeds, play
+from seer_edge.envs.guarded import Guarded, open_guarded
+from seer_edge.envs.recorder import Recorder
+from seer_edge.envs.refusals import refusals
+from seer_edge.errors import EXIT_UNSAFE, BadInputError
+from seer_edge.machine.signals import StopSignal
+from seer_edge.runs.run_folder import bundle_mend
+from seer_edge.validation import check_types
+from seer_runtime import durable
+from seer_runtime.durable.files import one_line
+from seer_runtime.policy.bundle import EPISODES_MAX, SIDE_MAX, Bundle, PolicySpec, open_bundle
+from seer_runtime.policy.perception import Observed
+from seer_runtime.policy.policy import Policy
+from seer_runtime.system.fields import Fields
+from seer_runtime.system.process import rss_peak_bytes
+from seer_runtime.system.units import format_size
+
+EPISODES = 10
+ACTION_REPEAT_MAX = 10_000
+PERCENTILES = (50, 90, 99)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Bundle]:
+    """The bundle at `path`. Raises BadInputError where it is none, and for what is read of it inside."""
+    try:
+        with open_bundle(path) as bundle:
+            yield bundle
+    except durable.CorruptFileError as error:
+        raise BadInputError(f"{error}; {bundle_mend(path)}") from error
+    except OSError as error:
+        raise BadInputError(f"{path}: cannot be read ({error.strerror}); give a bundle that `export` wrote") from error
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the policy of a bundle was trained, and how it was evaluated there."""
+
+    env: str
+    options: EnvOptions
+    epsilon: float
+    episodes: int
+    seed: int
+    timestep: int
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> "Origin":
+        """What the manifest says. Raises BadInputError, which names the field."""
+        fields = Fields(bundle.about)
+        try:
+            fields.choice("algo", ALGORITHMS)
+            return cls(
+                env=fields.text("environment.id"),
+                options=replace(_options(fields), resize=bundle.spec.resize),
+                epsilon=fields.number("evaluation.epsilon", 0, 1),
+                episodes=fields.count("evaluation.episodes", 1, EPISODES_MAX),
+                seed=fields.count("provenance.seed", 0, 2**32 - 1),
+                timestep=fields.count("provenance.timestep"),
+            )
+        except ValueError as error:
+            mend = bundle_mend(bundle.path)
+            raise BadInputError(
+                f"{bundle.path}: its manifest is not one of this release ({one_line(error)}); {mend}"
+            ) from error
+
+    def options_for(self, env: str, spec: PolicySpec) -> EnvOptions:
+        """How `env` is shown: as the policy's own was, another by its images, at the size that the policy sees."""
+        env_id = resolve(env)
+        if env_id.id == self.env:
+            return self.options
+        height, width = spec.frame_shape[-2:]
+        options = replace(self.options, resolution=width if height == width else None, render=False)
+        # Atari and control have one view each; frames of another kind are refused by their shape.
+        return options if env_id.kind == "gymnasium" else replace(options, color=None)
+
+
+def _options(fields: Fields) -> EnvOptions:
+    known = [field.name for field in dataclasses.fields(EnvOptions)]
+    given = fields.record("environment.options", known)
+    options = EnvOptions(**given)
+    try:
+        check_types(options)
+    except ValueError as error:
+        raise ValueError(f"environment.options.{one_line(error)[:100]}") from error
+    if options.resolution is not None:
+        fields.count("environment.options.resolution", 1, SIDE_MAX)
+    if options.action_repeat is not None:
+        fields.count("environment.options.action_repeat", 1, ACTION_REPEAT_MAX)
+    return options
+
+
+class Player:
+    """Perceives and decides by the clock: `seconds` has what each frame took until its action."""
+
+    def __init__(self, policy: Policy, recorder: Recorder | None = None) -> None:
+        self._policy = policy
+        self._recorder = recorder
+        self._perceiving = 0.0
+        self.seconds = array.array("f")
+
+    def observe(self, frame: Frame, *, first: bool) -> Observed:
+        """See `Observes`."""
+        if self._recorder is not None:
+            self._recorder.show(frame)
+        begin = time.perf_counter()
+        observed = self._policy.perception.observe(frame, first=first)
+        self._perceiving = time.perf_counter() - begin
+        return observed
+
+    def act(self, observed: Observed) -> Action:
+        """The policy's action."""
+        begin = time.perf_counter()
+        action = self._policy.decide(observed.input)
+        self.seconds.append(self._perceiving + time.perf_counter() - begin)
+        return action
+
+    def milliseconds(self) -> dict[str, float]:
+        """Percentiles of frame to action."""
+        values = np.percentile(np.frombuffer(self.seconds, np.float32), PERCENTILES) * 1e3
+        return {f"p{percent}": round(float(value), 4) for percent, value in zip(PERCENTILES, values, strict=True)}
+
+
+@dataclass(frozen=True)
+class Game:
+    """What is played, and how; None is what the bundle was evaluated with."""
+
+    env: str | None = None
+    episodes: int | None = None
+    seed: int | None = None
+    epsilon: float | None = None
+    threads: int | None = None
+    timeout_seconds: float | None = None
+    record: Path | None = None
+    int8: bool = True  # whether an int8 encoder may be chosen
+
+
+def act(path: Path, game: Game, *, as_json: bool) -> int:
+    """Play `game` with the bundle at `path` and print returns and latencies; returns the exit status.
+
+    Raises BadInputError, EnvironmentFailedError.
+    """
+    with opened(path) as bundle:
+        origin = Origin.of(bundle)
+        policy = Policy.of(bundle, threads=game.threads or 1, int8=game.int8)
+    env = origin.env if game.env is None else game.env
+    env_seed, rng = game_seeds(origin.seed if game.seed is None else game.seed, origin.timestep)
+    episodes = game.episodes or origin.episodes
+    epsilon = origin.epsilon if game.epsilon is None else game.epsilon
+    returns: list[float] = []
+    with closing(_open(env, origin, policy.spec, env_seed, game.timeout_seconds)) as environment, StopSignal() as stop:
+        steps = 0
+        with Recorder.writing(game.record) as recorder:
+            if policy.choice is not None and not as_json:
+                print(policy.choice, flush=True)
+            player = Player(policy, recorder)
+            for episode in play(environment, player, player.act, epsilon=epsilon, rng=rng):
+                steps += 1
+                if episode is not None:
+                    returns.append(episode.episode_return)
+                if len(returns) == episodes or stop():
+                    break
+    result = _result(environment.spec, origin.timestep, returns, player, steps)
+    print(json.dumps(result) if as_json else _told(result), flush=True)
+    return 0 if stop.received is None else 128 + stop.received
+
+
+def _result(spec: EnvSpec, timestep: int, returns: list[float], player: Player, steps: int) -> dict[str, Any]:
+    return {
+        "env": spec.id,
+        "timestep": timestep,
+        **(Evaluation(tuple(returns)).to_json() if returns else {"episodes": 0}),
+        "steps": steps,
+        "frame_to_action_ms": player.milliseconds() if player.seconds else None,
+        "rss_peak_bytes": rss_peak_bytes(),
+    }
+
+
+def _told(result: Mapping[str, Any]) -> str:
+    lines = [f"{result['env']}, step {result['timestep']:,}, {result['episodes']} episodes"]
+    if result["episodes"]:
+        returns = " ".join(f"{value:g}" for value in result["returns"])
+        lines.append(f"return {result['mean_return']:.1f} ± {result['std_return']:.1f}: {returns}")
+    if result["frame_to_action_ms"]:
+        shown = ", ".join(f"{name} {value:.3f} ms" for name, value in result["frame_to_action_ms"].items())
+        lines.append(f"frame to action, {result['steps']:,} steps: {shown}")
+    return "\n".join([*lines, f"RSS peak {format_size(result['rss_peak_bytes'])}"])
+
+
+def _open(env: str, origin: Origin, spec: PolicySpec, seed: int, timeout_seconds: float | None) -> Guarded:
+    """The environment, if it is one that the policy can play. Raises BadInputError."""
+    if ":" in env and "" not in sys.path:
+        sys.path.insert(0, "")  # a user's own module stands in the working directory
+
+    def give_up(reason: str) -> None:
+        print(f"seer-edge act: the environment failed: {reason}", file=sys.stderr, flush=True)
+        os._exit(EXIT_UNSAFE)
+
+    mend = f"name an environment like {origin.env}"
+    with refusals(env, origin.options):
+        options = origin.options_for(env, spec)
+        build = functools.partial(
+            open_guarded, env, seed=seed, training=False, timeout_seconds=timeout_seconds, on_hang=give_up
+        )
+        try:
+            environment = _seen(build, options, rendered=origin.options.render)
+        except ViewError as error:
+            raise BadInputError(f"--env {env}: {error.reason}; {mend}") from error
+        except ResolutionError as error:
+            seen = f"the frames of {options.resolution}x{options.resolution} that this policy sees"
+            raise BadInputError(f"--env {env}: cannot be shown in {seen}; {mend}") from error
+    shown, actions = environment.spec.frame_shape, environment.spec.actions
+    count = actions.count if isinstance(actions, Discrete) else actions.size
+    if shown != spec.frame_shape:
+        reason = f"shows frames of {list(shown)}, and this policy sees {list(spec.frame_shape)}"
+    elif (isinstance(actions, Discrete), count) != (spec.discrete, spec.actions):
+        kind = "actions" if spec.discrete else "continuous actions"
+        reason = f"takes {actions}, and this policy has {spec.actions} {kind}"
+    else:
+        return environment
+    environment.close()
+    raise BadInputError(f"--env {env}: {reason}; {mend}")
+
+
+def _seen(build: Callable[[EnvOptions], Guarded], options: EnvOptions, *, rendered: bool) -> Guarded:
+    """By its images; where it shows none, and the policy was trained on what is `rendered`, by what it renders."""
+    try:
+        return build(options)
+    except ViewError:
+        if options.render or not rendered:
+            raise
+        return build(replace(options, render=True))

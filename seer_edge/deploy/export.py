@@ -1,0 +1,156 @@
+"""`seer-edge export`: a run's newest sound checkpoint becomes a bundle. No torch."""
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seer_edge import __version__
+from seer_edge.config.plan import BytePlan
+from seer_edge.config.registry import ALGORITHMS
+from seer_edge.deploy.quantize import Quantized, quantize
+from seer_edge.envs import Discrete
+from seer_edge.errors import BadInputError
+from seer_edge.networks.graph import encoder_graph, graph_weights
+from seer_edge.runs import checkpoint
+from seer_edge.runs.checkpoint import Saved
+from seer_edge.runs.run_folder import RunFolder
+from seer_edge.validation import check_target
+from seer_runtime import durable
+from seer_runtime.durable import BytesLike
+from seer_runtime.durable.container import begins_as_bundle
+from seer_runtime.policy import bundle
+from seer_runtime.policy.policy import Policy
+from seer_runtime.system.state import State, StateError
+
+ENCODER_PREFIX = "encoder."
+
+
+def write_bundle(
+    path: Path,
+    folder: RunFolder,
+    saved: Saved,
+    agent: State,
+    plan: BytePlan,
+    extras: Collection[str] = (),
+    *,
+    int8: bool = False,
+) -> list[str]:
+    """Write the bundle of a generation, whose `agent` is given; returns a line for each member.
+
+    `extras` are among `bundle.EXTRAS`. Raises BadInputError for what the generation does not have, and where `path`
+    cannot be written.
+    """
+    _check_place(path, folder)
+    with checkpoint.reading(saved.path):
+        spec = _spec(plan)
+        about = _about(spec, folder, saved, agent, plan)
+        members = _members(saved, agent, plan)
+        report = []
+        if int8:
+            quantized = _quantized(spec, plan, *(bytes(members[name][0]) for name in (bundle.ENCODER, bundle.HEAD)))
+            members[bundle.INT8] = (quantized.graph,)
+            members[bundle.PROBE] = _tensors(bundle.PROBE, {"observations": quantized.probe})
+            report.append(quantized.report)
+        if "learner" in extras:
+            members[bundle.LEARNER] = _tensors(bundle.LEARNER, _learner(agent.arrays))
+            about["learner"] = {"values": agent.values}
+        if "replay" in extras:
+            state, newest = _replay(saved, plan)
+            members[bundle.REPLAY] = _tensors(bundle.REPLAY, state.arrays)
+            members[bundle.NEWEST] = _tensors(bundle.NEWEST, {"latents": newest})
+            about["replay"] = {"values": state.values}
+    try:
+        durable.write_container(path, about, members)
+    except OSError as error:
+        raise BadInputError(f"-o {path}: cannot be written ({error.strerror}); name another file") from error
+    sizes = {name: sum(memoryview(piece).nbytes for piece in pieces) for name, pieces in members.items()}
+    return [*(f"{name:<20} {size:>12,} B" for name, size in sizes.items()), *report]
+
+
+def _check_place(path: Path, folder: RunFolder) -> None:
+    """Raise BadInputError where a bundle would take the place of something else."""
+    if path.resolve().is_relative_to(folder.path.resolve()):
+        raise BadInputError(f"-o {path}: lies in the run's own folder; name a file beside it")
+    check_target("-o", path)
+    if path.is_file() and path.stat().st_size and not begins_as_bundle(path):
+        raise BadInputError(f"-o {path}: is there already, and is no bundle; name another file")
+
+
+def _spec(plan: BytePlan) -> bundle.PolicySpec:
+    actions = plan.env.actions
+    return bundle.PolicySpec(
+        algo=plan.config.algo,
+        frame_shape=plan.env.frame_shape,
+        stack=plan.config.settings.stack,
+        crop_shape=plan.env.crop_shape,
+        discrete=isinstance(actions, Discrete),
+        actions=actions.count if isinstance(actions, Discrete) else actions.size,
+        resize=plan.config.resize,
+    )
+
+
+def _quantized(spec: bundle.PolicySpec, plan: BytePlan, encoder: bytes, head: bytes) -> Quantized:
+    whole = dataclasses.replace(plan.encoder, frozen_layers=None, outside=False)
+    weights = graph_weights(encoder, whole.weight_shapes)
+    return quantize(plan, whole, weights, Policy(spec, encoder, head), encoder)
+
+
+def _about(spec: bundle.PolicySpec, folder: RunFolder, saved: Saved, agent: State, plan: BytePlan) -> dict[str, Any]:
+    """The manifest; it knows no clock and no place, so that the same generation gives the same bytes."""
+    config = plan.config
+    episodes = min(config.eval_episodes, bundle.EPISODES_MAX)
+    return {
+        **spec.to_json(),
+        "encoder": checkpoint.encoder_identity(plan),
+        "environment": {"id": config.env, "name": config.env_name, "options": dataclasses.asdict(config.env_options)},
+        "evaluation": {"epsilon": config.settings.evaluation_epsilon, "episodes": episodes},
+        "provenance": {
+            "seed": config.seed,
+            "timestep": saved.timestep,
+            "updates": agent.values.get("updates"),
+            "frozen": saved.frozen,
+            "preset": config.preset,
+            "versions": folder.versions(),
+            "exported_with": __version__,
+        },
+    }
+
+
+def _members(saved: Saved, agent: State, plan: BytePlan) -> dict[str, Sequence[BytesLike]]:
+    """What acting needs, and the layer norms that go with a frozen encoder."""
+    encoder = dataclasses.replace(plan.encoder, frozen_layers=None)
+    graph = saved.graph if plan.encoder.whole else None
+    if graph is None:
+        own = {name.removeprefix(ENCODER_PREFIX): array for name, array in agent.arrays.items()}
+        graph = encoder_graph(encoder, own)
+    members: dict[str, Sequence[BytesLike]] = {
+        bundle.ENCODER: (graph,),
+        bundle.HEAD: (plan.networks.policy_graph(plan.config, agent.arrays),),
+    }
+    prefixes = tuple(set(ALGORITHMS[plan.config.algo].encoder_arrays) - {ENCODER_PREFIX})
+    norms = {name: array for name, array in agent.arrays.items() if prefixes and name.startswith(prefixes)}
+    return members | ({bundle.NORMS: _tensors(bundle.NORMS, norms)} if norms else {})
+
+
+def _learner(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """All but what belongs to an encoder, online, target or their moments."""
+    return {name: array for name, array in arrays.items() if ENCODER_PREFIX not in name}
+
+
+def _replay(saved: Saved, plan: BytePlan) -> tuple[State, NDArray[np.float32]]:
+    """The rows of latents, and those `[K, N, L]` of the observation that the newest row led to."""
+    if saved.graph is None or not plan.encoder.whole:
+        raise BadInputError("--with replay: this run's replay holds no latents of its whole encoder; leave it out")
+    perceived = saved.part("perception")
+    if perceived is None:
+        raise StateError("it has no observation")
+    newest = np.ascontiguousarray(perceived.arrays["latents"][: plan.config.augmentations])
+    return State(dict(saved.state["replay"]), durable.read_tensors(saved.path / checkpoint.REPLAY)), newest
+
+
+def _tensors(name: str, arrays: Mapping[str, NDArray[Any]]) -> list[BytesLike]:
+    return list(durable.tensor_pieces(name, arrays))

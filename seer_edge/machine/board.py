@@ -1,0 +1,111 @@
+"""What machine this is: its name, processor and features, and the profile of a board that is known. No torch."""
+
+import json
+import os
+import platform
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+_MODELS = ("proc/device-tree/model", "sys/firmware/devicetree/base/model")
+_VENDOR, _PRODUCT = "sys/class/dmi/id/sys_vendor", "sys/class/dmi/id/product_name"
+_CPU_PARTS = {
+    "0xd03": "Cortex-A53",
+    "0xd04": "Cortex-A35",
+    "0xd05": "Cortex-A55",
+    "0xd07": "Cortex-A57",
+    "0xd08": "Cortex-A72",
+    "0xd09": "Cortex-A73",
+    "0xd0a": "Cortex-A75",
+    "0xd0b": "Cortex-A76",
+    "0xd42": "Cortex-A78AE",
+}
+"""Of Arm's own, as /proc/cpuinfo numbers them."""
+FEATURES = {
+    "asimd": "NEON",
+    "asimdhp": "float16",
+    "asimddp": "dot products",
+    "i8mm": "int8 products",
+    "bf16": "bfloat16",
+    "sve": "SVE",
+    "atomics": "LSE atomics",
+    "fma": "FMA",
+    "avx": "AVX",
+    "avx2": "AVX2",
+    "avx512f": "AVX-512",
+    "avx512_vnni": "int8 products",
+    "avx512_bf16": "bfloat16",
+    "amx_bf16": "AMX bfloat16",
+}
+"""Those that decide how fast the arithmetic is, or which builds run, by the kernel's name."""
+
+
+@dataclass(frozen=True)
+class Board:
+    """The machine that this process runs on."""
+
+    name: str
+    machine: str  # aarch64, x86_64
+    cpu: str
+    cores: int  # that this process may use
+    features: tuple[str, ...]  # of FEATURES
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A board that is known: `runtime/deploy/boards.json`."""
+
+    name: str
+    model: str  # what its device tree's model contains
+    ram: str
+    cores: int
+    cpu: str
+    mem_budget: str
+    threads: int
+    torch: str
+    use: str
+
+
+def this_board(root: Path = Path("/")) -> Board:
+    """What the kernel says below `root`; "unknown" where it says nothing."""
+    cpuinfo = dict(re.findall(r"^([^:\n]+?)\s*:\s*(.*)$", _text(root / "proc/cpuinfo"), re.MULTILINE))
+    cpu = cpuinfo.get("model name") or _CPU_PARTS.get(cpuinfo.get("CPU part", ""), "unknown")
+    flags = (cpuinfo.get("flags") or cpuinfo.get("Features") or "").split()
+    return Board(
+        name=_name(root),
+        machine=platform.machine(),
+        cpu=cpu,
+        cores=len(os.sched_getaffinity(0)),
+        features=tuple(name for name in FEATURES if name in flags),
+    )
+
+
+def _name(root: Path) -> str:
+    for model in _MODELS:
+        if text := _text(root / model).strip("\0\n "):
+            return text
+    return " ".join(_text(root / part).strip() for part in (_VENDOR, _PRODUCT)).strip() or "unknown"
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def deploy_folder() -> Path:
+    """Where the unit, its script and the profiles stand: in the wheel inside this package, else in the repository."""
+    here = Path(__file__).parent
+    return here / "deploy" if (here / "deploy").is_dir() else here.parents[1] / "runtime/deploy"
+
+
+def profiles() -> tuple[Profile, ...]:
+    """Every board that is known."""
+    entries = json.loads((deploy_folder() / "boards.json").read_text())
+    return tuple(Profile(**entry) for entry in entries)
+
+
+def profile_of(board: Board) -> Profile | None:
+    """The profile whose model is that of `board`."""
+    return next((profile for profile in profiles() if profile.model in board.name), None)

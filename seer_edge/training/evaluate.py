@@ -1,0 +1,109 @@
+"""Evaluation: whole games, raw rewards, no noise, epsilon-greedy with a small epsilon."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+
+from tqdm import tqdm
+
+from seer_edge.agents import make_agent
+from seer_edge.agents.agent import Agent
+from seer_edge.config.plan import BytePlan
+from seer_edge.envs.games import Evaluation, evaluate, game_seeds
+from seer_edge.errors import EXIT_UNSAFE, BadInputError, origin
+from seer_edge.machine.signals import StopSignal
+from seer_edge.runs import checkpoint
+from seer_edge.runs.checkpoint import Saved
+from seer_edge.training.session import OnHang, Session, new_perception, open_env
+from seer_runtime.onnx.encoder import OnnxEncoder
+from seer_runtime.policy.perception import LatentPerception
+from seer_runtime.system.ledger import Ledger, Line
+from seer_runtime.system.state import State
+
+
+def evaluate_session(
+    plan: BytePlan, session: Session, stop: Callable[[], bool], played: Callable[[int], object]
+) -> Evaluation | None:
+    """Evaluate the agent as it stands, with a stack of its own."""
+    encoder = session.perception.encoder if isinstance(session.perception, LatentPerception) else None
+    return evaluate_agent(plan, session.agent, encoder, session.ledger, session.timestep, stop, played, session.on_hang)
+
+
+def evaluate_agent(
+    plan: BytePlan,
+    agent: Agent,
+    encoder: OnnxEncoder | None,
+    ledger: Ledger,
+    timestep: int,
+    stop: Callable[[], bool],
+    played: Callable[[int], object],
+    on_hang: OnHang | None,
+) -> Evaluation | None:
+    """Play `eval_episodes` games in an environment of their own; `encoder` is the frozen one, if there is one."""
+    perception = new_perception(plan, encoder, ledger)
+    env_seed, rng = game_seeds(plan.config.seed, timestep)
+    env = open_env(plan, seed=env_seed, training=False, on_hang=on_hang)
+    try:
+        return evaluate(
+            env,
+            perception,
+            lambda observed: agent.greedy(observed.input),
+            episodes=plan.config.eval_episodes,
+            epsilon=plan.config.settings.evaluation_epsilon,
+            rng=rng,
+            stop=stop,
+            played=played,
+        )
+    finally:
+        env.close()
+        perception.release()
+        ledger.release(Line.WORKSPACE, perception.stack.frames)
+
+
+def _open_encoder(graph: bytes, plan: BytePlan, ledger: Ledger) -> OnnxEncoder:
+    try:
+        return OnnxEncoder(graph, threads=plan.config.threads, ledger=ledger, device=plan.config.device)
+    except Exception as error:  # ONNX Runtime's own types, none of them public
+        raise BadInputError(f"encoder.onnx of the newest checkpoint: {origin(error)}") from error
+
+
+def _give_up(reason: str) -> None:
+    print(f"seer-edge eval: the environment failed: {reason}", file=sys.stderr, flush=True)
+    os._exit(EXIT_UNSAFE)
+
+
+def evaluate_run(plan: BytePlan, saved: Saved, state: State, *, as_json: bool = False) -> int:
+    """Evaluate the agent of a generation, whose `state` is given, and print the returns; returns the exit status.
+
+    Raises BadInputError where it is not one of this version.
+    """
+    agent = make_agent(plan, seed=0)
+    ledger, encoder = Ledger({}), None
+    if saved.frozen:
+        agent.freeze_encoder(reads_latents=saved.graph is not None)
+    if saved.graph is not None:
+        encoder = _open_encoder(saved.graph, plan, ledger)
+    with checkpoint.reading(saved.path):
+        agent.restore(state)
+    progress = tqdm(total=plan.config.eval_episodes, unit="game", disable=not sys.stderr.isatty())
+    with progress, StopSignal() as stop:
+        evaluation = evaluate_agent(
+            plan,
+            agent,
+            encoder,
+            ledger,
+            saved.timestep,
+            stop,
+            lambda count: progress.update(count - progress.n),
+            _give_up,
+        )
+    if evaluation is None:
+        return 128 + (stop.received or 0)
+    if as_json:
+        print(json.dumps({"env": plan.env.id, "timestep": saved.timestep, **evaluation.to_json()}))
+        return 0
+    returns = " ".join(f"{value:g}" for value in evaluation.returns)
+    print(f"{plan.env.id}, step {saved.timestep:,}, {len(evaluation.returns)} episodes")
+    print(f"return {evaluation.mean_return:.1f} ± {evaluation.std_return:.1f}: {returns}")
+    return 0

@@ -1,0 +1,171 @@
+"""What a run tells while it goes: a row of `progress.csv` an interval, a bar on a terminal, plain lines elsewhere."""
+
+import sys
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+from tqdm import tqdm
+
+from seer_edge.envs import Episode
+from seer_edge.training.session import StepReport
+
+RECENT_EPISODES = 100
+
+
+class Tracker(Protocol):
+    """Takes the figures of each log interval."""
+
+    def write(self, row: Mapping[str, float]) -> None:
+        """One interval, by column."""
+
+    def sync(self) -> None:
+        """Have what was written on the disk: a checkpoint will rely on it."""
+
+    def close(self) -> None:
+        """No more will come."""
+
+
+class TensorBoard:
+    """The same figures as TensorBoard events in `tb/`. Raises ImportError where tensorboardX is not installed."""
+
+    def __init__(self, folder: Path, until: int) -> None:
+        from tensorboardX import SummaryWriter
+
+        # Events of an earlier part of the run after that step will be written again.
+        self._writer = SummaryWriter(str(folder), write_to_disk=True, purge_step=until + 1 if until else None)
+
+    def write(self, row: Mapping[str, float]) -> None:
+        """One point a figure, at the row's step."""
+        for name, value in row.items():
+            self._writer.add_scalar(name, value, int(row["time/total_timesteps"]))
+        self._writer.flush()
+
+    def sync(self) -> None:
+        """Nothing: a viewer's copy of what `progress.csv` has."""
+
+    def close(self) -> None:
+        """Close the event file."""
+        self._writer.close()
+
+
+@dataclass
+class PhaseClock:
+    """Steps a second of the steps that made their update, a phase."""
+
+    steps: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def add(self, phase: str, report: StepReport) -> None:
+        """Count one step."""
+        if report.loss is not None:
+            self.steps[phase] = self.steps.get(phase, 0) + 1
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + report.seconds
+
+    def steps_per_second(self, phase: str) -> float | None:
+        """None for a phase without updates."""
+        return self.steps[phase] / self.seconds[phase] if phase in self.steps else None
+
+    def state(self) -> dict[str, Any]:
+        """Plain data."""
+        return {"steps": self.steps, "seconds": self.seconds}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take on what `state` gave."""
+        self.steps, self.seconds = dict(state["steps"]), dict(state["seconds"])
+
+
+class Interval:
+    """Means over the steps since the last row, and over recent episodes."""
+
+    def __init__(self) -> None:
+        self._episodes: deque[Episode] = deque(maxlen=RECENT_EPISODES)
+        self._losses: list[float] = []
+        self.steps = 0  # since the last row
+        self._seconds = 0.0
+
+    def add(self, report: StepReport) -> None:
+        """Take one step in."""
+        self.steps += 1
+        self._seconds += report.seconds
+        if report.loss is not None:
+            self._losses.append(report.loss)
+        if report.episode is not None:
+            self._episodes.append(report.episode)
+
+    @property
+    def mean_return(self) -> float | None:
+        """Mean raw return of the latest whole games, or None before the first ended."""
+        episodes = self._episodes
+        return sum(episode.episode_return for episode in episodes) / len(episodes) if episodes else None
+
+    @property
+    def steps_per_second(self) -> float:
+        """Over all steps of the interval, whether or not they made an update."""
+        return self.steps / self._seconds if self._seconds else 0.0
+
+    def drain(self) -> dict[str, float]:
+        """The interval's columns; the next interval begins."""
+        row = {"time/fps": self.steps_per_second}
+        if self.mean_return is not None:
+            row["rollout/ep_rew_mean"] = self.mean_return
+            row["rollout/ep_len_mean"] = sum(e.length_steps for e in self._episodes) / len(self._episodes)
+        if self._losses:
+            row["train/loss"] = sum(self._losses) / len(self._losses)
+        self._losses.clear()
+        self.steps, self._seconds = 0, 0.0
+        return row
+
+    def state(self) -> dict[str, Any]:
+        """Plain data."""
+        episodes = [[episode.episode_return, episode.length_steps] for episode in self._episodes]
+        return {"episodes": episodes, "losses": self._losses, "steps": self.steps, "seconds": self._seconds}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take on what `state` gave."""
+        self._episodes.extend(Episode(float(total), int(length)) for total, length in state["episodes"])
+        self._losses = [float(loss) for loss in state["losses"]]
+        self.steps, self._seconds = int(state["steps"]), float(state["seconds"])
+
+
+class Console:
+    """One progress bar on a terminal; a plain line an interval where the output is none."""
+
+    def __init__(self, total: int, stream: TextIO = sys.stderr, begin: int = 0) -> None:
+        self._total = total
+        self._stream = stream
+        layout = (
+            "{percentage:3.0f}%|{bar:8}|{elapsed}<{remaining}{postfix}"  # leaves room for the figures in 80 columns
+        )
+        self._bar = tqdm(total=total, initial=begin, file=stream, bar_format=layout) if stream.isatty() else None
+
+    def advance(self, timestep: int) -> None:
+        """Move the bar."""
+        if self._bar is not None:
+            self._bar.update(timestep - self._bar.n)
+
+    def note(self, text: str) -> None:
+        """Show for the moment what takes long; nothing where the output is no terminal."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(text)
+
+    def status(self, timestep: int, text: str) -> None:
+        """Show the interval's figures."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(text)
+        else:
+            print(f"step {timestep:,}/{self._total:,}  {text}", file=self._stream, flush=True)
+
+    def say(self, text: str) -> None:
+        """One line that stays."""
+        if self._bar is not None:
+            self._bar.write(text, file=self._stream)
+        else:
+            print(text, file=self._stream, flush=True)
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if self._bar is not None:
+            self._bar.close()

@@ -1,0 +1,103 @@
+"""`summary.json`: what came out of a run so far (design, section 6)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from seer_edge.envs.games import Evaluation
+from seer_edge.training.freeze import FreezeReport
+from seer_edge.training.metrics import PhaseClock
+from seer_edge.training.session import Session
+from seer_runtime.system.ledger import Line
+from seer_runtime.system.process import rss_peak_bytes
+
+OBSERVATIONS = "observations"
+
+
+@dataclass
+class Outcome:
+    """What `summary.json` says beside the plan; filled in as the run goes."""
+
+    status: str = "running"
+    freeze: FreezeReport | None = None
+    freeze_refused: str | None = None
+    evaluation: Evaluation | None = None
+    resumed_at: list[int] = field(default_factory=list)
+    checkpoint: int | None = None  # the newest generation's step
+    peaks: dict[str, int] = field(default_factory=dict)  # bytes, of the processes before this one
+
+    def state(self) -> dict[str, Any]:
+        """Plain data; the status is a matter of the process."""
+        return {
+            "freeze": None if self.freeze is None else self.freeze.to_json(),
+            "freeze_refused": self.freeze_refused,
+            "evaluation": None if self.evaluation is None else list(self.evaluation.returns),
+            "resumed_at": self.resumed_at,
+            "peaks": self.peaks,
+        }
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any]) -> "Outcome":
+        """What `state` gave."""
+        freeze, returns = state["freeze"], state["evaluation"]
+        return cls(
+            freeze=None if freeze is None else FreezeReport(**freeze),
+            freeze_refused=state["freeze_refused"],
+            evaluation=None if returns is None else Evaluation(tuple(map(float, returns))),
+            resumed_at=[int(step) for step in state["resumed_at"]],
+            peaks={name: int(peak) for name, peak in state["peaks"].items()},
+        )
+
+    def measure(self, session: Session) -> dict[str, int]:
+        """The peaks of all processes of the run, this one's up to now; of observations, of those under this budget."""
+        ledger = session.ledger
+        now = {
+            OBSERVATIONS: ledger.peak_bytes(Line.OBSERVATIONS),
+            "workspace": ledger.peak_bytes(Line.WORKSPACE),
+            # The kernel's own peak lags behind the samples that were taken around the freeze.
+            "rss": max(rss_peak_bytes(), 0 if self.freeze is None else self.freeze.rss_peak_bytes),
+        }
+        return {name: max(peak, self.peaks.get(name, 0)) for name, peak in now.items()}
+
+
+def summary(session: Session, outcome: Outcome, clock: PhaseClock) -> dict[str, Any]:
+    """The whole of `summary.json`."""
+    plan, frozen, peaks = session.plan, outcome.freeze, outcome.measure(session)
+    return {
+        "env": plan.env.id,
+        "algo": plan.config.algo,
+        "seed": plan.config.seed,
+        "timesteps": session.timestep,
+        "status": outcome.status,
+        "budget": {
+            "limit_bytes": plan.config.mem_budget_bytes,
+            "observation_bytes_peak": peaks[OBSERVATIONS],
+            "workspace_bytes_peak": peaks["workspace"],
+        },
+        "replay": {
+            "frame_capacity": plan.frame_capacity,
+            "latent_capacity": plan.latent_capacity if plan.latent_replay else None,
+            "latent_codec": plan.config.latent_codec if plan.latent_replay else None,
+            "frame_row_bytes": plan.frame_row_bytes,
+            "latent_row_bytes": plan.latent_row_bytes if plan.latent_replay else None,
+            "rows": session.replay.store.rows,
+            "clip_rate": session.replay.store.codec.clip_rate,
+        },
+        "freeze": None if frozen is None else frozen.to_json(),
+        "freeze_refused": outcome.freeze_refused,
+        "checkpoint": outcome.checkpoint,
+        "resumed_at": outcome.resumed_at,
+        "rss_peak_bytes": peaks["rss"],
+        "steps_per_second": {phase: clock.steps_per_second(phase) for phase in ("pixel", "latent")},
+        "flops": {
+            "total": flops(session, outcome, session.timestep),
+            "at_freeze": None if frozen is None else flops(session, outcome, frozen.timestep),
+        },
+        "eval": None if outcome.evaluation is None else outcome.evaluation.to_json(),
+    }
+
+
+def flops(session: Session, outcome: Outcome, timestep: int) -> int:
+    """Multiply-adds up to `timestep` (Appendix C)."""
+    frozen_at = outcome.freeze.timestep if outcome.freeze else None
+    return session.plan.flops.total(timestep, frozen_at)

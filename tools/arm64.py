@@ -32,8 +32,8 @@ TOLD = ("torch", "onnxruntime", "numpy", "opencv-python-headless", "ale-py", "gy
 # few conversions, and what is measured of a process is that of qemu.
 LEFT_OUT = (
     "not test_replay_machine and (not test_replay_model or 150-1-latent) and not frequencies and not slow_way "
-    "and not as_long_from_a_million and not test_a_limit_on_the_address_space_is_seen "
-    "and not relieved_then_stopped_at_its_ceiling and not a_bounded_heap"
+    "and not as_long_from_a_million and not test_address_space_limit_is_read "
+    "and not frees_memory_then_stops_at_its_ceiling and not bounded_heap"
 )
 PYTEST = (
     "python3.11",

@@ -8,9 +8,9 @@ import numpy as np
 
 from seer_edge.envs import EnvSpec, Episode, Step
 from seer_edge.envs.actions import Action, Discrete
-from seer_edge.envs.fields import Fields
 from seer_edge.envs.names import EnvId
 from seer_edge.envs.resolution import pixel_size
+from seer_edge.envs.state_reader import StateReader
 from seer_edge.errors import origin
 from seer_runtime.policy.preprocess import Frame, pool_and_resize
 from seer_runtime.system.state import State, generator_state, restore_generator
@@ -160,7 +160,7 @@ class Atari:
 
     def restore(self, state: State) -> None:
         """Go on where `state` was taken. Raises StateError."""
-        fields = Fields(state, self.spec.id)
+        fields = StateReader(state, self.spec.id)
         seed = fields.value("seed")
         seed = None if seed is None else fields.count("seed")
         held = {action.name: action for action in (ale_py.Action.NOOP, *self._actions)}.get(str(fields.value("held")))
@@ -184,7 +184,7 @@ class Atari:
         saved = self._ale.cloneState(include_rng=True).__getstate__()
         return bytes(saved[0] if isinstance(saved, tuple) else saved)
 
-    def _restore_emulator(self, fields: Fields) -> None:
+    def _restore_emulator(self, fields: StateReader) -> None:
         saved = fields.octets("emulator", _EMULATOR_BYTES_MAX)
         try:
             emulator = ale_py.ALEState(saved)

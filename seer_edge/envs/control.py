@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 
 from seer_edge.envs import EnvSpec, Episode, Frame, Step
 from seer_edge.envs.actions import Action, Continuous, middle_and_half_range
-from seer_edge.envs.fields import Fields
 from seer_edge.envs.names import EnvId, ResolutionError, UnsupportedEnvError
 from seer_edge.envs.physics_state import restore_suite, suite_state
 from seer_edge.envs.rendering import cannot_render, load_suite
+from seer_edge.envs.state_reader import StateReader
 from seer_runtime.system.state import State
 
 RESOLUTION = 100
@@ -112,7 +112,7 @@ class Control:
 
     def restore(self, state: State) -> None:
         """Go on where `state` was taken. Raises StateError."""
-        fields = Fields(state, self.spec.id)
+        fields = StateReader(state, self.spec.id)
         stepping, length_steps = fields.flag("stepping"), fields.count("length_steps")
         episode_return = fields.number("return")
         restore_suite(self._env, fields)

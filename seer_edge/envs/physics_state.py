@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from seer_edge.envs.fields import Fields
+from seer_edge.envs.state_reader import StateReader
 from seer_runtime.system.state import State
 
 MODEL_ARRAYS = (
@@ -47,7 +47,7 @@ def suite_state(env: Any) -> State:
     )
 
 
-def restore_suite(env: Any, fields: Fields) -> None:
+def restore_suite(env: Any, fields: StateReader) -> None:
     """Bring `env` to what `suite_state` gave. Raises StateError, and nothing has changed then."""
     import mujoco
 

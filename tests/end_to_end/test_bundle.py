@@ -573,7 +573,7 @@ def test_a_manifest_that_a_stranger_wrote(
     assert f"{forged}: its manifest is not one of this release ({field}" in error
 
 
-WHOLE = "a whole number from 0 to 9,223,372,036,854,775,807"
+COUNT = "an integer from 0 to 9,223,372,036,854,775,807"
 
 
 @pytest.mark.parametrize(
@@ -588,15 +588,15 @@ WHOLE = "a whole number from 0 to 9,223,372,036,854,775,807"
         ("provenance", [1], "provenance is [1], not an object"),
         ("learner", None, "learner is None, not an object"),
         ("learner.values", [[]], "learner.values is [[]], not an object"),
-        ("learner.values.updates", "x", f"learner.values.updates is 'x', not {WHOLE}"),
-        ("learner.values.updates", -1, f"learner.values.updates is -1, not {WHOLE}"),
+        ("learner.values.updates", "x", f"learner.values.updates is 'x', not {COUNT}"),
+        ("learner.values.updates", -1, f"learner.values.updates is -1, not {COUNT}"),
         ("replay.values", [], "replay.values is [], not an object"),
         ("replay.values.codec", ["float32"], "replay.values.codec is ['float32'], not one of float32"),
         ("replay.values.codec", "float8", "replay.values.codec is 'float8', not one of float32"),
         ("replay.values.codec", "uint8", "replay.values.codec_counts.clipped is missing"),
         ("replay.values.layout", [], "replay.values.layout is [], not an object"),
         ("replay.values.layout.more", 1, "replay.values.layout has 'more'"),
-        ("replay.values.layout.rows", 1.5, f"replay.values.layout.rows is 1.5, not {WHOLE}"),
+        ("replay.values.layout.rows", 1.5, f"replay.values.layout.rows is 1.5, not {COUNT}"),
         ("replay.values.largest_priority", "x", "replay.values.largest_priority is 'x', not a number"),
         ("replay.values.rng", [], "replay.values.rng is [], not an object"),
     ],

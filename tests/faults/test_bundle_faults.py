@@ -176,7 +176,7 @@ WEIGHT, MOMENT = "head.hidden.weight", "optimizer.second.head.hidden.bias"
         (bundle.LEARNER, fill(WEIGHT, np.nan), "not finite"),
         (bundle.LEARNER, fill(MOMENT, np.inf), "not finite"),
         (bundle.LEARNER, without("generator"), "generator differ"),
-        (bundle.LEARNER, fill("generator", 7), "not the state of a random stream"),
+        (bundle.LEARNER, fill("generator", 7), "not the state of a random generator"),
         (bundle.REPLAY, without("priorities"), "its tensors are"),
         (bundle.REPLAY, shorter("reward"), "its tensors are"),
         (bundle.REPLAY, cast("rows", "float32"), "rows"),

@@ -157,12 +157,12 @@ def test_what_the_forgeries_are_made_from_is_sound(tmp_path: Path) -> None:
         ),
         "no action": (
             forged(_manifest(actions={"kind": "discrete", "count": 0}), BODY),
-            "actions.count is 0, not a whole number from 1 to 65,536",
+            "actions.count is 0, not an integer from 1 to 65,536",
         ),
         "a list for an object": (forged(_manifest(observation=[1]), BODY), "observation is [1], not an object"),
         "an object for a list": (
             forged(_manifest(observation={**SPEC.to_json()["observation"], "crop_shape": {"x": 1}}), BODY),
-            "observation.crop_shape is {'x': 1}, not a list of whole numbers from 1 to 1,024",
+            "observation.crop_shape is {'x': 1}, not a list of integers from 1 to 1,024",
         ),
         "a name of two lines": (
             forged(_manifest(algo="rain\nbow"), BODY),

@@ -28,7 +28,7 @@ from seer_runtime.durable.container import Container, open_container
 from seer_runtime.durable.files import CorruptFileError, one_line
 from seer_runtime.onnx.check import FILE_BYTES_MAX
 from seer_runtime.replay.crops import Crop
-from seer_runtime.system.fields import Fields, shown
+from seer_runtime.system.manifest_reader import ManifestReader, shown
 
 ENCODER, HEAD, NORMS = "encoder.onnx", "head.onnx", "norms.safetensors"
 INT8, PROBE = "encoder-int8.onnx", "probe.safetensors"
@@ -102,7 +102,7 @@ class PolicySpec:
     @classmethod
     def of(cls, about: Mapping[str, Any]) -> "PolicySpec":
         """What a manifest says. Raises ValueError, which names the field."""
-        fields = Fields(about)
+        fields = ManifestReader(about)
         discrete = fields.choice("actions.kind", ("discrete", "continuous")) == "discrete"
         crop_shape = fields.counts("observation.crop_shape", SIDE_MAX)
         if len(crop_shape) != 2:

@@ -11,7 +11,7 @@ from seer_runtime.system.state import State, StateError
 COUNT_MAX = 2**53
 
 
-class Fields:
+class StateReader:
     """The values and arrays of a `state` that the environment `env` gave. Everything raises StateError."""
 
     def __init__(self, state: State, env: str) -> None:

@@ -1,4 +1,4 @@
-"""What the tests of durable files share: generations to publish, and faults at every step that touches the disk."""
+"""Shared helpers of the tests of durable files: checkpoints to publish, and faults at every disk step."""
 
 import errno
 import json
@@ -39,7 +39,7 @@ def publish(folder: Path, timestep: int, *, mark: str = "", keep: int = 2) -> Pa
 
 
 def load(folder: Path) -> tuple[int, str]:
-    """The oracle: (timestep, mark) of the newest generation, once all of it is found as `publish` wrote it."""
+    """Return (timestep, mark) of the newest checkpoint, after a check that its content is what `publish` wrote."""
     found = durable.newest_generation(folder)
     timestep = found.manifest["timestep"]
     assert sorted(found.manifest["files"]) == ["mark.json", "x.safetensors"]
@@ -52,7 +52,7 @@ def load(folder: Path) -> tuple[int, str]:
 
 
 class Faults:
-    """Lets the first `allowed` steps pass, fails the next one and, as after a power cut, all that follow."""
+    """Lets the first `allowed` disk steps pass and fails the next one. If `for_good` is true, all later steps fail."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.allowed = 10**9

@@ -146,11 +146,11 @@ def test_what_the_forgeries_are_made_from_is_sound(tmp_path: Path) -> None:
         "no head": (forged(_manifest(RECORDS[0]), ENCODER_BYTES), f"contains no {HEAD}"),
         "graphs that are none": (
             forged(_manifest(record(ENCODER, b"x"), RECORDS[1]), b"x" + HEAD_BYTES),
-            "model has a field that no encoder has, number 15",
+            "model has the unsupported field number 15",
         ),
         "graphs in each other's place": (
             forged(_manifest(record(ENCODER, HEAD_BYTES), record(HEAD, ENCODER_BYTES)), HEAD_BYTES + ENCODER_BYTES),
-            "latents of type 1 is declared in place of observations",
+            "the graph declares latents of type 1 instead of observations of type 2",
         ),
         "no policy": (forged({"about": {}, "members": []}), "describes no policy: actions is missing"),
         "another resize": (

@@ -150,20 +150,23 @@ def _wide(model: ModelProto) -> None:
 @pytest.mark.parametrize(
     ("edit", "message"),
     {
-        "an encoder's operator": (_node("Relu", op_type="Flatten"), "no head has that operator"),
-        "an unknown operator": (_node("Relu", op_type="Identity"), "no head has that operator"),
-        "a foreign domain": (_foreign, "field that no encoder has, number 7"),
-        "a subgraph": (_branch, "attribute has a field that no encoder has, number 6"),
-        "external data": (_external, "initializer has a field that no encoder has"),
-        "another network": (_constant("network", np.array(2, np.int64)), "picks none of 2 networks"),
-        "a negative network": (_constant("network", np.array(-1, np.int64)), "picks none of 2 networks"),
-        "several networks": (_constant("network", np.array([0, 1], np.int64)), "picks none of 2 networks"),
-        "along another axis": (_axis("Gather", 2), "picks along another axis"),
-        "a softmax over actions": (_axis("Softmax", 1), "needs \\[B, actions, atoms\\]"),
+        "an encoder's operator": (_node("Relu", op_type="Flatten"), "operator is not allowed in the graph of the head"),
+        "an unknown operator": (_node("Relu", op_type="Identity"), "operator is not allowed in the graph of the head"),
+        "a foreign domain": (_foreign, "unsupported field number 7"),
+        "a subgraph": (_branch, "attribute has the unsupported field number 6"),
+        "external data": (_external, "initializer has the unsupported field number"),
+        "another network": (_constant("network", np.array(2, np.int64)), "must select one of 2 networks"),
+        "a negative network": (_constant("network", np.array(-1, np.int64)), "must select one of 2 networks"),
+        "several networks": (_constant("network", np.array([0, 1], np.int64)), "must select one of 2 networks"),
+        "along another axis": (_axis("Gather", 2), "must select along axis 1"),
+        "a softmax over actions": (_axis("Softmax", 1), "axis 2 of \\[B, actions, atoms\\]"),
         "a support that does not fit": (_constant("support", np.zeros(4, np.float32)), "do not fit"),
-        "a support that is not finite": (_constant("support", np.full(5, np.nan, np.float32)), "not finite"),
-        "another width": (_wide, "the last node gives values"),
-        "the input read twice": (_node("Relu", input=[OUTPUT]), "Gather reads latents, and nothing else does"),
+        "a support that is not finite": (
+            _constant("support", np.full(5, np.nan, np.float32)),
+            "contains NaN or infinity",
+        ),
+        "another width": (_wide, "the last node outputs values"),
+        "the input read twice": (_node("Relu", input=[OUTPUT]), "Gather and no other node must read latents"),
         "no chain": (_node("Relu", input=["latent"]), "does not read hidden"),
     }.values(),
 )
@@ -176,7 +179,7 @@ def test_a_head_that_is_not_ours_is_refused(edit: Edit, message: str) -> None:
 
 def test_a_layer_norm_that_does_not_fit_is_refused() -> None:
     for edit, message in (
-        (_axis("LayerNormalization", 0), "another axis"),
+        (_axis("LayerNormalization", 0), "must normalise axis 1"),
         (_constant("scale", np.ones(2, np.float32)), "do not fit"),
     ):
         model = small_actor()

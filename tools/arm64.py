@@ -31,8 +31,8 @@ TOLD = ("torch", "onnxruntime", "numpy", "opencv-python-headless", "ale-py", "gy
 # Not under emulation: what compares thousands of rows and draws with a naive model takes half an hour there, but for a
 # few conversions, and what is measured of a process is that of qemu.
 LEFT_OUT = (
-    "not test_replay_machine and (not test_replay_model or 150-1-latent) and not frequencies and not slow_way "
-    "and not as_long_from_a_million and not test_address_space_limit_is_read "
+    "not test_replay_machine and (not test_replay_model or 150-1-latent) and not frequencies and not scan_of_all_rows "
+    "and not draw_time_hardly_depends and not test_address_space_limit_is_read "
     "and not frees_memory_then_stops_at_its_ceiling and not bounded_heap"
 )
 PYTEST = (

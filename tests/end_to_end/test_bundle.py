@@ -65,7 +65,7 @@ def bundle(folder: Path, frozen: Path) -> Path:
 
 
 def _generation(run: Path, step: int | None = None) -> dict[str, Any]:
-    path = durable.newest_generation(run / "checkpoints").path
+    path = durable.newest_checkpoint(run / "checkpoints").path
     if step is not None:
         path = path.with_name(f"step_{step:010d}")
     return {name: durable.read_tensors(path / f"{name}.safetensors") for name in ("agent", "replay")}
@@ -294,7 +294,7 @@ def test_a_head_that_goes_on_with_its_rows_learns_from_the_first_step(
     words = ("--from", bundle, *take, "--total-timesteps", str(steps), "--pipeline", "off", "--run-dir", target)
     assert run("train", *PIXEL_GAME, *words)[0] == 0
     before, ended = (
-        durable.newest_generation(target / "checkpoints").path.with_name(f"step_{at:010d}") for at in (0, steps)
+        durable.newest_checkpoint(target / "checkpoints").path.with_name(f"step_{at:010d}") for at in (0, steps)
     )
     made = [json.loads((path / "state.json").read_text())["agent"]["updates"] for path in (before, ended)]
     assert made[1] - made[0] == steps - waits

@@ -33,9 +33,9 @@ checkpoints, newer = Path(sys.argv[1]), Path(sys.argv[2])
 before = memory("VmRSS:")
 Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
 try:
-    found = durable.newest_generation(checkpoints)
+    found = durable.newest_checkpoint(checkpoints)
     print(found.manifest["timestep"], len(found.skipped), *(reason for _, reason in found.skipped))
-except (durable.CorruptFileError, durable.NoSoundGenerationError) as error:
+except (durable.CorruptFileError, durable.NoSoundCheckpointError) as error:
     print("refused", error)
 # What a caller that knows of no manifest would do.
 for name, read in {
@@ -212,7 +212,7 @@ def test_pickle_is_never_loaded(tmp_path: Path, name: str, protocol: int) -> Non
     canary = tmp_path / "canary"
     data = pickle.dumps(Canary(canary), protocol)
     replace(name, data)(newer)
-    assert durable.newest_generation(checkpoints).manifest["timestep"] == (1 if name == "manifest.json" else 2)
+    assert durable.newest_checkpoint(checkpoints).manifest["timestep"] == (1 if name == "manifest.json" else 2)
     for reading in (durable.read_json, durable.read_tensors):
         with pytest.raises(durable.CorruptFileError):
             reading(newer / name)

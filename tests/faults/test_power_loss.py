@@ -35,7 +35,7 @@ def generation_is_lost(folder: Path, acknowledged: int | None) -> bool:
     """Whether the newest acknowledged generation is gone, and no newer one there."""
     try:
         found = load(folder / "run" / "checkpoints")
-    except durable.NoSoundGenerationError:
+    except durable.NoSoundCheckpointError:
         return acknowledged is not None
     return PUBLICATIONS.index(found) < (-1 if acknowledged is None else acknowledged)
 

@@ -378,4 +378,4 @@ def test_a_game_of_garbage_begins_anew(generation: Path) -> None:
 
 def test_what_is_sealed_anew_is_sound(generation: Path) -> None:
     seal(generation)
-    assert durable.newest_generation(generation.parent).path == generation
+    assert durable.newest_checkpoint(generation.parent).path == generation

@@ -35,12 +35,12 @@ def publish(folder: Path, timestep: int, *, mark: str = "", keep: int = 2) -> Pa
         durable.write_tensors(new / "x.safetensors", {"x": np.full(4, timestep, np.int64)})
         (new / "mark.json").write_text(json.dumps(mark))
 
-    return durable.publish_generation(folder, timestep, write, keep=keep)
+    return durable.publish_checkpoint(folder, timestep, write, keep=keep)
 
 
 def load(folder: Path) -> tuple[int, str]:
     """Return (timestep, mark) of the newest checkpoint, after a check that its content is what `publish` wrote."""
-    found = durable.newest_generation(folder)
+    found = durable.newest_checkpoint(folder)
     timestep = found.manifest["timestep"]
     assert sorted(found.manifest["files"]) == ["mark.json", "x.safetensors"]
     tensors = durable.read_tensors(found.path / "x.safetensors")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from seer_runtime import durable
-from seer_runtime.durable import CorruptFileError, NoSoundGenerationError, files
+from seer_runtime.durable import CorruptFileError, NoSoundCheckpointError, files
 from tests.runtime.durable_faults import publish
 
 
@@ -89,14 +89,14 @@ def test_newest_skips_a_damaged_checkpoint(tmp_path: Path, kind: str) -> None:
     damage, reason = DAMAGE[kind]
     older, newer = publish(tmp_path, 1), publish(tmp_path, 2)
     damage(newer)
-    found = durable.newest_generation(tmp_path)
+    found = durable.newest_checkpoint(tmp_path)
     assert found.path == older
     [(path, why)] = found.skipped
     assert path == newer
     assert reason in why
     assert "\n" not in why
     with pytest.raises(CorruptFileError) as caught:
-        durable.check_generation(newer)
+        durable.verify_checkpoint(newer)
     assert str(caught.value) == f"{newer}: {why}"
 
 
@@ -112,7 +112,7 @@ def test_newest_skips_an_unreadable_checkpoint_and_reports_the_os_error(
         return read_json(path)
 
     monkeypatch.setattr(files, "read_json", fail)
-    found = durable.newest_generation(tmp_path)
+    found = durable.newest_checkpoint(tmp_path)
     assert found.path == older
     assert found.skipped == ((newer, "cannot be read: [Errno 5] Input/output error"),)
 
@@ -122,19 +122,19 @@ def test_files_outside_the_manifest_are_ignored(tmp_path: Path) -> None:
     (path / ".DS_Store").touch()
     (tmp_path / "step_1").mkdir()
     (tmp_path / "step_00000000002").mkdir()
-    found = durable.newest_generation(tmp_path)
+    found = durable.newest_checkpoint(tmp_path)
     assert (found.path, found.skipped) == (path, ())
 
 
 def test_error_without_a_sound_checkpoint_lists_the_reasons_on_one_line(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "none"):
-        with pytest.raises(NoSoundGenerationError) as empty:
-            durable.newest_generation(folder)
+        with pytest.raises(NoSoundCheckpointError) as empty:
+            durable.newest_checkpoint(folder)
         assert str(empty.value) == f"{folder}: no checkpoint was published here"
     for timestep in (1, 2):
         (publish(tmp_path, timestep) / "manifest.json").unlink()
-    with pytest.raises(NoSoundGenerationError) as caught:
-        durable.newest_generation(tmp_path)
+    with pytest.raises(NoSoundCheckpointError) as caught:
+        durable.newest_checkpoint(tmp_path)
     assert str(caught.value) == (
         f"{tmp_path}: no sound checkpoint (step_0000000002: no manifest.json; step_0000000001: no manifest.json)"
     )

@@ -14,7 +14,7 @@ from tests.runtime.durable_faults import listing, load, publish
 
 def test_read_bytes_and_read_json_verify_the_content(tmp_path: Path) -> None:
     publish(tmp_path, 1, mark="mine")
-    found = durable.newest_generation(tmp_path)
+    found = durable.newest_checkpoint(tmp_path)
     assert found.read_bytes("mark.json", 6) == b'"mine"'
     assert found.read_json("mark.json") == "mine"
     with pytest.raises(CorruptFileError, match="too large: 6 bytes, the limit is 5"):
@@ -34,7 +34,7 @@ def test_a_linked_checkpoints_folder_is_rejected(tmp_path: Path) -> None:
     publish(tmp_path / "elsewhere", 1)
     (tmp_path / "checkpoints").symlink_to("elsewhere")
     with pytest.raises(CorruptFileError, match="a symbolic link"):
-        durable.newest_generation(tmp_path / "checkpoints")
+        durable.newest_checkpoint(tmp_path / "checkpoints")
     with pytest.raises(NotADirectoryError, match="a symbolic link"):
         publish(tmp_path / "checkpoints", 2)
     assert listing(tmp_path / "elsewhere") == ["step_0000000001"]
@@ -68,7 +68,7 @@ def test_reader_starts_over_if_a_writer_moves_a_checkpoint(tmp_path: Path, monke
         return read_json(path, at_most_bytes)
 
     monkeypatch.setattr(files, "read_json", move_first)
-    found = durable.newest_generation(tmp_path)
+    found = durable.newest_checkpoint(tmp_path)
     assert (found.manifest["timestep"], found.skipped, moves) == (4, (), 3)
 
 
@@ -90,7 +90,7 @@ def test_reader_always_finds_a_sound_checkpoint_beside_a_busy_writer(
     reads = 0
     try:
         while not writing.is_set():
-            durable.newest_generation(tmp_path)
+            durable.newest_checkpoint(tmp_path)
             reads += 1
     finally:
         writer.join()

@@ -9,10 +9,17 @@ All changes to the disk go through the functions under "Steps" in `files`, so th
 fail. Readers trust neither the kind, nor the size, nor the content of a file.
 
 Must not import any other folder of seer_runtime.
-Start with `files.py` (single files), then `generations.py` (checkpoints).
+Start with `files.py` (single files), then `checkpoints.py` (checkpoints).
 """
 
 from seer_runtime.durable.appender import Appender
+from seer_runtime.durable.checkpoints import (
+    Checkpoint,
+    NoSoundCheckpointError,
+    checkpoint_name,
+    newest_checkpoint,
+    publish_checkpoint,
+)
 from seer_runtime.durable.container import CONTAINER_VERSION, Container, open_container, write_container
 from seer_runtime.durable.files import (
     JSON_BYTES,
@@ -25,14 +32,7 @@ from seer_runtime.durable.files import (
     write_atomic,
     write_json,
 )
-from seer_runtime.durable.generations import (
-    Generation,
-    NoSoundGenerationError,
-    generation_name,
-    newest_generation,
-    publish_generation,
-)
-from seer_runtime.durable.manifest import MANIFEST, MANIFEST_VERSION, FileRecord, Manifest, check_generation
+from seer_runtime.durable.manifest import MANIFEST, MANIFEST_VERSION, FileRecord, Manifest, verify_checkpoint
 from seer_runtime.durable.tensors import (
     HEADER_BYTES,
     PIECE_BYTES,
@@ -52,25 +52,25 @@ __all__ = [
     "PIECE_BYTES",
     "Appender",
     "BytesLike",
+    "Checkpoint",
     "Container",
     "CorruptFileError",
     "FileRecord",
-    "Generation",
     "Manifest",
-    "NoSoundGenerationError",
+    "NoSoundCheckpointError",
     "TensorFile",
-    "check_generation",
-    "generation_name",
+    "checkpoint_name",
     "make_folder",
-    "newest_generation",
+    "newest_checkpoint",
     "open_container",
     "open_tensors",
-    "publish_generation",
+    "publish_checkpoint",
     "read_bytes",
     "read_json",
     "read_tensors",
     "remove",
     "tensor_pieces",
+    "verify_checkpoint",
     "write_atomic",
     "write_container",
     "write_json",

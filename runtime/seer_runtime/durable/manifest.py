@@ -14,7 +14,7 @@ MANIFEST_VERSION = 1
 
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _PLAIN_NAME = re.compile(r"[\w-][\w.-]{0,199}", re.ASCII)
-GENERATION = re.compile(r"(?P<replaced>\.replaced_)?(?P<name>step_(?P<timestep>\d{10,}))", re.ASCII)
+CHECKPOINT_NAME = re.compile(r"(?P<replaced>\.replaced_)?(?P<name>step_(?P<timestep>\d{10,}))", re.ASCII)
 
 
 class FileRecord(TypedDict):
@@ -32,7 +32,7 @@ class Manifest(TypedDict):
     files: dict[str, FileRecord]
 
 
-def check_generation(path: Path) -> Manifest:
+def verify_checkpoint(path: Path) -> Manifest:
     """Check every file of the checkpoint at `path` against its manifest. Return the manifest.
 
     Files that the manifest does not list are ignored. Links are rejected. Raises CorruptFileError if the checkpoint is
@@ -86,7 +86,7 @@ def _read_manifest(path: Path) -> Manifest:
             path, f"{MANIFEST} has format version {version!r}, this release reads {MANIFEST_VERSION}"
         )
     timestep = manifest.get("timestep")
-    match = GENERATION.fullmatch(path.name)
+    match = CHECKPOINT_NAME.fullmatch(path.name)
     if not is_count(timestep) or (match is not None and timestep != int(match["timestep"])):
         raise CorruptFileError(path, f"{MANIFEST} has timestep {timestep!r}, which does not match the folder name")
     for name, record in manifest["files"].items():

@@ -26,7 +26,7 @@ def test_checkpoint_contains_its_files_and_a_manifest(tmp_path: Path) -> None:
         # printf '""' | sha256sum
         "sha256": "12ae32cb1ec02d01eda3581b127c1fee3b0dc53572ed6baf239721a03d82e126",
     }
-    found = durable.newest_generation(path.parent)
+    found = durable.newest_checkpoint(path.parent)
     assert (found.path, found.manifest, found.skipped) == (path, manifest, ())
 
 
@@ -49,7 +49,7 @@ def test_files_then_manifest_are_synced_before_the_rename(tmp_path: Path, monkey
     monkeypatch.setattr(files, "_fsync", spy_fsync)
     monkeypatch.setattr(files, "_fsync_folder", spy_folder)
     monkeypatch.setattr(files, "_rename", spy_rename)
-    path = durable.publish_generation(tmp_path, 1, lambda new: (new / "plain").touch())
+    path = durable.publish_checkpoint(tmp_path, 1, lambda new: (new / "plain").touch())
     inodes = {name: (path / name).stat().st_ino for name in ("plain", "manifest.json")}
     assert events == [
         f"fsync {inodes['plain']}",
@@ -113,7 +113,7 @@ def test_leftovers_of_killed_writers_are_removed_before_the_write(tmp_path: Path
     (tmp_path / ".tmp_step_0000000007" / "x").write_bytes(b"x")
     (tmp_path / "notes.txt").write_bytes(b"mine")
     seen: list[list[str]] = []
-    durable.publish_generation(tmp_path, 8, lambda new: seen.append(listing(tmp_path)))
+    durable.publish_checkpoint(tmp_path, 8, lambda new: seen.append(listing(tmp_path)))
     assert seen == [[".tmp_step_0000000008", "notes.txt"]]
     assert listing(tmp_path) == ["notes.txt", "step_0000000008"]
 
@@ -125,7 +125,7 @@ def test_failing_writer_publishes_nothing(tmp_path: Path) -> None:
 
     publish(tmp_path, 1)
     with pytest.raises(KeyboardInterrupt):
-        durable.publish_generation(tmp_path, 2, write)
+        durable.publish_checkpoint(tmp_path, 2, write)
     assert listing(tmp_path) == ["step_0000000001"]
 
 
@@ -141,7 +141,7 @@ def test_failing_writer_publishes_nothing(tmp_path: Path) -> None:
 )
 def test_only_plain_files_are_published(tmp_path: Path, write: Callable[[Path], None]) -> None:
     with pytest.raises(ValueError, match="plain files only"):
-        durable.publish_generation(tmp_path, 1, write)
+        durable.publish_checkpoint(tmp_path, 1, write)
     assert listing(tmp_path) == []
 
 
@@ -184,14 +184,14 @@ def test_publishing_survives_a_fault_at_every_step(
         assert caught.value.errno == ERRNOS[number]
 
         assert load(folder) == ((2, "new") if allowed >= published else (max(before), "old"))
-        assert durable.newest_generation(folder).skipped == ()
+        assert durable.newest_checkpoint(folder).skipped == ()
         assert for_good or allowed > published or not [p for p in listing(folder) if p.startswith(".tmp_")]
 
         faults.off()
         publish(folder, 2, mark="newer")
         assert load(folder) == (2, "newer")
         left = sorted({*before, 2})[-2:]
-        assert listing(folder) == [durable.generation_name(timestep) for timestep in left]
+        assert listing(folder) == [durable.checkpoint_name(timestep) for timestep in left]
 
 
 def test_a_file_is_never_synced_again_after_a_failed_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,9 +237,9 @@ def test_file_changed_after_it_was_written_is_synced_again(tmp_path: Path, monke
             stream.write(b"two")
 
     faults = Faults(monkeypatch)
-    path = durable.publish_generation(tmp_path, 1, write)
+    path = durable.publish_checkpoint(tmp_path, 1, write)
     assert faults.trace.count("_fsync") == 3
-    assert durable.newest_generation(tmp_path).read_bytes("log", 6) == b"onetwo"
+    assert durable.newest_checkpoint(tmp_path).read_bytes("log", 6) == b"onetwo"
     assert path.name == "step_0000000001"
 
 
@@ -259,7 +259,7 @@ def test_replaced_checkpoint_stays_loadable_if_the_swap_and_its_undo_fail(
         with pytest.raises(OSError, match="no") as caught:
             publish(tmp_path, 1, mark="new")
     assert "remains at" in caught.value.__notes__[0]
-    found = durable.newest_generation(tmp_path)
+    found = durable.newest_checkpoint(tmp_path)
     assert found.path.name == ".replaced_step_0000000001"
     assert durable.read_json(found.path / "mark.json") == "old"
 

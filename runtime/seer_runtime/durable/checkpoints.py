@@ -17,14 +17,14 @@ from typing import Any
 from seer_runtime.durable import files
 from seer_runtime.durable.files import CorruptFileError
 from seer_runtime.durable.manifest import (
-    GENERATION,
+    CHECKPOINT_NAME,
     MANIFEST,
     MANIFEST_VERSION,
     FileRecord,
     Manifest,
-    check_generation,
     compare,
     is_plain_name,
+    verify_checkpoint,
 )
 
 _UNPUBLISHED = ".tmp_"
@@ -32,7 +32,7 @@ _REPLACED = ".replaced_"
 _LISTINGS = 50  # how often a reader starts over because a writer moved the checkpoints that it was reading
 
 
-class NoSoundGenerationError(Exception):
+class NoSoundCheckpointError(Exception):
     """Raised if no checkpoint is sound. `skipped` lists (path, reason) of the damaged ones, newest first."""
 
     def __init__(self, checkpoints_dir: Path, skipped: tuple[tuple[Path, str], ...]) -> None:
@@ -52,7 +52,7 @@ class NoSoundGenerationError(Exception):
 
 
 @dataclass(frozen=True)
-class Generation:
+class Checkpoint:
     """A sound checkpoint. `skipped` lists (path, reason) of newer, damaged checkpoints, newest first."""
 
     path: Path
@@ -87,12 +87,12 @@ class _Candidate:
     path: Path
 
 
-def generation_name(timestep: int) -> str:
+def checkpoint_name(timestep: int) -> str:
     """Return the folder name of the checkpoint of `timestep`. Names sort like timesteps, up to ten digits."""
     return f"step_{timestep:010d}"
 
 
-def publish_generation(checkpoints_dir: Path, timestep: int, write: Callable[[Path], None], *, keep: int = 2) -> Path:
+def publish_checkpoint(checkpoints_dir: Path, timestep: int, write: Callable[[Path], None], *, keep: int = 2) -> Path:
     """Call `write(folder)` on an empty folder and publish the result as the checkpoint of `timestep`. Return its path.
 
     `write` may create only plain files: no folders, no links, and no `manifest.json`. Files that it does not write with
@@ -100,7 +100,7 @@ def publish_generation(checkpoints_dir: Path, timestep: int, write: Callable[[Pa
     published.
 
     An existing checkpoint of the same timestep is first renamed to a hidden name. Then the new one is renamed into
-    place and the old one is removed. `newest_generation` also reads the hidden name, so a checkpoint exists at every
+    place and the old one is removed. `newest_checkpoint` also reads the hidden name, so a checkpoint exists at every
     moment.
 
     After publication, the oldest checkpoints are removed until `keep` remain, including the new one. A checkpoint with
@@ -117,7 +117,7 @@ def publish_generation(checkpoints_dir: Path, timestep: int, write: Callable[[Pa
     files.make_folder(checkpoints_dir)
     # Before the write, because a small disk may need the space.
     _remove_unpublished(checkpoints_dir)
-    final = checkpoints_dir / generation_name(timestep)
+    final = checkpoints_dir / checkpoint_name(timestep)
     new = checkpoints_dir / f"{_UNPUBLISHED}{final.name}"
     try:
         files._make_folder(new)
@@ -133,21 +133,21 @@ def publish_generation(checkpoints_dir: Path, timestep: int, write: Callable[[Pa
     return final
 
 
-def newest_generation(checkpoints_dir: Path) -> Generation:
+def newest_checkpoint(checkpoints_dir: Path) -> Checkpoint:
     """Return the newest sound checkpoint. Change nothing on the disk.
 
-    A writer may publish and remove checkpoints at the same time. Raises NoSoundGenerationError if no checkpoint is
+    A writer may publish and remove checkpoints at the same time. Raises NoSoundCheckpointError if no checkpoint is
     sound or the folder does not exist, CorruptFileError if `checkpoints_dir` is a link, and OSError.
     """
     if checkpoints_dir.is_symlink():
         raise CorruptFileError(checkpoints_dir, "a symbolic link, not a folder")
     for _ in range(_LISTINGS):
-        generation, skipped, moved = _first_sound(_candidates(checkpoints_dir))
+        checkpoint, skipped, moved = _first_sound(_candidates(checkpoints_dir))
         if not moved:
             break
-    if generation is None:
-        raise NoSoundGenerationError(checkpoints_dir, skipped)
-    return generation
+    if checkpoint is None:
+        raise NoSoundCheckpointError(checkpoints_dir, skipped)
+    return checkpoint
 
 
 def _seal(folder: Path, timestep: int, batch: files.Batch) -> None:
@@ -199,7 +199,7 @@ def _prune(checkpoints_dir: Path, timestep: int, keep: int) -> None:
 
 def _is_damaged(path: Path) -> bool:
     try:
-        check_generation(path)
+        verify_checkpoint(path)
     except CorruptFileError:
         return True
     except OSError:
@@ -219,8 +219,8 @@ def _candidates(checkpoints_dir: Path) -> list[_Candidate]:
     try:
         with os.scandir(checkpoints_dir) as entries:
             for entry in entries:
-                match = GENERATION.fullmatch(entry.name)
-                if match is not None and match["name"] == generation_name(int(match["timestep"])):
+                match = CHECKPOINT_NAME.fullmatch(entry.name)
+                if match is not None and match["name"] == checkpoint_name(int(match["timestep"])):
                     path = checkpoints_dir / entry.name
                     found.append(_Candidate(int(match["timestep"]), match["replaced"] is None, path))
     except (FileNotFoundError, NotADirectoryError):
@@ -228,7 +228,7 @@ def _candidates(checkpoints_dir: Path) -> list[_Candidate]:
     return sorted(found, key=lambda candidate: (candidate.timestep, candidate.published), reverse=True)
 
 
-def _first_sound(candidates: list[_Candidate]) -> tuple[Generation | None, tuple[tuple[Path, str], ...], bool]:
+def _first_sound(candidates: list[_Candidate]) -> tuple[Checkpoint | None, tuple[tuple[Path, str], ...], bool]:
     """Return the first sound checkpoint, (path, reason) of those before it, and whether one of those was moved.
 
     If one was moved, a writer was active, so the caller lists the folder again.
@@ -238,13 +238,13 @@ def _first_sound(candidates: list[_Candidate]) -> tuple[Generation | None, tuple
     for candidate in candidates:
         with _hold(candidate.path) as inode:
             try:
-                manifest = check_generation(candidate.path)
+                manifest = verify_checkpoint(candidate.path)
             except CorruptFileError as error:
                 skipped.append((candidate.path, error.reason))
             except OSError as error:
                 skipped.append((candidate.path, f"cannot be read: {files.one_line(error)}"))
             else:
-                return Generation(candidate.path, manifest, tuple(skipped)), tuple(skipped), moved
+                return Checkpoint(candidate.path, manifest, tuple(skipped)), tuple(skipped), moved
             moved = moved or inode is None or _inode(candidate.path) != inode
     return None, tuple(skipped), moved
 

@@ -114,7 +114,7 @@ def test_conversion_without_enough_workspace_leaves_store_and_ledger_unchanged(s
 def test_latent_larger_than_the_arena_is_rejected_without_changes() -> None:
     store, ledger = _filled(4, 4, frame=(2, 4))
     before, held = store.arena.bytes.copy(), {line: ledger.held_bytes(line) for line in Line}
-    with pytest.raises(ValueError, match="a latent row of 36 bytes does not fit 32 bytes"):
+    with pytest.raises(ValueError, match="a latent row of 36 bytes does not fit into an arena of 32 bytes"):
         Conversion(store, latent_codec("float32", (9,)), np.random.default_rng(0), ledger).run(hash_encoder(9))
     np.testing.assert_array_equal(store.arena.bytes, before)
     assert {line: ledger.held_bytes(line) for line in Line} == held

@@ -57,7 +57,9 @@ class Conversion:
     def __init__(self, store: RowStore, codec: Codec, rng: np.random.Generator, ledger: Ledger) -> None:
         capacity = store.arena.size_bytes // codec.row_bytes
         if capacity < 1:
-            raise ValueError(f"a latent row of {codec.row_bytes} bytes does not fit {store.arena.size_bytes} bytes")
+            raise ValueError(
+                f"a latent row of {codec.row_bytes} bytes does not fit into an arena of {store.arena.size_bytes} bytes"
+            )
         self._store, self._codec, self._rng, self._ledger = store, codec, rng, ledger
         self.first = first_kept(store, capacity)
         frames, augmentations = store.codec, codec.shape[0]

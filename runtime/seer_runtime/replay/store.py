@@ -83,7 +83,7 @@ class RowStore:
         self._set_codec(codec, stack)
         if self.capacity < stack:
             raise ValueError(
-                f"{arena.size_bytes:,} bytes hold {self.capacity} rows of {codec.row_bytes:,} bytes, "
+                f"an arena of {arena.size_bytes:,} bytes holds {self.capacity} rows of {codec.row_bytes:,} bytes, "
                 f"fewer than a stack of {stack}"
             )
         self.columns = self.allocate_columns(self.capacity)

@@ -59,7 +59,7 @@ class FloatCodec(Latents):
         limit = float(np.finfo(self.stored).max)
         largest = max((float(np.abs(chunk).max()) for chunk in chunks if len(chunk)), default=0.0)
         if not largest <= limit:
-            raise ValueError(f"codec {self.name} stores values up to {limit:g}, a latent has {largest:g}")
+            raise ValueError(f"codec {self.name} stores values up to {limit:g}, but a latent has {largest:g}")
 
     def encode(self, values: Array, rows: NDArray[np.uint8]) -> None:
         """Encode latents `[B, K, *view_shape]` to `rows` `[B, row_bytes]`."""

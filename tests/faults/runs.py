@@ -227,7 +227,7 @@ def at_call(place: str, number: int, act: Callable[[], object]) -> None:
 
 def fingerprint(generation: Path) -> dict[str, str]:
     """Return the SHA-256, from the manifest, of each file that is identical in identical runs."""
-    files = durable.check_generation(generation)["files"]
+    files = durable.verify_checkpoint(generation)["files"]
     return {name: files[name]["sha256"] for name in EXACT if name in files}
 
 

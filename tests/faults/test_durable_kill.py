@@ -97,7 +97,7 @@ def test_checkpoints_survive_a_kill_at_every_step(
         killed_at(lambda: publish(folder, 2, mark="new"), number, when)
         expected = (2, "new") if number > visible else (max(before), "old")
         assert load(folder) == expected
-        assert durable.newest_generation(folder).skipped == ()
+        assert durable.newest_checkpoint(folder).skipped == ()
         publish(folder, 2, mark="newer")
         assert load(folder) == (2, "newer")
 

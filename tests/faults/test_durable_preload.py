@@ -133,7 +133,7 @@ def write_all_kinds(folder: Path, past_the_module: bool) -> None:
             (new / "plain").write_text("x")
 
     for timestep in (1, 2, 3, 3):
-        durable.publish_generation(folder / "checkpoints", timestep, write)
+        durable.publish_checkpoint(folder / "checkpoints", timestep, write)
     durable.write_json(folder / "summary.json", 1)
     with durable.Appender(folder / "progress.csv") as appender:
         appender.append(b"step\n")

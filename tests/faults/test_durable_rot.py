@@ -24,7 +24,7 @@ def write(folder: Path) -> None:
     durable.write_atomic(folder / "encoder.onnx", GRAPH)
 
 
-def is_as_written(found: durable.Generation) -> bool:
+def is_as_written(found: durable.Checkpoint) -> bool:
     replay = durable.read_tensors(found.path / "replay.safetensors")
     agent = durable.read_tensors(found.path / "agent.safetensors")
     return (
@@ -39,12 +39,12 @@ def is_as_written(found: durable.Generation) -> bool:
 
 @pytest.fixture
 def newer(tmp_path: Path) -> Path:
-    durable.publish_generation(tmp_path, 1, write)
-    return durable.publish_generation(tmp_path, 2, write)
+    durable.publish_checkpoint(tmp_path, 1, write)
+    return durable.publish_checkpoint(tmp_path, 2, write)
 
 
 def expect_the_older(folder: Path, newer: Path) -> None:
-    found = durable.newest_generation(folder)
+    found = durable.newest_checkpoint(folder)
     assert found.manifest["timestep"] == 1
     assert is_as_written(found)
     [(path, reason)] = found.skipped
@@ -87,11 +87,11 @@ def test_a_truncated_file_is_detected(
         os.truncate(path, length)
         # Whitespace at the end of a JSON file has no meaning.
         if name == "manifest.json" and whole[length:].isspace():
-            assert is_as_written(durable.newest_generation(tmp_path))
+            assert is_as_written(durable.newest_checkpoint(tmp_path))
         else:
             expect_the_older(tmp_path, newer)
         path.write_bytes(whole)
-    assert durable.newest_generation(tmp_path).path == newer
+    assert durable.newest_checkpoint(tmp_path).path == newer
     with path.open("ab") as stream:
         stream.write(b"x")
     expect_the_older(tmp_path, newer)
@@ -121,7 +121,7 @@ def test_a_flipped_bit_is_detected(
         data = bytearray(whole)
         data[bit // 8] ^= 1 << bit % 8
         path.write_bytes(data)
-        [(damaged, reason)] = durable.newest_generation(tmp_path).skipped
+        [(damaged, reason)] = durable.newest_checkpoint(tmp_path).skipped
         assert damaged == newer
         assert "\n" not in reason
     expect_the_older(tmp_path, newer)

@@ -35,9 +35,9 @@ checkpoints, newer = Path(sys.argv[1]), Path(sys.argv[2])
 before = memory("VmRSS:")
 Path("/proc/self/clear_refs").write_text("5")  # reset the peak
 try:
-    found = durable.newest_generation(checkpoints)
+    found = durable.newest_checkpoint(checkpoints)
     print(found.manifest["timestep"], len(found.skipped), *(reason for _, reason in found.skipped))
-except (durable.CorruptFileError, durable.NoSoundGenerationError) as error:
+except (durable.CorruptFileError, durable.NoSoundCheckpointError) as error:
     print("refused", error)
 # Read the files as a caller without a manifest would.
 for name, read in {
@@ -214,7 +214,7 @@ def test_a_pickle_is_never_loaded(tmp_path: Path, name: str, protocol: int) -> N
     canary = tmp_path / "canary"
     data = pickle.dumps(Canary(canary), protocol)
     replace(name, data)(newer)
-    assert durable.newest_generation(checkpoints).manifest["timestep"] == (1 if name == "manifest.json" else 2)
+    assert durable.newest_checkpoint(checkpoints).manifest["timestep"] == (1 if name == "manifest.json" else 2)
     for reading in (durable.read_json, durable.read_tensors):
         with pytest.raises(durable.CorruptFileError):
             reading(newer / name)

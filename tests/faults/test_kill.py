@@ -164,7 +164,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
 def check(folder: Path, told: list[Any], reference: Reference) -> None:
     """Check that an acknowledged or newer checkpoint loads and equals the reference's, and that `resume` ends alike."""
     acknowledged = [step for what, step in told if what == "saved"]
-    found = durable.newest_generation(folder / "run/checkpoints")
+    found = durable.newest_checkpoint(folder / "run/checkpoints")
     step = found.manifest["timestep"]
     assert step >= max(acknowledged)
     assert found.skipped == ()
@@ -271,7 +271,7 @@ def chunk_trial(number: int, act: Callable[[], None], folder: Path, reference: R
     if act is fail:
         last = log.read_text().splitlines()[-1]
         assert "the conversion at step 90 failed: injected" in last
-    assert durable.newest_generation(folder / "run/checkpoints").manifest["timestep"] == FREEZE_AT
+    assert durable.newest_checkpoint(folder / "run/checkpoints").manifest["timestep"] == FREEZE_AT
     check(folder, child.messages(), reference)
 
 

@@ -37,7 +37,7 @@ def generation_is_lost(folder: Path, acknowledged: int | None) -> bool:
     """Return whether neither the newest acknowledged checkpoint nor a newer one can be loaded."""
     try:
         found = load(folder / "run" / "checkpoints")
-    except durable.NoSoundGenerationError:
+    except durable.NoSoundCheckpointError:
         return acknowledged is not None
     return PUBLICATIONS.index(found) < (-1 if acknowledged is None else acknowledged)
 

@@ -61,7 +61,7 @@ def plant(notes: Path, at: int, for_good: bool, number: int, tell: Callable[[Any
 
     for name in STEPS:
         setattr(files, name, guard(name, getattr(files, name)))
-    publish = durable.publish_generation
+    publish = durable.publish_checkpoint
 
     def publishing(folder: Path, timestep: int, write: Callable[[Path], None]) -> Path:
         note("begin", timestep, False)
@@ -69,7 +69,7 @@ def plant(notes: Path, at: int, for_good: bool, number: int, tell: Callable[[Any
         note("acknowledged", timestep, runs.fingerprint(path))
         return path
 
-    durable.publish_generation = publishing
+    durable.publish_checkpoint = publishing
 
 
 def refuse_the_freeze(notes: Path, tell: Callable[[Any], None]) -> None:
@@ -156,7 +156,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
 def check_run(path: Path, acknowledged: dict[int, Any], reference: Reference) -> None:
     """Check before and after `resume` that acknowledged checkpoints are intact and the budget holds."""
     if acknowledged:
-        newest = durable.newest_generation(path / "checkpoints").path
+        newest = durable.newest_checkpoint(path / "checkpoints").path
         assert newest.name >= f"step_{max(acknowledged):010d}"
     for generation in (path / "checkpoints").glob("step_*"):
         frozen = json.loads((generation / checkpoint.STATE).read_text())["frozen"]
@@ -182,7 +182,7 @@ def check_resume(path: Path, reference: Reference) -> None:
         return
     assert status == 0, text
     assert anything or "begins at step 0" in text
-    newest = durable.newest_generation(path / "checkpoints")
+    newest = durable.newest_checkpoint(path / "checkpoints")
     assert newest.path.name == f"step_{RUN_STEPS:010d}"
     assert not newest.skipped
     assert runs.fingerprint(newest.path) == reference.generation(newest.path)

@@ -257,7 +257,7 @@ def test_commands_use_the_newest_sound_checkpoint(
         spare = run.with_name("spare")
         shutil.copytree(newer, spare)
         damage(newer / name)
-        found = durable.newest_generation(run / "checkpoints")
+        found = durable.newest_checkpoint(run / "checkpoints")
         assert found.path.name == "step_0000000050"
         assert [path for path, _ in found.skipped] == [newer]
         if name == names[0]:

@@ -378,4 +378,4 @@ def test_an_invalid_emulator_state_starts_a_new_episode(generation: Path) -> Non
 
 def test_an_unedited_checkpoint_with_a_new_manifest_is_sound(generation: Path) -> None:
     seal(generation)
-    assert durable.newest_generation(generation.parent).path == generation
+    assert durable.newest_checkpoint(generation.parent).path == generation

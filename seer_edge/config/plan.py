@@ -57,6 +57,7 @@ class BytePlan:
     workspace_bytes: int
     warnings: tuple[str, ...]
     choices: tuple["BytePlan", ...] = ()  # with each codec that --latent-codec auto chooses from, the widest first
+    notes: tuple[str, ...] = ()  # what the run imports from another
 
     @property
     def encoder(self) -> EncoderSpec:
@@ -153,6 +154,8 @@ class BytePlan:
             ("a checkpoint", f"at most {format_size(self.checkpoint_bytes)}; two are kept"),
             ("written an hour", self._written()),
         ]
+        if config.overrides:
+            rows.insert(2, ("hyperparameters set", ", ".join(config.overrides)))
         if config.rss_limit_bytes is not None:
             rows.append(("RSS limit", f"{config.rss_limit_bytes:,} B"))
         return rows
@@ -209,7 +212,7 @@ class BytePlan:
         rows = self.rows() + ([] if limits is None else [("memory of this machine", str(limits))])
         width = max(len(label) for label, _ in rows)
         lines = [f"  {label:<{width}}  {value}" for label, value in rows]
-        return "\n".join(["byte plan", *lines, *(f"warning: {warning}" for warning in self.warnings)])
+        return "\n".join(["byte plan", *lines, *(f"warning: {warning}" for warning in self.warnings), *self.notes])
 
 
 def make_plan(config: TrainConfig, env: EnvSpec) -> BytePlan:

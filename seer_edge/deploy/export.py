@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seer_edge import __version__
+from seer_edge.version import __version__
 from seer_edge.config.plan import BytePlan
 from seer_edge.config.registry import ALGORITHMS
 from seer_edge.deploy.quantize import Quantized, quantize

@@ -1,6 +1,6 @@
 """What a command asks of its host: compute threads and a device."""
 
-import sys
+import logging
 
 import torch
 
@@ -8,6 +8,8 @@ from seer_edge.config.config import TrainConfig
 from seer_edge.machine.devices import check_device
 from seer_runtime.onnx.encoder import has_cuda
 from seer_runtime.system.process import bound_heap
+
+LOG = logging.getLogger(__name__)
 
 
 def prepare_compute(config: TrainConfig) -> None:
@@ -33,10 +35,7 @@ def prepare_cuda() -> None:
     """Let torch and ONNX Runtime agree on what a convolution gives, and say where the latter has no CUDA."""
     torch.backends.cudnn.allow_tf32 = False  # off by more than the freeze allows between the two
     if not has_cuda():
-        print(
-            "note: this ONNX Runtime has no CUDA: the frozen encoder runs on the CPU; onnxruntime-gpu has it",
-            file=sys.stderr,
-        )
+        LOG.warning("this ONNX Runtime has no CUDA: the frozen encoder runs on the CPU; onnxruntime-gpu has it")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -1,6 +1,7 @@
 """A chance to stop in good order. No torch."""
 
 import signal
+import threading
 from types import FrameType
 from typing import Any
 
@@ -13,7 +14,9 @@ class StopSignal:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "StopSignal":
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        # Python lets only the main thread set handlers. In another one signals are the caller's matter.
+        in_main = threading.current_thread() is threading.main_thread()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) if in_main else ():
             # What was ignored at the start stays ignored: under nohup a closed terminal means nothing.
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._previous[number] = signal.signal(number, self._take)

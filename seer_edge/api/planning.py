@@ -19,7 +19,8 @@ from seer_edge.envs.refusals import refusals
 from seer_edge.errors import EXIT_BAD_INPUT, EXIT_UNSAFE, BadInputError
 from seer_edge.machine.lean_torch import import_torch
 from seer_edge.runs.run_folder import RunFolder
-from seer_edge.runs.transfer import TakenEncoder, bundle_flags, is_bundle, is_there, take_encoder
+from seer_edge.runs.transfer import TakenEncoder, bundle_flags, is_bundle, is_there, resize_of, take_encoder
+from seer_runtime.policy.preprocess import Resize
 from seer_runtime.system.units import format_size
 
 LOG = logging.getLogger(__name__)
@@ -29,10 +30,12 @@ CHECKPOINTS_ON_DISK = 3  # two are kept, and the next one is written before the 
 def plan_of(request: RunRequest) -> BytePlan:
     """Return the plan of a new run, without what it imports. Raises BadInputError."""
     _check_source(request)
-    wanted = request
-    if request.from_ is not None and is_bundle(request.from_):
-        wanted = request.filled(bundle_flags(request.from_))
-    spec = _spec_of(request, wanted)
+    wanted, resize = request, None
+    if request.from_ is not None:
+        resize = resize_of(request.from_)  # the encoder must see frames as it was trained on
+        if is_bundle(request.from_):
+            wanted = request.filled(bundle_flags(request.from_))
+    spec = _spec_of(request, wanted, resize)
     kind = resolve(request.env).kind
     if request.protocol is not None and kind != "atari":
         raise BadInputError(
@@ -63,16 +66,16 @@ def _check_source(request: RunRequest) -> None:
         raise BadInputError(f"{given}: also give {missing}")
 
 
-def _spec_of(request: RunRequest, wanted: RunRequest) -> EnvSpec:
+def _spec_of(request: RunRequest, wanted: RunRequest, resize: Resize | None) -> EnvSpec:
     """Open the environment as the imported encoder needs it. `request` is what the user asked for."""
     timeout = ENV_TIMEOUT_SECONDS if request.env_timeout is None else request.env_timeout
-    options = wanted.env_options
+    options, asked = (dataclasses.replace(of.env_options, resize=resize) for of in (wanted, request))
     try:
         return open_spec(request.env, options, timeout)
     except BadInputError:
-        if request.env_options == options:
+        if asked == options:
             raise
-        open_spec(request.env, request.env_options, timeout)  # raises if the environment itself is at fault
+        open_spec(request.env, asked, timeout)  # raises if the environment itself is at fault
         size = "" if options.resolution is None else f" of {options.resolution}x{options.resolution}"
         raise BadInputError(
             f"--from {request.from_}: its encoder needs {options.color} frames{size}, which --env {request.env} does "

@@ -17,7 +17,7 @@ from seer_edge.errors import BadInputError
 from seer_edge.networks.spec import ENCODERS
 from seer_edge.validation import check_types
 from seer_runtime.onnx.encoder import MAX_BATCH
-from seer_runtime.policy.preprocess import COLORS, Color
+from seer_runtime.policy.preprocess import COLORS, RESIZES, Color, Resize
 from seer_runtime.replay.codecs import CALIBRATED, LATENT_ELEMENT_BYTES
 
 Value = TypeVar("Value")
@@ -33,7 +33,7 @@ ENV_TIMEOUT_SECONDS = 60.0
 """An environment that does not answer for so long counts as hanging."""
 MAX_THREADS = 256
 MAX_AUGMENTATIONS = MAX_BATCH - 1  # encoded in one call with the center crop
-BEFORE_RECORDED: Mapping[str, Any] = {"overrides": ()}
+BEFORE_RECORDED: Mapping[str, Any] = {"resize": "area", "blank_at_lost_life": True, "overrides": ()}
 """Values that runs had whose `config.json` was written before these entries existed."""
 
 
@@ -59,6 +59,8 @@ class TrainConfig:
     action_repeat: int | None = None  # None: the environment's own
     color: Color | None = None  # None: the environment's own
     render_observations: bool = False
+    resize: Resize = "area"  # how screens become frames
+    blank_at_lost_life: bool = False  # whether a lost life begins a new scene, as before the configuration said so
     freeze_layers: int | None = None  # None: all
     latent_codec: str = "float32"  # auto up to the freeze, then the chosen one
     augmentations: int = 1  # K
@@ -86,6 +88,7 @@ class TrainConfig:
         _one_of("--latent-codec", self.latent_codec, (*LATENT_ELEMENT_BYTES, AUTO))
         if self.color is not None:
             _one_of("--color", self.color, COLORS)
+        _one_of("resize", self.resize, RESIZES)
         check_types(self)
         if not isinstance(self.settings, ALGORITHMS[self.algo].settings):
             raise ValueError(f"settings are not those of algo {self.algo}")
@@ -142,7 +145,15 @@ class TrainConfig:
     @property
     def env_options(self) -> EnvOptions:
         """The options that `make_env` needs beside the id."""
-        return EnvOptions(self.protocol, self.resolution, self.action_repeat, self.color, self.render_observations)
+        return EnvOptions(
+            self.protocol,
+            self.resolution,
+            self.action_repeat,
+            self.color,
+            self.render_observations,
+            self.resize,
+            self.blank_at_lost_life,
+        )
 
     @property
     def latent_codecs(self) -> tuple[str, ...]:
@@ -274,6 +285,7 @@ def build_config(
         augmentations=_augmentations(augmentations, chosen, env),
         action_repeat=chosen.action_repeat if _repeats_actions(env) else None,
         source=source,
+        resize=env.resize,
         eval_every=_given(eval_every, chosen.eval_every),
         eval_episodes=_given(eval_episodes, chosen.eval_episodes),
         log_every=max(1, min(LOG_EVERY_STEPS, steps // 20)),

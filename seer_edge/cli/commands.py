@@ -96,12 +96,17 @@ def _act(flags: argparse.Namespace) -> int:
 def _presets(flags: argparse.Namespace) -> int:
     if flags.name is None:
         width = max(len(preset.name) for preset in PRESETS.values())
-        print_result("\n".join(f"{p.name:<{width}}  {p.algo:<8}  {p.source}" for p in PRESETS.values()))
+        found = [preset for preset in PRESETS.values() if flags.algo in (None, preset.algo)]
+        print_result("\n".join(f"{preset.name:<{width}}  {preset.algo:<8}  {preset.source}" for preset in found))
         return 0
-    preset = PRESETS.get(flags.name.lower())
-    if preset is None:
-        raise BadInputError(f"NAME {flags.name}: no such preset; `seer-edge presets` lists them")
-    print_result(preset_to_toml(preset).rstrip())
+    of_name = [preset for (task, _), preset in PRESETS.items() if task == flags.name.lower()]
+    if not of_name:
+        raise BadInputError(f"NAME {flags.name}: unknown preset; `seer-edge presets` lists them")
+    found = [preset for preset in of_name if flags.algo in (None, preset.algo)]
+    if not found:
+        agents = ", ".join(preset.algo for preset in of_name)
+        raise BadInputError(f"--algo {flags.algo}: there is no preset {flags.name} of it; choose one of {agents}")
+    print_result(preset_to_toml(found[0]).rstrip())
     return 0
 
 

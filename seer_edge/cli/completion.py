@@ -21,7 +21,7 @@ def script(shell: str) -> str:
         elif action.metavar in FILES:
             action.complete = shtab.FILE  # type: ignore[attr-defined]
         elif action.metavar in ("NAME|FILE", "NAME") and action.dest in ("preset", "name"):
-            action.choices = tuple(preset.name for preset in PRESETS.values())
+            action.choices = tuple(dict.fromkeys(preset.name for preset in PRESETS.values()))
     return shtab.complete(parser, shell).rstrip()
 
 

@@ -90,7 +90,8 @@ def preset(text: str) -> str:
     """The name of a preset in any case, or the path of a file."""
     if is_preset_file(text):
         return text
-    if text.lower() not in PRESETS:
-        names = ", ".join(preset.name for preset in PRESETS.values())
-        raise ValueError(f"unknown value {text!r}; choose one of {names}, or give a file that ends with .toml")
-    return PRESETS[text.lower()].name
+    names = {preset.name.lower(): preset.name for preset in PRESETS.values()}
+    if text.lower() not in names:
+        choices = ", ".join(names.values())
+        raise ValueError(f"unknown value {text!r}; choose one of {choices}, or give a file that ends with .toml")
+    return names[text.lower()]

@@ -92,6 +92,9 @@ def make_parser() -> argparse.ArgumentParser:
     _add_act_flags(add("act", "BUNDLE", "Play episodes with a bundle, without torch."))
     presets = add("presets", "[NAME]", "List the presets, or print one as a TOML file to edit.")
     presets.add_argument("name", nargs="?", type=named("a preset"), metavar="NAME", help="Preset to print.")
+    presets.add_argument(
+        "--algo", choices=tuple(ALGORITHMS), metavar="NAME", help="Agent of the preset. Default: the first that has it."
+    )
     doctor = add("doctor", "", "Report what this device has, what is missing and what to run on it.")
     doctor.add_argument("--json", action="store_true", help="Print the report as JSON.")
     completion = add("completion", "SHELL", "Print a script that completes commands and flags in a shell.")

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-from seer_edge.config.presets import Preset, RainbowSettings, SacSettings, preset_for
-from seer_edge.config.hyperparameters import is_preset_file, override, read_preset
-from seer_edge.config.registry import ALGORITHMS, check_actions
+from seer_edge.config.hyperparameters import is_preset_file, override, preset_from_file
+from seer_edge.config.presets import Preset, Settings
+from seer_edge.config.registry import ALGORITHMS, check_settings, choose_preset
 from seer_edge.config.request import PROTOCOLS, REPLAYS
 from seer_edge.config.values import NEVER
-from seer_edge.envs import EnvOptions, EnvSpec, ProtocolName
-from seer_edge.envs.actions import Continuous
+from seer_edge.envs import Continuous, EnvOptions, EnvSpec, ProtocolName
 from seer_edge.errors import BadInputError
 from seer_edge.networks.spec import ENCODERS
 from seer_edge.validation import check_types
@@ -51,7 +50,7 @@ class TrainConfig:
     total_timesteps: int
     freeze_at: int | None  # T_f; None for never, 0 if the encoder is imported
     freeze_reason: str
-    settings: RainbowSettings | SacSettings
+    settings: Settings
     algo: str = "rainbow"
     encoder: str = "data-efficient"
     protocol: ProtocolName = "paper"
@@ -90,10 +89,7 @@ class TrainConfig:
             _one_of("--color", self.color, COLORS)
         _one_of("resize", self.resize, RESIZES)
         check_types(self)
-        if not isinstance(self.settings, ALGORITHMS[self.algo].settings):
-            raise ValueError(f"settings are not those of algo {self.algo}")
-        if isinstance(self.settings, SacSettings) and self.settings.contrastive != (self.algo == "curl-sac"):
-            raise ValueError(f"algo {self.algo} does not go with contrastive {self.settings.contrastive}")
+        check_settings(self.algo, self.settings)
         _require(self.mem_budget_bytes >= 1, "--mem-budget", self.mem_budget_bytes, "give at least one byte")
         _at_least_one("--total-timesteps", self.total_timesteps)
         _require(1 <= self.threads <= MAX_THREADS, "--threads", self.threads, f"give 1 to {MAX_THREADS}")
@@ -224,29 +220,6 @@ def resolve_freeze_at(
     return freeze_at, f"preset {preset.name}, for a replay that {'holds' if whole else 'does not hold'} the whole run"
 
 
-def choose_preset(env: EnvSpec, name: str | None = None, algo: str | None = None) -> Preset:
-    """Return the preset `name` for the agent `algo`. The default is the preset of the task, with its own agent.
-
-    `name` may be the path of a TOML file. Raises BadInputError if agent, preset and actions do not fit together.
-    """
-    if name is not None and is_preset_file(name):
-        preset = read_preset(name)
-    else:
-        preset = preset_for(name or env.name, continuous=isinstance(env.actions, Continuous))
-    wanted = algo or preset.algo
-    try:
-        check_actions(wanted, env)
-    except ValueError as error:
-        flag = f"--algo {wanted}" if algo else f"--preset {preset.name}"
-        raise BadInputError(f"{flag}: {error}") from error
-    settings = preset.settings
-    if not isinstance(settings, ALGORITHMS[wanted].settings):
-        raise BadInputError(f"--preset {preset.name}: is a preset of {preset.algo}; name another or leave it out")
-    if isinstance(settings, SacSettings):
-        settings = dataclasses.replace(settings, contrastive=wanted == "curl-sac")
-    return dataclasses.replace(preset, algo=wanted, settings=settings)
-
-
 def build_config(
     env: EnvSpec,
     *,
@@ -265,7 +238,9 @@ def build_config(
     **others: Any,
 ) -> TrainConfig:
     """Return the configuration of a new run. None leaves an option to the preset. Raises BadInputError."""
-    chosen, changed = override(choose_preset(env, preset, algo), overrides or {})
+    from_file = preset is not None and is_preset_file(preset)
+    chosen = preset_from_file(env, preset or "", algo) if from_file else choose_preset(env, preset, algo)
+    chosen, changed = override(chosen, overrides or {})
     budget = _given(mem_budget_bytes, chosen.mem_budget_bytes)
     steps = _given(total_timesteps, chosen.total_timesteps)
     step, reason = resolve_freeze_at(

@@ -1,7 +1,7 @@
 """Hyperparameters by name: what `--set` may change, and presets as TOML files.
 
-The names are the fields of the preset and of its settings. Types and ranges are read from their annotations, so a new
-field needs no entry here.
+The names are the fields of the preset and of its settings. Types are read from their annotations, and the dataclasses
+check their ranges, so a new field needs no entry here.
 """
 
 import dataclasses
@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from seer_edge.config.presets import Preset
-from seer_edge.config.registry import ALGORITHMS
+from seer_edge.config.registry import ALGORITHMS, check_actions
 from seer_edge.config.request import flag_of, has_flag
+from seer_edge.envs import EnvSpec
 from seer_edge.errors import BadInputError
 from seer_edge.networks.spec import ENCODERS
 from seer_edge.validation import NONE, describe, typed
@@ -29,28 +30,26 @@ class Hyperparameter:
     """One entry of a preset."""
 
     name: str
-    kind: Any  # annotation, with its range
+    kind: Any  # annotation
     default: Any  # dataclasses.MISSING if a preset file must have it
     in_settings: bool
-    follows: str | None = None  # the flag that determines it
-
-    @property
-    def flag(self) -> str | None:
-        """The flag that sets it, or that determines it; None if only `--set` does."""
-        return self.follows or (flag_of(self.name) if has_flag(self.name) else None)
 
 
-def hyperparameters(settings: type[Any]) -> dict[str, Hyperparameter]:
-    """All entries of a preset whose settings are of the given class, by name, in the order of their fields."""
-    return {entry.name: entry for entry in (*_entries(Preset, False), *_entries(settings, True))}
+def hyperparameters(algo: str) -> dict[str, Hyperparameter]:
+    """Return all entries of a preset of the agent `algo`, by name, in the order of their fields.
+
+    Entries that the agent fixes are left out.
+    """
+    algorithm = ALGORITHMS[algo]
+    entries = (*_entries(Preset, in_settings=False), *_entries(algorithm.settings, in_settings=True))
+    return {entry.name: entry for entry in entries if entry.name not in algorithm.fixed}
 
 
-def _entries(owner: type[Any], in_settings: bool) -> Iterator[Hyperparameter]:
-    kinds = get_type_hints(owner, include_extras=True)
+def _entries(owner: type[Any], *, in_settings: bool) -> Iterator[Hyperparameter]:
+    kinds = get_type_hints(owner)
     for field in dataclasses.fields(owner):
         if in_settings or field.name not in _NOT_IN_FILES:
-            follows = field.metadata.get("follows")
-            yield Hyperparameter(field.name, kinds[field.name], field.default, in_settings, follows)
+            yield Hyperparameter(field.name, kinds[field.name], field.default, in_settings)
 
 
 def override(preset: Preset, values: Mapping[str, Any]) -> tuple[Preset, tuple[str, ...]]:
@@ -59,31 +58,25 @@ def override(preset: Preset, values: Mapping[str, Any]) -> tuple[Preset, tuple[s
     Raises BadInputError for an unknown name, a name that has a flag of its own, and a value of the wrong type or
     outside of its range.
     """
-    known = hyperparameters(type(preset.settings))
-    settable = [name for name, entry in known.items() if entry.flag is None]
-    given: dict[str, Any] = {}
+    known = hyperparameters(preset.algo)
+    settable = [name for name in known if not has_flag(name)]
+    changed: list[str] = []
     for key, value in values.items():
         name, shown = key.replace("-", "_"), f"--set {key}={_plain_text(value)}"
-        if has_flag(name) or (name in known and known[name].flag is not None):
-            flag = flag_of(name) if has_flag(name) else known[name].flag
-            raise BadInputError(f"{shown}: {name} is set by {flag}; give that flag instead")
+        if has_flag(name) or name in ALGORITHMS[preset.algo].fixed:
+            flag = flag_of(name) if has_flag(name) else "--algo"
+            raise BadInputError(f"{shown}: {flag} sets {name}; give that flag instead")
         if name not in settable:
             raise BadInputError(f"{shown}: unknown hyperparameter; {_nearest(name, settable)}")
         try:
-            given[name] = typed(value, known[name].kind)
+            given = {name: typed(value, known[name].kind)}
+            if known[name].in_settings:
+                given = {"settings": dataclasses.replace(preset.settings, **given)}
+            preset = dataclasses.replace(preset, **given)
         except ValueError as error:
-            raise BadInputError(f"{shown}: {error}") from error
-    try:
-        changed = _with_values(preset, known, given)
-    except ValueError as error:
-        raise BadInputError(f"--set {error}") from error
-    return changed, tuple(f"{name}={toml_value(value)}" for name, value in given.items())
-
-
-def _with_values(preset: Preset, known: Mapping[str, Hyperparameter], values: Mapping[str, Any]) -> Preset:
-    inside = {name: value for name, value in values.items() if known[name].in_settings}
-    outside = {name: value for name, value in values.items() if not known[name].in_settings}
-    return dataclasses.replace(preset, **outside, settings=dataclasses.replace(preset.settings, **inside))
+            raise BadInputError(f"{shown}: {str(error).removeprefix(f'{name} ')}") from error
+        changed.append(f"{name}={toml_value(typed(value, known[name].kind))}")
+    return preset, tuple(changed)
 
 
 def _nearest(name: str, names: list[str]) -> str:
@@ -102,9 +95,7 @@ def is_preset_file(text: str) -> bool:
 def preset_to_toml(preset: Preset) -> str:
     """Return `preset` as TOML that `read_preset` reads back."""
     lines = [f"# Preset {preset.name}: {preset.source}.", f'# Load a copy of it with --preset FILE{SUFFIX}.']
-    for name, entry in hyperparameters(type(preset.settings)).items():
-        if entry.in_settings and entry.follows is not None:
-            continue
+    for name, entry in hyperparameters(preset.algo).items():
         value = getattr(preset.settings if entry.in_settings else preset, name)
         lines.append(f"{name} = {toml_value(value)}")
     return "\n".join(lines) + "\n"
@@ -141,6 +132,23 @@ def read_preset(path: str) -> Preset:
         raise BadInputError(f"--preset {path}: {error}") from error
 
 
+def preset_from_file(env: EnvSpec, path: str, algo: str | None = None) -> Preset:
+    """Return the preset in a file for the agent `algo`; None is the agent that the file names.
+
+    Raises BadInputError if file, agent and the actions of `env` do not fit together.
+    """
+    preset = read_preset(path)
+    wanted = ALGORITHMS[algo or preset.algo]
+    try:
+        check_actions(algo or preset.algo, env)
+    except ValueError as error:
+        raise BadInputError(f"{f'--algo {algo}' if algo else f'--preset {path}'}: {error}") from error
+    if not isinstance(preset.settings, wanted.settings):
+        raise BadInputError(f"--preset {path}: is a preset of {preset.algo}, not of {algo}; leave one of the two out")
+    settings = dataclasses.replace(preset.settings, **wanted.fixed)
+    return dataclasses.replace(preset, algo=algo or preset.algo, settings=settings)
+
+
 def _read_text(path: str) -> str:
     try:
         with Path(path).open("rb") as file:
@@ -165,26 +173,23 @@ def _preset_from(found: Mapping[str, Any], path: str) -> Preset:
     if not isinstance(algo, str) or algo not in ALGORITHMS:
         wrong = "algo is missing" if algo is None else f"algo = {_plain_text(algo)}: unknown agent"
         raise ValueError(f"{wrong}; choose one of {', '.join(ALGORITHMS)}")
-    settings = ALGORITHMS[algo].settings
-    known = hyperparameters(settings)
-    names = [name for name, entry in known.items() if not (entry.in_settings and entry.follows)]
+    known, algorithm = hyperparameters(algo), ALGORITHMS[algo]
     values: dict[str, Any] = {}
     for name, value in found.items():
-        if name not in names:
-            raise ValueError(f"unknown entry {name!r}; {_nearest(name, names)}")
+        if name not in known:
+            raise ValueError(f"unknown entry {name!r}; {_nearest(name, list(known))}")
         try:
             values[name] = typed(value, known[name].kind)
         except ValueError as error:
             raise ValueError(f"{name} = {_plain_text(value)}: {error}") from error
     if "encoder" in values and values["encoder"] not in ENCODERS:
         raise ValueError(f"encoder = {_plain_text(values['encoder'])}: choose one of {', '.join(ENCODERS)}")
-    missing = [name for name in names if known[name].default is dataclasses.MISSING and name not in values]
-    if missing:
-        entry = known[missing[0]]
-        raise ValueError(f"{entry.name} is missing; give {describe(entry.kind)}")
+    for name, entry in known.items():
+        if entry.default is dataclasses.MISSING and name not in values:
+            raise ValueError(f"{name} is missing; give {describe(entry.kind)}")
     inside = {name: value for name, value in values.items() if known[name].in_settings}
     outside = {name: value for name, value in values.items() if not known[name].in_settings}
-    return Preset(name=path, source=path, settings=settings(**inside), **outside)
+    return Preset(name=path, source=path, settings=algorithm.settings(**inside, **algorithm.fixed), **outside)
 
 
 def _plain_text(value: Any) -> str:

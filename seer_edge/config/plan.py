@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass
 
 from seer_edge.config.config import AUTO, TrainConfig
-from seer_edge.config.registry import ALGORITHMS, Networks, check_actions
+from seer_edge.config.registry import Networks, check_actions, make_networks
 from seer_edge.envs import EnvSpec
 from seer_edge.errors import BadInputError
 from seer_edge.networks.flops import FlopsModel
@@ -121,7 +121,12 @@ class BytePlan:
     @property
     def flops(self) -> FlopsModel:
         """The terms of Appendix C."""
-        return self.networks.flops(self.config, self.frame_capacity, self.latent_replay)
+        return self.networks.flops(
+            batch_size=self.config.settings.batch_size,
+            augmentations=self.config.augmentations,
+            frame_capacity=self.frame_capacity,
+            latent_replay=self.latent_replay,
+        )
 
     def frame_codec(self) -> Codec:
         """Of the rows before the freeze."""
@@ -224,7 +229,14 @@ def make_plan(config: TrainConfig, env: EnvSpec) -> BytePlan:
     except ValueError as error:
         raise BadInputError(f"--algo {config.algo}: {error}") from error
     try:
-        parts = ALGORITHMS[config.algo].networks(config, env)
+        parts = make_networks(
+            config.algo,
+            config.settings,
+            env,
+            encoder=config.encoder,
+            frozen_layers=config.freeze_layers,
+            imported=config.source is not None,
+        )
     except ValueError as error:
         flag = "--encoder" if config.freeze_layers is None else f"--freeze-layers {config.freeze_layers} --encoder"
         raise BadInputError(f"{flag} {config.encoder}: {error}") from error

@@ -220,10 +220,9 @@ def _open(env: str, origin: Origin, spec: PolicySpec, seed: int, timeout_seconds
             seen = f"the frames of {options.resolution}x{options.resolution} that this policy sees"
             raise BadInputError(f"--env {env}: cannot be shown in {seen}; {mend}") from error
     shown, actions = environment.spec.frame_shape, environment.spec.actions
-    count = actions.count if isinstance(actions, Discrete) else actions.size
     if shown != spec.frame_shape:
         reason = f"shows frames of {list(shown)}, and this policy sees {list(spec.frame_shape)}"
-    elif (isinstance(actions, Discrete), count) != (spec.discrete, spec.actions):
+    elif (isinstance(actions, Discrete), actions.outputs) != (spec.discrete, spec.actions):
         kind = "actions" if spec.discrete else "continuous actions"
         reason = f"takes {actions}, and this policy has {spec.actions} {kind}"
     else:

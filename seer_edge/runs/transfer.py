@@ -304,12 +304,11 @@ def _with_codec(plan: BytePlan, codec: str) -> BytePlan:
 def _lack(opened: Bundle, plan: BytePlan) -> str | None:
     """Why the head cannot go on; None where it can."""
     spec, actions, algo = opened.spec, plan.env.actions, plan.config.algo
-    count = actions.count if isinstance(actions, Discrete) else actions.size
     if not opened.holds(bundle.LEARNER):
         return "the bundle was exported without --with learner"
     if spec.algo != algo:
         return f"the bundle's is one of {spec.algo}, this run's of {algo}"
-    if (spec.discrete, spec.actions) != (isinstance(actions, Discrete), count):
+    if (spec.discrete, spec.actions) != (isinstance(actions, Discrete), actions.outputs):
         return f"the bundle's head has {spec.actions} actions"
     if not plan.encoder.outside:
         return "layers of the encoder train on"

@@ -40,9 +40,13 @@ def short(preset: Preset, name: str, settings: RainbowSettings | SacSettings, ac
 
 def use_short_presets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a run on GAME or on any task of control be a short one while the test lasts."""
-    monkeypatch.setitem(PRESETS, "pixelmatch-v0", short(ATARI_DEFAULT, "PixelMatch-v0", RAINBOW, None))
+    presets = [short(ATARI_DEFAULT, "PixelMatch-v0", RAINBOW, None)]
     for task in (TASK, "cartpole-balance"):
-        monkeypatch.setitem(PRESETS, task, short(CONTROL_DEFAULT, task, SAC, 84))
+        preset = short(CONTROL_DEFAULT, task, SAC, 84)
+        plain = dataclasses.replace(preset, algo="sac", settings=dataclasses.replace(SAC, contrastive=False))
+        presets += [preset, plain]
+    for preset in presets:
+        monkeypatch.setitem(PRESETS, (preset.name.lower(), preset.algo), preset)
 
 
 Run = Callable[..., tuple[int, str, str]]

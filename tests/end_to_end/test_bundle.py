@@ -311,9 +311,9 @@ def _equal(one: dict[str, Any], other: dict[str, Any]) -> bool:
 def test_a_head_of_other_sizes_or_actions_begins_anew(
     run: Run, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    preset = PRESETS["pixelmatch-v0"]
+    preset = PRESETS["pixelmatch-v0", "rainbow"]
     smaller = dataclasses.replace(preset, settings=dataclasses.replace(preset.settings, hidden=8))
-    monkeypatch.setitem(PRESETS, "pixelmatch-v0", smaller)
+    monkeypatch.setitem(PRESETS, ("pixelmatch-v0", "rainbow"), smaller)
     words = ("train", *PIXEL_GAME, "--from", bundle, "--total-timesteps", "30")
     reason = "the bundle's head has other sizes: head.hidden.weight is (32, 64), not (16, 64)"
     status, out, error = run(*words, "--take", "agent", "--run-dir", tmp_path / "run")

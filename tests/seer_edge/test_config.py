@@ -7,14 +7,15 @@ from typing import Any
 import pytest
 
 from seer_edge.config.config import MAX_AUGMENTATIONS, TrainConfig, build_config, resolve_freeze_at
-from seer_edge.config.presets import RainbowSettings, SacSettings, preset_for
+from seer_edge.config.presets import RainbowSettings, SacSettings
+from seer_edge.config.registry import preset_for
 from seer_edge.envs import Continuous, Discrete, EnvSpec
 from seer_edge.errors import BadInputError
 from seer_runtime.onnx.encoder import MAX_BATCH
 
 FRAME_BYTES = 7_056
 WHOLE_RUN_BYTES = 500_000 * FRAME_BYTES
-ALIEN = preset_for("Alien", continuous=False)
+ALIEN = preset_for("Alien", "rainbow")
 
 
 def _config(game: str = "Alien", **given: Any) -> TrainConfig:
@@ -46,13 +47,21 @@ def test_sac_is_curl_sac_without_the_contrastive_loss() -> None:
 @pytest.mark.parametrize(
     ("build", "given", "message"),
     [
-        (_control, {"algo": "rainbow"}, "--algo rainbow: cartpole-swingup has continuous actions; .*curl-sac or sac"),
-        (_config, {"algo": "curl-sac"}, "--algo curl-sac: Alien has discrete actions; its agent is rainbow"),
-        (_config, {"algo": "sac"}, "--algo sac: Alien has discrete actions; its agent is rainbow"),
+        (_control, {"algo": "rainbow"}, "--algo rainbow: cartpole-swingup has continuous actions; .*curl-sac or sac$"),
+        (_config, {"algo": "curl-sac"}, "--algo curl-sac: Alien has discrete actions; use --algo rainbow"),
+        (_config, {"algo": "sac"}, "--algo sac: Alien has discrete actions; use --algo rainbow"),
         (_control, {"preset": "Alien"}, "--preset Alien: cartpole-swingup has continuous actions; .*curl-sac or sac"),
-        (_config, {"preset": "walker-walk"}, "--preset walker-walk: Alien has discrete actions; its agent is rainbow"),
-        (_control, {"preset": "Alien", "algo": "sac"}, "--preset Alien: is one of rainbow; name another or leave it"),
-        (_config, {"preset": "walker-walk", "algo": "rainbow"}, "--preset walker-walk: is one of curl-sac; name"),
+        (_config, {"preset": "walker-walk"}, "--preset walker-walk: Alien has discrete actions; use --algo rainbow"),
+        (
+            _control,
+            {"preset": "Alien", "algo": "sac"},
+            "--preset Alien: is a preset of rainbow, not of sac; name another or leave it",
+        ),
+        (
+            _config,
+            {"preset": "walker-walk", "algo": "rainbow"},
+            "--preset walker-walk: is a preset of curl-sac or sac, not of rainbow; name",
+        ),
     ],
 )
 def test_an_agent_or_preset_for_other_actions_is_refused(build: Any, given: dict[str, str], message: str) -> None:

@@ -550,7 +550,7 @@ def test_flops_are_of_this_plan() -> None:
 
 def test_an_agent_that_cannot_act_in_the_environment_is_refused() -> None:
     for env, other in ((ALIEN, CARTPOLE), (CARTPOLE, ALIEN)):
-        with pytest.raises(BadInputError, match=rf"^--algo [\w-]+: {other.name} has \w+ actions; its agent is "):
+        with pytest.raises(BadInputError, match=rf"^--algo [\w-]+: {other.name} has \w+ actions; use --algo "):
             make_plan(build_config(env), other)
 
 

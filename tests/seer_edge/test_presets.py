@@ -5,9 +5,10 @@ import dataclasses
 import pytest
 
 from seer_edge.config.config import SHORT_RUN_FACTOR, TrainConfig, build_config
-from seer_edge.config.presets import PRESETS, Preset, RainbowSettings, SacSettings, preset_for
+from seer_edge.config.presets import PRESETS, Preset, RainbowSettings, SacSettings, register_preset
 from seer_edge.config.presets.atari import ATARI, ATARI_DEFAULT
-from seer_edge.config.presets.control import CONTROL, CONTROL_DEFAULT
+from seer_edge.config.presets.control import CONTROL, CONTROL_DEFAULT, SAC
+from seer_edge.config.registry import choose_preset, preset_for
 from seer_edge.envs import Continuous, Discrete, EnvSpec
 
 # Table 3: freezing times in Figure 3 (a replay of the whole run) and in Figure 4 (one of 10,000 frames).
@@ -99,8 +100,8 @@ def test_hyperparameters_are_table_3s(preset: Preset) -> None:
 
 
 def test_other_games_get_the_default() -> None:
-    assert preset_for("Pong", continuous=False) is ATARI_DEFAULT
-    assert preset_for("BANKHEIST", continuous=False).name == "BankHeist"
+    assert preset_for("Pong", "rainbow") is ATARI_DEFAULT
+    assert preset_for("BANKHEIST", "rainbow").name == "BankHeist"
     config = _atari("Pong")
     assert (config.preset, config.freeze_at) == ("default", 100_000)
     assert _atari("Pong", mem_budget_bytes=500_000 * FRAME_BYTES["atari"]).freeze_at == 50_000
@@ -161,8 +162,8 @@ def test_hyperparameters_are_table_2s(preset: Preset) -> None:
 
 
 def test_other_tasks_get_the_default_of_most_tasks() -> None:
-    assert preset_for("hopper-stand", continuous=True) is CONTROL_DEFAULT
-    assert preset_for("Walker-Walk", continuous=True).name == "walker-walk"
+    assert preset_for("hopper-stand", "curl-sac") is CONTROL_DEFAULT
+    assert preset_for("Walker-Walk", "curl-sac").name == "walker-walk"
     config = _control("hopper-stand")
     assert (config.preset, config.action_repeat, config.freeze_at, config.eval_every) == ("control", 4, 50_000, 10_000)
     assert config.settings == SacSettings()
@@ -181,8 +182,36 @@ def test_no_presets_own_run_is_a_short_one(preset: Preset) -> None:
     assert preset.total_timesteps >= SHORT_RUN_FACTOR * latest
 
 
-def test_names_are_unique_in_any_case() -> None:
-    presets = [*ATARI, *CONTROL, ATARI_DEFAULT, CONTROL_DEFAULT]
-    assert len(PRESETS) == len(presets) == 17
-    assert all(PRESETS[preset.name.lower()] is preset for preset in presets)
+def test_each_task_and_agent_has_one_preset_in_any_case() -> None:
+    presets = [*ATARI, *CONTROL, ATARI_DEFAULT, CONTROL_DEFAULT, *SAC]
+    assert len({(preset.name.lower(), preset.algo) for preset in presets}) == len(presets) == 25
+    assert all(PRESETS[preset.name.lower(), preset.algo] is preset for preset in presets)
     assert all(preset.source.startswith("Table ") for preset in presets)
+
+
+@pytest.mark.parametrize("preset", SAC, ids=lambda preset: preset.name)
+def test_presets_of_sac_are_those_of_curl_sac_without_its_loss(preset: Preset) -> None:
+    curl = preset_for(preset.name, "curl-sac")
+    assert curl.settings.contrastive
+    assert not preset.settings.contrastive
+    assert dataclasses.replace(preset, algo="curl-sac", settings=curl.settings) == curl
+
+
+def test_a_preset_is_looked_up_by_task_and_agent(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = dataclasses.replace(preset_for("control", "sac"), name="hopper-stand", total_timesteps=77)
+    monkeypatch.setitem(PRESETS, ("hopper-stand", "sac"), own)
+    env = EnvSpec("dm_control/hopper-stand-v0", "hopper-stand", (3, 100, 100), (84, 84), Continuous(4))
+    assert choose_preset(env) is CONTROL_DEFAULT
+    assert choose_preset(env, algo="sac") is own
+    assert choose_preset(env, "hopper-stand") is own
+    assert choose_preset(env, "control", "sac") is preset_for("nothing", "sac")
+
+
+def test_a_registered_preset_replaces_the_one_of_its_task_and_agent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seer_edge.config.presets.PRESETS", dict(PRESETS))
+    from seer_edge.config import presets
+
+    longer = dataclasses.replace(ATARI[0], total_timesteps=1_000_000)
+    register_preset(longer)
+    assert presets.PRESETS["alien", "rainbow"] is longer
+    assert len(presets.PRESETS) == len(PRESETS)

@@ -1,89 +1,119 @@
-"""Hyperparameters of the agents. The defaults are those of the paper's tables."""
+"""Hyperparameters of the agents. The defaults are those of the paper's tables.
 
-import math
-from dataclasses import dataclass, field
-from typing import Annotated
+Every class checks its values where it is built, and every message begins with the name of the field.
+"""
 
-from seer_edge.validation import COUNT, FRACTION, POSITIVE, STEPS, Range, check_types
+from dataclasses import dataclass
+from typing import Self
 
-Count = Annotated[int, COUNT]
-Steps = Annotated[int, STEPS]
-Fraction = Annotated[float, FRACTION]
-Positive = Annotated[float, POSITIVE]
+from seer_edge.validation import check_types
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Hyperparameters that the training loop and the replay need of every agent.
+    """The hyperparameters that the training loop and the replay read from every agent. Raises ValueError."""
 
-    The annotation of a field states its range. Raises ValueError, with the field's name, for any other value.
-    """
-
-    batch_size: Annotated[int, Range(1, 65_536)] = 32
-    n_step: Annotated[int, Range(1, 10_000)] = 1
-    gamma: Fraction = 0.99
-    stack: Annotated[int, Range(1, 64)] = 4
-    hidden: Annotated[int, Range(1, 65_536)] = 256
-    learning_starts: Steps = 1_000  # steps before the first update
-    random_steps: Steps = 0  # steps at the start that take random actions
-    learning_rate: Positive = 1e-3
-    reward_clip: Positive | None = None
-    evaluation_epsilon: Fraction = 0.0
-    priority_exponent: Fraction = 0.5
-    priority_weight_start: Fraction = 0.4
+    batch_size: int = 32
+    n_step: int = 1
+    gamma: float = 0.99
+    stack: int = 4  # frames in one observation
+    hidden: int = 256  # width of the hidden layers of the heads
+    learning_starts: int = 1_000  # steps before the first update
+    random_steps: int = 0  # steps at the start of the run that take uniformly random actions
+    learning_rate: float = 1e-3
+    reward_clip: float | None = None  # rewards are clipped to [-reward_clip, reward_clip]; None: not clipped
+    evaluation_epsilon: float = 0.0  # probability of a random action in evaluations
+    priority_exponent: float = 0.5
+    priority_weight_start: float = 0.4
 
     def __post_init__(self) -> None:
         check_types(self)
+        self._at_least(1, "batch_size", "n_step", "stack", "hidden")
+        self._at_least(0, "learning_starts", "random_steps", "learning_rate", "priority_exponent")
+        self._fractions("gamma", "evaluation_epsilon", "priority_weight_start")
+        if self.reward_clip is not None:
+            self._above_zero("reward_clip")
+
+    def for_run(self, total_timesteps: int) -> Self:
+        """Return the settings of a run of `total_timesteps` steps.
+
+        Override this where a setting is a fraction of the run's length.
+        """
+        return self
+
+    def _at_least(self, least: int, *names: str) -> None:
+        for name in names:
+            if not getattr(self, name) >= least:  # rejects NaN too
+                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
+
+    def _above_zero(self, *names: str) -> None:
+        for name in names:
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
+
+    def _fractions(self, *names: str) -> None:
+        for name in names:
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in [0, 1], not {getattr(self, name)}")
+
+    def _rising(self, *names: str) -> None:
+        for name in names:
+            low, high = getattr(self, name)
+            if not low < high:
+                raise ValueError(f"{name} must rise, and {low} is not below {high}")
 
 
 @dataclass(frozen=True)
 class RainbowSettings(Settings):
     """Hyperparameters of Rainbow: Table 3 (data-efficient Rainbow, van Hasselt et al. 2019)."""
 
-    n_step: Annotated[int, Range(1, 10_000)] = 20
-    learning_starts: Steps = 1_600
-    target_update_steps: Count = 2_000
+    n_step: int = 20
+    learning_starts: int = 1_600
+    target_update_steps: int = 2_000  # updates between two copies to the target network
     # Table 3 says 1e-3. The released scripts and data-efficient Rainbow use 1e-4.
-    learning_rate: Positive = 1e-4
-    # The following are not in Table 3. Their values are those of the released code.
-    reward_clip: Positive | None = 1.0
-    evaluation_epsilon: Fraction = 0.001
-    adam_epsilon: Positive = 1.5e-4
-    atoms: Annotated[int, Range(2, 10_001)] = 51
+    learning_rate: float = 1e-4
+    # The following are not in Table 3. They are those of the released code.
+    reward_clip: float | None = 1.0
+    evaluation_epsilon: float = 0.001
+    adam_epsilon: float = 1.5e-4
+    atoms: int = 51
     value_range: tuple[float, float] = (-10.0, 10.0)
-    noisy_sigma: Annotated[float, Range(0, 1e9)] = 0.1
-    max_gradient_norm: Positive = 10.0
+    noisy_sigma: float = 0.1
+    max_gradient_norm: float = 10.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_rising("value_range", self.value_range)
+        self._at_least(1, "target_update_steps")
+        self._at_least(2, "atoms")
+        self._at_least(0, "noisy_sigma")
+        self._above_zero("adam_epsilon", "max_gradient_norm")
+        self._rising("value_range")
 
 
 @dataclass(frozen=True)
 class SacSettings(Settings):
     """Hyperparameters of CURL + SAC: Table 2."""
 
-    batch_size: Annotated[int, Range(1, 65_536)] = 128
-    stack: Annotated[int, Range(1, 64)] = 3
-    hidden: Annotated[int, Range(1, 65_536)] = 1024
-    random_steps: Steps = 1_000
-    features: Annotated[int, Range(1, 65_536)] = 50  # L, "latent dimension"
-    alpha_learning_rate: Positive = 1e-4
-    alpha_beta1: Fraction = 0.5
-    initial_temperature: Positive = 0.1
-    target_tau: Fraction = 0.01
-    encoder_tau: Fraction = 0.05
-    target_update_steps: Count = 2
-    contrastive: bool = field(default=True, metadata={"follows": "--algo"})  # the CURL loss
-    # The following are not in Table 2. Their values are those of CURL's code.
-    actor_update_steps: Count = 2
+    batch_size: int = 128
+    stack: int = 3
+    hidden: int = 1024
+    random_steps: int = 1_000
+    features: int = 50  # L, the table's "latent dimension"
+    alpha_learning_rate: float = 1e-4
+    alpha_beta1: float = 0.5
+    initial_temperature: float = 0.1
+    target_tau: float = 0.01
+    encoder_tau: float = 0.05
+    target_update_steps: int = 2
+    contrastive: bool = True  # whether the agent trains with CURL's loss
+    # The following are not in Table 2. They are those of CURL's code.
+    actor_update_steps: int = 2
     log_std_range: tuple[float, float] = (-10.0, 2.0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_rising("log_std_range", self.log_std_range)
-
-
-def _check_rising(name: str, bounds: tuple[float, float]) -> None:
-    if not -math.inf < bounds[0] < bounds[1] < math.inf:
-        raise ValueError(f"{name} {list(bounds)}: give a lower and a higher number")
+        self._at_least(1, "features", "target_update_steps", "actor_update_steps")
+        self._at_least(0, "alpha_learning_rate")
+        self._fractions("alpha_beta1", "target_tau", "encoder_tau")
+        self._above_zero("initial_temperature")
+        self._rising("log_std_range")

@@ -69,9 +69,7 @@ def evaluate(
         from seer_edge.deploy.act import Game
 
         # As the run itself is evaluated, so without an int8 encoder.
-        game = Game(
-            episodes=episodes, seed=seed, threads=threads, timeout_seconds=ENV_TIMEOUT_SECONDS, int8=False
-        )
+        game = Game(episodes=episodes, seed=seed, threads=threads, timeout_seconds=ENV_TIMEOUT_SECONDS, int8=False)
         return _play(path, game)
     given = {"eval_episodes": episodes, "seed": seed, "threads": threads, "device": device}
     folder = run_folder.open_run(path, "the --run-dir of a run, or a bundle")

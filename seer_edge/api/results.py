@@ -27,7 +27,7 @@ class RunResult:
 
     @property
     def status(self) -> str:
-        """ "finished" or "interrupted"."""
+        """State of the run: "finished" or "interrupted"."""
         return str(self.summary["status"])
 
     @property

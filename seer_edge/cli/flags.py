@@ -119,7 +119,9 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--eval-every", type=_integer, metavar="N", help="Agent steps between evaluations. Default: the preset's."
     )
-    how.add_argument("--eval-episodes", type=_integer, metavar="N", help="Episodes of each evaluation. Default: 10.")
+    how.add_argument(
+        "--eval-episodes", type=_integer, metavar="N", help="Episodes of each evaluation. Default: the preset's."
+    )
     how.add_argument(
         "--run-dir",
         type=place("a folder"),
@@ -378,7 +380,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def normalised(arguments: list[str]) -> list[str]:
-    """Split `--flag=value` into two words, unless the value starts with a dash, which argparse would take for a flag."""
+    """Split `--flag=value` into two words. Keep it whole if the value begins with a dash, as flags do."""
     words: list[str] = []
     for word in arguments:
         flag, equals, value = word.partition("=")

@@ -165,7 +165,10 @@ class TrainConfig:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "TrainConfig":
-        """Return the configuration that `to_json` wrote. Raises BadInputError for missing, unknown or invalid entries."""
+        """Return the configuration that `to_json` wrote.
+
+        Raises BadInputError for missing, unknown or invalid entries.
+        """
         try:
             entries = {**BEFORE_RECORDED, **data}
             settings = _read(ALGORITHMS[entries["algo"]].settings, dict(entries.pop("settings")))
@@ -217,7 +220,7 @@ def resolve_freeze_at(
     if total_timesteps < SHORT_RUN_FACTOR * freeze_at:
         reason = f"40 % of a run shorter than {SHORT_RUN_FACTOR} x the preset's {freeze_at:,}"
         return max(1, int(SHORT_RUN_FRACTION * total_timesteps)), reason
-    return freeze_at, f"preset {preset.name}, for a replay that {'holds' if whole else 'does not hold'} the whole run"
+    return freeze_at, f"preset {preset.name}, a replay that {'holds' if whole else 'does not hold'} the whole run"
 
 
 def build_config(

@@ -94,7 +94,7 @@ def is_preset_file(text: str) -> bool:
 
 def preset_to_toml(preset: Preset) -> str:
     """Return `preset` as TOML that `read_preset` reads back."""
-    lines = [f"# Preset {preset.name}: {preset.source}.", f'# Load a copy of it with --preset FILE{SUFFIX}.']
+    lines = [f"# Preset {preset.name}: {preset.source}.", f"# Load a copy of it with --preset FILE{SUFFIX}."]
     for name, entry in hyperparameters(preset.algo).items():
         value = getattr(preset.settings if entry.in_settings else preset, name)
         lines.append(f"{name} = {toml_value(value)}")

@@ -80,7 +80,10 @@ class ResumeRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class RunRequest(ResumeRequest):
-    """A new run as the user asks for it. None leaves the choice to the preset, the environment or the imported encoder."""
+    """A new run as the user asks for it.
+
+    None leaves an option to the preset, the environment or the imported encoder.
+    """
 
     env: str
     preset: str | None = None  # a name, or the path of a TOML file

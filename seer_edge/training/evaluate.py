@@ -21,7 +21,6 @@ from seer_runtime.policy.perception import LatentPerception
 from seer_runtime.system.ledger import Ledger, Line
 from seer_runtime.system.state import State
 
-
 LOG = logging.getLogger(__name__)
 
 

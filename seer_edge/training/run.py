@@ -34,7 +34,6 @@ from seer_runtime.system.notify import ServiceWatchdog
 from seer_runtime.system.process import RssCeiling, rss_bytes, settle
 from seer_runtime.system.units import format_size
 
-
 LOG = logging.getLogger(__name__)
 
 

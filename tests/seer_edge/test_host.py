@@ -54,14 +54,14 @@ def test_cuda_devices_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
         check_device("cuda:2")
 
 
-def test_cuda_without_onnx_runtimes_is_said_in_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_cuda_without_onnx_runtimes_is_one_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     prepare_cuda()
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1
-    assert "runs on the CPU" in told
+    [record] = caplog.records
+    assert record.levelname == "WARNING"
+    assert "runs on the CPU" in record.getMessage()
     assert not torch.backends.cudnn.allow_tf32
 
 

@@ -264,8 +264,8 @@ def make_plan(config: TrainConfig, env: EnvSpec) -> BytePlan:
     if workspace > WORKSPACE_CAP_BYTES:
         shown = "x".join(map(str, env.frame_shape))
         raise BadInputError(
-            f"--resolution {env.frame_shape[-1]}: stacks of {config.settings.stack} frames of {shown} need {workspace:,} B of "
-            f"workspace, and the cap is {WORKSPACE_CAP_BYTES:,}; give a smaller one"
+            f"--resolution {env.frame_shape[-1]}: stacks of {config.settings.stack} frames of {shown} need "
+            f"{workspace:,} B of workspace, and the cap is {WORKSPACE_CAP_BYTES:,}; give a smaller one"
         )
 
     # The conversion holds old and new columns at once.

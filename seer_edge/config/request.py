@@ -70,7 +70,7 @@ class ResumeRequest:
             "device": self.device,
             "env_timeout_seconds": self.env_timeout,
         }
-        fields = {name: value for name, value in given.items() if value is not None}
+        fields: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         if self.checkpoint_every is not None:
             in_steps = isinstance(self.checkpoint_every, int)
             fields["checkpoint_every_steps"] = self.checkpoint_every if in_steps else None

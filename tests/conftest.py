@@ -1,4 +1,4 @@
-"""What holds for all tests."""
+"""Settings and fixtures of all tests."""
 
 import signal
 import sys
@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-# For --hypothesis-profile, as tools/arm64.py gives it: what it takes to draw is the emulator's.
+# tools/arm64.py selects this with --hypothesis-profile: under emulation, drawing examples is slow.
 settings.register_profile("emulated", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def pytest_configure() -> None:
-    """Whoever runs the tests may ignore signals (nohup, jobs in the background): the runs under test must not."""
+    """Restore default signal handlers. Background jobs and nohup ignore signals, and the runs under test would too."""
     for number, handler in (
         (signal.SIGHUP, signal.SIG_DFL),
         (signal.SIGTERM, signal.SIG_DFL),
@@ -24,7 +24,7 @@ def pytest_configure() -> None:
 
 @pytest.fixture(autouse=True)
 def subnormal_numbers() -> Iterator[None]:
-    """A command lets its thread flush subnormal numbers to zero; the tests after it must not."""
+    """Undo `set_flush_denormal`, which commands run in this process leave on."""
     yield
     if "torch" in sys.modules:
         sys.modules["torch"].set_flush_denormal(False)

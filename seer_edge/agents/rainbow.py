@@ -1,4 +1,8 @@
-"""Rainbow (Hessel et al. 2018): double, dueling, distributional, noisy, n-step; prioritized where the replay is."""
+"""Rainbow (Hessel et al. 2018): double, dueling, distributional, noisy and n-step Q-learning.
+
+It is prioritized if the replay is. The head's gradients are written by hand, because autograd takes longer
+(decision 12). `rainbow_reference.py` has the same loss by autograd. Tests compare the two.
+"""
 
 import copy
 from collections.abc import Iterator
@@ -20,7 +24,7 @@ from seer_runtime.replay.replay import Batch
 
 
 class RainbowAgent(Agent):
-    """An encoder, a head, their targets and an optimizer. N = 1: the head takes the one latent of each observation."""
+    """An encoder, a head, their targets and an optimizer. N = 1: the head reads the one latent of each observation."""
 
     def __init__(
         self,
@@ -51,7 +55,10 @@ class RainbowAgent(Agent):
     # --- acting --------------------------------------------------------------------------------------------
 
     def refresh(self, *, new_noise: bool = True) -> None:
-        """New noise in all heads; the online one's weights under it serve acting and the next update."""
+        """Draw new noise for both heads and compute the online head's weights under it.
+
+        Acting and the next update use the same weights.
+        """
         if self.updates and self.updates % self.settings.target_update_steps == 0:
             self.update_target()
         if new_noise:
@@ -59,13 +66,13 @@ class RainbowAgent(Agent):
         self._weights = self.head.noisy_weights()
         super().refresh()
 
-    def explore(self, observation: NDArray[Any]) -> int:
-        """The action for one observation under the present noise."""
+    def explore(self, observation: NDArray[Any], timestep: int) -> int:
+        """Return the best action for one observation under the current noise. The noise explores at every step."""
         with torch.no_grad():
             return int(self._values(observation, self._weights, self.acting_encoder).argmax())
 
     def greedy(self, observation: NDArray[Any]) -> int:
-        """The action for one observation without noise, for evaluation."""
+        """Return the best action for one observation, without noise."""
         with torch.no_grad():
             return int(self._values(observation, self.head.mean_weights(), self.encoder).argmax())
 
@@ -73,7 +80,7 @@ class RainbowAgent(Agent):
         return q_values(self._observe(observation, encoder), weights, self.support, self.head.spec.actions)[0]
 
     def outputs(self, latents: torch.Tensor) -> torch.Tensor:
-        """Q-values `[B, actions]` of the frozen part's outputs `[B, 1, L]`, without noise."""
+        """Return Q-values `[B, actions]` of outputs of the frozen part `[B, 1, L]`, without noise."""
         with torch.no_grad():
             latents = self._latents_behind_the_cut(latents)
             return q_values(latents, self.head.mean_weights(), self.support, self.head.spec.actions)
@@ -82,14 +89,14 @@ class RainbowAgent(Agent):
 
     @torch.no_grad()
     def prepare(self, batch: Batch) -> "Prepared":
-        """The inputs of both networks, and the target network's logits under its noise."""
+        """Read the inputs of both networks and compute the target network's logits under its noise."""
         inputs, next_inputs = ([*self._read(o)] for o in (batch.observations, batch.next_observations))
         (latents,) = self._latents(next_inputs, (self.target_encoder, 0), read=True)
         weights = self.target_head.noisy_weights()
         return Prepared(inputs, next_inputs, head_trace(latents, weights, self.target_head.spec.actions)[1])
 
     def update(self, batch: Batch, prepared: "Prepared | None" = None) -> UpdateResult:
-        """One gradient step on the distributional n-step double-Q loss, weighted by importance.
+        """Take one gradient step on the distributional n-step double-Q loss, weighted by importance.
 
         Acting and this update share the noise that `refresh` drew.
         """
@@ -114,7 +121,7 @@ class RainbowAgent(Agent):
         if latents.requires_grad:
             self.encoder.zero_grad()
             slopes = below @ self.head.hidden.noisy_weight
-            # A scalar: torch imports its compiler stack to check the shape of any other root's gradient.
+            # A scalar, because torch imports its compiler stack to check the gradient of any other root.
             (latents * slopes).sum().backward()  # type: ignore[no-untyped-call]
         self.optimizer.clip(self.settings.max_gradient_norm)
         self.optimizer.step()
@@ -149,11 +156,11 @@ class RainbowAgent(Agent):
 
 
 class Prepared(NamedTuple):
-    """What `RainbowAgent.prepare` gives."""
+    """The result of `RainbowAgent.prepare`."""
 
     inputs: list[torch.Tensor]  # of s, slice by slice
-    next_inputs: list[torch.Tensor]  # of s'
-    target_logits: torch.Tensor  # [B, actions, atoms], the target network's of s'
+    next_inputs: list[torch.Tensor]  # of s', slice by slice
+    target_logits: torch.Tensor  # [B, actions, atoms], of s' by the target network
 
 
 @scripted
@@ -170,7 +177,10 @@ def _learn_head(
     noise: list[torch.Tensor],
     gradients: list[torch.Tensor],
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Write the head's `gradients`; returns the loss, the rows' `[B]`, and the hidden layer's gradient."""
+    """Write the head's `gradients`. Return the loss, the losses of the rows `[B]` and the hidden layer's gradient.
+
+    `rainbow_reference.head_loss` is the same loss without the gradients.
+    """
     count, atoms = len(latents), len(support)
     streams, logits = head_trace(torch.cat([latents, next_latents]), weights, weights[4].size(0) // atoms)
     best = torch.matmul(torch.softmax(logits[count:], 2), support).argmax(1)
@@ -178,8 +188,8 @@ def _learn_head(
     targets = project(torch.softmax(target_logits[rows, best], 1), returns, discounts, support)
     log_probabilities = torch.log_softmax(logits[:count][rows, actions], 1)
     losses = -(targets * log_probabilities).sum(1)
-    shares = importance / count  # of each row in the loss
-    # Of the cross-entropy, by the logits of a softmax.
+    shares = importance / count  # the share of each row in the loss
+    # The gradient of a cross-entropy by the logits of its softmax.
     slopes = (log_probabilities.exp() * targets.sum(1, keepdim=True) - targets) * shares[:, None]
     below = head_backward(latents, streams[:count], weights, noise, gradients, actions, slopes)
     return torch.dot(losses, shares), losses, below

@@ -15,7 +15,7 @@ from seer_edge.config.plan import BytePlan, make_plan
 from seer_edge.config.request import RunRequest
 from seer_edge.envs import EnvOptions, EnvSpec, resolve
 from seer_edge.envs.guarded import open_guarded
-from seer_edge.envs.refusals import refusals
+from seer_edge.envs.translate_errors import translate_errors
 from seer_edge.errors import EXIT_BAD_INPUT, EXIT_UNSAFE, BadInputError
 from seer_edge.machine.lean_torch import import_torch
 from seer_edge.runs.run_folder import RunFolder
@@ -83,20 +83,20 @@ def _spec_of(request: RunRequest, wanted: RunRequest, resize: Resize | None) -> 
         ) from None
 
 
-def open_spec(env: str, options: EnvOptions, timeout_seconds: float, *, begun: bool = False) -> EnvSpec:
+def open_spec(env: str, options: EnvOptions, timeout_seconds: float, *, resumed: bool = False) -> EnvSpec:
     """Build the environment, render one frame and return its spec.
 
-    Raises BadInputError. For a run that has `begun`, raises EnvironmentFailedError if another try may succeed. An
+    Raises BadInputError. For a run that is `resumed`, raises EnvironmentFailedError if another try may succeed. An
     environment that does not answer in time ends the process, because its thread cannot be interrupted.
     """
     if ":" in env and "" not in sys.path:
         sys.path.insert(0, "")  # a user's own module is in the working directory
 
     def end_process(reason: str) -> None:
-        LOG.critical("seer-edge: %s %s: %s", "environment" if begun else "--env", env, reason)
-        os._exit(EXIT_UNSAFE if begun else EXIT_BAD_INPUT)
+        LOG.critical("seer-edge: %s %s: %s", "environment" if resumed else "--env", env, reason)
+        os._exit(EXIT_UNSAFE if resumed else EXIT_BAD_INPUT)
 
-    with refusals(env, options, begun=begun):
+    with translate_errors(env, options, resumed=resumed):
         environment = open_guarded(
             env, options, seed=0, training=True, timeout_seconds=timeout_seconds, on_hang=end_process
         )
@@ -107,7 +107,7 @@ def open_spec(env: str, options: EnvOptions, timeout_seconds: float, *, begun: b
 
 def plan_again(config: TrainConfig, folder: RunFolder) -> BytePlan:
     """Return the plan of a run that exists. Raises BadInputError, and EnvironmentFailedError."""
-    spec = open_spec(config.env, config.env_options, config.env_timeout_seconds, begun=True)
+    spec = open_spec(config.env, config.env_options, config.env_timeout_seconds, resumed=True)
     try:
         return make_plan(config, spec)
     except BadInputError as error:

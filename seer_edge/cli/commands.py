@@ -13,6 +13,7 @@ from seer_edge import api
 from seer_edge.api.results import EvaluationResult
 from seer_edge.cli.flags import NOT_BUILT_COMMANDS, parse
 from seer_edge.cli.output import LOG, configure, print_result, tolerant_output
+from seer_edge.cli.plugins import PLUGIN_COMMANDS, load_plugins
 from seer_edge.config.hyperparameters import preset_to_toml
 from seer_edge.config.presets import PRESETS
 from seer_edge.config.request import RunRequest
@@ -151,10 +152,9 @@ def main() -> int:
 
 
 def _answer(arguments: list[str]) -> int:
-    command = arguments[0] if arguments else ""
-    name = f"seer-edge {command}" if command in COMMANDS else "seer-edge"
+    name = f"seer-edge {arguments[0]}" if arguments and arguments[0] in COMMANDS else "seer-edge"
     try:
-        return _run(command, arguments)
+        return _run(load_plugins(arguments))
     except BadInputError as error:
         LOG.error("%s: %s", name, error)
         return EXIT_BAD_INPUT
@@ -171,16 +171,17 @@ def _answer(arguments: list[str]) -> int:
         raise
 
 
-def _run(command: str, arguments: list[str]) -> int:
-    if command in NOT_BUILT_COMMANDS:
-        raise BadInputError(f"{command}: not built yet; choose one of {', '.join(COMMANDS)}")
+def _run(arguments: list[str]) -> int:
+    commands = {**COMMANDS, **{name: command.run for name, command in PLUGIN_COMMANDS.items()}}
     if not arguments:
-        raise BadInputError(f"no command; give one of {', '.join(COMMANDS)}, or --help")
+        raise BadInputError(f"no command; give one of {', '.join(commands)}, or --help")
+    if arguments[0] in NOT_BUILT_COMMANDS:
+        raise BadInputError(f"{arguments[0]}: not built yet; choose one of {', '.join(commands)}")
     flags = parse(arguments)
     given: Mapping[str, Any] = vars(flags)
     log_file: Path | None = given.get("log_file")
     configure(quiet=given.get("quiet", False), verbose=given.get("verbose", False), log_file=log_file)
-    return COMMANDS[flags.command](flags)
+    return commands[flags.command](flags)
 
 
 if __name__ == "__main__":

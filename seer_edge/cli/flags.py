@@ -16,6 +16,7 @@ from seer_edge.cli.flag_types import (
     switch,
     threads,
 )
+from seer_edge.cli.plugins import PLUGIN_COMMANDS
 from seer_edge.config.config import AUTO
 from seer_edge.config.registry import ALGORITHMS
 from seer_edge.config.request import PROTOCOLS, REPLAYS, TAKES
@@ -33,7 +34,7 @@ from seer_edge.networks.spec import ENCODERS
 from seer_edge.version import __version__
 from seer_runtime.policy.bundle import EXTRAS
 from seer_runtime.policy.preprocess import COLORS
-from seer_runtime.replay.codecs import LATENT_ELEMENT_BYTES
+from seer_runtime.replay.codecs import LATENT_CODECS
 
 SHELLS = ("bash", "zsh", "fish")
 NOT_BUILT_COMMANDS = ("report", "sweep", "analyze")
@@ -77,6 +78,9 @@ def make_parser() -> argparse.ArgumentParser:
         description="Train vision agents inside a byte budget.",
         epilog="Run `seer-edge COMMAND --help` for the flags of a command.",
     )
+    parser.add_argument(
+        "--plugin", metavar="MODULE", help="Import a Python module that adds agents, encoders or commands. Repeatable."
+    )
     parser.add_argument("--version", action="version", version=f"seer-edge {__version__}", help="Print the version.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
 
@@ -99,6 +103,8 @@ def make_parser() -> argparse.ArgumentParser:
     doctor.add_argument("--json", action="store_true", help="Print the report as JSON.")
     completion = add("completion", "SHELL", "Print a script that completes commands and flags in a shell.")
     completion.add_argument("shell", choices=SHELLS, metavar="SHELL", help=f"One of {', '.join(SHELLS)}.")
+    for name, added in PLUGIN_COMMANDS.items():
+        added.add_flags(add(name, "", added.summary))
     return parser
 
 
@@ -220,7 +226,7 @@ def _add_byte_flags(group: argparse._ArgumentGroup) -> None:
         metavar="N",
         help="Freeze only the lowest N layers with weights. Default: the whole encoder.",
     )
-    codecs = (*LATENT_ELEMENT_BYTES, AUTO)
+    codecs = (*LATENT_CODECS, AUTO)
     group.add_argument(
         "--latent-codec",
         choices=codecs,

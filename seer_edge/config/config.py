@@ -17,7 +17,7 @@ from seer_edge.networks.spec import ENCODERS
 from seer_edge.validation import check_types
 from seer_runtime.onnx.encoder import MAX_BATCH
 from seer_runtime.policy.preprocess import COLORS, RESIZES, Color, Resize
-from seer_runtime.replay.codecs import CALIBRATED, LATENT_ELEMENT_BYTES
+from seer_runtime.replay.codecs import LATENT_CODECS
 
 Value = TypeVar("Value")
 
@@ -84,7 +84,7 @@ class TrainConfig:
         _one_of("--replay", self.replay, REPLAYS)
         _one_of("--algo", self.algo, tuple(ALGORITHMS))
         _one_of("--encoder", self.encoder, tuple(ENCODERS))
-        _one_of("--latent-codec", self.latent_codec, (*LATENT_ELEMENT_BYTES, AUTO))
+        _one_of("--latent-codec", self.latent_codec, (*LATENT_CODECS, AUTO))
         if self.color is not None:
             _one_of("--color", self.color, COLORS)
         _one_of("resize", self.resize, RESIZES)
@@ -157,7 +157,7 @@ class TrainConfig:
 
         An imported encoder leaves no frames to calibrate on. Only imported rows bring a calibrated codec then.
         """
-        return tuple(name for name in LATENT_ELEMENT_BYTES if self.source is None or name not in CALIBRATED)
+        return tuple(name for name, codec in LATENT_CODECS.items() if self.source is None or not codec.calibrated)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data for `config.json`."""

@@ -1,4 +1,4 @@
-"""`seer-edge act` and `seer-edge eval BUNDLE`: whole games from a bundle. No torch."""
+"""`seer-edge act` and `seer-edge eval BUNDLE`: play whole episodes with a bundle. Imports no torch."""
 
 import array
 import dataclasses
@@ -19,7 +19,7 @@ from seer_edge.envs import Action, Discrete, EnvOptions, Frame, ResolutionError,
 from seer_edge.envs.games import game_seeds, play
 from seer_edge.envs.guarded import Guarded, open_guarded
 from seer_edge.envs.recorder import Recorder
-from seer_edge.envs.refusals import refusals
+from seer_edge.envs.translate_errors import translate_errors
 from seer_edge.errors import EXIT_UNSAFE, BadInputError
 from seer_edge.machine.signals import StopSignal
 from seer_edge.runs.run_folder import bundle_mend
@@ -39,19 +39,24 @@ PERCENTILES = (50, 90, 99)
 
 @contextmanager
 def opened(path: Path) -> Iterator[Bundle]:
-    """The bundle at `path`. Raises BadInputError where it is none, and for what is read of it inside."""
+    """Context manager: open the bundle at `path`.
+
+    Raises BadInputError for a file that is not a valid bundle, then and for damage that is found while it is read.
+    """
     try:
         with open_bundle(path) as bundle:
             yield bundle
     except durable.CorruptFileError as error:
         raise BadInputError(f"{error}; {bundle_mend(path)}") from error
     except OSError as error:
-        raise BadInputError(f"{path}: cannot be read ({error.strerror}); give a bundle that `export` wrote") from error
+        raise BadInputError(
+            f"{path}: cannot be read ({error.strerror}); give a bundle from `seer-edge export`"
+        ) from error
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where the policy of a bundle was trained, and how it was evaluated there."""
+    """The environment in which the policy of a bundle was trained, and the settings of its evaluation."""
 
     env: str
     options: EnvOptions
@@ -62,7 +67,7 @@ class Origin:
 
     @classmethod
     def of(cls, bundle: Bundle) -> "Origin":
-        """What the manifest says. Raises BadInputError, which names the field."""
+        """Read them from the bundle's manifest. Raises BadInputError, which names the invalid field."""
         fields = Fields(bundle.about)
         try:
             fields.choice("algo", ALGORITHMS)
@@ -75,19 +80,22 @@ class Origin:
                 timestep=fields.count("provenance.timestep"),
             )
         except ValueError as error:
-            mend = bundle_mend(bundle.path)
+            hint = bundle_mend(bundle.path)
             raise BadInputError(
-                f"{bundle.path}: its manifest is not one of this release ({one_line(error)}); {mend}"
+                f"{bundle.path}: its manifest does not match this release ({one_line(error)}); {hint}"
             ) from error
 
     def options_for(self, env: str, spec: PolicySpec) -> EnvOptions:
-        """How `env` is shown: as the policy's own was, another by its images, at the size that the policy sees."""
+        """Return the options for `env`: the training ones for the same environment.
+
+        Another environment is shown by its observations, at the size that the policy expects.
+        """
         env_id = resolve(env)
         if env_id.id == self.env:
             return self.options
         height, width = spec.frame_shape[-2:]
         options = replace(self.options, resolution=width if height == width else None, render=False)
-        # Atari and control have one view each; frames of another kind are refused by their shape.
+        # Atari and control tasks offer one color each. `_open` rejects frames of another shape.
         return options if env_id.kind == "gymnasium" else replace(options, color=None)
 
 
@@ -107,7 +115,7 @@ def _options(fields: Fields) -> EnvOptions:
 
 
 class Player:
-    """Perceives and decides by the clock: `seconds` has what each frame took until its action."""
+    """Observes frames and chooses actions, and measures the time from frame to action, in `seconds`."""
 
     def __init__(self, policy: Policy, recorder: Recorder | None = None) -> None:
         self._policy = policy
@@ -116,7 +124,7 @@ class Player:
         self.seconds = array.array("f")
 
     def observe(self, frame: Frame, *, first: bool) -> Observed:
-        """See `Observes`."""
+        """Return the observation after the next frame, as `Observes` says, and record the frame."""
         if self._recorder is not None:
             self._recorder.show(frame)
         begin = time.perf_counter()
@@ -125,21 +133,21 @@ class Player:
         return observed
 
     def act(self, observed: Observed) -> Action:
-        """The policy's action."""
+        """Return the policy's action."""
         begin = time.perf_counter()
         action = self._policy.decide(observed.input)
         self.seconds.append(self._perceiving + time.perf_counter() - begin)
         return action
 
     def milliseconds(self) -> dict[str, float]:
-        """Percentiles of frame to action."""
+        """Return percentiles of the time from frame to action, in milliseconds."""
         values = np.percentile(np.frombuffer(self.seconds, np.float32), PERCENTILES) * 1e3
         return {f"p{percent}": round(float(value), 4) for percent, value in zip(PERCENTILES, values, strict=True)}
 
 
 @dataclass(frozen=True)
 class Game:
-    """What is played, and how; None is what the bundle was evaluated with."""
+    """What to play and how. None selects the value with which the bundle's policy was evaluated."""
 
     env: str | None = None
     episodes: int | None = None
@@ -148,7 +156,7 @@ class Game:
     threads: int | None = None
     timeout_seconds: float | None = None
     record: Path | None = None
-    int8: bool = True  # whether an int8 encoder may be chosen
+    int8: bool = True  # whether the bundle's int8 encoder may be used
 
 
 @dataclass(frozen=True)
@@ -198,41 +206,44 @@ def play_bundle(path: Path, game: Game) -> Played:
 
 
 def _open(env: str, origin: Origin, spec: PolicySpec, seed: int, timeout_seconds: float | None) -> Guarded:
-    """The environment, if it is one that the policy can play. Raises BadInputError."""
+    """Build the environment and check that the policy can play it. Raises BadInputError."""
     if ":" in env and "" not in sys.path:
-        sys.path.insert(0, "")  # a user's own module stands in the working directory
+        sys.path.insert(0, "")  # a user's module may be in the working directory
 
     def give_up(reason: str) -> None:
         LOG.critical("seer-edge act: the environment failed: %s", reason)
         os._exit(EXIT_UNSAFE)
 
-    mend = f"name an environment like {origin.env}"
-    with refusals(env, origin.options):
+    hint = f"use an environment like {origin.env}"
+    with translate_errors(env, origin.options):
         options = origin.options_for(env, spec)
         build = functools.partial(
             open_guarded, env, seed=seed, training=False, timeout_seconds=timeout_seconds, on_hang=give_up
         )
         try:
-            environment = _seen(build, options, rendered=origin.options.render)
+            environment = _build_viewed(build, options, rendered=origin.options.render)
         except ViewError as error:
-            raise BadInputError(f"--env {env}: {error.reason}; {mend}") from error
+            raise BadInputError(f"--env {env}: {error.reason}; {hint}") from error
         except ResolutionError as error:
-            seen = f"the frames of {options.resolution}x{options.resolution} that this policy sees"
-            raise BadInputError(f"--env {env}: cannot be shown in {seen}; {mend}") from error
+            needed = f"frames of {options.resolution}x{options.resolution}, which this policy needs"
+            raise BadInputError(f"--env {env}: has no {needed}; {hint}") from error
     shown, actions = environment.spec.frame_shape, environment.spec.actions
     if shown != spec.frame_shape:
-        reason = f"shows frames of {list(shown)}, and this policy sees {list(spec.frame_shape)}"
+        reason = f"has frames of {list(shown)}, but this policy needs {list(spec.frame_shape)}"
     elif (isinstance(actions, Discrete), actions.outputs) != (spec.discrete, spec.actions):
         kind = "actions" if spec.discrete else "continuous actions"
-        reason = f"takes {actions}, and this policy has {spec.actions} {kind}"
+        reason = f"has {actions}, but this policy has {spec.actions} {kind}"
     else:
         return environment
     environment.close()
-    raise BadInputError(f"--env {env}: {reason}; {mend}")
+    raise BadInputError(f"--env {env}: {reason}; {hint}")
 
 
-def _seen(build: Callable[[EnvOptions], Guarded], options: EnvOptions, *, rendered: bool) -> Guarded:
-    """By its images; where it shows none, and the policy was trained on what is `rendered`, by what it renders."""
+def _build_viewed(build: Callable[[EnvOptions], Guarded], options: EnvOptions, *, rendered: bool) -> Guarded:
+    """Build the environment with its observed images.
+
+    Where it observes none, and the policy was trained on `rendered` images, build it with rendered ones.
+    """
     try:
         return build(options)
     except ViewError:

@@ -1,4 +1,8 @@
-"""What the loop, evaluation and acting see of an environment: single uint8 frames, raw rewards, honest ends."""
+"""Environments: Atari, DeepMind Control and Gymnasium behind one interface of uint8 frames and raw rewards.
+
+May import `errors` and `validation` of seer_edge only, and no torch.
+Start with `Environment` and `make_env` below, then `names.py` (what a user may call an environment).
+"""
 
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -7,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seer_edge.envs.actions import Action, Actions, Continuous, Discrete
+from seer_edge.envs.families import FAMILIES, register_family
 from seer_edge.envs.names import (
     EnvError,
     EnvId,
@@ -40,6 +45,7 @@ __all__ = [
     "UnsupportedEnvError",
     "ViewError",
     "make_env",
+    "register_family",
     "resolve",
 ]
 
@@ -49,50 +55,50 @@ ProtocolName = Literal["paper", "machado"]
 
 @dataclass(frozen=True)
 class EnvSpec:
-    """What a learner has to know of an environment before its first frame."""
+    """Ids, shapes and action space of an environment."""
 
     id: str
-    """The resolved id, which `make_env` takes back: "ALE/Alien-v5"."""
+    """The resolved id, which `make_env` accepts again, such as "ALE/Alien-v5"."""
     name: str
-    """Short name for run folders and presets: "Alien"."""
+    """A short name for run folders and presets, such as "Alien"."""
     frame_shape: tuple[int, ...]
-    """Of one frame: (H, W) in gray, or (3, H, W)."""
+    """Shape of one frame: `(H, W)` in gray, or `(3, H, W)` in RGB."""
     crop_shape: tuple[int, int]
-    """Height and width that learning crops a frame to; a frame's own where it is not cropped."""
+    """Height and width that the learner crops frames to; those of the frame where it does not crop."""
     actions: Actions
     process_bytes: int = field(default=0, compare=False)
-    """What its emulator or renderer takes of the process, as measured; 0 where that is not known."""
+    """Measured memory of the emulator or renderer in this process, in bytes; 0 where it was not measured."""
     as_registered: bool = field(default=False, compare=False)
-    """Whether it is stepped as it is registered: neither a protocol nor an action repeat means anything to it."""
+    """Whether Gymnasium builds and steps it as registered, so that protocol and action repeat do not apply."""
     resize: Resize = "area"
-    """How its screens become frames."""
+    """The interpolation that turns screens into frames."""
 
 
 @dataclass(frozen=True)
 class EnvOptions:
-    """How an environment is shown and stepped; None is its kind's own default."""
+    """Options for the frames and steps of an environment. None selects the default of its kind."""
 
     protocol: ProtocolName = "paper"
-    """Of Atari games; it means nothing to other environments."""
+    """Protocol of Atari games; other environments ignore it."""
     resolution: int | None = None
-    """Height and width of a frame. Atari: 84. Control: 100, and crops scale with it. Other environments: see
-    `GymPixels`."""
+    """Height and width of a frame in pixels. Defaults: 84 for Atari, 100 for control tasks, where crops scale with
+    it. For other environments see `GymPixels`."""
     action_repeat: int | None = None
-    """Steps of a control task to one of the agent's, 4 by default; it means nothing to other environments."""
+    """Environment steps in one agent step of a control task, 4 by default; other environments ignore it."""
     color: Color | None = None
-    """Of frames. Atari: gray. Control: rgb. Other environments: see `GymPixels`."""
+    """Color of frames. Atari has gray only, control rgb only. For other environments see `GymPixels`."""
     render: bool = False
-    """Frames are what the environment renders, whatever it observes; not for Atari and control."""
+    """Whether frames are rendered images instead of observations. Not for Atari and control tasks."""
     resize: Resize | None = None
-    """How screens become frames. Atari: bilinear under `paper`, area under `machado`. Other environments: area. Control
-    tasks are rendered at the size of their frames, so it means nothing to them."""
+    """The interpolation that turns screens into frames. Atari's default is bilinear under `paper` and area under
+    `machado`; that of other environments is area. Control tasks ignore it, because they render at the frame size."""
     blank_at_lost_life: bool = False
-    """Whether a lost life that ends an episode of an Atari game begins a new scene, as in runs of earlier versions."""
+    """Whether a lost life that ends an Atari episode starts a new scene, as in runs of earlier versions."""
 
 
 @dataclass(frozen=True)
 class Episode:
-    """A whole game: the sum of the raw rewards of all its steps, and its length in agent steps."""
+    """A finished episode: the sum of its raw rewards, and its length in agent steps. For Atari it is a whole game."""
 
     episode_return: float
     length_steps: int
@@ -100,10 +106,11 @@ class Episode:
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """What one agent step led to.
+    """The result of one agent step.
 
-    `frame` is uint8 `frame_shape`, `reward` is raw. At most one of `terminated` and `truncated` is true, and after
-    either comes `reset`. `episode` is given when the game itself is over, so not at the loss of a life.
+    `frame` is uint8 of shape `frame_shape`, and `reward` is raw. At most one of `terminated` and `truncated` is true;
+    after either one the caller must call `reset`. `episode` is set when an episode has finished, on Atari when the
+    game is over, but not when a life is lost.
     """
 
     frame: Frame
@@ -114,51 +121,54 @@ class Step:
 
 
 class Environment(Protocol):
-    """A seeded source of frames. Each frame handed out is the caller's own: it is not overwritten later.
+    """A seeded environment. It never overwrites a frame that it has returned.
 
-    `terminated` and `truncated` end an episode: returns and n-step windows go no further. `new_scene` says whether the
-    next episode has anything to do with the last one: only a new scene blanks the frame stack.
+    `terminated` and `truncated` end an episode, and with it returns and n-step windows. `new_scene` tells whether the
+    next episode starts from an unrelated screen. Only a new scene blanks the frame stack.
     """
 
     @property
     def spec(self) -> EnvSpec:
-        """The environment's ids and shapes."""
+        """The environment's ids, shapes and action space."""
 
     def reset(self) -> Frame:
-        """Begin an episode: its first frame. The first call uses the seed given at construction."""
+        """Start an episode and return its first frame. The first call uses the seed given at construction."""
 
     @property
     def new_scene(self) -> bool:
-        """Whether the last `reset` began a new scene; False where a life was lost and the game goes on."""
+        """Whether the last `reset` started a new scene. False after a lost life, where the game continues."""
 
     def step(self, action: Action) -> Step:
-        """Take `action`, one of `spec.actions`. Raises RuntimeError where `reset` has to come first."""
+        """Take `action`, an element of `spec.actions`. Raises RuntimeError where `reset` must be called first."""
 
     def close(self) -> None:
-        """Let go of the emulator."""
+        """Release the emulator or renderer."""
 
     def state(self) -> State | None:
-        """All that the trajectory goes on from; None where this kind of environment cannot be saved."""
+        """Return the complete state of the trajectory, or None where this kind of environment cannot be saved."""
 
     def restore(self, state: State) -> None:
-        """Go on where `state` was taken, bit for bit, by an environment built with the same arguments but the seed.
+        """Continue from `state`, bit for bit.
 
-        Raises StateError for what is no state of this environment, which is then good for nothing but `close`.
+        `state` must come from an environment that was built with the same arguments; only the seed may differ. Raises
+        StateError for an invalid state. After that only `close` may be called.
         """
 
 
 def make_env(env: str, options: EnvOptions, *, seed: int, training: bool) -> Environment:
-    """Build the environment that `env` names; the same arguments give the same trajectory.
+    """Build the environment named `env`. The same arguments give the same trajectory.
 
-    Atari under "paper": no sticky actions, 0 to 29 no-ops before a game, and in training the loss of a life ends the
-    episode while the game, and with it the scene, goes on. Under "machado": sticky actions, whole games, no no-ops.
-    `training` means nothing to other environments. Raises EnvError for what cannot be built (ResolutionError where
-    only the resolution is in the way), ValueError for an unknown protocol.
+    Atari under "paper" has no sticky actions and starts a game with 0 to 29 no-ops. In training a lost life ends the
+    episode, while the game and its scene continue. Atari under "machado" has sticky actions, no no-ops, and episodes
+    that are whole games. Other environments ignore `training`.
+
+    Raises EnvError where the environment cannot be built (ResolutionError for a bad resolution) and ValueError for an
+    unknown protocol.
     """
     if options.protocol not in ("paper", "machado"):
-        raise ValueError(f"unknown protocol {options.protocol!r}; write paper or machado")
+        raise ValueError(f"unknown protocol {options.protocol!r}; use paper or machado")
     env_id = resolve(env)
-    _check_own_view(env_id, options)
+    _check_view(env_id, options)
     match env_id.kind:
         case "atari":
             from seer_edge.envs.atari import Atari
@@ -189,14 +199,17 @@ def make_env(env: str, options: EnvOptions, *, seed: int, training: bool) -> Env
                 render=options.render,
                 resize=options.resize or "area",
             )
+        case family:
+            environment: Environment = FAMILIES[family].make(env_id.registered, options, seed=seed, training=training)
+            return environment
 
 
-def _check_own_view(env_id: EnvId, options: EnvOptions) -> None:
-    """Raise ViewError for a view that an environment of ours does not have."""
-    if env_id.kind == "gymnasium":
+def _check_view(env_id: EnvId, options: EnvOptions) -> None:
+    """Raise ViewError for a color or a rendering that Atari and control tasks do not offer."""
+    if env_id.kind not in ("atari", "control"):
         return
-    own: Color = "gray" if env_id.kind == "atari" else "rgb"
-    if options.color not in (None, own):
-        raise ViewError(f"{env_id.name} is seen in {own}, not in {options.color}", "leave --color out")
+    offered: Color = "gray" if env_id.kind == "atari" else "rgb"
+    if options.color not in (None, offered):
+        raise ViewError(f"{env_id.name} has {offered} frames only, not {options.color}", "leave --color out")
     if options.render:
-        raise ViewError(f"{env_id.name} shows images by itself", "leave --render-observations out")
+        raise ViewError(f"{env_id.name} already observes images", "leave --render-observations out")

@@ -29,7 +29,7 @@ from seer_runtime.onnx.encoder import MAX_BATCH
 from seer_runtime.policy import bundle
 from seer_runtime.policy.bundle import Bundle, open_bundle
 from seer_runtime.policy.preprocess import Resize
-from seer_runtime.replay.codecs import CALIBRATED, LATENT_ELEMENT_BYTES
+from seer_runtime.replay.codecs import LATENT_CODECS
 from seer_runtime.replay.replay import Replay
 from seer_runtime.replay.store import Layout
 from seer_runtime.system.fields import Fields
@@ -144,7 +144,7 @@ def take_encoder(
     """
     taken = _take(source, plan, take, codec_of_rows=codec_of_rows)
     codec = taken.begin(plan).config.latent_codec
-    if codec in CALIBRATED and taken.rows is None:
+    if LATENT_CODECS[codec].calibrated and taken.rows is None:
         raise BadInputError(
             f"--latent-codec {codec}: is calibrated on rows, and of that codec none are taken from {source}; "
             f"choose one of {', '.join(plan.config.latent_codecs)}"
@@ -231,7 +231,7 @@ def _check_manifest(opened: Bundle) -> None:
     if opened.holds(bundle.LEARNER):
         fields.count("learner.values.updates")
     if opened.holds(bundle.REPLAY):
-        if fields.choice("replay.values.codec", LATENT_ELEMENT_BYTES) in CALIBRATED:
+        if LATENT_CODECS[fields.choice("replay.values.codec", LATENT_CODECS)].calibrated:
             for name in ("clipped", "encoded"):
                 fields.count(f"replay.values.codec_counts.{name}")
         fields.number("replay.values.largest_priority", 0, sys.float_info.max)

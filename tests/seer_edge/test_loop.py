@@ -209,5 +209,5 @@ def test_evaluation_uses_the_settings_epsilon(rig: Callable[..., Rig], monkeypat
 
 @pytest.mark.parametrize("reward", [float("nan"), float("inf")])
 def test_rewards_that_are_not_finite_are_the_environments_failure(reward: float) -> None:
-    with pytest.raises(EnvironmentFailedError, match="a reward of"):
+    with pytest.raises(EnvironmentFailedError, match="the reward is"):
         Guarded(Still(reward)).step(0)

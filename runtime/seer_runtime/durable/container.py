@@ -16,7 +16,7 @@ too, and what a member holds is checked by its own reader.
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,10 +33,17 @@ _PREFIX_BYTES, _DIGEST_BYTES = 16, 32
 _HEAD_BYTES = _PREFIX_BYTES + _DIGEST_BYTES
 
 
-def write_container(path: Path, about: Mapping[str, Any], members: Mapping[str, Sequence[BytesLike]]) -> None:
+def write_container(
+    path: Path,
+    about: Mapping[str, Any],
+    members: Mapping[str, Sequence[BytesLike]],
+    *,
+    check: Callable[[Path], object] | None = None,
+) -> None:
     """Write `members`, each in pieces, with what they are `about`; the same input gives the same bytes.
 
-    Raises ValueError and TypeError for what JSON cannot hold or more of it than is read back, OSError.
+    `check` is called with the path of the complete file before it takes its place. Raises ValueError and TypeError for
+    what JSON cannot hold or more of it than is read back, OSError, and whatever `check` raises.
     """
     records = [
         {"name": name, "size_bytes": sum(memoryview(piece).nbytes for piece in pieces), "sha256": _digest(pieces)}
@@ -48,7 +55,7 @@ def write_container(path: Path, about: Mapping[str, Any], members: Mapping[str, 
         raise ValueError(f"a manifest of {len(manifest):,} bytes, at most {files.JSON_BYTES:,} are read back")
     prefix = MAGIC + CONTAINER_VERSION.to_bytes(4, "little") + len(manifest).to_bytes(4, "little")
     head = prefix + hashlib.sha256(prefix + manifest).digest() + manifest
-    files.write_atomic(path, (piece for pieces in ([head], *members.values()) for piece in pieces))
+    files.write_atomic(path, (piece for pieces in ([head], *members.values()) for piece in pieces), check=check)
 
 
 def _digest(pieces: Sequence[BytesLike]) -> str:

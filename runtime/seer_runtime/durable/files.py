@@ -14,7 +14,7 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -135,12 +135,15 @@ def make_folder(path: Path) -> None:
     _fsync_folder(path.parent)
 
 
-def write_atomic(path: Path, chunks: BytesLike | Iterable[BytesLike]) -> None:
+def write_atomic(
+    path: Path, chunks: BytesLike | Iterable[BytesLike], *, check: Callable[[Path], object] | None = None
+) -> None:
     """Write `chunks` as the whole content of `path`: after a crash the file is the old one or the new one.
 
     On any error before the rename, the old file is untouched and nothing is left beside it. An OSError from syncing
     the folder comes after the rename: the new file is whole, but may not outlive a power cut. Inside
-    `batch(path.parent)` the folder is not synced. Raises OSError, and whatever iterating `chunks` raises.
+    `batch(path.parent)` the folder is not synced. `check` is called with the path of the complete temporary file before
+    the rename. Raises OSError, and whatever iterating `chunks` or calling `check` raises.
     """
     batch = _batch.get()
     leftover = re.compile(re.escape(f".{path.name}.") + r"[0-9a-f]{8}\.tmp")
@@ -158,6 +161,8 @@ def write_atomic(path: Path, chunks: BytesLike | Iterable[BytesLike]) -> None:
             state = os.fstat(descriptor)
         finally:
             os.close(descriptor)
+        if check is not None:
+            check(temporary)
         _rename(temporary, path)
     except BaseException as error:
         remove_after(error, temporary)

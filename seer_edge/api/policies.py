@@ -197,6 +197,7 @@ def _play(path: Path, game: "Game") -> EvaluationResult:
         steps=played.steps,
         frame_to_action_ms=played.frame_to_action_ms,
         rss_peak_bytes=played.rss_peak_bytes,
+        encoder=played.encoder,
     )
 
 

@@ -54,6 +54,7 @@ class EvaluationResult:
         steps: agent steps played. Bundles only, as are the following.
         frame_to_action_ms: percentiles of the time from a frame to its action, in milliseconds, by name: "p50".
         rss_peak_bytes: peak resident memory of the process.
+        encoder: which encoder ran, and the times of both, if the bundle has an int8 encoder too.
 
     """
 
@@ -64,6 +65,7 @@ class EvaluationResult:
     steps: int | None = None
     frame_to_action_ms: Mapping[str, float] | None = None
     rss_peak_bytes: int | None = None
+    encoder: str | None = None
 
     @property
     def mean_return(self) -> float | None:
@@ -90,7 +92,8 @@ class EvaluationResult:
 
     def render(self) -> str:
         """Return the result as a few lines of text."""
-        lines = [f"{self.env}, step {self.timestep:,}, {len(self.returns)} episodes"]
+        lines = [] if self.encoder is None else [self.encoder]
+        lines.append(f"{self.env}, step {self.timestep:,}, {len(self.returns)} episodes")
         if self.returns:
             returns = " ".join(f"{value:g}" for value in self.returns)
             lines.append(f"return {self.mean_return:.1f} ± {self.std_return:.1f}: {returns}")

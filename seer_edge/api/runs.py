@@ -112,7 +112,12 @@ def train(
         ['config.json', 'summary.json']
 
     """
-    request = RunRequest.of(env=env, **options)
+    return _train(RunRequest.of(env=env, **options), run_dir, on_progress, progress_bar)
+
+
+def _train(
+    request: RunRequest, run_dir: str | os.PathLike[str] | None, on_progress: OnProgress | None, progress_bar: bool
+) -> RunResult:
     planned, taken = planning.with_import(
         planning.plan_of(request), request.take, codec_of_rows=request.latent_codec is None
     )
@@ -185,21 +190,21 @@ def resume(
     )
     folder = run_folder.open_run(Path(run))
     with folder.locked():
-        if folder.has_not_begun:
-            return _begin_after_all(folder, request.config_fields(), on_progress, progress_bar)
-        saved = checkpoint.newest(folder.checkpoints)
-        for line in saved.skipped:
-            LOG.warning(line)
-        return _resume(folder, saved, request.config_fields(), on_progress, progress_bar)
+        return _resume(folder, request.config_fields(), on_progress, progress_bar)
 
 
 def _resume(
-    folder: RunFolder, saved: Saved, changes: dict[str, Any], on_progress: OnProgress | None, progress_bar: bool
+    folder: RunFolder, changes: dict[str, Any], on_progress: OnProgress | None, progress_bar: bool
 ) -> RunResult:
+    if folder.has_not_begun:
+        return _begin_after_all(folder, changes, on_progress, progress_bar)
+    saved = checkpoint.newest(folder.checkpoints)
+    for line in saved.skipped:
+        LOG.warning(line)
     _check_length(saved, changes.get("total_timesteps"))
     config = dataclasses.replace(saved.config, **changes)
     planned = planning.plan_again(config, folder)
-    check_memory(planned, memory_limits(), begun=True)
+    check_memory(planned, memory_limits(), resumed=True)
     saved.check_fits(planned)
     folder.check_places()
     planning.prepare_learner(planned)

@@ -9,7 +9,13 @@ from typing import TypeVar
 from seer_edge.config.config import MAX_THREADS
 from seer_edge.config.hyperparameters import is_preset_file
 from seer_edge.config.presets import PRESETS
-from seer_edge.config.values import SHOWN_CHARACTERS, parse_integer
+from seer_edge.config.values import (
+    SHOWN_CHARACTERS,
+    parse_integer,
+    parse_memory,
+    parse_positive,
+    parse_seconds,
+)
 
 Value = TypeVar("Value")
 
@@ -38,6 +44,8 @@ def within(least: int, most: int) -> Callable[[str], int]:
     return flag_type(parse)
 
 
+integer, positive = flag_type(parse_integer), flag_type(parse_positive)
+size, seconds = flag_type(parse_memory), flag_type(parse_seconds)
 seed = within(0, 2**32 - 1)
 threads = within(1, MAX_THREADS)
 

@@ -261,13 +261,7 @@ def make_plan(config: TrainConfig, env: EnvSpec) -> BytePlan:
         frames_first=frames_first,
         latent_replay=latent_replay,
     )
-    if workspace > WORKSPACE_CAP_BYTES:
-        shown = "x".join(map(str, env.frame_shape))
-        raise BadInputError(
-            f"--resolution {env.frame_shape[-1]}: stacks of {config.settings.stack} frames of {shown} need "
-            f"{workspace:,} B of workspace, and the cap is {WORKSPACE_CAP_BYTES:,}; give a smaller one"
-        )
-
+    _check_workspace(config, env, workspace)
     # The conversion holds old and new columns at once.
     row_counts = [*([capacity] if frames_first else []), *([latent_capacity] if latent_replay else [])]
     column = column_bytes(env.actions.shape, env.actions.dtype)
@@ -336,6 +330,16 @@ def _workspace(
         conversion = conversion_bytes(settings.stack, frames.row_bytes, view_bytes, config.augmentations)
         moments.append(stack + of_frames + of_latents + conversion)
     return max(moments)
+
+
+def _check_workspace(config: TrainConfig, env: EnvSpec, workspace_bytes: int) -> None:
+    """Raise BadInputError if the workspace is larger than its cap."""
+    if workspace_bytes > WORKSPACE_CAP_BYTES:
+        shown = "x".join(map(str, env.frame_shape))
+        raise BadInputError(
+            f"--resolution {env.frame_shape[-1]}: stacks of {config.settings.stack} frames of {shown} need "
+            f"{workspace_bytes:,} B of workspace, and the cap is {WORKSPACE_CAP_BYTES:,}; give a smaller one"
+        )
 
 
 def _check_room(

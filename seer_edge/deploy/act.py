@@ -170,6 +170,7 @@ class Played:
     steps: int
     frame_to_action_ms: Mapping[str, float] | None
     rss_peak_bytes: int
+    encoder: str | None  # which encoder ran and why, if the bundle has two
 
 
 def play_bundle(path: Path, game: Game) -> Played:
@@ -185,8 +186,6 @@ def play_bundle(path: Path, game: Game) -> Played:
     with closing(_open(env, origin, policy.spec, env_seed, game.timeout_seconds)) as environment, StopSignal() as stop:
         steps = 0
         with Recorder.writing(game.record) as recorder:
-            if policy.choice is not None:
-                LOG.info(str(policy.choice))
             player = Player(policy, recorder)
             for episode in play(environment, player, player.act, epsilon=epsilon, rng=rng):
                 steps += 1
@@ -202,6 +201,7 @@ def play_bundle(path: Path, game: Game) -> Played:
         steps=steps,
         frame_to_action_ms=player.milliseconds() if player.seconds else None,
         rss_peak_bytes=rss_peak_bytes(),
+        encoder=None if policy.choice is None else str(policy.choice),
     )
 
 

@@ -57,5 +57,5 @@ def test_metadata_has_ranges_and_constraints_have_pins_inside_them(machine: str)
 
 def test_the_base_install_is_small() -> None:
     assert {Requirement(line).name for line in METADATA["dependencies"]} == {
-        *("numpy", "onnxruntime", "opencv-python-headless", "psutil")
+        *("numpy", "onnxruntime", "opencv-python-headless", "psutil", "shtab")
     }

@@ -8,7 +8,7 @@ FAST := 'not slow and not faults'
 SOURCES := seer_edge runtime tools tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check test-slow test-faults test-arm64 reliability lint format types unit bench clean
+.PHONY: help setup demo test check test-slow test-faults test-arm64 reliability lint format types unit bench docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -67,6 +67,10 @@ bench: setup  ## bytes, sampling time and conversion of each store, then RSS by 
 	$(BIN)/python tools/membench.py --out docs/results/membench
 	$(BIN)/python tools/rssbench.py causes
 	$(BIN)/python tools/rssbench.py slope
+
+docs: setup  ## the documentation as a website in build/site, with strict link checks
+	$(BIN)/pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[docs]'
+	$(BIN)/mkdocs build --strict
 
 clean:  ## remove .venv and caches
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

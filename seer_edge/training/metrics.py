@@ -60,8 +60,11 @@ class ProgressCallback:
         self._call = call
 
     def write(self, row: Mapping[str, float]) -> None:
-        """Call it with one interval, by column."""
-        self._call(dict(row))
+        """Call it with one interval, by column. Raises what it raises, and RuntimeError for an OSError."""
+        try:
+            self._call(dict(row))
+        except OSError as error:  # which would otherwise look as if the run's folder could not be written
+            raise RuntimeError(f"on_progress failed: {error}") from error
 
     def sync(self) -> None:
         """Do nothing."""

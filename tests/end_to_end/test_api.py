@@ -2,7 +2,9 @@
 
 import doctest
 import inspect
+import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +75,20 @@ def test_bad_input_raises_one_clear_line(
     assert str(refusal.value).startswith(message)
     assert "\n" not in str(refusal.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_callback_that_fails_ends_the_run_with_its_own_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def send(row: Mapping[str, float]) -> None:
+        if row["time/total_timesteps"] >= 20:
+            raise ConnectionError("no route to the dashboard")
+
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.chdir(tmp_path)
+    options: seer_edge.RunOptions = {"mem_budget": "1MB", "total_timesteps": 40, "freeze_at": "never"}
+    with pytest.raises(RuntimeError, match="on_progress failed: no route to the dashboard"):
+        seer_edge.train("camera_env:Camera-v0", run_dir="run", on_progress=send, **options)
+    assert json.loads(Path("run/summary.json").read_text())["status"] == "failed"
+    assert seer_edge.resume("run", total_timesteps=20).timestep == 20
 
 
 def test_an_unknown_option_is_a_type_error() -> None:

@@ -37,7 +37,7 @@ def document() -> str:
     """Return the text of docs/cli.md."""
     parser = make_parser()
     [commands] = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
-    parts = [HEAD]
+    parts = [HEAD, "\n".join(_command("", parser))]
     for name, command in commands.choices.items():
         parts.append("\n".join(_command(name, command)))
     parts.append("\n".join(_settings()))
@@ -45,11 +45,12 @@ def document() -> str:
 
 
 def _command(name: str, command: argparse.ArgumentParser) -> Iterator[str]:
-    yield f"## seer-edge {name}\n"
+    yield f"## {f'seer-edge {name}' if name else 'Before the command'}\n"
     yield f"{command.description}\n"
     yield f"```\n{command.format_usage().removeprefix('usage: ').strip()}\n```\n"
     for group in command._action_groups:
-        actions = [action for action in group._group_actions if not isinstance(action, argparse._HelpAction)]
+        hidden = (argparse._HelpAction, argparse._SubParsersAction)
+        actions = [action for action in group._group_actions if not isinstance(action, hidden)]
         if not actions:
             continue
         title = {"positional arguments": "Arguments", "options": "Flags"}.get(str(group.title), str(group.title))

@@ -59,7 +59,7 @@ class TrainConfig:
     color: Color | None = None  # None: the environment's own
     render_observations: bool = False
     resize: Resize = "area"  # how screens become frames
-    blank_at_lost_life: bool = False  # whether a lost life begins a new scene, as before the configuration said so
+    blank_at_lost_life: bool = False  # whether a lost life blanks the frame stack, as in older runs
     freeze_layers: int | None = None  # None: all
     latent_codec: str = "float32"  # auto up to the freeze, then the chosen one
     augmentations: int = 1  # K

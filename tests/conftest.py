@@ -1,18 +1,19 @@
-"""Settings and fixtures of all tests."""
+"""Configuration of all tests."""
 
 import signal
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-# tools/arm64.py selects this with --hypothesis-profile: under emulation, drawing examples is slow.
+# Selected by tools/arm64.py with --hypothesis-profile: under emulation, generating examples is slow.
 settings.register_profile("emulated", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def pytest_configure() -> None:
-    """Restore default signal handlers. Background jobs and nohup ignore signals, and the runs under test would too."""
+    """Restore default signal handlers, which nohup and background jobs disable: the tests send signals to runs."""
     for number, handler in (
         (signal.SIGHUP, signal.SIG_DFL),
         (signal.SIGTERM, signal.SIG_DFL),
@@ -24,7 +25,9 @@ def pytest_configure() -> None:
 
 @pytest.fixture(autouse=True)
 def subnormal_numbers() -> Iterator[None]:
-    """Undo `set_flush_denormal`, which commands run in this process leave on."""
+    """Stop flushing subnormal numbers to zero after each test: commands and ONNX Runtime sessions turn it on."""
     yield
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_flush_denormal(False)
+    if "torch" in sys.modules or ("onnxruntime" in sys.modules and find_spec("torch") is not None):
+        import torch
+
+        torch.set_flush_denormal(False)

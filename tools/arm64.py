@@ -31,9 +31,9 @@ REPORTED = ("torch", "onnxruntime", "numpy", "opencv-python-headless", "ale-py",
 # Left out under emulation: comparisons of thousands of rows with a naive model, which take half an hour there (a few
 # conversions stay), and measurements of a process, which would measure qemu.
 LEFT_OUT = (
-    "not test_replay_machine and (not test_replay_model or 150-1-latent) and not frequencies and not slow_way "
-    "and not as_long_from_a_million and not test_a_limit_on_the_address_space_is_seen "
-    "and not relieved_then_stopped_at_its_ceiling and not a_bounded_heap"
+    "not test_replay_machine and (not test_replay_model or 150-1-latent) and not frequencies and not scan_of_all_rows "
+    "and not draw_time_hardly_depends and not test_address_space_limit_is_read "
+    "and not frees_memory_then_stops_at_its_ceiling and not bounded_heap"
 )
 PYTEST = (
     "python3.11",

@@ -119,7 +119,7 @@ class Arm64:
         shutil.rmtree(apt / "emulator")
 
     def build_wheel(self, project: Path) -> Path:
-        """The project's wheel. Raises FaultError."""
+        """Build the project's wheel and return its path. Raises FaultError."""
         folder = self.work / "wheel"
         shutil.rmtree(folder, ignore_errors=True)
         self._uv("build", "--quiet", "--wheel", "--out-dir", folder, project)

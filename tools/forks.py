@@ -57,7 +57,7 @@ def fork(base: Path, target: Path, *, before_freeze: bool = False, **changes: An
             for table in (source.progress, source.episodes):
                 if table.exists():
                     shutil.copyfile(table, target / table.name)
-            durable.publish_generation(run.checkpoints, saved.timestep, write)
+            durable.publish_checkpoint(run.checkpoints, saved.timestep, write)
     except errors.BadInputError as error:
         raise BadInputError(str(error)) from error
     except OSError as error:

@@ -29,7 +29,7 @@ from seer_runtime.durable.files import one_line
 from seer_runtime.policy.bundle import EPISODES_MAX, SIDE_MAX, Bundle, PolicySpec, open_bundle
 from seer_runtime.policy.perception import Observed
 from seer_runtime.policy.policy import Policy
-from seer_runtime.system.fields import Fields
+from seer_runtime.system.manifest_reader import ManifestReader
 from seer_runtime.system.process import rss_peak_bytes
 
 LOG = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class Origin:
     @classmethod
     def of(cls, bundle: Bundle) -> "Origin":
         """Read them from the bundle's manifest. Raises BadInputError, which names the invalid field."""
-        fields = Fields(bundle.about)
+        fields = ManifestReader(bundle.about)
         try:
             fields.choice("algo", ALGORITHMS)
             return cls(
@@ -99,7 +99,7 @@ class Origin:
         return options if env_id.kind == "gymnasium" else replace(options, color=None)
 
 
-def _options(fields: Fields) -> EnvOptions:
+def _options(fields: ManifestReader) -> EnvOptions:
     known = [field.name for field in dataclasses.fields(EnvOptions)]
     given = fields.record("environment.options", known)
     options = EnvOptions(**given)

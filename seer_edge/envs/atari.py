@@ -1,4 +1,4 @@
-"""Atari games, read directly from the emulator, which copies only the screens that frames need."""
+"""Atari games, played directly on the emulator, which draws only the screens that frames need."""
 
 from typing import Any
 

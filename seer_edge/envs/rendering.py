@@ -3,12 +3,16 @@
 import ctypes
 import logging
 import os
+import sys
 from typing import Any
 
 from seer_edge.envs.names import UnavailableEnvError
 from seer_edge.errors import describe_error
 
 INSTALL_HINT = "pip install 'seer-edge[dmc]'"
+if sys.version_info >= (3, 13):
+    # dm_control requires labmaze, which has no wheel for 3.13. The suite does not import it.
+    INSTALL_HINT += " && pip install --no-deps dm_control"
 _LIBRARIES = {"egl": "libEGL.so.1", "osmesa": "libOSMesa.so.8"}
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from seer_edge.config.config import build_config
 from seer_edge.config.plan import BytePlan, make_plan
-from seer_edge.envs import Discrete, EnvSpec
+from seer_edge.envs import Discrete, EnvSpec, rendering
 from seer_edge.machine.board import FEATURES, Board, Profile, deploy_folder, profile_of, this_board
 from seer_edge.machine.ceiling import fitted
 from seer_runtime.system.memory import MemoryLimits, memory_limits
@@ -160,7 +160,7 @@ def _needs(
             # Installing the whole extra would replace an existing torch, which may be the board vendor's build.
             whole = "torch" in missing or extra != "train"
             name = "seer-edge" if extra == BASE else f"'seer-edge[{extra}]'"
-            fix = f"pip install {name if whole else ' '.join(missing)}"
+            fix = rendering.INSTALL_HINT if extra == "dmc" else f"pip install {name if whole else ' '.join(missing)}"
             yield Need(f"{', '.join(missing)}, for {PURPOSE.get(extra, 'all commands')}", fix)
     torch = parts["train"]["torch"]
     # torch 2.10 and later use LSE atomics, an illegal instruction on Cortex-A53 and A72.

@@ -87,7 +87,7 @@ def save(session: "Session", checkpoints: Path, run: Mapping[str, Any] | None = 
         durable.write_json(folder / STATE, state)
         durable.write_json(folder / RUN, dict(run or {}))
 
-    return durable.publish_generation(checkpoints, session.timestep, write)
+    return durable.publish_checkpoint(checkpoints, session.timestep, write)
 
 
 def _tensors(parts: Mapping[str, State | None], names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
@@ -126,7 +126,7 @@ def encoder_identity(plan: BytePlan) -> dict[str, Any]:
 class Saved:
     """A generation that is sound, read part by part."""
 
-    generation: durable.Generation
+    generation: durable.Checkpoint
     state: dict[str, Any]
     config: TrainConfig
 
@@ -216,12 +216,12 @@ def newest(checkpoints: Path) -> Saved:
     """The newest sound generation. Raises BadInputError where there is none that this version reads."""
     for attempt in range(_READ_TRIES):
         try:
-            generation = durable.newest_generation(checkpoints)
+            generation = durable.newest_checkpoint(checkpoints)
             state = generation.read_json(STATE)
             config = TrainConfig.from_json(generation.read_json(CONFIG))
-        except (durable.NoSoundGenerationError, durable.CorruptFileError, OSError) as error:
+        except (durable.NoSoundCheckpointError, durable.CorruptFileError, OSError) as error:
             # A run that goes on meanwhile may remove what was the newest when it was looked for.
-            if attempt + 1 < _READ_TRIES and not isinstance(error, durable.NoSoundGenerationError):
+            if attempt + 1 < _READ_TRIES and not isinstance(error, durable.NoSoundCheckpointError):
                 continue
             raise BadInputError(_without_checkpoint(checkpoints.parent, error)) from error
         except BadInputError as error:
@@ -236,7 +236,7 @@ def newest(checkpoints: Path) -> Saved:
 
 def _without_checkpoint(run: Path, error: Exception) -> str:
     """What is wrong, and all that is left to do about it."""
-    reason = error.reason if isinstance(error, durable.NoSoundGenerationError) else f"no sound checkpoint ({error})"
+    reason = error.reason if isinstance(error, durable.NoSoundCheckpointError) else f"no sound checkpoint ({error})"
     flags = f"; its flags are in {run / 'config.json'}" if (run / "config.json").is_file() else ""
     return f"{run}: {reason}; nothing of this run can be used, begin it anew with train{flags}"
 

@@ -32,7 +32,7 @@ from seer_runtime.policy.preprocess import Resize
 from seer_runtime.replay.codecs import LATENT_CODECS
 from seer_runtime.replay.replay import Replay
 from seer_runtime.replay.store import Layout
-from seer_runtime.system.fields import Fields
+from seer_runtime.system.manifest_reader import ManifestReader
 from seer_runtime.system.state import State, StateError
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ def _opened(source: str) -> Iterator[Bundle]:
 
 def _check_manifest(opened: Bundle) -> None:
     """Raise ValueError, which names the field, for what is read of the manifest here and is not what it must be."""
-    fields = Fields(opened.about)
+    fields = ManifestReader(opened.about)
     fields.choice("algo", ALGORITHMS)
     fields.choice("encoder.encoder", ENCODERS)
     fields.count("provenance.timestep")

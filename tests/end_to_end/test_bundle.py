@@ -65,7 +65,7 @@ def bundle(folder: Path, frozen: Path) -> Path:
 
 
 def _generation(run: Path, step: int | None = None) -> dict[str, Any]:
-    path = durable.newest_generation(run / "checkpoints").path
+    path = durable.newest_checkpoint(run / "checkpoints").path
     if step is not None:
         path = path.with_name(f"step_{step:010d}")
     return {name: durable.read_tensors(path / f"{name}.safetensors") for name in ("agent", "replay")}
@@ -294,7 +294,7 @@ def test_a_head_that_goes_on_with_its_rows_learns_from_the_first_step(
     words = ("--from", bundle, *take, "--total-timesteps", str(steps), "--pipeline", "off", "--run-dir", target)
     assert run("train", *PIXEL_GAME, *words)[0] == 0
     before, ended = (
-        durable.newest_generation(target / "checkpoints").path.with_name(f"step_{at:010d}") for at in (0, steps)
+        durable.newest_checkpoint(target / "checkpoints").path.with_name(f"step_{at:010d}") for at in (0, steps)
     )
     made = [json.loads((path / "state.json").read_text())["agent"]["updates"] for path in (before, ended)]
     assert made[1] - made[0] == steps - waits
@@ -576,7 +576,7 @@ def test_a_manifest_that_a_stranger_wrote(
     assert f"{forged}: its manifest does not match this release ({field}" in error
 
 
-WHOLE = "a whole number from 0 to 9,223,372,036,854,775,807"
+COUNT = "an integer from 0 to 9,223,372,036,854,775,807"
 
 
 @pytest.mark.parametrize(
@@ -591,15 +591,15 @@ WHOLE = "a whole number from 0 to 9,223,372,036,854,775,807"
         ("provenance", [1], "provenance is [1], not an object"),
         ("learner", None, "learner is None, not an object"),
         ("learner.values", [[]], "learner.values is [[]], not an object"),
-        ("learner.values.updates", "x", f"learner.values.updates is 'x', not {WHOLE}"),
-        ("learner.values.updates", -1, f"learner.values.updates is -1, not {WHOLE}"),
+        ("learner.values.updates", "x", f"learner.values.updates is 'x', not {COUNT}"),
+        ("learner.values.updates", -1, f"learner.values.updates is -1, not {COUNT}"),
         ("replay.values", [], "replay.values is [], not an object"),
         ("replay.values.codec", ["float32"], "replay.values.codec is ['float32'], not one of float32"),
         ("replay.values.codec", "float8", "replay.values.codec is 'float8', not one of float32"),
         ("replay.values.codec", "uint8", "replay.values.codec_counts.clipped is missing"),
         ("replay.values.layout", [], "replay.values.layout is [], not an object"),
         ("replay.values.layout.more", 1, "replay.values.layout has 'more'"),
-        ("replay.values.layout.rows", 1.5, f"replay.values.layout.rows is 1.5, not {WHOLE}"),
+        ("replay.values.layout.rows", 1.5, f"replay.values.layout.rows is 1.5, not {COUNT}"),
         ("replay.values.largest_priority", "x", "replay.values.largest_priority is 'x', not a number"),
         ("replay.values.rng", [], "replay.values.rng is [], not an object"),
     ],

@@ -12,6 +12,7 @@ import pytest
 from seer_edge.cli.flags import make_parser, normalised
 from seer_edge.config.config import build_config
 from seer_edge.config.plan import make_plan
+from seer_edge.envs import rendering
 from seer_edge.machine import doctor
 from seer_edge.machine.board import Board, profile_of, profiles, this_board
 from seer_edge.machine.doctor import MOST_BYTES, TYPICAL, advise
@@ -177,6 +178,12 @@ def test_each_missing_package_is_listed_with_the_command_that_installs_it(tmp_pa
     assert _needs(board, tmp_path, ale_py=None) == {"ale-py, for Atari games": "pip install 'seer-edge[atari]'"}
     nothing = {"torch": None, "onnx": None, "tqdm": None}
     assert _needs(board, tmp_path, **nothing) == {"torch, onnx, tqdm, for learning": "pip install 'seer-edge[train]'"}
+
+
+def test_missing_dm_control_has_the_same_hint_as_in_a_run(tmp_path: Path) -> None:
+    hint = rendering.INSTALL_HINT
+    assert _needs(_board(), tmp_path, dm_control=None) == {"dm_control, for control tasks": hint}
+    assert _needs(_board(), tmp_path, mujoco=None) == {"mujoco, for control tasks": hint}
 
 
 def test_an_installed_torch_is_not_replaced(tmp_path: Path) -> None:

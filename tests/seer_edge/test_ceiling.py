@@ -211,7 +211,7 @@ def test_suggestions_fit_in_available_memory_rather_than_total_memory() -> None:
 
 
 @pytest.mark.parametrize("budget", [10**14, 10**29])
-def test_absurd_budgets_are_refused_like_any_other(budget: int) -> None:
+def test_extremely_large_budgets_are_rejected_with_a_suggestion(budget: int) -> None:
     message = _refusal(_plan(mem_budget_bytes=budget), MemoryLimits(8 * 10**9, 6 * 10**9))
     assert message.startswith(f"--mem-budget {budget}: the process would need about ")
     assert " and this machine has 8.0 GB; --mem-budget 5.3GB (" in message

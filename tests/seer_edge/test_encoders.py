@@ -54,7 +54,7 @@ CUTS = [spec for fcs in FCS for spec in _cut_specs((9, 42, 42), **fcs)]
         ("impala", (1, 1, 1), (32, 1, 1)),
     ],
 )
-def test_last_map(name: str, input_shape: tuple[int, ...], last: tuple[int, ...]) -> None:
+def test_shape_of_the_last_maps_and_latents(name: str, input_shape: tuple[int, ...], last: tuple[int, ...]) -> None:
     spec = encoder_spec(name, input_shape=input_shape)
     assert spec.shapes[0] == input_shape
     assert spec.shapes[-1] == last

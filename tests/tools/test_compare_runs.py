@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from seer_edge.training.metrics import COLUMNS
+from seer_edge.training.tables import COLUMNS
 
 TOOLS = Path(__file__).parents[2] / "tools"
 COMPARE, PLOT = TOOLS / "compare_runs.py", TOOLS / "plot_run.py"

@@ -99,9 +99,9 @@ def test_causes_add_up_to_the_peak(package: str, arguments: list[str], title: st
 @pytest.mark.parametrize(
     ("frozen", "figures"),
     [
-        ((1.5, 3.5), (20, 50, 30)),  # between samples: from the one before to the one after
+        ((1.5, 3.5), (20, 50, 30)),  # between two samples, so use the ones around it
         ((2.0, 3.0), (20, 50, 50)),
-        ((0.0, 9.0), (10, 70, 70)),  # no sample before, none after
+        ((0.0, 9.0), (10, 70, 70)),  # beyond the first and the last sample
     ],
 )
 def test_the_freeze_spans_the_samples_around_it(frozen: tuple[float, float], figures: tuple[int, int, int]) -> None:

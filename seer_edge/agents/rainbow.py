@@ -4,17 +4,14 @@ It is prioritized if the replay is. The head's gradients are written by hand, be
 (decision 12). `rainbow_reference.py` has the same loss by autograd. Tests compare the two.
 """
 
-import copy
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
-from seer_edge.agents.adam import Adam
-from seer_edge.agents.agent import Agent, UpdateResult, tie
+from seer_edge.agents.agent import UpdateResult
 from seer_edge.agents.c51 import project
+from seer_edge.agents.q_learning import QLearningAgent
 from seer_edge.config.presets import RainbowSettings
 from seer_edge.networks.encoder import Encoder
 from seer_edge.networks.heads import RainbowHead, Weights, draw_noise, head_backward, head_trace, q_values
@@ -23,8 +20,8 @@ from seer_edge.networks.spec import EncoderSpec, RainbowHeadSpec
 from seer_runtime.replay.replay import Batch
 
 
-class RainbowAgent(Agent):
-    """An encoder, a head, their targets and an optimizer. N = 1: the head reads the one latent of each observation."""
+class RainbowAgent(QLearningAgent[RainbowHead]):
+    """A noisy head with a categorical distribution of returns for each action."""
 
     def __init__(
         self,
@@ -36,21 +33,18 @@ class RainbowAgent(Agent):
         device: str = "cpu",
     ) -> None:
         init = torch.Generator().manual_seed(seed)
-        super().__init__(Encoder(encoder_spec, init), seed=seed, device=device)
-        self.settings = settings
-        self.head = RainbowHead(head_spec, init, settings.noisy_sigma).to(self.device)
-        self.target_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
-        self.target_head = copy.deepcopy(self.head).requires_grad_(False)
-        self.support = torch.linspace(*settings.value_range, head_spec.atoms, device=self.device)
-        self.optimizer = Adam(
-            dict(self._online().named_parameters()),
+        super().__init__(
+            Encoder(encoder_spec, init),
+            RainbowHead(head_spec, init, settings.noisy_sigma),
+            target_update_steps=settings.target_update_steps,
             learning_rate=settings.learning_rate,
-            epsilon=settings.adam_epsilon,
+            adam_epsilon=settings.adam_epsilon,
+            seed=seed,
+            device=device,
         )
+        self.settings = settings
+        self.support = torch.linspace(*settings.value_range, head_spec.atoms, device=self.device)
         self._weights: Weights = self.head.noisy_weights()
-
-    def _online(self) -> nn.ModuleDict:
-        return nn.ModuleDict({"encoder": self.encoder, "head": self.head})
 
     # --- acting --------------------------------------------------------------------------------------------
 
@@ -59,12 +53,10 @@ class RainbowAgent(Agent):
 
         Acting and the next update use the same weights.
         """
-        if self.updates and self.updates % self.settings.target_update_steps == 0:
-            self.update_target()
+        super().refresh()
         if new_noise:
             draw_noise([*self.head.noise, *self.target_head.noise], self.generator)
         self._weights = self.head.noisy_weights()
-        super().refresh()
 
     def explore(self, observation: NDArray[Any], timestep: int) -> int:
         """Return the best action for one observation under the current noise. The noise explores at every step."""
@@ -127,32 +119,6 @@ class RainbowAgent(Agent):
         self.optimizer.step()
         self.updates += 1
         return UpdateResult(float(loss), losses.cpu().numpy())
-
-    def update_target(self) -> None:
-        """Copy the online network to the target network."""
-        self.target_encoder.load_state_dict(self.encoder.state_dict())
-        self.target_head.load_state_dict(self.head.state_dict())
-
-    # --- the freeze ----------------------------------------------------------------------------------------
-
-    def freeze_encoder(self, *, reads_latents: bool) -> None:
-        """Freeze the encoder up to its cut (see `Agent`)."""
-        frozen = self.encoder.frozen_parameters()
-        for parameter in frozen.values():
-            parameter.requires_grad_(False)
-        tie(self.target_encoder, self.encoder, frozen)
-        self.optimizer.drop(f"encoder.{name}" for name in frozen)
-        self.frozen, self.reads_latents = True, reads_latents
-
-    # --- state ---------------------------------------------------------------------------------------------
-
-    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Every tensor that a checkpoint keeps, by name."""
-        yield from (("encoder." + name, tensor) for name, tensor in self.encoder.state_dict().items())
-        yield from (("head." + name, tensor) for name, tensor in self.head.state_dict().items())
-        yield from (("target_encoder." + name, tensor) for name, tensor in self.target_encoder.state_dict().items())
-        yield from (("target_head." + name, tensor) for name, tensor in self.target_head.state_dict().items())
-        yield from (("optimizer." + name, tensor) for name, tensor in self.optimizer.state().items())
 
 
 class Prepared(NamedTuple):

@@ -54,7 +54,10 @@ def make_parser() -> argparse.ArgumentParser:
         epilog="Run `seer-edge COMMAND --help` for the flags of a command.",
     )
     parser.add_argument(
-        "--plugin", metavar="MODULE", help="Import a Python module that adds agents, encoders or commands. Repeatable."
+        "--plugin",
+        default=argparse.SUPPRESS,  # `load_plugins` has read it
+        metavar="MODULE",
+        help="Import a Python module that adds agents, encoders or commands. May be repeated. See docs/extending.md.",
     )
     parser.add_argument("--version", action="version", version=f"seer-edge {__version__}", help="Print the version.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")

@@ -11,6 +11,7 @@ from seer_edge.errors import BadInputError
 from seer_edge.networks.flops import FlopsModel
 from seer_edge.networks.spec import EncoderSpec
 from seer_runtime.onnx.encoder import MAX_BATCH
+from seer_runtime.policy.bundle import HEAD, MEMBER_BYTES_MAX
 from seer_runtime.replay.codecs import Codec, FrameCodec, frame_codec, latent_codec
 from seer_runtime.replay.convert import conversion_bytes
 from seer_runtime.replay.crops import Crop
@@ -277,7 +278,10 @@ def make_plan(config: TrainConfig, env: EnvSpec) -> BytePlan:
         columns_bytes=sum(row_counts) * column,
         priorities_bytes=tree_bytes(max(row_counts)) if config.replay == "prioritized" else 0,
         workspace_bytes=workspace,
-        warnings=_warnings(config, encoder, capacity, frames.row_bytes, latents.row_bytes, latent_replay),
+        warnings=(
+            *_warnings(config, encoder, capacity, frames.row_bytes, latents.row_bytes, latent_replay),
+            *_export_warnings(config, parts),
+        ),
     )
 
 
@@ -292,13 +296,16 @@ def _plan_of_all(config: TrainConfig, env: EnvSpec) -> BytePlan:
         columns_bytes=max(plan.columns_bytes for plan in choices),
         priorities_bytes=max(plan.priorities_bytes for plan in choices),
         workspace_bytes=max(plan.workspace_bytes for plan in choices),
-        warnings=_warnings(
-            config,
-            widest.encoder,
-            widest.frame_capacity,
-            widest.frame_row_bytes,
-            widest.latent_row_bytes,
-            widest.latent_replay,
+        warnings=(
+            *_warnings(
+                config,
+                widest.encoder,
+                widest.frame_capacity,
+                widest.frame_row_bytes,
+                widest.latent_row_bytes,
+                widest.latent_replay,
+            ),
+            *_export_warnings(config, widest.networks),
         ),
         choices=tuple(choices),
     )
@@ -356,6 +363,16 @@ def _check_room(
             f"--mem-budget {config.mem_budget_bytes} B: cannot hold one batch of {settings.batch_size} windows of "
             f"{settings.n_step} steps, {rows} {kind}; give at least {needed}"
         )
+
+
+def _export_warnings(config: TrainConfig, networks: Networks) -> tuple[str, ...]:
+    head_bytes = networks.policy_parameters * FLOAT_BYTES
+    if head_bytes <= MEMBER_BYTES_MAX[HEAD]:
+        return ()
+    return (
+        f"--encoder {config.encoder}: this run cannot be exported: its head takes {format_size(head_bytes)} and `act` "
+        f"reads at most {format_size(MEMBER_BYTES_MAX[HEAD])}; choose another encoder or a smaller `hidden`",
+    )
 
 
 def _warnings(

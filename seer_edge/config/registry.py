@@ -8,6 +8,7 @@ import math
 
 from seer_edge.config.algorithms.algorithm import Algorithm, EncoderChoice, Networks
 from seer_edge.config.algorithms.curl_sac import CURL_SAC, SAC
+from seer_edge.config.algorithms.dqn import DQN
 from seer_edge.config.algorithms.rainbow import RAINBOW
 from seer_edge.config.presets import PRESETS, Preset, Settings, register_preset
 from seer_edge.envs import Actions, EnvSpec
@@ -25,7 +26,7 @@ __all__ = [
     "register_algorithm",
 ]
 
-ALGORITHMS: dict[str, Algorithm] = {"rainbow": RAINBOW, "curl-sac": CURL_SAC, "sac": SAC}
+ALGORITHMS: dict[str, Algorithm] = {"rainbow": RAINBOW, "curl-sac": CURL_SAC, "sac": SAC, "dqn": DQN}
 """Every agent by name. A run without --algo uses the first one that takes the environment's actions."""
 
 

@@ -104,7 +104,7 @@ def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         ([*CONTROL, "--algo", "rainbow"], ["--algo rainbow", "cartpole-swingup", "continuous", "curl-sac or sac"]),
         ([*TRAIN, "--algo", "curl-sac"], ["--algo curl-sac", "Alien", "discrete", "rainbow"]),
         ([*TRAIN, "--algo", "sac"], ["--algo sac", "Alien", "discrete", "rainbow"]),
-        ([*TRAIN, "--algo", "dqn"], ["--algo", "'dqn'", "rainbow, curl-sac, sac"]),
+        ([*TRAIN, "--algo", "ddpg"], ["--algo", "'ddpg'", "rainbow, curl-sac, sac, dqn"]),
         ([*CONTROL, "--preset", "Alien"], ["--preset Alien", "cartpole-swingup", "continuous", "curl-sac or sac"]),
         ([*CONTROL, "--preset", "Alien", "--algo", "sac"], ["--preset Alien", "rainbow", "leave it out"]),
         ([*TRAIN, "--preset", "walker-walk"], ["--preset walker-walk", "Alien", "discrete", "rainbow"]),

@@ -48,10 +48,14 @@ def test_sac_is_curl_sac_without_the_contrastive_loss() -> None:
     ("build", "given", "message"),
     [
         (_control, {"algo": "rainbow"}, "--algo rainbow: cartpole-swingup has continuous actions; .*curl-sac or sac$"),
-        (_config, {"algo": "curl-sac"}, "--algo curl-sac: Alien has discrete actions; use --algo rainbow"),
-        (_config, {"algo": "sac"}, "--algo sac: Alien has discrete actions; use --algo rainbow"),
+        (_config, {"algo": "curl-sac"}, "--algo curl-sac: Alien has discrete actions; use --algo rainbow or dqn"),
+        (_config, {"algo": "sac"}, "--algo sac: Alien has discrete actions; use --algo rainbow or dqn"),
         (_control, {"preset": "Alien"}, "--preset Alien: cartpole-swingup has continuous actions; .*curl-sac or sac"),
-        (_config, {"preset": "walker-walk"}, "--preset walker-walk: Alien has discrete actions; use --algo rainbow"),
+        (
+            _config,
+            {"preset": "walker-walk"},
+            "--preset walker-walk: Alien has discrete actions; use --algo rainbow",
+        ),
         (
             _control,
             {"preset": "Alien", "algo": "sac"},

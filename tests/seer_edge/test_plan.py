@@ -12,6 +12,7 @@ import pytest
 from seer_edge.agents import make_agent
 from seer_edge.config.config import build_config
 from seer_edge.config.plan import ACTIVATION_FACTOR, CHECKPOINT_BASE_BYTES, BytePlan, make_plan
+from seer_edge.config.presets import RainbowSettings
 from seer_edge.envs import Continuous, Discrete, EnvSpec
 from seer_edge.errors import BadInputError
 from seer_edge.networks.flops import QLearningFlops
@@ -118,6 +119,26 @@ def test_a_canonical_encoder_shrinks_the_replay_and_the_plan_says_what_does_not(
     assert halved.latent_capacity == 11_160
     assert halved.warnings == ()
     assert _plan(encoder="canonical", freeze_at="never").warnings == ()
+
+
+@pytest.mark.parametrize("codec", ["float32", "auto"])
+def test_a_plan_warns_of_a_head_too_large_for_a_bundle(codec: str) -> None:
+    """sac-ae at 84x84 has 39,200 latent elements: a matrix of 80 MB under Rainbow."""
+    *_, warning = _plan(encoder="sac-ae", latent_codec=codec).warnings
+    assert warning == (
+        "--encoder sac-ae: this run cannot be exported: its head takes 82.2 MB and `act` reads at most 67.1 MB; "
+        "choose another encoder or a smaller `hidden`"
+    )
+
+
+@pytest.mark.parametrize(("actions", "atoms", "hidden"), [(1, 2, 3), (18, 51, 256)])
+def test_the_size_of_an_exported_head_is_known_before_the_run(actions: int, atoms: int, hidden: int) -> None:
+    settings = RainbowSettings(atoms=atoms, hidden=hidden)
+    env = dataclasses.replace(ALIEN, actions=Discrete(actions))
+    plan = make_plan(dataclasses.replace(build_config(env), settings=settings), env)
+    agent = make_agent(plan, seed=0)
+    graph = plan.networks.policy_graph(settings, agent.state().arrays)
+    assert 0 <= len(graph) - 4 * plan.networks.policy_parameters < 2_000
 
 
 def test_every_frame_size_is_warned_of_where_its_latents_are_larger() -> None:

@@ -5,6 +5,7 @@
 
 from seer_edge.config.presets.atari import ATARI, ATARI_DEFAULT
 from seer_edge.config.presets.control import CONTROL, CONTROL_DEFAULT, SAC
+from seer_edge.config.presets.dqn import DQN_DEFAULT
 from seer_edge.config.presets.preset import Preset
 from seer_edge.config.presets.settings import RainbowSettings, SacSettings, Settings
 
@@ -19,5 +20,5 @@ def register_preset(preset: Preset) -> None:
     PRESETS[preset.name.lower(), preset.algo] = preset
 
 
-for _preset in (*ATARI, ATARI_DEFAULT, *CONTROL, CONTROL_DEFAULT, *SAC):
+for _preset in (*ATARI, ATARI_DEFAULT, *CONTROL, CONTROL_DEFAULT, *SAC, DQN_DEFAULT):
     register_preset(_preset)

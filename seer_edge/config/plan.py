@@ -5,13 +5,13 @@ import math
 from dataclasses import dataclass
 
 from seer_edge.config.config import AUTO, TrainConfig
+from seer_edge.config.plan_warnings import export_warnings, freeze_warnings
 from seer_edge.config.registry import Networks, check_actions, make_networks
 from seer_edge.envs import EnvSpec
 from seer_edge.errors import BadInputError
 from seer_edge.networks.flops import FlopsModel
 from seer_edge.networks.spec import EncoderSpec
 from seer_runtime.onnx.encoder import MAX_BATCH
-from seer_runtime.policy.bundle import HEAD, MEMBER_BYTES_MAX
 from seer_runtime.replay.codecs import Codec, FrameCodec, frame_codec, latent_codec
 from seer_runtime.replay.convert import conversion_bytes
 from seer_runtime.replay.crops import Crop
@@ -279,8 +279,8 @@ def make_plan(config: TrainConfig, env: EnvSpec) -> BytePlan:
         priorities_bytes=tree_bytes(max(row_counts)) if config.replay == "prioritized" else 0,
         workspace_bytes=workspace,
         warnings=(
-            *_warnings(config, encoder, capacity, frames.row_bytes, latents.row_bytes, latent_replay),
-            *_export_warnings(config, parts),
+            *freeze_warnings(config, encoder, capacity, frames.row_bytes, latents.row_bytes, latent_replay),
+            *export_warnings(config, parts),
         ),
     )
 
@@ -297,7 +297,7 @@ def _plan_of_all(config: TrainConfig, env: EnvSpec) -> BytePlan:
         priorities_bytes=max(plan.priorities_bytes for plan in choices),
         workspace_bytes=max(plan.workspace_bytes for plan in choices),
         warnings=(
-            *_warnings(
+            *freeze_warnings(
                 config,
                 widest.encoder,
                 widest.frame_capacity,
@@ -305,7 +305,7 @@ def _plan_of_all(config: TrainConfig, env: EnvSpec) -> BytePlan:
                 widest.latent_row_bytes,
                 widest.latent_replay,
             ),
-            *_export_warnings(config, widest.networks),
+            *export_warnings(config, widest.networks),
         ),
         choices=tuple(choices),
     )
@@ -363,45 +363,3 @@ def _check_room(
             f"--mem-budget {config.mem_budget_bytes} B: cannot hold one batch of {settings.batch_size} windows of "
             f"{settings.n_step} steps, {rows} {kind}; give at least {needed}"
         )
-
-
-def _export_warnings(config: TrainConfig, networks: Networks) -> tuple[str, ...]:
-    head_bytes = networks.policy_parameters * FLOAT_BYTES
-    if head_bytes <= MEMBER_BYTES_MAX[HEAD]:
-        return ()
-    return (
-        f"--encoder {config.encoder}: this run cannot be exported: its head takes {format_size(head_bytes)} and `act` "
-        f"reads at most {format_size(MEMBER_BYTES_MAX[HEAD])}; choose another encoder or a smaller `hidden`",
-    )
-
-
-def _warnings(
-    config: TrainConfig, encoder: EncoderSpec, capacity: int, frame_row: int, latent_row: int, latent_replay: bool
-) -> tuple[str, ...]:
-    warnings = []
-    if latent_replay and latent_row > frame_row:
-        row_bytes = {
-            name: latent_codec(name, encoder.latent_shape, config.augmentations).row_bytes
-            for name in config.latent_codecs
-        }
-        rows = {name: capacity * frame_row // size for name, size in row_bytes.items()}
-        growing = [f"{name} ({count:,} rows)" for name, count in rows.items() if count > capacity]
-        shrinks = "may shrink" if config.latent_codec == AUTO else "will shrink"
-        hint = f"it grows with {', '.join(growing)}" if growing else "no codec makes it grow"
-        warnings.append(
-            f"--latent-codec {config.latent_codec}: the freeze {shrinks} the capacity from {capacity:,} to "
-            f"{capacity * frame_row // latent_row:,} rows; {hint}"
-        )
-    if config.freeze_at is not None and not latent_replay:
-        warnings.append(
-            f"--freeze-layers {config.freeze_layers}: a latent of {latent_row:,} B is larger than a frame of "
-            f"{frame_row:,} B, so the replay keeps frames: the freeze saves compute, not memory"
-        )
-    if config.freeze_at and config.freeze_at == config.total_timesteps:
-        warnings.append(f"--freeze-at {config.freeze_at}: is the last step, so the agent never learns from latents")
-    if config.freeze_at and config.freeze_at <= config.settings.learning_starts:
-        warnings.append(
-            f"--freeze-at {config.freeze_at}: learning starts at step {config.settings.learning_starts:,}, so the "
-            "encoder would be frozen untrained"
-        )
-    return tuple(warnings)

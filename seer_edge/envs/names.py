@@ -118,7 +118,8 @@ def _of_family(family: str, name: str) -> EnvId:
     names = FAMILIES[family].names
     if name not in names:
         near = difflib.get_close_matches(name, names, n=3, cutoff=_NEAR) or sorted(names)[:3]
-        raise UnknownEnvError(f"unknown environment '{family}/{name}'; nearest: {', '.join(near)}")
+        shown = ", ".join(f"{family}/{known}" for known in near)
+        raise UnknownEnvError(f"unknown environment '{family}/{name}'; nearest: {shown}")
     return EnvId(f"{family}/{name}", re.sub(r"[^\w.-]+", "-", f"{family}-{name}"), name, family)
 
 

@@ -43,8 +43,8 @@ def write_container(
     """Write a container with `members` and the JSON object `about` that describes them.
 
     Each member is a sequence of byte pieces. Equal input gives equal bytes. `check` is called with the path of the
-    complete temporary file before the rename. Raises ValueError or TypeError if `about` is not valid JSON, ValueError
-    if the manifest exceeds `files.JSON_BYTES`, OSError, and whatever `check` raises.
+    complete file before the file appears at `path`. Raises ValueError or TypeError if `about` is not valid JSON,
+    ValueError if the manifest exceeds `files.JSON_BYTES`, OSError, and any exception of `check`.
     """
     records = [
         {"name": name, "size_bytes": sum(memoryview(piece).nbytes for piece in pieces), "sha256": _digest(pieces)}

@@ -139,10 +139,10 @@ def write_atomic(
 ) -> None:
     """Replace the content of `path` by `chunks`. After a crash, the file has the old or the new content.
 
-    An error before the rename leaves the old file unchanged and removes the temporary file. If the sync of the folder
-    fails after the rename, the new file is complete but may not survive a power cut. Inside `batch(path.parent)`, the
-    folder is not synced. `check` is called with the path of the complete temporary file before the rename. Raises
-    OSError, any exception of the iteration over `chunks`, and whatever `check` raises.
+    An error before the rename leaves the old file unchanged and removes the temporary file. `check` is called with the
+    path of the complete temporary file. If the sync of the folder fails after the rename, the new file is complete but
+    may not survive a power cut. Inside `batch(path.parent)`, the folder is not synced. Raises OSError, and any exception
+    of `check` or of the iteration over `chunks`.
     """
     batch = _batch.get()
     leftover = re.compile(re.escape(f".{path.name}.") + r"[0-9a-f]{8}\.tmp")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from seer_runtime.replay.codecs.codec import Codec, Views
 from seer_runtime.replay.codecs.frames import FRAMES, FrameCodec
 from seer_runtime.replay.codecs.integers import BITS, IntegerCodec
-from seer_runtime.replay.codecs.latents import FloatCodec
+from seer_runtime.replay.codecs.latents import FloatCodec, Latents
 from seer_runtime.replay.crops import Crop
 from seer_runtime.system.ledger import Ledger
 
@@ -24,6 +24,7 @@ __all__ = [
     "FrameCodec",
     "IntegerCodec",
     "LatentCodec",
+    "Latents",
     "Views",
     "frame_codec",
     "latent_codec",
@@ -37,7 +38,7 @@ class LatentCodec:
 
     Attributes:
         build: called as `build(name, view_shape, augmentations, ledger)`. It allocates its memory through the ledger.
-        element_bytes: bytes of one latent element, b of the design (the paper's 4, Section 4.2).
+        element_bytes: bytes of one latent element. The paper always uses 4 (Chen et al. 2021, Section 4.2).
         calibrated: whether it needs `calibrate` with real rows before it encodes.
 
     """

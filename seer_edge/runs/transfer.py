@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from seer_edge.config.plan import BytePlan, make_plan
 from seer_edge.config.registry import ALGORITHMS
+from seer_edge.config.request import AGENT, ENCODER
 from seer_edge.envs import Discrete
 from seer_edge.errors import BadInputError
 from seer_edge.networks.graph import encoder_graph, graph_weights
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
     from seer_edge.agents.agent import Agent  # which imports torch
 
 ENCODER_PREFIX = "encoder."
-AGENT, ENCODER = "agent", "encoder"
-TAKES = (AGENT, ENCODER)
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 import contextlib
 import json
+import logging
 import os
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,7 +21,7 @@ from seer_edge.runs.transfer import TakenEncoder
 from seer_edge.training.codec_choice import CALIBRATION_ROWS, OUTPUT_ERROR_BOUND
 from seer_edge.training.evaluate import evaluate_session
 from seer_edge.training.freeze import FreezeRefusedError, FreezeReport, freeze
-from seer_edge.training.metrics import Console, Interval, PhaseClock, TensorBoard, Tracker
+from seer_edge.training.metrics import Console, Interval, PhaseClock, ProgressCallback, TensorBoard, Tracker
 from seer_edge.training.session import OnHang, Session, build_session, resume_session
 from seer_edge.training.summary import OBSERVATIONS, Outcome, flops, summary
 from seer_edge.training.tables import changed_tables, episode_row, open_tables
@@ -33,6 +33,8 @@ from seer_runtime.system.memory import cgroup_limit_bytes
 from seer_runtime.system.notify import ServiceWatchdog
 from seer_runtime.system.process import RssCeiling, rss_bytes, settle
 from seer_runtime.system.units import format_size
+
+LOG = logging.getLogger(__name__)
 
 
 class Run:
@@ -60,7 +62,7 @@ class Run:
             self._begin -= float(state["seconds"])
         self._tables = open_tables(folder, self.logged_at, session.timestep)
         for warning in [] if state is None else changed_tables(self._tables, state):
-            console.say(f"warning: {warning}")
+            console.warn(warning)
         self.trackers: list[Tracker] = [self._tables["progress"]]
         if self.plan.config.tensorboard:
             self.trackers.append(TensorBoard(folder.tensorboard, self.logged_at))
@@ -153,6 +155,7 @@ class Run:
             tracker.sync()
         path = checkpoint.save(self.session, self.folder.checkpoints, self.state())
         self.outcome.checkpoint, self._saved_at = self.session.timestep, time.monotonic()
+        LOG.debug("wrote %s", path)
         if self._told != self.plan.config:
             self.folder.write_config(self.plan.config)
             self._told = self.plan.config
@@ -172,8 +175,8 @@ class Run:
             self.save()
         except OSError as error:
             self._saved_at = time.monotonic()
-            self.console.say(
-                f"warning: no checkpoint at step {self.session.timestep:,} ({error}); the run goes on, "
+            self.console.warn(
+                f"no checkpoint at step {self.session.timestep:,} ({error}); the run goes on, "
                 f"that of step {self.outcome.checkpoint:,} stands"
             )
 
@@ -195,7 +198,7 @@ class Run:
         try:
             self._write_summary()
         except OSError as error:
-            self.console.say(f"warning: {self.folder.summary} is not of the end ({error})")
+            self.console.warn(f"{self.folder.summary} is not of the end ({error})")
         for tracker in (*self.trackers, self._tables["episodes"]):
             with contextlib.suppress(OSError):
                 tracker.close()
@@ -206,8 +209,8 @@ class Run:
         if pressure is None:
             return
         after, limit = format_size(pressure.after_bytes), format_size(pressure.limit_bytes)
-        self.console.say(
-            f"warning: RSS {format_size(pressure.before_bytes)} of {limit}; {after} after freeing what was not in use"
+        self.console.warn(
+            f"RSS {format_size(pressure.before_bytes)} of {limit}; {after} after freeing what was not in use"
         )
         if pressure.stop:
             self._rescue()
@@ -247,8 +250,8 @@ class Run:
                 f"(bound {OUTPUT_ERROR_BOUND:.0%})"
             )
         if store.codec.clip_rate is not None and report.rows < CALIBRATION_ROWS:
-            self.console.say(
-                f"warning: the grids of {store.codec.name} lie over {report.rows:,} rows only, and what is outside of "
+            self.console.warn(
+                f"the grids of {store.codec.name} lie over {report.rows:,} rows only, and what is outside of "
                 "them is clipped (replay/clip_rate): freeze later, give a larger --mem-budget, or float16"
             )
         parity = "" if report.onnx_max_abs_error is None else f", ONNX against torch {report.onnx_max_abs_error:.1e}"
@@ -324,11 +327,24 @@ def _failed(session: Session, reason: object) -> str:
     return f"the environment failed after step {session.timestep:,}: {reason}"
 
 
-def train(plan: BytePlan, folder: RunFolder, taken: TakenEncoder | None = None) -> int:
-    """Run the plan in `folder`, with an encoder that is `taken`; returns the exit status. Raises RunStoppedError."""
+OnProgress = Callable[[Mapping[str, float]], object]
+
+
+def train(
+    plan: BytePlan,
+    folder: RunFolder,
+    taken: TakenEncoder | None = None,
+    *,
+    on_progress: OnProgress | None = None,
+    progress_bar: bool = False,
+) -> int:
+    """Run the plan in `folder`, with an encoder that is `taken`; returns the exit status. Raises RunStoppedError.
+
+    `on_progress` is called with each row of `progress.csv`, by column.
+    """
 
     def build(on_hang: OnHang) -> Run:
-        console = Console(plan.config.total_timesteps, sys.stderr)
+        console = Console(plan.config.total_timesteps, progress_bar=progress_bar)
         if taken is None:
             return Run(folder, build_session(plan, None, on_hang), console, None)
         with checkpoint.reading(Path(plan.config.source or "")):
@@ -337,17 +353,24 @@ def train(plan: BytePlan, folder: RunFolder, taken: TakenEncoder | None = None) 
         run.begin_frozen(taken)
         return run
 
-    return _execute(folder, build)
+    return _execute(folder, build, on_progress)
 
 
-def resume(plan: BytePlan, folder: RunFolder, saved: Saved) -> int:
+def resume(
+    plan: BytePlan,
+    folder: RunFolder,
+    saved: Saved,
+    *,
+    on_progress: OnProgress | None = None,
+    progress_bar: bool = False,
+) -> int:
     """Go on from a generation under `plan`; returns the exit status.
 
     Raises BadInputError where the generation is not one of this plan, RunStoppedError.
     """
 
     def build(on_hang: OnHang) -> Run:
-        console = Console(plan.config.total_timesteps, sys.stderr, saved.timestep)
+        console = Console(plan.config.total_timesteps, saved.timestep, progress_bar=progress_bar)
         with checkpoint.reading(saved.path), contextlib.ExitStack() as undo:
             session, notes = resume_session(plan, saved, on_hang)
             undo.callback(session.env.close)
@@ -366,22 +389,24 @@ def resume(plan: BytePlan, folder: RunFolder, saved: Saved) -> int:
         folder.write_config(plan.config)
         return run
 
-    return _execute(folder, build)
+    return _execute(folder, build, on_progress)
 
 
-def _execute(folder: RunFolder, build: Callable[[OnHang], Run]) -> int:
+def _execute(folder: RunFolder, build: Callable[[OnHang], Run], on_progress: OnProgress | None) -> int:
     runs: list[Run] = []  # none yet while its environment shows its first frame
 
     def on_hang(reason: str) -> None:
         for run in runs:
             run.abandon(reason)
-        print(f"seer-edge: the environment failed: {reason}", file=sys.stderr, flush=True)
+        LOG.critical("seer-edge: the environment failed: %s", reason)
         os._exit(EXIT_UNSAFE)
 
     with StopSignal() as stop, contextlib.ExitStack() as closing:
         try:
             settle()  # most of what imports touched is not used again
             runs.append(build(on_hang))
+            if on_progress is not None:
+                runs[0].trackers.append(ProgressCallback(on_progress))
             closing.callback(runs[0].session.env.close)
             return runs[0].execute(stop)
         except OSError as error:

@@ -33,8 +33,8 @@ def short(preset: Preset, name: str, settings: RainbowSettings | SacSettings, ac
         freeze_at_bounded=30,
         total_timesteps=75,
         mem_budget_bytes=300_000,
-        evaluate_every=75,
-        evaluation_episodes=1,
+        eval_every=75,
+        eval_episodes=1,
     )
 
 

@@ -88,11 +88,9 @@ def test_auto_warns_of_what_it_may_do_to_the_capacity() -> None:
     some, none = (_plan(_gray(42, 42), latent_codec=codec, **layers) for codec in ("auto", "float32"))
     assert (some.latent_replay, none.latent_replay) == (True, False)
     assert some.warnings == ()
-    assert "float32 566 rows: the replay stays one of frames, float16 " in _line(
-        some, "capacity after the freeze (C_hat)"
-    )
+    assert "float32 566 rows: the replay keeps frames, float16 " in _line(some, "capacity after the freeze (C_hat)")
     (warning,) = _plan(CARTPOLE, latent_codec="auto", freeze_layers=4).warnings
-    assert "so the replay stays one of frames" in warning
+    assert "so the replay keeps frames" in warning
 
 
 @pytest.mark.parametrize("budget", [70_560_000, 1_000_000, 999_999, 7_056 * 1_000, 7_056 * 1_000 - 1])
@@ -228,7 +226,7 @@ def test_workspace_above_its_cap_is_refused_before_the_run_and_not_at_its_freeze
         return EnvSpec("Big-v0", "big", (3, resolution, resolution), (crop, crop), Continuous(1))
 
     assert _plan(at(175)).workspace_bytes <= WORKSPACE_CAP_BYTES == 8_000_000
-    with pytest.raises(BadInputError, match=r"--resolution 200: frames of 3x200x200 need [0-9,]+ B of workspace"):
+    with pytest.raises(BadInputError, match=r"--resolution 200: stacks of 3 frames of 3x200x200 need [0-9,]+ B of workspace"):
         _plan(at(200))
 
 
@@ -248,7 +246,7 @@ def test_any_encoder_with_rainbow_stores_its_last_map(encoder: str, codec: str) 
     assert plan.latent_replay
     assert bool(plan.warnings) == (row_bytes > 7_056)
     mends = {
-        "sac-ae": "no codec built so far makes",
+        "sac-ae": "no codec makes",
         "impala": "it grows with uint8 (18,077 rows), uint4 (36,154 rows)",
     }
     if plan.warnings and encoder in mends:  # as large in float16 still
@@ -293,7 +291,7 @@ def test_latents_that_are_larger_than_frames_leave_a_replay_of_frames() -> None:
         "--freeze-layers 4: a latent of 627,200 B is larger than a frame of 30,000 B, so the replay stays one of "
         "frames: the freeze saves compute, not memory"
     )
-    assert _line(plan, "capacity after the freeze (C_hat)") == "1,000 rows: the replay stays one of frames"
+    assert _line(plan, "capacity after the freeze (C_hat)") == "1,000 rows: the replay keeps frames"
     assert _line(plan, "freeze (T_f)").endswith(", the lowest 4 of 5 weight layers")
     assert plan.columns_bytes == 1_000 * (4 + 6)
 
@@ -319,7 +317,7 @@ def test_impalas_convolutions_give_a_latent_replay_where_their_map_fits(
         assert f"{plan.latent_capacity:,} rows (" in _line(plan, "capacity after the freeze (C_hat)")
     else:
         (warning,) = plan.warnings
-        assert "the replay stays one of frames" in warning
+        assert "the replay keeps frames" in warning
 
 
 def test_freezing_all_layers_by_number_is_the_whole_freeze() -> None:
@@ -577,7 +575,7 @@ def test_an_agent_that_cannot_act_in_the_environment_is_refused() -> None:
 
 def test_a_freeze_at_the_last_step_is_warned_of() -> None:
     (warning,) = _plan(total_timesteps=3_000, freeze_at=3_000).warnings
-    assert warning == "--freeze-at 3000: is the last step, so nothing is learned from latents"
+    assert warning == "--freeze-at 3000: is the last step, so the agent never learns from latents"
     assert _plan(total_timesteps=3_000, freeze_at=2_999).warnings == ()
 
 

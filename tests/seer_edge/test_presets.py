@@ -35,12 +35,12 @@ class Row:
     action_repeat: int
     learning_rate: float = 1e-3
     batch_size: int = 128
-    evaluate_every: int = 10_000
+    eval_every: int = 10_000
 
 
 WALKER = Row(60_000, 80_000, 2_000, 2)
 TABLE_2 = {
-    "cartpole-swingup": Row(10_000, 10_000, 1_000, 8, evaluate_every=2_500),
+    "cartpole-swingup": Row(10_000, 10_000, 1_000, 8, eval_every=2_500),
     "cheetah-run": Row(80_000, 80_000, 1_000, 4, learning_rate=2e-4, batch_size=512),
     "finger-spin": Row(50_000, 50_000, 1_000, 2),
     "reacher-easy": Row(50_000, 30_000, 2_000, 4),
@@ -87,7 +87,7 @@ def test_hyperparameters_are_table_3s(preset: Preset) -> None:
     assert isinstance(rainbow, RainbowSettings)
     assert (rainbow.batch_size, rainbow.n_step, rainbow.gamma, rainbow.stack, rainbow.hidden) == (32, 20, 0.99, 4, 256)
     assert (rainbow.learning_starts, rainbow.random_steps, rainbow.target_update_steps) == (1_600, 0, 2_000)
-    assert (preset.evaluate_every, preset.evaluation_episodes) == (10_000, 10)
+    assert (preset.eval_every, preset.eval_episodes) == (10_000, 10)
     assert (preset.algo, preset.encoder, preset.augmentations, preset.action_repeat) == (
         "rainbow",
         "data-efficient",
@@ -127,7 +127,7 @@ def test_a_control_run_without_flags_is_table_2s(task: str, row: Row) -> None:
     assert (config.mem_budget_bytes // FRAME_BYTES["control"], config.mem_budget_bytes) == (row.rows, row.rows * 30_000)
     assert config.action_repeat == row.action_repeat
     assert (settings.learning_rate, settings.batch_size) == (row.learning_rate, row.batch_size)
-    assert (config.eval_every, config.eval_episodes) == (row.evaluate_every, 10)
+    assert (config.eval_every, config.eval_episodes) == (row.eval_every, 10)
 
 
 @pytest.mark.parametrize(("task", "row"), [*TABLE_2.items(), *TRANSFER.items()])
@@ -150,7 +150,7 @@ def test_hyperparameters_are_table_2s(preset: Preset) -> None:
     assert (sac.learning_starts, sac.random_steps) == (1_000, 1_000)
     assert (sac.alpha_learning_rate, sac.alpha_beta1, sac.initial_temperature) == (1e-4, 0.5, 0.1)
     assert (sac.target_tau, sac.encoder_tau, sac.target_update_steps) == (0.01, 0.05, 2)
-    assert (sac.contrastive, preset.algo, preset.encoder, preset.evaluation_episodes) == (
+    assert (sac.contrastive, preset.algo, preset.encoder, preset.eval_episodes) == (
         True,
         "curl-sac",
         "sac-ae",

@@ -20,7 +20,7 @@ def _table_2(
     mem_budget_bytes: int = 30_000_000,
     source: str = "Table 2",
     settings: SacSettings | None = None,
-    evaluate_every: int = 10_000,
+    eval_every: int = 10_000,
 ) -> Preset:
     return Preset(
         name=name,
@@ -34,7 +34,7 @@ def _table_2(
         total_timesteps=total_timesteps,
         augmentations=4,
         action_repeat=action_repeat,
-        evaluate_every=evaluate_every,
+        eval_every=eval_every,
     )
 
 
@@ -51,7 +51,7 @@ def _walker(name: str, source: str) -> Preset:
 
 
 CONTROL = (
-    _table_2("cartpole-swingup", 10_000, 10_000, action_repeat=8, total_timesteps=62_500, evaluate_every=2_500),
+    _table_2("cartpole-swingup", 10_000, 10_000, action_repeat=8, total_timesteps=62_500, eval_every=2_500),
     # A run of 125,000 steps would end soon after the table's freeze.
     _table_2(
         "cheetah-run",

@@ -226,7 +226,9 @@ def test_workspace_above_its_cap_is_refused_before_the_run_and_not_at_its_freeze
         return EnvSpec("Big-v0", "big", (3, resolution, resolution), (crop, crop), Continuous(1))
 
     assert _plan(at(175)).workspace_bytes <= WORKSPACE_CAP_BYTES == 8_000_000
-    with pytest.raises(BadInputError, match=r"--resolution 200: stacks of 3 frames of 3x200x200 need [0-9,]+ B of workspace"):
+    with pytest.raises(
+        BadInputError, match=r"--resolution 200: stacks of 3 frames of 3x200x200 need [0-9,]+ B of workspace"
+    ):
         _plan(at(200))
 
 

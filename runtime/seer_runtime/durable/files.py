@@ -141,8 +141,8 @@ def write_atomic(
 
     An error before the rename leaves the old file unchanged and removes the temporary file. `check` is called with the
     path of the complete temporary file. If the sync of the folder fails after the rename, the new file is complete but
-    may not survive a power cut. Inside `batch(path.parent)`, the folder is not synced. Raises OSError, and any exception
-    of `check` or of the iteration over `chunks`.
+    may not survive a power cut. Inside `batch(path.parent)`, the folder is not synced. Raises OSError, and any
+    exception of `check` or of the iteration over `chunks`.
     """
     batch = _batch.get()
     leftover = re.compile(re.escape(f".{path.name}.") + r"[0-9a-f]{8}\.tmp")

@@ -252,7 +252,7 @@ def test_any_encoder_with_rainbow_stores_its_last_map(encoder: str, codec: str) 
         "impala": "it grows with uint8 (18,077 rows), uint4 (36,154 rows)",
     }
     if plan.warnings and encoder in mends:  # as large in float16 still
-        (warning,) = plan.warnings
+        warning, *_ = plan.warnings  # the head of sac-ae is too large to export, too
         assert f"shrink the capacity from 9,920 to {plan.latent_capacity:,} rows; {mends[encoder]}" in warning
 
 
@@ -288,7 +288,7 @@ def test_latents_that_are_larger_than_frames_leave_a_replay_of_frames() -> None:
     assert plan.encoder.latent_shape == (1, 39_200)
     assert not plan.latent_replay
     assert plan.latent_row_bytes == 4 * 4 * 39_200
-    (warning,) = plan.warnings
+    warning, *_ = plan.warnings  # the head is too large to export, too
     assert warning == (
         "--freeze-layers 4: a latent of 627,200 B is larger than a frame of 30,000 B, so the replay stays one of "
         "frames: the freeze saves compute, not memory"
@@ -318,7 +318,7 @@ def test_impalas_convolutions_give_a_latent_replay_where_their_map_fits(
         assert plan.warnings == ()
         assert f"{plan.latent_capacity:,} rows (" in _line(plan, "capacity after the freeze (C_hat)")
     else:
-        (warning,) = plan.warnings
+        warning, *_ = plan.warnings  # the head of sac-ae is too large to export, too
         assert "the replay keeps frames" in warning
 
 

@@ -1,3 +1,5 @@
 """SEER on small computers: train vision agents inside a byte budget."""
 
-__version__ = "0.1.0"
+from seer_edge.version import __version__
+
+__all__ = ["__version__"]

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from seer_edge import __version__
 from seer_edge.config.config import AUTO, MAX_THREADS, NEVER, PROTOCOLS, REPLAYS
 from seer_edge.config.presets import PRESETS
 from seer_edge.config.registry import ALGORITHMS
 from seer_edge.errors import BadInputError
 from seer_edge.networks.spec import ENCODERS
 from seer_edge.runs.transfer import TAKES
+from seer_edge.version import __version__
 from seer_runtime.policy.bundle import EXTRAS
 from seer_runtime.policy.preprocess import COLORS
 from seer_runtime.replay.codecs import LATENT_ELEMENT_BYTES

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seer_edge import __version__
 from seer_edge.config.plan import BytePlan
 from seer_edge.config.registry import ALGORITHMS
 from seer_edge.deploy.quantize import Quantized, quantize
@@ -19,6 +18,7 @@ from seer_edge.runs import checkpoint
 from seer_edge.runs.checkpoint import Saved
 from seer_edge.runs.run_folder import RunFolder
 from seer_edge.validation import check_target
+from seer_edge.version import __version__
 from seer_runtime import durable
 from seer_runtime.durable import BytesLike
 from seer_runtime.durable.container import begins_as_bundle

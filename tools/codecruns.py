@@ -9,97 +9,34 @@ were calibrated on, and what became of the dimensions that were silent at the fr
 """
 
 import csv
-import dataclasses
 import json
-import shutil
 import signal
-import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 import codecbench
-from commandline import BadInputError, FaultError, Parser, answer, count, image_file, out_file, render, say
+from commandline import BadInputError, Parser, answer, count, image_file, out_file, render
+from forks import finish_all, fork
 from kept_latents import Kept, keep
 
 REFERENCE = "float32"
 CODECS = (REFERENCE, "uint8", "uint4")
 KEPT = "freeze.npz"
 """In OUT: see `kept_latents`."""
-POLL_SECONDS = 2.0
-
-# --- forking and running -----------------------------------------------------------------------------------------
-
-
-def fork(base: Path, target: Path, codec: str) -> None:
-    """A run `target` that stands where `base` does and differs in its codec of latents.
-
-    Does nothing where it was forked before: the generation is written last. Raises BadInputError where `base` is no run
-    that stands before its freeze.
-    """
-    from seer_edge import errors
-    from seer_edge.runs import checkpoint
-    from seer_edge.runs.run_folder import RunFolder
-    from seer_runtime import durable
-
-    if any((target / "checkpoints").glob("step_*")):
-        return
-    try:
-        with RunFolder(base).locked():
-            saved = checkpoint.newest(base / "checkpoints")
-            config = dataclasses.replace(saved.config, latent_codec=codec)
-            if saved.frozen or config.freeze_at is None:
-                raise BadInputError(f"{base}: step {saved.timestep:,} is not before a freeze; stop a run earlier")
-
-            def write(folder: Path) -> None:
-                for name in set(saved.generation.manifest["files"]) - {checkpoint.CONFIG}:
-                    shutil.copyfile(saved.path / name, folder / name)
-                durable.write_json(folder / checkpoint.CONFIG, config.to_json())
-
-            durable.make_folder(target)
-            run = RunFolder(target)
-            run.write_config(config)
-            shutil.copyfile(RunFolder(base).progress, run.progress)
-            durable.publish_generation(run.checkpoints, saved.timestep, write)
-    except errors.BadInputError as error:
-        raise BadInputError(str(error)) from error
-    except OSError as error:
-        raise BadInputError(f"{base}: cannot be forked ({error})") from error
-
-
-def finish(run: Path, kept: Path | None) -> None:
-    """Resume `run` to its end; meanwhile keep in `kept` what its generations hold. Raises FaultError where it fails."""
-    from seer_edge.runs.run_folder import RunFolder
-
-    if RunFolder(run).is_finished:
-        return
-    say(run.name)
-    log = run.with_suffix(".log")
-    with log.open("a") as output:
-        command = [sys.executable, "-m", "seer_edge", "resume", str(run)]
-        child = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
-    try:
-        while child.poll() is None:
-            time.sleep(POLL_SECONDS)
-            if kept is not None:
-                keep(run, kept)
-    finally:
-        child.terminate()
-        child.wait()
-    if kept is not None:
-        keep(run, kept)
-    if child.returncode != 0:
-        raise FaultError(f"{run} ended with status {child.returncode}; {log} says why, and run goes on with it")
 
 
 def run_all(base: Path, out: Path, codecs: list[str]) -> int:
-    """Fork and finish a run for each codec."""
+    """Fork a run for each codec from `base`, which is before its freeze, and finish them."""
+
+    def watch(run: Path) -> None:
+        if run.name == REFERENCE:
+            keep(run, out / KEPT)
+
     for codec in codecs:
-        fork(base, out / codec, codec)
-    for codec in codecs:
-        finish(out / codec, out / KEPT if codec == REFERENCE else None)
+        fork(base, out / codec, before_freeze=True, latent_codec=codec)
+    finish_all([out / codec for codec in codecs], watch=watch)
     return 0
 
 

@@ -30,7 +30,7 @@ from seer_edge.errors import (
 from seer_edge.machine.ceiling import check_memory
 from seer_edge.machine.devices import check_device
 from seer_edge.machine.lean_torch import import_torch
-from seer_edge.runs.transfer import ENCODER, bundle_flags, is_bundle, is_there, take_encoder
+from seer_edge.runs.transfer import ENCODER, bundle_flags, is_bundle, is_there, resize_of, take_encoder
 from seer_runtime.system.memory import MemoryLimits, memory_limits
 from seer_runtime.system.units import format_size
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from seer_edge.runs.checkpoint import Saved
     from seer_edge.runs.run_folder import RunFolder
     from seer_edge.runs.transfer import TakenEncoder
+    from seer_runtime.policy.preprocess import Resize
     from seer_runtime.system.state import State
 
 
@@ -54,12 +55,13 @@ def _plan_of(flags: argparse.Namespace) -> BytePlan:
         given = f"--take {flags.take}" if flags.source is None else f"--from {flags.source}"
         raise BadInputError(f"{given}: needs {missing} beside it")
     given_protocol, flags.protocol = flags.protocol, flags.protocol or "paper"
-    asked = _env_options(flags)
+    resize = None if flags.source is None else resize_of(flags.source)  # the encoder sees what it was trained on
+    asked = _env_options(flags, resize)
     if from_bundle:
         for name, value in bundle_flags(flags.source).items():
             setattr(flags, name, getattr(flags, name) or value)
     timeout_seconds = flags.env_timeout_seconds or ENV_TIMEOUT_SECONDS
-    options = _env_options(flags)
+    options = _env_options(flags, resize)
     try:
         spec = _env_spec(flags.env, options, timeout_seconds)
     except BadInputError:
@@ -80,8 +82,9 @@ def _plan_of(flags: argparse.Namespace) -> BytePlan:
     return make_plan(build_config(spec, mem_budget_bytes=flags.mem_budget, **others, **host_fields(flags)), spec)
 
 
-def _env_options(flags: argparse.Namespace) -> EnvOptions:
-    return EnvOptions(flags.protocol, flags.resolution, color=flags.color, render=flags.render_observations)
+def _env_options(flags: argparse.Namespace, resize: "Resize | None") -> EnvOptions:
+    render = flags.render_observations
+    return EnvOptions(flags.protocol, flags.resolution, color=flags.color, render=render, resize=resize)
 
 
 def _taken(plan: BytePlan, take: str | None, *, codec_of_rows: bool = False) -> "tuple[BytePlan, TakenEncoder | None]":

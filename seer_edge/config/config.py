@@ -13,7 +13,7 @@ from seer_edge.errors import BadInputError
 from seer_edge.networks.spec import ENCODERS
 from seer_edge.validation import check_types
 from seer_runtime.onnx.encoder import MAX_BATCH
-from seer_runtime.policy.preprocess import COLORS, Color
+from seer_runtime.policy.preprocess import COLORS, RESIZES, Color, Resize
 from seer_runtime.replay.codecs import CALIBRATED, LATENT_ELEMENT_BYTES
 
 Value = TypeVar("Value")
@@ -33,6 +33,8 @@ MAX_AUGMENTATIONS = MAX_BATCH - 1  # encoded in one call with the center crop
 
 PROTOCOLS = ("paper", "machado")
 REPLAYS = ("uniform", "prioritized")
+BEFORE_RECORDED = {"resize": "area", "blank_at_lost_life": True}
+"""What runs did whose configuration was written before it said so."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class TrainConfig:
     action_repeat: int | None = None  # None: the environment's own
     color: Color | None = None  # None: the environment's own
     render_observations: bool = False
+    resize: Resize = "area"  # how screens become frames
+    blank_at_lost_life: bool = False  # whether a lost life begins a new scene, as before the configuration said so
     freeze_layers: int | None = None  # None: all
     latent_codec: str = "float32"  # auto up to the freeze, from there on what was chosen
     augmentations: int = 1  # K
@@ -80,6 +84,7 @@ class TrainConfig:
         _one_of("--latent-codec", self.latent_codec, (*LATENT_ELEMENT_BYTES, AUTO))
         if self.color is not None:
             _one_of("--color", self.color, COLORS)
+        _one_of("resize", self.resize, RESIZES)
         check_types(self)
         if not isinstance(self.settings, ALGORITHMS[self.algo].settings):
             raise ValueError(f"settings are not those of algo {self.algo}")
@@ -136,7 +141,15 @@ class TrainConfig:
     @property
     def env_options(self) -> EnvOptions:
         """What `make_env` needs beside the id."""
-        return EnvOptions(self.protocol, self.resolution, self.action_repeat, self.color, self.render_observations)
+        return EnvOptions(
+            self.protocol,
+            self.resolution,
+            self.action_repeat,
+            self.color,
+            self.render_observations,
+            self.resize,
+            self.blank_at_lost_life,
+        )
 
     @property
     def latent_codecs(self) -> tuple[str, ...]:
@@ -151,7 +164,7 @@ class TrainConfig:
     def from_json(cls, data: dict[str, Any]) -> "TrainConfig":
         """Read back what `to_json` gave. Raises BadInputError for missing, unknown or unusable entries."""
         try:
-            entries = dict(data)
+            entries = {**BEFORE_RECORDED, **data}
             given = {
                 name: tuple(value) if isinstance(value, list) else value
                 for name, value in dict(entries.pop("settings")).items()
@@ -264,6 +277,7 @@ def build_config(
         augmentations=_augmentations(augmentations, chosen, env),
         action_repeat=None if env.as_registered else chosen.action_repeat,
         source=source,
+        resize=env.resize,
         eval_every=_given(eval_every, chosen.evaluate_every),
         eval_episodes=_given(eval_episodes, chosen.evaluation_episodes),
         log_every=max(1, min(LOG_EVERY_STEPS, steps // 20)),

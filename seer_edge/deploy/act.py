@@ -70,7 +70,7 @@ class Origin:
             fields.choice("algo", ALGORITHMS)
             return cls(
                 env=fields.text("environment.id"),
-                options=_options(fields),
+                options=replace(_options(fields), resize=bundle.spec.resize),
                 epsilon=fields.number("evaluation.epsilon", 0, 1),
                 episodes=fields.count("evaluation.episodes", 1, EPISODES_MAX),
                 seed=fields.count("provenance.seed", 0, 2**32 - 1),

@@ -89,6 +89,7 @@ def _spec(plan: BytePlan) -> bundle.PolicySpec:
         crop_shape=plan.env.crop_shape,
         discrete=isinstance(actions, Discrete),
         actions=actions.count if isinstance(actions, Discrete) else actions.size,
+        resize=plan.config.resize,
     )
 
 

@@ -17,7 +17,7 @@ from seer_edge.envs.names import (
     ViewError,
     resolve,
 )
-from seer_runtime.policy.preprocess import Color
+from seer_runtime.policy.preprocess import Color, Resize
 from seer_runtime.system.state import State
 
 __all__ = [
@@ -64,6 +64,8 @@ class EnvSpec:
     """What its emulator or renderer takes of the process, as measured; 0 where that is not known."""
     as_registered: bool = field(default=False, compare=False)
     """Whether it is stepped as it is registered: neither a protocol nor an action repeat means anything to it."""
+    resize: Resize = "area"
+    """How its screens become frames."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,11 @@ class EnvOptions:
     """Of frames. Atari: gray. Control: rgb. Other environments: see `GymPixels`."""
     render: bool = False
     """Frames are what the environment renders, whatever it observes; not for Atari and control."""
+    resize: Resize | None = None
+    """How screens become frames. Atari: bilinear under `paper`, area under `machado`. Other environments: area. Control
+    tasks are rendered at the size of their frames, so it means nothing to them."""
+    blank_at_lost_life: bool = False
+    """Whether a lost life that ends an episode of an Atari game begins a new scene, as in runs of earlier versions."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +114,11 @@ class Step:
 
 
 class Environment(Protocol):
-    """A seeded source of frames. Each frame handed out is the caller's own: it is not overwritten later."""
+    """A seeded source of frames. Each frame handed out is the caller's own: it is not overwritten later.
+
+    `terminated` and `truncated` end an episode: returns and n-step windows go no further. `new_scene` says whether the
+    next episode has anything to do with the last one: only a new scene blanks the frame stack.
+    """
 
     @property
     def spec(self) -> EnvSpec:
@@ -115,6 +126,10 @@ class Environment(Protocol):
 
     def reset(self) -> Frame:
         """Begin an episode: its first frame. The first call uses the seed given at construction."""
+
+    @property
+    def new_scene(self) -> bool:
+        """Whether the last `reset` began a new scene; False where a life was lost and the game goes on."""
 
     def step(self, action: Action) -> Step:
         """Take `action`, one of `spec.actions`. Raises RuntimeError where `reset` has to come first."""
@@ -136,9 +151,9 @@ def make_env(env: str, options: EnvOptions, *, seed: int, training: bool) -> Env
     """Build the environment that `env` names; the same arguments give the same trajectory.
 
     Atari under "paper": no sticky actions, 0 to 29 no-ops before a game, and in training the loss of a life ends the
-    episode while the game goes on. Under "machado": sticky actions, whole games, no no-ops. `training` means nothing
-    to other environments. Raises EnvError for what cannot be built (ResolutionError where only the resolution is in
-    the way), ValueError for an unknown protocol.
+    episode while the game, and with it the scene, goes on. Under "machado": sticky actions, whole games, no no-ops.
+    `training` means nothing to other environments. Raises EnvError for what cannot be built (ResolutionError where
+    only the resolution is in the way), ValueError for an unknown protocol.
     """
     if options.protocol not in ("paper", "machado"):
         raise ValueError(f"unknown protocol {options.protocol!r}; write paper or machado")
@@ -156,6 +171,8 @@ def make_env(env: str, options: EnvOptions, *, seed: int, training: bool) -> Env
                 noops_max=29 if paper else 0,
                 life_loss_ends=paper and training,
                 resolution=options.resolution,
+                resize=options.resize or ("bilinear" if paper else "area"),
+                blank_at_lost_life=options.blank_at_lost_life,
             )
         case "control":
             from seer_edge.envs.control import Control
@@ -165,7 +182,12 @@ def make_env(env: str, options: EnvOptions, *, seed: int, training: bool) -> Env
             from seer_edge.envs.gym_pixels import GymPixels
 
             return GymPixels(
-                env_id, seed=seed, resolution=options.resolution, color=options.color, render=options.render
+                env_id,
+                seed=seed,
+                resolution=options.resolution,
+                color=options.color,
+                render=options.render,
+                resize=options.resize or "area",
             )
 
 

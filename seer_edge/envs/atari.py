@@ -12,7 +12,7 @@ from seer_edge.envs.fields import Fields
 from seer_edge.envs.names import EnvId
 from seer_edge.envs.resolution import pixel_size
 from seer_edge.errors import origin
-from seer_runtime.policy.preprocess import Frame, pool_and_resize
+from seer_runtime.policy.preprocess import Frame, Resize, pool_and_resize
 from seer_runtime.system.state import State, generator_state, restore_generator
 
 RESOLUTION = 84
@@ -27,13 +27,14 @@ _NOT_LOADED_BYTES_MAX = 12
 
 
 class Atari:
-    """A game, four emulator frames a step, observed as uint8 [R, R]: the grayscale maximum of the last two.
+    """A game, four emulator frames a step, observed as uint8 [R, R]: one gray frame of the last two screens.
 
-    R is `resolution`, 84 by default.
+    R is `resolution`, 84 by default, and `resize` says how screens become frames (see `pool_and_resize`).
     `sticky` is the chance, per emulator frame, that the last action is repeated; at a game's beginning that is no-op.
     A game begins with 0 to `noops_max`
     frames of no-op and is truncated at `game_frames_max` emulator frames, which count these. With `life_loss_ends` a
-    lost life terminates the episode, and `reset` goes on with the same game after one frame of no-op.
+    lost life terminates the episode, and `reset` goes on with the same game after one frame of no-op: no new scene
+    begins, unless `blank_at_lost_life` asks for one.
     What no-ops score belongs to no action and is not counted, as in the paper's code.
 
     Raises UnsupportedEnvError if the registered game does not have discrete actions, ResolutionError for R outside 16
@@ -50,6 +51,8 @@ class Atari:
         life_loss_ends: bool,
         game_frames_max: int = GAME_FRAMES_MAX,
         resolution: int | None = None,
+        resize: Resize = "area",
+        blank_at_lost_life: bool = False,
     ) -> None:
         self._size = pixel_size(RESOLUTION if resolution is None else resolution)
         # Each new emulator prints a banner at the levels below.
@@ -67,7 +70,8 @@ class Atari:
         game: Any = self._env.unwrapped
         self._ale: ale_py.ALEInterface = game.ale
         self._actions = self._ale.getMinimalActionSet()
-        self.spec = EnvSpec(env_id.id, env_id.name, self._size, self._size, Discrete(len(self._actions)), PROCESS_BYTES)
+        actions = Discrete(len(self._actions))
+        self.spec = EnvSpec(env_id.id, env_id.name, self._size, self._size, actions, PROCESS_BYTES, resize=resize)
 
         self._seed: int | None = seed
         # Streams of their own: the emulator draws from the seed itself.
@@ -78,6 +82,8 @@ class Atari:
         self._held = ale_py.Action.NOOP
         self._noops_max = noops_max
         self._life_loss_ends = life_loss_ends
+        self._blank_at_lost_life = blank_at_lost_life
+        self.new_scene = True
 
         screen = self._ale.getScreenDims()
         self._older = np.zeros(screen, np.uint8)
@@ -93,8 +99,10 @@ class Atari:
 
         A game that ends in the no-op between two lives makes way for a new one and never reports its `Episode`.
         """
-        if not (self._between_lives and self._survives_noop()):
+        goes_on = self._between_lives and self._survives_noop()
+        if not goes_on:
             self._new_game()
+        self.new_scene = not goes_on or self._blank_at_lost_life
         self._lives = self._ale.lives()
         self._stepping, self._between_lives = True, False
         self._older.fill(0)
@@ -223,4 +231,4 @@ class Atari:
         return self._life_loss_ends and 0 < self._lives < before
 
     def _frame(self) -> Frame:
-        return pool_and_resize(self._older, self._newer, self._size, pooled=self._newer)
+        return pool_and_resize(self._older, self._newer, self._size, self.spec.resize, pooled=self._newer)

@@ -37,6 +37,8 @@ class Control:
     `action_repeat` below 1.
     """
 
+    new_scene = True  # every episode begins one
+
     def __init__(
         self, env_id: EnvId, *, seed: int, action_repeat: int | None = None, resolution: int | None = None
     ) -> None:

@@ -47,6 +47,11 @@ class Guarded:
         with self._guard("reset"):
             return checked_frame(self._env.reset(), self._env.spec)
 
+    @property
+    def new_scene(self) -> bool:
+        """Whether the last `reset` began a new scene."""
+        return self._env.new_scene
+
     def step(self, action: Action) -> Step:
         """Take `action`."""
         with self._guard("step"):

@@ -13,7 +13,7 @@ from seer_edge.envs.checks import finite_reward, shown, truth
 from seer_edge.envs.names import EnvId, UnavailableEnvError, UnsupportedEnvError, ViewError
 from seer_edge.envs.resolution import pixel_size
 from seer_edge.errors import origin
-from seer_runtime.policy.preprocess import Color, Frame, is_screen, to_frame
+from seer_runtime.policy.preprocess import Color, Frame, Resize, is_screen, to_frame
 from seer_runtime.system.state import State, StateError
 
 DISCRETE_SIDE_MAX = 84
@@ -27,8 +27,8 @@ class GymPixels:
 
     Where actions are discrete frames are gray and seen whole; where they are continuous frames are RGB and learning
     crops 84 of each 100 pixels, as on control tasks. A `color` overrules that. With a `resolution` of R every screen
-    is area-resized to RxR. Without, at most 84x84 (continuous: 100x100) is kept at its size, and what is larger on
-    either side is area-resized to that. With `render` the screens are those of render_mode rgb_array.
+    is resized to RxR. Without, at most 84x84 (continuous: 100x100) is kept at its size, and what is larger on
+    either side is resized to that; `resize` says how. With `render` the screens are those of render_mode rgb_array.
 
     Controls in [-1, 1] are scaled to the bounds of the environment's box, whatever its shape.
 
@@ -36,6 +36,8 @@ class GymPixels:
     are neither discrete nor bounded floats, UnavailableEnvError where a package that the environment needs is
     missing or it does not render, ResolutionError for R outside 16 to 210.
     """
+
+    new_scene = True  # every episode begins one
 
     def __init__(
         self,
@@ -45,6 +47,7 @@ class GymPixels:
         resolution: int | None = None,
         color: Color | None = None,
         render: bool = False,
+        resize: Resize = "area",
     ) -> None:
         asked_size = None if resolution is None else pixel_size(resolution)
         self._render = render
@@ -60,7 +63,7 @@ class GymPixels:
         in_color = color == "rgb" or (color is None and continuous)
         frame_shape = (3, *size) if in_color else size
         crop = (size[0] * CROP // OF_SIDE, size[1] * CROP // OF_SIDE) if continuous else size
-        self.spec = EnvSpec(env_id.id, env_id.name, frame_shape, crop, actions, as_registered=True)
+        self.spec = EnvSpec(env_id.id, env_id.name, frame_shape, crop, actions, as_registered=True, resize=resize)
 
         self._seed: int | None = seed
         self._stepping = False
@@ -157,7 +160,7 @@ class GymPixels:
                 f"environment {self.spec.id!r} promised uint8 {list(self._shape)} and showed "
                 f"{screen.dtype} {list(screen.shape)}"
             )
-        frame = to_frame(screen, self.spec.frame_shape)
+        frame = to_frame(screen, self.spec.frame_shape, self.spec.resize)
         # Still the environment's own memory: it may draw its next screen there.
         return frame.copy() if np.may_share_memory(frame, screen) else frame
 

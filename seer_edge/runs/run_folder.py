@@ -52,6 +52,11 @@ class RunFolder:
         return self.path / "progress.csv"
 
     @property
+    def episodes(self) -> Path:
+        """One row per finished game of training."""
+        return self.path / "episodes.csv"
+
+    @property
     def summary(self) -> Path:
         """Updated at each evaluation and at the end."""
         return self.path / "summary.json"
@@ -147,7 +152,7 @@ class RunFolder:
 
     def check_places(self) -> None:
         """Raise BadInputError where something stands that a run cannot write over, or that leads out of the folder."""
-        for file in (self.config, self.progress, self.summary, self.encoder):
+        for file in (self.config, self.progress, self.episodes, self.summary, self.encoder):
             if file.is_dir() and not file.is_symlink():
                 raise BadInputError(f"{file}: a folder stands where a file belongs; move it away")
         if os.path.lexists(self.tensorboard) and (self.tensorboard.is_symlink() or not self.tensorboard.is_dir()):

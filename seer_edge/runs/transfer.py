@@ -27,6 +27,7 @@ from seer_runtime.onnx.check import GraphError, check_graph
 from seer_runtime.onnx.encoder import MAX_BATCH
 from seer_runtime.policy import bundle
 from seer_runtime.policy.bundle import Bundle, open_bundle
+from seer_runtime.policy.preprocess import Resize
 from seer_runtime.replay.codecs import CALIBRATED, LATENT_ELEMENT_BYTES
 from seer_runtime.replay.replay import Replay
 from seer_runtime.replay.store import Layout
@@ -118,6 +119,19 @@ def bundle_flags(source: str) -> dict[str, Any]:
             "color": "rgb" if channels else "gray",
             "resolution": width if height == width else None,
         }
+
+
+def resize_of(source: str) -> Resize | None:
+    """How screens became the frames that the encoder of a run or bundle was trained on.
+
+    None where a run cannot be read: `take_encoder` says why. Raises BadInputError for a bundle that cannot be.
+    """
+    if is_bundle(source):
+        with _opened(source) as opened:
+            return opened.spec.resize
+    with contextlib.suppress(BadInputError):
+        return checkpoint.newest(Path(source) / "checkpoints").config.resize
+    return None
 
 
 def take_encoder(

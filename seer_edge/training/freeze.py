@@ -171,7 +171,7 @@ def _commit(session: Session, prepared: _Prepared) -> int:
 def _latents_to_calibrate_on(session: Session, encoder: OnnxEncoder) -> Iterator[NDArray[np.float32]]:
     """Of rows with S real frames, where there are any.
 
-    The blank frames before an episode's first give latents far from all others, which would make every grid coarse.
+    The blank frames before a scene's first give latents far from all others, which would make every grid coarse.
     """
     ids = real_rows(session, CALIBRATION_ROWS)
     full = without_blank_frames(session, ids)

@@ -1,11 +1,8 @@
 """What a run tells while it goes: a row of `progress.csv` an interval, a bar on a terminal, plain lines elsewhere."""
 
-import csv
-import hashlib
-import io
 import sys
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TextIO
@@ -14,29 +11,8 @@ from tqdm import tqdm
 
 from seer_edge.envs import Episode
 from seer_edge.training.session import StepReport
-from seer_runtime import durable
 
-COLUMNS = (
-    "time/total_timesteps",
-    "time/fps",
-    "rollout/ep_rew_mean",
-    "rollout/ep_len_mean",
-    "eval/mean_reward",
-    "eval/std_reward",
-    "train/loss",
-    "memory/observation_bytes",
-    "memory/workspace_bytes",
-    "memory/budget_bytes",
-    "memory/rss_bytes",
-    "replay/rows",
-    "replay/capacity",
-    "replay/clip_rate",
-    "seer/frozen",
-    "compute/flops",
-    "time/time_elapsed",
-)
 RECENT_EPISODES = 100
-PROGRESS_BYTES_MAX = 2**27
 
 
 class Tracker(Protocol):
@@ -50,72 +26,6 @@ class Tracker(Protocol):
 
     def close(self) -> None:
         """No more will come."""
-
-
-class ProgressFile:
-    """`progress.csv`: an empty cell where there is nothing to say.
-
-    Begins with the rows of an earlier part of the run up to `until`, the step of the last row its checkpoint knows;
-    those after it will be written again.
-    """
-
-    def __init__(self, path: Path, until: int) -> None:
-        self._path, self._unsynced = path, False
-        self._begin(until)
-
-    def _begin(self, until: int) -> None:
-        """Write the rows up to `until` anew and go on after them."""
-        rows = _rows_until(self._path, until)
-        lines = [_line(COLUMNS), *map(_line, rows)]
-        durable.write_atomic(self._path, lines)
-        self._file = durable.Appender(self._path)
-        self._digest = hashlib.sha256(b"".join(lines))
-        self.last = int(rows[-1][0]) if rows else 0  # the step of the last row
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of all that was written."""
-        return self._digest.hexdigest()
-
-    def write(self, row: Mapping[str, float]) -> None:
-        """Append one row."""
-        line = _line([_cell(row[name]) if name in row else "" for name in COLUMNS])
-        self._file.append(line)
-        self._digest.update(line)
-        self.last = int(row["time/total_timesteps"])
-
-    def sync(self) -> None:
-        """Have the rows on the disk.
-
-        Where that fails the next one tries with a file that is written anew: nobody knows what the disk has of this.
-        """
-        if self._unsynced:
-            self._file.close()
-            self._begin(self.last)
-        self._unsynced = True
-        self._file.sync()
-        self._unsynced = False
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-
-def _line(cells: Sequence[str]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text).writerow(cells)
-    return text.getvalue().encode()
-
-
-def _rows_until(path: Path, step: int) -> list[list[str]]:
-    """Whole rows of a file that may have been cut anywhere, or may not be there."""
-    try:
-        data = durable.read_bytes(path, PROGRESS_BYTES_MAX)
-    except (OSError, durable.CorruptFileError):
-        return []
-    rows = csv.reader(io.StringIO(data.decode(errors="replace"), newline=""))
-    kept = [row for row in rows if len(row) == len(COLUMNS) and row[0].isascii() and row[0].isdigit()]
-    return [row for row in kept if int(row[0]) <= step]
 
 
 class TensorBoard:
@@ -139,10 +49,6 @@ class TensorBoard:
     def close(self) -> None:
         """Close the event file."""
         self._writer.close()
-
-
-def _cell(value: float) -> str:
-    return str(value) if isinstance(value, int) else f"{value:.6g}"
 
 
 @dataclass

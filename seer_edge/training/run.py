@@ -21,9 +21,10 @@ from seer_edge.runs.transfer import TakenEncoder
 from seer_edge.training.codec_choice import CALIBRATION_ROWS, OUTPUT_ERROR_BOUND
 from seer_edge.training.evaluate import evaluate_session
 from seer_edge.training.freeze import FreezeRefusedError, FreezeReport, freeze
-from seer_edge.training.metrics import Console, Interval, PhaseClock, ProgressFile, TensorBoard, Tracker
+from seer_edge.training.metrics import Console, Interval, PhaseClock, TensorBoard, Tracker
 from seer_edge.training.session import OnHang, Session, build_session, resume_session
 from seer_edge.training.summary import OBSERVATIONS, Outcome, flops, summary
+from seer_edge.training.tables import changed_tables, episode_row, open_tables
 from seer_runtime import durable
 from seer_runtime.durable.files import one_line
 from seer_runtime.replay.replay import NothingToSampleError
@@ -57,11 +58,10 @@ class Run:
             self.interval.restore(state["interval"])
             self.logged_at, self.evaluated_at = int(state["logged_at"]), int(state["evaluated_at"])
             self._begin -= float(state["seconds"])
-        self._progress = ProgressFile(folder.progress, self.logged_at)
-        if state is not None and state["progress"] != self._progress.digest:
-            rows = f"its rows up to step {self.logged_at:,}"
-            console.say(f"warning: {folder.progress}: {rows} are not as they were written")
-        self.trackers: list[Tracker] = [self._progress]
+        self._tables = open_tables(folder, self.logged_at, session.timestep)
+        for warning in [] if state is None else changed_tables(self._tables, state):
+            console.say(f"warning: {warning}")
+        self.trackers: list[Tracker] = [self._tables["progress"]]
         if self.plan.config.tensorboard:
             self.trackers.append(TensorBoard(folder.tensorboard, self.logged_at))
         limits = [limit for limit in (self.plan.config.rss_limit_bytes, cgroup_limit_bytes()) if limit is not None]
@@ -81,7 +81,7 @@ class Run:
             "clock": self.clock.state(),
             "interval": self.interval.state(),
             "logged_at": self.logged_at,
-            "progress": self._progress.digest,
+            **{name: table.digest for name, table in self._tables.items()},
             "evaluated_at": self.evaluated_at,
             "seconds": time.monotonic() - self._begin,
         }
@@ -124,6 +124,8 @@ class Run:
             report = session.step()
             self.clock.add(session.phase, report)
             self.interval.add(report)
+            if report.episode is not None:
+                self._tables["episodes"].write(episode_row(session.timestep, report.episode, session.agent.updates))
             self.console.advance(session.timestep)
 
     def _do_what_is_due(self, stop: Callable[[], bool]) -> None:
@@ -147,7 +149,7 @@ class Run:
 
     def save(self) -> str:
         """Publish a generation; returns its folder. Raises OSError where it cannot be written."""
-        for tracker in self.trackers:
+        for tracker in (*self.trackers, self._tables["episodes"]):
             tracker.sync()
         path = checkpoint.save(self.session, self.folder.checkpoints, self.state())
         self.outcome.checkpoint, self._saved_at = self.session.timestep, time.monotonic()
@@ -194,7 +196,7 @@ class Run:
             self._write_summary()
         except OSError as error:
             self.console.say(f"warning: {self.folder.summary} is not of the end ({error})")
-        for tracker in self.trackers:
+        for tracker in (*self.trackers, self._tables["episodes"]):
             with contextlib.suppress(OSError):
                 tracker.close()
         self.console.close()

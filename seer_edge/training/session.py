@@ -117,8 +117,14 @@ class Session:
         return "latent" if self.agent.reads_latents else "pixel"
 
     def begin(self) -> None:
-        """Begin the first episode. Raises EnvironmentFailedError."""
-        self.observed = self.perception.observe(self.env.reset(), first=True)
+        """Begin an episode; its frame stack goes on where the environment begins no new scene.
+
+        Raises EnvironmentFailedError.
+        """
+        frame = self.env.reset()
+        if not self.env.new_scene:
+            self.replay.continue_scene()
+        self.observed = self.perception.observe(frame, first=self.env.new_scene)
 
     def step(self) -> StepReport:
         """Act, store, learn. Raises EnvironmentFailedError, or RunStoppedError where the loss is not finite.
@@ -159,7 +165,7 @@ class Session:
         if step.truncated:
             self.replay.append_final(self.perception.observe(step.frame, first=False).row)
         if step.terminated or step.truncated:
-            self.observed = self.perception.observe(self.env.reset(), first=True)
+            self.begin()
         else:
             self.observed = self.perception.observe(step.frame, first=False)
         return step.episode

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from seer_edge.training.metrics import COLUMNS
+from seer_edge.training.tables import COLUMNS
 from seer_runtime import durable
 
 COMMAND = [sys.executable, "-m", "seer_edge"]

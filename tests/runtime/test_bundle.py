@@ -149,7 +149,7 @@ def test_what_the_forgeries_are_made_from_is_sound(tmp_path: Path) -> None:
         "no policy": (forged({"about": {}, "members": []}), "describes no policy: actions is missing"),
         "another resize": (
             forged(_manifest(observation={**SPEC.to_json()["observation"], "resize": "linear"}), BODY),
-            "observation.resize is 'linear', which this release does not do",
+            "observation.resize is 'linear', not one of area, bilinear",
         ),
         "other bounds": (
             forged(_manifest(actions={"kind": "continuous", "size": 3, "low": -2.0, "high": 1.0}), BODY),

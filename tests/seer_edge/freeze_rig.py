@@ -74,6 +74,7 @@ class Noise:
         self.log: list[Log] = []
         self._rng = np.random.default_rng(seed)
         self.left = 0
+        self.new_scene = True
 
     def _frame(self) -> Frame:
         frame = self._rng.integers(0, 256, self.spec.frame_shape, np.uint8)

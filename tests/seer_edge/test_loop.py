@@ -163,6 +163,7 @@ class Still:
     """Frames of zeros, three actions, no end; remembers what was done."""
 
     spec = EnvSpec("Still-v0", "Still", (4, 4), (4, 4), Discrete(3))
+    new_scene = True
 
     def __init__(self, reward: float = 0.0) -> None:
         self.actions: list[int] = []

@@ -19,7 +19,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from seer_runtime.durable.container import Container, open_container
 from seer_runtime.durable.files import CorruptFileError, one_line
 from seer_runtime.onnx.check import FILE_BYTES_MAX
+from seer_runtime.policy.preprocess import RESIZES, Resize
 from seer_runtime.replay.crops import Crop
 from seer_runtime.system.fields import Fields, shown
 
@@ -57,10 +58,11 @@ class PolicySpec:
 
     algo: str
     frame_shape: tuple[int, ...]  # (H, W) in gray, (3, H, W) in RGB, uint8
-    stack: int  # frames, the oldest first, zeros before an episode's first
+    stack: int  # frames, the oldest first, zeros before a scene's first
     crop_shape: tuple[int, int]  # the center that is acted on
     discrete: bool
     actions: int  # how many there are, or how many controls, each in [-1, 1]
+    resize: Resize = "area"  # how screens become the frames that it was trained on
 
     def __post_init__(self) -> None:
         if len(self.frame_shape) not in (2, 3) or self.frame_shape[:-2] not in ((), (3,)):
@@ -91,7 +93,7 @@ class PolicySpec:
             "observation": {
                 "frame_shape": list(self.frame_shape),
                 "colors": "rgb" if len(self.frame_shape) == 3 else "gray",
-                "resize": "area",
+                "resize": self.resize,
                 "stack": self.stack,
                 "crop_shape": list(self.crop_shape),
                 "crop": "center",
@@ -114,6 +116,7 @@ class PolicySpec:
             crop_shape=(crop_shape[0], crop_shape[1]),
             discrete=discrete,
             actions=fields.count("actions.count" if discrete else "actions.size", 1, ACTIONS_MAX),
+            resize=cast(Resize, fields.choice("observation.resize", RESIZES)),
         )
         for part in ("observation", "actions"):
             told, found = spec.to_json()[part], fields.record(part)

@@ -27,7 +27,7 @@ class Perception(Protocol):
     stack: FrameStack
 
     def observe(self, frame: NDArray[Any], *, first: bool) -> Observed:
-        """Take the next frame; `first` says that an episode begins with it."""
+        """Take the next frame; `first` says that a scene begins with it."""
 
     def release(self) -> None:
         """Give its memory back to the ledger; the stack is the caller's."""

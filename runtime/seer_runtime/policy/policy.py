@@ -108,13 +108,16 @@ class Policy:
         """An episode ends: the next frame is the first of another."""
         self._first = True
 
-    def act(self, frame: Frame) -> Action:
-        """The action for the next frame: a number from 0, or float32 `[A]` in [-1, 1] of its own memory.
+    def act(self, frame: Frame | tuple[Frame, Frame]) -> Action:
+        """Return the action for the next frame: a number from 0, or float32 `[A]` in [-1, 1] of its own memory.
 
-        `frame` is uint8 `spec.frame_shape`, or a screen that `preprocess.to_frame` takes: [H, W], [H, W, 1] or
-        [H, W, 3] of any size. Raises ValueError for anything else.
+        `frame` is uint8 `spec.frame_shape`, or a screen of any size: [H, W], [H, W, 1] or [H, W, 3]. Give a pair of
+        screens `(older, newer)` where training saw the maximum of the last two, as on Atari games. Screens become
+        frames as in training: `spec.resize` says how, and `preprocess.to_frame` does it. Raises ValueError for
+        anything else.
         """
-        observed = self.perception.observe(to_frame(frame, self.spec.frame_shape), first=self._first)
+        frame = to_frame(frame, self.spec.frame_shape, self.spec.resize)
+        observed = self.perception.observe(frame, first=self._first)
         self._first = False
         return self.decide(observed.input)
 

@@ -97,7 +97,7 @@ class Conversion:
         return kept
 
     def _cut_views(self, ages: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Stacks `[B, K, S, …]` of the window's rows under views drawn now; zero before an episode's first frame."""
+        """Stacks `[B, K, S, …]` of the window's rows under views drawn now; zero before a scene's first frame."""
         store, views = self._store, self._views[: len(ages)]
         augmentations, depth = views.shape[1:3]
         drawn = store.codec.draw(self._rng, len(ages) * augmentations)

@@ -12,7 +12,7 @@ from seer_runtime.durable import TensorFile
 from seer_runtime.replay.codecs import Codec, Views
 from seer_runtime.replay.convert import Conversion, Encode
 from seer_runtime.replay.samplers import Sampler
-from seer_runtime.replay.store import FINAL, TERMINATED, TRUNCATED, Ids, Layout, RowStore
+from seer_runtime.replay.store import CONTINUED, KNOWN_FLAGS, TERMINATED, Ids, Layout, RowStore
 from seer_runtime.replay.windows import Windows, n_step_windows
 from seer_runtime.system.ledger import Ledger, Line
 from seer_runtime.system.state import State, StateError, generator_state, restore_generator
@@ -122,8 +122,12 @@ class Replay:
         """Append the final observation of a truncated episode."""
         self.sampler.appended(self.store.append_final(observation))
 
+    def continue_scene(self) -> None:
+        """Let the next episode's stacks reach back into the one that has just terminated (see `RowStore`)."""
+        self.store.continue_scene()
+
     def interrupt(self, observation: NDArray[Any]) -> None:
-        """End the running episode, if there is one, as truncated with `observation`: it cannot be gone on with."""
+        """End the running scene and episode, if there is one, as truncated with `observation` (see `RowStore`)."""
         final = self.store.interrupt(observation)
         if final is not None:
             self.sampler.appended(final)
@@ -298,8 +302,9 @@ class Replay:
         restore_generator(self._rng, values.get("rng"))
         self._restore_codec(values, tensors)
         store.reload(layout, tensors)
-        columns, known = store.columns, TERMINATED | TRUNCATED | FINAL
-        if not np.isfinite(columns.reward[: store.rows]).all() or (columns.flags[: store.rows] & ~known).any():
+        reward, flags = store.columns.reward[: store.rows], store.columns.flags[: store.rows]
+        strays = (flags & ~KNOWN_FLAGS).any() or (flags[(flags & TERMINATED) == 0] & CONTINUED).any()
+        if not np.isfinite(reward).all() or strays:
             raise StateError("it holds rewards or flags that are none")
         priorities = np.empty(store.rows)
         tensors.read_rows_into("priorities", layout.rows - store.rows, priorities)

@@ -1,5 +1,8 @@
 """The row store: one row is one time step, frames and latents alike.
 
+An episode is what returns are summed over; a scene is what frame stacks look back through. A scene is one episode,
+or several where an episode ends and the next goes on in the same game (`RowStore.continue_scene`).
+
 Row `id`s count every row ever appended and survive both the wrap of the ring and the conversion, so an id that
 was handed out earlier either still names the same time step or is recognisably gone.
 """
@@ -22,6 +25,9 @@ TERMINATED = np.uint8(1)
 TRUNCATED = np.uint8(2)
 FINAL = np.uint8(4)
 """The row holds the last frame of a truncated episode: it is bootstrapped from and has no action."""
+CONTINUED = np.uint8(8)
+"""The row terminated its episode, and the scene goes on with the next row."""
+KNOWN_FLAGS = TERMINATED | TRUNCATED | FINAL | CONTINUED
 
 MAX_STACK = 255
 APPENDED_MAX = 2**53
@@ -35,7 +41,7 @@ class Columns:
     action: NDArray[Any]  # [capacity, *action_shape]
     reward: NDArray[np.float32]  # [capacity]
     flags: NDArray[np.uint8]  # [capacity]
-    age: NDArray[np.uint8]  # [capacity], steps since the episode began, saturating
+    age: NDArray[np.uint8]  # [capacity], rows since the scene began, saturating
 
     def arrays(self) -> tuple[NDArray[Any], ...]:
         """All columns, in a fixed order."""
@@ -147,12 +153,23 @@ class RowStore:
             raise ValueError("only a truncated episode has a final observation of its own")
         return self._write(observation, 0, 0.0, FINAL)
 
-    def interrupt(self, observation: NDArray[Any]) -> int | None:
-        """End the running episode as one that was truncated with `observation`; returns that final row's id.
+    def continue_scene(self) -> None:
+        """Let the scene go on: stacks of the next episode's rows reach back into the one that has just terminated.
 
-        None, and nothing changed, where no episode is running.
+        Raises ValueError where no episode has.
         """
-        if self._next_age() == 0:
+        if self.rows == 0 or not self._newest_flags() & TERMINATED:
+            raise ValueError("a scene goes on only where an episode has just terminated")
+        self.columns.flags[self.slot(self.appended - 1)] |= CONTINUED
+
+    def interrupt(self, observation: NDArray[Any]) -> int | None:
+        """End the running scene, and its episode as one truncated with `observation`; returns that final row's id.
+
+        None where no episode is running.
+        """
+        if self._newest_flags() & (TERMINATED | FINAL):
+            if self.rows:
+                self.columns.flags[self.slot(self.appended - 1)] &= ~CONTINUED
             return None
         self.columns.flags[self.slot(self.appended - 1)] |= TRUNCATED
         return self.append_final(observation)
@@ -166,7 +183,8 @@ class RowStore:
         return bool(self._newest_flags() & TRUNCATED)
 
     def _next_age(self) -> int:
-        if self._newest_flags() & (TERMINATED | FINAL):
+        flags = self._newest_flags()
+        if flags & (TERMINATED | FINAL) and not flags & CONTINUED:
             return 0
         return min(int(self.columns.age[self.slot(self.appended - 1)]) + 1, MAX_STACK)
 
@@ -204,7 +222,7 @@ class RowStore:
     def gather(self, ids: Ids, views: Views, out: NDArray[Any]) -> None:
         """Decode the observations at `ids` `[B]` under `views` `[B, …]` to `out` `[B, *observation_shape]`.
 
-        A stack's oldest frame comes first, and frames before an episode's first are zero. The caller asks only for
+        A stack's oldest frame comes first, and frames before a scene's first are zero. The caller asks only for
         rows whose stack is whole.
         """
         rows = out.reshape(len(ids), self.stack, *self.codec.view_shape)

@@ -1,0 +1,125 @@
+"""What the frame stack after a lost life does to learning: runs with it kept or blank, from one checkpoint on.
+
+    python tools/stackruns.py run BASE OUT            # fork BASE and finish six continuations an arm
+    python tools/stackruns.py table OUT OUT ...       # print what came out, one OUT a game
+
+Continuation i of each arm has the seed of BASE + 1 + i, so its random streams are not those of any other. `run` goes on
+where it was stopped. The table has the mean return of the training games that ended in the last quarter of a
+continuation.
+"""
+
+import csv
+import json
+import math
+import signal
+import statistics
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from commandline import BadInputError, Parser, answer, count, render
+from forks import finish_all, fork
+
+ARMS = {"kept": False, "blank": True}
+"""Whether a lost life blanks the stack."""
+
+
+def run_all(base: Path, out: Path, arms: list[str], continuations: int, only: list[str], jobs: int) -> int:
+    """Fork the continuations of each arm from `base` and finish them."""
+    names = [f"{arm}-{number}" for number in range(continuations) for arm in arms]
+    strangers = sorted(set(only) - set(names))
+    if strangers:
+        raise BadInputError(f"--only {strangers[0]}: no such continuation; name one of {', '.join(names)}")
+    seed = _first_seed(base)
+    chosen = [name for name in names if name in only or not only]
+    for name in chosen:
+        arm, _, number = name.partition("-")
+        fork(base, out / name, blank_at_lost_life=ARMS[arm], seed=seed + int(number))
+    finish_all([out / name for name in chosen], jobs)
+    return 0
+
+
+def _first_seed(base: Path) -> int:
+    from seer_edge import errors
+    from seer_edge.runs.run_folder import RunFolder
+
+    try:
+        return RunFolder(base).read_config().seed + 1
+    except errors.BadInputError as error:
+        raise BadInputError(str(error)) from error
+
+
+def late_return(run: Path) -> tuple[float, int] | None:
+    """Mean return and number of the training games in the last quarter of a continuation; None before its end."""
+    config, summary = (json.loads((run / name).read_text()) for name in ("config.json", "summary.json"))
+    if summary["status"] != "finished":
+        return None
+    total, begin = config["total_timesteps"], min(summary["resumed_at"])
+    with (run / "episodes.csv").open(newline="") as file:
+        games = [(int(row["step"]), float(row["return"])) for row in csv.DictReader(file)]
+    returns = [value for step, value in games if step > total - (total - begin) / 4]
+    return (statistics.fmean(returns), len(returns)) if returns else None
+
+
+def print_table(outs: list[Path]) -> int:
+    """One table a game, one line a continuation and one an arm."""
+    for out in outs:
+        runs = sorted(path.parent for path in out.glob("*/summary.json"))
+        if not runs:
+            raise BadInputError(f"{out}: holds no runs of stackruns.py run")
+        arms: dict[str, list[float]] = {}
+        lines = []
+        for run in runs:
+            found = late_return(run)
+            lines.append((run.name, "-", "0") if found is None else (run.name, f"{found[0]:,.1f}", f"{found[1]}"))
+            if found is not None:
+                arms.setdefault(run.name.partition("-")[0], []).append(found[0])
+        print(f"{json.loads((runs[0] / 'config.json').read_text())['env_name']}, training games of the last quarter")
+        print(render(("continuation", "mean return", "games"), lines))
+        for arm, means in arms.items():
+            spread = f" ± {statistics.stdev(means):,.1f}" if len(means) > 1 else ""
+            print(f"{arm}: {statistics.fmean(means):,.1f}{spread} (mean and standard deviation of {len(means)})")
+        if {"kept", "blank"} <= arms.keys() and min(map(len, arms.values())) > 1:
+            kept, blank = arms["kept"], arms["blank"]
+            error = math.sqrt(sum(statistics.variance(means) / len(means) for means in (kept, blank)))
+            difference = statistics.fmean(kept) - statistics.fmean(blank)
+            print(f"kept - blank: {difference:,.1f} ± {error:,.1f} (standard error)")
+        print()
+    return 0
+
+
+def main() -> int:
+    """Command line."""
+
+    def stop(signum: int, frame: object) -> NoReturn:
+        sys.exit(128 + signum)  # so that the children are stopped, too
+
+    def arms(text: str) -> list[str]:
+        found = text.split(",")
+        if not set(found) <= ARMS.keys():
+            raise BadInputError(f"--arms {text}: name {' and '.join(ARMS)}, or one of them")
+        return found
+
+    def run() -> int:
+        parser = Parser(prog="stackruns.py", description=(__doc__ or "").splitlines()[0])
+        commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
+        runs = commands.add_parser("run", help="fork BASE into the continuations of each arm and finish them")
+        runs.add_argument("base", type=Path, metavar="BASE", help="a run's folder, stopped where they begin")
+        runs.add_argument("out", type=Path, metavar="OUT", help="folder of the continuations, one game's")
+        runs.add_argument("--arms", type=arms, default=list(ARMS), metavar="A,B", help=f"{','.join(ARMS)} (both)")
+        runs.add_argument("--continuations", type=count, default=6, metavar="N", help="of each arm (6)")
+        runs.add_argument("--only", nargs="+", default=[], metavar="NAME", help="some of them alone, such as kept-0")
+        runs.add_argument("--jobs", type=count, default=1, metavar="N", help="continuations at a time (1)")
+        tables = commands.add_parser("table", help="print what came out")
+        tables.add_argument("out", type=Path, nargs="+", metavar="OUT", help="as run was given it")
+        flags = parser.parse_args()
+        if flags.command == "table":
+            return print_table(flags.out)
+        signal.signal(signal.SIGTERM, stop)
+        return run_all(flags.base, flags.out, flags.arms, flags.continuations, flags.only, flags.jobs)
+
+    return answer("stackruns.py", run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

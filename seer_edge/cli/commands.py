@@ -30,20 +30,21 @@ from seer_edge.errors import (
 from seer_edge.machine.ceiling import check_memory
 from seer_edge.machine.devices import check_device
 from seer_edge.machine.lean_torch import import_torch
-from seer_edge.runs.transfer import ENCODER, bundle_flags, is_bundle, is_there, resize_of, take_encoder
+from seer_edge.runs.source import bundle_flags, exists, is_bundle, resize_of
+from seer_edge.runs.transfer import ENCODER, import_source
 from seer_runtime.system.memory import MemoryLimits, memory_limits
 from seer_runtime.system.units import format_size
 
 if TYPE_CHECKING:
     from seer_edge.runs.checkpoint import Saved
     from seer_edge.runs.run_folder import RunFolder
-    from seer_edge.runs.transfer import TakenEncoder
+    from seer_edge.runs.transfer import Imported
     from seer_runtime.policy.preprocess import Resize
     from seer_runtime.system.state import State
 
 
 def _plan_of(flags: argparse.Namespace) -> BytePlan:
-    if flags.source is not None and not is_there(flags.source):
+    if flags.source is not None and not exists(flags.source):
         raise BadInputError(
             f"--from {flags.source}: there is no such file or folder; give the --run-dir of a run, or a bundle"
         )
@@ -87,18 +88,18 @@ def _env_options(flags: argparse.Namespace, resize: "Resize | None") -> EnvOptio
     return EnvOptions(flags.protocol, flags.resolution, color=flags.color, render=render, resize=resize)
 
 
-def _taken(plan: BytePlan, take: str | None, *, codec_of_rows: bool = False) -> "tuple[BytePlan, TakenEncoder | None]":
-    """What `plan` takes from its source (see `take_encoder`), and the plan of a run that does."""
+def _taken(plan: BytePlan, take: str | None, *, adopt_codec: bool = False) -> "tuple[BytePlan, Imported | None]":
+    """What `plan` takes from its source (see `import_source`), and the plan of a run that does."""
     if plan.config.source is None:
         return plan, None
     with _learner_needed():
-        taken = take_encoder(plan.config.source, plan, take, codec_of_rows=codec_of_rows)
+        taken = import_source(plan.config.source, plan, take, adopt_codec=adopt_codec)
     for line in taken.warnings:
         print(line, file=sys.stderr)
-    return taken.begin(plan), taken
+    return taken.adapt(plan), taken
 
 
-def _show(plan: BytePlan, taken: "TakenEncoder | None") -> None:
+def _show(plan: BytePlan, taken: "Imported | None") -> None:
     print(plan.render(memory_limits()), flush=True)
     if taken is not None:
         print(f"the encoder is that of step {taken.timestep:,} of {plan.config.source}", flush=True)
@@ -143,15 +144,15 @@ def _env_spec(env: str, options: EnvOptions, timeout_seconds: float, *, begun: b
 def _train(flags: argparse.Namespace) -> int:
     from seer_edge.runs import run_folder
 
-    plan, taken = _taken(_plan_of(flags), flags.take, codec_of_rows=flags.latent_codec is None)
+    plan, taken = _taken(_plan_of(flags), flags.take, adopt_codec=flags.latent_codec is None)
     check_memory(plan, memory_limits())
     path = flags.run_dir or run_folder.default_path(plan.config)
     run_folder.check(path)
     _prepare_learner(plan)
     if taken is not None:
-        from seer_edge.training.trial import check_taken
+        from seer_edge.training.trial import check_import
 
-        check_taken(plan, taken)
+        check_import(plan, taken)
     folder = run_folder.create(path, plan.config)
     with folder.locked():
         from seer_edge.training.run import train
@@ -182,7 +183,7 @@ ANY_MACHINE = MemoryLimits(2**62, 2**62)
 def _plan(flags: argparse.Namespace) -> int:
     plan = _plan_of(flags)
     check_device(plan.config.device)
-    plan, taken = _taken(plan, flags.take, codec_of_rows=flags.latent_codec is None)
+    plan, taken = _taken(plan, flags.take, adopt_codec=flags.latent_codec is None)
     check_memory(plan, ANY_MACHINE)
     _show(plan, taken)
     return 0
@@ -195,7 +196,7 @@ def _resume(flags: argparse.Namespace) -> int:
     given = {"mem_budget_bytes": flags.mem_budget, "total_timesteps": flags.total_timesteps}
     changes = {name: value for name, value in given.items() if value is not None} | host_fields(flags)
     with folder.locked():
-        if folder.has_not_begun:
+        if folder.has_no_progress:
             return _begin_after_all(folder, changes)
         saved = checkpoint.newest(folder.checkpoints)
         for line in saved.skipped:
@@ -208,7 +209,7 @@ def _resume(flags: argparse.Namespace) -> int:
         folder.check_places()
         _prepare_learner(plan)
         if saved.is_finished and saved.timestep == config.total_timesteps and folder.is_finished:
-            for line in folder.mend(saved.config, saved.graph):
+            for line in folder.repair(saved.config, saved.graph):
                 print(line, file=sys.stderr)
             unused = "; the flags have nothing to change" if changes else ""
             print(f"{flags.run}: finished at step {saved.timestep:,}; {saved.path.name} is sound{unused}")

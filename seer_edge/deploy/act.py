@@ -23,7 +23,7 @@ from seer_edge.envs.recorder import Recorder
 from seer_edge.envs.refusals import refusals
 from seer_edge.errors import EXIT_UNSAFE, BadInputError
 from seer_edge.machine.signals import StopSignal
-from seer_edge.runs.run_folder import bundle_mend
+from seer_edge.runs.run_folder import bundle_hint
 from seer_edge.validation import check_types
 from seer_runtime import durable
 from seer_runtime.durable.files import one_line
@@ -46,7 +46,7 @@ def opened(path: Path) -> Iterator[Bundle]:
         with open_bundle(path) as bundle:
             yield bundle
     except durable.CorruptFileError as error:
-        raise BadInputError(f"{error}; {bundle_mend(path)}") from error
+        raise BadInputError(f"{error}; {bundle_hint(path)}") from error
     except OSError as error:
         raise BadInputError(f"{path}: cannot be read ({error.strerror}); give a bundle that `export` wrote") from error
 
@@ -77,7 +77,7 @@ class Origin:
                 timestep=fields.count("provenance.timestep"),
             )
         except ValueError as error:
-            mend = bundle_mend(bundle.path)
+            mend = bundle_hint(bundle.path)
             raise BadInputError(
                 f"{bundle.path}: its manifest is not one of this release ({one_line(error)}); {mend}"
             ) from error

@@ -24,7 +24,7 @@ from seer_runtime.durable import BytesLike
 from seer_runtime.durable.container import begins_as_bundle
 from seer_runtime.policy import bundle
 from seer_runtime.policy.policy import Policy
-from seer_runtime.system.state import State, StateError
+from seer_runtime.system.state import State
 
 ENCODER_PREFIX = "encoder."
 
@@ -145,10 +145,7 @@ def _replay(saved: Saved, plan: BytePlan) -> tuple[State, NDArray[np.float32]]:
     """The rows of latents, and those `[K, N, L]` of the observation that the newest row led to."""
     if saved.graph is None or not plan.encoder.whole:
         raise BadInputError("--with replay: this run's replay holds no latents of its whole encoder; leave it out")
-    perceived = saved.part("perception")
-    if perceived is None:
-        raise StateError("it has no observation")
-    newest = np.ascontiguousarray(perceived.arrays["latents"][: plan.config.augmentations])
+    newest = np.ascontiguousarray(saved.perception().arrays["latents"][: plan.config.augmentations])
     return State(dict(saved.state["replay"]), durable.read_tensors(saved.path / checkpoint.REPLAY)), newest
 
 

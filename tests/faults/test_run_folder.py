@@ -121,9 +121,9 @@ def every(damages: tuple[Callable[[Path], None], ...], *sample: Callable[[Path],
 
 DAMAGES = (link, pipe, folder, garbage, empty, gone, cut, flipped)
 FILES = {
-    "config.json": "config.json: not what the checkpoint says, which counts; it is written anew",
-    "encoder.onnx": "encoder.onnx: not what the checkpoint says, which counts; it is written anew",
-    "progress.csv": "progress.csv: its rows up to step 50 are not as they were written",
+    "config.json": "config.json: differs from the checkpoint; rewritten from the checkpoint",
+    "encoder.onnx": "encoder.onnx: differs from the checkpoint; rewritten from the checkpoint",
+    "progress.csv": "progress.csv: its rows up to step 50 were changed since they were written",
     "summary.json": "",  # written all the time, read by nobody
 }
 FOLDERS = ("checkpoints", "tb")
@@ -151,7 +151,7 @@ def test_damaged_files_are_said_and_written_anew(
     assert not (run / "tb").is_symlink()
     if damage is folder:
         for name in ("config.json", "progress.csv", "summary.json", "encoder.onnx"):
-            assert f"{name}: a folder stands where a file belongs; move it away" in refused(run, "resume", run)
+            assert f"{name}: is a folder, but must be a file; move it away" in refused(run, "resume", run)
             (run / name).rmdir()
     status, text = said(run, "resume", run)
     assert status == 0, text
@@ -225,12 +225,12 @@ def test_without_a_sound_generation_nothing_begins(command: str, run: Path) -> N
     assert f"{older.name}: 'replay.safetensors'" in line
     assert f"{newer.name}: " in line
     assert "state.json" in line
-    assert f"begin it anew with train; its flags are in {run / 'config.json'}" in line
+    assert f"start a new one with train; its flags are in {run / 'config.json'}" in line
     assert "generation" not in line
     assert sorted(run.rglob("*")) == before
     shutil.rmtree(older)
     shutil.rmtree(newer)
-    assert "no checkpoint was published here; nothing of this run can be used" in refused(run, *words)
+    assert "no checkpoint was published here; this run cannot continue" in refused(run, *words)
     shutil.rmtree(run)
     run.mkdir()
     (run / "notes.txt").write_text("x")

@@ -1,25 +1,28 @@
 # `make demo` and `make test` set a fresh machine up by themselves.
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VERSIONS := 3.11 3.12 3.13
+PYTHON ?= $(shell tools/find_python.sh $(VERSIONS) || command -v python3)
 PIP_ARGS ?=
-BIN := .venv/bin
-READY := .venv/.ready
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
 DEMO := runs/demo
 FAST := 'not slow and not faults'
 SOURCES := seer_edge runtime tools tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check test-slow test-faults test-arm64 reliability lint format types unit bench clean
+.PHONY: help setup demo test check fast test-pythons test-slow test-faults test-arm64 reliability lint format types unit bench docs clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
 
-setup: $(READY)  ## make .venv and install everything, system libraries included where possible
+setup: $(READY)  ## make .venv (or VENV) and install everything, system libraries included where possible
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Python 3.11 or newer is needed; name it with make PYTHON=python3.11"; exit 1; }
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[all]'
+	$(BIN)/pip install --quiet $(PIP_ARGS) -c constraints.txt --no-deps dm_control  # [all] lacks it on Python 3.13
 	@tools/system_libs.sh
 	@touch $@
 
@@ -31,8 +34,19 @@ demo: setup  ## the main job in about five minutes: real Alien, 0.07GB, a freeze
 
 test: setup lint types unit  ## everything CI runs
 
-check: setup lint types  ## before each commit: format, lint, types, fast tests
+check: setup lint types fast  ## before each commit: format, lint, types, fast tests
+
+fast: setup
 	$(BIN)/pytest -m $(FAST) tests/runtime tests/seer_edge
+
+# Tests VERSIONS except that of .venv, each in a folder of its own, such as .venv-3.13.
+test-pythons: setup  ## the fast tests on each further Python version that is installed here
+	@status=0; for version in $(VERSIONS); do \
+	  case "$$($(BIN)/python -V)" in "Python $$version."*) continue;; esac; \
+	  python=$$(tools/find_python.sh $$version) || { echo "Python $$version: not tested, no interpreter found"; continue; }; \
+	  echo "Python $$version: testing with $$python"; \
+	  $(MAKE) --no-print-directory fast VENV=.venv-$$version PYTHON=$$python || status=1; \
+	done; exit $$status
 
 test-slow: setup  ## the tests that take minutes
 	$(BIN)/pytest -m slow
@@ -68,5 +82,9 @@ bench: setup  ## bytes, sampling time and conversion of each store, then RSS by 
 	$(BIN)/python tools/rssbench.py causes
 	$(BIN)/python tools/rssbench.py slope
 
-clean:  ## remove .venv and caches
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+docs: setup  ## the documentation as a website in build/site, with strict link checks
+	$(BIN)/pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[docs]'
+	$(BIN)/mkdocs build --strict
+
+clean:  ## remove virtual environments and caches
+	rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis

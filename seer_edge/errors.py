@@ -1,4 +1,4 @@
-"""The few errors that end a command, and the exit status each has."""
+"""The errors that end a command, and their exit statuses."""
 
 import traceback
 from pathlib import Path
@@ -6,23 +6,23 @@ from pathlib import Path
 EXIT_BAD_INPUT = 2
 EXIT_UNSAFE = 75
 EXIT_INTERRUPTED = 130
-EXIT_BROKEN_PIPE = 141  # as a process that SIGPIPE ends
+EXIT_BROKEN_PIPE = 141  # the shell's status for a process that SIGPIPE ended
 
 
 class BadInputError(Exception):
-    """What the user gave cannot be used: one line that names the flag or file, the value and the mend."""
+    """Invalid input of the user. The message is one line with the flag or file, the value and what to do."""
 
 
 class EnvironmentFailedError(Exception):
-    """The environment raised, or showed what no environment may show; agent and replay are sound."""
+    """The environment raised, or returned an invalid frame, reward or done flag. Agent and replay are unaffected."""
 
 
-def origin(error: BaseException) -> str:
-    """An exception in one line: its type, its message and where it was raised."""
+def describe_error(error: BaseException) -> str:
+    """Describe an exception in one line: its type, its message, and the file and line that raised it."""
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {' '.join(str(error).split())}{where}"
 
 
 class RunStoppedError(Exception):
-    """The run ended for its own safety; the last good generation stands."""
+    """The run stopped to avoid damage. Its last good checkpoint is kept."""

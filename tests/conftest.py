@@ -1,18 +1,19 @@
-"""What holds for all tests."""
+"""Configuration of all tests."""
 
 import signal
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-# For --hypothesis-profile, as tools/arm64.py gives it: what it takes to draw is the emulator's.
+# Selected by tools/arm64.py with --hypothesis-profile: under emulation, generating examples is slow.
 settings.register_profile("emulated", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def pytest_configure() -> None:
-    """Whoever runs the tests may ignore signals (nohup, jobs in the background): the runs under test must not."""
+    """Restore default signal handlers, which nohup and background jobs disable: the tests send signals to runs."""
     for number, handler in (
         (signal.SIGHUP, signal.SIG_DFL),
         (signal.SIGTERM, signal.SIG_DFL),
@@ -24,7 +25,9 @@ def pytest_configure() -> None:
 
 @pytest.fixture(autouse=True)
 def subnormal_numbers() -> Iterator[None]:
-    """A command lets its thread flush subnormal numbers to zero; the tests after it must not."""
+    """Stop flushing subnormal numbers to zero after each test: commands and ONNX Runtime sessions turn it on."""
     yield
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_flush_denormal(False)
+    if "torch" in sys.modules or ("onnxruntime" in sys.modules and find_spec("torch") is not None):
+        import torch
+
+        torch.set_flush_denormal(False)

@@ -1,9 +1,9 @@
-"""What acting from a bundle takes: start, memory, time a frame, and whether the actions are the torch agent's.
+"""Measure acting from a bundle: start-up, memory, time per frame, and agreement with the torch agent's actions.
 
     python tools/actbench.py policy.seer --run RUN
 
-RUN is the run that the bundle was exported from. Frames are real ones: the policy plays its own environment, one step
-in ten at random. Each part runs in a process of its own; the one that acts has one core and no torch.
+RUN is the run that the bundle was exported from. Frames are real: the policy plays its environment, with one random
+action in ten. Each part runs in a separate process. The one that acts has one core and does not import torch.
 """
 
 import json
@@ -16,11 +16,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from commandline import EXIT_FAULT, BadInputError, FaultError, Parser, answer, count, mb, say
+from commandline import EXIT_FAULT, BadInputError, FaultError, Parser, count, mb, progress, run_tool
 
 RANDOM_STEPS = 0.1
 TIE = 1e-4
-"""Two actions whose values differ by less, of the largest value, are one as good as the other."""
+"""Two actions count as equally good where their values differ by less than this fraction of the largest value."""
 GAMES = 2
 
 
@@ -28,7 +28,7 @@ GAMES = 2
 
 
 def collect(bundle: str, folder: str, frames: int) -> None:
-    """Play, and write each frame and whether an episode begins with it."""
+    """Play, and write each frame and a flag for the first frame of an episode to files in `folder`."""
     import numpy as np
 
     from seer_edge.deploy.act import Origin, opened
@@ -53,7 +53,7 @@ def collect(bundle: str, folder: str, frames: int) -> None:
 
 
 def act(bundle: str, folder: str, threads: int) -> None:
-    """Act on the frames; tells of its first action at once, and of all at the end."""
+    """Act on the collected frames; print a line after the first action and the measurements at the end."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-threads:])
     import numpy as np
@@ -79,7 +79,7 @@ def act(bundle: str, folder: str, threads: int) -> None:
 
 
 def compare(run: str, folder: str) -> None:
-    """The torch agent's outputs on the same frames beside the actions that were taken."""
+    """Compare the torch agent's outputs on the same frames with the recorded actions, and print the counts."""
     import numpy as np
     import torch
 
@@ -95,7 +95,7 @@ def compare(run: str, folder: str) -> None:
     env.close()
     plan = make_plan(saved.config, env.spec)
     if plan.encoder.outside:
-        raise SystemExit(f"{run}: has no encoder in torch to compare with")
+        raise SystemExit(f"{run}: its encoder runs in ONNX Runtime only, so there is no torch agent to compare with")
     agent = make_agent(plan, seed=0)
     if saved.frozen:
         agent.freeze_encoder(reads_latents=saved.graph is not None)
@@ -120,7 +120,7 @@ def compare(run: str, folder: str) -> None:
 
 
 def _outputs(agent: Any, latents: Any) -> Any:
-    """Q-values or controls of the whole encoder's latents `[1, N, L]`."""
+    """Return the Q-values `[actions]` or controls `[A]` for latents `[1, N, L]` of the whole encoder."""
     import torch
 
     from seer_edge.agents.rainbow import RainbowAgent
@@ -132,7 +132,7 @@ def _outputs(agent: Any, latents: Any) -> Any:
 
 
 def _frames(folder: str, shape: tuple[int, ...]) -> Iterator[tuple[Any, bool]]:
-    """Each frame in memory of its own, and whether it is an episode's first."""
+    """Yield each frame in separate memory, and whether it is the first of an episode."""
     import math
 
     import numpy as np
@@ -146,7 +146,7 @@ def _frames(folder: str, shape: tuple[int, ...]) -> Iterator[tuple[Any, bool]]:
 
 
 def _child(job: str, *arguments: object) -> tuple[list[str], float]:
-    """The lines that a child printed, and when the first came."""
+    """Run a child; return the lines that it printed, and the seconds until the first one."""
     command = [sys.executable, __file__, "--child", job, *map(str, arguments)]
     begin = time.perf_counter()
     child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -180,49 +180,50 @@ def check_origin(bundle: Path, run: Path) -> None:
     plan = make_plan(saved.config, env.spec)
     if plan.networks.policy_graph(plan.config, agent.arrays) != head:
         raise BadInputError(
-            f"--run {run}: {bundle} is not of this run, or not of its step {saved.timestep:,}; "
-            "give the run that it was exported from, or export it anew"
+            f"--run {run}: {bundle} is not from step {saved.timestep:,} of this run; "
+            "give the run that it was exported from, or export it again"
         )
 
 
 def measure(bundle: Path, run: Path | None, frames: int, threads: int) -> int:
-    """Print what was found; returns the exit status."""
+    """Measure and print; return the exit status: 1 where actions differ that are not near-ties."""
     if not bundle.is_file():
-        raise BadInputError(f"{bundle}: no file; give what `seer-edge export` wrote")
+        raise BadInputError(f"{bundle}: not a file; give a bundle from `seer-edge export`")
     if run is not None:
         check_origin(bundle, run)
     with tempfile.TemporaryDirectory() as folder:
-        say(f"{frames:,} frames")
+        progress(f"{frames:,} frames")
         _child("collect", bundle, folder, frames)
-        say("acting")
+        progress("acting")
         lines, first_seconds = _child("act", bundle, folder, threads)
         found = json.loads(lines[-1])
         p50, p90, p99 = found["milliseconds"]
-        print(f"first action              {first_seconds:.2f} s after the process began")
+        print(f"first action              {first_seconds:.2f} s after the start of the process")
         print(f"frame to action           p50 {p50:.3f} ms, p90 {p90:.3f} ms, p99 {p99:.3f} ms ({threads} core)")
         print(f"RSS peak                  {mb(found['rss_peak_bytes'])} MB without the environment")
         print(f"torch imported            {'yes' if found['torch'] else 'no'}")
-        say("acting with the environment")
+        progress("acting with the environment")
         command = [sys.executable, "-m", "seer_edge", "act", str(bundle), "--episodes", str(GAMES), "--json"]
         played = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
         print(f"RSS peak                  {mb(played['rss_peak_bytes'])} MB with the environment")
         if run is None:
             return 0
-        say("the torch agent")
+        progress("the torch agent")
         (line,), _ = _child("compare", run, folder)
-        beside = json.loads(line)
-        if "other" not in beside:
-            print(f"controls beside torch's   {beside['largest_difference']:.1e} apart at most, {frames:,} frames")
+        agreement = json.loads(line)
+        if "other" not in agreement:
+            largest = agreement["largest_difference"]
+            print(f"controls and torch's      differ by {largest:.1e} at most, {frames:,} frames")
             return 0
         print(
-            f"actions beside torch's    {beside['same']:,} of {frames:,} the same, {beside['ties']:,} near-ties, "
-            f"{beside['other']:,} others"
+            f"actions and torch's       {agreement['same']:,} of {frames:,} equal, {agreement['ties']:,} near-ties, "
+            f"{agreement['other']:,} different"
         )
-        return EXIT_FAULT if beside["other"] else 0
+        return EXIT_FAULT if agreement["other"] else 0
 
 
 def main() -> int:
-    """Command line."""
+    """Run the command line; return the exit status."""
     if sys.argv[1:2] == ["--child"]:
         job, *words = sys.argv[2:]
         if job == "compare":
@@ -233,14 +234,14 @@ def main() -> int:
 
     def run() -> int:
         parser = Parser(prog="actbench.py", description=(__doc__ or "").splitlines()[0])
-        parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="what `seer-edge export` wrote")
+        parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="a bundle from `seer-edge export`")
         parser.add_argument("--run", type=Path, metavar="RUN", help="compare with the torch agent of this run")
         parser.add_argument("--frames", type=count, default=10_000, metavar="N", help="real frames (10000)")
         parser.add_argument("--threads", type=count, default=1, metavar="N", help="compute threads and cores (1)")
         flags = parser.parse_args()
         return measure(flags.bundle, flags.run, flags.frames, flags.threads)
 
-    return answer("actbench.py", run)
+    return run_tool("actbench.py", run)
 
 
 if __name__ == "__main__":

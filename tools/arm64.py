@@ -1,8 +1,8 @@
-"""`make test-arm64`: the project's wheel on an emulated Raspberry Pi 4, with the wheels that a real one would get.
+"""`make test-arm64`: test the project's wheel on an emulated Raspberry Pi 4, with the packages that a real one gets.
 
-What runs there: `doctor`, the data plane's tests, a policy that was trained on this host, frame by frame beside this
-host, `act`, and learning on from its bundle with the torch for boards. Seconds are those of the emulation: they say
-nothing of a board's speed. Where the host cannot emulate it prints why and exits 77.
+The tests run `doctor`, the tests of the data plane, `act`, and continued learning from a bundle with the torch for
+boards. They also compare a policy that was trained on this host frame by frame on both. Seconds are those of the
+emulation and do not predict a board's speed. Where the host cannot emulate, print the reason and exit with 77.
 """
 
 import argparse
@@ -18,22 +18,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from arm64_machine import CPU_PARTS, Arm64, CannotEmulateError
-from commandline import FaultError, Parser, answer, render, say
+from commandline import FaultError, Parser, progress, render, run_tool
 
 EXIT_CANNOT = 77
 PROJECT = Path(__file__).parents[1]
 SEER_EDGE = ("python3.11", "-m", "seer_edge")
 BASE, LEARNING = "base", "learning"
-"""The two sets of packages: without torch, and with it."""
+"""Names of the two sets of packages: without torch, and with it."""
 EXTRAS = {BASE: "atari,test", LEARNING: "atari,train"}
-TOLD = ("torch", "onnxruntime", "numpy", "opencv-python-headless", "ale-py", "gymnasium", "onnx", "psutil")
+REPORTED = ("torch", "onnxruntime", "numpy", "opencv-python-headless", "ale-py", "gymnasium", "onnx", "psutil")
 
-# Not under emulation: what compares thousands of rows and draws with a naive model takes half an hour there, but for a
-# few conversions, and what is measured of a process is that of qemu.
+# Left out under emulation: comparisons of thousands of rows with a naive model, which take half an hour there (a few
+# conversions stay), and measurements of a process, which would measure qemu.
 LEFT_OUT = (
-    "not test_replay_machine and (not test_replay_model or 150-1-latent) and not frequencies and not slow_way "
-    "and not as_long_from_a_million and not test_a_limit_on_the_address_space_is_seen "
-    "and not relieved_then_stopped_at_its_ceiling and not a_bounded_heap"
+    "not test_replay_machine and (not test_replay_model or 150-1-latent) and not frequencies and not scan_of_all_rows "
+    "and not draw_time_hardly_depends and not test_address_space_limit_is_read "
+    "and not frees_memory_then_stops_at_its_ceiling and not bounded_heap"
 )
 PYTEST = (
     "python3.11",
@@ -49,24 +49,24 @@ PYTEST = (
     "--durations=12",
 )
 AT_ONCE = 2
-"""Parts that the tests come in, each on a core: qemu's code is as slow as one core is."""
+"""Number of test processes, each on one core, because qemu uses one core for a process."""
 PLAY_STEPS = 500
 TRAIN = ("train", "--env", "Alien", "--mem-budget", "14.2MB", "--total-timesteps", "2600", "--freeze-at", "2200")
 LEARN_STEPS = 60
-"""Each with an update, because the bundle brings rows enough."""
+"""Steps to continue for. Each has an update, because the bundle contains enough rows."""
 
 
 @dataclass
 class Checks:
-    """What ran and how it ended, in order."""
+    """The checks that ran, in order, with their results."""
 
     machine: Arm64
     lines: list[tuple[str, str, str]] = field(default_factory=list)
     sound: bool = True
 
     def take(self, name: str, check: Callable[[], str]) -> None:
-        """Run one; where it fails the others run all the same."""
-        say(name)
+        """Run one check and record its result. A failure does not stop the others."""
+        progress(name)
         begin = time.monotonic()
         try:
             result = check()
@@ -75,12 +75,12 @@ class Checks:
         self.lines.append((name, f"{time.monotonic() - begin:.0f}", result))
 
     def emulated(self, site: str, *words: str) -> str:
-        """What a command prints on the machine. Raises FaultError where it fails."""
+        """Run a command on the emulated machine and return its output. Raises FaultError where it fails."""
         return _output(self.machine.command(site, *words))
 
 
 def run(flags: argparse.Namespace) -> int:
-    """Everything; returns the exit status."""
+    """Prepare the machine and run all checks; return the exit status."""
     begin = time.monotonic()
     machine = Arm64(flags.work, flags.cpu)
     machine.prepare()
@@ -97,15 +97,15 @@ def run(flags: argparse.Namespace) -> int:
     checks.take("doctor", lambda: _doctor(checks))
     checks.take("tests of the data plane", lambda: _tests(checks))
     checks.take("a bundle, trained on this host", lambda: _bundle(machine.share))
-    checks.take("its actions beside this host's", lambda: _actions(checks))
+    checks.take("its actions compared with this host's", lambda: _actions(checks))
     checks.take("act", lambda: _act(checks))
     checks.take("train --from the bundle", lambda: _learn(checks))
     print(
-        f"{flags.cpu} under qemu, Debian 12, Python 3.11: ready after {prepared:.0f} s, in all "
+        f"{flags.cpu} under qemu, Debian 12, Python 3.11: ready after {prepared:.0f} s, total "
         f"{time.monotonic() - begin:.0f} s"
     )
-    print("wheels of aarch64: " + ", ".join(f"{name} {packages[name.replace('-', '_')]}" for name in TOLD))
-    print(render(("what ran", "seconds", "result"), checks.lines))
+    print("wheels of aarch64: " + ", ".join(f"{name} {packages[name.replace('-', '_')]}" for name in REPORTED))
+    print(render(("check", "seconds", "result"), checks.lines))
     return 0 if checks.sound else 1
 
 
@@ -128,8 +128,8 @@ def _tests(checks: Checks) -> str:
     files = sorted(str(path.relative_to(PROJECT)) for path in (PROJECT / "tests/runtime").glob("test_*.py"))
     parts = [files[part::AT_ONCE] for part in range(AT_ONCE)]
     with ThreadPoolExecutor(AT_ONCE) as threads:
-        told = list(threads.map(lambda part: checks.emulated(BASE, *PYTEST, *part), parts))
-    passed = sum(int(count) for text in told for count in re.findall(r"(\d+) passed", text))
+        outputs = list(threads.map(lambda part: checks.emulated(BASE, *PYTEST, *part), parts))
+    passed = sum(int(count) for text in outputs for count in re.findall(r"(\d+) passed", text))
     if not passed:
         raise FaultError("no test ran")
     return f"{passed:,} passed"
@@ -139,8 +139,8 @@ def _bundle(share: Path) -> str:
     seer_edge = [sys.executable, "-m", "seer_edge"]
     _output([*seer_edge, *TRAIN, "--eval-episodes", "1", "--run-dir", str(share / "run")])
     export = ["export", str(share / "run"), "-o", str(share / "policy.seer"), "--with", "learner", "--with", "replay"]
-    told = _output([*seer_edge, *export])
-    return told.splitlines()[-1].rpartition(", ")[2]
+    output = _output([*seer_edge, *export])
+    return output.splitlines()[-1].rpartition(", ")[2]
 
 
 def _actions(checks: Checks) -> str:
@@ -165,11 +165,11 @@ def _learn(checks: Checks) -> str:
     if summary["status"] != "finished" or not summary["steps_per_second"]["latent"]:
         raise FaultError(f"the summary says {summary}")
     steps, rows, peak = summary["timesteps"], summary["replay"]["rows"], summary["rss_peak_bytes"]
-    return f"{steps:,} steps, {rows:,} latents, RSS peak {peak / 1e6:.0f} MB with qemu's own"
+    return f"{steps:,} steps, {rows:,} latents, RSS peak {peak / 1e6:.0f} MB including qemu"
 
 
 def _output(words: list[str], cwd: Path | None = None) -> str:
-    """What a command prints. Raises FaultError where it fails."""
+    """Run a command and return its output. Raises FaultError where it fails."""
     done = subprocess.run(words, capture_output=True, text=True, cwd=cwd)
     if done.returncode != 0:
         print(done.stdout[-20_000:], done.stderr[-20_000:], sep="\n", file=sys.stderr)
@@ -178,16 +178,18 @@ def _output(words: list[str], cwd: Path | None = None) -> str:
 
 
 def main() -> int:
-    """Run the command line; returns the exit status."""
+    """Run the command line; return the exit status."""
     parser = Parser(description="Test on an emulated 64-bit ARM board.")
     parser.add_argument(
-        "--work", type=Path, default=PROJECT / "build/arm64", metavar="DIR", help="what is kept (build/arm64)"
+        "--work", type=Path, default=PROJECT / "build/arm64", metavar="DIR", help="folder for downloads (build/arm64)"
     )
-    parser.add_argument("--cpu", choices=tuple(CPU_PARTS), default="cortex-a72", help="the board's (cortex-a72)")
+    parser.add_argument(
+        "--cpu", choices=tuple(CPU_PARTS), default="cortex-a72", help="the board's processor (cortex-a72)"
+    )
     parser.add_argument("--site", choices=tuple(EXTRAS), default=BASE, help="packages for COMMAND (base)")
-    parser.add_argument("command", nargs="*", metavar="COMMAND", help="run that instead, after --")
+    parser.add_argument("command", nargs="*", metavar="COMMAND", help="after --, run this instead of the checks")
     try:
-        return answer("arm64.py", lambda: run(parser.parse_args()))
+        return run_tool("arm64.py", lambda: run(parser.parse_args()))
     except CannotEmulateError as error:
         print(f"arm64.py: cannot emulate 64-bit ARM here: {error}")
         return EXIT_CANNOT

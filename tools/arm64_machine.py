@@ -1,8 +1,8 @@
-"""An emulated 64-bit ARM machine: Debian 12 and Python 3.11 under qemu, without root and without a trace on the host.
+"""An emulated 64-bit ARM machine: Debian 12 and Python 3.11 under qemu, without root and without changing the host.
 
-It is a folder of its own. Debian's packages come through a private apt, the wheels of aarch64 through uv; commands run
-in private namespaces, where binfmt_misc hands programs of ARM to qemu. Needs Linux 6.7 or newer, where a user
-namespace may have a binfmt_misc of its own.
+The machine is one folder. A private apt fetches Debian's packages, and uv fetches wheels for aarch64. Commands run in
+private namespaces, where binfmt_misc starts ARM programs with qemu. This needs Linux 6.7 or newer, where each user
+namespace can have its own binfmt_misc.
 """
 
 import hashlib
@@ -15,14 +15,14 @@ import venv
 from collections.abc import Sequence
 from pathlib import Path
 
-from commandline import FaultError, say
+from commandline import FaultError, progress
 
 PACKAGES = ("python3.11", "libstdc++6", "libgomp1", "libc-bin", "dash", "coreutils")
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 MIRROR = "http://deb.debian.org/debian"
 WHEELS = "aarch64-manylinux_2_35"
 PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
-"""Users that are not root find no chroot otherwise."""
+"""With /sbin, because chroot is not on the PATH of ordinary users."""
 TOOLS = ("apt-get", "dpkg-deb", "unshare", "setpriv", "chroot", "mount", "tar")
 CPU_PARTS = {"cortex-a53": 0xD03, "cortex-a72": 0xD08, "cortex-a76": 0xD0B}
 MODELS = {
@@ -30,17 +30,17 @@ MODELS = {
     "cortex-a72": "Raspberry Pi 4 Model B Rev 1.5",
     "cortex-a76": "Raspberry Pi 5 Model B Rev 1.0",
 }
-"""What the device tree calls a board with that processor."""
+"""The model in the device tree of a board with each processor."""
 
 ELF_MAGIC = r"\x7fELF\x02\x01\x01\x00" + r"\x00" * 8 + r"\x02\x00\xb7\x00"
 ELF_MASK = r"\xff" * 7 + r"\x00" + r"\xff" * 8 + r"\xfe\xff\xff\xff"
-"""A 64-bit program of aarch64, whichever its ABI and whether it may be moved."""
+"""Match 64-bit aarch64 programs, of any ABI, relocatable or not."""
 
 PROBE = """
 mount -t binfmt_misc none /proc/sys/fs/binfmt_misc
 mount -t proc proc /proc
 """
-# The processors of the host must not be seen: ONNX Runtime takes them for its own and crashes.
+# Hide the processors of the host: ONNX Runtime would configure itself for them and crash.
 ENTER = """
 mount -t proc proc "$root/proc"
 mount --rbind /dev "$root/dev"
@@ -55,20 +55,20 @@ mount --rbind "$work/site-$site" "$root/site"
 mount --rbind "$work/share" "$root/share"
 mount -t binfmt_misc none /proc/sys/fs/binfmt_misc
 printf %s ":arm64:M::$magic:$mask:$work/qemu:F" > /proc/sys/fs/binfmt_misc/register
-# The shell stays: process 1 takes no signals that it does not handle, and has to bury orphans.
+# The shell stays as process 1, which must reap orphans and receives only signals that it handles.
 chroot "$root" /usr/bin/env -i -C /share PATH=/site/bin:/usr/bin:/bin HOME=/tmp LANG=C.UTF-8 \\
   PYTHONPATH=/site PYTHONDONTWRITEBYTECODE=1 QEMU_CPU="$cpu" "$@" || exit $?
 """
 
 
 class CannotEmulateError(Exception):
-    """The host has not what the machine needs; one line says why."""
+    """The host cannot run the machine. The message is one line with the reason."""
 
 
 class Arm64:
-    """The machine in the folder `work`, with a processor `cpu`, one of `CPU_PARTS`.
+    """The machine in the folder `work`, with the processor `cpu`, a key of `CPU_PARTS`.
 
-    `share` is seen inside as /share, where commands start; what stands there is read and written by both sides.
+    Both sides read and write the folder `share`. On the machine it is /share, the working directory of commands.
     Raises CannotEmulateError.
     """
 
@@ -80,11 +80,11 @@ class Arm64:
         _check_host()
 
     def prepare(self) -> None:
-        """Fetch the system, unless it is there already: some 60 MB. Raises FaultError."""
+        """Fetch the system (about 60 MB), unless an earlier call has. Raises FaultError."""
         recipe = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
         stamp = self.work / "recipe"
         if not stamp.exists() or stamp.read_text() != recipe:
-            say("fetching Debian for arm64 and qemu")
+            progress("fetching Debian for arm64 and qemu")
             for name in ("root", "apt"):
                 shutil.rmtree(self.work / name, ignore_errors=True)
             for name in ("etc", "proc", "dev", "sys", "tmp", "site", "share"):
@@ -119,7 +119,7 @@ class Arm64:
         shutil.rmtree(apt / "emulator")
 
     def build_wheel(self, project: Path) -> Path:
-        """The project's wheel. Raises FaultError."""
+        """Build the project's wheel and return its path. Raises FaultError."""
         folder = self.work / "wheel"
         shutil.rmtree(folder, ignore_errors=True)
         self._uv("build", "--quiet", "--wheel", "--out-dir", folder, project)
@@ -127,7 +127,7 @@ class Arm64:
         return wheel
 
     def install(self, site: str, requirements: Sequence[str], constraints: Path) -> dict[str, str]:
-        """Make `site` of wheels for aarch64 alone; versions by name. Raises FaultError where one is missing."""
+        """Install aarch64 wheels as `site`; return versions by name. Raises FaultError where a wheel is missing."""
         target = self.work / f"site-{site}"
         shutil.rmtree(target, ignore_errors=True)
         options = ("--python-version", "3.11", "--python-platform", WHEELS, "--only-binary", ":all:")
@@ -136,11 +136,14 @@ class Arm64:
         return dict(sorted((name, version) for name, version in found))
 
     def command(self, site: str, *words: str) -> list[str]:
-        """The words that run `words` on the machine with the packages of `site`; its exit status is theirs."""
+        """Return the host command that runs `words` on the machine, with the packages of `site`.
+
+        Its exit status is that of `words`.
+        """
         names = {"root": self._root, "work": self.work, "site": site, "cpus": os.cpu_count() or 1, "PATH": PATH}
         names |= {"cpu": self.cpu, "model": MODELS[self.cpu], "magic": ELF_MAGIC, "mask": ELF_MASK}
         settings = [f"{name}={value}" for name, value in names.items()]
-        # What runs there ends with whoever asked for it.
+        # Kill the machine's processes when this process ends.
         namespaces = ["setpriv", "--pdeathsig", "KILL", "unshare", "-Urm", "--pid", "--fork", "--kill-child"]
         return ["env", *settings, *namespaces, "sh", "-ec", ENTER, "sh", *words]
 
@@ -155,21 +158,21 @@ def _check_host() -> None:
         raise CannotEmulateError(f"the host is {host}; Linux x86_64 is needed")
     for tool in TOOLS:
         if shutil.which(tool, path=PATH) is None:
-            raise CannotEmulateError(f"there is no {tool} on the host")
+            raise CannotEmulateError(f"the host has no {tool}; install it")
     if not KEYRING.exists():
-        raise CannotEmulateError(f"there is no {KEYRING} on the host: install debian-archive-keyring")
+        raise CannotEmulateError(f"the host has no {KEYRING}; install debian-archive-keyring")
     probe = ["unshare", "-Urm", "--pid", "--fork", "sh", "-ec", PROBE]
     done = subprocess.run(probe, capture_output=True, text=True)
     if done.returncode != 0:
         reason = " ".join(done.stderr.split()) or f"exit status {done.returncode}"
-        raise CannotEmulateError(f"no binfmt_misc of one's own in a user namespace, as Linux 6.7 has it: {reason}")
+        raise CannotEmulateError(f"a user namespace cannot have its own binfmt_misc, which needs Linux 6.7: {reason}")
 
 
 def _apt_settings(apt: Path) -> str:
-    """Those of the host that say how to reach the mirror, and a state of our own."""
+    """Return apt's settings: the host's for reaching the mirror, and a private state."""
     dumped = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=True).stdout
     kept = [line for line in dumped.splitlines() if line.startswith("Acquire::")]
-    ours = f"""
+    private = f"""
 APT::Architecture "arm64"; APT::Architectures {{ "arm64"; "amd64"; }};
 APT::Install-Recommends "false"; APT::Sandbox::User "";
 Acquire::Languages "none"; Acquire::Retries "3";
@@ -177,11 +180,11 @@ Dir::State "{apt}/state"; Dir::State::status "{apt}/status"; Dir::Cache "{apt}/c
 Dir::Etc::main "/dev/null"; Dir::Etc::parts "/dev/null"; Dir::Etc::preferencesparts "/dev/null";
 Dir::Etc::sourcelist "{apt}/sources"; Dir::Etc::sourceparts "/dev/null";
 """
-    return "\n".join([*kept, ours])
+    return "\n".join([*kept, private])
 
 
 def _cpuinfo(part: int, cpus: int) -> str:
-    """What such a processor says in /proc/cpuinfo."""
+    """Return the /proc/cpuinfo of `cpus` processors with this CPU part."""
     lines = (
         "Features\t: fp asimd evtstrm crc32 cpuid\nCPU implementer\t: 0x41\nCPU architecture: 8\nCPU variant\t: 0x0\n"
     )

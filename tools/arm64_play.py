@@ -1,6 +1,6 @@
-"""One policy on two machines: each plays the same steps of a game and writes down what it saw and chose.
+"""Compare one policy on two machines: each plays the same steps of a game and records its frames and actions.
 
-Neither torch nor a test package is needed, so that a board can run it.
+It needs neither torch nor test packages, so that a board can run it.
 """
 
 import argparse
@@ -11,15 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 NEAR_TIE = 1e-4
-"""Of the largest value: where the two best actions are closer than that, either may be chosen."""
+"""Either of the two best actions may be chosen where their values differ by at most this fraction of the largest."""
 NEAR_FRAME = 1
-"""Levels of gray: OpenCV's area resize rounds differently on processors of different kinds."""
+"""Allowed difference in gray levels, because OpenCV's resize rounds differently on different processors."""
 
 
 def play(bundle: Path, steps: int, follow: NDArray[np.int64] | None) -> dict[str, NDArray[np.generic]]:
-    """Play Alien with the policy of `bundle`: `frames` [T, 84, 84], its `actions` [T] and `values` [T, M].
+    """Play Alien with the policy of `bundle`; return `frames` [T, 84, 84], its `actions` [T] and `values` [T, M].
 
-    Where `follow` [T] is given those actions are taken, whatever the policy chose.
+    With `follow` [T] take those actions instead of the policy's.
     """
     from seer_edge.envs import EnvOptions, make_env
     from seer_runtime.policy.policy import Policy
@@ -41,28 +41,28 @@ def play(bundle: Path, steps: int, follow: NDArray[np.int64] | None) -> dict[str
 
 
 def compare(here: Path, there: Path) -> tuple[str, bool]:
-    """What two machines have in common in one line, and whether they are the same but for near-ties."""
+    """Return a line that compares two recordings, and whether they agree except for near-ties."""
     one, other = np.load(here), np.load(there)
     values = one["values"]
     best = np.sort(values, axis=1)
     tied = best[:, -1] - best[:, -2] <= NEAR_TIE * np.abs(values).max()
     differing = one["actions"] != other["actions"]
-    apart = np.abs(one["frames"].astype(np.int16) - other["frames"]).max(axis=(1, 2))
+    difference = np.abs(one["frames"].astype(np.int16) - other["frames"]).max(axis=(1, 2))
     error = float(np.abs(values - other["values"]).max() / np.abs(values).max())
     line = (
-        f"{len(values):,} frames, {(apart == 0).sum():,} equal, the others by {apart.max()} of 255; "
+        f"{len(values):,} frames, {(difference == 0).sum():,} equal, largest difference {difference.max()} of 255; "
         f"{len(values) - differing.sum():,} actions equal, {tied.sum()} near-ties; values within {error:.1e}"
     )
-    return line, int(apart.max()) <= NEAR_FRAME and not (differing & ~tied).any()
+    return line, int(difference.max()) <= NEAR_FRAME and not (differing & ~tied).any()
 
 
 def main() -> int:
-    """Run the command line; returns the exit status."""
+    """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("bundle", type=Path, nargs="?")
     parser.add_argument("steps", type=int, nargs="?")
-    parser.add_argument("--follow", type=Path, metavar="FILE", help="take the actions that are written there")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write it down here")
+    parser.add_argument("--follow", type=Path, metavar="FILE", help="take the actions of this recording")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the recording here")
     parser.add_argument("--compare", type=Path, nargs=2, metavar="FILE")
     flags = parser.parse_args()
     if flags.compare:

@@ -1,7 +1,7 @@
-"""Processes whose RSS is sampled from outside, and children that stand still where it is to be read.
+"""Sample a process's RSS from outside, and run child processes that pause at marks so that their RSS can be read.
 
-A tool's child is the tool itself, started again with `--child`; see `run_child` and `serve`. Only the standard
-library is imported at the top, because a child measures what each import costs.
+A tool's child is the tool itself, started again with `--child`; see `run_child` and `serve`. The top of this module
+imports only the standard library, because children measure the cost of each import.
 """
 
 import json
@@ -23,7 +23,7 @@ Sample = tuple[float, int]
 
 
 class RssSampler:
-    """Inside its `with`, a thread appends the RSS of a process to `samples` every millisecond."""
+    """Context manager: a thread that appends the RSS of a process to `samples` every millisecond."""
 
     def __init__(self, pid: int) -> None:
         import psutil
@@ -35,7 +35,7 @@ class RssSampler:
         self._thread = threading.Thread(target=self._sample, daemon=True)
 
     def rss_bytes(self) -> int:
-        """RSS now. Raises psutil.Error where the process has ended."""
+        """Return the present RSS in bytes. Raises psutil.Error where the process has ended."""
         return int(self._process.memory_info().rss)
 
     def _sample(self) -> None:
@@ -44,7 +44,7 @@ class RssSampler:
                 rss_bytes = self.rss_bytes()
             except self._gone:
                 return
-            if rss_bytes:  # none once it has ended but was not waited for
+            if rss_bytes:  # 0 for a process that has ended but was not waited for
                 self.samples.append((time.monotonic(), rss_bytes))
             time.sleep(SAMPLE_EVERY_SECONDS)
 
@@ -61,7 +61,7 @@ class RssSampler:
 
 @dataclass(frozen=True)
 class Mark:
-    """Where a child stood still: its RSS there, and the largest since its last mark."""
+    """A point where a child paused: its RSS there, the largest since its last mark, and facts that it reported."""
 
     name: str
     rss_bytes: int
@@ -70,7 +70,7 @@ class Mark:
 
 
 def run_child(script: str, job: str, **settings: Any) -> Iterator[Mark]:
-    """Run a job of `script` in a process of its own and yield its marks. Raises FaultError where it fails."""
+    """Run a job of `script` in a child process and yield its marks. Raises FaultError where the child fails."""
     command = [sys.executable, script, "--child", json.dumps({"job": job, **settings})]
     child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert child.stdin is not None
@@ -96,7 +96,7 @@ def run_child(script: str, job: str, **settings: Any) -> Iterator[Mark]:
 
 
 def serve(jobs: dict[str, Callable[..., None]]) -> bool:
-    """In a child, do its job; returns whether this process is one."""
+    """Return whether this process is a child, after running its job if it is."""
     if sys.argv[1:2] != ["--child"]:
         return False
     settings = json.loads(sys.argv[2])
@@ -105,6 +105,6 @@ def serve(jobs: dict[str, Callable[..., None]]) -> bool:
 
 
 def mark(name: str, **facts: Any) -> None:
-    """In a child, stand still until the parent has looked."""
+    """In a child, report a mark and wait until the parent has read the RSS."""
     print(json.dumps({"mark": name, **facts}), flush=True)
     sys.stdin.readline()

@@ -1,10 +1,10 @@
-"""What each codec of latents does to a run's own latents, and to what the head makes of them.
+"""Measure the error of each latent codec on a run's latents and on the outputs of its head.
 
     python tools/codecbench.py RUN
 
-RUN is a run with float32 latents, as it stands in its newest checkpoint: codecs are calibrated on rows that it carried
-through its freeze and measured on rows that came later. Or a run that stands before its freeze: they are calibrated on
-every other row and measured on those between, as `--latent-codec auto` does there.
+RUN is read from its newest checkpoint. For a run with float32 latents, codecs are calibrated on the rows that it
+converted at its freeze and measured on later rows. For a run before its freeze, they are calibrated on every second
+row and measured on the others, as `--latent-codec auto` does.
 """
 
 import sys
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from commandline import BadInputError, Parser, answer, count, render
+from commandline import BadInputError, Parser, count, render, run_tool
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
@@ -22,26 +22,26 @@ if TYPE_CHECKING:
     """`[B, N, L]` float32."""
 
 NOISES = 10
-"""Of Rainbow's layers, over which their effect is averaged."""
+"""Number of noise samples of Rainbow's layers to average over."""
 
 
 @dataclass(frozen=True)
 class Figures:
-    """One codec's line."""
+    """The measurements of one codec: one line of the table."""
 
     codec: str
     latent_bytes: int
-    clip_rate: float
-    latent_error: float  # root mean square, of that of the latents
-    output_error: float  # mean, in standard deviations of each output
+    clip_rate: float  # fraction of values outside the quantization range
+    latent_error: float  # root mean square error, relative to the latents' root mean square
+    output_error: float  # mean error, in standard deviations of each output
     largest_output_error: float
-    same_choice: float | None  # share of rows with the same greedy action; None where actions are continuous
+    same_choice: float | None  # fraction of rows with the same greedy action; None for continuous actions
 
 
 def open_session(run: Path) -> tuple["Session", int]:
-    """A run with float32 latents as its newest generation left it, and the rows carried through its freeze.
+    """Open the newest checkpoint of a run with float32 latents.
 
-    Raises BadInputError for any other run.
+    Return the session and the number of rows converted at the freeze. Raises BadInputError for any other run.
     """
     session, carried = open_any(run)
     return session, _float32_rows(run, session, carried)
@@ -49,16 +49,15 @@ def open_session(run: Path) -> tuple["Session", int]:
 
 def _float32_rows(run: Path, session: "Session", carried: int | None) -> int:
     if carried is None or session.replay.store.codec.name != "float32":
-        raise BadInputError(
-            f"{run}: holds no float32 latents; give a run with float32 latents, or one before its freeze"
-        )
+        raise BadInputError(f"{run}: has no float32 latents; give a run with float32 latents, or one before its freeze")
     return carried
 
 
 def open_any(run: Path) -> tuple["Session", int | None]:
-    """A run as its newest generation left it, and the rows carried through its freeze, if that was.
+    """Open the newest checkpoint of a run.
 
-    Raises BadInputError where there is none.
+    Return the session and the number of rows converted at the freeze, None before it. Raises BadInputError for a
+    folder that is not a run.
     """
     from seer_edge import errors
     from seer_edge.config.plan import make_plan
@@ -82,15 +81,16 @@ def open_any(run: Path) -> tuple["Session", int | None]:
 
 
 def carried_rows_are_held(session: "Session", carried: int) -> bool:
-    """Whether the ring still holds every row carried through the freeze, and later ones."""
+    """Return whether the ring still holds all rows that were converted at the freeze, and later ones."""
     store = session.replay.store
     return 0 < carried < store.rows < store.capacity
 
 
 def latents_of(session: "Session", first: int, end: int, at_most: int, least_age: int = 0) -> "Latents":
-    """Latents of evenly spaced rows, the `first` to the `end` of those that are held; the first view of each.
+    """Return the first view's latents `[B, N, L]` of at most `at_most` evenly spaced rows.
 
-    Of those only rows of at least `least_age` steps into their episode.
+    Rows are counted from the oldest in the ring, from `first` to `end`. Rows less than `least_age` steps into their
+    episode are left out.
     """
     import numpy as np
 
@@ -103,14 +103,17 @@ def latents_of(session: "Session", first: int, end: int, at_most: int, least_age
 
 
 def calibrating_latents(session: "Session", carried: int) -> "Latents":
-    """As at the freeze: of evenly spaced rows without a blank frame, where every row that was carried is held."""
+    """Return the latents on which the freeze calibrated codecs: of evenly spaced rows without a blank frame.
+
+    The ring must still hold all `carried` rows that were converted at the freeze.
+    """
     from seer_edge.training.codec_choice import CALIBRATION_ROWS
 
     return latents_of(session, 0, carried, CALIBRATION_ROWS, session.config.settings.stack - 1)
 
 
 def figures(session: "Session", name: str, seen: "Latents", later: "Latents") -> Figures:
-    """One codec on `later`, calibrated on `seen`."""
+    """Measure one codec on the latents `later`, calibrated on `seen`."""
     import numpy as np
     import torch
 
@@ -137,18 +140,18 @@ def figures(session: "Session", name: str, seen: "Latents", later: "Latents") ->
 
 
 def silent(before: "Latents", after: "Latents") -> str:
-    """How many dimensions are zero on every row up to the freeze, and how many of them are not later."""
+    """Describe how many dimensions are zero on all rows up to the freeze, and how many of those are not later."""
     flat = [latents.reshape(len(latents), -1) for latents in (before, after)]
     never = ~flat[0].any(axis=0)
     speak = int((never & flat[1].any(axis=0)).sum())
     return (
         f"{int(never.sum())} of {len(never)} dimensions are zero on all {len(before):,} rows of the freeze; "
-        f"{speak} of them are not on one of {len(after):,} later rows"
+        f"{speak} of them are nonzero on some of {len(after):,} later rows"
     )
 
 
 def noise_error(session: "Session", latents: "Latents") -> float:
-    """What the noise of Rainbow's layers does to the outputs: the mean, in standard deviations of each."""
+    """Return the mean change of the outputs by the noise of Rainbow's layers, in standard deviations of each output."""
     import numpy as np
     import torch
 
@@ -166,7 +169,7 @@ def noise_error(session: "Session", latents: "Latents") -> float:
 
 
 def measure(run: Path, rows: int) -> int:
-    """Print the table."""
+    """Measure all codecs on the run, on at most `rows` later rows, and print the table."""
     session, carried = open_any(run)
     session.env.close()
     if carried is None and session.config.freeze_at is not None:
@@ -175,7 +178,7 @@ def measure(run: Path, rows: int) -> int:
         rows_carried = _float32_rows(run, session, carried)
         if not carried_rows_are_held(session, rows_carried):
             raise BadInputError(
-                f"{run}: needs rows from before its freeze and later ones; give a run whose ring is not full"
+                f"{run}: lacks some rows of its freeze, or later ones; give a run whose ring is not full"
             )
         _measure_after_the_freeze(session, rows_carried, rows)
     return 0
@@ -192,13 +195,13 @@ def _measure_before_the_freeze(session: "Session") -> None:
     _print_figures(session, seen, between)
     print(
         f"{session.env.spec.id}, step {session.timestep:,}, before the freeze: calibrated on {len(seen):,} rows, "
-        f"measured on {len(between):,} between them; outputs in standard deviations of each"
+        f"measured on {len(between):,} rows between them; output errors in standard deviations"
     )
     whole = np.isin(held_out, without_blank_frames(session, held_out))
     means = (f"{name} {figures(session, name, seen, between[whole]).output_error:.2%}" for name in CALIBRATED)
-    print(f"output mean without the {int((~whole).sum())} rows that have blank frames: {', '.join(means)}")
+    print(f"output mean without the {int((~whole).sum())} rows with blank frames: {', '.join(means)}")
     if session.config.algo == "rainbow":
-        print(f"the noise of the head's layers changes them by {noise_error(session, between):.2%} in the mean")
+        print(f"the noise of the head's layers changes the outputs by {noise_error(session, between):.2%} on average")
 
 
 def _measure_after_the_freeze(session: "Session", carried: int, rows: int) -> None:
@@ -207,8 +210,8 @@ def _measure_after_the_freeze(session: "Session", carried: int, rows: int) -> No
     later = latents_of(session, carried, held, rows)
     _print_figures(session, seen, later)
     print(
-        f"{session.env.spec.id}, step {session.timestep:,}: calibrated on {len(seen):,} of {carried:,} rows carried "
-        f"through the freeze, measured on {len(later):,} later rows; outputs in standard deviations of each"
+        f"{session.env.spec.id}, step {session.timestep:,}: calibrated on {len(seen):,} of {carried:,} rows converted "
+        f"at the freeze, measured on {len(later):,} later rows; output errors in standard deviations"
     )
     print(silent(latents_of(session, 0, carried, carried), latents_of(session, carried, held, held - carried)))
 
@@ -233,7 +236,7 @@ def _print_figures(session: "Session", seen: "Latents", measured: "Latents") -> 
 
 
 def main() -> int:
-    """Command line."""
+    """Run the command line; return the exit status."""
 
     def run() -> int:
         parser = Parser(prog="codecbench.py", description=(__doc__ or "").splitlines()[0])
@@ -244,7 +247,7 @@ def main() -> int:
         flags = parser.parse_args()
         return measure(flags.run, flags.rows)
 
-    return answer("codecbench.py", run)
+    return run_tool("codecbench.py", run)
 
 
 if __name__ == "__main__":

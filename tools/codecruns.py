@@ -1,11 +1,11 @@
-"""Whole runs from one freeze on, one a codec of latents, and what came out of them side by side.
+"""Compare latent codecs by whole runs that continue from one checkpoint before the freeze.
 
-    python tools/codecruns.py run BASE OUT         # fork BASE, which was stopped before its freeze, and finish each run
-    python tools/codecruns.py table OUT OUT …       # print the table, one OUT a game
+    python tools/codecruns.py run BASE OUT         # fork BASE, a run stopped before its freeze, and finish each fork
+    python tools/codecruns.py table OUT OUT ...    # print one table for each OUT, one game each
 
-No codec plays a part before the freeze, so that one pixel phase serves all of them bit for bit. `run` goes on where it
-was stopped, and keeps beside the float32 run what its ring will have overwritten in the end: the latents that grids
-were calibrated on, and what became of the dimensions that were silent at the freeze.
+Codecs have no effect before the freeze, so all of them share one pixel phase bit for bit. `run` can be interrupted and
+repeated. It saves data of the float32 run that its ring overwrites later: the latents that codecs were calibrated on,
+and counts of the dimensions that were zero at the freeze.
 """
 
 import csv
@@ -17,18 +17,18 @@ from pathlib import Path
 from typing import NoReturn
 
 import codecbench
-from commandline import BadInputError, Parser, answer, count, image_file, out_file, render
+from commandline import BadInputError, Parser, count, image_file, out_file, render, run_tool
 from forks import finish_all, fork
 from kept_latents import Kept, keep
 
 REFERENCE = "float32"
 CODECS = (REFERENCE, "uint8", "uint4")
 KEPT = "freeze.npz"
-"""In OUT: see `kept_latents`."""
+"""Name of the file of saved latents in OUT; see `kept_latents`."""
 
 
 def run_all(base: Path, out: Path, codecs: list[str]) -> int:
-    """Fork a run for each codec from `base`, which is before its freeze, and finish them."""
+    """Fork `base`, a run before its freeze, once for each codec, and finish the forks."""
 
     def watch(run: Path) -> None:
         if run.name == REFERENCE:
@@ -40,31 +40,31 @@ def run_all(base: Path, out: Path, codecs: list[str]) -> int:
     return 0
 
 
-# --- what came out -----------------------------------------------------------------------------------------------
+# --- results -----------------------------------------------------------------------------------------------------
 
 Evaluations = dict[int, tuple[float, float]]
-"""Mean and standard deviation of the returns at each step."""
+"""By step, the mean and standard deviation of the returns."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of one run."""
+    """The results of one run."""
 
     game: str
     codec: str
     status: str
-    games: int  # of an evaluation
+    games: int  # episodes of an evaluation
     rows: int
     clip_rate: float | None
     evaluations: Evaluations
-    figures: codecbench.Figures | None  # None without a finished float32 run
+    figures: codecbench.Figures | None  # None unless the float32 run has finished
 
 
 def read_outcomes(out: Path, rows: int) -> list[Outcome]:
-    """Of each run in `out`. Raises BadInputError where there is none."""
+    """Read the results of each run in `out`. Raises BadInputError where there are none."""
     runs = [out / codec for codec in CODECS if (out / codec / "summary.json").exists()]
     if not runs:
-        raise BadInputError(f"{out}: holds no runs of codecruns.py run")
+        raise BadInputError(f"{out}: has no runs of codecruns.py; give the OUT of `codecruns.py run`")
     measured = measure(out, [run.name for run in runs], rows)
     return [_outcome(run, measured.get(run.name)) for run in runs]
 
@@ -91,7 +91,7 @@ def _outcome(run: Path, figures: codecbench.Figures | None) -> Outcome:
 
 
 def measure(out: Path, codecs: list[str], rows: int) -> dict[str, codecbench.Figures]:
-    """What each codec does to the newest latents of the float32 run and to what its head makes of them."""
+    """Measure each codec on the newest latents of the float32 run and on the outputs of its head."""
     if REFERENCE not in codecs or not (out / KEPT).exists():
         return {}
     session, _ = codecbench.open_session(out / REFERENCE)
@@ -104,7 +104,7 @@ def measure(out: Path, codecs: list[str], rows: int) -> dict[str, codecbench.Fig
 
 
 def print_table(outs: list[Path], rows: int) -> list[Outcome]:
-    """One table a game; returns what is in them."""
+    """Print one table for each game; return the results."""
     everything = []
     for out in outs:
         outcomes = read_outcomes(out, rows)
@@ -132,7 +132,7 @@ def _cells(outcome: Outcome, steps: list[int]) -> tuple[str, ...]:
 
 
 def write_csv(outcomes: list[Outcome], path: Path) -> None:
-    """One line an evaluation."""
+    """Write one line for each evaluation."""
     with path.open("w", newline="") as file:
         lines = csv.writer(file, lineterminator="\n")
         lines.writerow(("game", "codec", "step", "games", "mean_return", "std_return"))
@@ -142,7 +142,7 @@ def write_csv(outcomes: list[Outcome], path: Path) -> None:
 
 
 def plot(outcomes: list[Outcome], path: Path) -> None:
-    """One panel a game, one line a codec."""
+    """Plot one panel for each game and one line for each codec."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -173,23 +173,23 @@ def plot(outcomes: list[Outcome], path: Path) -> None:
 
 
 def main() -> int:
-    """Command line."""
+    """Run the command line; return the exit status."""
 
     def stop(signum: int, frame: object) -> NoReturn:
-        sys.exit(128 + signum)  # so that the child is stopped, too
+        sys.exit(128 + signum)  # runs the `finally` that stops the children
 
     def run() -> int:
         parser = Parser(prog="codecruns.py", description=(__doc__ or "").splitlines()[0])
         commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
-        runs = commands.add_parser("run", help="fork BASE into a run a codec and finish each")
+        runs = commands.add_parser("run", help="fork BASE once for each codec and finish the forks")
         runs.add_argument("base", type=Path, metavar="BASE", help="a run's folder, stopped before its freeze")
-        runs.add_argument("out", type=Path, metavar="OUT", help="folder of the runs, one game's")
+        runs.add_argument("out", type=Path, metavar="OUT", help="folder of the forks of one game")
         runs.add_argument("--codecs", nargs="+", choices=CODECS, default=CODECS, metavar="NAME", help=", ".join(CODECS))
-        tables = commands.add_parser("table", help="print what came out")
-        tables.add_argument("out", type=Path, nargs="+", metavar="OUT", help="as run was given it")
+        tables = commands.add_parser("table", help="print the results")
+        tables.add_argument("out", type=Path, nargs="+", metavar="OUT", help="an OUT of the command run")
         tables.add_argument("--rows", type=count, default=3_000, metavar="N", help="rows to measure Q on (3000)")
-        tables.add_argument("--csv", type=out_file, metavar="FILE", help="write each evaluation there")
-        tables.add_argument("--plot", type=image_file, metavar="FILE", help="draw them there")
+        tables.add_argument("--csv", type=out_file, metavar="FILE", help="write all evaluations to this file")
+        tables.add_argument("--plot", type=image_file, metavar="FILE", help="plot the evaluations to this file")
         flags = parser.parse_args()
         if flags.command == "run":
             signal.signal(signal.SIGTERM, stop)
@@ -201,7 +201,7 @@ def main() -> int:
             plot(outcomes, flags.plot)
         return 0
 
-    return answer("codecruns.py", run)
+    return run_tool("codecruns.py", run)
 
 
 if __name__ == "__main__":

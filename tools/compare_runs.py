@@ -1,6 +1,6 @@
-"""Plot the evaluations of several runs over steps, over wall time and over FLOPs (as the paper's Figures 2 and 3).
+"""Plot the evaluations of several runs over steps, wall time and FLOPs, as in the paper's Figures 2 and 3.
 
-python tools/compare_runs.py RUN RUN … -o FILE
+python tools/compare_runs.py RUN RUN ... -o FILE
 """
 
 import csv
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib as mpl
-from commandline import BadInputError, Parser, answer, image_file
+from commandline import BadInputError, Parser, image_file, run_tool
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -31,7 +31,7 @@ class Curve:
 
     @classmethod
     def read(cls, run: Path) -> "Curve":
-        """Of the folder `run`. Raises OSError or ValueError where it is none, or was never evaluated."""
+        """Read the run in the folder `run`. Raises OSError or ValueError for another folder or a run not evaluated."""
         config = json.loads((run / "config.json").read_text())
         with (run / "progress.csv").open(newline="") as file:
             rows = [row for row in csv.DictReader(file) if row["eval/mean_reward"]]
@@ -41,12 +41,12 @@ class Curve:
         return cls(f"{config['env_name']}, {config['algo']}, {freeze}, seed {config['seed']}", rows)
 
     def column(self, name: str) -> list[float]:
-        """Values of one column."""
+        """Return the values of one column."""
         return [float(row[name]) for row in self.rows]
 
 
 def plot(curves: list[Curve], path: Path) -> None:
-    """One panel an axis, one line a run, with the spread over the episodes of each evaluation."""
+    """Plot one panel for each axis and one line for each run, with error bars over the episodes of an evaluation."""
     figure, panels = plt.subplots(1, len(AXES), figsize=(14, 4.5), sharey=True, layout="constrained")
     for panel, (name, unit, label) in zip(panels, AXES, strict=True):
         for curve in curves:
@@ -62,7 +62,7 @@ def plot(curves: list[Curve], path: Path) -> None:
 
 
 def draw(runs: list[Path], out: Path) -> int:
-    """Write the image and say where. Raises BadInputError."""
+    """Write the image and print its path. Raises BadInputError."""
     curves = []
     for run in runs:
         try:
@@ -78,7 +78,7 @@ def draw(runs: list[Path], out: Path) -> int:
 
 
 def main() -> int:
-    """Command line."""
+    """Run the command line; return the exit status."""
 
     def job() -> int:
         parser = Parser(
@@ -89,7 +89,7 @@ def main() -> int:
         flags = parser.parse_args()
         return draw(flags.run, flags.out)
 
-    return answer("compare_runs.py", job)
+    return run_tool("compare_runs.py", job)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Forks of a run: runs that stand where it stands and differ in a setting or in their random streams.
+"""Fork a run: copy its newest checkpoint into new runs with another setting or other random streams.
 
-A fork is a run's folder with one checkpoint; `finish_all` resumes forks to their end, each in a process of its own.
+A fork is a run's folder with one checkpoint. `finish_all` resumes forks to their end, each in a separate process.
 """
 
 import dataclasses
@@ -13,21 +13,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from commandline import BadInputError, FaultError, say
+from commandline import BadInputError, FaultError, progress
 
 if TYPE_CHECKING:
     from seer_edge.runs.checkpoint import Saved
 
 POLL_SECONDS = 2.0
 EMULATOR_STREAM = "environment.random"
-"""Of a control task's state: the words of its Mersenne twister."""
+"""Name, in a control task's saved state, of the words of its Mersenne twister."""
 
 
 def fork(base: Path, target: Path, *, before_freeze: bool = False, **changes: Any) -> None:
-    """Make `target` a run that stands where `base` does, its configuration with `changes`.
+    """Create the run `target` from the newest checkpoint of `base`, with `changes` in its configuration.
 
-    A `seed` among the changes restarts every random stream from it. Does nothing where `target` was forked before: its
-    checkpoint is written last. Raises BadInputError where `base` is no run, or is not before its freeze and has to be.
+    A `seed` among the changes restarts all random streams from it. Do nothing where `target` already has a checkpoint,
+    which is written last. Raises BadInputError where `base` is not a run, and, with `before_freeze`, where it has
+    already frozen or never will.
     """
     from seer_edge import errors
     from seer_edge.runs import checkpoint
@@ -44,7 +45,7 @@ def fork(base: Path, target: Path, *, before_freeze: bool = False, **changes: An
                 raise BadInputError(f"{base}: step {saved.timestep:,} is not before a freeze; stop a run earlier")
 
             def write(folder: Path) -> None:
-                for name in set(saved.generation.manifest["files"]) - {checkpoint.CONFIG}:
+                for name in set(saved.stored.manifest["files"]) - {checkpoint.CONFIG}:
                     shutil.copyfile(saved.path / name, folder / name)
                 durable.write_json(folder / checkpoint.CONFIG, config.to_json())
                 if "seed" in changes:
@@ -56,7 +57,7 @@ def fork(base: Path, target: Path, *, before_freeze: bool = False, **changes: An
             for table in (source.progress, source.episodes):
                 if table.exists():
                     shutil.copyfile(table, target / table.name)
-            durable.publish_generation(run.checkpoints, saved.timestep, write)
+            durable.publish_checkpoint(run.checkpoints, saved.timestep, write)
     except errors.BadInputError as error:
         raise BadInputError(str(error)) from error
     except OSError as error:
@@ -64,7 +65,7 @@ def fork(base: Path, target: Path, *, before_freeze: bool = False, **changes: An
 
 
 def _reseed(folder: Path, saved: "Saved", seed: int, device: str) -> None:
-    """Restart every random stream of the checkpoint that is being written in `folder`, each from a seed of its own."""
+    """Restart all random streams of the checkpoint being written in `folder`, each from a separate seed."""
     import numpy as np
     import torch
 
@@ -98,10 +99,10 @@ def _reseed(folder: Path, saved: "Saved", seed: int, device: str) -> None:
 
 
 def finish_all(runs: Sequence[Path], jobs: int = 1, watch: Callable[[Path], object] = lambda run: None) -> None:
-    """Resume each of `runs` to its end, `jobs` at a time; what one prints goes to a .log beside it.
+    """Resume each of `runs` to its end, `jobs` at a time, with its output in a .log file next to it.
 
-    `watch(run)` is called every two seconds while a run lasts and once after it. Raises FaultError where one fails,
-    after the others.
+    Call `watch(run)` every two seconds while a run lasts and once after it. Raises FaultError at the end where one has
+    failed.
     """
     from seer_edge.runs.run_folder import RunFolder
 
@@ -112,7 +113,7 @@ def finish_all(runs: Sequence[Path], jobs: int = 1, watch: Callable[[Path], obje
         while waiting or running:
             while waiting and len(running) < jobs:
                 run = waiting.pop(0)
-                say(run.name)
+                progress(run.name)
                 running[run] = _resume(run)
             time.sleep(POLL_SECONDS)
             for run, child in list(running.items()):
@@ -121,14 +122,14 @@ def finish_all(runs: Sequence[Path], jobs: int = 1, watch: Callable[[Path], obje
                 if ended:
                     del running[run]
                     if child.returncode != 0:
-                        failed.append(f"{run} ended with status {child.returncode}, and {_log(run)} says why")
+                        failed.append(f"{run} ended with status {child.returncode} (see {_log(run)})")
     finally:
         for child in running.values():
             child.terminate()
         for child in running.values():
             child.wait()
     if failed:
-        raise FaultError(f"{'; '.join(failed)}; the same command goes on with it")
+        raise FaultError(f"{', '.join(failed)}; repeat the command to continue")
 
 
 def _resume(run: Path) -> "subprocess.Popen[bytes]":

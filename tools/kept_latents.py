@@ -1,7 +1,7 @@
-"""What of a float32 run's latents its ring will have overwritten in the end, kept while it runs.
+"""Save data of a float32 run's latents while it runs, before its ring overwrites them.
 
-The rows that grids are calibrated on, and how often the dimensions that were silent at the freeze fire later. Rows are
-counted a generation at a time; where generations are further apart than the ring is long, those between are lost.
+The data are the rows that codecs are calibrated on, and how often dimensions that were zero at the freeze are nonzero
+later. Rows are counted at each checkpoint. Rows that the ring overwrites between two checkpoints are not counted.
 """
 
 import json
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
 @dataclass
 class Kept:
-    """Of the float32 run's latents, D = N L dimensions a row."""
+    """Saved data of the float32 run's latents, which have D = N L dimensions a row."""
 
-    seen: NDArray[Any]  # [B, N, L], what the grids were calibrated on
-    silent: NDArray[Any]  # [D], zero on every row carried through the freeze
-    carried: int  # these rows
-    fired: NDArray[Any]  # [D], later rows in which it was not zero
-    speaking: int  # later rows in which a silent one was not zero
-    later: int  # later rows counted
-    next_id: int  # of the first row not yet counted
-    timestep: int  # of the generation that was looked at last
+    seen: NDArray[Any]  # [B, N, L], the latents that codecs were calibrated on
+    silent: NDArray[Any]  # [D], dimensions that are zero on all rows converted at the freeze
+    carried: int  # number of rows converted at the freeze
+    fired: NDArray[Any]  # [D], number of later rows in which a dimension was nonzero
+    speaking: int  # number of later rows in which a silent dimension was nonzero
+    later: int  # number of later rows counted
+    next_id: int  # id of the first row not yet counted
+    timestep: int  # step of the last counted checkpoint
 
     @classmethod
     def begin(cls, session: "Session", carried: int) -> "Kept":
-        """Where the ring still holds all that the freeze carried over."""
+        """Start from a session whose ring still holds all `carried` rows that were converted at the freeze."""
         import numpy as np
 
         rows = latents_of(session, 0, carried, carried).reshape(carried, -1)
@@ -49,14 +49,14 @@ class Kept:
 
     @classmethod
     def read(cls, path: Path) -> "Kept":
-        """What `write` wrote."""
+        """Read a file that `write` wrote."""
         import numpy as np
 
         with np.load(path) as arrays:
             return cls(**{name: value if value.ndim else int(value) for name, value in arrays.items()})
 
     def write(self, path: Path) -> None:
-        """Replace `path`."""
+        """Write the data to `path`, replacing it."""
         import numpy as np
 
         new = path.with_name(f"new_{path.name}")
@@ -64,7 +64,7 @@ class Kept:
         new.replace(path)
 
     def add(self, session: "Session") -> None:
-        """Count the rows that came since; those that were overwritten meanwhile are lost."""
+        """Count the rows appended since the last call, except those that the ring has overwritten."""
         store = session.replay.store
         first, self.timestep = max(self.next_id, store.oldest), session.timestep
         if first < store.appended:
@@ -76,18 +76,18 @@ class Kept:
             self.next_id = store.appended
 
     def describe(self) -> str:
-        """The silent dimensions in a line."""
+        """Describe the silent dimensions in one line."""
         often = self.fired[self.silent]
         most = int(often.max()) if len(often) else 0
         return (
             f"{int(self.silent.sum())} of {len(self.silent)} dimensions are zero on all {self.carried:,} rows of the "
-            f"freeze; {int((often > 0).sum())} of them are not on one of {self.later:,} later rows, the busiest on "
-            f"{most:,}; {self.speaking:,} rows have one that is not"
+            f"freeze; {int((often > 0).sum())} of them are nonzero on some of {self.later:,} later rows, one of them "
+            f"on {most:,}; {self.speaking:,} rows have such a value"
         )
 
 
 def keep(run: Path, path: Path) -> None:
-    """Look at the newest generation of the float32 run, if it is new and after the freeze."""
+    """Add the newest checkpoint of the float32 run to the data at `path`, if it is new and after the freeze."""
     steps = [int(folder.name.removeprefix("step_")) for folder in (run / "checkpoints").glob("step_*")]
     known = Kept.read(path) if path.exists() else None
     config = json.loads((run / "config.json").read_text())
@@ -95,7 +95,7 @@ def keep(run: Path, path: Path) -> None:
         return
     try:
         session, carried = open_session(run)
-    except BadInputError:  # removed while it was read: the next one will do
+    except BadInputError:  # the run removed it meanwhile; use the next one
         return
     try:
         if known is None and not carried_rows_are_held(session, carried):

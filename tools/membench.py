@@ -1,9 +1,9 @@
-"""What a transition costs in each way of keeping observations, on frames of the real emulator.
+"""Measure bytes per transition and sampling time for several ways to store observations, on real frames.
 
     python tools/membench.py [--env Alien] [--budget 0.07GB] [--out DIR]    table; DIR/membench.csv and .png
 
-A conversion is measured in a child process whose RSS is sampled from outside. Nothing beyond the standard library is
-imported at the top, because it would be in the child too.
+Conversions run in a child process whose RSS is sampled from outside. The top of this module imports only the standard
+library, because further imports would be part of the child's RSS.
 """
 
 import argparse
@@ -23,12 +23,12 @@ from commandline import (
     FaultError,
     Parser,
     add_env_flags,
-    answer,
     count,
     mb,
     open_environment,
+    progress,
     render,
-    say,
+    run_tool,
     size,
 )
 
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
 LZ4 = "LZ4 frames"
 CONVERSION_NOTE = (
-    "conversion: of a full ring that has wrapped, in a process of its own, RSS sampled from outside; what it "
-    "adds is ONNX Runtime's working memory and new columns"
+    "conversion: of a full ring that has wrapped, in a separate process, RSS sampled from outside; the added "
+    "memory is ONNX Runtime's and that of new columns"
 )
 
 # --- the stores ---------------------------------------------------------------------------------------------------
@@ -49,14 +49,14 @@ CONVERSION_NOTE = (
 
 @dataclass(frozen=True)
 class Figures:
-    """One store's line of the table, and of the CSV under these names; None where a store has no such thing."""
+    """One store's line of the table, and of the CSV under these names. None where a figure does not apply."""
 
     store: str
     bytes_a_transition: float
-    capacity: int  # transitions at the budget
-    relative_capacity: float  # to frames once
-    rows: int  # held while sampling was timed
-    sample_seconds: float | None  # a batch; None: the budget holds no window
+    capacity: int  # transitions within the budget
+    relative_capacity: float  # relative to "frames once"
+    rows: int  # rows in the store while sampling was timed
+    sample_seconds: float | None  # seconds a batch; None where the budget holds no window
     conversion_seconds: float | None = None
     rss_before_bytes: int | None = None
     rss_peak_bytes: int | None = None
@@ -64,7 +64,7 @@ class Figures:
 
 
 def check_sizes(frame_shape: tuple[int, ...], budget_bytes: int, rows: int | None) -> None:
-    """Raise BadInputError where frames once could not hold one window."""
+    """Raise BadInputError where the store "frames once" could not hold one window."""
     import stores
 
     frame_bytes = math.prod(frame_shape)
@@ -72,14 +72,14 @@ def check_sizes(frame_shape: tuple[int, ...], budget_bytes: int, rows: int | Non
     if budget_bytes < least * frame_bytes:
         raise BadInputError(
             f"--budget {budget_bytes} B: cannot hold one window of {stores.N_STEP} steps; "
-            f"give at least {least * frame_bytes}"
+            f"use at least {least * frame_bytes}"
         )
     if rows is not None and rows < least:
-        raise BadInputError(f"--rows {rows}: holds no window of {stores.N_STEP} steps; give at least {least}")
+        raise BadInputError(f"--rows {rows}: too few for a window of {stores.N_STEP} steps; use at least {least}")
 
 
 def convert_job(env: str, budget_bytes: int, codec: str, seed: int) -> None:
-    """Child: convert a full ring that has wrapped, at the full budget."""
+    """In a child, convert a full ring that has wrapped, at the full budget."""
     import stores
 
     from seer_edge.envs import EnvOptions, make_env
@@ -98,7 +98,7 @@ def convert_job(env: str, budget_bytes: int, codec: str, seed: int) -> None:
 
 
 def conversion_figures(env: str, budget_bytes: int, codec: str, seed: int) -> dict[str, Any]:
-    """Time and RSS of one conversion, by the names of `Figures`."""
+    """Measure one conversion in a child; return time and RSS by the names of `Figures`."""
     before, after = run_child(__file__, "convert", env=env, budget_bytes=budget_bytes, codec=codec, seed=seed)
     return {
         "conversion_seconds": after.facts["seconds"],
@@ -109,7 +109,7 @@ def conversion_figures(env: str, budget_bytes: int, codec: str, seed: int) -> di
 
 
 def new_encoder(environment: "Environment", seed: int) -> "OnnxEncoder":
-    """The encoder as initialised. Raises BadInputError where it does not fit the frames."""
+    """Build an untrained encoder for the frames. Raises BadInputError where they are too small for it."""
     import stores
 
     from seer_edge.networks.spec import encoder_spec
@@ -125,7 +125,10 @@ def new_encoder(environment: "Environment", seed: int) -> "OnnxEncoder":
 def measure_stores(
     environment: "Environment", budget_bytes: int, rows: int | None, batches: int, seed: int
 ) -> tuple[list[Figures], list[str]]:
-    """A line a store, and notes. Raises BadInputError, and FaultError where the stores do not hold the same."""
+    """Measure all stores; return one line for each, and notes.
+
+    Raises BadInputError for frames that are too small, and FaultError where the stores do not hold the same data.
+    """
     import stores
 
     from seer_runtime.replay.codecs import LATENT_ELEMENT_BYTES
@@ -134,7 +137,7 @@ def measure_stores(
     encoder = new_encoder(environment, seed)
     rows = budget_bytes // math.prod(spec.frame_shape) if rows is None else rows
 
-    say(f"playing {rows:,} steps of {spec.id}")
+    progress(f"playing {rows:,} steps of {spec.id}")
     common = (budget_bytes, spec.frame_shape, seed)
     frames = stores.Rows("frames once", *common)
     compressed = stores.CompressedFrames(LZ4, *common, rows=rows)
@@ -150,11 +153,11 @@ def measure_stores(
         checked = stores.check_batches(sampled, encoder, seed)
     except stores.DifferentBatchError as error:
         raise FaultError(str(error)) from error
-    say(f"sampling {batches} batches a store")
+    progress(f"sampling {batches} batches from each store")
     seconds = dict(zip((store.name for store in sampled), stores.sampling_seconds(sampled, batches), strict=True))
     conversions = {}
     for codec, store in latents.items():
-        say(f"converting a full ring to {codec} in a process of its own")
+        progress(f"converting a full ring to {codec} in a separate process")
         conversions[store.name] = conversion_figures(spec.id, budget_bytes, codec, seed)
     figures = [
         Figures(
@@ -170,24 +173,24 @@ def measure_stores(
     ]
     with_overhead = int(budget_bytes / (compressed.bytes_a_row + compressed.overhead_bytes))
     return figures, [
-        f"{spec.id}, frames of a random policy, encoder {stores.ENCODER} as initialised; "
+        f"{spec.id}, frames of a random policy, untrained encoder {stores.ENCODER}; "
         f"budget {budget_bytes:,} B of observations",
         f"a batch: {stores.BATCH} windows of {stores.N_STEP} steps, observation and n-th next one, "
-        f"median of {batches} interleaved rounds, each store over the rows that it holds",
-        f"{LZ4}: mean block; {compressed.overhead_bytes} B of Python object a row are not counted "
-        f"(with them {with_overhead:,} rows)",
-        f"checked on {checked} windows that all sampled stores hold: frames and windows equal, latents the encoder's "
-        "up to the codec's rounding",
+        f"median of {batches} interleaved rounds, each store over all of its rows",
+        f"{LZ4}: mean size of a block; {compressed.overhead_bytes} B of Python object a row are not counted "
+        f"(counting them: {with_overhead:,} rows)",
+        f"checked on {checked} windows in all sampled stores: frames and windows are equal, and latents equal the "
+        "encoder's up to the codec's rounding",
         CONVERSION_NOTE,
-        *(f"{store.name}: {store.rows.rows} rows hold no window" for store in every if store not in sampled),
+        *(f"{store.name}: {store.rows.rows} rows are too few for a window" for store in every if store not in sampled),
     ]
 
 
-# --- what is shown ------------------------------------------------------------------------------------------------
+# --- output -------------------------------------------------------------------------------------------------------
 
 
 def store_table(figures: list[Figures]) -> str:
-    """The figures as people read them."""
+    """Return the figures as a text table."""
     header = ("store", "B/transition", "capacity", "x frames", "rows", "ms/batch", "convert s")
     lines = [
         (
@@ -206,7 +209,7 @@ def store_table(figures: list[Figures]) -> str:
 
 
 def write_csv(figures: list[Figures], path: Path) -> None:
-    """One row a store, columns as in `Figures`, empty where there is nothing."""
+    """Write one row for each store, with the columns of `Figures`; a missing figure is an empty cell."""
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, [column.name for column in dataclasses.fields(Figures)])
         writer.writeheader()
@@ -214,7 +217,7 @@ def write_csv(figures: list[Figures], path: Path) -> None:
 
 
 def write_chart(figures: list[Figures], title: str, path: Path) -> None:
-    """Capacity and sampling time, a bar a store."""
+    """Plot capacity and sampling time as one bar for each store."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -246,10 +249,10 @@ def write_chart(figures: list[Figures], title: str, path: Path) -> None:
 def _flags() -> argparse.Namespace:
     parser = Parser(prog="membench.py", description=(__doc__ or "").splitlines()[0])
     add_env_flags(parser)
-    parser.add_argument("--budget", type=size, default="0.07GB", metavar="SIZE", help="of observations (0.07GB)")
-    parser.add_argument("--rows", type=count, metavar="N", help="steps to play (as many as fill frames once)")
-    parser.add_argument("--batches", type=count, default=300, metavar="N", help="batches timed a store (300)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where membench.csv and membench.png go")
+    parser.add_argument("--budget", type=size, default="0.07GB", metavar="SIZE", help="bytes for observations (0.07GB)")
+    parser.add_argument("--rows", type=count, metavar="N", help='steps to play (as many as fill "frames once")')
+    parser.add_argument("--batches", type=count, default=300, metavar="N", help="batches to time for each store (300)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for membench.csv and membench.png")
     return parser.parse_args()
 
 
@@ -278,4 +281,4 @@ def _run() -> int:
 
 if __name__ == "__main__":
     if not serve({"convert": convert_job}):
-        sys.exit(answer("membench.py", _run))
+        sys.exit(run_tool("membench.py", _run))

@@ -1,11 +1,11 @@
-"""What a user might take in this project's place, timed the same way where it is installed."""
+"""Time an alternative library in the same way as this project, where it is installed."""
 
 import importlib
 import importlib.util
 from collections.abc import Iterator
 from typing import Any
 
-from yardsticks import Clock, Job, beside
+from yardsticks import Clock, Job, time_in_turns
 
 STABLE_BASELINES3 = "stable_baselines3"
 _ROWS = 500
@@ -13,9 +13,10 @@ _STEPS = 64
 
 
 def stable_baselines3(env_id: str, batch_size: int, clock: Clock, times: int) -> Iterator[tuple[str, list[float]]]:
-    """Parts of its DQN (NatureCNN, 84x84, its own buffer) on an Atari game, each in ms, in ascending order.
+    """Time parts of Stable-Baselines3's DQN (NatureCNN, 84x84, its replay buffer) on an Atari game.
 
-    Nothing where it is not installed, or for another environment. A step learns once, as ours does.
+    Yield the name of each part and its times in milliseconds, ascending. A step includes one update, as in this
+    project. Yield nothing where the library is missing or the environment is not an Atari game.
     """
     if not env_id.startswith("ALE/") or importlib.util.find_spec(STABLE_BASELINES3) is None:
         return
@@ -49,5 +50,5 @@ def stable_baselines3(env_id: str, batch_size: int, clock: Clock, times: int) ->
         ("step", steps, max(1, times // _STEPS), _STEPS),
     )
     for name, job, count, calls in parts:
-        yield name, [taken / calls for taken in beside(job, None, count, clock)[0]]
+        yield name, [taken / calls for taken in time_in_turns(job, None, count, clock)[0]]
     game.close()

@@ -1,4 +1,4 @@
-"""Plot a run: return and memory over steps, from its `progress.csv`, to `progress.png` in its folder.
+"""Plot return and memory of a run over its steps, from `progress.csv` to `progress.png` in its folder.
 
 python tools/plot_run.py RUN [-o FILE]
 """
@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import matplotlib as mpl
-from commandline import BadInputError, Parser, answer, image_file
+from commandline import BadInputError, Parser, image_file, run_tool
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -19,20 +19,20 @@ Rows = list[dict[str, str]]
 
 
 def series(rows: Rows, column: str) -> tuple[list[int], list[float]]:
-    """Steps and values of the rows in which `column` is not empty."""
+    """Return steps and values of the rows in which `column` is not empty."""
     filled = [row for row in rows if row[column]]
     return [int(row["time/total_timesteps"]) for row in filled], [float(row[column]) for row in filled]
 
 
 def plot(rows: Rows, title: str, path: Path) -> None:
-    """Two panels that share their steps; the freeze is a dotted line."""
+    """Plot two panels over the same steps, with a dotted line at the freeze."""
     figure, (returns, memory) = plt.subplots(2, 1, figsize=(8, 6.5), sharex=True, layout="constrained")
     _plot_returns(returns, rows)
     _plot_memory(memory, rows)
     frozen = [int(row["time/total_timesteps"]) for row in rows if row["seer/frozen"] == "1"]
     if frozen:
         for axes in (returns, memory):
-            axes.axvline(frozen[0], color="0.5", linestyle=":", label="frozen from here")
+            axes.axvline(frozen[0], color="0.5", linestyle=":", label="freeze")
     for axes in (returns, memory):
         axes.legend(frameon=False, fontsize="small")
         axes.grid(alpha=0.25)
@@ -43,7 +43,7 @@ def plot(rows: Rows, title: str, path: Path) -> None:
 
 
 def _plot_returns(axes: Axes, rows: Rows) -> None:
-    axes.plot(*series(rows, "rollout/ep_rew_mean"), label="training games, mean of the latest 100")
+    axes.plot(*series(rows, "rollout/ep_rew_mean"), label="training episodes, mean of the last 100")
     steps, means = series(rows, "eval/mean_reward")
     spreads = series(rows, "eval/std_reward")[1]
     axes.errorbar(steps, means, yerr=spreads, fmt="o", capsize=3, label="evaluation, mean ± std")
@@ -71,13 +71,13 @@ def _plot_memory(axes: Axes, rows: Rows) -> None:
 
 
 def draw(run: Path, out: Path | None) -> int:
-    """Write the image and say where. Raises BadInputError."""
+    """Write the image and print its path. Raises BadInputError."""
     try:
         config = json.loads((run / "config.json").read_text())
         with (run / "progress.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
     except (OSError, ValueError) as error:
-        raise BadInputError(f"{run}: not a run's folder ({error}); give the --run-dir of a run") from error
+        raise BadInputError(f"{run}: not a run's folder ({error}); give the folder of a run") from error
     if not rows:
         raise BadInputError(f"{run}: progress.csv has no rows yet; wait for its first interval")
     title = f"{config['env']}, {config['algo']}, seed {config['seed']}, {config['mem_budget_bytes']:,} B"
@@ -91,7 +91,7 @@ def draw(run: Path, out: Path | None) -> int:
 
 
 def main() -> int:
-    """Command line."""
+    """Run the command line; return the exit status."""
 
     def job() -> int:
         parser = Parser(prog="plot_run.py", description="Plot return and memory of a run over its steps.")
@@ -100,7 +100,7 @@ def main() -> int:
         flags = parser.parse_args()
         return draw(flags.run, flags.out)
 
-    return answer("plot_run.py", job)
+    return run_tool("plot_run.py", job)
 
 
 if __name__ == "__main__":

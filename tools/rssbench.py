@@ -1,10 +1,10 @@
-"""RSS of training processes, sampled from outside.
+"""Measure the RSS of training processes, sampled from outside.
 
     python tools/rssbench.py causes [--env Alien] [--resolution N] [--budget 0.07GB]   RSS of `seer-edge train` by cause
-    python tools/rssbench.py slope [--env Alien] [--resolution N]     bytes of RSS a byte of budget
+    python tools/rssbench.py slope [--env Alien] [--resolution N]     bytes of RSS per byte of budget
     python tools/rssbench.py watch [--out FILE.csv] -- COMMAND...     peak of a training command, and its freeze
 
-Nothing beyond the standard library is imported at the top, because a child measures what each import costs.
+The top of this module imports only the standard library, because a child measures the cost of each import.
 """
 
 import argparse
@@ -28,13 +28,13 @@ from commandline import (
     FaultError,
     Parser,
     add_env_flags,
-    answer,
     count,
     mb,
     open_environment,
     out_file,
+    progress,
     render,
-    say,
+    run_tool,
     size,
 )
 
@@ -50,7 +50,7 @@ FREEZE_LINE = re.compile(r"freeze at step .* in ([\d.]+) s,")
 
 
 def train_job(env: str, resolution: int | None, budget_bytes: int, seed: int) -> None:
-    """Child: all that `seer-edge train` does to memory, with as few updates as show it."""
+    """In a child, do everything in `seer-edge train` that affects memory, with as few updates as possible."""
     mark("interpreter")
     for module in ("numpy", "onnxruntime"):
         importlib.import_module(module)
@@ -79,9 +79,9 @@ def train_job(env: str, resolution: int | None, budget_bytes: int, seed: int) ->
     config = build_config(spec, mem_budget_bytes=budget_bytes, resolution=resolution, eval_episodes=1, seed=seed)
     plan = make_plan(config, spec)
     prepare_compute(config)
-    importlib.import_module("seer_edge.training.run")  # for what it costs
+    importlib.import_module("seer_edge.training.run")  # imported for its cost
     settle()
-    mark("idle code given back")
+    mark("idle code released")
     session = build_session(plan)
     mark("agent built")
 
@@ -123,7 +123,7 @@ def _train_marks(spec: "EnvSpec", resolution: int | None, budget_bytes: int, see
 
 
 def show_causes(spec: "EnvSpec", resolution: int | None, budget_bytes: int, seed: int) -> None:
-    """RSS of a training process by cause, and what the plan does not name."""
+    """Print the RSS of a training process by cause, and the part that the plan does not cover."""
     marks = list(_train_marks(spec, resolution, budget_bytes, seed))
     before = [0, *(mark.rss_bytes for mark in marks)]
     lines = [
@@ -135,22 +135,22 @@ def show_causes(spec: "EnvSpec", resolution: int | None, budget_bytes: int, seed
     rest = peak_bytes - sum(planned.values())
     frames = "x".join(map(str, spec.frame_shape))
     print(f"{spec.id}, frames {frames}, budget {budget_bytes:,} B; RSS in MB, sampled from outside")
-    print(render(("after", "RSS", "added", "peak on the way"), lines))
+    print(render(("after", "RSS", "added", "peak since"), lines))
     print(f"peak {peak_bytes:,} B")
     print("plan: " + ", ".join(f"{name} {size_bytes:,}" for name, size_bytes in planned.items()))
     print(f"everything else: {rest:,} B")
 
 
 def show_slope(spec: "EnvSpec", resolution: int | None, seed: int) -> None:
-    """Bytes of peak RSS a byte of budget, from two processes that fill their rings."""
+    """Print the bytes of peak RSS per byte of budget, from two processes that fill their rings."""
     peaks = []
     for budget_bytes in SLOPE_BUDGETS_BYTES:
-        say(f"filling {budget_bytes:,} B")
+        progress(f"filling {budget_bytes:,} B")
         marks = _train_marks(spec, resolution, budget_bytes, seed)
         peaks.append(max(mark.peak_bytes for mark in marks))
         print(f"budget {budget_bytes:>11,} B: peak RSS {peaks[-1]:,} B")
     low, high = SLOPE_BUDGETS_BYTES
-    print(f"bytes of RSS a byte of budget: {(peaks[1] - peaks[0]) / (high - low):.3f} (target 1.0 within 10 %)")
+    print(f"bytes of RSS per byte of budget: {(peaks[1] - peaks[0]) / (high - low):.3f} (target 1.0 within 10 %)")
 
 
 # --- any training command -----------------------------------------------------------------------------------------
@@ -158,15 +158,15 @@ def show_slope(spec: "EnvSpec", resolution: int | None, seed: int) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Watched:
-    """What was seen of a command."""
+    """Exit status and RSS samples of a command."""
 
     status: int
     samples: list[Sample]
-    frozen: tuple[float, float] | None  # begin and end on the samples' clock; None: it said nothing of a freeze
+    frozen: tuple[float, float] | None  # start and end of the freeze on the samples' clock; None without a freeze
 
 
 def watch(command: list[str]) -> Watched:
-    """Run `command` to its end, its stderr passed on. Raises FaultError where it ends before a sample."""
+    """Run `command` to its end and pass its stderr on. Raises FaultError where it ends before the first sample."""
     child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert child.stderr is not None
     frozen = None
@@ -183,16 +183,17 @@ def watch(command: list[str]) -> Watched:
 
 
 def watched_bytes(watched: Watched) -> dict[str, int]:
-    """Peak of the process; before, peak and after of its freeze, its growth, and what the peak had above both ends.
+    """Return the peak of the process and the figures of its freeze, in bytes.
 
-    When the freeze began is known to 10 ms: its line rounds its seconds, and is read a little after it was written.
+    For the freeze these are RSS before, at its peak and after, the growth, and the peak's excess over both ends. Its
+    start is known to 10 ms, because the printed duration is rounded and the line is read a little later.
     """
     sizes = {"process peak": max(rss_bytes for _, rss_bytes in watched.samples)}
     if watched.frozen is None:
         return sizes
     begin, end = watched.frozen
     moments = [moment for moment, _ in watched.samples]
-    # From the last sample before the freeze to the first one after it, where there are such.
+    # From the last sample before the freeze to the first one after it, where they exist.
     first, last = max(bisect.bisect_left(moments, begin) - 1, 0), bisect.bisect_left(moments, end)
     during = [rss_bytes for _, rss_bytes in watched.samples[first : last + 1]]
     before, peak, after = during[0], max(during), during[-1]
@@ -206,7 +207,7 @@ def watched_bytes(watched: Watched) -> dict[str, int]:
 
 
 def write_samples(samples: list[Sample], path: Path) -> None:
-    """A CSV of seconds since the first sample and bytes."""
+    """Write a CSV with the seconds since the first sample and the RSS in bytes."""
     start = samples[0][0]
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
@@ -215,9 +216,9 @@ def write_samples(samples: list[Sample], path: Path) -> None:
 
 
 def show_watch(command: list[str], out: Path | None) -> int:
-    """Watch `command`, print its figures; returns its exit status."""
+    """Watch `command` and print its figures; return its exit status."""
     if shutil.which(command[0]) is None:
-        raise BadInputError(f"COMMAND {command[0]}: no such program; give its path")
+        raise BadInputError(f"COMMAND {command[0]}: program not found; give its path")
     if out is not None:
         try:
             out.touch()
@@ -237,15 +238,15 @@ def _flags() -> argparse.Namespace:
     parser = Parser(prog="rssbench.py", description=(__doc__ or "").splitlines()[0])
     jobs = parser.add_subparsers(dest="job", required=True, metavar="JOB")
     causes = jobs.add_parser("causes", help="RSS of seer-edge train by cause")
-    causes.add_argument("--budget", type=size, default="0.07GB", metavar="SIZE", help="of observations (0.07GB)")
+    causes.add_argument("--budget", type=size, default="0.07GB", metavar="SIZE", help="bytes for observations (0.07GB)")
     low, high = (f"{size_bytes // 10**6} MB" for size_bytes in SLOPE_BUDGETS_BYTES)
     slope = jobs.add_parser("slope", help=f"RSS of seer-edge train at budgets of {low} and {high}")
     for job in (causes, slope):
         add_env_flags(job)
-        job.add_argument("--resolution", type=count, metavar="N", help="side of a frame (the environment's own)")
+        job.add_argument("--resolution", type=count, metavar="N", help="side of a frame (the environment's default)")
     watch_ = jobs.add_parser("watch", help="RSS of a training command, and around its freeze")
     watch_.add_argument("--out", type=out_file, metavar="FILE", help="write the samples as CSV: seconds, bytes")
-    watch_.add_argument("command", nargs="+", metavar="COMMAND", help="-- and the command to run")
+    watch_.add_argument("command", nargs="+", metavar="COMMAND", help="after --, the command to run")
     return parser.parse_args()
 
 
@@ -264,4 +265,4 @@ def _run() -> int:
 
 if __name__ == "__main__":
     if not serve({"train": train_job}):
-        sys.exit(answer("rssbench.py", _run))
+        sys.exit(run_tool("rssbench.py", _run))

@@ -1,8 +1,8 @@
-"""Shows that the service comes back: its unit, run by a small supervisor in place of systemd, and killed on the way.
+"""Show that the service recovers: run its unit under a small supervisor instead of systemd, and kill it.
 
-The supervisor does what the unit says of Restart=, RestartPreventExitStatus=, SuccessExitStatus=, WatchdogSec= and
-NOTIFY_SOCKET; it limits no memory, changes no user and does not wait for RestartSec=. `systemd-analyze verify` looks
-at the rest where there is a systemd.
+The supervisor follows Restart=, RestartPreventExitStatus=, SuccessExitStatus=, WatchdogSec= and NOTIFY_SOCKET of the
+unit. It does not limit memory, change the user or wait for RestartSec=. A test checks the rest with
+`systemd-analyze verify` where systemd is installed.
 """
 
 import argparse
@@ -20,29 +20,29 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from commandline import FaultError, Parser, answer
+from commandline import FaultError, Parser, run_tool
 
 PROJECT = Path(__file__).parents[1]
 DEPLOY = PROJECT / "runtime/deploy"
 UNIT = DEPLOY / "seer-edge@.service"
 INSTALLED = "/opt/seer-edge"
-"""Where the unit looks for what it starts."""
+"""The folder in which the unit expects its programs."""
 PATIENCE_SECONDS = 300
 SECONDS = {"s": 1, "min": 60}
 HANG_SECONDS = 10
-"""In place of WatchdogSec=, where a hang is to be seen: longer than imports, saves and the end of the process take."""
+"""Replaces WatchdogSec= in the test of a hang. It is longer than imports, checkpoints and the end of a process."""
 TRAIN = "--env camera_env:Camera-v0 --resolution 25 --mem-budget 1MB --checkpoint-every 150 --eval-episodes 1"
 
 
 @dataclass(frozen=True)
 class Unit:
-    """The settings of [Service] that the supervisor heeds, by name; a repeated one has all its values."""
+    """The settings in [Service], by name, each with all of its values."""
 
     settings: dict[str, list[str]]
 
     @classmethod
     def read(cls, path: Path) -> "Unit":
-        """Raises FaultError for a line that is no setting."""
+        """Parse a unit file. Raises FaultError for a line that is not a setting."""
         settings: dict[str, list[str]] = {}
         section = ""
         for line in path.read_text().splitlines():
@@ -53,40 +53,40 @@ class Unit:
                 continue
             name, equals, value = line.partition("=")
             if not equals:
-                raise FaultError(f"{path}: {line!r} is no setting")
+                raise FaultError(f"{path}: {line!r} is not a setting")
             if section == "[Service]":
                 settings.setdefault(name, []).append(value)
         return cls(settings)
 
     def one(self, name: str) -> str:
-        """The value of a setting that stands there once."""
+        """Return the value of a setting that occurs once."""
         (value,) = self.settings[name]
         return value
 
     def statuses(self, name: str) -> set[int]:
-        """A list of exit statuses."""
+        """Return a setting as a set of exit statuses."""
         return {int(status) for status in self.one(name).split()}
 
     def seconds(self, name: str) -> float:
-        """A duration: 5min, 30, 30s."""
+        """Return a duration such as 5min, 30 or 30s in seconds."""
         value = self.one(name)
         digits = value.rstrip("smin")
         return float(digits) * SECONDS[value[len(digits) :] or "s"]
 
     def restarts(self, status: int) -> bool:
-        """Whether a service that ended with `status` (below zero: by that signal) is started again."""
+        """Return whether the unit restarts a service that ended with `status`; a negative one is a signal's number."""
         if self.one("Restart") != "on-failure":
-            raise FaultError(f"this supervisor knows Restart=on-failure, not {self.one('Restart')}")
+            raise FaultError(f"this supervisor supports Restart=on-failure only, not {self.one('Restart')}")
         clean = {0, *self.statuses("SuccessExitStatus")}
         stops = {-signal.SIGHUP, -signal.SIGINT, -signal.SIGTERM, -signal.SIGPIPE}
         return status not in clean | stops | self.statuses("RestartPreventExitStatus")
 
 
 class Supervisor:
-    """Runs the unit for the run `name` in the folder `place`, as installed there. `say` is told of each event."""
+    """Supervisor of the unit for the run `name`, installed in the folder `place`. It calls `log` for each event."""
 
-    def __init__(self, unit: Unit, place: Path, name: str, say: Callable[[str], None]) -> None:
-        self._unit, self._place, self._say = unit, place, say
+    def __init__(self, unit: Unit, place: Path, name: str, log: Callable[[str], None]) -> None:
+        self._unit, self._place, self._log = unit, place, log
         self._name = name
         self._watchdog_seconds = unit.seconds("WatchdogSec")
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -96,7 +96,7 @@ class Supervisor:
 
     @property
     def state(self) -> Path:
-        """The state folder of the unit."""
+        """The unit's state folder."""
         return self._place / "state" / self._unit.one("StateDirectory")
 
     @property
@@ -105,20 +105,20 @@ class Supervisor:
         return self.state / self._name
 
     def serve(self, on_ready: Callable[["Supervisor"], None], watchdog_seconds: float | None = None) -> int:
-        """Start, and start again as the unit says; returns the last exit status. Raises FaultError where it hangs.
+        """Start the service and restart it as the unit says; return the last exit status.
 
-        `on_ready` is called each time that the service says it is ready.
+        Call `on_ready` each time that the service reports that it is ready. Raises FaultError where it runs too long.
         """
         interval = watchdog_seconds or self._watchdog_seconds
         while True:
             status = self._once(on_ready, interval)
             if not self._unit.restarts(status):
-                self._say(f"ended with {status}, which the unit does not restart")
+                self._log(f"ended with {status}, which the unit does not restart")
                 return status
-            self._say(f"ended with {status}: Restart={self._unit.one('Restart')}")
+            self._log(f"ended with {status}: Restart={self._unit.one('Restart')}")
 
     def close(self) -> None:
-        """End what runs."""
+        """Kill the service if it runs."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
@@ -135,17 +135,17 @@ class Supervisor:
                 stdout=log,
                 stderr=log,
             )
-        self._say(f"started as process {self.process.pid}")
+        self._log(f"started as process {self.process.pid}")
         ready, heard, begin = False, 0.0, time.monotonic()
         while (status := self.process.poll()) is None:
             for message in self._messages():
                 heard = time.monotonic()
                 if message == b"READY=1" and not ready:
                     ready = True
-                    self._say("said that it is ready")
+                    self._log("reported that it is ready")
                     on_ready(self)
             if ready and time.monotonic() - heard > interval:
-                self._say(f"nothing heard for {interval:g} s: WatchdogSec")
+                self._log(f"no report for {interval:g} s: WatchdogSec")
                 self.process.send_signal(signal.SIGABRT)
                 with suppress(subprocess.TimeoutExpired):
                     self.process.wait(1)
@@ -153,7 +153,7 @@ class Supervisor:
                 self.process.wait()
             if time.monotonic() - begin > PATIENCE_SECONDS:
                 self.process.kill()
-                raise FaultError(f"the service runs for longer than {PATIENCE_SECONDS} s; its log is {self._place}/log")
+                raise FaultError(f"the service has run for more than {PATIENCE_SECONDS} s; see {self._place}/log")
         return status
 
     def _messages(self) -> Iterator[bytes]:
@@ -175,7 +175,7 @@ class Supervisor:
 
 
 def install(place: Path, train: str) -> None:
-    """Lay out in `place` what the unit expects in /opt/seer-edge, with these flags of `train`."""
+    """Create in `place` the files that the unit expects in /opt/seer-edge, with the flags `train`."""
     shutil.copy(DEPLOY / "train-or-resume", place)
     shutil.copy(PROJECT / "docs/examples/camera_env.py", place)
     (place / "conf").write_text(f'TRAIN="{train}"\n')
@@ -186,22 +186,22 @@ def install(place: Path, train: str) -> None:
     (place / "state/seer-edge").mkdir(parents=True)
 
 
-def drill(place: Path, steps: int, hang: bool, say: Callable[[str], None]) -> Supervisor:
-    """Kill the service once it has a checkpoint on the way, then let it `hang`; it has to finish all the same.
+def drill(place: Path, steps: int, hang: bool, log: Callable[[str], None]) -> Supervisor:
+    """Run the service for `steps` steps; kill it after its first checkpoint and, with `hang`, stop it once more.
 
-    Raises FaultError where it does not.
+    Raises FaultError where it does not finish.
     """
     install(place, f"{TRAIN} --total-timesteps {steps}")
-    supervisor = Supervisor(Unit.read(UNIT), place, "drill", say)
+    supervisor = Supervisor(Unit.read(UNIT), place, "drill", log)
 
     def harm(service: Supervisor) -> None:
         assert service.process is not None
         if service.starts == 1:
             _wait_for_checkpoint(service)
-            say(f"kill -9 {service.process.pid}")
+            log(f"kill -9 {service.process.pid}")
             service.process.kill()
         elif service.starts == 2 and hang:
-            say(f"kill -STOP {service.process.pid}: it hangs")
+            log(f"kill -STOP {service.process.pid}: hang")
             service.process.send_signal(signal.SIGSTOP)
 
     try:
@@ -209,37 +209,37 @@ def drill(place: Path, steps: int, hang: bool, say: Callable[[str], None]) -> Su
     finally:
         supervisor.close()
     if status != 0:
-        raise FaultError(f"the service ended with {status}; its log is {place}/log")
+        raise FaultError(f"the service ended with {status}; see {place}/log")
     return supervisor
 
 
 def _wait_for_checkpoint(service: Supervisor) -> None:
-    """One after step 0."""
+    """Wait for a checkpoint after step 0."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not list(service.run.glob("checkpoints/step_*[1-9]*")):
         if time.monotonic() > deadline:
-            raise FaultError(f"there was no checkpoint for {PATIENCE_SECONDS} s")
+            raise FaultError(f"no checkpoint after {PATIENCE_SECONDS} s")
         time.sleep(0.05)
 
 
 def main() -> int:
-    """Run the command line; returns the exit status."""
-    parser = Parser(description="Kill the service and see it come back.", formatter_class=argparse.HelpFormatter)
-    parser.add_argument("--hang", action="store_true", help="let it hang too, for the watchdog")
+    """Run the command line; return the exit status."""
+    parser = Parser(description="Kill the service and check that it recovers.", formatter_class=argparse.HelpFormatter)
+    parser.add_argument("--hang", action="store_true", help="make it hang once too, to test the watchdog")
     flags = parser.parse_args()
     begin = time.monotonic()
 
-    def say(line: str) -> None:
+    def log(line: str) -> None:
         print(f"{time.monotonic() - begin:6.1f} s  {line}", flush=True)
 
     def run() -> int:
         with tempfile.TemporaryDirectory() as place:
-            supervisor = drill(Path(place), 1_500, flags.hang, say)
+            supervisor = drill(Path(place), 1_500, flags.hang, log)
             print((Path(place) / "log").read_text().rpartition("evaluation")[0].splitlines()[-1])
-            say(f"finished after {supervisor.starts} starts")
+            log(f"finished after {supervisor.starts} starts")
         return 0
 
-    return answer("service_drill.py", run)
+    return run_tool("service_drill.py", run)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""A long run that is killed and resumed on the way: RSS, descriptors, threads and disk have to stay flat.
+"""Kill and resume a long run, and check that RSS, file descriptors, threads and disk usage do not grow.
 
-    python tools/soak.py --minutes 60 --kill-every 7 --out docs/results/soak -- --env Alien --mem-budget 14.2MB …
+    python tools/soak.py --minutes 60 --kill-every 7 --out docs/results/soak -- --env Alien --mem-budget 14.2MB ...
 
-What stands after `--` are flags of `seer-edge train`. Samples go to `soak.csv` every few seconds; at the end each
-figure's drift is printed: a line fitted through the samples of each process from `--settle` minutes on.
+After `--` give flags of `seer-edge train`. Every five seconds a sample is appended to `soak.csv`. At the end the drift
+of each figure is printed: the slope of a line through the samples that are at least `--settle` minutes into a process.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 import numpy as np
-from commandline import BadInputError, FaultError, Parser, answer, count, render, say, seed
+from commandline import BadInputError, FaultError, Parser, count, progress, render, run_tool, seed
 
 SAMPLE_EVERY_SECONDS = 5.0
 START_SECONDS_MAX = 180.0
@@ -28,11 +28,11 @@ COMMAND = [sys.executable, "-m", "seer_edge"]
 
 @dataclass(frozen=True)
 class Sample:
-    """What the run held at one moment."""
+    """The resources of the run at one moment."""
 
-    minutes: float  # since the soak began
-    process: int  # 0 for the first, one more with each resume
-    age_minutes: float  # of the process
+    minutes: float  # since the start of the soak
+    process: int  # 0 for the first process, one more after each resume
+    age_minutes: float  # since the start of the process
     timestep: int
     rss_bytes: int
     descriptors: int
@@ -41,7 +41,10 @@ class Sample:
 
 
 def soak(flags: argparse.Namespace, run: Path) -> Iterator[Sample]:
-    """Train, kill and resume until the time, or the run, is over. Raises FaultError where the run fails."""
+    """Train, kill and resume until the time or the run is over, and yield samples.
+
+    Raises FaultError where the run fails.
+    """
     begin, draw, process = time.monotonic(), random.Random(flags.seed), 0
     end = begin + 60 * flags.minutes
     command = [*COMMAND, "train", *flags.train, "--run-dir", str(run)]
@@ -56,7 +59,7 @@ def soak(flags: argparse.Namespace, run: Path) -> Iterator[Sample]:
                 if child.poll() == 0:
                     return
                 if child.returncode is not None:
-                    raise FaultError(f"the run ended by itself with status {child.returncode}; see {log.name}")
+                    raise FaultError(f"the run failed with status {child.returncode}; see {log.name}")
                 sample = _sample(child.pid, run, process, begin, started)
                 if sample is not None:
                     yield sample
@@ -67,7 +70,7 @@ def soak(flags: argparse.Namespace, run: Path) -> Iterator[Sample]:
 
 
 def _sample(pid: int, run: Path, process: int, begin: float, started: float) -> Sample | None:
-    """None while the run has no row yet."""
+    """Take a sample; return None while progress.csv has no row."""
     import psutil
 
     progress = run / "progress.csv"
@@ -94,15 +97,15 @@ def _size_bytes(folder: Path) -> int:
         for name in names:
             try:
                 total += (Path(path) / name).stat().st_size
-            except FileNotFoundError:  # a generation that went meanwhile
+            except FileNotFoundError:  # a checkpoint that the run has removed
                 continue
     return total
 
 
 def drift(samples: list[Sample], what: str, settle_minutes: float) -> tuple[float, float, float, float]:
-    """Least, median and largest value of settled processes, and growth an hour within them.
+    """Return the smallest, median and largest value in settled processes, and the growth per hour.
 
-    One slope is fitted through all processes, each of which has a level of its own.
+    The fit has one slope for all processes and a separate level for each.
     """
     ages: list[float] = []
     values: list[float] = []
@@ -119,13 +122,13 @@ def drift(samples: list[Sample], what: str, settle_minutes: float) -> tuple[floa
         ages += (age - age.mean()).tolist()
         values += (value - value.mean()).tolist()
     if not levels:
-        raise FaultError(f"no process came to {settle_minutes:g} minutes; give more --minutes or less --settle")
+        raise FaultError(f"no process lasted {settle_minutes:g} minutes; use a larger --minutes or a smaller --settle")
     slope = float(np.dot(ages, values) / np.dot(ages, ages))
     return min(levels), float(np.median(levels)), max(levels), slope
 
 
 def show(samples: list[Sample], settle_minutes: float) -> None:
-    """Print the table."""
+    """Print the table of drifts."""
     lines = []
     for what, name, unit in (
         ("rss_bytes", "RSS, MB", 1e6),
@@ -136,18 +139,20 @@ def show(samples: list[Sample], settle_minutes: float) -> None:
         figures = drift(samples, what, settle_minutes)
         lines.append((name, *(f"{figure / unit:.1f}" for figure in figures)))
     last = samples[-1]
-    say(f"{last.minutes:.0f} minutes, {last.timestep:,} steps, {last.process} kills and resumes")
-    print(render(("held", "least", "median", "most", "growth an hour"), lines))
+    progress(f"{last.minutes:.0f} minutes, {last.timestep:,} steps, {last.process} kills and resumes")
+    print(render(("resource", "least", "median", "most", "growth an hour"), lines))
 
 
 def _flags() -> argparse.Namespace:
     parser = Parser(prog="soak.py", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--minutes", type=count, default=60, metavar="N", help="how long (60)")
-    parser.add_argument("--kill-every", type=seed, default=7, metavar="N", help="minutes, more or less; 0: never (7)")
-    parser.add_argument("--settle", type=float, default=2.0, metavar="N", help="minutes of a process not looked at (2)")
-    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of the moments of the kills (0)")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder for run, log and samples")
-    parser.add_argument("train", nargs="+", metavar="FLAG", help="-- and flags of seer-edge train")
+    parser.add_argument("--minutes", type=count, default=60, metavar="N", help="minutes to run (60)")
+    parser.add_argument(
+        "--kill-every", type=seed, default=7, metavar="N", help="minutes between kills, +-50%%; 0: none (7)"
+    )
+    parser.add_argument("--settle", type=float, default=2.0, metavar="N", help="minutes to ignore after each start (2)")
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="seed of the times of the kills (0)")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder for run, log and samples")
+    parser.add_argument("train", nargs="+", metavar="FLAG", help="after --, flags of seer-edge train")
     return parser.parse_args()
 
 
@@ -156,7 +161,7 @@ def _run() -> int:
     try:
         flags.out.mkdir(parents=True)
     except OSError as error:
-        raise BadInputError(f"--out {flags.out}: cannot be made ({error.strerror}); name a new folder") from error
+        raise BadInputError(f"--out {flags.out}: cannot be created ({error.strerror}); name a new folder") from error
     samples = []
     with (flags.out / "soak.csv").open("w", newline="") as file:
         writer = csv.writer(file)
@@ -166,10 +171,10 @@ def _run() -> int:
             writer.writerow(astuple(sample))
             file.flush()
     if not samples:
-        raise FaultError("the run was not seen at work; give more --minutes")
+        raise FaultError("no samples were taken; use a larger --minutes")
     show(samples, flags.settle)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(answer("soak.py", _run))
+    sys.exit(run_tool("soak.py", _run))

@@ -1,14 +1,15 @@
-"""Times the parts of a step before and after the freeze on real data, each beside what it cannot do without.
+"""Time the parts of a step before and after the freeze on real data, and the least work that each part needs.
 
 python tools/speedbench.py --env Alien
 python tools/speedbench.py --env cartpole-swingup --json now.json --against before.json
 
-Part and yardstick run in turns in one process: their ratio is what a docs page can quote. An update's yardstick are
-its own matrix products and convolutions, as it computes them and on its own memory; the bytes of a gather are copied,
-those of a checkpoint written to one file, a step of a game is four bare frames of its emulator. With one thread the
-clock is the CPU time of the main thread, which other processes disturb least; with more, under --pipeline on and for
-checkpoints, it is the time on the wall. Only the step has a pipeline; the parts are done one at a time. Batch, sizes
-and encoder are those of the task's preset. Where Stable-Baselines3 is installed, its DQN is timed on the same game.
+A part and its yardstick run in turns in one process, so their ratio hardly depends on the machine's load. The yardstick
+of an update is its matrix products and convolutions, on the same memory. That of a gather is a copy of as many bytes,
+that of a checkpoint a file of as many bytes, and that of an Atari step four bare frames of its emulator.
+
+With one thread the clock is the main thread's CPU time, which other processes disturb least. With more threads, with
+--pipeline on and for checkpoints it is wall time. The pipeline affects only the whole step; the parts run one at a
+time. Batch, sizes and encoder are those of the preset. Where Stable-Baselines3 is installed, its DQN is timed too.
 """
 
 import argparse
@@ -22,7 +23,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from commandline import BadInputError, Parser, add_env_flags, answer, count, open_environment, out_file, render, say
+from commandline import (
+    BadInputError,
+    Parser,
+    add_env_flags,
+    count,
+    open_environment,
+    out_file,
+    progress,
+    render,
+    run_tool,
+)
 
 if TYPE_CHECKING:
     from yardsticks import Clock, Job
@@ -33,12 +44,12 @@ if TYPE_CHECKING:
 TIMES = 60
 STEPS_OF_FAULTS = 10
 RELEASED = {"pixel": 35.0, "latent": 82.0}
-"""Steps a second of the paper's released code in Alien, on one thread of a machine with 100 GFLOP/s."""
+"""Steps per second of the paper's released code on Alien, on one thread of a machine with 100 GFLOP/s."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """One part; milliseconds. The yardstick's are None where there is none."""
+    """Times of one part in milliseconds. Fields of the yardstick are None where a part has none."""
 
     phase: str
     part: str
@@ -50,23 +61,23 @@ class Timing:
 
     @property
     def key(self) -> str:
-        """Names it in another file."""
+        """The part's key in a report."""
         return f"{self.phase}: {self.part}"
 
     @property
     def ratio(self) -> float | None:
-        """Of the medians."""
+        """Ratio of the medians of part and yardstick."""
         return None if not self.yardstick_median else self.median / self.yardstick_median
 
 
 class Bench:
-    """Measures the parts of one session."""
+    """Measures the parts of a session's step."""
 
     def __init__(self, session: "Session", clock: "Clock", times: int) -> None:
         self.session, self.clock, self.times = session, clock, times
         self.timings: list[Timing] = []
         self.page_faults: dict[str, float] = {}
-        """Of a step, by phase: fresh pages that it touched."""
+        """By phase, the page faults of one step."""
 
     def add(
         self,
@@ -78,23 +89,24 @@ class Bench:
         times: int | None = None,
         calls: int = 1,
     ) -> None:
-        """Time `job`, which does the part `calls` times, beside its yardstick, which has a name."""
-        from yardsticks import beside
+        """Time `job`, which runs the part `calls` times, in turns with its named yardstick."""
+        from yardsticks import time_in_turns
 
         name, other = yardstick or (None, None)
         own, others = (
-            [taken / calls for taken in each] for each in beside(job, other, times or self.times, self.clock, before)
+            [taken / calls for taken in each]
+            for each in time_in_turns(job, other, times or self.times, self.clock, before)
         )
         figures = (others[0], others[len(others) // 2]) if others else (None, None)
         self.timings.append(Timing(self.session.phase, part, own[0], own[len(own) // 2], name, *figures))
 
     def phase(self) -> None:
-        """Everything that a step is made of, and the whole."""
+        """Measure all parts of a step, and the whole step."""
         from yardsticks import copy_of, emulator, products
 
         session = self.session
         agent, replay, perception = session.agent, session.replay, session.perception
-        say(f"the {session.phase} phase")
+        progress(f"the {session.phase} phase")
         frames = emulator(session.env.spec.id, 4)
         self.add("environment", lambda: _step(session), ("emulator", frames) if frames else None)
         frame = session.env.reset()
@@ -117,7 +129,7 @@ class Bench:
             return sum(piece.nbytes for observations in both for piece in observations.slices())
 
         self.add("gather", gather, ("copy", copy_of(gather())))
-        # An update uses the noise of the action before it; every second of CURL's does more than the others.
+        # An update uses the noise drawn for the previous action. Every second update of CURL does more work.
         calls = 2 if session.config.algo != "rainbow" else 1
 
         def update() -> None:
@@ -125,7 +137,7 @@ class Bench:
                 agent.update(batch)
 
         act()
-        update()  # memory and moments are there
+        update()  # allocates memory and Adam's moments
         act()
         alone = products(update)
         self.add("update", update, ("products", alone), before=act, times=self.update_times(update), calls=calls)
@@ -137,13 +149,13 @@ class Bench:
         self.page_faults[session.phase] = faults / STEPS_OF_FAULTS
 
     def update_times(self, update: "Job") -> int:
-        """Fewer where an update takes long."""
+        """Return how often to time an update: less often where one takes long."""
         begin = time.perf_counter()
         update()
         return max(5, min(self.times, int(20 / (time.perf_counter() - begin))))
 
     def freeze(self, folder: Path) -> None:
-        """A checkpoint, and the freeze with the conversion of all rows."""
+        """Measure a checkpoint, and the freeze with the conversion of all rows."""
         import numpy as np
         from yardsticks import file_of
 
@@ -152,7 +164,7 @@ class Bench:
         from seer_runtime.onnx.encoder import MAX_BATCH
 
         session, store = self.session, self.session.replay.store
-        say("a checkpoint and the freeze")
+        progress("a checkpoint and the freeze")
         names = iter(range(sys.maxsize))
 
         def save() -> Path:
@@ -184,7 +196,7 @@ def _step(session: "Session") -> None:
 
 
 def measure(flags: argparse.Namespace) -> int:
-    """Print the table."""
+    """Measure and print the table; return the exit status."""
     against = None if flags.against is None else read(flags.against)
     environment = open_environment(flags, flags.resolution)
     spec = environment.spec
@@ -206,7 +218,7 @@ def measure(flags: argparse.Namespace) -> int:
     settings = config.settings
     session = build_session(plan)
     rates = [matrix_rate(clock)]
-    # No updates while the replay fills with rows enough to sample from.
+    # No updates while the replay fills with enough rows to sample from.
     still = replace(settings, learning_starts=sys.maxsize, random_steps=sys.maxsize)
     session.plan = replace(plan, config=replace(config, settings=still))
     for _ in range(4 * settings.batch_size + settings.n_step):
@@ -245,7 +257,7 @@ def measure(flags: argparse.Namespace) -> int:
 
 
 def table(report: dict[str, Any], timings: list[Timing], against: dict[str, Any] | None) -> Iterator[str]:
-    """What is printed: the setting, a line a part, and the released code beside Alien's steps."""
+    """Yield the printed lines: the setting, a line for each part, and on Alien a comparison with the released code."""
     threads = report["threads"]
     before, after = report["gflops"]
     yield (
@@ -254,7 +266,7 @@ def table(report: dict[str, Any], timings: list[Timing], against: dict[str, Any]
         f"fp32 product {before:.0f} GFLOP/s before, {after:.0f} after"
     )
     old = {} if against is None else {f"{was['phase']}: {was['part']}": was for was in against["timings"]}
-    header = (f"{report['clock']} ms", "least", "median", "beside", "least", "median", "ratio")
+    header = (f"{report['clock']} ms", "least", "median", "yardstick", "least", "median", "ratio")
     lines = []
     for timing in timings:
         was = old.get(timing.key, {})
@@ -264,7 +276,7 @@ def table(report: dict[str, Any], timings: list[Timing], against: dict[str, Any]
         lines.append(own + then)
     yield render(header if against is None else (*header, "was least", "was median", "was ratio"), lines)
     faults = ", ".join(f"{count:,.0f} ({phase})" for phase, count in report["page_faults_a_step"].items())
-    yield f"page faults a step: {faults}"
+    yield f"page faults per step: {faults}"
     if report["env"] == "ALE/Alien-v5" and report["algo"] == "rainbow" and threads == 1:
         for timing in timings:
             if timing.part == "step" and timing.phase in RELEASED:
@@ -283,27 +295,27 @@ def _cell(value: float | str | None) -> str:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """What an earlier --json wrote. Raises BadInputError for anything else."""
+    """Read a report that --json wrote. Raises BadInputError for any other file."""
     try:
         report = json.loads(path.read_text())
         if not all({"phase", "part", "least", "median", "ratio"} <= timing.keys() for timing in report["timings"]):
             raise ValueError("its timings are incomplete")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadInputError(f"--against {path}: not a file that --json wrote ({error}); give one") from error
+        raise BadInputError(f"--against {path}: not a report of --json ({error}); give one") from error
     return dict(report)
 
 
 def main() -> int:
-    """Command line."""
+    """Run the command line; return the exit status."""
     parser = Parser(prog="speedbench.py", description="Time the parts of a step before and after the freeze.")
     add_env_flags(parser)
-    parser.add_argument("--resolution", type=count, metavar="N", help="side of a frame (the environment's own)")
+    parser.add_argument("--resolution", type=count, metavar="N", help="side of a frame (the environment's default)")
     parser.add_argument("--threads", type=count, default=1, metavar="N", help="compute threads (1)")
-    parser.add_argument("--pipeline", choices=("on", "off"), default="off", help="of a step: on, or off (off)")
-    parser.add_argument("--times", type=count, default=TIMES, metavar="N", help=f"each part is measured ({TIMES})")
-    parser.add_argument("--json", type=out_file, metavar="FILE", help="write the figures there too")
-    parser.add_argument("--against", type=Path, metavar="FILE", help="an earlier FILE of --json to print beside")
-    return answer("speedbench.py", lambda: measure(parser.parse_args()))
+    parser.add_argument("--pipeline", choices=("on", "off"), default="off", help="pipeline of a step (off)")
+    parser.add_argument("--times", type=count, default=TIMES, metavar="N", help=f"measurements of each part ({TIMES})")
+    parser.add_argument("--json", type=out_file, metavar="FILE", help="also write the report to this file")
+    parser.add_argument("--against", type=Path, metavar="FILE", help="print an earlier report of --json for comparison")
+    return run_tool("speedbench.py", lambda: measure(parser.parse_args()))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
-"""What the frame stack after a lost life does to learning: runs with it kept or blank, from one checkpoint on.
+"""Measure the effect of keeping or blanking the frame stack at a lost life, by runs from one checkpoint.
 
-    python tools/stackruns.py run BASE OUT            # fork BASE and finish six continuations an arm
-    python tools/stackruns.py table OUT OUT ...       # print what came out, one OUT a game
+    python tools/stackruns.py run BASE OUT            # fork BASE and finish six continuations of each arm
+    python tools/stackruns.py table OUT OUT ...       # print the results, one OUT for each game
 
-Continuation i of each arm has the seed of BASE + 1 + i, so its random streams are not those of any other. `run` goes on
-where it was stopped. The table has the mean return of the training games that ended in the last quarter of a
-continuation.
+Continuation i of each arm has the seed of BASE + 1 + i, so that no two share random streams. `run` can be interrupted
+and repeated. The table has the mean return of the training games that ended in the last quarter of a continuation.
 """
 
 import csv
@@ -17,19 +16,19 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from commandline import BadInputError, Parser, answer, count, render
+from commandline import BadInputError, Parser, count, render, run_tool
 from forks import finish_all, fork
 
 ARMS = {"kept": False, "blank": True}
-"""Whether a lost life blanks the stack."""
+"""By arm, whether a lost life blanks the frame stack."""
 
 
 def run_all(base: Path, out: Path, arms: list[str], continuations: int, only: list[str], jobs: int) -> int:
     """Fork the continuations of each arm from `base` and finish them."""
     names = [f"{arm}-{number}" for number in range(continuations) for arm in arms]
-    strangers = sorted(set(only) - set(names))
-    if strangers:
-        raise BadInputError(f"--only {strangers[0]}: no such continuation; name one of {', '.join(names)}")
+    unknown = sorted(set(only) - set(names))
+    if unknown:
+        raise BadInputError(f"--only {unknown[0]}: no such continuation; name one of {', '.join(names)}")
     seed = _first_seed(base)
     chosen = [name for name in names if name in only or not only]
     for name in chosen:
@@ -50,7 +49,7 @@ def _first_seed(base: Path) -> int:
 
 
 def late_return(run: Path) -> tuple[float, int] | None:
-    """Mean return and number of the training games in the last quarter of a continuation; None before its end."""
+    """Return the mean return and the number of training games in the last quarter; None for an unfinished run."""
     config, summary = (json.loads((run / name).read_text()) for name in ("config.json", "summary.json"))
     if summary["status"] != "finished":
         return None
@@ -62,11 +61,11 @@ def late_return(run: Path) -> tuple[float, int] | None:
 
 
 def print_table(outs: list[Path]) -> int:
-    """One table a game, one line a continuation and one an arm."""
+    """Print one table for each game, with one line for each continuation and one for each arm."""
     for out in outs:
         runs = sorted(path.parent for path in out.glob("*/summary.json"))
         if not runs:
-            raise BadInputError(f"{out}: holds no runs of stackruns.py run")
+            raise BadInputError(f"{out}: has no runs of stackruns.py; give the OUT of `stackruns.py run`")
         arms: dict[str, list[float]] = {}
         lines = []
         for run in runs:
@@ -89,36 +88,36 @@ def print_table(outs: list[Path]) -> int:
 
 
 def main() -> int:
-    """Command line."""
+    """Run the command line; return the exit status."""
 
     def stop(signum: int, frame: object) -> NoReturn:
-        sys.exit(128 + signum)  # so that the children are stopped, too
+        sys.exit(128 + signum)  # runs the `finally` that stops the children
 
     def arms(text: str) -> list[str]:
         found = text.split(",")
         if not set(found) <= ARMS.keys():
-            raise BadInputError(f"--arms {text}: name {' and '.join(ARMS)}, or one of them")
+            raise BadInputError(f"--arms {text}: unknown arm; use {','.join(ARMS)} or one of them")
         return found
 
     def run() -> int:
         parser = Parser(prog="stackruns.py", description=(__doc__ or "").splitlines()[0])
         commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
         runs = commands.add_parser("run", help="fork BASE into the continuations of each arm and finish them")
-        runs.add_argument("base", type=Path, metavar="BASE", help="a run's folder, stopped where they begin")
-        runs.add_argument("out", type=Path, metavar="OUT", help="folder of the continuations, one game's")
+        runs.add_argument("base", type=Path, metavar="BASE", help="folder of a run, stopped where the arms start")
+        runs.add_argument("out", type=Path, metavar="OUT", help="folder of the continuations of one game")
         runs.add_argument("--arms", type=arms, default=list(ARMS), metavar="A,B", help=f"{','.join(ARMS)} (both)")
-        runs.add_argument("--continuations", type=count, default=6, metavar="N", help="of each arm (6)")
-        runs.add_argument("--only", nargs="+", default=[], metavar="NAME", help="some of them alone, such as kept-0")
+        runs.add_argument("--continuations", type=count, default=6, metavar="N", help="continuations of each arm (6)")
+        runs.add_argument("--only", nargs="+", default=[], metavar="NAME", help="only these continuations, like kept-0")
         runs.add_argument("--jobs", type=count, default=1, metavar="N", help="continuations at a time (1)")
-        tables = commands.add_parser("table", help="print what came out")
-        tables.add_argument("out", type=Path, nargs="+", metavar="OUT", help="as run was given it")
+        tables = commands.add_parser("table", help="print the results")
+        tables.add_argument("out", type=Path, nargs="+", metavar="OUT", help="an OUT of the command run")
         flags = parser.parse_args()
         if flags.command == "table":
             return print_table(flags.out)
         signal.signal(signal.SIGTERM, stop)
         return run_all(flags.base, flags.out, flags.arms, flags.continuations, flags.only, flags.jobs)
 
-    return answer("stackruns.py", run)
+    return run_tool("stackruns.py", run)
 
 
 if __name__ == "__main__":

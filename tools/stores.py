@@ -1,7 +1,7 @@
-"""Ways to keep replayed observations, all filled with the same steps and sampled by the same rule.
+"""Several ways to store replay observations, filled with the same steps and sampled by the same rule.
 
 `membench.py` compares them. Rows count time steps, so a row id means the same step in every store. Rewards and flags
-are kept alike by all (`RowStore`'s columns) and are not counted; actions are not kept. Frames are seen whole.
+are in `RowStore`'s columns in all stores and are not counted. Actions are not stored. Frames are not cropped.
 """
 
 import itertools
@@ -32,10 +32,10 @@ from seer_runtime.system.ledger import WORKSPACE_CAP_BYTES, Ledger, Line
 STACK, N_STEP, BATCH, GAMMA = 4, 20, 32, 0.99
 ENCODER = "data-efficient"
 WARM_UP_BATCHES = 3
-CALIBRATION_ROWS = 1_024  # as `seer_edge.training.freeze`, which imports torch
+CALIBRATION_ROWS = 1_024  # as in `seer_edge.training.freeze`, which would import torch
 
 Pair = tuple[NDArray[Any], NDArray[Any]]
-"""Observations and n-th next observations of a batch: stacks `[B, C, H, W]` uint8, or latents `[B, N, L]` float32."""
+"""Observations and n-th next observations of a batch: uint8 stacks `[B, C, H, W]` or float32 latents `[B, N, L]`."""
 
 
 class DifferentBatchError(Exception):
@@ -47,24 +47,24 @@ class DifferentBatchError(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """One time step; `stack` `[C, H, W]` is overwritten by the next one."""
+    """One time step. The next step overwrites `stack` `[C, H, W]`."""
 
     frame: Frame
     stack: Frame
-    first: bool  # of its episode
-    final: bool = False  # of a truncated episode: no action was taken
+    first: bool  # whether it is the first of its episode
+    final: bool = False  # whether it is the last frame of a truncated episode, without an action
     reward: float = 0.0
     terminated: bool = False
     truncated: bool = False
 
 
 def stack_shape(frame_shape: tuple[int, ...]) -> tuple[int, ...]:
-    """`(C, H, W)` of a stack of frames."""
+    """Return the shape `(C, H, W)` of a stack of frames."""
     return frame_codec(frame_shape).observation_shape(STACK)
 
 
 def play(env: Environment, seed: int) -> Iterator[Row]:
-    """Endless steps of `env` under a random policy."""
+    """Yield steps of `env` under a random policy, without end."""
     shape = env.spec.frame_shape
     stack = FrameStack(STACK, shape, np.zeros((STACK, *shape), np.uint8))
     rng = np.random.default_rng(seed)
@@ -84,9 +84,10 @@ def play(env: Environment, seed: int) -> Iterator[Row]:
 
 
 class Store:
-    """What all stores share: the ring's columns and the rule by which windows are drawn from it.
+    """Base class of the stores, with the ring's columns and the sampling of windows.
 
-    A store that is no `RowStore` itself hangs its observations on one of a byte a row, which is not counted.
+    A store that does not use a `RowStore` for observations has one with a byte per row for its columns. That byte is
+    not counted.
     """
 
     def __init__(self, name: str, rows: RowStore, ledger: Ledger, seed: int) -> None:
@@ -103,12 +104,12 @@ class Store:
         )
 
     bytes_a_row: float
-    """Measured bytes of observations a time step."""
+    """Measured bytes of observations per time step."""
     capacity: int
-    """Time steps at the budget."""
+    """Time steps within the budget."""
 
     def append(self, row: Row) -> None:
-        """Keep one time step."""
+        """Store one time step."""
         stored = self._stored(row)
         if row.final:
             self.replay.append_final(stored)
@@ -116,15 +117,15 @@ class Store:
             self.replay.append(stored, 0, row.reward, terminated=row.terminated, truncated=row.truncated)
 
     def _stored(self, row: Row) -> NDArray[Any]:
-        """What stands in the row store; called before the row is appended."""
+        """Return the observation for the row store. Called before the row is appended."""
         raise NotImplementedError
 
     def fetch(self, ids: Ids, bootstrap_ids: Ids) -> Pair:
-        """Observations at both, valid until the next call."""
+        """Return the observations of both ids `[B]`, valid until the next call."""
         raise NotImplementedError
 
     def sample(self) -> Pair:
-        """A batch of windows drawn uniformly. Raises NothingToSampleError where none fits."""
+        """Sample a batch of windows uniformly. Raises NothingToSampleError where no window fits."""
         ids = self.replay.draw(BATCH)
         return self.fetch(ids, n_step_windows(self.rows, ids, N_STEP, GAMMA).bootstrap_ids)
 
@@ -138,7 +139,7 @@ def _columns_only(capacity: int, stack: int) -> tuple[RowStore, Ledger]:
 
 
 class SharedStacks(Store):
-    """One stack a row; the next observation is the stack of a later row."""
+    """One stack per row. The next observation is the stack of a later row."""
 
     stacks_a_row = 1
 
@@ -155,7 +156,7 @@ class SharedStacks(Store):
         return NO_OBSERVATION
 
     def fetch(self, ids: Ids, bootstrap_ids: Ids) -> Pair:
-        """Two gathers."""
+        """Gather the stacks of both ids."""
         return self._take(0, self.stacks, ids), self._take(1, self.stacks, bootstrap_ids)
 
     def _take(self, half: int, stacks: Frame, ids: Ids) -> Frame:
@@ -165,7 +166,7 @@ class SharedStacks(Store):
 
 
 class TwoStacks(SharedStacks):
-    """Two stacks a row, the observation and the next one: what most libraries keep."""
+    """Two stacks per row, the observation and the next one, as in most libraries."""
 
     stacks_a_row = 2
 
@@ -179,7 +180,7 @@ class TwoStacks(SharedStacks):
         return super()._stored(row)
 
     def fetch(self, ids: Ids, bootstrap_ids: Ids) -> Pair:
-        """The n-th next observation is the next one of the window's last step."""
+        """Gather the stacks. The n-th next observation is the next observation of the window's last step."""
         observations = self._take(0, self.stacks, ids)
         next_observations = self._take(1, self.next_stacks, bootstrap_ids - 1)
         nothing_next = bootstrap_ids == ids
@@ -188,7 +189,7 @@ class TwoStacks(SharedStacks):
 
 
 class CompressedFrames(Store):
-    """Each frame once, as an LZ4 block, decompressed as stacks are gathered."""
+    """Each frame once, as an LZ4 block, decompressed when stacks are gathered."""
 
     def __init__(self, name: str, budget_bytes: int, frame_shape: tuple[int, ...], seed: int, *, rows: int) -> None:
         import lz4.block
@@ -203,17 +204,17 @@ class CompressedFrames(Store):
 
     @property
     def bytes_a_row(self) -> float:  # type: ignore[override]
-        """Mean bytes of a block."""
+        """Mean size of a block in bytes."""
         return self.held_bytes / self.rows.rows
 
     @property
     def capacity(self) -> int:  # type: ignore[override]
-        """Blocks of mean size in the budget."""
+        """Number of blocks of mean size within the budget."""
         return int(self.budget_bytes / self.bytes_a_row)
 
     @property
     def overhead_bytes(self) -> int:
-        """Bytes a row that its Python object and the reference to it cost beside the block; not counted."""
+        """Bytes per row of the Python object and its reference, which are not counted."""
         return sys.getsizeof(b"") + 8
 
     def _stored(self, row: Row) -> NDArray[Any]:
@@ -228,10 +229,10 @@ class CompressedFrames(Store):
         slot = self.rows.slot(self.rows.oldest)
         self.held_bytes -= len(self.blobs[slot])
         self.blobs[slot] = b""
-        self.rows.rows -= 1  # by bytes, of which the row store knows nothing
+        self.rows.rows -= 1  # the row store does not know of the limit in bytes
 
     def fetch(self, ids: Ids, bootstrap_ids: Ids) -> Pair:
-        """One decompression a frame of each stack."""
+        """Decompress each frame of each stack."""
         wanted = np.concatenate([ids, bootstrap_ids])
         slots = self.rows.slots(wanted[:, None] - np.arange(STACK - 1, -1, -1)).tolist()
         ages = self.rows.columns.age[self.rows.slots(wanted)].tolist()
@@ -246,7 +247,7 @@ class CompressedFrames(Store):
 
 
 class Rows(Store):
-    """seer-edge's own: each frame once in one arena, or, once converted, each latent."""
+    """seer-edge's store: each frame once in one arena, or each latent after the conversion."""
 
     def __init__(self, name: str, budget_bytes: int, frame_shape: tuple[int, ...], seed: int) -> None:
         codec = frame_codec(frame_shape)
@@ -256,31 +257,31 @@ class Rows(Store):
         self._out = self._new_batches()
 
     def _new_batches(self) -> NDArray[Any]:
-        """Room for the two halves of a batch, which are valid at once; the replay's own slice is not."""
+        """Allocate both halves of a batch, because the replay's slices would not be valid at the same time."""
         return np.empty((2 * BATCH, *self.rows.observation_shape), self.rows.codec.dtype)
 
     @property
     def bytes_a_row(self) -> float:  # type: ignore[override]
-        """Bytes of a row in the arena."""
+        """Bytes per row in the arena."""
         return self.rows.codec.row_bytes
 
     @property
     def capacity(self) -> int:  # type: ignore[override]
-        """Rows of the arena, which is cut to whole frames (so the paper's C_hat = floor(C P / (b L)))."""
+        """Rows of the arena, whose size is a multiple of a frame's (the paper's C_hat = floor(C P / (b L)))."""
         return self.rows.capacity
 
     def _stored(self, row: Row) -> NDArray[Any]:
         return row.frame
 
     def fetch(self, ids: Ids, bootstrap_ids: Ids) -> Pair:
-        """One gather of both."""
+        """Gather both in one call."""
         both = np.concatenate([ids, bootstrap_ids])
         out = self._out[: len(both)]
         self.rows.gather(both, self.rows.codec.plain(len(both)), out)
         return out[: len(ids)], out[len(ids) :]
 
     def calibrated(self, name: str, encoder: OnnxEncoder) -> Codec:
-        """The codec `name`, calibrated on rows of this store as the freeze does."""
+        """Return the codec `name`, calibrated on rows of this store without blank frames, as at the freeze."""
         codec = latent_codec(name, encoder.latent_shape, 1, self.ledger)
         ids = np.linspace(self.rows.oldest, self.rows.appended - 1, CALIBRATION_ROWS).astype(np.int64)
         ids = ids[self.rows.stack_is_whole(ids)]
@@ -288,19 +289,19 @@ class Rows(Store):
         return codec
 
     def convert(self, codec: Codec, encoder: OnnxEncoder) -> int:
-        """Turn frames into latents in place; returns the number of rows kept."""
+        """Convert frames to latents in place; return the number of rows kept."""
         kept = self.replay.convert(codec, encoder)
         self._out = self._new_batches()
         return kept
 
 
 def new_encoder(spec: EncoderSpec, seed: int) -> OnnxEncoder:
-    """An encoder as it is initialised before training: uniform within 1 / sqrt(fan-in)."""
+    """Build an untrained encoder, with weights uniform in +-1 / sqrt(fan-in)."""
     rng = np.random.default_rng(seed)
     weights: dict[str, NDArray[np.float32]] = {}
     for name, shape in spec.weight_shapes.items():
         if name.endswith(".weight"):
-            bound = 1 / math.sqrt(math.prod(shape[1:]))  # of its bias too, which follows
+            bound = 1 / math.sqrt(math.prod(shape[1:]))  # also for its bias, which follows
         weights[name] = rng.uniform(-bound, bound, shape).astype(np.float32)
     return OnnxEncoder(encoder_graph(spec, weights), threads=1, ledger=Ledger({}))
 
@@ -316,7 +317,7 @@ def fill(stores: Sequence[Store], env: Environment, rows: int, seed: int) -> Non
 
 
 def can_sample(store: Store) -> bool:
-    """Whether the store holds a whole window."""
+    """Return whether the store holds at least one window."""
     try:
         store.sample()
     except NothingToSampleError:
@@ -325,7 +326,7 @@ def can_sample(store: Store) -> bool:
 
 
 def sampling_seconds(stores: Sequence[Store], batches: int) -> list[float]:
-    """Median time of a batch, a store; rounds are interleaved so that all meet the same disturbances."""
+    """Return the median time of a batch for each store. Rounds are interleaved, so all see the same disturbances."""
     seconds: list[list[float]] = [[] for _ in stores]
     for _ in range(WARM_UP_BATCHES + batches):
         for store, times in zip(stores, seconds, strict=True):
@@ -336,17 +337,17 @@ def sampling_seconds(stores: Sequence[Store], batches: int) -> list[float]:
 
 
 def check_batches(stores: Sequence[Store], encoder: OnnxEncoder, seed: int) -> int:
-    """Compare one batch of rows that all `stores` hold, the first of which keeps stacks; returns its size.
+    """Compare one batch of rows that all `stores` hold; return its size. The first store must hold stacks.
 
-    Raises DifferentBatchError unless windows and frames are equal, and latents are the encoder's up to what their
-    codec rounds.
+    Raises DifferentBatchError unless windows and frames are equal, and latents equal the encoder's up to the codec's
+    rounding.
     """
     newest = min(store.rows.appended for store in stores)
     ids = np.arange(max(store.rows.oldest for store in stores), newest)
     for store in stores:
         ids = ids[n_step_windows(store.rows, ids, N_STEP, GAMMA).valid]
     if len(ids) == 0:
-        raise DifferentBatchError("no window that all stores hold")
+        raise DifferentBatchError("no window is in all stores")
     ids = np.random.default_rng(seed).choice(ids, min(BATCH, len(ids)), replace=False)
     reference = stores[0]
     windows = n_step_windows(reference.rows, ids, N_STEP, GAMMA)
@@ -365,7 +366,7 @@ def check_batches(stores: Sequence[Store], encoder: OnnxEncoder, seed: int) -> i
 
 
 def _encode(encoder: OnnxEncoder, stacks: Frame) -> NDArray[np.float32]:
-    """Latents of any number of stacks."""
+    """Return the latents `[B, N, L]` of any number of stacks."""
     begins = range(0, len(stacks), MAX_BATCH)
     return np.concatenate([encoder(stacks[begin : begin + MAX_BATCH]).copy() for begin in begins])
 
@@ -376,7 +377,7 @@ def _check_latents(store: Store, got: NDArray[Any], latents: NDArray[np.float32]
     rounded = np.empty_like(got)
     codec.encode(latents[:, None], rows)
     codec.gather(rows, np.arange(len(rows))[:, None], codec.plain(len(rows)), rounded[:, None])
-    # ONNX Runtime's sums may depend on the batch's size, which the conversion chooses.
+    # ONNX Runtime's sums may depend on the batch size, which the conversion chooses.
     allowed = float(np.abs(rounded - latents).max()) + 1e-5 * max(1.0, float(np.abs(latents).max()))
     difference = float(np.abs(got - latents).max())
     if not difference <= allowed:

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Headless rendering needs EGL and a software driver: installed where that is allowed, else named.
+# Install the packages for headless rendering, EGL and a software driver, or print their names without root.
 set -u
 packages="libegl1 libgl1-mesa-dri"
 [ "$(uname -s)" = Linux ] || exit 0

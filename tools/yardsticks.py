@@ -1,4 +1,4 @@
-"""What a part of a step cannot do without, done alone: products, copies, emulator frames, a file."""
+"""The least work of each part of a step, run alone: matrix products, copies, emulator frames, a file."""
 
 import os
 from collections.abc import Callable
@@ -25,7 +25,7 @@ _PRODUCTS = {
 
 
 class _Recorder(TorchDispatchMode):
-    """Keeps every product and convolution that is computed, with the tensors it was given."""
+    """Records each matrix product and convolution that is computed, with its input tensors."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class _Recorder(TorchDispatchMode):
 
 
 def products(job: Job) -> Job:
-    """The matrix products and convolutions of `job`, forward and backward, on the memory that `job` had them on."""
+    """Return a job that repeats the matrix products and convolutions of `job`, forward and backward, on its tensors."""
     with _Recorder() as recorder:
         job()
     calls = [(func, _detached(args), kwargs) for func, args, kwargs in recorder.calls]
@@ -56,13 +56,13 @@ def _detached(args: Any) -> Any:
 
 
 def copy_of(size_bytes: int) -> Job:
-    """A copy of so many bytes."""
+    """Return a job that copies this many bytes."""
     source, target = np.ones(size_bytes, np.uint8), np.empty(size_bytes, np.uint8)
     return lambda: np.copyto(target, source)
 
 
 def file_of(size_bytes: int, path: Path) -> Job:
-    """So many bytes written to a file that is then on the disk."""
+    """Return a job that writes this many bytes to a file and syncs it to disk."""
     values = np.ones(size_bytes, np.uint8)
 
     def write() -> None:
@@ -75,7 +75,7 @@ def file_of(size_bytes: int, path: Path) -> Job:
 
 
 def emulator(env_id: str, frames: int) -> Job | None:
-    """So many frames of the game's emulator, screens not looked at; None for what is no Atari game."""
+    """Return a job that runs this many emulator frames without reading screens, or None for other environments."""
     if not env_id.startswith("ALE/"):
         return None
     import ale_py
@@ -96,13 +96,13 @@ def emulator(env_id: str, frames: int) -> Job | None:
     return run
 
 
-def beside(
+def time_in_turns(
     job: Job, yardstick: Job | None, times: int, clock: Clock, before: Job | None = None
 ) -> tuple[list[float], list[float]]:
-    """Milliseconds of `times` calls of a job and, in turns with it, of its yardstick, each in ascending order.
+    """Time `times` calls of a job in turns with its yardstick; return both lists of milliseconds, ascending.
 
-    What else the machine does so meets both. A first call of each does not count; `before` is called ahead of the job
-    and not timed.
+    Taking turns exposes both to the same disturbances. The first call of each is not counted. `before` is called before
+    the job and is not timed.
     """
     jobs = [job] if yardstick is None else [job, yardstick]
     taken: tuple[list[float], list[float]] = ([], [])
@@ -118,7 +118,7 @@ def beside(
 
 
 def matrix_rate(clock: Clock) -> float:
-    """float32 GFLOP/s of a square matrix product, the best of ten."""
+    """Measure the float32 GFLOP/s of a square matrix product, the best of ten."""
     square = torch.ones(PRODUCT_SIDE, PRODUCT_SIDE)
-    taken, _ = beside(lambda: square @ square, None, 10, clock)
+    taken, _ = time_in_turns(lambda: square @ square, None, 10, clock)
     return 2 * PRODUCT_SIDE**3 / (1e6 * taken[0])

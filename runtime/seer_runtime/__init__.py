@@ -1,4 +1,7 @@
-"""The data plane: bytes, replay, frozen encoder, acting policy. Knows nothing of agents and never imports torch."""
+"""The data plane of seer-edge: byte accounting, durable files, replay, ONNX inference and the acting policy.
+
+This package contains no learning algorithm. It imports neither torch nor seer_edge.
+"""
 
 from seer_runtime.policy.policy import Policy
 

@@ -17,7 +17,7 @@ from seer_edge.config.config import ENV_TIMEOUT_SECONDS, TrainConfig, build_conf
 from seer_edge.config.plan import BytePlan, make_plan
 from seer_edge.envs import EnvOptions, EnvSpec, resolve
 from seer_edge.envs.guarded import open_guarded
-from seer_edge.envs.refusals import refusals
+from seer_edge.envs.translate_errors import translate_errors
 from seer_edge.errors import (
     EXIT_BAD_INPUT,
     EXIT_BROKEN_PIPE,
@@ -119,20 +119,20 @@ def _warn_of_disk(path: Path, plan: BytePlan) -> None:
         )
 
 
-def _env_spec(env: str, options: EnvOptions, timeout_seconds: float, *, begun: bool = False) -> EnvSpec:
-    """What the environment says of itself, once it has shown a first frame.
+def _env_spec(env: str, options: EnvOptions, timeout_seconds: float, *, resumed: bool = False) -> EnvSpec:
+    """Build the environment, render one frame and return its spec.
 
-    Raises BadInputError; of a run that has `begun`, EnvironmentFailedError where it could be there another time.
+    Raises BadInputError. For a `resumed` run it raises EnvironmentFailedError where a later attempt may succeed.
     """
     if ":" in env and "" not in sys.path:
-        sys.path.insert(0, "")  # a user's own module stands in the working directory
+        sys.path.insert(0, "")  # a user's module may be in the working directory
 
     def give_up(reason: str) -> None:
-        name = "environment" if begun else "--env"
+        name = "environment" if resumed else "--env"
         print(f"seer-edge: {name} {env}: {reason}", file=sys.stderr, flush=True)
-        os._exit(EXIT_UNSAFE if begun else EXIT_BAD_INPUT)
+        os._exit(EXIT_UNSAFE if resumed else EXIT_BAD_INPUT)
 
-    with refusals(env, options, begun=begun):
+    with translate_errors(env, options, resumed=resumed):
         environment = open_guarded(
             env, options, seed=0, training=True, timeout_seconds=timeout_seconds, on_hang=give_up
         )
@@ -204,7 +204,7 @@ def _resume(flags: argparse.Namespace) -> int:
         _check_length(saved, flags.total_timesteps)
         config = dataclasses.replace(saved.config, **changes)
         plan = _plan_again(config, folder)
-        check_memory(plan, memory_limits(), begun=True)
+        check_memory(plan, memory_limits(), resumed=True)
         saved.check_fits(plan)
         folder.check_places()
         _prepare_learner(plan)
@@ -253,7 +253,7 @@ def _begin_after_all(folder: "RunFolder", changes: dict[str, Any]) -> int:
 
 def _plan_again(config: TrainConfig, folder: "RunFolder") -> BytePlan:
     """The plan of a run that exists. Raises BadInputError, and EnvironmentFailedError."""
-    spec = _env_spec(config.env, config.env_options, config.env_timeout_seconds, begun=True)
+    spec = _env_spec(config.env, config.env_options, config.env_timeout_seconds, resumed=True)
     try:
         return make_plan(config, spec)
     except BadInputError as error:

@@ -1,4 +1,4 @@
-"""`seer-edge act` and `seer-edge eval BUNDLE`: whole games from a bundle. No torch."""
+"""`seer-edge act` and `seer-edge eval BUNDLE`: play whole episodes with a bundle. Imports no torch."""
 
 import array
 import dataclasses
@@ -20,7 +20,7 @@ from seer_edge.envs import Action, Discrete, EnvOptions, EnvSpec, Frame, Resolut
 from seer_edge.envs.games import Evaluation, game_seeds, play
 from seer_edge.envs.guarded import Guarded, open_guarded
 from seer_edge.envs.recorder import Recorder
-from seer_edge.envs.refusals import refusals
+from seer_edge.envs.translate_errors import translate_errors
 from seer_edge.errors import EXIT_UNSAFE, BadInputError
 from seer_edge.machine.signals import StopSignal
 from seer_edge.runs.run_folder import bundle_hint
@@ -30,7 +30,7 @@ from seer_runtime.durable.files import one_line
 from seer_runtime.policy.bundle import EPISODES_MAX, SIDE_MAX, Bundle, PolicySpec, open_bundle
 from seer_runtime.policy.perception import Observed
 from seer_runtime.policy.policy import Policy
-from seer_runtime.system.fields import Fields
+from seer_runtime.system.manifest_reader import ManifestReader
 from seer_runtime.system.process import rss_peak_bytes
 from seer_runtime.system.units import format_size
 
@@ -41,19 +41,24 @@ PERCENTILES = (50, 90, 99)
 
 @contextmanager
 def opened(path: Path) -> Iterator[Bundle]:
-    """The bundle at `path`. Raises BadInputError where it is none, and for what is read of it inside."""
+    """Context manager: open the bundle at `path`.
+
+    Raises BadInputError for a file that is not a valid bundle, then and for damage that is found while it is read.
+    """
     try:
         with open_bundle(path) as bundle:
             yield bundle
     except durable.CorruptFileError as error:
         raise BadInputError(f"{error}; {bundle_hint(path)}") from error
     except OSError as error:
-        raise BadInputError(f"{path}: cannot be read ({error.strerror}); give a bundle that `export` wrote") from error
+        raise BadInputError(
+            f"{path}: cannot be read ({error.strerror}); give a bundle from `seer-edge export`"
+        ) from error
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where the policy of a bundle was trained, and how it was evaluated there."""
+    """The environment in which the policy of a bundle was trained, and the settings of its evaluation."""
 
     env: str
     options: EnvOptions
@@ -64,8 +69,8 @@ class Origin:
 
     @classmethod
     def of(cls, bundle: Bundle) -> "Origin":
-        """What the manifest says. Raises BadInputError, which names the field."""
-        fields = Fields(bundle.about)
+        """Read them from the bundle's manifest. Raises BadInputError, which names the invalid field."""
+        fields = ManifestReader(bundle.about)
         try:
             fields.choice("algo", ALGORITHMS)
             return cls(
@@ -77,23 +82,26 @@ class Origin:
                 timestep=fields.count("provenance.timestep"),
             )
         except ValueError as error:
-            mend = bundle_hint(bundle.path)
+            hint = bundle_hint(bundle.path)
             raise BadInputError(
-                f"{bundle.path}: its manifest is not one of this release ({one_line(error)}); {mend}"
+                f"{bundle.path}: its manifest does not match this release ({one_line(error)}); {hint}"
             ) from error
 
     def options_for(self, env: str, spec: PolicySpec) -> EnvOptions:
-        """How `env` is shown: as the policy's own was, another by its images, at the size that the policy sees."""
+        """Return the options for `env`: the training ones for the same environment.
+
+        Another environment is shown by its observations, at the size that the policy expects.
+        """
         env_id = resolve(env)
         if env_id.id == self.env:
             return self.options
         height, width = spec.frame_shape[-2:]
         options = replace(self.options, resolution=width if height == width else None, render=False)
-        # Atari and control have one view each; frames of another kind are refused by their shape.
+        # Atari and control tasks offer one color each. `_open` rejects frames of another shape.
         return options if env_id.kind == "gymnasium" else replace(options, color=None)
 
 
-def _options(fields: Fields) -> EnvOptions:
+def _options(fields: ManifestReader) -> EnvOptions:
     known = [field.name for field in dataclasses.fields(EnvOptions)]
     given = fields.record("environment.options", known)
     options = EnvOptions(**given)
@@ -109,7 +117,7 @@ def _options(fields: Fields) -> EnvOptions:
 
 
 class Player:
-    """Perceives and decides by the clock: `seconds` has what each frame took until its action."""
+    """Observes frames and chooses actions, and measures the time from frame to action, in `seconds`."""
 
     def __init__(self, policy: Policy, recorder: Recorder | None = None) -> None:
         self._policy = policy
@@ -118,7 +126,7 @@ class Player:
         self.seconds = array.array("f")
 
     def observe(self, frame: Frame, *, first: bool) -> Observed:
-        """See `Observes`."""
+        """Return the observation after the next frame, as `Observes` says, and record the frame."""
         if self._recorder is not None:
             self._recorder.show(frame)
         begin = time.perf_counter()
@@ -127,21 +135,21 @@ class Player:
         return observed
 
     def act(self, observed: Observed) -> Action:
-        """The policy's action."""
+        """Return the policy's action."""
         begin = time.perf_counter()
         action = self._policy.decide(observed.input)
         self.seconds.append(self._perceiving + time.perf_counter() - begin)
         return action
 
     def milliseconds(self) -> dict[str, float]:
-        """Percentiles of frame to action."""
+        """Return percentiles of the time from frame to action, in milliseconds."""
         values = np.percentile(np.frombuffer(self.seconds, np.float32), PERCENTILES) * 1e3
         return {f"p{percent}": round(float(value), 4) for percent, value in zip(PERCENTILES, values, strict=True)}
 
 
 @dataclass(frozen=True)
 class Game:
-    """What is played, and how; None is what the bundle was evaluated with."""
+    """What to play and how. None selects the value with which the bundle's policy was evaluated."""
 
     env: str | None = None
     episodes: int | None = None
@@ -150,7 +158,7 @@ class Game:
     threads: int | None = None
     timeout_seconds: float | None = None
     record: Path | None = None
-    int8: bool = True  # whether an int8 encoder may be chosen
+    int8: bool = True  # whether the bundle's int8 encoder may be used
 
 
 def act(path: Path, game: Game, *, as_json: bool) -> int:
@@ -206,42 +214,45 @@ def _told(result: Mapping[str, Any]) -> str:
 
 
 def _open(env: str, origin: Origin, spec: PolicySpec, seed: int, timeout_seconds: float | None) -> Guarded:
-    """The environment, if it is one that the policy can play. Raises BadInputError."""
+    """Build the environment and check that the policy can play it. Raises BadInputError."""
     if ":" in env and "" not in sys.path:
-        sys.path.insert(0, "")  # a user's own module stands in the working directory
+        sys.path.insert(0, "")  # a user's module may be in the working directory
 
     def give_up(reason: str) -> None:
         print(f"seer-edge act: the environment failed: {reason}", file=sys.stderr, flush=True)
         os._exit(EXIT_UNSAFE)
 
-    mend = f"name an environment like {origin.env}"
-    with refusals(env, origin.options):
+    hint = f"use an environment like {origin.env}"
+    with translate_errors(env, origin.options):
         options = origin.options_for(env, spec)
         build = functools.partial(
             open_guarded, env, seed=seed, training=False, timeout_seconds=timeout_seconds, on_hang=give_up
         )
         try:
-            environment = _seen(build, options, rendered=origin.options.render)
+            environment = _build_viewed(build, options, rendered=origin.options.render)
         except ViewError as error:
-            raise BadInputError(f"--env {env}: {error.reason}; {mend}") from error
+            raise BadInputError(f"--env {env}: {error.reason}; {hint}") from error
         except ResolutionError as error:
-            seen = f"the frames of {options.resolution}x{options.resolution} that this policy sees"
-            raise BadInputError(f"--env {env}: cannot be shown in {seen}; {mend}") from error
+            needed = f"frames of {options.resolution}x{options.resolution}, which this policy needs"
+            raise BadInputError(f"--env {env}: has no {needed}; {hint}") from error
     shown, actions = environment.spec.frame_shape, environment.spec.actions
     count = actions.count if isinstance(actions, Discrete) else actions.size
     if shown != spec.frame_shape:
-        reason = f"shows frames of {list(shown)}, and this policy sees {list(spec.frame_shape)}"
+        reason = f"has frames of {list(shown)}, but this policy needs {list(spec.frame_shape)}"
     elif (isinstance(actions, Discrete), count) != (spec.discrete, spec.actions):
         kind = "actions" if spec.discrete else "continuous actions"
-        reason = f"takes {actions}, and this policy has {spec.actions} {kind}"
+        reason = f"has {actions}, but this policy has {spec.actions} {kind}"
     else:
         return environment
     environment.close()
-    raise BadInputError(f"--env {env}: {reason}; {mend}")
+    raise BadInputError(f"--env {env}: {reason}; {hint}")
 
 
-def _seen(build: Callable[[EnvOptions], Guarded], options: EnvOptions, *, rendered: bool) -> Guarded:
-    """By its images; where it shows none, and the policy was trained on what is `rendered`, by what it renders."""
+def _build_viewed(build: Callable[[EnvOptions], Guarded], options: EnvOptions, *, rendered: bool) -> Guarded:
+    """Build the environment with its observed images.
+
+    Where it observes none, and the policy was trained on `rendered` images, build it with rendered ones.
+    """
     try:
         return build(options)
     except ViewError:

@@ -1,4 +1,4 @@
-"""`seer-edge export`: a run's newest sound checkpoint becomes a bundle. No torch."""
+"""`seer-edge export`: write a run's newest sound checkpoint as a bundle. Imports no torch."""
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
@@ -39,10 +39,10 @@ def write_bundle(
     *,
     int8: bool = False,
 ) -> list[str]:
-    """Write the bundle of a generation, whose `agent` is given; returns a line for each member.
+    """Write a checkpoint, whose agent's state is `agent`, as a bundle; return a line for each of its members.
 
-    `extras` are among `bundle.EXTRAS`. Raises BadInputError for what the generation does not have, and where `path`
-    cannot be written.
+    `extras` are elements of `bundle.EXTRAS`. Raises BadInputError for an extra that the checkpoint does not have, and
+    where `path` cannot be written.
     """
     _check_place(path, folder)
     with checkpoint.reading(saved.path):
@@ -72,12 +72,12 @@ def write_bundle(
 
 
 def _check_place(path: Path, folder: RunFolder) -> None:
-    """Raise BadInputError where a bundle would take the place of something else."""
+    """Raise BadInputError where writing the bundle would replace another kind of file or part of the run."""
     if path.resolve().is_relative_to(folder.path.resolve()):
-        raise BadInputError(f"-o {path}: lies in the run's own folder; name a file beside it")
+        raise BadInputError(f"-o {path}: is inside the run's folder; name a file outside it")
     check_target("-o", path)
     if path.is_file() and path.stat().st_size and not begins_as_bundle(path):
-        raise BadInputError(f"-o {path}: is there already, and is no bundle; name another file")
+        raise BadInputError(f"-o {path}: exists and is not a bundle; name another file")
 
 
 def _spec(plan: BytePlan) -> bundle.PolicySpec:
@@ -100,7 +100,7 @@ def _quantized(spec: bundle.PolicySpec, plan: BytePlan, encoder: bytes, head: by
 
 
 def _about(spec: bundle.PolicySpec, folder: RunFolder, saved: Saved, agent: State, plan: BytePlan) -> dict[str, Any]:
-    """The manifest; it knows no clock and no place, so that the same generation gives the same bytes."""
+    """Return the manifest. It has no dates and no paths, so that the same checkpoint gives the same bytes."""
     config = plan.config
     episodes = min(config.eval_episodes, bundle.EPISODES_MAX)
     return {
@@ -121,12 +121,12 @@ def _about(spec: bundle.PolicySpec, folder: RunFolder, saved: Saved, agent: Stat
 
 
 def _members(saved: Saved, agent: State, plan: BytePlan) -> dict[str, Sequence[BytesLike]]:
-    """What acting needs, and the layer norms that go with a frozen encoder."""
+    """Return the members that acting needs, and the layer norms that belong to a frozen encoder."""
     encoder = dataclasses.replace(plan.encoder, frozen_layers=None)
     graph = saved.graph if plan.encoder.whole else None
     if graph is None:
-        own = {name.removeprefix(ENCODER_PREFIX): array for name, array in agent.arrays.items()}
-        graph = encoder_graph(encoder, own)
+        weights = {name.removeprefix(ENCODER_PREFIX): array for name, array in agent.arrays.items()}
+        graph = encoder_graph(encoder, weights)
     members: dict[str, Sequence[BytesLike]] = {
         bundle.ENCODER: (graph,),
         bundle.HEAD: (plan.networks.policy_graph(plan.config, agent.arrays),),
@@ -137,14 +137,14 @@ def _members(saved: Saved, agent: State, plan: BytePlan) -> dict[str, Sequence[B
 
 
 def _learner(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """All but what belongs to an encoder, online, target or their moments."""
+    """Return all arrays except those of an encoder: online, target and their moments."""
     return {name: array for name, array in arrays.items() if ENCODER_PREFIX not in name}
 
 
 def _replay(saved: Saved, plan: BytePlan) -> tuple[State, NDArray[np.float32]]:
-    """The rows of latents, and those `[K, N, L]` of the observation that the newest row led to."""
+    """Return the replay's state, and the latents `[K, N, L]` of the observation after its newest row."""
     if saved.graph is None or not plan.encoder.whole:
-        raise BadInputError("--with replay: this run's replay holds no latents of its whole encoder; leave it out")
+        raise BadInputError("--with replay: this run's replay does not hold latents of the whole encoder; leave it out")
     newest = np.ascontiguousarray(saved.perception().arrays["latents"][: plan.config.augmentations])
     return State(dict(saved.state["replay"]), durable.read_tensors(saved.path / checkpoint.REPLAY)), newest
 

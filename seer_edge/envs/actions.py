@@ -1,4 +1,4 @@
-"""What an agent may do: one of a few numbered actions, or a vector of controls."""
+"""Action spaces of an agent: numbered actions, or a vector of controls in [-1, 1]."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,31 +7,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 Action = int | NDArray[np.float32]
-"""0 to `count` - 1, or float32 [size] with each control in [-1, 1]."""
+"""An int from 0 to `count` - 1, or float32 `[size]` with each control in [-1, 1]."""
 
 
 @dataclass(frozen=True)
 class Discrete:
-    """The actions 0 to `count` - 1."""
+    """The discrete actions 0 to `count` - 1."""
 
     count: int
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one action: a scalar."""
+        """Shape of one action: `()`, a scalar."""
         return ()
 
     @property
     def dtype(self) -> np.dtype[np.int32]:
-        """Of a column of actions."""
+        """Dtype of a replay's column of actions."""
         return np.dtype(np.int32)
 
     def sample(self, rng: np.random.Generator) -> int:
-        """An action drawn uniformly."""
+        """Draw an action uniformly."""
         return int(rng.integers(self.count))
 
     def holds(self, column: NDArray[Any]) -> bool:
-        """Whether all of `column`, int32 [T], are among them."""
+        """Return whether all actions of `column`, int32 `[T]`, are in this space."""
         return bool(((column >= 0) & (column < self.count)).all())
 
     def __str__(self) -> str:
@@ -46,20 +46,20 @@ class Continuous:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one action: a vector."""
+        """Shape of one action: `(size,)`."""
         return (self.size,)
 
     @property
     def dtype(self) -> np.dtype[np.float32]:
-        """Of a column of actions."""
+        """Dtype of a replay's column of actions."""
         return np.dtype(np.float32)
 
     def sample(self, rng: np.random.Generator) -> NDArray[np.float32]:
-        """An action drawn uniformly, float32 [size]."""
+        """Draw an action uniformly, float32 `[size]`."""
         return rng.uniform(-1.0, 1.0, self.size).astype(np.float32)
 
     def holds(self, column: NDArray[Any]) -> bool:
-        """Whether all of `column`, float32 [T, size], are among them."""
+        """Return whether all actions of `column`, float32 `[T, size]`, are in this space."""
         return bool(((column >= -1) & (column <= 1)).all())
 
     def __str__(self) -> str:
@@ -70,6 +70,9 @@ Actions = Discrete | Continuous
 
 
 def middle_and_half_range(low: Any, high: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """What takes a control of [-1, 1] to its own bounds: `middle + half_range * control`, float64 [A] both."""
+    """Return `middle` and `half_range`, both float64 `[A]`.
+
+    `middle + half_range * control` maps a control in [-1, 1] to the bounds `low` and `high`.
+    """
     low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
     return (high + low) / 2, (high - low) / 2

@@ -1,4 +1,4 @@
-"""Atari games straight from the emulator, which draws only the screens that are looked at."""
+"""Atari games, played directly on the emulator, which draws only the screens that frames need."""
 
 from typing import Any
 
@@ -6,12 +6,12 @@ import ale_py
 import gymnasium
 import numpy as np
 
-from seer_edge.envs import EnvSpec, Episode, Step
 from seer_edge.envs.actions import Action, Discrete
-from seer_edge.envs.fields import Fields
+from seer_edge.envs.environment import EnvSpec, Episode, Step
 from seer_edge.envs.names import EnvId
 from seer_edge.envs.resolution import pixel_size
-from seer_edge.errors import origin
+from seer_edge.envs.state_reader import StateReader
+from seer_edge.errors import describe_error
 from seer_runtime.policy.preprocess import Frame, Resize, pool_and_resize
 from seer_runtime.system.state import State, generator_state, restore_generator
 
@@ -19,26 +19,27 @@ RESOLUTION = 84
 FRAMES_PER_STEP = 4
 GAME_FRAMES_MAX = 108_000
 PROCESS_BYTES = 29_000_000
-"""What the emulator takes of the process: `tools/rssbench.py causes`."""
+"""Memory of the emulator in this process, as measured by `tools/rssbench.py causes`."""
 
 _EMULATOR_BYTES_MAX = 65_536
-# Of Miniature Golf's controllers, which the emulator saves and does not load; its games go on the same.
+# State of Miniature Golf's controllers, which the emulator saves but does not load. Its games continue identically.
 _NOT_LOADED_BYTES_MAX = 12
 
 
 class Atari:
-    """A game, four emulator frames a step, observed as uint8 [R, R]: one gray frame of the last two screens.
+    """An Atari game with gray frames uint8 `[R, R]`, each the maximum of the last two screens.
 
-    R is `resolution`, 84 by default, and `resize` says how screens become frames (see `pool_and_resize`).
-    `sticky` is the chance, per emulator frame, that the last action is repeated; at a game's beginning that is no-op.
-    A game begins with 0 to `noops_max`
-    frames of no-op and is truncated at `game_frames_max` emulator frames, which count these. With `life_loss_ends` a
-    lost life terminates the episode, and `reset` goes on with the same game after one frame of no-op: no new scene
-    begins, unless `blank_at_lost_life` asks for one.
-    What no-ops score belongs to no action and is not counted, as in the paper's code.
+    R is `resolution`, 84 by default, and `resize` is the interpolation (see `pool_and_resize`). One agent step is four
+    emulator frames. `sticky` is the probability, at each emulator frame, of repeating the previous action; a game
+    starts with no-op as the previous action.
 
-    Raises UnsupportedEnvError if the registered game does not have discrete actions, ResolutionError for R outside 16
-    to 210.
+    A game starts with 0 to `noops_max` frames of no-op. It is truncated after `game_frames_max` emulator frames, these
+    included. Rewards of no-ops are not counted, as in the paper's code. With `life_loss_ends` a lost life terminates
+    the episode, and `reset` continues the same game after one frame of no-op. That starts a new scene only with
+    `blank_at_lost_life`.
+
+    Raises UnsupportedEnvError where the registered game does not have discrete actions, and ResolutionError unless R
+    is 16 to 210.
     """
 
     def __init__(
@@ -55,13 +56,13 @@ class Atari:
         blank_at_lost_life: bool = False,
     ) -> None:
         self._size = pixel_size(RESOLUTION if resolution is None else resolution)
-        # Each new emulator prints a banner at the levels below.
+        # At lower levels each new emulator prints a banner.
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
         self._env: gymnasium.Env[Any, Any] = gymnasium.make(
             gymnasium.registry[env_id.registered],
             disable_env_checker=True,
             frameskip=1,
-            # Its own sticky action is not in its state, so a saved game could not go on as it would have.
+            # The emulator's own sticky action is not in its saved state, so a restored game would differ.
             repeat_action_probability=0.0,
             full_action_space=False,
             max_num_frames_per_episode=game_frames_max,
@@ -74,7 +75,7 @@ class Atari:
         self.spec = EnvSpec(env_id.id, env_id.name, self._size, self._size, actions, PROCESS_BYTES, resize=resize)
 
         self._seed: int | None = seed
-        # Streams of their own: the emulator draws from the seed itself.
+        # Separate streams, because the emulator uses the seed itself.
         noops, repeats = np.random.SeedSequence(seed).spawn(2)
         self._noops = np.random.default_rng(noops)
         self._repeats = np.random.default_rng(repeats)
@@ -95,14 +96,14 @@ class Atari:
         self._length_steps = 0
 
     def reset(self) -> Frame:
-        """The first frame of a new game, or of the next life after an episode that ended with a lost one.
+        """Start an episode and return its first frame: of a new game, or of the next life after a lost one.
 
-        A game that ends in the no-op between two lives makes way for a new one and never reports its `Episode`.
+        A game that ends in the no-op between two lives is replaced by a new one and never reports its `Episode`.
         """
-        goes_on = self._between_lives and self._survives_noop()
-        if not goes_on:
+        continues = self._between_lives and self._survives_noop()
+        if not continues:
             self._new_game()
-        self.new_scene = not goes_on or self._blank_at_lost_life
+        self.new_scene = not continues or self._blank_at_lost_life
         self._lives = self._ale.lives()
         self._stepping, self._between_lives = True, False
         self._older.fill(0)
@@ -110,10 +111,10 @@ class Atari:
         return self._frame()
 
     def step(self, action: Action) -> Step:
-        """Repeat `action` for four emulator frames, fewer where the game ends.
+        """Repeat `action` for four emulator frames, or fewer where the game ends.
 
-        The frame of a terminated step shows nothing that counts; that of a truncated one shows the last screen.
-        Raises RuntimeError before `reset`.
+        The frame of a terminated step is not meaningful. The frame of a truncated step shows the last screen. Raises
+        RuntimeError before `reset`.
         """
         if not self._stepping:
             raise RuntimeError("reset the environment before its next step")
@@ -146,11 +147,11 @@ class Atari:
         return Step(self._frame(), float(reward), terminated, truncated, episode)
 
     def close(self) -> None:
-        """Let go of the emulator."""
+        """Close the emulator."""
         self._env.close()
 
     def state(self) -> State:
-        """The emulator with its random stream, about 14 KB, the last two screens and where the game stands."""
+        """Return the emulator's state with its random stream (about 14 KB), the last two screens and the episode."""
         values = {
             "env": self.spec.id,
             "seed": self._seed,
@@ -167,51 +168,51 @@ class Atari:
         return State(values, {"emulator": emulator, "older": self._older, "newer": self._newer})
 
     def restore(self, state: State) -> None:
-        """Go on where `state` was taken. Raises StateError."""
-        fields = Fields(state, self.spec.id)
-        seed = fields.value("seed")
-        seed = None if seed is None else fields.count("seed")
-        held = {action.name: action for action in (ale_py.Action.NOOP, *self._actions)}.get(str(fields.value("held")))
+        """Continue from `state`. Raises StateError for an invalid one."""
+        saved = StateReader(state, self.spec.id)
+        seed = saved.value("seed")
+        seed = None if seed is None else saved.count("seed")
+        held = {action.name: action for action in (ale_py.Action.NOOP, *self._actions)}.get(str(saved.value("held")))
         if held is None:
-            raise fields.refusal("held is no action of the game")
-        lives, length_steps = fields.count("lives"), fields.count("length_steps")
-        stepping, between_lives = fields.flag("stepping"), fields.flag("between_lives")
-        episode_return = fields.number("return")
-        older = fields.array("older", self._older.shape, np.uint8)
-        newer = fields.array("newer", self._newer.shape, np.uint8)
-        restore_generator(self._noops, fields.value("noops"))
-        restore_generator(self._repeats, fields.value("repeats"))
-        self._restore_emulator(fields)
+            raise saved.invalid("held is not an action of the game")
+        lives, length_steps = saved.count("lives"), saved.count("length_steps")
+        stepping, between_lives = saved.flag("stepping"), saved.flag("between_lives")
+        episode_return = saved.number("return")
+        older = saved.array("older", self._older.shape, np.uint8)
+        newer = saved.array("newer", self._newer.shape, np.uint8)
+        restore_generator(self._noops, saved.value("noops"))
+        restore_generator(self._repeats, saved.value("repeats"))
+        self._restore_emulator(saved)
         self._seed, self._held, self._lives = seed, held, lives
         self._stepping, self._between_lives = stepping, between_lives
         self._return, self._length_steps = episode_return, length_steps
         self._older[...], self._newer[...] = older, newer
 
     def _emulator(self) -> bytes:
-        # In ale-py 0.10 `serialize` fails on bytes that are not text, and this gives a tuple.
+        # In ale-py 0.10 `serialize` fails on bytes that are not text, and `__getstate__` returns a tuple.
         saved = self._ale.cloneState(include_rng=True).__getstate__()
         return bytes(saved[0] if isinstance(saved, tuple) else saved)
 
-    def _restore_emulator(self, fields: Fields) -> None:
-        saved = fields.octets("emulator", _EMULATOR_BYTES_MAX)
+    def _restore_emulator(self, reader: StateReader) -> None:
+        saved = reader.raw_bytes("emulator", _EMULATOR_BYTES_MAX)
         try:
             emulator = ale_py.ALEState(saved)
             self._ale.restoreState(emulator)
-            # What the last instruction left on the bus and where the beam draws next are not in the state, and are
-            # the same at the end of nearly every frame.
+            # The state lacks the value on the bus and the position of the beam. Both are the same at the end of
+            # nearly every frame, so running some frames before the second restore sets them.
             for _ in range(FRAMES_PER_STEP):
                 self._ale.act(ale_py.Action.NOOP)
             self._ale.restoreState(emulator)
             loaded = self._emulator()
-        except Exception as error:  # the emulator throws text and C++ exceptions
-            raise fields.refusal(f"the emulator does not load it ({origin(error)})") from error
+        except Exception as error:  # the emulator raises strings and C++ exceptions
+            raise reader.invalid(f"the emulator does not load it ({describe_error(error)})") from error
         same_length = len(loaded) == len(saved)
         differ = sum(a != b for a, b in zip(loaded, saved, strict=True)) if same_length else len(saved)
         if differ > _NOT_LOADED_BYTES_MAX:
-            raise fields.refusal("the emulator loads only a part of it")
+            raise reader.invalid("the emulator loads only a part of it")
 
     def _new_game(self) -> None:
-        # Through gymnasium, because a seed takes effect only where the ROM is loaded anew.
+        # Gymnasium's reset reloads the ROM, without which a seed has no effect.
         self._env.reset(seed=self._seed)
         self._seed = None
         for _ in range(self._noops.integers(self._noops_max + 1)):
@@ -227,7 +228,7 @@ class Atari:
 
     def _lost_life(self) -> bool:
         before, self._lives = self._lives, self._ale.lives()
-        # Some games show zero lives for a while before they are over: that end is the game's own.
+        # Some games show zero lives for a while before they end. That is the end of the game, not a lost life.
         return self._life_loss_ends and 0 < self._lives < before
 
     def _frame(self) -> Frame:

@@ -1,4 +1,4 @@
-"""What an environment hands out, looked at before it is believed. Each check raises EnvironmentFailedError."""
+"""Checks of the frames, rewards and flags that an environment returns. Each raises EnvironmentFailedError."""
 
 import math
 import reprlib
@@ -6,45 +6,48 @@ from typing import Any
 
 import numpy as np
 
-from seer_edge.envs import EnvSpec, Episode, Frame, Step
+from seer_edge.envs.environment import EnvSpec, Episode, Frame, Step
 from seer_edge.errors import EnvironmentFailedError
 
 
 def checked_frame(frame: Any, spec: EnvSpec) -> Frame:
-    """`frame`, which is uint8 `frame_shape`."""
+    """Return `frame` if it is a uint8 array of shape `spec.frame_shape`."""
     if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.shape != spec.frame_shape:
-        raise EnvironmentFailedError(f"a frame of {shown(frame)} where uint8 {list(spec.frame_shape)} was promised")
+        raise EnvironmentFailedError(f"the frame is {shown(frame)}, not uint8 {list(spec.frame_shape)}")
     return frame
 
 
 def checked_step(step: Any, spec: EnvSpec) -> Step:
-    """`step` with its reward as a float and its ends as bools; at most one of them, and an episode only with one."""
+    """Return `step` with its reward as a float and both end flags as bools.
+
+    At most one flag may be true, and `episode` may be set only with one of them.
+    """
     if not isinstance(step, Step):
-        raise EnvironmentFailedError(f"a step that is {shown(step)}")
+        raise EnvironmentFailedError(f"the step is {shown(step)}, not a Step")
     frame = checked_frame(step.frame, spec)
     reward = finite_reward(step.reward)
     terminated, truncated = truth("terminated", step.terminated), truth("truncated", step.truncated)
     if terminated and truncated:
-        raise EnvironmentFailedError("a step both terminated and truncated")
+        raise EnvironmentFailedError("the step is both terminated and truncated")
     if step.episode is not None:
         _check_episode(step.episode, over=terminated or truncated)
     return Step(frame, reward, terminated, truncated, step.episode)
 
 
 def finite_reward(reward: Any) -> float:
-    """A number, a numpy scalar or an array without dimensions, as a float."""
+    """Convert a finite number, a numpy scalar or an array of shape `()` to a float."""
     if type(reward) is not float:
         array = np.asarray(reward)
         if array.shape != () or array.dtype.kind not in "biuf":
-            raise EnvironmentFailedError(f"a reward of {shown(reward)}")
+            raise EnvironmentFailedError(f"the reward is {shown(reward)}, not a number")
         return finite_reward(float(array))
     if not math.isfinite(reward):
-        raise EnvironmentFailedError(f"a reward of {reward}")
+        raise EnvironmentFailedError(f"the reward is {reward}, not a finite number")
     return float(reward)
 
 
 def truth(name: str, value: Any) -> bool:
-    """A bool of Python's or numpy's."""
+    """Convert a bool, a numpy bool or a bool array of shape `()` to a bool; `name` is for the message."""
     if isinstance(value, bool | np.bool_):
         return bool(value)
     if isinstance(value, np.ndarray) and value.shape == () and value.dtype == np.bool_:
@@ -53,7 +56,7 @@ def truth(name: str, value: Any) -> bool:
 
 
 def shown(value: Any) -> str:
-    """What `value` is, in a few words."""
+    """Describe `value` for a message: dtype and shape of an array, else its type and repr on one line."""
     if isinstance(value, np.ndarray):
         return f"{value.dtype} {list(value.shape)}"
     return f"{type(value).__name__} {' '.join(reprlib.repr(value).split())}"
@@ -61,7 +64,9 @@ def shown(value: Any) -> str:
 
 def _check_episode(episode: Any, *, over: bool) -> None:
     if not over:
-        raise EnvironmentFailedError("an episode that is over in a step that is not its last")
+        raise EnvironmentFailedError("the step reports a finished episode, but is neither terminated nor truncated")
     sane = isinstance(episode, Episode) and type(episode.length_steps) is int and episode.length_steps >= 1
     if not (sane and type(episode.episode_return) is float and math.isfinite(episode.episode_return)):
-        raise EnvironmentFailedError(f"an episode that is {shown(episode)}")
+        raise EnvironmentFailedError(
+            f"the episode is {shown(episode)}, not an Episode with a finite return and a length of at least 1 step"
+        )

@@ -1,56 +1,56 @@
-"""Tasks of the DeepMind Control Suite, seen through a camera."""
+"""Tasks of the DeepMind Control Suite, observed through a rendered camera."""
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from seer_edge.envs import EnvSpec, Episode, Frame, Step
 from seer_edge.envs.actions import Action, Continuous, middle_and_half_range
-from seer_edge.envs.fields import Fields
+from seer_edge.envs.environment import EnvSpec, Episode, Frame, Step
 from seer_edge.envs.names import EnvId, ResolutionError, UnsupportedEnvError
 from seer_edge.envs.physics_state import restore_suite, suite_state
 from seer_edge.envs.rendering import cannot_render, load_suite
+from seer_edge.envs.state_reader import StateReader
 from seer_runtime.system.state import State
 
 RESOLUTION = 100
 CROP = 84
-"""Of RESOLUTION: both scale together (Sections 4.2 and 6)."""
+"""Side of the learner's crop of a frame of size RESOLUTION. Both scale together (Sections 4.2 and 6)."""
 ACTION_REPEAT = 4
 PROCESS_BYTES = 230_000_000
-"""dm_control, OpenGL and two environments, training's and evaluation's: `tools/rssbench.py causes`."""
+"""Memory of dm_control, OpenGL and two environments, for training and evaluation: `tools/rssbench.py causes`."""
 
 RESOLUTIONS = tuple(range(25, 176, 25))
-"""Larger ones need more than the workspace's cap (`plan`)."""
-# By domain, where the first camera does not follow the body.
+"""Valid resolutions. Larger frames would exceed the cap on the workspace (see `plan`)."""
+# Cameras that follow the body, for the domains whose first camera does not.
 _CAMERAS = {"dog": "y-axis", "quadruped": "y"}
 
 
 class Control:
-    """A task, `action_repeat` of its steps to one of the agent's, observed as uint8 RGB [3, R, R], R = `resolution`.
+    """A control task with frames uint8 RGB `[3, R, R]`, where R is `resolution`.
 
-    Seen from the domain's first camera, or the one that follows the body. Actions in [-1, 1] are scaled to the task's
-    own bounds. Learning crops a frame to 84 of each 100 pixels (Section 4.2).
+    One agent step is `action_repeat` steps of the task. The camera is the domain's first one, or the one that follows
+    the body. Actions in [-1, 1] are scaled to the task's bounds. The learner crops frames to 84 of each 100 pixels
+    (Section 4.2).
 
-    Raises ResolutionError unless R is one of RESOLUTIONS, UnsupportedEnvError for a task whose actions
-    have no bounds, UnavailableEnvError where dm_control or OpenGL is missing or fails, ValueError for an
-    `action_repeat` below 1.
+    Raises ResolutionError unless R is one of RESOLUTIONS, UnsupportedEnvError for a task with unbounded actions,
+    UnavailableEnvError where dm_control or OpenGL is missing or fails, and ValueError for an `action_repeat` below 1.
     """
 
-    new_scene = True  # every episode begins one
+    new_scene = True  # each episode starts one
 
     def __init__(
         self, env_id: EnvId, *, seed: int, action_repeat: int | None = None, resolution: int | None = None
     ) -> None:
         size = RESOLUTION if resolution is None else resolution
         if size not in RESOLUTIONS:
-            reason = "does not scale a control task's frames and crops together (100 : 84)"
+            reason = "is not a size at which frames and crops of a control task scale together (100 : 84)"
             if size > RESOLUTIONS[-1]:
-                reason = "is more than the workspace has room for"
-            raise ResolutionError(f"resolution {size} {reason}: give one of {', '.join(map(str, RESOLUTIONS))}")
+                reason = "is too large for the workspace"
+            raise ResolutionError(f"resolution {size} {reason}; use one of {', '.join(map(str, RESOLUTIONS))}")
         self._action_repeat = ACTION_REPEAT if action_repeat is None else action_repeat
         if self._action_repeat < 1:
-            raise ValueError(f"an action is repeated at least once, got action_repeat {action_repeat}")
+            raise ValueError(f"action_repeat must be at least 1, got action_repeat {action_repeat}")
 
         suite = load_suite()
         domain, task = env_id.registered.split("/")
@@ -66,7 +66,7 @@ class Control:
         self._length_steps = 0
 
     def reset(self) -> Frame:
-        """The first frame of a new episode."""
+        """Start an episode and return its first frame."""
         self._env.reset()
         self._stepping = True
         self._return = 0.0
@@ -74,9 +74,9 @@ class Control:
         return self._frame()
 
     def step(self, action: Action) -> Step:
-        """Repeat `action`, float32 [A], to the agent's next step or the episode's end, and sum the rewards.
+        """Repeat `action`, float32 `[A]`, for `action_repeat` task steps or to the episode's end, and sum the rewards.
 
-        The time limit truncates; only an end with a discount of zero is terminated. Raises RuntimeError before `reset`.
+        The time limit truncates. Only an end with a discount of zero terminates. Raises RuntimeError before `reset`.
         """
         if not self._stepping:
             raise RuntimeError("reset the environment before its next step")
@@ -97,12 +97,12 @@ class Control:
         return Step(self._frame(), reward, terminated, over and not terminated, episode)
 
     def close(self) -> None:
-        """Let go of the physics and its OpenGL context."""
+        """Release the physics and its OpenGL context."""
         self._stepping = False
         self._env.physics.free()
 
     def state(self) -> State:
-        """The physics, what the task drew for its episode, its random stream and where the episode stands."""
+        """Return the physics, the task's random choices for this episode, its random stream and the episode's sums."""
         suite = suite_state(self._env)
         values = {
             "env": self.spec.id,
@@ -113,34 +113,36 @@ class Control:
         return State({**suite.values, **values}, suite.arrays)
 
     def restore(self, state: State) -> None:
-        """Go on where `state` was taken. Raises StateError."""
-        fields = Fields(state, self.spec.id)
-        stepping, length_steps = fields.flag("stepping"), fields.count("length_steps")
-        episode_return = fields.number("return")
-        restore_suite(self._env, fields)
+        """Continue from `state`. Raises StateError for an invalid one."""
+        saved = StateReader(state, self.spec.id)
+        stepping, length_steps = saved.flag("stepping"), saved.count("length_steps")
+        episode_return = saved.number("return")
+        restore_suite(self._env, saved)
         self._stepping, self._return, self._length_steps = stepping, episode_return, length_steps
 
     def _frame(self) -> Frame:
-        # The camera draws into one buffer: this is the caller's own.
+        # A copy, because the camera reuses one buffer.
         return np.array(self._camera.render().transpose(2, 0, 1), np.uint8, order="C")
 
 
 def _scale(spec: Any, env_id: EnvId) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Middle and half the range of each control, float64 [A]."""
+    """Return the middle and half the range of each control, both float64 `[A]`."""
     import mujoco
 
     middle, half_range = middle_and_half_range(spec.minimum, spec.maximum)
     if np.any(2 * half_range >= mujoco.mjMAXVAL):
-        raise UnsupportedEnvError(f"control task {env_id.name!r} has actions without bounds; bounded ones are needed")
+        raise UnsupportedEnvError(
+            f"control task {env_id.name!r} has unbounded actions; choose a task with bounded ones"
+        )
     return middle, half_range
 
 
 def _camera(physics: Any, size: int, camera: int | str) -> Any:
-    """A camera that has rendered once: where OpenGL fails it does so here."""
+    """Build a camera and render once, so that a failure of OpenGL is reported here."""
     from dm_control.mujoco import Camera
 
     try:
-        # One for all frames: `physics.render` makes one a frame, 1 to 2 ms each.
+        # One camera for all frames. `physics.render` would build one for each frame, which takes 1 to 2 ms.
         found = Camera(physics, height=size, width=size, camera_id=camera)
         found.render()
     except Exception as error:

@@ -1,4 +1,7 @@
-"""Whole games: raw rewards, epsilon-greedy, each to its end. No torch."""
+"""Play and evaluate whole episodes, epsilon-greedily and with raw rewards. Imports no torch.
+
+On Atari an episode here is a whole game, not one life.
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -6,48 +9,49 @@ from typing import Protocol
 
 import numpy as np
 
-from seer_edge.envs import Action, Environment, Episode, Frame
+from seer_edge.envs.actions import Action
+from seer_edge.envs.environment import Environment, Episode, Frame
 from seer_runtime.policy.perception import Observed
 
 EPISODE_STEPS_MAX = 27_000
-"""Where a game that does not end is left, with its return up to there: Atari's own limit of 108,000 frames."""
+"""Agent steps after which an endless episode is cut off, with its return so far: Atari's limit of 108,000 frames."""
 
 
 class Observes(Protocol):
-    """Turns frames into observations, as a `Perception` does."""
+    """Something that turns frames into observations, such as a `Perception`."""
 
     def observe(self, frame: Frame, *, first: bool) -> Observed:
-        """Take the next frame; `first` says that an episode begins with it."""
+        """Return the observation after the next frame; `first` marks the first frame of an episode."""
 
 
 def game_seeds(seed: int, timestep: int) -> tuple[int, np.random.Generator]:
-    """The environment's seed and the stream of random actions with which an agent of that step is evaluated."""
+    """Derive the environment's seed and the generator of random actions for an evaluation at `timestep`."""
     env, actions = np.random.SeedSequence((seed, timestep)).generate_state(2)
     return int(env), np.random.default_rng(int(actions))
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Returns of whole games. Raises ValueError for none, and for one that is not finite."""
+    """Returns of whole episodes. Raises ValueError unless there is at least one and all are finite."""
 
     returns: tuple[float, ...]
 
     def __post_init__(self) -> None:
         if not self.returns or not np.isfinite(self.returns).all():
-            raise ValueError(f"not the returns of games: {self.returns}")
+            raise ValueError(f"returns must be one or more finite numbers, got {self.returns}")
 
     @property
     def mean_return(self) -> float:
-        """Mean over episodes."""
+        """Mean return over episodes."""
         return float(np.mean(self.returns))
 
     @property
     def std_return(self) -> float:
-        """Population standard deviation over episodes."""
+        """Population standard deviation of the returns."""
         return float(np.std(self.returns))
 
     def to_json(self) -> dict[str, object]:
-        """The `eval` entry of `summary.json`."""
+        """Return the `eval` entry of `summary.json`."""
         return {
             "episodes": len(self.returns),
             "mean_return": self.mean_return,
@@ -64,7 +68,7 @@ def play(
     epsilon: float,
     rng: np.random.Generator,
 ) -> Iterator[Episode | None]:
-    """Play on and on; yields after each step, with the episode where a whole game ended or became too long."""
+    """Play without end. Yield after each step: the episode that has just ended or grown too long, else None."""
     observed = perception.observe(env.reset(), first=True)
     total, length_steps = 0.0, 0
     while True:
@@ -92,9 +96,9 @@ def evaluate(
     stop: Callable[[], bool] = lambda: False,
     played: Callable[[int], object] = lambda count: None,
 ) -> Evaluation | None:
-    """Returns of `episodes` whole games, or None where `stop` asked to leave off first.
+    """Play `episodes` whole episodes and return their evaluation, or None once `stop()` is true.
 
-    `played` is told the number of games after each.
+    After each episode `played` is called with the number of episodes so far.
     """
     returns: list[float] = []
     for episode in play(env, perception, act, epsilon=epsilon, rng=rng):

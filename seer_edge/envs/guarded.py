@@ -1,4 +1,4 @@
-"""An environment whose failures cannot be taken for the runtime's own."""
+"""A wrapper that reports every failure of an environment as EnvironmentFailedError."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -6,15 +6,16 @@ from contextlib import contextmanager, nullcontext
 from seer_edge.envs import Action, EnvError, Environment, EnvOptions, EnvSpec, Frame, Step, make_env
 from seer_edge.envs.checks import checked_frame, checked_step
 from seer_edge.envs.watchdog import Watchdog
-from seer_edge.errors import EnvironmentFailedError, origin
+from seer_edge.errors import EnvironmentFailedError, describe_error
 from seer_runtime.system.state import State, StateError
 
 
 class Guarded:
-    """Passes every call on and believes nothing that comes back.
+    """An environment whose calls and return values are checked.
 
-    Raises EnvironmentFailedError for whatever `env` raises, an exit too, and for a frame, reward or end that is none.
-    With a `timeout_seconds` a call that lasts longer is a hang: see `Watchdog` for what then happens to `on_hang`.
+    Raises EnvironmentFailedError for any exception of `env`, SystemExit included, and for an invalid frame, reward or
+    end flag. With `timeout_seconds` a longer call is a hang, and a `Watchdog` calls `on_hang`. Raises ValueError where
+    `on_hang` is missing then.
     """
 
     def __init__(
@@ -28,37 +29,37 @@ class Guarded:
         self._watchdog: Watchdog | None = None
         if timeout_seconds is not None:
             if on_hang is None:
-                raise ValueError("an environment with a timeout needs to know what to do about a hang")
+                raise ValueError("an environment with timeout_seconds needs on_hang")
             self._on_hang = on_hang
             self._watchdog = Watchdog(timeout_seconds, self._hang)
 
     @property
     def spec(self) -> EnvSpec:
-        """The environment's ids and shapes."""
+        """The environment's ids, shapes and action space."""
         return self._env.spec
 
     @property
     def failed(self) -> bool:
-        """Whether the environment has failed: what it holds is worth nothing then."""
+        """Whether a call has failed. The environment's state must not be used then."""
         return self._failed
 
     def reset(self) -> Frame:
-        """Begin an episode: its first frame."""
+        """Start an episode and return its checked first frame."""
         with self._guard("reset"):
             return checked_frame(self._env.reset(), self._env.spec)
 
     @property
     def new_scene(self) -> bool:
-        """Whether the last `reset` began a new scene."""
+        """Whether the last `reset` started a new scene."""
         return self._env.new_scene
 
     def step(self, action: Action) -> Step:
-        """Take `action`."""
+        """Take `action` and return the checked step."""
         with self._guard("step"):
             return checked_step(self._env.step(action), self._env.spec)
 
     def close(self) -> None:
-        """Let go of the environment."""
+        """Close the environment and end the watchdog."""
         try:
             with self._guard("close"):
                 self._env.close()
@@ -67,28 +68,29 @@ class Guarded:
                 self._watchdog.close()
 
     def state(self) -> State | None:
-        """All that the trajectory goes on from; None of an environment that cannot be saved or has failed."""
+        """Return the state of the trajectory, or None for an environment that has failed or cannot be saved."""
         if self._failed:
             return None
         with self._guard("state"):
             return self._env.state()
 
     def restore(self, state: State) -> None:
-        """Go on where `state` was taken. Raises StateError too."""
+        """Continue from `state`. Raises StateError for an invalid one."""
         with self._guard("restore"):
             self._env.restore(state)
 
     @contextmanager
     def _guard(self, call: str) -> Iterator[None]:
+        """Context manager: watch the call and turn its exceptions into EnvironmentFailedError."""
         try:
             with self._watchdog.watch(call) if self._watchdog is not None else nullcontext():
                 yield
         except (EnvironmentFailedError, StateError, KeyboardInterrupt):
-            self._failed = True  # an interrupt may have come in the middle of a step
+            self._failed = True  # an interrupt may have left the environment in the middle of a step
             raise
         except BaseException as error:
             self._failed = True
-            raise EnvironmentFailedError(origin(error)) from error
+            raise EnvironmentFailedError(describe_error(error)) from error
 
     def _hang(self, line: str) -> None:
         self._failed = True
@@ -104,7 +106,10 @@ def open_guarded(
     timeout_seconds: float | None = None,
     on_hang: Callable[[str], object] | None = None,
 ) -> Guarded:
-    """`make_env`, guarded from its construction on. Raises EnvError as that does, EnvironmentFailedError."""
+    """Build an environment as `make_env` does, and return it guarded. The timeout covers its construction too.
+
+    Raises EnvError as `make_env` does, and EnvironmentFailedError for any other exception.
+    """
     watchdog = None
     if timeout_seconds is not None and on_hang is not None:
         watchdog = Watchdog(timeout_seconds, lambda line: on_hang(f"environment {env!r}: {line}"))
@@ -114,7 +119,7 @@ def open_guarded(
     except (EnvError, KeyboardInterrupt):
         raise
     except BaseException as error:
-        raise EnvironmentFailedError(origin(error)) from error
+        raise EnvironmentFailedError(describe_error(error)) from error
     finally:
         if watchdog is not None:
             watchdog.close()

@@ -1,4 +1,4 @@
-"""Any Gymnasium environment that shows images, or renders them, and takes one discrete action or bounded controls."""
+"""Gymnasium environments that observe or render images and have discrete actions or bounded controls."""
 
 import warnings
 from typing import Any
@@ -7,37 +7,39 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from seer_edge.envs import EnvSpec, Episode, Step
 from seer_edge.envs.actions import Action, Actions, Continuous, Discrete, middle_and_half_range
 from seer_edge.envs.checks import finite_reward, shown, truth
+from seer_edge.envs.environment import EnvSpec, Episode, Step
 from seer_edge.envs.names import EnvId, UnavailableEnvError, UnsupportedEnvError, ViewError
 from seer_edge.envs.resolution import pixel_size
-from seer_edge.errors import origin
+from seer_edge.errors import describe_error
 from seer_runtime.policy.preprocess import Color, Frame, Resize, is_screen, to_frame
 from seer_runtime.system.state import State, StateError
 
 DISCRETE_SIDE_MAX = 84
 CONTINUOUS_SIDE_MAX = 100
 CROP, OF_SIDE = 84, 100
-"""What learning crops of each side where actions are continuous (Section 4.2)."""
+"""The learner crops CROP of each OF_SIDE pixels where actions are continuous (Section 4.2)."""
 
 
 class GymPixels:
-    """An environment as it is registered, observed as uint8 [H, W] in gray or [3, H, W] in RGB.
+    """A registered environment with frames uint8 `[H, W]` in gray or `[3, H, W]` in RGB.
 
-    Where actions are discrete frames are gray and seen whole; where they are continuous frames are RGB and learning
-    crops 84 of each 100 pixels, as on control tasks. A `color` overrules that. With a `resolution` of R every screen
-    is resized to RxR. Without, at most 84x84 (continuous: 100x100) is kept at its size, and what is larger on
-    either side is resized to that; `resize` says how. With `render` the screens are those of render_mode rgb_array.
+    With discrete actions frames are gray and not cropped. With continuous actions frames are RGB, and the learner crops
+    84 of each 100 pixels, as on control tasks. `color` overrides the color.
 
-    Controls in [-1, 1] are scaled to the bounds of the environment's box, whatever its shape.
+    With a `resolution` R every screen is resized to RxR. Without one, a screen of at most 84x84 (continuous actions:
+    100x100) keeps its size, and a larger one is resized to that; `resize` is the interpolation. With `render` the
+    screens are rendered with render_mode rgb_array instead of observed.
 
-    Raises UnsupportedEnvError for observations other than uint8 [H, W], [H, W, 1] or [H, W, 3] and for actions that
-    are neither discrete nor bounded floats, UnavailableEnvError where a package that the environment needs is
-    missing or it does not render, ResolutionError for R outside 16 to 210.
+    Controls in [-1, 1] are scaled to the bounds of the action space, a box of any shape.
+
+    Raises UnsupportedEnvError for observations other than uint8 `[H, W]`, `[H, W, 1]` or `[H, W, 3]` and for actions
+    that are neither discrete nor bounded floats. Raises UnavailableEnvError where a package is missing or the
+    environment does not render, and ResolutionError unless R is 16 to 210.
     """
 
-    new_scene = True  # every episode begins one
+    new_scene = True  # each episode starts one
 
     def __init__(
         self,
@@ -71,7 +73,7 @@ class GymPixels:
         self._length_steps = 0
 
     def _actions(self, env_id: EnvId) -> Actions:
-        """What the environment's own are to the agent."""
+        """Return the agent's action space."""
         space = self._env.action_space
         if isinstance(space, gymnasium.spaces.Discrete):
             self._first_action = int(space.start)
@@ -82,20 +84,21 @@ class GymPixels:
             if np.isfinite(self._half_range).all():
                 return Continuous(self._middle.size)
         raise UnsupportedEnvError(
-            f"environment {env_id.id!r} has {_line(space)} for actions; discrete ones or bounded floats are needed"
+            f"environment {env_id.id!r} has the action space {_line(space)}; only Discrete and bounded float Box work"
         )
 
     def _observed(self, env_id: EnvId) -> tuple[int, ...]:
+        """Return the shape of the observed screens."""
         space = self._env.observation_space
         if not isinstance(space, gymnasium.spaces.Box) or space.dtype != np.uint8 or not is_screen(space.shape):
             raise ViewError(
                 f"environment {env_id.id!r} observes {_line(space)}, not uint8 images [H, W], [H, W, 1] or [H, W, 3]",
-                "give --render-observations to learn from what it renders",
+                "use --render-observations to learn from rendered images",
             )
         return space.shape
 
     def _first_render(self, env_id: EnvId, seed: int) -> tuple[int, ...]:
-        """The shape of what is rendered: no space tells it."""
+        """Return the shape of the rendered screens, which no space declares."""
         try:
             self._env.reset(seed=seed)
             screen: Any = self._env.render()
@@ -104,12 +107,12 @@ class GymPixels:
             raise UnavailableEnvError(f"environment {env_id.id!r} cannot be rendered: {reason}") from error
         if not isinstance(screen, np.ndarray) or screen.dtype != np.uint8 or not is_screen(screen.shape):
             raise UnsupportedEnvError(
-                f"environment {env_id.id!r} renders {shown(screen)} as rgb_array; uint8 [H, W, 3] is needed"
+                f"environment {env_id.id!r} renders {shown(screen)} as rgb_array, not uint8 [H, W, 3]"
             )
         return tuple(screen.shape)
 
     def reset(self) -> Frame:
-        """The first frame of a new episode."""
+        """Start an episode and return its first frame."""
         observation, _ = self._env.reset(seed=self._seed)
         self._seed = None
         self._stepping = True
@@ -118,10 +121,10 @@ class GymPixels:
         return self._frame(observation)
 
     def step(self, action: Action) -> Step:
-        """One step of the environment; an end that is both kinds at once is taken as terminated.
+        """Take one step. A step that is both terminated and truncated counts as terminated.
 
-        Raises RuntimeError before `reset`, ValueError where an observation is not what the space promised,
-        EnvironmentFailedError where a reward or an end is none.
+        Raises RuntimeError before `reset`, ValueError for a screen that does not match the space, and
+        EnvironmentFailedError for an invalid reward or end flag.
         """
         if not self._stepping:
             raise RuntimeError("reset the environment before its next step")
@@ -140,49 +143,49 @@ class GymPixels:
         self._env.close()
 
     def state(self) -> None:
-        """None: what an environment of Gymnasium's has inside is its own affair."""
+        """Return None: Gymnasium has no interface to save an environment."""
 
     def restore(self, state: State) -> None:
-        """Raises StateError: there are no states of such an environment."""
+        """Raise StateError, because these environments have no saved states."""
         raise StateError(f"environment {self.spec.id!r} cannot be restored")
 
     def _own_action(self, action: Action) -> int | NDArray[Any]:
         if isinstance(self.spec.actions, Discrete):
             return self._first_action + int(action)
         controls = (self._middle + self._half_range * np.asarray(action, np.float64)).reshape(self._box.shape)
-        # Rounding may lead past a bound.
+        # Rounding may lead beyond a bound.
         return np.asarray(np.clip(controls.astype(self._box.dtype), self._box.low, self._box.high))
 
     def _frame(self, observation: Any) -> Frame:
         screen = np.asarray(self._env.render() if self._render else observation)
         if screen.shape != self._shape or screen.dtype != np.uint8:
             raise ValueError(
-                f"environment {self.spec.id!r} promised uint8 {list(self._shape)} and showed "
-                f"{screen.dtype} {list(screen.shape)}"
+                f"environment {self.spec.id!r} returned a screen of {screen.dtype} {list(screen.shape)}, not uint8 "
+                f"{list(self._shape)}"
             )
         frame = to_frame(screen, self.spec.frame_shape, self.spec.resize)
-        # Still the environment's own memory: it may draw its next screen there.
+        # The environment may draw its next screen into the same memory.
         return frame.copy() if np.may_share_memory(frame, screen) else frame
 
 
 def _make(env_id: EnvId, render: bool) -> gymnasium.Env[Any, Any]:
-    # Most environments of a user's own take no render_mode, not even None.
-    asked: dict[str, Any] = {"render_mode": "rgb_array"} if render else {}
+    # Many users' environments do not accept render_mode, not even None.
+    arguments: dict[str, Any] = {"render_mode": "rgb_array"} if render else {}
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", ".*that is not in the possible render_modes"
-            )  # it may render all the same
-            return gymnasium.make(gymnasium.registry[env_id.registered], **asked)
+            # The environment may render even if its metadata does not list the mode.
+            warnings.filterwarnings("ignore", ".*that is not in the possible render_modes")
+            return gymnasium.make(gymnasium.registry[env_id.registered], **arguments)
     except (gymnasium.error.Error, ImportError) as error:
         reason = " ".join(str(error).split())
         raise UnavailableEnvError(f"environment {env_id.id!r} cannot be built: {reason}") from error
-    except Exception as error:  # a user's own class may raise anything
+    except Exception as error:  # a user's class may raise any exception
         if render and isinstance(error, TypeError) and "render_mode" in str(error):
             raise ViewError(
-                f"environment {env_id.id!r} takes no render_mode", "leave --render-observations out, or let it take one"
+                f"environment {env_id.id!r} does not accept render_mode",
+                "leave --render-observations out, or add the argument to the environment",
             ) from error
-        raise UnavailableEnvError(f"environment {env_id.id!r} cannot be built: {origin(error)}") from error
+        raise UnavailableEnvError(f"environment {env_id.id!r} cannot be built: {describe_error(error)}") from error
 
 
 def _size(screen_shape: tuple[int, ...], side_max: int) -> tuple[int, int]:

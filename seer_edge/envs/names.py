@@ -1,4 +1,4 @@
-"""From what a user calls an environment to the one it is, without building it."""
+"""Resolve the name that a user gives to an environment, without building the environment."""
 
 import difflib
 import importlib
@@ -16,13 +16,13 @@ INSTALL_HINT = "pip install 'seer-edge[atari]'"
 _VERSION = re.compile(r"-v\d+$")
 _RAM = re.compile(r"-ram(NoFrameskip|Deterministic)?(-v\d+)?$", re.IGNORECASE)
 _CONTROL = re.compile(r"dm_control/(.+?)(-v0)?", re.IGNORECASE)
-# "cartpole" is so near to its tasks; "nope" and Gopher are further apart.
+# Similarity of "cartpole" to its tasks' names; "nope" and "Gopher" are less similar.
 _NEAR = 0.65
 _VALID = "write an Atari name such as Alien, a control task such as walker-walk, a Gymnasium id or module:EnvId"
 
 
 class EnvError(ValueError):
-    """An environment cannot be had; the message is one line that names it and says what to do."""
+    """The environment cannot be used. The message is one line that names it and says what to do."""
 
 
 class UnknownEnvError(EnvError):
@@ -30,14 +30,14 @@ class UnknownEnvError(EnvError):
 
 
 class UnsupportedEnvError(EnvError):
-    """The environment exists, but not one that seer-edge can learn from."""
+    """The environment exists, but seer-edge cannot learn from it."""
 
 
 class ViewError(UnsupportedEnvError):
-    """The environment is not seen in the way asked for: what is in the way, and the flag of `train` that mends it."""
+    """The environment does not offer the requested kind of image; `hint` names the flag of `train` to change."""
 
-    def __init__(self, reason: str, mend: str) -> None:
-        super().__init__(f"{reason}; {mend}")
+    def __init__(self, reason: str, hint: str) -> None:
+        super().__init__(f"{reason}; {hint}")
         self.reason = reason
 
 
@@ -46,30 +46,31 @@ class UnavailableEnvError(EnvError):
 
 
 class ResolutionError(EnvError):
-    """The environment cannot be shown at the resolution asked for."""
+    """The environment has no frames of the requested resolution."""
 
 
 @dataclass(frozen=True)
 class EnvId:
-    """An environment that exists. `id` resolves to itself again; `name` is short and fit for a file name.
+    """A resolved environment.
 
-    `registered` is what its own package calls it: the id in Gymnasium's registry (`id` without its module), or the
-    Control Suite's domain/task. Of kind "atari" the frames come straight from the emulator, under a protocol that
-    overrides the registered frame skip and sticky actions.
+    For the kind "atari" frames come directly from the emulator. The protocol then replaces the registered frame skip
+    and sticky actions.
     """
 
-    id: str
-    name: str
-    registered: str
+    id: str  # resolves to this environment again
+    name: str  # short, and valid as a file name
+    registered: str  # the id in Gymnasium's registry (`id` without its module), or the Control Suite's domain/task
     kind: Literal["atari", "control", "gymnasium"]
 
 
 def resolve(env: str) -> EnvId:
-    """The environment that `env` means.
+    """Return the environment that the name `env` stands for.
 
-    A control task (with or without `dm_control/`) or a bare Atari name in any case and punctuation, a registered
-    Gymnasium id, or `module:EnvId`, whose module is imported first. Control tasks are known without dm_control, which
-    is imported when one is built. Raises UnknownEnvError, UnsupportedEnvError or UnavailableEnvError.
+    `env` may be a control task (with or without `dm_control/`), a bare Atari name, a Gymnasium id, or `module:EnvId`,
+    whose module is imported first. Case and punctuation of task and Atari names do not matter. Control tasks resolve
+    without dm_control, which is imported when one is built.
+
+    Raises UnknownEnvError, UnsupportedEnvError or UnavailableEnvError.
     """
     module, _, registered = env.rpartition(":")
     prefixed = _CONTROL.fullmatch(env)
@@ -110,12 +111,12 @@ def resolve(env: str) -> EnvId:
 
 
 def _key(name: str) -> str:
-    """Case and punctuation taken out: "bank-heist", "BankHeist" and the ROM's "bank_heist" are one."""
+    """Drop case and punctuation, so that "bank-heist", "BankHeist" and the ROM's "bank_heist" are equal."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def _control_tasks() -> dict[str, EnvId]:
-    """Every task of the Control Suite by `_key` of domain and task."""
+    """Return every task of the Control Suite, by `_key` of domain and task."""
     ids = (
         EnvId(
             f"dm_control/{domain}-{task}-v0",
@@ -133,15 +134,15 @@ def _import(module: str, env: str) -> None:
     try:
         importlib.import_module(module)
     except Exception as error:
-        # A user's module may raise anything, over many lines; the cause stays attached for a debugger.
+        # A user's module may raise any exception, with a message of many lines.
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UnavailableEnvError(f"environment {env!r}: module {module!r} cannot be imported: {reason}") from error
 
 
 def _is_atari(known: "Registered") -> bool:
-    # A registration that adds wrappers or a joystick of its own is taken as it is: the emulator alone would miss them.
-    ours = not known.additional_wrappers and not known.kwargs.get("continuous")
-    return known.entry_point == "ale_py.env:AtariEnv" and ours
+    # A registration with wrappers or continuous actions is built by Gymnasium: the bare emulator would lose them.
+    plain = not known.additional_wrappers and not known.kwargs.get("continuous")
+    return known.entry_point == "ale_py.env:AtariEnv" and plain
 
 
 def _is_ram(known: "Registered") -> bool:
@@ -149,7 +150,7 @@ def _is_ram(known: "Registered") -> bool:
 
 
 def _is_game(known: "Registered") -> bool:
-    """Whether this is the registration that a bare name stands for."""
+    """Return whether `known` is the registration that a bare Atari name stands for."""
     return known.namespace == "ALE" and _is_atari(known) and not _is_ram(known)
 
 

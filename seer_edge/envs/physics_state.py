@@ -1,10 +1,10 @@
-"""The state of a task of the Control Suite: MuJoCo's own, what the task changes in its model, its random stream."""
+"""Save and restore a task of the Control Suite: MuJoCo's state, the task's changes to its model, its random stream."""
 
 from typing import Any
 
 import numpy as np
 
-from seer_edge.envs.fields import Fields
+from seer_edge.envs.state_reader import StateReader
 from seer_runtime.system.state import State
 
 MODEL_ARRAYS = (
@@ -21,13 +21,13 @@ MODEL_ARRAYS = (
     "site_size",
     "wrap_prm",
 )
-"""What the suite's tasks change of their models from one episode to the next; a test holds them to it."""
+"""Arrays of a MuJoCo model that the suite's tasks change between episodes. A test checks that there are no others."""
 
 _MT19937_WORDS = 624
 
 
 def suite_state(env: Any) -> State:
-    """All that `env`, a task of the suite, goes on from; about 10 KB, 170 KB with a quadruped's height field."""
+    """Return the complete state of `env`, a task of the suite: about 10 KB, 170 KB with a quadruped's height field."""
     import mujoco
 
     name, key, position, has_gauss, gauss = env.task.random.get_state(legacy=True)
@@ -47,21 +47,21 @@ def suite_state(env: Any) -> State:
     )
 
 
-def restore_suite(env: Any, fields: Fields) -> None:
-    """Bring `env` to what `suite_state` gave. Raises StateError, and nothing has changed then."""
+def restore_suite(env: Any, state: StateReader) -> None:
+    """Set `env` to a state from `suite_state`. Raises StateError for an invalid state and leaves `env` unchanged."""
     import mujoco
 
     model, data, physics = env.physics.model.ptr, env.physics.data.ptr, env.physics
     wanted = {name: getattr(model, name) for name in MODEL_ARRAYS}
-    saved = {name: fields.array(_model(name), array.shape, array.dtype) for name, array in wanted.items() if array.size}
+    saved = {name: state.array(_model(name), array.shape, array.dtype) for name, array in wanted.items() if array.size}
     signature = mujoco.mjtState.mjSTATE_INTEGRATION
-    integration = fields.array("physics", (mujoco.mj_stateSize(model, signature),), np.float64)
-    key = fields.array("random", (_MT19937_WORDS,), np.uint32)
-    position = fields.count("random_position", _MT19937_WORDS)
-    has_gauss, gauss = fields.flag("random_has_gauss"), fields.number("random_gauss")
-    step_count, reset_next_step = fields.count("step_count"), fields.flag("reset_next_step")
+    integration = state.array("physics", (mujoco.mj_stateSize(model, signature),), np.float64)
+    key = state.array("random", (_MT19937_WORDS,), np.uint32)
+    position = state.count("random_position", _MT19937_WORDS)
+    has_gauss, gauss = state.flag("random_has_gauss"), state.number("random_gauss")
+    step_count, reset_next_step = state.count("step_count"), state.flag("reset_next_step")
 
-    env.reset()  # some tasks measure their body once an episode begins
+    env.reset()  # some tasks measure their body at the start of an episode
     for name, array in saved.items():
         wanted[name][...] = array
     if model.nhfield:
@@ -70,9 +70,9 @@ def restore_suite(env: Any, fields: Fields) -> None:
                 context.call(mujoco.mjr_uploadHField, model, physics.contexts.mujoco.ptr, field)
     env.task.random.set_state(("MT19937", key, position, int(has_gauss), gauss))
     physics.set_state(integration, signature)
-    # As the suite does at the end of each step: what the next one and the camera read is derived again.
+    # Recompute the quantities that the camera and the next step read, as the suite does at the end of each step.
     mujoco.mj_step1(model, data)
-    # Forces that only a whole step knows are left as the reset made them; no reward is read before that step.
+    # Forces that only a full step computes keep their values from the reset. No reward is read before the next step.
     env._step_count, env._reset_next_step = step_count, reset_next_step
 
 

@@ -1,4 +1,4 @@
-"""A video of the frames that a policy sees."""
+"""Record the frames that a policy sees as a video."""
 
 import contextlib
 import os
@@ -8,27 +8,27 @@ from typing import Any
 
 import numpy as np
 
-from seer_edge.envs import Frame
+from seer_edge.envs.environment import Frame
 from seer_edge.errors import BadInputError
 from seer_edge.validation import check_target
 
 SIDE = 336
-"""Pixels that the shorter side of a frame is enlarged to, by a whole factor."""
+"""Height or width, in pixels, up to which the shorter side of a frame is enlarged by an integer factor."""
 FRAMES_PER_SECOND = 15.0
-"""Of the agent's steps: Atari's pace."""
+"""Agent steps a second in the video: Atari's speed."""
 FORMAT = "mp4v"
 
 
 class Recorder:
-    """Writes frames of one shape to a video. Raises BadInputError where OpenCV cannot."""
+    """Writer of a video from frames of one shape."""
 
     def __init__(self, path: Path, *, name: Path | None = None) -> None:
-        """`name` is what the user calls the file."""
+        """Write to `path`; messages show `name` where it is given."""
         self._path, self._name = path, name or path
         self._writer: Any = None
 
     def show(self, frame: Frame) -> None:
-        """Write a frame, uint8 [H, W] or [3, H, W]."""
+        """Append a frame, uint8 `[H, W]` or `[3, H, W]`. Raises BadInputError where OpenCV cannot write the file."""
         import cv2
 
         height, width = frame.shape[-2:]
@@ -40,27 +40,30 @@ class Recorder:
             )
             if not self._writer.isOpened():
                 raise BadInputError(
-                    f"--record {self._name}: this OpenCV cannot write it (no {FORMAT} encoder, or no such folder); "
-                    "name a .mp4 file, or leave it out"
+                    f"--record {self._name}: OpenCV cannot write it (no {FORMAT} encoder, or no such folder); "
+                    "use another .mp4 file, or leave --record out"
                 )
         pixels = np.stack([frame] * 3) if frame.ndim == 2 else frame[::-1]
         image = pixels.transpose(1, 2, 0).repeat(factor, axis=0).repeat(factor, axis=1)
         self._writer.write(np.ascontiguousarray(image))
 
     def close(self) -> None:
-        """End the video."""
+        """Finish the video file."""
         if self._writer is not None:
             self._writer.release()
 
     @classmethod
     @contextlib.contextmanager
     def writing(cls, path: Path | None) -> "Iterator[Recorder | None]":
-        """A recorder to `path`, which appears whole at the end; None for no path."""
+        """Context manager: a recorder whose finished video appears at `path` at the end; None where `path` is None.
+
+        Raises BadInputError unless `path` is a .mp4 file in an existing folder.
+        """
         if path is None:
             yield None
             return
         if path.suffix != ".mp4" or not path.parent.is_dir():
-            raise BadInputError(f"--record {path}: not a .mp4 file in a folder that exists; name another")
+            raise BadInputError(f"--record {path}: not a .mp4 file in an existing folder; use another path")
         check_target("--record", path)
         partial = path.with_name(f".{path.stem}.{os.getpid()}.mp4")
         recorder = cls(partial, name=path)

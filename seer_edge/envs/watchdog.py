@@ -1,4 +1,4 @@
-"""Notices a call into an environment that does not come back."""
+"""Detect a call into an environment that does not return in time."""
 
 import os
 import threading
@@ -14,55 +14,56 @@ _SLEEP_MAX_SECONDS = 1.0
 
 
 class Watchdog:
-    """Calls `on_hang` with one line when something watched lasts longer than `timeout_seconds`.
+    """Watchdog thread that calls `on_hang` with one line when a watched call takes longer than `timeout_seconds`.
 
-    It does so in a thread of its own, begun with the first call watched, while the caller's is stuck. `on_hang` ends
-    the process; where it returns or raises, the process ends with exit status 75. Whoever comes back meanwhile never
-    goes on. A process that was stopped and goes on has the time it was stopped for taken off.
+    The thread starts with the first watched call. `on_hang` is expected to end the process. If it returns or raises,
+    the watchdog ends the process with exit status 75. A call that returns while `on_hang` runs never continues. Time
+    during which the whole process was stopped (SIGSTOP) does not count.
 
-    It sees a loop of Python's, a sleep, and C code that lets go of the interpreter; nothing in this process can see C
-    code that holds on to it.
+    The watchdog detects loops in Python, sleeps, and C code that releases Python's global lock. It cannot detect C code
+    that holds the lock.
     """
 
     def __init__(self, timeout_seconds: float, on_hang: Callable[[str], object]) -> None:
         if not 0 < timeout_seconds <= threading.TIMEOUT_MAX:
-            raise ValueError(f"a timeout is a positive number of seconds, got {timeout_seconds}")
+            raise ValueError(f"timeout_seconds must be positive and finite, got {timeout_seconds}")
         self._timeout_seconds = timeout_seconds
         self._on_hang = on_hang
-        # Held by the watchdog from the moment it calls a hang a hang.
+        # The watchdog thread takes this lock when it detects a hang and never releases it.
         self._lock = threading.Lock()
         self._call: str | None = None
         self._deadline = 0.0
-        self._begun = False
+        self._started = False
         self._closed = False
 
     @contextmanager
     def watch(self, call: str) -> Iterator[None]:
-        """What runs inside is `call`, and must end in time."""
-        if not self._begun:
+        """Context manager: require the block, named `call` in messages, to end in time."""
+        if not self._started:
             start_thread(self._run)
-            self._begun = True
+            self._started = True
         try:
             with self._lock:
                 self._call, self._deadline = call, time.monotonic() + self._timeout_seconds
             yield
         finally:
-            self._come_back()
+            self._end_call()
 
     def close(self) -> None:
-        """Let the thread end, within a second, and what it would have called go at once."""
+        """End the thread within a second and drop the reference to `on_hang`."""
         self._closed = True
-        # A cycle through the environment would keep an emulator alive to the interpreter's end, where it complains.
+        # A reference cycle through `on_hang` would keep an emulator alive until interpreter exit, where it complains.
         self._on_hang = str
 
-    def _come_back(self) -> None:
+    def _end_call(self) -> None:
+        """Mark the call as over, and raise any interrupt that arrived in the attempt."""
         interrupted: BaseException | None = None
         while True:
             try:
                 with self._lock:
                     self._call = None
                 break
-            except BaseException as error:  # a signal's: no way past a watchdog that has called it a hang
+            except BaseException as error:  # from a signal handler; it must not get past a detected hang
                 interrupted = error
         if interrupted is not None:
             raise interrupted
@@ -72,7 +73,7 @@ class Watchdog:
             with self._lock:
                 left = self._deadline - time.monotonic() if self._call is not None else self._timeout_seconds
                 if left <= 0:
-                    self._end()
+                    self._end_process()
             nap_seconds = min(left, _SLEEP_MAX_SECONDS)
             begin = time.monotonic()
             time.sleep(nap_seconds)
@@ -81,9 +82,9 @@ class Watchdog:
                 with self._lock:
                     self._deadline += late
 
-    def _end(self) -> None:
+    def _end_process(self) -> None:
         try:
-            self._on_hang(f"{self._call} has not come back for {self._timeout_seconds:g} seconds")
+            self._on_hang(f"{self._call} did not return within {self._timeout_seconds:g} seconds")
         except BaseException:
             traceback.print_exc()
         finally:

@@ -1,4 +1,4 @@
-"""What machine this is: its name, processor and features, and the profile of a board that is known. No torch."""
+"""Detect the computer's name, processor and instruction sets, and look up its board profile. Imports no torch."""
 
 import json
 import os
@@ -20,7 +20,7 @@ _CPU_PARTS = {
     "0xd0b": "Cortex-A76",
     "0xd42": "Cortex-A78AE",
 }
-"""Of Arm's own, as /proc/cpuinfo numbers them."""
+"""Names of Arm's cores by the "CPU part" that /proc/cpuinfo prints for them."""
 FEATURES = {
     "asimd": "NEON",
     "asimdhp": "float16",
@@ -37,37 +37,37 @@ FEATURES = {
     "avx512_bf16": "bfloat16",
     "amx_bf16": "AMX bfloat16",
 }
-"""Those that decide how fast the arithmetic is, or which builds run, by the kernel's name."""
+"""Processor features that affect the speed of arithmetic or which builds run: names by the kernel's flags."""
 
 
 @dataclass(frozen=True)
 class Board:
-    """The machine that this process runs on."""
+    """The computer that this process runs on."""
 
-    name: str
-    machine: str  # aarch64, x86_64
+    name: str  # from the device tree or the firmware
+    machine: str  # the architecture, such as aarch64 or x86_64
     cpu: str
-    cores: int  # that this process may use
-    features: tuple[str, ...]  # of FEATURES
+    cores: int  # CPU cores that this process may use
+    features: tuple[str, ...]  # keys of FEATURES
 
 
 @dataclass(frozen=True)
 class Profile:
-    """A board that is known: `runtime/deploy/boards.json`."""
+    """Recommended settings for one known board; an entry of `runtime/deploy/boards.json`."""
 
     name: str
-    model: str  # what its device tree's model contains
+    model: str  # a substring of the model in its device tree
     ram: str
     cores: int
     cpu: str
-    mem_budget: str
-    threads: int
-    torch: str
-    use: str
+    mem_budget: str  # for --mem-budget, such as "70MB"
+    threads: int  # for --threads
+    torch: str  # the torch version to install
+    use: str  # the tasks that the board is fit for
 
 
 def this_board(root: Path = Path("/")) -> Board:
-    """What the kernel says below `root`; "unknown" where it says nothing."""
+    """Read the computer's description from the kernel's files below `root`; a missing value becomes "unknown"."""
     cpuinfo = dict(re.findall(r"^([^:\n]+?)\s*:\s*(.*)$", _text(root / "proc/cpuinfo"), re.MULTILINE))
     cpu = cpuinfo.get("model name") or _CPU_PARTS.get(cpuinfo.get("CPU part", ""), "unknown")
     flags = (cpuinfo.get("flags") or cpuinfo.get("Features") or "").split()
@@ -95,17 +95,20 @@ def _text(path: Path) -> str:
 
 
 def deploy_folder() -> Path:
-    """Where the unit, its script and the profiles stand: in the wheel inside this package, else in the repository."""
+    """Return the folder of the systemd unit, its script and the board profiles.
+
+    An installed wheel has it inside this package. A source checkout has it at `runtime/deploy`.
+    """
     here = Path(__file__).parent
     return here / "deploy" if (here / "deploy").is_dir() else here.parents[1] / "runtime/deploy"
 
 
 def profiles() -> tuple[Profile, ...]:
-    """Every board that is known."""
+    """Load the profiles of all known boards from `boards.json`."""
     entries = json.loads((deploy_folder() / "boards.json").read_text())
     return tuple(Profile(**entry) for entry in entries)
 
 
 def profile_of(board: Board) -> Profile | None:
-    """The profile whose model is that of `board`."""
+    """Return the first profile whose model is part of the board's name, or None."""
     return next((profile for profile in profiles() if profile.model in board.name), None)

@@ -1,4 +1,4 @@
-"""Whether a run fits into the memory that there is, and what would."""
+"""Check that a planned run fits in memory, and suggest flags that fit where it does not."""
 
 import bisect
 import dataclasses
@@ -14,36 +14,46 @@ from seer_runtime.system.process import RssCeiling
 from seer_runtime.system.units import exact_size, format_size
 
 SHARES = (RssCeiling.WARN_FRACTION, 1.0)
-"""Of a limit: what stays below the first is proposed before what only just fits, because the peak is an estimate."""
+"""Fractions of a limit that suggestions aim for, in order.
+
+The peak is an estimate, so suggestions below the warning level come before those that only just fit.
+"""
 RESOLUTION_STEP = 25
-"""Where frames are cropped, sizes at which frames and crops scale together (100 : 84)."""
+"""Step between suggested resolutions, in pixels, for environments whose frames are cropped.
+
+At multiples of 25 frames and crops scale together, 100 to 84.
+"""
 DENSER = ("uint8", "float16")
-"""Codecs that are proposed where a run can have them: those whose error is small (decision 9)."""
+"""Latent codecs to suggest, the preferred one first. Both have a small error (decision 9)."""
 DIGITS = 2
-"""Of the budgets that are proposed."""
+"""Significant digits of suggested budgets."""
 NEED_UNIT_BYTES = 100_000
-"""What is needed is told in whole ones of these, rounded up: a limit of that size is accepted."""
-MOST_BYTES = 2**62  # what `range` takes
+"""Round reported requirements up to this unit, so that the printed value always works as a limit."""
+MAX_BUDGET_BYTES = 2**62  # a `range` of this length still works with `bisect`
 
 
-def check_memory(plan: BytePlan, limits: MemoryLimits, *, begun: bool = False) -> None:
-    """Refuse a plan whose peak is above `--rss-limit`, the machine's memory or a limit that was set on the process.
+def check_memory(plan: BytePlan, limits: MemoryLimits, *, resumed: bool = False) -> None:
+    """Reject a plan whose estimated peak exceeds a memory limit.
 
-    Raises BadInputError: one line that says what would fit. A run that has `begun` keeps its frames and its codec, so
-    only budgets are proposed.
+    The limits are `--rss-limit`, the computer's memory, the cgroup and `ulimit -v`. For a `resumed` run only smaller
+    budgets are suggested, because its frame size and its latent codec are fixed.
+
+    Raises BadInputError with one line that suggests flags that fit.
     """
     for ceiling in _ceilings(plan.config, limits):
         if plan.rss_peak_bytes > ceiling.limit_bytes:
             needed = f"the process would need about {format_size(_needed_bytes(plan))}{ceiling.has}"
-            raise BadInputError(f"{ceiling.flag}: {needed}; {_mend(plan, ceiling.free_bytes, begun)}")
+            raise BadInputError(f"{ceiling.flag}: {needed}; {_hint(plan, ceiling.free_bytes, resumed)}")
 
 
 @dataclasses.dataclass(frozen=True)
 class _Ceiling:
-    flag: str
-    has: str
+    """One memory limit and its wording in the error message."""
+
+    flag: str  # the flag and value that the message starts with
+    has: str  # the clause that names a limit other than the flag's
     limit_bytes: int
-    free_bytes: int  # which a proposal has to fit into
+    free_bytes: int  # memory that a suggestion has to fit into
 
 
 def _ceilings(config: TrainConfig, limits: MemoryLimits) -> Iterator[_Ceiling]:
@@ -58,21 +68,26 @@ def _ceilings(config: TrainConfig, limits: MemoryLimits) -> Iterator[_Ceiling]:
             yield _Ceiling(budget, f" and {name} allows {format_size(limit)}", limit, limit)
 
 
-# --- what would fit --------------------------------------------------------------------------------------------
+# --- suggestions -----------------------------------------------------------------------------------------------
 
 
-def _mend(plan: BytePlan, free_bytes: int, begun: bool) -> str:
-    """A smaller budget, smaller frames with as large a budget, both, or what the least of them needs."""
-    smaller = [] if begun else list(_smaller_frames(plan))
+def _hint(plan: BytePlan, free_bytes: int, resumed: bool) -> str:
+    """Suggest flags that fit in `free_bytes`.
+
+    The first choice is a smaller budget, and smaller frames at the same budget. The second is both together. Where
+    nothing fits, return the flags and the need of the smallest run.
+    """
+    smaller = [] if resumed else list(_smaller_frames(plan))
     for share in SHARES:
         fitting = _proposals(plan, smaller, int(share * free_bytes))
         if fitting:
             just = "" if share < 1 else "just "
-            proposed = (f"{_flags(p, plan)} ({_rows(p)}{'' if begun else _denser(p, plan)})" for p in fitting)
+            proposed = (f"{_flags(p, plan)} ({_rows(p)}{'' if resumed else _denser(p, plan)})" for p in fitting)
             return f"{', or '.join(proposed)} would {just}fit"
     least = min(map(_least, [plan, *smaller]), key=lambda p: p.rss_peak_bytes)
     needed = exact_size(_needed_bytes(least))
-    return f"the smallest such run, {_flags(least, plan) or 'which this is'}, needs {needed}"
+    flags = _flags(least, plan)
+    return f"the smallest possible run ({flags or 'this one'}) needs {needed}"
 
 
 def _needed_bytes(plan: BytePlan) -> int:
@@ -80,6 +95,7 @@ def _needed_bytes(plan: BytePlan) -> int:
 
 
 def _proposals(plan: BytePlan, smaller: list[BytePlan], room_bytes: int) -> list[BytePlan]:
+    """Return the plans to suggest, whose peaks are at most `room_bytes`; `smaller` holds plans with smaller frames."""
     whole = next((p for p in smaller if p.rss_peak_bytes <= room_bytes), None)
     proposals = [proposal for proposal in (fitted(plan, room_bytes), whole) if proposal is not None]
     both = (proposal for p in smaller if (proposal := fitted(p, room_bytes)) is not None)
@@ -87,27 +103,30 @@ def _proposals(plan: BytePlan, smaller: list[BytePlan], room_bytes: int) -> list
 
 
 def fitted(plan: BytePlan, room_bytes: int) -> BytePlan | None:
-    """The plan with the largest budget, at most its own, whose peak is within the room."""
-    budgets = range(min(plan.config.mem_budget_bytes, max(room_bytes, 0), MOST_BYTES) + 1)
+    """Return the plan with the largest budget, at most its present one, whose peak is at most `room_bytes`.
+
+    The budget is rounded down to `DIGITS` digits where that leaves a valid plan. None where no budget fits.
+    """
+    budgets = range(min(plan.config.mem_budget_bytes, max(room_bytes, 0), MAX_BUDGET_BYTES) + 1)
 
     def peak_bytes(budget: int) -> int:
         at = _with_budget(plan, budget)
         return 0 if at is None else at.rss_peak_bytes
 
     most = bisect.bisect_right(budgets, room_bytes, key=peak_bytes) - 1
-    # All its digits where two are too few for a plan.
+    # Rounding down may leave too little for one batch: then keep all digits.
     return _with_budget(plan, _rounded(most)) or _with_budget(plan, most)
 
 
 def _least(plan: BytePlan) -> BytePlan:
-    """The plan with the least budget that makes one."""
-    budgets = range(min(plan.config.mem_budget_bytes, MOST_BYTES))
+    """Return the plan with the smallest budget that is valid."""
+    budgets = range(min(plan.config.mem_budget_bytes, MAX_BUDGET_BYTES))
     least = bisect.bisect_left(budgets, True, key=lambda budget: _with_budget(plan, budget) is not None)
     return _with_budget(plan, least) or plan
 
 
 def _with_budget(plan: BytePlan, budget_bytes: int) -> BytePlan | None:
-    """None where it cannot be planned."""
+    """Return the plan at another budget, or None where that budget is too small."""
     if budget_bytes < 1:
         return None
     try:
@@ -117,9 +136,10 @@ def _with_budget(plan: BytePlan, budget_bytes: int) -> BytePlan | None:
 
 
 def _smaller_frames(plan: BytePlan) -> Iterator[BytePlan]:
-    """The plan at each lower resolution, the highest first.
+    """Yield the plan at each lower resolution, the highest first.
 
-    None where frames are not cropped, because their size saves little there, or an encoder for these frames is taken.
+    Yield nothing where frames are not cropped, because smaller frames save little there, nor where the encoder is
+    imported, because it needs frames of this size.
     """
     *channels, side, _ = plan.env.frame_shape
     if plan.crop.whole or plan.config.source is not None:
@@ -139,7 +159,7 @@ def _rounded(size_bytes: int) -> int:
 
 
 def _flags(proposal: BytePlan, plan: BytePlan) -> str:
-    """What differs from `plan`, as the flags of it."""
+    """Return the flags that lead from `plan` to `proposal`."""
     new, old = proposal.config, plan.config
     flags = [f"--resolution {new.resolution}"] if new.resolution != old.resolution else []
     if new.mem_budget_bytes != old.mem_budget_bytes:
@@ -148,6 +168,7 @@ def _flags(proposal: BytePlan, plan: BytePlan) -> str:
 
 
 def _rows(plan: BytePlan) -> str:
+    """Return how many frames and latents the replay holds, for a message."""
     held = [f"{plan.frame_capacity:,} frames"] if plan.holds_frames else []
     if plan.latent_replay:
         held.append(f"{plan.latent_capacity:,} latents")
@@ -155,7 +176,7 @@ def _rows(plan: BytePlan) -> str:
 
 
 def _denser(proposal: BytePlan, plan: BytePlan) -> str:
-    """What a codec of fewer bytes would hold, where the proposal takes bytes off the plan."""
+    """Return how many latents a denser codec would hold, where `proposal` has a smaller budget than `plan`."""
     codec = next(name for name in DENSER if name in plan.config.latent_codecs)
     fewer = proposal.config.mem_budget_bytes < plan.config.mem_budget_bytes
     if not (fewer and proposal.latent_replay):

@@ -1,4 +1,4 @@
-"""Whether the device that was asked for is here. torch is imported for one that is not the CPU, and only then."""
+"""Check that the requested compute device exists. Imports torch only for a CUDA device."""
 
 import re
 
@@ -7,10 +7,10 @@ from seer_edge.machine.lean_torch import import_torch
 
 
 def check_device(device: str) -> None:
-    """Raise BadInputError for what is no device, and for one that is not there."""
+    """Raise BadInputError unless `device` is cpu, cuda or cuda:N and exists on this computer."""
     match = re.fullmatch(r"(cpu|cuda)(?::(\d{1,3}))?", device, re.ASCII)
     if match is None:
-        raise BadInputError(f"--device {device}: not a device; give cpu or cuda")
+        raise BadInputError(f"--device {device}: not a device; use cpu, cuda or cuda:N")
     if match[1] == "cpu":
         return
     try:
@@ -18,9 +18,10 @@ def check_device(device: str) -> None:
         import torch
     except ImportError as error:
         raise BadInputError(
-            f"--device {device}: needs {error.name}; pip install 'seer-edge[train]', or give cpu"
+            f"--device {device}: needs {error.name}; pip install 'seer-edge[train]', or use cpu"
         ) from error
     if not torch.cuda.is_available():
-        raise BadInputError(f"--device {device}: torch {torch.__version__} finds no CUDA device; give cpu")
+        raise BadInputError(f"--device {device}: torch {torch.__version__} finds no CUDA device; use cpu")
     if int(match[2] or 0) >= torch.cuda.device_count():
-        raise BadInputError(f"--device {device}: there are {torch.cuda.device_count()}; give a smaller index")
+        count = torch.cuda.device_count()
+        raise BadInputError(f"--device {device}: torch finds {count} CUDA devices; use cuda:0 to cuda:{count - 1}")

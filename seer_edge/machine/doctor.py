@@ -1,4 +1,7 @@
-"""`seer-edge doctor`: what this board has, what is missing and how to mend it, and what to run on it. No torch."""
+"""`seer-edge doctor`: report the computer, missing parts with the command that fixes each, and a command to run.
+
+Imports no torch.
+"""
 
 import ctypes.util
 import dataclasses
@@ -13,7 +16,7 @@ from typing import Any
 
 from seer_edge.config.config import build_config
 from seer_edge.config.plan import BytePlan, make_plan
-from seer_edge.envs import Discrete, EnvSpec
+from seer_edge.envs import Discrete, EnvSpec, rendering
 from seer_edge.machine.board import FEATURES, Board, Profile, deploy_folder, profile_of, this_board
 from seer_edge.machine.ceiling import fitted
 from seer_runtime.system.memory import MemoryLimits, memory_limits
@@ -32,57 +35,58 @@ PARTS: dict[str, dict[str, tuple[str, ...]]] = {
     "atari": {"ale_py": ("ale-py",), "gymnasium": ("gymnasium",)},
     "dmc": {"dm_control": ("dm_control",), "mujoco": ("mujoco",)},
 }
-"""By extra: what is imported, and the distributions that it may come in, ours first."""
-FOR = {"train": "learning", "atari": "Atari games", "dmc": "control tasks"}
+"""For each extra: the modules that it needs, and the distributions that may contain each, the preferred one first."""
+PURPOSE = {"train": "learning", "atari": "Atari games", "dmc": "control tasks"}
 BUDGET_BYTES = 70_000_000
-"""Where no profile says better: the preset's, for which its hyperparameters were chosen."""
+"""Recommended budget for boards without a profile: the preset's, for which its hyperparameters were chosen."""
 MOST_BYTES = 10**10
+"""Largest budget that is considered."""
 TYPICAL = EnvSpec("a camera", "camera", (84, 84), (84, 84), Discrete(18))
-"""What the budget is recommended for: Rainbow over frames of the default size."""
+"""The environment that budgets are computed for: Rainbow on frames of the default size."""
 THREADS = 2
 ENV, BUNDLE = "Alien", "policy.seer"
-"""What stands in a recommended command: an environment that every install can name, and what `export` was told."""
+"""Placeholders in the recommended command: the environment and the bundle."""
 
 
 @dataclass(frozen=True)
 class Need:
-    """Something that is missing, and the mend."""
+    """A missing part, and the command or step that fixes it."""
 
     what: str
-    mend: str
+    fix: str
 
 
 @dataclass(frozen=True)
 class Advice:
-    """What to run, as it can be pasted; sizes are bytes."""
+    """The recommended command line, ready to paste."""
 
     command: str
-    why: str | None  # it is not training from pixels
-    mem_budget_bytes: int | None  # None: there is no room to learn
-    most_budget_bytes: int | None  # that would fit
+    why: str | None  # the reason for not training from pixels; None where the command does
+    mem_budget_bytes: int | None  # the recommended budget; None where memory is too small to learn
+    most_budget_bytes: int | None  # the largest budget that fits
     threads: int
 
 
 @dataclass(frozen=True)
 class Report:
-    """All that `doctor` says."""
+    """Everything that `doctor` prints."""
 
     board: Board
     profile: Profile | None
     memory: MemoryLimits
-    parts: dict[str, dict[str, str | None]]  # version by import name by extra; None for what is missing
-    providers: tuple[str, ...]  # of ONNX Runtime
+    parts: dict[str, dict[str, str | None]]  # by extra, the version of each module; None for a missing one
+    providers: tuple[str, ...]  # execution providers of ONNX Runtime
     needs: tuple[Need, ...]
     advice: Advice
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data."""
+        """Return the report as plain data for JSON."""
         return {**dataclasses.asdict(self), "service": str(deploy_folder())}
 
     def render(self) -> str:
-        """For people."""
+        """Return the report as aligned lines of text."""
         board, advice = self.board, self.advice
-        features = ", ".join(f"{name} ({FEATURES[name]})" for name in board.features) or "none that matter"
+        features = ", ".join(f"{name} ({FEATURES[name]})" for name in board.features) or "none detected"
         rows = [
             ("board", board.name + (f" (profile {self.profile.name})" if self.profile else "")),
             ("processor", f"{board.machine}, {board.cpu}, {board.cores} cores"),
@@ -90,7 +94,7 @@ class Report:
             ("memory", str(self.memory)),
             *((f"parts, {extra}", _versions(found)) for extra, found in self.parts.items()),
             ("ONNX Runtime runs on", ", ".join(self.providers) or "-"),
-            *(("missing", f"{need.what}: {need.mend}") for need in self.needs),
+            *(("missing", f"{need.what}: {need.fix}") for need in self.needs),
             ("recommended", advice.command),
         ]
         if advice.why is not None:
@@ -105,7 +109,7 @@ class Report:
 
 
 def examine(root: Path = Path("/")) -> Report:
-    """Look at this machine; the kernel's files are looked up below `root`."""
+    """Examine this computer, reading the kernel's files below `root`."""
     board, limits = this_board(root), memory_limits(root)
     profile = profile_of(board)
     parts = {extra: {name: _version(name, found) for name, found in names.items()} for extra, names in PARTS.items()}
@@ -115,7 +119,7 @@ def examine(root: Path = Path("/")) -> Report:
 
 
 def doctor(*, as_json: bool) -> int:
-    """Print the report; returns the exit status."""
+    """Print the report, as text or as JSON, and return the exit status 0."""
     report = examine()
     print(json.dumps(report.to_json(), indent=2) if as_json else report.render(), flush=True)
     return 0
@@ -132,7 +136,7 @@ def _version(module: str, distributions: tuple[str, ...]) -> str | None:
             return importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return "of unknown version"
+    return "(unknown version)"
 
 
 def _versions(found: Mapping[str, str | None]) -> str:
@@ -153,27 +157,27 @@ def _needs(
     for extra, found in parts.items():
         missing = [PARTS[extra][name][0] for name, version in found.items() if version is None]
         if missing:
-            # An extra's range of torch must not take the place of a build that is there.
+            # Installing the whole extra would replace an existing torch, which may be the board vendor's build.
             whole = "torch" in missing or extra != "train"
             name = "seer-edge" if extra == BASE else f"'seer-edge[{extra}]'"
-            mend = f"pip install {name if whole else ' '.join(missing)}"
-            yield Need(f"{', '.join(missing)}, for {FOR.get(extra, 'everything')}", mend)
+            fix = rendering.INSTALL_HINT if extra == "dmc" else f"pip install {name if whole else ' '.join(missing)}"
+            yield Need(f"{', '.join(missing)}, for {PURPOSE.get(extra, 'all commands')}", fix)
     torch = parts["train"]["torch"]
-    # Builds from 2.10 on end with an illegal instruction on Cortex-A53 and A72, which have no LSE atomics.
+    # torch 2.10 and later use LSE atomics, an illegal instruction on Cortex-A53 and A72.
     if torch and board.machine == "aarch64" and "atomics" not in board.features and _at_least(torch, (2, 10)):
-        yield Need(f"a torch that runs on {board.cpu}: {torch} does not", "pip install 'torch<2.10'")
+        yield Need(f"a torch build for {board.cpu} (torch {torch} does not run on it)", "pip install 'torch<2.10'")
     if parts["dmc"]["dm_control"] and not any(map(ctypes.util.find_library, ("EGL", "OSMesa"))):
         yield Need("EGL or OSMesa, to render control tasks", "sudo apt-get install libegl1 libgl1-mesa-dri")
     controllers = root / "sys/fs/cgroup/cgroup.controllers"
     if controllers.exists() and "memory" not in controllers.read_text().split():
         yield Need(
-            "the memory controller of cgroups, without which a service's MemoryMax means nothing",
+            "the cgroup memory controller; without it a service's MemoryMax has no effect",
             "add cgroup_enable=memory to the kernel's command line (/boot/firmware/cmdline.txt on a Pi), then reboot",
         )
     if "Jetson" in board.name and "CUDA" not in providers:
         yield Need(
             "ONNX Runtime with CUDA, for --device cuda",
-            "install NVIDIA's onnxruntime-gpu wheel for the JetPack in use, in place of onnxruntime",
+            "replace onnxruntime by NVIDIA's onnxruntime-gpu wheel for your JetPack version",
         )
 
 
@@ -186,11 +190,12 @@ def _at_least(version: str, least: tuple[int, int]) -> bool:
 
 
 def advise(board: Board, profile: Profile | None, limits: MemoryLimits) -> Advice:
-    """The budget of the profile, or the preset's, where it fits into the memory that there is; else what does.
+    """Recommend a command for the available memory.
 
-    Where training from pixels does not fit: learning on from a bundle, and where that does not either: acting.
+    Prefer training from pixels, then continuing from a bundle, then acting from a bundle. The budget is the profile's,
+    or the preset's where the board has no profile, lowered to the largest that fits.
     """
-    # One core is the environment's: an update runs beside it (decision 11).
+    # Leave one core to the environment, which runs at the same time as an update (decision 11).
     threads = max(1, min(profile.threads if profile else THREADS, board.cores - 1))
     wanted = parse_size(profile.mem_budget) if profile else BUDGET_BYTES
     set_limits = (limits.cgroup_bytes, limits.address_space_bytes)
@@ -202,9 +207,10 @@ def advise(board: Board, profile: Profile | None, limits: MemoryLimits) -> Advic
             budget = min(wanted, most)
             start = "" if source is None else f"--from {source} "
             command = f"seer-edge train --env {ENV} {start}--mem-budget {exact_size(budget)} --threads {threads}"
-            why = None if source is None else f"{format_size(room)} are too little to train an encoder in"
+            why = None if source is None else f"{format_size(room)} of memory is too little to train an encoder"
             return Advice(command, why, budget, most, threads)
-    return Advice(f"seer-edge act {BUNDLE}", f"{format_size(room)} are too little to learn in", None, None, threads)
+    why = f"{format_size(room)} of memory is too little to learn"
+    return Advice(f"seer-edge act {BUNDLE}", why, None, None, threads)
 
 
 def _typical(source: str | None) -> BytePlan:

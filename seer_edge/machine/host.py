@@ -1,4 +1,4 @@
-"""What a command asks of its host: compute threads and a device."""
+"""Set up threads, memory allocation and the compute device for commands that learn. Imports torch."""
 
 import sys
 
@@ -11,12 +11,14 @@ from seer_runtime.system.process import bound_heap
 
 
 def prepare_compute(config: TrainConfig) -> None:
-    """Bound this process's threads and heaps and check the device. Raises BadInputError for a device that is not there.
+    """Limit this process's threads and heaps, flush subnormal floats to zero, and check the device.
 
-    Numbers below the least normal float become zero, in this thread and those that it starts from now on. Where a
-    latent or a unit stays at zero, Adam's first moment otherwise falls to the least subnormal number and stays there
-    for ever: 17 % of Rainbow's 400 updates after a freeze at step 2,000, 37 % after 2,800. Adam's step takes 1.7 times
-    as long where all of them are subnormal.
+    The flush applies to this thread and to threads that it starts later. Without it, Adam's first moment of a unit
+    that stays at zero decays to the smallest subnormal number and never leaves it. With Rainbow and a freeze at step
+    2,000, that was so for 17 % of the moments after 400 updates and for 37 % after 2,800. Adam's step takes 1.7 times
+    as long when all moments are subnormal.
+
+    Raises BadInputError for a device that does not exist.
     """
     import cv2
 
@@ -30,17 +32,17 @@ def prepare_compute(config: TrainConfig) -> None:
 
 
 def prepare_cuda() -> None:
-    """Let torch and ONNX Runtime agree on what a convolution gives, and say where the latter has no CUDA."""
-    torch.backends.cudnn.allow_tf32 = False  # off by more than the freeze allows between the two
+    """Make torch's convolutions match ONNX Runtime's, and print a note where ONNX Runtime has no CUDA."""
+    torch.backends.cudnn.allow_tf32 = False  # its rounding exceeds the tolerance of the freeze's comparison
     if not has_cuda():
         print(
-            "note: this ONNX Runtime has no CUDA: the frozen encoder runs on the CPU; onnxruntime-gpu has it",
+            "note: this ONNX Runtime has no CUDA, so the frozen encoder runs on the CPU; install onnxruntime-gpu",
             file=sys.stderr,
         )
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed: a MemoryError, or what torch, ONNX Runtime and threads raise in its place."""
+    """Return whether `error` is a failed allocation: a MemoryError, or a RuntimeError of torch, ONNX or threads."""
     text = str(error).lower()
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and ("alloc" in text or "start new thread" in text)

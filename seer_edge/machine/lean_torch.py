@@ -1,10 +1,11 @@
-"""torch without what training does not use: parts that it imports by itself are run when somebody asks for them.
+"""Import torch with less memory: defer the submodules that training never uses until their first use.
 
-Nothing is replaced. A part in `DEFERRED` is found and put into its place as ever, but its code runs on the first use of
-a name of it; and once anything of torch is imported that `import torch` did not, as its compiler, all of them run,
-because one of them, `_meta_registrations`, matters by what it registers. Until then only operators of torch's `meta`
-device that are written in Python are missing. A part that another version of torch does not have, or needs while it is
-imported, makes no difference.
+Each module in `DEFERRED` is created and placed in `sys.modules` as usual, but its code runs when one of its names is
+first read. As soon as a torch submodule is imported that `import torch` itself did not import, such as the compiler,
+all deferred modules run. That is needed because `_meta_registrations` acts by registering operators, not by its names.
+Until then only the Python operators of torch's `meta` device are missing.
+
+A module in `DEFERRED` that a torch version lacks, or uses while it is imported, behaves as without this import hook.
 """
 
 import contextlib
@@ -16,8 +17,8 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
 DEFERRED = (
-    "torch._meta_registrations",  # with torch._decomp and _refs: 12 MB of RSS
-    "torch.ao",  # these six: 2.4 MB
+    "torch._meta_registrations",  # 12 MB of RSS, with torch._decomp and torch._refs
+    "torch.ao",  # 2.4 MB of RSS, with the next five
     "torch.nn.intrinsic",
     "torch.nn.qat",
     "torch.nn.quantizable",
@@ -29,7 +30,7 @@ DEFERRED = (
 
 
 def import_torch() -> None:
-    """Import torch, where nobody did; what is named in `DEFERRED` later or never. Raises ImportError."""
+    """Import torch, unless it is imported, and defer the modules in `DEFERRED`. Raises ImportError without torch."""
     if "torch" in sys.modules:
         return
     finder = _Finder()
@@ -38,24 +39,26 @@ def import_torch() -> None:
         torch = importlib.import_module("torch")
         try:
             torch.Generator()
-        except RuntimeError:  # 2.13 gives it its metaclass in there, which `_meta_registrations` would have imported
+        except RuntimeError:  # torch 2.13 sets Generator's metaclass in _prims, which _meta_registrations imports
             importlib.import_module("torch._prims")
     except BaseException:
         sys.meta_path.remove(finder)
         raise
-    finder.torch_is_whole = True
+    finder.torch_is_imported = True
 
 
 class _Finder(MetaPathFinder):
+    """Import hook that defers the modules in `DEFERRED` while `import torch` runs."""
+
     def __init__(self) -> None:
-        self.torch_is_whole = False
+        self.torch_is_imported = False
         self._deferred: list[str] = []
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """Of a part to defer; None for all else, which the other finders find."""
+        """Return the spec of a module to defer, and None for all others, which the next finders handle."""
         if not name.startswith("torch."):
             return None
-        if self.torch_is_whole:
+        if self.torch_is_imported:
             self._run_all()
             return None
         spec = PathFinder.find_spec(name, path, target) if name in DEFERRED else None
@@ -65,8 +68,8 @@ class _Finder(MetaPathFinder):
         return spec
 
     def _run_all(self) -> None:
-        """In torch's own order."""
-        with contextlib.suppress(ValueError):  # another thread was first
+        """Run all deferred modules, in the order of torch's imports, and remove the hook."""
+        with contextlib.suppress(ValueError):  # another thread has already removed it
             sys.meta_path.remove(self)
         for name in self._deferred:
             module = sys.modules[name]
@@ -75,7 +78,7 @@ class _Finder(MetaPathFinder):
 
 
 class _Deferral(Loader):
-    """Loads a module as `loader` does, later."""
+    """Loader that creates a module now and leaves its execution to `_run`."""
 
     def __init__(self, loader: Loader) -> None:
         self.loader = loader
@@ -85,13 +88,13 @@ class _Deferral(Loader):
         return self.loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        # Without its path, an import of anything inside it asks for that, and so runs it first.
+        # An import of a submodule reads the missing __path__, and so runs the module first.
         self.path = module.__dict__.pop("__path__", None)
         module.__class__ = _Deferred
 
 
 class _Deferred(ModuleType):
-    """A module until it runs."""
+    """A module whose code has not run yet. Reading any missing name runs it."""
 
     def __getattr__(self, name: str) -> object:
         _run(self)
@@ -99,7 +102,7 @@ class _Deferred(ModuleType):
 
 
 def _run(module: ModuleType) -> None:
-    """Make a deferred module the one that it stands for."""
+    """Turn a deferred module into a plain one and execute its code."""
     spec = module.__spec__
     assert spec is not None
     assert isinstance(spec.loader, _Deferral)

@@ -1,4 +1,4 @@
-"""A chance to stop in good order. No torch."""
+"""Turn stop signals into an orderly end of a run. Imports no torch."""
 
 import signal
 from types import FrameType
@@ -6,7 +6,11 @@ from typing import Any
 
 
 class StopSignal:
-    """SIGTERM, Ctrl-C and a closed terminal ask the run to stop after the step it is in; a second one acts at once."""
+    """Context manager: record SIGTERM, SIGINT and SIGHUP, so that the loop can stop after the current step.
+
+    Call it to ask whether to stop. `received` is the signal's number, or None. The first signal restores the previous
+    handlers, so a second one ends the process at once.
+    """
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -14,12 +18,12 @@ class StopSignal:
 
     def __enter__(self) -> "StopSignal":
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            # What was ignored at the start stays ignored: under nohup a closed terminal means nothing.
+            # Keep an ignored signal ignored: under nohup the run survives a closed terminal.
             if signal.getsignal(number) is not signal.SIG_IGN:
-                self._previous[number] = signal.signal(number, self._take)
+                self._previous[number] = signal.signal(number, self._record)
         return self
 
-    def _take(self, number: int, frame: FrameType | None) -> None:
+    def _record(self, number: int, frame: FrameType | None) -> None:
         self.received = number
         self._restore()
 
@@ -31,5 +35,5 @@ class StopSignal:
         self._restore()
 
     def __call__(self) -> bool:
-        """Whether to stop."""
+        """Return whether a stop signal was received."""
         return self.received is not None

@@ -1,4 +1,4 @@
-"""The trainable encoder."""
+"""The trainable encoder, as a torch module."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -9,17 +9,19 @@ from torch.nn import functional
 
 from seer_edge.networks.spec import Conv, EncoderSpec, Layer, MaxPool, ReLU, Residual
 
-# Forward and backward on one thread take 16 % less time than channels first with sac-ae, 39 % less with impala
-# (84x84); forward alone 2 % less, 57 % less.
+# Against channels first, on one thread at 84x84: forward and backward take 16 % less time with sac-ae and 39 % less
+# with impala, forward alone 2 % and 57 % less.
 LAYOUT = torch.channels_last
 
 
 class Affine(nn.Module):
-    """Weight and bias of a convolution `[out, in, k, k]` or of a linear layer `[out, in]`.
+    """Float32 weight and bias of a convolution `[out, in, k, k]` or of a linear layer `[out, in]`.
 
-    They are initialised as torch's own (uniform) or, with `orthogonal`, as CURL's: linear weights orthogonal,
-    convolutions delta-orthogonal (Xiao et al. 2018) with the gain of ReLU, biases zero. Either way from the
-    injected generator: `nn.Conv2d` draws from the global one, and `skip_init` imports 40 MB of symbolic algebra.
+    The default initialisation is torch's own (uniform). With `orthogonal` it is CURL's: linear weights orthogonal,
+    convolutions delta-orthogonal (Xiao et al. 2018) with the gain of ReLU, biases zero.
+
+    This class replaces torch's modules because they cannot draw from the injected `generator`: `nn.Conv2d` uses the
+    global one, and `skip_init` imports 40 MB of symbolic algebra.
     """
 
     def __init__(self, shape: tuple[int, ...], generator: torch.Generator, *, orthogonal: bool) -> None:
@@ -39,23 +41,23 @@ class Affine(nn.Module):
 
 
 class Convolution(Affine):
-    """One convolution and its ReLU, if it has one: `[B, channels, H, W]` to `[B, filters, H', W']`.
+    """One convolution and its optional ReLU: `[B, channels, H, W]` to `[B, filters, H', W']`.
 
-    Where windows neither overlap nor reach over the edge it is one matrix product over them. With data-efficient at
-    84x84 the products of an update take a third less time than torch's convolutions did.
+    Where windows neither overlap nor need padding, the convolution is computed as one matrix product over the windows.
+    With data-efficient at 84x84 this takes a third less time in an update than torch's convolutions.
     """
 
     def __init__(self, conv: Conv, channels: int, generator: torch.Generator, *, orthogonal: bool) -> None:
         super().__init__((conv.filters, channels, conv.kernel, conv.kernel), generator, orthogonal=orthogonal)
         self.conv = conv
-        self._apart = conv.kernel == conv.stride and conv.padding == 0
+        self._disjoint = conv.kernel == conv.stride and conv.padding == 0
 
     def windows(self, maps: torch.Tensor) -> torch.Tensor:
-        """What `forward` reads of `maps` `[B, channels, H, W]`: themselves, or windows `[B, H', W', k k channels]`.
+        """Return the input of `forward` for `maps` `[B, channels, H, W]`, of any dtype, channels last in memory.
 
-        The maps are channels last in memory, of any dtype.
+        That is `maps` itself, or, for disjoint windows, a tensor `[B, H', W', k * k * channels]`.
         """
-        if not self._apart:
+        if not self._disjoint:
             return maps
         side, rows = self.conv.kernel, maps.permute(0, 2, 3, 1)
         high, wide = rows.shape[1] // side, rows.shape[2] // side
@@ -63,13 +65,13 @@ class Convolution(Affine):
         return rows.transpose(2, 3).flatten(3)
 
     def forward(self, windows: torch.Tensor) -> torch.Tensor:
-        """Maps `[B, filters, H', W']`, channels last in memory."""
-        if not self._apart:
+        """Return the maps `[B, filters, H', W']`, channels last in memory, of what `windows` returned."""
+        if not self._disjoint:
             maps = functional.conv2d(windows, self.weight, self.bias, self.conv.stride, self.conv.padding)
             return torch.relu_(maps) if self.conv.relu else maps
         weight = self.weight.permute(0, 2, 3, 1).flatten(1)
         outputs = torch.addmm(self.bias, windows.flatten(0, 2), weight.t())
-        # In place on the product itself: on a view of it autograd copies.
+        # In place on the product itself, because autograd copies an in-place result on a view.
         outputs = torch.relu_(outputs) if self.conv.relu else outputs
         return outputs.view(*windows.shape[:3], -1).permute(0, 3, 1, 2)
 
@@ -78,16 +80,18 @@ class Linear(Affine):
     """One fully connected layer: `[B, in]` to `[B, out]`."""
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """See the class."""
+        """Return the outputs `[B, out]` of `inputs` `[B, in]`."""
         return functional.linear(inputs, self.weight, self.bias)
 
 
 class Encoder(nn.Module):
-    """uint8 frame stacks `[B, C, h, w]` to float32 latents `[B, N, L]`: pixels / 255, trunk, flatten, fcs.
+    """Encoder from uint8 frame stacks `[B, C, h, w]` to float32 latents `[B, N, L]`.
 
-    Where `spec.features` is None there is no fc: N is 1 and L the size of the trunk's last map. All maps are
-    flattened channels first, whatever their layout in memory. Of a spec that is `outside` there are no layers: only
-    latents that were computed elsewhere go with it.
+    It scales pixels by 1 / 255, runs the trunk, flattens its last maps and applies one fc for each network. Without
+    fcs (`spec.features` is None) N is 1 and L is the size of the trunk's last maps. Maps are flattened channels first,
+    whatever their layout in memory.
+
+    An encoder whose spec is `outside` has no layers. ONNX Runtime computes its latents.
     """
 
     def __init__(self, spec: EncoderSpec, generator: torch.Generator, *, orthogonal: bool = False) -> None:
@@ -106,49 +110,53 @@ class Encoder(nn.Module):
         )
 
     def forward(self, observations: torch.Tensor) -> torch.Tensor:
-        """Latents `[B, N, L]` for all networks. Raises TypeError as `pixels`."""
+        """Return the latents `[B, N, L]` of all networks. Raises TypeError as `pixels` does."""
         maps = self.maps(observations)
         return torch.stack([self.project(maps, network) for network in range(self.spec.networks)], dim=1)
 
     def maps(self, observations: torch.Tensor) -> torch.Tensor:
-        """The trunk's last maps, flattened `[B, flat_size]`. Raises TypeError as `pixels`."""
+        """Return the trunk's last maps, flattened to `[B, flat_size]`. Raises TypeError as `pixels` does."""
         return self.maps_of_pixels(self.pixels(observations))
 
     def pixels(self, observations: torch.Tensor) -> torch.Tensor:
-        """What the first layer reads, float32 in [0, 1]; the same for every encoder of these layers.
+        """Return the input of the first layer, float32 in [0, 1]. It depends on the layers, not on the weights.
 
-        Raises TypeError for anything but uint8 stacks of the encoder's shape: nothing else is scaled on a guess.
+        Raises TypeError unless `observations` are uint8 stacks of the encoder's input shape. Other dtypes are rejected
+        because their scale is unknown.
         """
         if observations.dtype != torch.uint8 or observations.shape[1:] != self.spec.input_shape:
             found = f"{observations.dtype} of shape {list(observations.shape)}"
-            raise TypeError(f"the encoder takes uint8 stacks [B, {str(self.spec.input_shape)[1:-1]}], not {found}")
-        # Bytes are moved, not the four times larger floats; `contiguous` would take twice as long.
+            raise TypeError(f"the encoder needs uint8 stacks [B, {str(self.spec.input_shape)[1:-1]}], not {found}")
+        # Reorder uint8 before the conversion to the four times larger floats. `contiguous` would take twice as long.
         pixels = torch.stack(observations.unbind(1), dim=3).permute(0, 3, 1, 2)
         if isinstance(self.spec.layers[0], Conv):
             pixels = next(self._convolutions()).windows(pixels)
         return pixels.to(torch.float32).div_(255)
 
     def maps_of_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
-        """`maps` of what `pixels` gave."""
+        """Return the trunk's last maps `[B, flat_size]` of what `pixels` returned."""
         return self._trunk(pixels, 0, len(self.spec.layers))
 
     def project(self, maps: torch.Tensor, network: int) -> torch.Tensor:
-        """One network's latents `[B, L]` of `maps` `[B, flat_size]`: `maps` themselves where there is no fc."""
+        """Apply one network's fc to `maps` `[B, flat_size]`; return latents `[B, L]`. Without fcs return `maps`."""
         latents: torch.Tensor = self.fcs[network](maps) if self.fcs else maps
         return latents
 
     def frozen(self, observations: torch.Tensor) -> torch.Tensor:
-        """The map at the cut, flattened `[B, elements]`, without gradient. Raises TypeError as `pixels`."""
+        """Run the frozen layers without gradient; return the maps at the cut, flattened to `[B, elements]`.
+
+        Raises TypeError as `pixels` does.
+        """
         with torch.no_grad():
             return self._trunk(self.pixels(observations), 0, self.spec.cut)
 
     def rest(self, inputs: torch.Tensor) -> torch.Tensor:
-        """The trunk's last maps `[B, flat_size]` of the flattened maps at the cut `[B, elements]`."""
+        """Run the trunk's layers above the cut on its flattened maps `[B, elements]`; return `[B, flat_size]`."""
         maps = inputs.view(-1, *self.spec.shapes[self.spec.cut]).contiguous(memory_format=LAYOUT)
         return self._trunk(maps, self.spec.cut, len(self.spec.layers))
 
     def frozen_parameters(self) -> dict[str, nn.Parameter]:
-        """The parameters up to the cut, by their names in the state."""
+        """Return the frozen layers' parameters, by their names in the module's state."""
         parameters = dict(self.named_parameters())
         if self.spec.outside:
             return parameters
@@ -158,9 +166,9 @@ class Encoder(nn.Module):
         return (conv for conv in self.convs if isinstance(conv, Convolution))
 
     def _trunk(self, hidden: torch.Tensor, start: int, end: int) -> torch.Tensor:
-        """Layers `start` to `end` of the trunk, then flattened.
+        """Run layers `start` to `end` of the trunk and flatten the result.
 
-        They read maps `[B, channels, height, width]`, layer 0 what `pixels` gave.
+        `hidden` are maps `[B, channels, height, width]`, or, where `start` is 0, what `pixels` returned.
         """
         convs = self._convolutions()
         for index, layer in enumerate(self.spec.layers[:end]):
@@ -173,7 +181,10 @@ class Encoder(nn.Module):
 
 
 def _apply(layer: Layer, convs: Sequence[Convolution], maps: torch.Tensor) -> torch.Tensor:
-    """One layer, whose convolutions are `convs`, over `maps` `[B, channels, height, width]`, a `Conv` over windows."""
+    """Apply one layer, whose convolutions are `convs`, to `maps` `[B, channels, height, width]`.
+
+    For a `Conv`, `maps` is what `Convolution.windows` returned.
+    """
     match layer:
         case Conv():
             return convs[0].forward(maps)

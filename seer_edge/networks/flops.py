@@ -1,7 +1,8 @@
-"""Floating-point operations as the paper counts them (Appendix C): multiply-adds, a backward pass twice a forward one.
+"""Count floating-point operations as the paper does (Appendix C).
 
-Every step counts as one iteration with an update, warm-up included, as on the paper's axes. Elementwise work,
-normalisation and the logits of the contrastive loss (less than 0.1 %) are left out.
+The unit is the multiply-add. A backward pass costs two forward passes. Each agent step counts as one iteration with
+an update, warm-up included, as on the paper's axes. Elementwise operations, normalisation and the logits of the
+contrastive loss (less than 0.1 %) are not counted.
 """
 
 from abc import ABC, abstractmethod
@@ -9,31 +10,34 @@ from dataclasses import dataclass
 
 
 class FlopsModel(ABC):
-    """What one iteration costs, before the freeze and after it."""
+    """Multiply-adds of one iteration before the freeze, one after it, and of the conversion at the freeze."""
 
-    frame_capacity: int  # C
+    frame_capacity: int  # C, frames that the replay holds
 
     @property
     @abstractmethod
     def before_freeze(self) -> int:
-        """Of one iteration."""
+        """Multiply-adds of one iteration before the freeze."""
 
     @property
     @abstractmethod
     def after_freeze(self) -> int:
-        """Of one iteration."""
+        """Multiply-adds of one iteration after the freeze."""
 
     @property
     @abstractmethod
     def conversion_row(self) -> int:
-        """Of one row at the freeze."""
+        """Multiply-adds to encode one replay row at the freeze."""
 
     def conversion(self, freeze_at: int) -> int:
-        """One-time cost of the freeze for min(T_f, C) rows, as the paper has it; a few are dropped, not encoded."""
+        """Return the multiply-adds to encode min(T_f, C) rows at the freeze, T_f = `freeze_at`, as in the paper.
+
+        The real conversion drops a few of these rows instead of encoding them.
+        """
         return self.conversion_row * min(freeze_at, self.frame_capacity)
 
     def total(self, timestep: int, freeze_at: int | None) -> int:
-        """Of all iterations up to `timestep`, with the conversion once `timestep` has reached `freeze_at`."""
+        """Return the multiply-adds of all iterations up to `timestep`, including a conversion at `freeze_at`."""
         if freeze_at is None or timestep < freeze_at:
             return timestep * self.before_freeze
         latent_steps = timestep - freeze_at
@@ -42,30 +46,33 @@ class FlopsModel(ABC):
 
 @dataclass(frozen=True)
 class QLearningFlops(FlopsModel):
-    """Rainbow: the online network on s and s', the target network on s', backward through s. F = 3, B = 1."""
+    """Cost of Rainbow, with F = 3 and B = 1.
 
-    encoder: int  # E, multiply-adds of one encoder pass
-    frozen: int  # of them, those of the frozen layers: all of E, unless --freeze-layers says less
-    head: int  # M, of all layers behind the encoder
+    An update runs the online network on s and s', the target network on s', and a backward pass through s.
+    """
+
+    encoder: int  # E, multiply-adds of one pass of the encoder
+    frozen: int  # the frozen layers' part of E; all of it unless --freeze-layers names fewer
+    head: int  # M, multiply-adds of one pass of all layers behind the encoder
     batch_size: int  # b
     frame_capacity: int
-    latent_replay: bool = True  # whether the replay holds what the frozen layers give
+    latent_replay: bool = True  # whether the replay holds latents after the freeze
 
     forwards = 3
     backwards = 1
 
     @property
     def before_freeze(self) -> int:
-        """bF(E + M) + 2bB(E + M) + (E + M)."""
+        """Multiply-adds of one iteration before the freeze: bF(E + M) + 2bB(E + M) + (E + M)."""
         both = self.encoder + self.head
         return self.batch_size * (self.forwards + 2 * self.backwards) * both + both
 
     @property
     def after_freeze(self) -> int:
-        """BFM + 2bBM + (E + M) + EKN with K = N = 1, where all of E is frozen.
+        """Multiply-adds of one iteration after the freeze: bFM + 2bBM + (E + M) + EKN, with K = N = 1.
 
-        Where it is not, what trains of E counts with M. Over a replay of pixels the frozen layers see s and s' in
-        every update, and nothing is encoded to be stored.
+        The formula is for a fully frozen encoder. Layers of E that still train are counted like M. With a pixel replay
+        the frozen layers run on s and s' in every update, and no latents are stored.
         """
         trained = self.encoder - self.frozen + self.head
         learning = self.batch_size * (self.forwards + 2 * self.backwards) * trained
@@ -74,15 +81,15 @@ class QLearningFlops(FlopsModel):
 
     @property
     def conversion_row(self) -> int:
-        """EKN with K = N = 1."""
+        """Multiply-adds to encode one replay row at the freeze: EKN with K = N = 1."""
         return self.frozen if self.latent_replay else 0
 
 
 @dataclass(frozen=True)
 class ActorCriticFlops(FlopsModel):
-    """CURL + SAC, counted from what an update does, since the paper gives no F and B for it.
+    """Cost of CURL + SAC, counted from its update, because the paper gives no F and B for it.
 
-    Passes an update, a step of the actor being every second one:
+    Passes in one update, where every second update steps the actor too:
 
     | | trunk | fc | actor | Q |
     |---|---|---|---|---|
@@ -91,44 +98,46 @@ class ActorCriticFlops(FlopsModel):
     | actor step on o, backward through Q to its actions only | | 1/2 (1 + B) | 1/2 (1 + B) | 1/2 (2 + B) |
     | CURL's query, forward and backward, and key | 2 + B | 2 + B | | |
 
-    with B = 2. The actor's step takes trunk and critic's fc from the query's pass; without CURL it makes one of its
-    own. Convolutions are tied, so one pass of the trunk serves actor and critic: the paper's EKN would count it N
-    times.
+    with B = 2. The actor's step reuses the query's pass through the trunk and the critic's fc. Without CURL it makes
+    that pass itself. Actor and critic share the convolutions, so one pass of the trunk serves both, where the paper's
+    EKN would count it N times.
     """
 
-    trunk: int  # multiply-adds of the tied convolutions
-    frozen_trunk: int  # of them, those of the frozen layers
-    fc: int  # of one network's fully connected layer
+    trunk: int  # multiply-adds of one pass of the shared convolutions
+    frozen_trunk: int  # the frozen layers' part of `trunk`
+    fc: int  # multiply-adds of one network's fully connected layer
     fc_frozen: bool
-    actor: int
-    q: int  # of one of the two Q functions
+    actor: int  # multiply-adds of one pass of the actor
+    q: int  # multiply-adds of one pass of one of the two Q functions
     batch_size: int
-    augmentations: int  # K
+    augmentations: int  # K, crops of each observation that are encoded
     contrastive: bool
     frame_capacity: int
     latent_replay: bool = True
 
     @property
     def _head(self) -> int:
+        """Multiply-adds of actor and Q functions in one update."""
         actor = 1 + 0.5 * 3
         q = (2 + 4) + 2 + 0.5 * (2 + 2)
         return round(self.batch_size * (actor * self.actor + q * self.q))
 
     def _encoder(self, trunk: int) -> int:
-        """Forward and backward of `trunk` and the fcs in one update."""
+        """Return the multiply-adds, forward and backward, of `trunk` and the fcs in one update."""
         passes = 3 + 2 + (4 if self.contrastive else 0.5)
         return round(self.batch_size * (passes * (trunk + self.fc) + 0.5 * 3 * self.fc))
 
     @property
     def before_freeze(self) -> int:
-        """An update, and acting on the center crop."""
+        """Multiply-adds of one iteration before the freeze: an update, and acting on the center crop."""
         return self._encoder(self.trunk) + self._head + self.trunk + self.fc + self.actor
 
     @property
     def after_freeze(self) -> int:
-        """An update of the heads, acting, and K views and the center in one pass.
+        """Multiply-adds of one iteration after the freeze.
 
-        Over a replay of pixels the frozen layers see o, o' and CURL's positive once an update, the others go on.
+        It updates the heads, acts, and encodes K crops and the center crop. With a pixel replay the frozen layers run
+        once an update on o, o' and CURL's positive, and the other layers still train.
         """
         if self.latent_replay and self.fc_frozen:
             return self._head + self.actor + (self.augmentations + 1) * (self.trunk + 2 * self.fc)
@@ -141,7 +150,7 @@ class ActorCriticFlops(FlopsModel):
 
     @property
     def conversion_row(self) -> int:
-        """K views of a row."""
+        """Multiply-adds to encode K crops of one replay row at the freeze."""
         if not self.latent_replay:
             return 0
         return self.augmentations * (self.frozen_trunk + (2 * self.fc if self.fc_frozen else 0))

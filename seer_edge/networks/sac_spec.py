@@ -1,25 +1,25 @@
-"""The sizes of the heads of CURL + SAC, without torch: the planner and the FLOPs read them."""
+"""Sizes of the heads of CURL + SAC, for the planner and the FLOP counts. Imports no torch."""
 
 from dataclasses import dataclass
 
 CRITIC, ACTOR = 0, 1
-"""The networks of the encoder, in the order of its latents."""
+"""Indices of the encoder's networks along axis N of its latents."""
 
 
 @dataclass(frozen=True)
 class SacHeadSpec:
-    """An actor, two Q functions and CURL's bilinear form over latents of `features` (Srinivas et al. 2020).
+    """Sizes of an actor, two Q functions and CURL's bilinear form over latents (Srinivas et al. 2020).
 
-    Actor and Qs are perceptrons with two hidden layers of `hidden`, behind a layer norm of the actor's and one that
-    the Qs share. Multiply-adds are those of one forward pass for one observation.
+    The actor and each Q are perceptrons with two hidden layers. The actor has a layer norm in front of it, and the Qs
+    share another. Multiply-adds are those of one forward pass for one observation.
     """
 
-    features: int
-    hidden: int
-    actions: int
+    features: int  # elements of a latent
+    hidden: int  # units of each hidden layer
+    actions: int  # controls of an action
 
     def _perceptron(self, inputs: int, outputs: int) -> tuple[int, int]:
-        """Weights, each used once a pass, and biases."""
+        """Return the number of weights, each used once in a pass, and of biases."""
         return inputs * self.hidden + self.hidden**2 + self.hidden * outputs, 2 * self.hidden + outputs
 
     @property
@@ -37,34 +37,34 @@ class SacHeadSpec:
 
     @property
     def actor_parameters(self) -> int:
-        """Layer norm and perceptron."""
+        """Weights and biases of the actor: layer norm and perceptron."""
         return self.norm_parameters + sum(self._actor)
 
     @property
     def target_parameters(self) -> int:
-        """Of the target critic: layer norm and both Qs."""
+        """Weights and biases of the target critic: layer norm and both Qs."""
         return self.norm_parameters + 2 * sum(self._q)
 
     @property
     def contrastive_parameters(self) -> int:
-        """W of the bilinear form, trained where the contrastive loss is on."""
+        """Weights of W in the bilinear form, which only the contrastive loss trains."""
         return self.features**2
 
     @property
     def parameters(self) -> int:
-        """What is trained without the contrastive loss: actor, critic (as large as its target), temperature."""
+        """Trained parameters without the contrastive loss: actor, critic (as large as its target), temperature."""
         return self.actor_parameters + self.target_parameters + 1
 
     @property
     def actor_multiply_adds(self) -> int:
-        """Of the policy's mean and standard deviation."""
+        """Multiply-adds of the policy's mean and standard deviation."""
         return self._actor[0]
 
     @property
     def q_multiply_adds(self) -> int:
-        """Of one of the two Qs."""
+        """Multiply-adds of one of the two Qs."""
         return self._q[0]
 
     def contrastive_multiply_adds(self, batch_size: int) -> int:
-        """Of W on one positive and of one anchor's logits against all positives of the minibatch."""
+        """Return the multiply-adds of W on one positive, and of one anchor's logits against a batch of positives."""
         return self.features**2 + batch_size * self.features

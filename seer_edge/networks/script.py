@@ -1,4 +1,4 @@
-"""Functions over tensors as TorchScript: one call each, which lets go of the interpreter's lock."""
+"""Compile functions on tensors with TorchScript, so that a whole function runs without Python's global lock."""
 
 import warnings
 from collections.abc import Callable
@@ -10,12 +10,15 @@ Function = TypeVar("Function", bound=Callable[..., object])
 
 
 def scripted(function: Function) -> Function:
-    """`function` compiled, with all that it calls; it takes and returns tensors, numbers and lists of them.
+    """Compile `function` and everything that it calls. It may take and return tensors, numbers and lists of them.
 
-    An update's hundred small operations each wait for the lock where another thread steps the environment meanwhile:
-    that made an update from latents 1.4 times as long, and scripted it is 1.05 times as long (decision 11). torch calls
-    TorchScript deprecated and names compilers in its place, which a board does not have; what is scripted here is
-    plain torch and runs uncompiled too. Write `linear` and not `addmm`, which TorchScript takes apart.
+    An update from latents has about a hundred small operations. While another thread steps the environment, each of
+    them waits for Python's global lock. That made an update 1.4 times as long; compiled it is 1.05 times as long
+    (decision 11).
+
+    torch has deprecated TorchScript in favour of compilers that a board does not have. The compiled functions are plain
+    torch and also run uncompiled. Write `linear` in them instead of `addmm`, which TorchScript splits into two
+    operations.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)

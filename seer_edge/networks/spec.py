@@ -1,4 +1,4 @@
-"""What a network is made of, without torch: the planner, the FLOPs, the ONNX graph and the modules read it."""
+"""Layers and sizes of the networks. Imports no torch, so that the planner and `plan` can use it."""
 
 import math
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ Shape = tuple[int, int, int]
 
 
 def _windows(before: Shape, channels: int, kernel: int, stride: int, padding: int) -> Shape:
-    """`(channels, height, width)` of what a square window gives that moves over `before`."""
+    """Return the output shape `(channels, height, width)` of a square window that slides over `before`."""
     _, height, width = before
     return (
         channels,
@@ -30,11 +30,11 @@ class Conv:
 
     @property
     def convs(self) -> tuple["Conv", ...]:
-        """The convolutions that the layer is made of, bottom first: itself."""
+        """The layer's convolutions, bottom first: itself."""
         return (self,)
 
     def after(self, before: Shape) -> Shape:
-        """`(channels, height, width)` after the layer; nothing is left where a side is below 1."""
+        """Return the shape `(channels, height, width)` after the layer. A side below 1 means the input is too small."""
         return _windows(before, self.filters, self.kernel, self.stride, self.padding)
 
     def __str__(self) -> str:
@@ -43,7 +43,7 @@ class Conv:
 
 @dataclass(frozen=True)
 class MaxPool:
-    """The maximum of square windows; the padding never wins."""
+    """Maximum over square windows. Padding is never the maximum."""
 
     kernel: int
     stride: int
@@ -55,7 +55,7 @@ class MaxPool:
         return ()
 
     def after(self, before: Shape) -> Shape:
-        """`(channels, height, width)` after the layer; nothing is left where a side is below 1."""
+        """Return the shape `(channels, height, width)` after the layer. A side below 1 means the input is too small."""
         return _windows(before, before[0], self.kernel, self.stride, self.padding)
 
     def __str__(self) -> str:
@@ -70,13 +70,13 @@ class Residual:
 
     @property
     def convs(self) -> tuple[Conv, ...]:
-        """The two convolutions, bottom first: the ReLU between them belongs to the first."""
+        """The two convolutions, bottom first. The ReLU between them belongs to the first."""
         return Conv(self.filters, 3, padding=1), Conv(self.filters, 3, padding=1, relu=False)
 
     def after(self, before: Shape) -> Shape:
-        """`before`. Raises ValueError for another number of channels than `filters`."""
+        """Return `before`, unchanged. Raises ValueError where it does not have `filters` channels."""
         if before[0] != self.filters:
-            raise ValueError(f"a residual block of {self.filters} filters cannot take {before[0]} channels")
+            raise ValueError(f"a residual block of {self.filters} filters needs as many channels, not {before[0]}")
         return before
 
     def __str__(self) -> str:
@@ -85,7 +85,7 @@ class Residual:
 
 @dataclass(frozen=True)
 class ReLU:
-    """A ReLU that stands alone."""
+    """A ReLU that does not follow a convolution directly."""
 
     @property
     def convs(self) -> tuple[Conv, ...]:
@@ -93,7 +93,7 @@ class ReLU:
         return ()
 
     def after(self, before: Shape) -> Shape:
-        """`before`."""
+        """Return `before`, unchanged."""
         return before
 
     def __str__(self) -> str:
@@ -115,52 +115,54 @@ ENCODERS: dict[str, tuple[Layer, ...]] = {
     "canonical": (Conv(32, 8, 4), Conv(64, 4, 2), Conv(64, 3, 1)),
     # Yarats et al. 2019, as in CURL; Table 2 of the paper.
     "sac-ae": (Conv(32, 3, 2), Conv(32, 3), Conv(32, 3), Conv(32, 3)),
-    # Espeholt et al. 2018, the deep one: 15 convolutions.
+    # Espeholt et al. 2018, the deep network with 15 convolutions.
     "impala": (*_impala_section(16), *_impala_section(32), *_impala_section(32), ReLU()),
 }
 
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """An encoder: tied convolutional layers, the trunk, then a fully connected layer (fc) for each network.
+    """An encoder: a trunk of convolutional layers that all networks share, then a fully connected layer (fc) for each.
 
-    Weight layers are counted from the bottom: each convolution is one (a residual block two), the fcs of all
-    networks together are one more, the last.
+    Weight layers are counted from the bottom. Each convolution is one, so a residual block has two. The fcs of all
+    networks together are the last one.
 
-    Raises ValueError for an input that leaves nothing, for several networks without an fc, for a `frozen_layers` that
-    is not one of `cuts`, and for a part of an encoder that is `outside`.
+    Raises ValueError for an input that is too small, for several networks without an fc, for a `frozen_layers` that is
+    not one of `cuts`, and for an `outside` encoder that is not wholly frozen.
     """
 
     name: str
     layers: tuple[Layer, ...]  # the trunk, bottom first
     input_shape: Shape  # (C, h, w) of a frame stack after cropping
-    networks: int = 1  # N, how many networks have latents of their own
-    features: int | None = None  # outputs of each fc; None for no fc: the one latent is the flattened last map
-    frozen_layers: int | None = None  # weight layers that the freeze freezes (Appendix D); None for all
-    outside: bool = False  # frozen from the start and run by ONNX Runtime alone: the learner holds none of its weights
+    networks: int = 1  # N, the number of networks with separate latents
+    features: int | None = None  # outputs of each fc; None for no fc, so that the trunk's last maps are the latent
+    frozen_layers: int | None = None  # number of lowest weight layers to freeze (Appendix D); None for all
+    outside: bool = False  # frozen from the start and run by ONNX Runtime only; the learner holds no weights of it
 
     def __post_init__(self) -> None:
         _, height, width = self.input_shape
         for layer, shape in zip(self.layers, self.shapes[1:], strict=True):
             if min(shape) < 1:
                 raise ValueError(
-                    f"encoder {self.name!r} cannot take {height}x{width} frames: nothing is left after its {layer}; "
-                    "give larger frames or another encoder"
+                    f"encoder {self.name!r}: frames of {height}x{width} are too small for its {layer}; "
+                    "use larger frames or another encoder"
                 )
         if self.features is None and self.networks > 1:
-            raise ValueError(f"encoder {self.name!r} has no fc to give {self.networks} networks latents of their own")
+            raise ValueError(
+                f"encoder {self.name!r} has no fc, so {self.networks} networks cannot have separate latents"
+            )
         if min(self.networks, 1 if self.features is None else self.features) < 1:
             raise ValueError(
-                f"encoder {self.name!r} needs 1 network and 1 feature or more, "
+                f"encoder {self.name!r} needs at least 1 network and 1 feature, "
                 f"not networks={self.networks}, features={self.features}"
             )
         if self.frozen_layers is not None and self.frozen_layers not in self.cuts:
             raise ValueError(
-                f"encoder {self.name!r} cannot have its lowest {self.frozen_layers} weight layers frozen; "
+                f"encoder {self.name!r} cannot freeze its lowest {self.frozen_layers} weight layers; "
                 f"choose one of {', '.join(map(str, self.cuts))}"
             )
         if self.outside and not self.whole:
-            raise ValueError(f"encoder {self.name!r} is run elsewhere as a whole or not at all")
+            raise ValueError(f"encoder {self.name!r} runs outside the learner, so all its layers must be frozen")
 
     @cached_property
     def shapes(self) -> tuple[Shape, ...]:
@@ -172,27 +174,27 @@ class EncoderSpec:
 
     @property
     def flat_size(self) -> int:
-        """Elements of the trunk's last map."""
+        """Number of elements of the trunk's last maps."""
         return math.prod(self.shapes[-1])
 
     @property
     def map_elements(self) -> int:
-        """Elements of all maps of the trunk, which a backward pass needs."""
+        """Number of elements of all maps of the trunk, which a backward pass keeps in memory."""
         return sum(map(math.prod, self.shapes[1:]))
 
     @cached_property
     def _counts(self) -> tuple[int, ...]:
-        """Weight layers below each layer of the trunk and, last, in all of it."""
+        """Number of weight layers below each layer of the trunk and, last, in the whole trunk."""
         return tuple(accumulate((len(layer.convs) for layer in self.layers), initial=0))
 
     @property
     def weight_layers(self) -> int:
-        """The convolutions and, where there are fcs, one more."""
+        """Number of weight layers: the convolutions, plus one where there are fcs."""
         return self._counts[-1] + (self.features is not None)
 
     @property
     def cuts(self) -> tuple[int, ...]:
-        """The numbers of lowest weight layers that can be frozen, ascending: no cut goes through a residual block."""
+        """The values that `frozen_layers` may have, ascending. No cut goes through a residual block."""
         return tuple(sorted({*self._counts, self.weight_layers} - {0}))
 
     @property
@@ -201,34 +203,34 @@ class EncoderSpec:
 
     @property
     def whole(self) -> bool:
-        """Whether the freeze freezes everything."""
+        """Whether the freeze covers all weight layers."""
         return self._frozen == self.weight_layers
 
     @property
     def cut(self) -> int:
-        """How many of `layers` are frozen; those without weights go with the weights below them."""
+        """Number of `layers` that are frozen. Layers without weights belong to the weights below them."""
         return max(index for index, count in enumerate(self._counts) if count <= self._frozen)
 
     @property
     def latent_shape(self) -> tuple[int, int]:
-        """`(N, L)` of what the frozen layers give; below the fcs that is one flattened map for all networks."""
+        """Shape `(N, L)` of the frozen layers' output. Below the fcs N is 1, because all networks share the maps."""
         if self.features is not None and self.whole:
             return self.networks, self.features
         return 1, math.prod(self.shapes[self.cut])
 
     @property
     def latent_networks(self) -> int:
-        """N of `latent_shape`."""
+        """N, the first element of `latent_shape`."""
         return self.latent_shape[0]
 
     @property
     def latent_size(self) -> int:
-        """L of `latent_shape`."""
+        """L, the second element of `latent_shape`."""
         return self.latent_shape[1]
 
     @cached_property
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of all weights and biases by their names in the module's state, bottom first."""
+        """Shapes of all weights and biases, bottom first, by their names in the module's state."""
         shapes: dict[str, tuple[int, ...]] = {}
         convs = (
             (conv, before[0]) for layer, before in zip(self.layers, self.shapes, strict=False) for conv in layer.convs
@@ -244,13 +246,13 @@ class EncoderSpec:
 
     @property
     def frozen_weight_shapes(self) -> dict[str, tuple[int, ...]]:
-        """`weight_shapes` up to the cut."""
+        """The part of `weight_shapes` that is frozen."""
         names = list(self.weight_shapes)
         frozen = names if self.whole else names[: 2 * self._frozen]
         return {name: self.weight_shapes[name] for name in frozen}
 
     def _multiply_adds(self, layers: int) -> int:
-        """Of one pass of the lowest `layers` layers of the trunk."""
+        """Return the multiply-adds of one pass of the trunk's lowest `layers` layers."""
         return sum(
             before[0] * conv.kernel**2 * math.prod(after)
             for layer, before, after in zip(self.layers[:layers], self.shapes, self.shapes[1:], strict=False)
@@ -264,33 +266,33 @@ class EncoderSpec:
 
     @property
     def fc_multiply_adds(self) -> int:
-        """Multiply-adds of one pass of one network's fc; 0 without fcs."""
+        """Multiply-adds of one pass of one network's fc, 0 without fcs."""
         return self.flat_size * (self.features or 0)
 
     @property
     def multiply_adds(self) -> int:
-        """E: multiply-adds of one pass of the trunk and of all networks' fcs (Appendix C)."""
+        """E, the multiply-adds of one pass of the trunk and of all networks' fcs (Appendix C)."""
         return self.trunk_multiply_adds + self.networks * self.fc_multiply_adds
 
     @property
     def frozen_multiply_adds(self) -> int:
-        """Multiply-adds of one pass up to the cut."""
+        """Multiply-adds of one pass of the frozen layers."""
         return self.multiply_adds if self.whole else self._multiply_adds(self.cut)
 
     @property
     def parameters(self) -> int:
-        """Weights and biases of the trunk and of all networks' fcs that the learner holds."""
+        """Number of weights and biases of the trunk and all fcs that the learner holds: 0 where `outside`."""
         return 0 if self.outside else sum(map(math.prod, self.weight_shapes.values()))
 
     @property
     def frozen_parameters(self) -> int:
-        """Weights and biases up to the cut."""
+        """Number of weights and biases of the frozen layers."""
         return sum(map(math.prod, self.frozen_weight_shapes.values()))
 
 
 @dataclass(frozen=True)
 class RainbowHeadSpec:
-    """Two noisy streams, value and advantage, over `atoms` atoms (Hessel et al. 2018)."""
+    """Sizes of Rainbow's head: two noisy streams, value and advantage, over `atoms` atoms (Hessel et al. 2018)."""
 
     latent_size: int
     hidden: int
@@ -299,12 +301,12 @@ class RainbowHeadSpec:
 
     @property
     def multiply_adds(self) -> int:
-        """M: multiply-adds of one forward pass (Appendix C)."""
+        """M, the multiply-adds of one forward pass (Appendix C)."""
         return 2 * self.latent_size * self.hidden + self.hidden * self.atoms * (1 + self.actions)
 
     @property
     def parameters(self) -> int:
-        """Means and standard deviations of weights and biases."""
+        """Number of parameters: means and standard deviations of weights and biases."""
         weights = self.multiply_adds
         biases = 2 * self.hidden + self.atoms * (1 + self.actions)
         return 2 * (weights + biases)
@@ -318,13 +320,14 @@ def encoder_spec(
     features: int | None = None,
     frozen_layers: int | None = None,
 ) -> EncoderSpec:
-    """The encoder `name` for frame stacks `input_shape` `(C, h, w)`; the rest as in `EncoderSpec`.
+    """Build the spec of the encoder `name` for frame stacks of shape `input_shape` `(C, h, w)`.
 
-    Raises ValueError for an unknown name, another number of axes, and whatever `EncoderSpec` refuses.
+    The other arguments are fields of `EncoderSpec`. Raises ValueError for an unknown name, for another number of axes,
+    and as `EncoderSpec` does.
     """
     if name not in ENCODERS:
         raise ValueError(f"unknown encoder {name!r}; choose one of {', '.join(ENCODERS)}")
     if len(input_shape) != 3:
-        raise ValueError(f"encoder {name!r} takes frame stacks (channels, height, width), not {input_shape}")
+        raise ValueError(f"encoder {name!r} needs frame stacks (channels, height, width), not {input_shape}")
     channels, height, width = input_shape
     return EncoderSpec(name, ENCODERS[name], (channels, height, width), networks, features, frozen_layers)

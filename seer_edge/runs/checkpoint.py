@@ -108,7 +108,7 @@ def save(snapshot: Snapshot, checkpoints: Path, run: Mapping[str, Any] | None = 
         durable.write_json(folder / STATE, snapshot.values())
         durable.write_json(folder / RUN, dict(run or {}))
 
-    return durable.publish_generation(checkpoints, snapshot.timestep, write)
+    return durable.publish_checkpoint(checkpoints, snapshot.timestep, write)
 
 
 def _find_not_finite(agent: State) -> str | None:
@@ -152,14 +152,14 @@ def reading(path: Path) -> Iterator[None]:
 class Saved:
     """A checkpoint whose checksums match, read part by part."""
 
-    generation: durable.Generation
+    stored: durable.Checkpoint
     state: dict[str, Any]  # `state.json`
     config: TrainConfig
 
     @property
     def timestep(self) -> int:
         """The step that it was saved at."""
-        return self.generation.manifest["timestep"]
+        return self.stored.manifest["timestep"]
 
     @property
     def frozen(self) -> bool:
@@ -169,12 +169,12 @@ class Saved:
     @property
     def skipped(self) -> tuple[str, ...]:
         """One line for each newer checkpoint that is damaged."""
-        return tuple(f"skipped {path.name}: {reason}" for path, reason in self.generation.skipped)
+        return tuple(f"skipped {path.name}: {reason}" for path, reason in self.stored.skipped)
 
     @property
     def path(self) -> Path:
         """Its folder."""
-        return self.generation.path
+        return self.stored.path
 
     @property
     def is_finished(self) -> bool:
@@ -184,9 +184,9 @@ class Saved:
     @cached_property
     def graph(self) -> bytes | None:
         """The frozen encoder as ONNX, or None if the replay held frames."""
-        if ENCODER not in self.generation.manifest["files"]:
+        if ENCODER not in self.stored.manifest["files"]:
             return None
-        return self.generation.read_bytes(ENCODER, FILE_BYTES_MAX)
+        return self.stored.read_bytes(ENCODER, FILE_BYTES_MAX)
 
     def agent(self, prefixes: tuple[str, ...] = ("",)) -> State:
         """Read the agent's state; only the arrays whose names start with one of `prefixes`.
@@ -229,12 +229,12 @@ class Saved:
     def run(self) -> dict[str, Any]:
         """Read `run.json`. Raises BadInputError."""
         with reading(self.path):
-            return dict(self.generation.read_json(RUN))
+            return dict(self.stored.read_json(RUN))
 
     def check_fits(self, plan: BytePlan) -> None:
         """Raise BadInputError if agent or encoder have other sizes than in `plan`. Builds nothing."""
         with reading(self.path):
-            agent = self.generation.manifest["files"].get(AGENT)
+            agent = self.stored.manifest["files"].get(AGENT)
             if agent is None or agent["size_bytes"] < plan.networks.parameters * FLOAT_BYTES:
                 raise StateError(f"{AGENT} is too small for the {plan.networks.parameters:,} weights of {CONFIG}")
             if (self.graph is not None) != (self.frozen and plan.latent_replay):
@@ -258,27 +258,27 @@ def newest(checkpoints: Path) -> Saved:
     """Return the newest sound checkpoint. Raises BadInputError if this version can read none."""
     for attempt in range(_READ_ATTEMPTS):
         try:
-            generation = durable.newest_generation(checkpoints)
-            state = generation.read_json(STATE)
-            config = TrainConfig.from_json(generation.read_json(CONFIG))
-        except (durable.NoSoundGenerationError, durable.CorruptFileError, OSError) as error:
+            stored = durable.newest_checkpoint(checkpoints)
+            state = stored.read_json(STATE)
+            config = TrainConfig.from_json(stored.read_json(CONFIG))
+        except (durable.NoSoundCheckpointError, durable.CorruptFileError, OSError) as error:
             # A run that is still training may remove the checkpoint while it is read.
-            if attempt + 1 < _READ_ATTEMPTS and not isinstance(error, durable.NoSoundGenerationError):
+            if attempt + 1 < _READ_ATTEMPTS and not isinstance(error, durable.NoSoundCheckpointError):
                 continue
             raise BadInputError(_explain_no_checkpoint(checkpoints.parent, error)) from error
         except BadInputError as error:
-            raise BadInputError(f"{generation.path}: {error}") from error
-        missing = _REQUIRED - set(generation.manifest["files"])
+            raise BadInputError(f"{stored.path}: {error}") from error
+        missing = _REQUIRED - set(stored.manifest["files"])
         if missing or not isinstance(state, dict):
             reason = f"missing: {', '.join(sorted(missing))}" if missing else f"{STATE} is not a JSON object"
-            raise BadInputError(f"{generation.path}: not a checkpoint of this version ({reason})")
-        return Saved(generation, state, config)
+            raise BadInputError(f"{stored.path}: not a checkpoint of this version ({reason})")
+        return Saved(stored, state, config)
     raise AssertionError("the last attempt returns or raises")
 
 
 def _explain_no_checkpoint(run: Path, error: Exception) -> str:
     """Say why a run cannot continue, and the only way out."""
-    reason = error.reason if isinstance(error, durable.NoSoundGenerationError) else f"no sound checkpoint ({error})"
+    reason = error.reason if isinstance(error, durable.NoSoundCheckpointError) else f"no sound checkpoint ({error})"
     flags = f"; its flags are in {run / 'config.json'}" if (run / "config.json").is_file() else ""
     return f"{run}: {reason}; this run cannot continue, start a new one with train{flags}"
 

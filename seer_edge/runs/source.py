@@ -23,7 +23,7 @@ from seer_runtime.policy.bundle import Bundle, open_bundle
 from seer_runtime.policy.preprocess import Resize
 from seer_runtime.replay.codecs import CALIBRATED, LATENT_ELEMENT_BYTES
 from seer_runtime.replay.store import Layout
-from seer_runtime.system.fields import Fields
+from seer_runtime.system.manifest_reader import ManifestReader
 
 WANTED = "the --run-dir of a run, or a bundle"
 """What `--from` accepts, for messages."""
@@ -57,7 +57,7 @@ def open_source(source: str) -> Iterator[Bundle]:
         try:
             _check_manifest(opened)
         except ValueError as error:
-            raise ValueError(f"its manifest is not one of this release ({one_line(error)})") from error
+            raise ValueError(f"its manifest does not match this release ({one_line(error)})") from error
         yield opened
 
 
@@ -80,7 +80,7 @@ def reading_source(source: str) -> Iterator[None]:
 
 def _check_manifest(opened: Bundle) -> None:
     """Raise ValueError, naming the field, if a field that an import reads is missing or out of range."""
-    fields = Fields(opened.about)
+    fields = ManifestReader(opened.about)
     fields.choice("algo", ALGORITHMS)
     fields.choice("encoder.encoder", ENCODERS)
     fields.count("provenance.timestep")

@@ -11,7 +11,7 @@ from seer_edge.agents import make_agent
 from seer_edge.agents.agent import Agent
 from seer_edge.config.plan import BytePlan
 from seer_edge.envs.games import Evaluation, evaluate, game_seeds
-from seer_edge.errors import EXIT_UNSAFE, BadInputError, origin
+from seer_edge.errors import EXIT_UNSAFE, BadInputError, describe_error
 from seer_edge.machine.signals import StopSignal
 from seer_edge.runs import checkpoint
 from seer_edge.runs.checkpoint import Saved
@@ -70,7 +70,7 @@ def _open_encoder(graph: bytes, plan: BytePlan, ledger: Ledger) -> OnnxEncoder:
     try:
         return OnnxEncoder(graph, threads=plan.config.threads, ledger=ledger, device=plan.config.device)
     except Exception as error:  # ONNX Runtime's exception types are not public
-        raise BadInputError(f"encoder.onnx of the newest checkpoint: {origin(error)}") from error
+        raise BadInputError(f"encoder.onnx of the newest checkpoint: {describe_error(error)}") from error
 
 
 def _give_up(reason: str) -> None:

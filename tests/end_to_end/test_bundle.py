@@ -65,7 +65,7 @@ def bundle(folder: Path, frozen: Path) -> Path:
 
 
 def _generation(run: Path, step: int | None = None) -> dict[str, Any]:
-    path = durable.newest_generation(run / "checkpoints").path
+    path = durable.newest_checkpoint(run / "checkpoints").path
     if step is not None:
         path = path.with_name(f"step_{step:010d}")
     return {name: durable.read_tensors(path / f"{name}.safetensors") for name in ("agent", "replay")}
@@ -142,7 +142,7 @@ def test_an_int8_encoder_is_built_measured_and_left_out_of_an_evaluation(
     for name in ("one.seer", "two.seer"):
         status, out, _ = run("export", frozen, "-o", tmp_path / name, "--int8")
         assert status == 0
-        assert re.search(r"int8 encoder: error [\d.]+% of at most 3% on 256 stacks.*; the same action on [\d.]+%", out)
+        assert re.search(r"int8 encoder: error [\d.]+% \(limit 3%\) on 256 stacks.*; the same action on [\d.]+%", out)
     one, two = tmp_path / "one.seer", tmp_path / "two.seer"
     assert one.read_bytes() == two.read_bytes()
     choice, *_ = run("act", one, "--episodes", "1")[1].splitlines()
@@ -294,7 +294,7 @@ def test_a_head_that_goes_on_with_its_rows_learns_from_the_first_step(
     words = ("--from", bundle, *take, "--total-timesteps", str(steps), "--pipeline", "off", "--run-dir", target)
     assert run("train", *PIXEL_GAME, *words)[0] == 0
     before, ended = (
-        durable.newest_generation(target / "checkpoints").path.with_name(f"step_{at:010d}") for at in (0, steps)
+        durable.newest_checkpoint(target / "checkpoints").path.with_name(f"step_{at:010d}") for at in (0, steps)
     )
     made = [json.loads((path / "state.json").read_text())["agent"]["updates"] for path in (before, ended)]
     assert made[1] - made[0] == steps - waits
@@ -397,7 +397,10 @@ def test_a_link_to_a_bundle_serves_every_command(run: Run, bundle: Path, tmp_pat
         (("act", "{bundle}", "--env", "Alein"), ["--env Alein", "Alien"]),
         (("act", "{bundle}", "--env", ""), ["--env", "'' is empty", "name an environment"]),
         (("act", "{bundle}", "--env", "CartPole-v1"), ["--env CartPole-v1", "not uint8 images", f"like {GAME}"]),
-        (("act", "{bundle}", "--env", TASK), [f"--env {TASK}: cannot be shown", "42x42 that this policy sees", GAME]),
+        (
+            ("act", "{bundle}", "--env", TASK),
+            [f"--env {TASK}: has no frames of 42x42", "which this policy needs", GAME],
+        ),
         (("act", "{bundle}", "--epsilon", "1.5"), ["--epsilon", "'1.5'", "0 to 1"]),
         (("act", "{bundle}", "--episodes", "0"), ["--episodes", "'0'", "at least 1"]),
         (("act", "{bundle}", "--record", "x.gif"), ["--record x.gif", ".mp4"]),
@@ -434,7 +437,7 @@ def test_a_link_to_a_bundle_serves_every_command(run: Run, bundle: Path, tmp_pat
         (("act", "{bundle}", "--seed", "-1"), ["--seed", "-1", "from 0 to 4294967295"]),
         (("eval", "{bundle}", "--seed", "-1"), ["--seed", "-1", "from 0 to 4294967295"]),
         (("act", "{bundle}", "--record", "{tmp}/folder.mp4"), ["--record", "folder.mp4", "name another"]),
-        (("export", "{run}", "-o", "{run}/config.json"), ["-o", "config.json", "the run's own folder"]),
+        (("export", "{run}", "-o", "{run}/config.json"), ["-o", "config.json", "inside the run's folder"]),
         (("export", "{run}", "-o", "-"), ["-o", "'-'", "name a file"]),
         (("act", "{bundle}", "--record", "-"), ["--record", "'-'", "name a file"]),
         (("export", "{run}", "-o", "{tmp}/folder.mp4"), ["-o", "folder.mp4", "not a regular file; name another"]),
@@ -444,7 +447,7 @@ def test_a_link_to_a_bundle_serves_every_command(run: Run, bundle: Path, tmp_pat
         (("act", "{bundle}", "--record", "{tmp}/link.mp4"), ["--record", "link.mp4: is a symbolic link"]),
         (("export", "{run}", "-o", "{tmp}/" + "x" * 300), ["-o", "cannot be written"]),
         (("export", "{run}", "-o", "{tmp}/notes.txt/p.seer"), ["-o", "notes.txt/p.seer: cannot be written"]),
-        (("export", "{run}", "-o", "{tmp}/notes.txt"), ["-o", "notes.txt", "is no bundle; name another"]),
+        (("export", "{run}", "-o", "{tmp}/notes.txt"), ["-o", "notes.txt", "is not a bundle; name another"]),
         (("train", *PIXEL_GAME, "--from", "{bundle}", "--take", "head"), ["--take", "'head'", "agent, encoder"]),
         (("train", *PIXEL_GAME, "--from", "{bundle}", "--freeze-at", "9"), ["--freeze-at 9", "leave it out"]),
         (("train", "--env", "Pong", "--from", "{bundle}", "--take", "agent"), ["--take agent", "3 actions"]),
@@ -570,10 +573,10 @@ def test_a_manifest_that_a_stranger_wrote(
     durable.write_container(forged, {**about, part: changed}, members)
     status, out, error = run("act", forged)
     assert (status, out, error.count("\n")) == (2, "", 1)
-    assert f"{forged}: its manifest is not one of this release ({field}" in error
+    assert f"{forged}: its manifest does not match this release ({field}" in error
 
 
-WHOLE = "a whole number from 0 to 9,223,372,036,854,775,807"
+COUNT = "an integer from 0 to 9,223,372,036,854,775,807"
 
 
 @pytest.mark.parametrize(
@@ -588,15 +591,15 @@ WHOLE = "a whole number from 0 to 9,223,372,036,854,775,807"
         ("provenance", [1], "provenance is [1], not an object"),
         ("learner", None, "learner is None, not an object"),
         ("learner.values", [[]], "learner.values is [[]], not an object"),
-        ("learner.values.updates", "x", f"learner.values.updates is 'x', not {WHOLE}"),
-        ("learner.values.updates", -1, f"learner.values.updates is -1, not {WHOLE}"),
+        ("learner.values.updates", "x", f"learner.values.updates is 'x', not {COUNT}"),
+        ("learner.values.updates", -1, f"learner.values.updates is -1, not {COUNT}"),
         ("replay.values", [], "replay.values is [], not an object"),
         ("replay.values.codec", ["float32"], "replay.values.codec is ['float32'], not one of float32"),
         ("replay.values.codec", "float8", "replay.values.codec is 'float8', not one of float32"),
         ("replay.values.codec", "uint8", "replay.values.codec_counts.clipped is missing"),
         ("replay.values.layout", [], "replay.values.layout is [], not an object"),
         ("replay.values.layout.more", 1, "replay.values.layout has 'more'"),
-        ("replay.values.layout.rows", 1.5, f"replay.values.layout.rows is 1.5, not {WHOLE}"),
+        ("replay.values.layout.rows", 1.5, f"replay.values.layout.rows is 1.5, not {COUNT}"),
         ("replay.values.largest_priority", "x", "replay.values.largest_priority is 'x', not a number"),
         ("replay.values.rng", [], "replay.values.rng is [], not an object"),
     ],

@@ -44,7 +44,7 @@ def test_a_failure_on_the_way_ends_with_75_and_a_checkpoint(
     last = capsys.readouterr().err.splitlines()[-1]
     assert f"the environment failed after step {FAILS_AT_STEP - 1}" in last
     assert reason in last
-    generation = durable.newest_generation(tmp_path / "run/checkpoints")
+    generation = durable.newest_checkpoint(tmp_path / "run/checkpoints")
     assert generation.manifest["timestep"] == FAILS_AT_STEP - 1
     summary = json.loads((tmp_path / "run/summary.json").read_text())
     assert (summary["status"], summary["timesteps"]) == ("failed", FAILS_AT_STEP - 1)

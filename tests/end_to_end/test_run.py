@@ -160,7 +160,7 @@ def test_a_signal_leaves_a_checkpoint(number: signal.Signals, status: int, tmp_p
         process.send_signal(number)
         assert process.wait(timeout=30) == status
     assert read_json(folder / "summary.json")["status"] == "interrupted"
-    timestep = durable.newest_generation(folder / "checkpoints").manifest["timestep"]
+    timestep = durable.newest_checkpoint(folder / "checkpoints").manifest["timestep"]
     assert timestep == read_json(folder / "summary.json")["timesteps"]
     assert int(progress.read_text().splitlines()[-1].split(",")[0]) == timestep
 

@@ -28,7 +28,7 @@ def _read(path: Path) -> Any:
 
 def _newest(folder: Path) -> tuple[dict[str, Any], dict[str, Any], Any]:
     """Agent, replay and state of a run's newest generation."""
-    generation = durable.newest_generation(folder / "checkpoints").path
+    generation = durable.newest_checkpoint(folder / "checkpoints").path
     tensors = [durable.read_tensors(generation / f"{name}.safetensors") for name in ("agent", "replay")]
     return tensors[0], tensors[1], _read(generation / "state.json")
 

@@ -1,4 +1,4 @@
-"""The table of `docs/reliability.md`: a row for each injected fault, filled in by the tests that ran and passed."""
+"""Write the table of `docs/reliability.md`: one row for each injected fault, from the tests that ran and passed."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -9,19 +9,19 @@ from typing import Any
 import pytest
 
 BEGIN, END = "<!-- generated: begin -->", "<!-- generated: end -->"
-HEADER = "| injected | what held | trials | shown by |\n|---|---|---|---|"
+HEADER = "| injected fault | guarantee | trials | test |\n|---|---|---|---|"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One kind of fault; several tests may show it."""
+    """One kind of fault, which several tests may share."""
 
     injected: str
     promise: str
 
 
 class Table:
-    """Counts the trials of each row: those a test recorded as `trials`, otherwise one a test."""
+    """Plugin that counts the trials of each row: the `trials` that a test recorded, else one for each test."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -49,7 +49,7 @@ class Table:
             return
         before, _, rest = self.path.read_text().partition(BEGIN)
         table, _, after = rest.partition(END)
-        # Rows of files that did not run this time stay as they are; `make reliability` runs all.
+        # Keep the rows of files that did not run this time. `make reliability` runs all files.
         ran = {place for places in self.places.values() for place in places}
         kept = [line for line in table.splitlines() if line.startswith("| ") and line != HEADER.splitlines()[0]]
         kept = [line for line in kept if not ran & set(line.rstrip(" |").rpartition("| ")[2].split(", "))]
@@ -62,7 +62,9 @@ class Table:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--reliability", type=Path, metavar="FILE", help="write the table of faults there when all passed")
+    parser.addoption(
+        "--reliability", type=Path, metavar="FILE", help="write the table of faults to this file if all pass"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

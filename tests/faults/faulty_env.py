@@ -1,4 +1,4 @@
-"""A small pixel game that fails on demand: in one way, in one call of one of its instances."""
+"""A small pixel game that fails on demand: in a chosen way, in a chosen call of a chosen instance."""
 
 import os
 import time
@@ -14,12 +14,12 @@ GAME = "tests.faults.faulty_env:Faulty-v0"
 SIDE = 42
 EPISODE_STEPS = 20
 FIRST, TRAINED, EVALUATED = 1, 2, 3
-"""Instances of a command: the one whose first frame the plan looks at, the run's, that of its first evaluation."""
+"""The instances in one command: the one for the plan, the run's, and the one of the first evaluation."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """`what` goes wrong in the `count`-th `call` of an instance, and what the user is to read of it."""
+    """The failure `what` in the `count`-th call of `call` on one instance."""
 
     what: str
     count: int = 1
@@ -42,13 +42,13 @@ PLANTED = _Planted()
 def plant(
     fault: Fault | None, tell: Callable[[Any], None], *, endless: bool = False, reuses_its_buffer: bool = False
 ) -> None:
-    """In the child: let the game fail so from now on; a hang is told as it begins."""
+    """In the child process, make the game fail as `fault` says; `tell` reports a hang when it starts."""
     PLANTED.fault, PLANTED.tell = fault, tell
     PLANTED.endless, PLANTED.reuses_its_buffer = endless, reuses_its_buffer
 
 
 Answer = list[Any]
-"""Of `step`: frame, reward, terminated, truncated, info."""
+"""The result of `step`: frame, reward, terminated, truncated, info."""
 
 
 def _raise(error: BaseException) -> None:
@@ -97,13 +97,13 @@ def _put(answer: Answer, index: int, value: Any) -> None:
 
 @dataclass
 class _Calls:
-    """How often each call of an instance was made."""
+    """Counts of the calls of one instance."""
 
     instance: int
     made: dict[str, int] = field(default_factory=dict)
 
     def due(self, call: str) -> str | None:
-        """What goes wrong in this call."""
+        """Hang or raise if the fault is due in this call, or return the name of the wrong result."""
         self.made[call] = self.made.get(call, 0) + 1
         fault = PLANTED.fault
         if fault is None or (fault.instance, fault.call, fault.count) != (self.instance, call, self.made[call]):
@@ -117,7 +117,7 @@ class _Calls:
 
 
 class Faulty(gymnasium.Env[NDArray[np.uint8], np.int64]):
-    """42x42 noise, its level after the action that would have paid; 20 steps, ends of both kinds in turn."""
+    """42x42 noise whose brightness shows the rewarded action; episodes of 20 steps with both ends in turn."""
 
     observation_space = gymnasium.spaces.Box(0, 255, (SIDE, SIDE), np.uint8)
     action_space = gymnasium.spaces.Discrete(3)

@@ -1,6 +1,6 @@
-"""Short runs of the real thing for faults to be injected into, each in a process of its own.
+"""Short real runs in separate processes, into which tests inject faults.
 
-The processes are forked from a server that has imported everything and run nothing, so that one is there at once.
+A server process that has imported everything forks them, so that they start at once.
 """
 
 import functools
@@ -38,17 +38,17 @@ from seer_edge.runs import checkpoint, run_folder
 from seer_runtime import durable
 
 EXACT = (checkpoint.AGENT, checkpoint.REPLAY, checkpoint.SESSION, checkpoint.STATE, checkpoint.ENCODER)
-"""The files of a generation that equal runs write equally."""
+"""The files of a checkpoint that are identical in identical runs."""
 
 GAME_STEPS = 40
-"""An evaluation's games are cut there, so that a run is over in seconds."""
+"""Steps after which an evaluation's episode is cut off, so that a run takes seconds."""
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload([__name__, "onnx", "onnxruntime", "cv2"])
 
 
 def alien(**changes: Any) -> TrainConfig:
-    """160 steps of Alien: learning from 20 on, a ring of 70 rows that wraps, the freeze at 90."""
+    """Return a run of Alien with 160 steps: learning from step 20, a ring of 70 rows that wraps, a freeze at 90."""
     settings = RainbowSettings(
         batch_size=8, n_step=3, hidden=16, learning_starts=20, target_update_steps=30, learning_rate=5e-4
     )
@@ -71,7 +71,7 @@ def alien(**changes: Any) -> TrainConfig:
 
 
 def cartpole(**changes: Any) -> TrainConfig:
-    """60 steps of cartpole-swingup at 25x25, five episodes; the freeze at 36."""
+    """Return a run of cartpole-swingup at 25x25 with 60 steps in five episodes, and a freeze at 36."""
     settings = SacSettings(batch_size=8, hidden=16, features=7, learning_starts=12, random_steps=8)
     given: dict[str, Any] = {
         "env": "dm_control/cartpole-swingup-v0",
@@ -100,7 +100,7 @@ def cartpole(**changes: Any) -> TrainConfig:
 
 
 def train(config: TrainConfig, path: Path) -> int:
-    """What the command does once it has a configuration; its exit status."""
+    """Train with a configuration, as the command does; return the exit status."""
     prepare_compute(config)
     env = make_env(config.env, config.env_options, seed=0, training=True)
     env.close()
@@ -115,7 +115,7 @@ def train(config: TrainConfig, path: Path) -> int:
 
 
 def train_command(config: TrainConfig, path: Path) -> int:
-    """`seer-edge train` with a configuration that flags cannot say; its exit status."""
+    """Run `seer-edge train` with a configuration that flags cannot express; return the exit status."""
     env = make_env(config.env, config.env_options, seed=0, training=True)
     env.close()
     cli._plan_of = lambda flags: make_plan(config, env.spec)
@@ -123,34 +123,34 @@ def train_command(config: TrainConfig, path: Path) -> int:
 
 
 def command(*words: str | Path) -> int:
-    """The command itself with `words`; its exit status."""
+    """Run `seer-edge` with `words`; return the exit status."""
     sys.argv = ["seer-edge", *map(str, words)]
     return cli.main()
 
 
-# --- in a process of its own -------------------------------------------------------------------------------
+# --- in a separate process ---------------------------------------------------------------------------------
 
 
 @dataclass
 class Child:
-    """A process under way; `pipe` is what it tells."""
+    """A running process. It sends messages through `pipe` and writes its output to `log`."""
 
     process: BaseProcess
     pipe: Connection
     log: Path
 
-    def told(self) -> list[Any]:
-        """All that it has told up to now, or to its end."""
-        heard = []
+    def messages(self) -> list[Any]:
+        """Return all messages that have arrived since the last call."""
+        received = []
         try:
             while self.pipe.poll():
-                heard.append(self.pipe.recv())
+                received.append(self.pipe.recv())
         except EOFError:
             pass
-        return heard
+        return received
 
     def join(self, timeout_seconds: float = 120) -> int:
-        """Its exit status, negative for a signal."""
+        """Wait for the end; return the exit status, negative for a signal."""
         self.process.join(timeout_seconds)
         assert self.process.exitcode is not None, f"still running: {self.log.read_text()}"
         return self.process.exitcode
@@ -161,16 +161,16 @@ class Child:
 
 
 Prepare = Callable[[Callable[[Any], None]], None]
-"""Called in the child before it begins, with what tells the parent something; plants what is to be planted."""
+"""Called in the child before its work, to inject the fault. Its argument sends a message to the parent."""
 
 
 def start(log: Path, work: Callable[..., int], *args: Any, prepare: Prepare | None = None) -> Child:
-    """`work(*args)` in a process of its own; what it prints is appended to `log`."""
-    ours, theirs = SERVER.Pipe(duplex=False)
-    process = SERVER.Process(target=_child, args=(log, theirs, prepare, work, args))
+    """Run `work(*args)` in a separate process, whose output is appended to `log`."""
+    receiver, sender = SERVER.Pipe(duplex=False)
+    process = SERVER.Process(target=_child, args=(log, sender, prepare, work, args))
     process.start()
-    theirs.close()
-    return Child(process, ours, log)
+    sender.close()
+    return Child(process, receiver, log)
 
 
 def _child(log: Path, pipe: Connection, prepare: Prepare | None, work: Callable[..., int], args: Any) -> None:
@@ -186,8 +186,8 @@ def _child(log: Path, pipe: Connection, prepare: Prepare | None, work: Callable[
     os._exit(status)
 
 
-def go_on_as(log: Path, prepare: Prepare, work: Callable[..., int], *args: Any) -> NoReturn:
-    """Be a process like those of `start`, to the end; for one that was forked by other means."""
+def become_child(log: Path, prepare: Prepare, work: Callable[..., int], *args: Any) -> NoReturn:
+    """Do in this process what a process of `start` does, and exit. For a process that was forked in another way."""
     try:
         _child(log, SERVER.Pipe()[1], prepare, work, args)
     except BaseException:
@@ -195,8 +195,8 @@ def go_on_as(log: Path, prepare: Prepare, work: Callable[..., int], *args: Any) 
     os._exit(1)
 
 
-def left_alone(folders: pytest.TempPathFactory) -> Path:
-    """The run of `alien()` that nothing happens to, made once a session."""
+def undisturbed(folders: pytest.TempPathFactory) -> Path:
+    """Return the run of `alien()` without any fault. It runs once for each test session."""
     path = folders.getbasetemp() / "alien" / "run"
     if not path.exists():
         path.parent.mkdir()
@@ -205,9 +205,9 @@ def left_alone(folders: pytest.TempPathFactory) -> Path:
 
 
 def at_call(place: str, number: int, act: Callable[[], object]) -> None:
-    """In a child: `act()` just before the `number`-th call of `place`, written as `module:function`.
+    """In a child, call `act()` just before the `number`-th call of `place`.
 
-    A method is `module:Class.method`. The `number`-th call of `Session.step` makes step `number`.
+    `place` is `module:function` or `module:Class.method`. The `number`-th call of `Session.step` makes step `number`.
     """
     module, _, dotted = place.partition(":")
     *owners, name = dotted.split(".")
@@ -222,17 +222,17 @@ def at_call(place: str, number: int, act: Callable[[], object]) -> None:
     setattr(owner, name, acting)
 
 
-# --- what is compared --------------------------------------------------------------------------------------
+# --- comparisons -------------------------------------------------------------------------------------------
 
 
 def fingerprint(generation: Path) -> dict[str, str]:
-    """SHA-256 of each file that equal runs write equally, as the manifest has them."""
-    files = durable.check_generation(generation)["files"]
+    """Return the SHA-256, from the manifest, of each file that is identical in identical runs."""
+    files = durable.verify_checkpoint(generation)["files"]
     return {name: files[name]["sha256"] for name in EXACT if name in files}
 
 
 def results(path: Path) -> dict[str, Any]:
-    """What a run says in the end, but for clocks, memory and how often it was stopped."""
+    """Return the results of a run except times, memory and the number of stops."""
     summary = json.loads((path / "summary.json").read_text())
     rows = [line.split(",") for line in (path / "progress.csv").read_text().splitlines()]
     timed = {rows[0].index(name) for name in ("time/fps", "time/time_elapsed", "memory/rss_bytes")}
@@ -245,12 +245,12 @@ def results(path: Path) -> dict[str, Any]:
 
 
 def newest(run: Path) -> Path:
-    """The newest generation by its name, sound or not."""
+    """Return the folder of the newest checkpoint by name, sound or not."""
     return max((run / "checkpoints").glob("step_*"))
 
 
 def wait_until(condition: Callable[[], bool], timeout_seconds: float = 60) -> None:
     deadline = time.monotonic() + timeout_seconds
     while not condition():
-        assert time.monotonic() < deadline, "it did not come"
+        assert time.monotonic() < deadline, "the condition did not become true in time"
         time.sleep(0.002)

@@ -1,4 +1,4 @@
-"""Bundles that were damaged on their way, or that a stranger made, given to every command that takes one."""
+"""Damaged and untrusted bundles, given to every command that reads one."""
 
 import gzip
 import os
@@ -29,7 +29,7 @@ GROWTH_BYTES = 100_000_000
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle of a short run, with all that there is."""
+    """The bundle of a short run, with all optional members."""
     folder = tmp_path_factory.mktemp("sound")
     with pytest.MonkeyPatch.context() as patch:
         use_short_presets(patch)
@@ -48,7 +48,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def commands(path: Path) -> list[tuple[str | Path, ...]]:
-    """Each that takes a bundle."""
+    """Return each command that reads a bundle."""
     return [("act", path), ("eval", path), train_from(path)]
 
 
@@ -56,7 +56,7 @@ def train_from(path: Path) -> tuple[str | Path, ...]:
     return ("train", "--env", GAME, "--from", path, "--run-dir", path.parent / "run")
 
 
-def expect_refusal(run: Run, path: Path, *words: str | Path) -> None:
+def expect_rejection(run: Run, path: Path, *words: str | Path) -> None:
     before = sorted(path.parent.iterdir())
     status, out, error = run(*words)
     assert (status, out, error.count("\n")) == (2, "", 1), error
@@ -68,10 +68,10 @@ def expect_refusal(run: Run, path: Path, *words: str | Path) -> None:
 
 
 @pytest.mark.fault(
-    "a bundle cut off at the end of each of its parts, and a byte before and after it",
-    promise="`act`, `eval` and `train --from` refuse it in one line; nothing is written",
+    "a bundle truncated at the end of each member, and one byte before and after it",
+    promise="`act`, `eval` and `train --from` reject it in one line; nothing is written",
 )
-def test_a_bundle_that_is_cut_off(run: Run, sound: Path, tmp_path: Path, record_property: Record) -> None:
+def test_truncated_bundles_are_rejected(run: Run, sound: Path, tmp_path: Path, record_property: Record) -> None:
     whole, path = sound.read_bytes(), tmp_path / "cut.seer"
     with open_bundle(sound) as opened:
         starts = [member.start_bytes for member in opened.container.members.values()]
@@ -82,17 +82,17 @@ def test_a_bundle_that_is_cut_off(run: Run, sound: Path, tmp_path: Path, record_
     for length in lengths:
         path.write_bytes(whole[:length])
         for words in commands(path):
-            expect_refusal(run, path, *words)
+            expect_rejection(run, path, *words)
 
 
 @pytest.mark.fault(
-    "one bit of a bundle flipped", promise="`act`, `eval` and `train --from` refuse it in one line; nothing is written"
+    "one bit of a bundle flipped", promise="`act`, `eval` and `train --from` reject it in one line; nothing is written"
 )
 @pytest.mark.parametrize("count", [40, pytest.param(2_000, marks=pytest.mark.faults)])
-def test_a_bundle_with_a_flipped_bit(
+def test_bundles_with_a_flipped_bit_are_rejected(
     count: int, run: Run, sound: Path, tmp_path: Path, record_property: Record
 ) -> None:
-    """As many bits of the header with its manifest as of the parts; `tests/runtime/test_bundle.py` has every byte."""
+    """As many bits of the header as of the members. `tests/runtime/test_bundle.py` tests every byte."""
     whole, path = sound.read_bytes(), tmp_path / "flipped.seer"
     with open_bundle(sound) as opened:
         head = min(member.start_bytes for member in opened.container.members.values())
@@ -102,15 +102,15 @@ def test_a_bundle_with_a_flipped_bit(
         data = bytearray(whole)
         data[bit // 8] ^= 1 << bit % 8
         path.write_bytes(data)
-        expect_refusal(run, path, *commands(path)[number % 3])
+        expect_rejection(run, path, *commands(path)[number % 3])
 
 
-# --- a stranger's work ---------------------------------------------------------------------------------------
+# --- untrusted bundles ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.fault(
-    "parts of a bundle in each other's place, or another policy's, under right hashes",
-    promise="each command that reads them refuses it in one line; nothing is written",
+    "members of a bundle swapped or from another policy, with valid hashes",
+    promise="each command that reads them rejects the bundle in one line; nothing is written",
 )
 @pytest.mark.parametrize(
     ("one", "other"),
@@ -125,7 +125,7 @@ def test_a_bundle_with_a_flipped_bit(
         (bundle.HEAD, None),
     ],
 )
-def test_parts_in_each_others_place(one: str, other: str | None, run: Run, sound: Path, tmp_path: Path) -> None:
+def test_swapped_members_are_rejected(one: str, other: str | None, run: Run, sound: Path, tmp_path: Path) -> None:
     with open_bundle(sound) as opened:
         about, parts = opened.about, {name: [opened.read(name)] for name in opened.container.members}
     if other is None:
@@ -134,11 +134,11 @@ def test_parts_in_each_others_place(one: str, other: str | None, run: Run, sound
         parts[one], parts[other] = parts[other], parts[one]
     path = tmp_path / "swapped.seer"
     durable.write_container(path, about, parts)
-    if (one, other) != (bundle.HEAD, None):  # learning on does not read the head's graph
-        expect_refusal(run, path, *train_from(path), "--take", "agent")
-    if {one, other} & {bundle.ENCODER, bundle.HEAD}:  # acting reads nothing else
+    if (one, other) != (bundle.HEAD, None):  # continued learning does not read the head's graph
+        expect_rejection(run, path, *train_from(path), "--take", "agent")
+    if {one, other} & {bundle.ENCODER, bundle.HEAD}:  # acting reads only these members
         for words in commands(path)[:2]:
-            expect_refusal(run, path, *words)
+            expect_rejection(run, path, *words)
 
 
 Edit = Callable[[dict[str, Any]], object]
@@ -164,8 +164,8 @@ WEIGHT, MOMENT = "head.hidden.weight", "optimizer.second.head.hidden.bias"
 
 
 @pytest.mark.fault(
-    "a learner or a replay under right hashes with other arrays, sizes, types or numbers",
-    promise="`train --from` refuses it in one line; nothing is written",
+    "a learner or replay with valid hashes but wrong arrays, sizes, types or values",
+    promise="`train --from` rejects it in one line; nothing is written",
 )
 @pytest.mark.parametrize(
     ("member", "edit", "message"),
@@ -180,20 +180,20 @@ WEIGHT, MOMENT = "head.hidden.weight", "optimizer.second.head.hidden.bias"
         (bundle.REPLAY, without("priorities"), "its tensors are"),
         (bundle.REPLAY, shorter("reward"), "its tensors are"),
         (bundle.REPLAY, cast("rows", "float32"), "rows"),
-        (bundle.REPLAY, fill("reward", np.nan), "rewards or flags that are none"),
-        (bundle.REPLAY, fill("flags", 255), "rewards or flags that are none"),
+        (bundle.REPLAY, fill("reward", np.nan), "invalid rewards or flags"),
+        (bundle.REPLAY, fill("flags", 255), "invalid rewards or flags"),
         (bundle.REPLAY, fill("action", 3), "actions outside the environment's 3 actions"),
         (bundle.REPLAY, fill("action", -1), "actions outside the environment's 3 actions"),
         (bundle.REPLAY, fill("priorities", -1), "priorities must be finite"),
-        (bundle.NEWEST, shorter("latents"), "a row takes float32 (1, 1, 64)"),
+        (bundle.NEWEST, shorter("latents"), "expected an observation of float32 (1, 1, 64)"),
         (bundle.NEWEST, without("latents"), "latents"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_learning_goes_on_with_is_tried_before_anything_is_written(
+def test_an_invalid_learner_or_replay_is_rejected_before_anything_is_written(
     member: str, edit: Edit, message: str, run: Run, sound: Path, tmp_path: Path
 ) -> None:
-    """The sizes of the head are right too."""
+    """The head's sizes are valid in all cases."""
     with open_bundle(sound) as opened:
         about, parts = opened.about, {name: [opened.read(name)] for name in opened.container.members}
         arrays = opened.arrays(member)
@@ -214,7 +214,7 @@ def zipped(path: Path) -> None:
 
 
 def data(content: bytes, size_bytes: int | None = None) -> Callable[[Path], None]:
-    """A file of `content`; where it is to be larger, with a hole behind it."""
+    """Write a file of `content`, extended with a hole to `size_bytes`."""
 
     def write(path: Path) -> None:
         path.write_bytes(content)
@@ -255,7 +255,7 @@ HOSTILE: dict[str, Callable[[Path], object]] = {
 
 
 def measured(words: list[tuple[str | Path, ...]]) -> int:
-    """Each of the commands; prints their statuses, and by how much they raised the peak of RSS."""
+    """Run the commands; print their exit statuses and the growth of peak RSS in bytes."""
     before = rss_peak_bytes()
     statuses = [runs.command(*command) for command in words]
     print(*statuses, rss_peak_bytes() - before)
@@ -263,11 +263,11 @@ def measured(words: list[tuple[str | Path, ...]]) -> int:
 
 
 @pytest.mark.fault(
-    "hostile files in place of a bundle",
-    promise="refused in one line by each; nothing is written, no code, no wait, under 100 MB",
+    "a hostile file in place of a bundle",
+    promise="each command rejects it in one line; no code runs, no hang, under 100 MB; nothing is written",
 )
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_a_hostile_bundle(kind: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_hostile_files_are_rejected(kind: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path / "hostile.seer"
     HOSTILE[kind](path)
     before = sorted(tmp_path.iterdir())
@@ -282,7 +282,9 @@ def test_a_hostile_bundle(kind: str, tmp_path: Path, tmp_path_factory: pytest.Te
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_growth_is_seen(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_the_memory_check_detects_a_reader_that_loads_the_whole_file(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     path = tmp_path / "hostile.seer"
     data(b"", 200 * MIB)(path)
     log = tmp_path_factory.mktemp("log") / "log"
@@ -291,7 +293,7 @@ def test_growth_is_seen(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 
 
 def lax(tell: Callable[[object], None]) -> None:
-    """A reader that takes up whatever there is."""
+    """Replace the reader of manifests by one that reads the whole file."""
 
     def manifest(path: Path, descriptor: int, size_bytes: int) -> NoReturn:
         raise durable.CorruptFileError(path, str(len(path.read_bytes())))

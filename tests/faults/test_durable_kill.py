@@ -1,3 +1,5 @@
+"""SIGKILL at every file system step of `seer_runtime.durable`."""
+
 import os
 import shutil
 import signal
@@ -16,7 +18,7 @@ BEFORE = [(1,), (2,), (1, 2), (0, 1)]
 
 @pytest.fixture(autouse=True)
 def no_syncs(monkeypatch: pytest.MonkeyPatch) -> None:
-    # What a killed process wrote is in the system's hands, so that syncs would only cost time.
+    # Writes of a killed process stay in the page cache, so syncs would only cost time.
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
@@ -25,7 +27,7 @@ def die() -> None:
 
 
 def killer(step: Callable[..., Any], number: int, when: str, count: list[int]) -> Callable[..., Any]:
-    def guarded(*args: Any) -> Any:
+    def killing(*args: Any) -> Any:
         count[0] += 1
         if count[0] - 1 != number:
             return step(*args)
@@ -37,7 +39,7 @@ def killer(step: Callable[..., Any], number: int, when: str, count: list[int]) -
         step(*args)
         die()
 
-    return guarded
+    return killing
 
 
 def killed_at(action: Callable[[], object], number: int, when: str) -> None:
@@ -57,15 +59,18 @@ def killed_at(action: Callable[[], object], number: int, when: str) -> None:
 
 
 def moments(steps: list[str]) -> list[tuple[int, str]]:
-    """After a step is before the next one, and the last one is the end."""
+    """Return the moments to kill at: before each step, inside each write, and after the last step."""
     found = [(number, "before") for number in range(len(steps))]
     found += [(number, "inside") for number, step in enumerate(steps) if step == "_write"]
     return [*found, (len(steps) - 1, "after")]
 
 
-@pytest.mark.fault("SIGKILL at every step of a publication and inside every write", promise="old or new, whole")
+@pytest.mark.fault(
+    "SIGKILL at every file system step of publishing a checkpoint, and inside every write",
+    promise="the old or the new checkpoint, complete",
+)
 @pytest.mark.parametrize("before", BEFORE)
-def test_generation_survives_a_kill_at_every_step(
+def test_checkpoints_survive_a_kill_at_every_step(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     record_property: Callable[[str, object], None],
@@ -92,13 +97,13 @@ def test_generation_survives_a_kill_at_every_step(
         killed_at(lambda: publish(folder, 2, mark="new"), number, when)
         expected = (2, "new") if number > visible else (max(before), "old")
         assert load(folder) == expected
-        assert durable.newest_generation(folder).skipped == ()
+        assert durable.newest_checkpoint(folder).skipped == ()
         publish(folder, 2, mark="newer")
         assert load(folder) == (2, "newer")
 
 
-@pytest.mark.fault("SIGKILL at every step of a single file's replacement", promise="the old file or the new one")
-def test_file_survives_a_kill_at_every_step(
+@pytest.mark.fault("SIGKILL at every file system step of replacing a file", promise="the old or the new file, complete")
+def test_a_replaced_file_survives_a_kill_at_every_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_property: Callable[[str, object], None]
 ) -> None:
     path = tmp_path / "f"
@@ -115,7 +120,10 @@ def test_file_survives_a_kill_at_every_step(
         assert [entry.name for entry in tmp_path.iterdir()] == ["f"]
 
 
-@pytest.mark.fault("SIGKILL at every step of appending", promise="whole records, then at most a part of the last")
+@pytest.mark.fault(
+    "SIGKILL at every file system step of appending to a table",
+    promise="complete records, then at most a part of the last one",
+)
 def test_appended_records_survive_a_kill_at_every_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_property: Callable[[str, object], None]
 ) -> None:

@@ -1,3 +1,5 @@
+"""Faults in the system calls of `seer_runtime.durable`, injected by a preloaded library."""
+
 import json
 import os
 import shutil
@@ -33,7 +35,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def under_the_shim(library: Path, call: str, *args: object) -> Any:
-    """What function `call` of this module prints as JSON, in a fresh process with the shim beneath it."""
+    """Call the function `call` of this module in a new process with the shim; return the JSON that it prints."""
     code = f"import sys; from tests.faults import test_durable_preload as t; t.{call}(*sys.argv[1:])"
     result = subprocess.run(
         [sys.executable, "-c", code, *map(str, args)],
@@ -48,7 +50,7 @@ def under_the_shim(library: Path, call: str, *args: object) -> Any:
 
 
 def in_child(action: Callable[[], None], **variables: object) -> int:
-    """Exit status of a child that runs `action` with these variables; negative where a signal ended it."""
+    """Run `action` in a forked child with these variables; return its exit status, negative for a signal."""
     child = os.fork()
     if child == 0:
         status = 1
@@ -62,7 +64,7 @@ def in_child(action: Callable[[], None], **variables: object) -> int:
 
 
 def run(folder: Path, acknowledged: Path) -> None:
-    """Publish one after the other, note each that was acknowledged, and go on after one that failed."""
+    """Publish all checkpoints, continue after a failure, and record each that was acknowledged."""
     note = os.open(acknowledged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for number, (timestep, mark) in enumerate(PUBLICATIONS):
         try:
@@ -73,7 +75,7 @@ def run(folder: Path, acknowledged: Path) -> None:
 
 
 def fail_everywhere(work: str, number: str, for_good: str, every: str) -> None:
-    """Fail every `every`-th call with error `number`; what is there afterwards is at least what was acknowledged."""
+    """Fail every `every`-th call, one in each case, with error `number`; check that nothing acknowledged is lost."""
     folder, acknowledged, log = Path(work, "data", "checkpoints"), Path(work, "acknowledged"), Path(work, "log")
     cases, at = 0, 0
     while True:
@@ -96,7 +98,7 @@ def fail_everywhere(work: str, number: str, for_good: str, every: str) -> None:
         if done:
             assert PUBLICATIONS.index(load(folder)) >= done[-1], at
         if int(number) != KILLED and for_good == "0":
-            # At most the one publication that the fault hit is missing, and the tidying of a later one mends the rest.
+            # At most the publication that the fault hit is missing. A later one cleans up after it.
             assert len(done) >= len(PUBLICATIONS) - 1, at
             if done[-1] == len(PUBLICATIONS) - 1:
                 assert load(folder) == PUBLICATIONS[-1]
@@ -108,17 +110,18 @@ def fail_everywhere(work: str, number: str, for_good: str, every: str) -> None:
 
 
 @pytest.mark.fault(
-    "each system call that writes fails, once and for good, or kills", promise="nothing acknowledged lost"
+    "each writing system call fails once, fails from then on, or kills the process",
+    promise="no acknowledged checkpoint is lost",
 )
 @pytest.mark.parametrize("every", [11, pytest.param(1, marks=pytest.mark.faults)])
 @pytest.mark.parametrize("failure", FAILURES)
-def test_generations_survive_every_failing_call(
+def test_checkpoints_survive_every_failing_call(
     tmp_path: Path, library: Path, record_property: Callable[[str, object], None], failure: str, every: int
 ) -> None:
     number, for_good = FAILURES[failure]
     cases = under_the_shim(library, "fail_everywhere", tmp_path, number, int(for_good), every)
     record_property("trials", cases)
-    # Fourteen calls at least for each publication, and where all fail for good there are fewer.
+    # Each publication makes at least fourteen calls, and fewer once all calls fail.
     assert cases >= 14 * len(PUBLICATIONS) // every
 
 
@@ -130,7 +133,7 @@ def write_all_kinds(folder: Path, past_the_module: bool) -> None:
             (new / "plain").write_text("x")
 
     for timestep in (1, 2, 3, 3):
-        durable.publish_generation(folder / "checkpoints", timestep, write)
+        durable.publish_checkpoint(folder / "checkpoints", timestep, write)
     durable.write_json(folder / "summary.json", 1)
     with durable.Appender(folder / "progress.csv") as appender:
         appender.append(b"step\n")
@@ -138,7 +141,7 @@ def write_all_kinds(folder: Path, past_the_module: bool) -> None:
 
 
 def expected_lines(step: str, target: Any) -> list[str]:
-    """The calls that a step makes, as the shim logs them."""
+    """Return the system calls of a step, as the shim logs them."""
     path = Path(f"/proc/self/fd/{target}").readlink() if isinstance(target, int) else target
     if step == "_remove":
         return [f"remove {gone}" for gone in [*path.rglob("*"), path]]
@@ -149,7 +152,7 @@ def expected_lines(step: str, target: Any) -> list[str]:
 
 
 def compare_with_the_steps(work: str, past_the_module: str) -> None:
-    """Print the calls that were seen and belong to no step, and those of steps that were not seen."""
+    """Compare the recorded system calls with the module's steps; print calls outside the steps and the results."""
     folder, log, steps = Path(work, "data"), Path(work, "log"), Path(work, "steps")
     folder.mkdir()
 
@@ -158,7 +161,7 @@ def compare_with_the_steps(work: str, past_the_module: str) -> None:
 
         def noting(name: str, step: Callable[..., Any]) -> Callable[..., Any]:
             def noted(*args: Any) -> Any:
-                # Removals go in the order of the system, so they are compared sorted.
+                # The order of removals depends on the file system, so they are compared sorted.
                 lines.extend(expected_lines(name, args[0]))
                 return step(*args)
 
@@ -181,8 +184,10 @@ def compare_with_the_steps(work: str, past_the_module: str) -> None:
     print(json.dumps([past, same_order, sorted(removed[0]) == sorted(removed[1]), len(others[1]), len(removed[1])]))
 
 
-@pytest.mark.fault("all that a process writes, watched from beneath", promise="nothing is written past the one module")
-def test_steps_are_all_the_calls_there_are(tmp_path: Path, library: Path) -> None:
+@pytest.mark.fault(
+    "none; all writing system calls of a process are recorded", promise="only `seer_runtime.durable` writes"
+)
+def test_the_modules_steps_are_the_only_writing_calls(tmp_path: Path, library: Path) -> None:
     past, same_order, same_removals, calls, removals = under_the_shim(library, "compare_with_the_steps", tmp_path, 0)
     assert past == []
     assert same_order
@@ -191,7 +196,7 @@ def test_steps_are_all_the_calls_there_are(tmp_path: Path, library: Path) -> Non
     assert removals > 5
 
 
-def test_shim_sees_what_is_written_past_the_steps(tmp_path: Path, library: Path) -> None:
+def test_the_shim_records_writes_outside_the_module(tmp_path: Path, library: Path) -> None:
     past, *_ = under_the_shim(library, "compare_with_the_steps", tmp_path, 1)
     assert len(past) == 2 * 4
     assert all(line.endswith("/plain") for line in past)
@@ -211,8 +216,10 @@ def set_clock_back(work: str, at: str) -> None:
     print(json.dumps([readings[0] - readings[-1], len(acknowledged.read_bytes()), load(folder)]))
 
 
-@pytest.mark.fault("the clock set back ten years between two publications", promise="the newest stays the newest")
-def test_newest_generation_does_not_depend_on_the_clock(tmp_path: Path, library: Path) -> None:
+@pytest.mark.fault(
+    "the clock is set back ten years between two checkpoints", promise="the newest checkpoint stays the newest"
+)
+def test_the_newest_checkpoint_does_not_depend_on_the_clock(tmp_path: Path, library: Path) -> None:
     back, acknowledged, newest = under_the_shim(library, "set_clock_back", tmp_path, 3)
     assert abs(back - TEN_YEARS) < 3600
     assert acknowledged == len(PUBLICATIONS)

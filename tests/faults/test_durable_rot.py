@@ -1,3 +1,5 @@
+"""Damaged checkpoints: truncated files, flipped bits and missing files are detected."""
+
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -22,7 +24,7 @@ def write(folder: Path) -> None:
     durable.write_atomic(folder / "encoder.onnx", GRAPH)
 
 
-def is_as_written(found: durable.Generation) -> bool:
+def is_as_written(found: durable.Checkpoint) -> bool:
     replay = durable.read_tensors(found.path / "replay.safetensors")
     agent = durable.read_tensors(found.path / "agent.safetensors")
     return (
@@ -37,12 +39,12 @@ def is_as_written(found: durable.Generation) -> bool:
 
 @pytest.fixture
 def newer(tmp_path: Path) -> Path:
-    durable.publish_generation(tmp_path, 1, write)
-    return durable.publish_generation(tmp_path, 2, write)
+    durable.publish_checkpoint(tmp_path, 1, write)
+    return durable.publish_checkpoint(tmp_path, 2, write)
 
 
 def expect_the_older(folder: Path, newer: Path) -> None:
-    found = durable.newest_generation(folder)
+    found = durable.newest_checkpoint(folder)
     assert found.manifest["timestep"] == 1
     assert is_as_written(found)
     [(path, reason)] = found.skipped
@@ -53,7 +55,7 @@ def expect_the_older(folder: Path, newer: Path) -> None:
 
 
 def boundaries(path: Path) -> set[int]:
-    """Lengths at which something of the file ends, and those beside them."""
+    """Return the lengths at which a part of the file ends, and their neighbours."""
     size = path.stat().st_size
     ends = {0, 1, size // 2, size}
     if path.suffix == ".safetensors":
@@ -69,10 +71,11 @@ NAMES = ["manifest.json", "state.json", "replay.safetensors", "agent.safetensors
 
 
 @pytest.mark.fault(
-    "each file of a generation truncated at each boundary", promise="detected, said, the older one loads"
+    "each file of a checkpoint is truncated at each boundary",
+    promise="detected and reported; the older checkpoint loads",
 )
 @pytest.mark.parametrize("name", NAMES)
-def test_truncated_file_is_noticed(
+def test_a_truncated_file_is_detected(
     tmp_path: Path, newer: Path, name: str, record_property: Callable[[str, object], None]
 ) -> None:
     path = newer / name
@@ -82,29 +85,31 @@ def test_truncated_file_is_noticed(
     record_property("trials", len(lengths))
     for length in lengths:
         os.truncate(path, length)
-        # Only a space at the end of a JSON file means nothing.
+        # Whitespace at the end of a JSON file has no meaning.
         if name == "manifest.json" and whole[length:].isspace():
-            assert is_as_written(durable.newest_generation(tmp_path))
+            assert is_as_written(durable.newest_checkpoint(tmp_path))
         else:
             expect_the_older(tmp_path, newer)
         path.write_bytes(whole)
-    assert durable.newest_generation(tmp_path).path == newer
+    assert durable.newest_checkpoint(tmp_path).path == newer
     with path.open("ab") as stream:
         stream.write(b"x")
     expect_the_older(tmp_path, newer)
 
 
 def bits(name: str, size: int, header: int, every: int) -> Iterator[int]:
-    """Of the manifest and the headers of tensor files one in `every`, of the rest far fewer."""
+    """Yield one bit in `every` of the manifest and of tensor headers, and far fewer of the rest."""
     proven = size if name == "manifest.json" else header
     yield from range(0, 8 * proven, every)
     yield from range(8 * proven, 8 * size, 31 * every)
 
 
-@pytest.mark.fault("each file of a generation with one bit flipped", promise="detected, said, the older one loads")
+@pytest.mark.fault(
+    "each file of a checkpoint has one bit flipped", promise="detected and reported; the older checkpoint loads"
+)
 @pytest.mark.parametrize("every", [13, pytest.param(1, marks=pytest.mark.faults)])
 @pytest.mark.parametrize("name", NAMES)
-def test_flipped_bit_is_noticed(
+def test_a_flipped_bit_is_detected(
     tmp_path: Path, newer: Path, name: str, every: int, record_property: Callable[[str, object], None]
 ) -> None:
     path = newer / name
@@ -116,23 +121,26 @@ def test_flipped_bit_is_noticed(
         data = bytearray(whole)
         data[bit // 8] ^= 1 << bit % 8
         path.write_bytes(data)
-        [(damaged, reason)] = durable.newest_generation(tmp_path).skipped
+        [(damaged, reason)] = durable.newest_checkpoint(tmp_path).skipped
         assert damaged == newer
         assert "\n" not in reason
     expect_the_older(tmp_path, newer)
 
 
-@pytest.mark.fault("a file of a generation missing", promise="detected, said, the older one loads")
+@pytest.mark.fault("a file of a checkpoint is missing", promise="detected and reported; the older checkpoint loads")
 @pytest.mark.parametrize("name", NAMES)
-def test_missing_file_is_noticed(tmp_path: Path, newer: Path, name: str) -> None:
+def test_a_missing_file_is_detected(tmp_path: Path, newer: Path, name: str) -> None:
     (newer / name).unlink()
     expect_the_older(tmp_path, newer)
 
 
 @pytest.mark.fault(
-    "one bit of a tensor file's header flipped, and no manifest beside it", promise="refused or harmless"
+    "one bit of a tensor file's header is flipped, without a manifest",
+    promise="rejected, or loaded with unchanged data",
 )
-def test_header_proves_itself(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
+def test_a_flipped_bit_in_a_header_never_changes_data(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     path = tmp_path / "a.safetensors"
     arrays = {"rows": ROWS, "b": WEIGHTS}
     durable.write_tensors(path, arrays)
@@ -150,7 +158,7 @@ def test_header_proves_itself(tmp_path: Path, record_property: Callable[[str, ob
         except durable.CorruptFileError:
             refused += 1
         else:
-            # Another name, or another type of the same width: never bytes from elsewhere.
+            # A name or a type of the same width may change, but the bytes must not.
             same = {array.tobytes() for array in found.values()} == {array.tobytes() for array in arrays.values()}
             assert same, bit
     assert refused > len(flips) / 2

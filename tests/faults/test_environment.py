@@ -1,4 +1,4 @@
-"""An environment that fails in mid-run: said in one line, survived with a checkpoint of the last good step."""
+"""Failures of the environment in a run: reported in one line, with a checkpoint of the last good step."""
 
 import functools
 import json
@@ -19,25 +19,25 @@ from tests.faults.faulty_env import EVALUATED, FIRST, GAME, HANGS, Fault, plant
 
 TIMEOUT_SECONDS = 1.0
 LATE_SECONDS = 6.0
-"""What a hang may last beyond its timeout, on a machine that has other things to do: saving and ending are in it."""
+"""Time beyond the timeout in which a hang must end, including the checkpoint, on a busy machine."""
 STEPS = 90
 
 
 def faulty(**changes: Any) -> TrainConfig:
-    """90 steps of the game that fails: learning from 20 on, the freeze at 50, an evaluation at 70."""
+    """Return a run of the faulty game with 90 steps: learning from 20, a freeze at 50, an evaluation at 70."""
     given = {"env": GAME, "env_name": "Faulty-v0", "mem_budget_bytes": 80_000, "total_timesteps": STEPS}
     return runs.alien(**{**given, "freeze_at": 50, "eval_every": 70, "eval_episodes": 2, **changes})
 
 
 def failed_run(path: Path, fault: Fault, **changes: Any) -> tuple[runs.Child, Path]:
-    """A run under the command line that has `fault` planted, and where it tells."""
+    """Start `seer-edge train` with `fault` injected; return the process and its log."""
     log = path.with_suffix(".failed")
     prepare = functools.partial(plant, fault)
     return runs.start(log, runs.train_command, faulty(**changes), path, prepare=prepare), log
 
 
 def check_it_stopped(path: Path, log: Path, step: int, reason: str) -> None:
-    """The run says what came, and holds the steps up to it."""
+    """Check that the run reported the failure and saved the steps before it."""
     text = log.read_text()
     assert "Traceback" not in text, text
     last = text.splitlines()[-1]
@@ -50,8 +50,8 @@ def check_it_stopped(path: Path, log: Path, step: int, reason: str) -> None:
     assert (summary["status"], summary["timesteps"]) == ("failed", step)
 
 
-def check_it_goes_on(path: Path, step: int) -> None:
-    """`resume`, the environment mended, begins a new episode, says so, and comes to the end."""
+def check_resume(path: Path, step: int) -> None:
+    """Check that `resume`, without the fault, starts a new episode, reports it and finishes."""
     log = path.with_suffix(".resumed")
     assert runs.start(log, runs.command, "resume", path, "--env-timeout", "60s").join() == 0, log.read_text()
     text = log.read_text()
@@ -68,21 +68,21 @@ def survives(path: Path, fault: Fault, step: int, reason: str) -> None:
     child, log = failed_run(path, fault)
     assert child.join() == 75, log.read_text()
     check_it_stopped(path, log, step, reason)
-    check_it_goes_on(path, step)
+    check_resume(path, step)
 
 
 PIXEL, LATENT = 33, 61
-"""Steps of either phase, both in the middle of an episode."""
+"""A step before and one after the freeze, both in the middle of an episode."""
 REASONS = {
-    "NaN frame": "showed float32 [42, 42]",
-    "float frame": "showed float64 [42, 42]",
-    "16-bit frame": "showed uint16 [42, 42]",
-    "cut frame": "showed uint8 [41, 42]",
-    "no frame": "showed object []",
-    "NaN reward": "a reward of nan",
-    "infinite reward": "a reward of -inf",
-    "no reward": "a reward of NoneType None",
-    "worded reward": "a reward of str '1.0'",
+    "NaN frame": "a screen of float32 [42, 42]",
+    "float frame": "a screen of float64 [42, 42]",
+    "16-bit frame": "a screen of uint16 [42, 42]",
+    "cut frame": "a screen of uint8 [41, 42]",
+    "no frame": "a screen of object []",
+    "NaN reward": "the reward is nan",
+    "infinite reward": "the reward is -inf",
+    "no reward": "the reward is NoneType None",
+    "worded reward": "the reward is str '1.0'",
     "no end": "terminated is NoneType None",
     "exception": "RuntimeError: cable pulled (faulty_env.py:",
     "SystemExit": "SystemExit: 0 (faulty_env.py:",
@@ -98,25 +98,31 @@ def wrong(what: str, at: int) -> Any:
 
 
 @pytest.mark.fault(
-    "the environment shows NaN, another dtype or shape, or no frame; pays NaN, inf, nothing or a word; raises, exits",
-    promise="exit 75, one line says what and where; a checkpoint of the last good step, from which `resume` ends well",
+    "the environment returns an invalid frame, reward or done flag, raises, or exits",
+    promise="exit 75 with one line; `resume` continues from a checkpoint of the last good step",
 )
 @pytest.mark.parametrize(("what", "at"), [wrong(what, at) for what in REASONS for at in (PIXEL, LATENT)])
-def test_a_bad_answer(what: str, at: int, tmp_path: Path) -> None:
+def test_a_run_survives_a_failing_step(what: str, at: int, tmp_path: Path) -> None:
     survives(tmp_path / "run", Fault(what, at), at - 1, REASONS[what])
 
 
-# Resets of the run come after its steps 20, 40, 60, 80; the first ends as truncated, the second as terminated.
-@pytest.mark.fault("the environment raises as it is reset, in either phase", promise="as for a step")
+# The run resets after its steps 20, 40, 60 and 80. The first episode is truncated, the second terminated.
+@pytest.mark.fault(
+    "the environment raises in `reset`, before or after the freeze",
+    promise="exit 75 with one line; `resume` continues from a checkpoint of the last good step",
+)
 @pytest.mark.parametrize(
     ("count", "step"),
     [(2, 20), pytest.param(3, 40, marks=pytest.mark.faults), pytest.param(4, 60, marks=pytest.mark.faults)],
 )
-def test_a_reset_that_raises(count: int, step: int, tmp_path: Path) -> None:
+def test_a_run_survives_a_failing_reset(count: int, step: int, tmp_path: Path) -> None:
     survives(tmp_path / "run", Fault("exception", count, "reset"), step, REASONS["exception"])
 
 
-@pytest.mark.fault("an evaluation's own environment fails: built, reset, stepped or closed", promise="as for a step")
+@pytest.mark.fault(
+    "the environment of an evaluation fails when built, reset, stepped or closed",
+    promise="exit 75 with one line; `resume` continues from a checkpoint of the last good step",
+)
 @pytest.mark.parametrize(
     ("call", "count"),
     [
@@ -124,14 +130,14 @@ def test_a_reset_that_raises(count: int, step: int, tmp_path: Path) -> None:
         *(pytest.param(*call, marks=pytest.mark.faults) for call in [("reset", 2), ("step", 5), ("close", 1)]),
     ],
 )
-def test_an_evaluation_that_fails(call: str, count: int, tmp_path: Path) -> None:
+def test_a_run_survives_a_failing_evaluation(call: str, count: int, tmp_path: Path) -> None:
     survives(tmp_path / "run", Fault("exception", count, call, EVALUATED), 70, "RuntimeError: cable pulled")
 
 
 # --- hangs -------------------------------------------------------------------------------------------------
 
 
-def check_it_hangs_shortly(child: runs.Child, log: Path, status: int) -> None:
+def check_hang_ends_in_time(child: runs.Child, log: Path, status: int) -> None:
     assert child.pipe.poll(60), log.read_text()
     begin = time.monotonic()
     assert child.join(60) == status, log.read_text()
@@ -151,36 +157,41 @@ IN_THE_RUN = [
 
 
 @pytest.mark.fault(
-    "the environment hangs: asleep, in a loop, on a silent pipe; in a step, a reset, an evaluation",
-    promise="the run ends within --env-timeout and some seconds, as for an error",
+    "the environment hangs (sleep, loop, silent pipe) in a step, a reset or an evaluation",
+    promise="the run ends within `--env-timeout` and some seconds; exit 75 with one line; `resume` "
+    "continues from a checkpoint of the last good step",
 )
 @pytest.mark.parametrize(("fault", "step"), IN_THE_RUN, ids=str)
-def test_a_hang(fault: Fault, step: int, tmp_path: Path) -> None:
+def test_a_run_survives_a_hang(fault: Fault, step: int, tmp_path: Path) -> None:
     path = tmp_path / "run"
     child, log = failed_run(path, fault, env_timeout_seconds=TIMEOUT_SECONDS)
-    check_it_hangs_shortly(child, log, 75)
-    check_it_stopped(path, log, step, "has not come back for 1 seconds")
+    check_hang_ends_in_time(child, log, 75)
+    check_it_stopped(path, log, step, "did not return within 1 seconds")
     assert f"no answer from the environment at step {step}" in log.read_text()
-    check_it_goes_on(path, step)
+    check_resume(path, step)
 
 
-@pytest.mark.fault("the environment hangs as it is built, or at its first frame", promise="exit 2, nothing written")
+@pytest.mark.fault(
+    "the environment hangs while it is built or renders its first frame", promise="exit 2; nothing is written"
+)
 @pytest.mark.parametrize("call", ["reset", pytest.param("init", marks=pytest.mark.faults)])
 @pytest.mark.parametrize("how", ["sleep", pytest.param("loop", marks=pytest.mark.faults)])
-def test_a_hang_before_the_run(call: str, how: str, tmp_path: Path) -> None:
+def test_a_hang_before_the_run_writes_nothing(call: str, how: str, tmp_path: Path) -> None:
     log, path = tmp_path / "log", tmp_path / "run"
     words = ("train", "--env", GAME, "--mem-budget", "80kB", "--run-dir", path, "--env-timeout", "1s")
     prepare = functools.partial(plant, Fault(how, 1, call, FIRST))
-    check_it_hangs_shortly(runs.start(log, runs.command, *words, prepare=prepare), log, 2)
+    check_hang_ends_in_time(runs.start(log, runs.command, *words, prepare=prepare), log, 2)
     assert log.read_text().count("\n") == 1
     assert f"seer-edge: --env {GAME}: " in log.read_text()
-    assert "has not come back for 1 seconds" in log.read_text()
+    assert "did not return within 1 seconds" in log.read_text()
     assert not path.exists()
 
 
-@pytest.mark.fault("the environment exits as it is built, or at its first frame", promise="exit 2, nothing written")
+@pytest.mark.fault(
+    "the environment exits while it is built or renders its first frame", promise="exit 2; nothing is written"
+)
 @pytest.mark.parametrize("call", ["reset", "init"])
-def test_an_exit_before_the_run(call: str, tmp_path: Path) -> None:
+def test_an_exit_before_the_run_writes_nothing(call: str, tmp_path: Path) -> None:
     log, path = tmp_path / "log", tmp_path / "run"
     words = ("train", "--env", GAME, "--mem-budget", "80kB", "--run-dir", path)
     prepare = functools.partial(plant, Fault("SystemExit", 1, call, FIRST))
@@ -191,25 +202,25 @@ def test_an_exit_before_the_run(call: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.fault(
-    "the run's own environment fails or hangs as it is built or at its first frame, after the plan's did not",
-    promise="exit 75 and one line; there is no step to lose",
+    "the environment fails or hangs at the start of the run, after the check before it passed",
+    promise="exit 75 with one line; no checkpoint is written",
 )
 @pytest.mark.parametrize("call", ["reset", pytest.param("init", marks=pytest.mark.faults)])
 @pytest.mark.parametrize("what", ["exception", "sleep"])
-def test_a_run_that_cannot_begin(call: str, what: str, tmp_path: Path) -> None:
+def test_a_failure_at_the_start_of_the_run(call: str, what: str, tmp_path: Path) -> None:
     path = tmp_path / "run"
     child, log = failed_run(path, Fault(what, 1, call), env_timeout_seconds=TIMEOUT_SECONDS)
     assert child.join(60) == 75, log.read_text()
     assert "Traceback" not in log.read_text()
-    assert ("cable pulled" if what == "exception" else "has not come back") in log.read_text().splitlines()[-1]
+    assert ("cable pulled" if what == "exception" else "did not return") in log.read_text().splitlines()[-1]
     assert not list(path.glob("checkpoints/step_*"))
 
 
-# --- what is no error --------------------------------------------------------------------------------------
+# --- unusual but valid environments ------------------------------------------------------------------------
 
 
-@pytest.mark.fault("the environment draws every frame into the same array", promise="the run of one that does not")
-def test_a_reused_buffer(tmp_path: Path) -> None:
+@pytest.mark.fault("the environment reuses one array for all frames", promise="the run equals one with separate arrays")
+def test_a_reused_buffer_does_not_change_the_run(tmp_path: Path) -> None:
     for name, reuses in (("copied", False), ("reused", True)):
         log = tmp_path / f"{name}.log"
         prepare = functools.partial(plant, None, reuses_its_buffer=reuses)
@@ -226,8 +237,10 @@ def endless(steps_max: int, tell: Any) -> None:
     seer_edge.envs.games.EPISODE_STEPS_MAX = steps_max
 
 
-@pytest.mark.fault("the environment's episodes never end", promise="an evaluation leaves a game at its step limit")
-def test_episodes_without_an_end(tmp_path: Path) -> None:
+@pytest.mark.fault(
+    "the environment's episodes never end", promise="an evaluation cuts each episode off at its step limit"
+)
+def test_endless_episodes_are_cut_off_in_an_evaluation(tmp_path: Path) -> None:
     log, path = tmp_path / "log", tmp_path / "run"
     child = runs.start(log, runs.train_command, faulty(), path, prepare=functools.partial(endless, 30))
     assert child.join() == 0, log.read_text()
@@ -240,7 +253,7 @@ def test_episodes_without_an_end(tmp_path: Path) -> None:
 
 
 def poison(part: str, after: int, value: float, tell: Any) -> None:
-    """In the child: one number of the agent becomes `value` as step `after` is done."""
+    """In the child, set one number of the agent to `value` after step `after`."""
     step = Session.step
 
     def stepping(session: Session) -> StepReport:
@@ -255,7 +268,7 @@ def poison(part: str, after: int, value: float, tell: Any) -> None:
 
 @pytest.fixture
 def alien(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return runs.left_alone(tmp_path_factory)
+    return runs.undisturbed(tmp_path_factory)
 
 
 NAN, INF = float("nan"), float("inf")
@@ -270,11 +283,13 @@ POISON = [
 
 
 @pytest.mark.fault(
-    "a weight or a moment becomes NaN or inf in mid-run: before an update, a checkpoint, the freeze",
-    promise="exit 75; no generation holds such a number; `resume` ends in the run that this never happened to",
+    "a weight or moment becomes NaN or inf before an update, a checkpoint or the freeze",
+    promise="exit 75; no checkpoint contains it; `resume` ends as the undisturbed run does",
 )
 @pytest.mark.parametrize(("part", "after", "value", "reason"), POISON)
-def test_training_that_diverges(part: str, after: int, value: float, reason: str, alien: Path, tmp_path: Path) -> None:
+def test_a_run_stops_when_its_numbers_become_invalid(
+    part: str, after: int, value: float, reason: str, alien: Path, tmp_path: Path
+) -> None:
     path, log = tmp_path / "run", tmp_path / "log"
     prepare = functools.partial(poison, part, after, value)
     assert runs.start(log, runs.train_command, runs.alien(), path, prepare=prepare).join() == 75, log.read_text()

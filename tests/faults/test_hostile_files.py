@@ -1,3 +1,5 @@
+"""Hostile files in a run's folder: rejected without running code, hanging or using much memory."""
+
 import gzip
 import hashlib
 import json
@@ -31,13 +33,13 @@ def memory(line):
 
 checkpoints, newer = Path(sys.argv[1]), Path(sys.argv[2])
 before = memory("VmRSS:")
-Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+Path("/proc/self/clear_refs").write_text("5")  # reset the peak
 try:
-    found = durable.newest_generation(checkpoints)
+    found = durable.newest_checkpoint(checkpoints)
     print(found.manifest["timestep"], len(found.skipped), *(reason for _, reason in found.skipped))
-except (durable.CorruptFileError, durable.NoSoundGenerationError) as error:
+except (durable.CorruptFileError, durable.NoSoundCheckpointError) as error:
     print("refused", error)
-# What a caller that knows of no manifest would do.
+# Read the files as a caller without a manifest would.
 for name, read in {
     "mark.json": durable.read_json,
     "x.safetensors": durable.read_tensors,
@@ -54,7 +56,7 @@ print("grown", memory("VmHWM:") - before)
 
 
 class Canary:
-    """Sings, that is makes a file, when it is unpickled."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -64,7 +66,7 @@ class Canary:
 
 
 def replace(name: str, data: bytes) -> Callable[[Path], None]:
-    """The file, and its record in the manifest with it: only its content is then wrong."""
+    """Replace a file and its record in the manifest, so that only its content is wrong."""
 
     def replaced(newer: Path) -> None:
         (newer / name).write_bytes(data)
@@ -82,7 +84,7 @@ def trust(newer: Path, name: str) -> None:
 
 
 def names(name: str) -> Callable[[Path], None]:
-    """The manifest lists `name`, with the right size and sum of what is there."""
+    """Add `name` to the manifest, with a valid size and hash."""
 
     def named(newer: Path) -> None:
         manifest = json.loads((newer / "manifest.json").read_bytes())
@@ -129,7 +131,7 @@ def bomb(newer: Path) -> None:
 
 
 def many_tensors() -> bytes:
-    """A header as long as one may be, of as many tensors as go into it."""
+    """Return a header of the maximum length with as many tensors as possible."""
     entries = b",".join(b'"%x":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}' % name for name in range(17_500))
     assert 0.9 * MIB < len(entries) < MIB
     return (len(entries) + 2).to_bytes(8, "little") + b"{" + entries + b"}"
@@ -172,28 +174,28 @@ HOSTILE: dict[str, Callable[[Path], None]] = {
 
 
 def read(checkpoints: Path, newer: Path, also: str = "") -> tuple[list[str], int]:
-    """What a fresh interpreter says of the newest generation, and by how many bytes it grew."""
+    """Read the newest checkpoint in a new interpreter; return its output and the growth of RSS in bytes."""
     command = [sys.executable, "-c", READER, str(checkpoints), str(newer), also]
     result = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
     assert result.returncode == 0, result.stderr
-    said, grown = result.stdout.splitlines()
-    return said.split(maxsplit=2), int(grown.removeprefix("grown "))
+    output, grown = result.stdout.splitlines()
+    return output.split(maxsplit=2), int(grown.removeprefix("grown "))
 
 
-@pytest.mark.fault("hostile files in a generation", promise="refused in one line; no code, no wait, under 100 MB")
+@pytest.mark.fault("hostile files in a checkpoint", promise="rejected in one line; no code runs, no hang, under 100 MB")
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_hostile_generation_is_harmless(tmp_path: Path, kind: str) -> None:
+def test_a_hostile_checkpoint_is_harmless(tmp_path: Path, kind: str) -> None:
     checkpoints = tmp_path / "run" / "checkpoints"
     publish(checkpoints, 1)
     newer = publish(checkpoints, 2)
     HOSTILE[kind](newer)
     (timestep, skipped, *_), grown = read(checkpoints, newer)
-    # Where only the content of a trusted file is wrong, its reader refuses it, and the process said nothing else.
+    # Where only the content of a listed file is wrong, the checkpoint loads and the file's reader rejects it.
     assert (timestep, skipped) in (("1", "1"), ("2", "0"))
     assert grown < MAX_GROWTH_BYTES
 
 
-def test_growth_is_seen(tmp_path: Path) -> None:
+def test_the_memory_check_detects_a_large_read(tmp_path: Path) -> None:
     newer = publish(tmp_path, 1)
     sparse("mark.json", b"[", 200 * MIB)(newer)
     _, grown = read(tmp_path, newer, "durable.read_bytes(newer / 'mark.json', 2**40)")
@@ -202,17 +204,17 @@ def test_growth_is_seen(tmp_path: Path) -> None:
     assert grown < 20 * MIB
 
 
-@pytest.mark.fault("a pickle in place of each file of a generation", promise="never loaded")
+@pytest.mark.fault("a pickle in place of each file of a checkpoint", promise="it is never unpickled")
 @pytest.mark.parametrize("name", ["manifest.json", "mark.json", "x.safetensors", "encoder.onnx"])
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_pickle_is_never_loaded(tmp_path: Path, name: str, protocol: int) -> None:
+def test_a_pickle_is_never_loaded(tmp_path: Path, name: str, protocol: int) -> None:
     checkpoints = tmp_path / "run" / "checkpoints"
     publish(checkpoints, 1)
     newer = publish(checkpoints, 2)
     canary = tmp_path / "canary"
     data = pickle.dumps(Canary(canary), protocol)
     replace(name, data)(newer)
-    assert durable.newest_generation(checkpoints).manifest["timestep"] == (1 if name == "manifest.json" else 2)
+    assert durable.newest_checkpoint(checkpoints).manifest["timestep"] == (1 if name == "manifest.json" else 2)
     for reading in (durable.read_json, durable.read_tensors):
         with pytest.raises(durable.CorruptFileError):
             reading(newer / name)
@@ -221,8 +223,8 @@ def test_pickle_is_never_loaded(tmp_path: Path, name: str, protocol: int) -> Non
     assert canary.exists()
 
 
-@pytest.mark.fault("checkpoints that are a link, links where a writer writes", promise="not followed")
-def test_writer_touches_nothing_outside(tmp_path: Path) -> None:
+@pytest.mark.fault("symbolic links in place of `checkpoints/` or of files to write", promise="links are not followed")
+def test_writing_does_not_follow_links(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     publish(outside, 1)
     (outside / ".tmp_mine").mkdir()
@@ -232,8 +234,8 @@ def test_writer_touches_nothing_outside(tmp_path: Path) -> None:
     (run / "checkpoints").symlink_to(outside)
     with pytest.raises(OSError, match="symbolic link"):
         publish(run / "checkpoints", 2)
-    ((said, *_), _) = read(run / "checkpoints", outside)
-    assert said == "refused"
+    ((answer, *_), _) = read(run / "checkpoints", outside)
+    assert answer == "refused"
 
     (run / "checkpoints").unlink()
     (run / "checkpoints").mkdir()

@@ -1,4 +1,4 @@
-"""SIGKILL at any moment of a real run: nothing acknowledged is lost, and the resumed run is the one never killed."""
+"""SIGKILL at any moment of a real run: no acknowledged checkpoint is lost, and the resumed run ends identically."""
 
 import functools
 import os
@@ -29,7 +29,7 @@ from tests.runtime.durable_faults import STEPS
 CONFIG = runs.alien(eval_every=160)
 FREEZE_AT, LEARNING_STARTS = 90, 20
 PHASES = {
-    # What is told when a phase begins, how often it does, and about how long it lasts in seconds.
+    # Name of the phase: how often it occurs, and about how long it lasts in seconds.
     "collect": (LEARNING_STARTS - 1, 0.004),
     "pixel learning": (FREEZE_AT - LEARNING_STARTS, 0.02),
     "export": (1, 0.03),
@@ -43,7 +43,7 @@ PHASES = {
 
 
 def report(tell: Callable[[Any], None]) -> None:
-    """Tell when each phase begins and ends, and each generation once its publication has returned."""
+    """Send a message when each phase begins and ends, and for each checkpoint after it was published."""
 
     @contextmanager
     def phase(name: str) -> Iterator[None]:
@@ -86,7 +86,7 @@ def fail() -> None:
 
 
 def at_chunk(number: int, act: Callable[[], None], tell: Callable[[Any], None]) -> None:
-    """`act` as the conversion has encoded its chunk `number` and not yet written it."""
+    """Call `act` when the conversion has encoded its chunk `number` and not yet written it."""
     run = Conversion.run
 
     def running(conversion: Conversion, encode: OnnxEncoder) -> int:
@@ -105,7 +105,7 @@ def at_chunk(number: int, act: Callable[[], None], tell: Callable[[Any], None]) 
 
 
 def at_step_of_a_save(number: int, save_at: int, tell: Callable[[Any], None]) -> None:
-    """SIGKILL as the save at step `save_at` of the run comes to its file system step `number`; tells each."""
+    """Send each file system step of the checkpoint at step `save_at`, and SIGKILL this process at step `number`."""
     save, now = checkpoint.save, {"saving": False, "count": 0}
 
     def counted(name: str, step: Callable[..., Any]) -> Callable[..., Any]:
@@ -136,14 +136,14 @@ def at_step_of_a_save(number: int, save_at: int, tell: Callable[[Any], None]) ->
 
 @dataclass(frozen=True)
 class Reference:
-    """The run that is never killed: the files of each of its generations, and what it says in the end."""
+    """The undisturbed run: the hashes of each of its checkpoints, by step, and its results."""
 
     generations: dict[int, dict[str, str]]
     results: dict[str, Any]
 
 
 def keep_all(tell: Callable[[Any], None]) -> None:
-    """Tell the files of each generation as it is published."""
+    """Send the hashes of each checkpoint when it is published."""
     save = checkpoint.save
 
     def saving(snapshot: Snapshot, *args: Any) -> Path:
@@ -159,13 +159,13 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
     folder = tmp_path_factory.mktemp("reference")
     child = runs.start(folder / "log", runs.train, CONFIG, folder / "run", prepare=keep_all)
     assert child.join() == 0, (folder / "log").read_text()
-    return Reference(dict(child.told()), runs.results(folder / "run"))
+    return Reference(dict(child.messages()), runs.results(folder / "run"))
 
 
 def check(folder: Path, told: list[Any], reference: Reference) -> None:
-    """The newest acknowledged generation or a newer one is there and is the reference's; the run goes on to its end."""
+    """Check that an acknowledged or newer checkpoint loads and equals the reference's, and that `resume` ends alike."""
     acknowledged = [step for what, step in told if what == "saved"]
-    found = durable.newest_generation(folder / "run/checkpoints")
+    found = durable.newest_checkpoint(folder / "run/checkpoints")
     step = found.manifest["timestep"]
     assert step >= max(acknowledged)
     assert found.skipped == ()
@@ -185,7 +185,7 @@ def check(folder: Path, told: list[Any], reference: Reference) -> None:
 
 
 def kill_in(phase: str, folder: Path, reference: Reference, draw: random.Random) -> str | None:
-    """One trial; the phase in which the run died, or None where it had ended before."""
+    """Run one trial; return the phase in which the run was killed, or None where it had already ended."""
     folder.mkdir()
     child = runs.start(folder / "log", runs.train, CONFIG, folder / "run", prepare=report)
     times, seconds = PHASES[phase]
@@ -201,37 +201,37 @@ def kill_in(phase: str, folder: Path, reference: Reference, draw: random.Random)
         status = child.kill()
     except EOFError:
         status = child.join()
-    told += child.told()
+    told += child.messages()
     if status == 0:
         return None
     assert status == -signal.SIGKILL, (folder / "log").read_text()
     check(folder, told, reference)
-    begun = [name for what, name in told if what == "begin"]
+    started = Counter(name for what, name in told if what == "begin")
     ended = Counter(name for what, name in told if what == "end")
-    inside = [name for name, count in Counter(begun).items() if count > ended[name]]
+    inside = [name for name, count in started.items() if count > ended[name]]
     return inside[-1] if inside else "between"
 
 
 def kill_at_random(count: int, folder: Path, reference: Reference) -> Counter[str]:
-    """`count` trials, two at a time, in each phase alike."""
+    """Run `count` trials, two at a time, equally many in each phase; count the phases of the kills."""
     phases = list(PHASES)
 
     def trial(number: int) -> str:
-        for again in range(5):
-            draw = random.Random(1_000 * number + again)
-            died = kill_in(phases[number % len(phases)], folder / f"{number}-{again}", reference, draw)
+        for attempt in range(5):
+            draw = random.Random(1_000 * number + attempt)
+            died = kill_in(phases[number % len(phases)], folder / f"{number}-{attempt}", reference, draw)
             if died is not None:
                 return died
-        raise AssertionError("every one of five runs ended before it was killed")
+        raise AssertionError("five runs ended before they were killed")
 
     with ThreadPoolExecutor(2) as pool:
         return Counter(pool.map(trial, range(count)))
 
 
 RANDOM = pytest.mark.fault(
-    "SIGKILL at a random moment of collect, pixel learning, export, conversion, latent learning or checkpoint",
-    promise="the newest acknowledged generation or a newer one is sound and that of the run never killed, bit for bit; "
-    "`resume` ends as that run did",
+    "SIGKILL at a random moment of collecting, pixel learning, export, conversion, latent learning or a checkpoint",
+    promise="the newest acknowledged checkpoint or a newer one loads; it and the end after `resume` equal"
+    " the undisturbed run's, bit for bit",
 )
 
 
@@ -256,8 +256,9 @@ def test_killed_at_200_random_moments(
 # --- at every chunk and at every step ----------------------------------------------------------------------
 
 CHUNK = pytest.mark.fault(
-    "SIGKILL, or a failed allocation, at each chunk of a conversion",
-    promise="the generation from before the freeze stands (a failure exits 75); `resume` freezes again, bit for bit",
+    "SIGKILL or a failed allocation at each chunk of the conversion",
+    promise="the checkpoint from before the freeze is kept (exit 75 after a failed allocation); `resume` "
+    "freezes again, bit for bit",
 )
 CHUNKS = 5  # 67 rows, 16 at a time
 
@@ -271,13 +272,13 @@ def chunk_trial(number: int, act: Callable[[], None], folder: Path, reference: R
     if act is fail:
         last = log.read_text().splitlines()[-1]
         assert "the conversion at step 90 failed: injected" in last
-    assert durable.newest_generation(folder / "run/checkpoints").manifest["timestep"] == FREEZE_AT
-    check(folder, child.told(), reference)
+    assert durable.newest_checkpoint(folder / "run/checkpoints").manifest["timestep"] == FREEZE_AT
+    check(folder, child.messages(), reference)
 
 
 @CHUNK
 @pytest.mark.parametrize(("number", "act"), [(0, die), (3, fail)])
-def test_a_conversion_that_ends_at_a_chunk(
+def test_a_run_survives_the_end_of_its_conversion_at_a_chunk(
     number: int, act: Callable[[], None], reference: Reference, tmp_path: Path
 ) -> None:
     chunk_trial(number, act, tmp_path, reference)
@@ -287,7 +288,7 @@ def test_a_conversion_that_ends_at_a_chunk(
 @CHUNK
 @pytest.mark.parametrize("act", [die, fail])
 @pytest.mark.parametrize("number", range(CHUNKS))
-def test_a_conversion_that_ends_at_every_chunk(
+def test_a_run_survives_the_end_of_its_conversion_at_every_chunk(
     number: int, act: Callable[[], None], reference: Reference, tmp_path: Path
 ) -> None:
     chunk_trial(number, act, tmp_path, reference)
@@ -305,12 +306,12 @@ def steps_of_a_save(save_at: int, folder: Path) -> list[str]:
 
 
 @pytest.mark.fault(
-    "SIGKILL at each file system step of a save",
-    promise="the generation before it or the new one is sound; `resume` ends as the run never killed, bit for bit",
+    "SIGKILL at each file system step of writing a checkpoint",
+    promise="the old or the new checkpoint is sound; `resume` ends as the undisturbed run does, bit for bit",
 )
 @pytest.mark.faults
 @pytest.mark.parametrize("save_at", [40, 90, 120])
-def test_killed_at_every_step_of_a_save(
+def test_killed_at_every_file_system_step_of_a_checkpoint(
     save_at: int, reference: Reference, tmp_path: Path, record_property: Callable[[str, Any], None]
 ) -> None:
     names = steps_of_a_save(save_at, tmp_path / "count")
@@ -322,7 +323,7 @@ def test_killed_at_every_step_of_a_save(
         prepare = functools.partial(at_step_of_a_save, number, save_at)
         child = runs.start(folder / "log", runs.train, CONFIG, folder / "run", prepare=prepare)
         assert child.join() == -signal.SIGKILL, (folder / "log").read_text()
-        check(folder, child.told(), reference)
+        check(folder, child.messages(), reference)
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(trial, range(len(names))))

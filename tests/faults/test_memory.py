@@ -1,4 +1,4 @@
-"""Memory that is not there: allocations that fail, and ceilings that are hit in mid-run."""
+"""Failing allocations and memory limits that are reached during a run."""
 
 import ctypes
 import functools
@@ -21,7 +21,7 @@ BLOCKS = [2**size for size in (24, 20, 16, 12)]
 
 
 def c_heap() -> tuple[Callable[[int], int | None], Callable[[int], None]]:
-    """The C library's `malloc` and `free`."""
+    """Return the C library's `malloc` and `free`."""
     malloc, free = ctypes.CDLL(None).malloc, ctypes.CDLL(None).free
     malloc.restype, malloc.argtypes = ctypes.c_void_p, (ctypes.c_size_t,)
     free.argtypes = (ctypes.c_void_p,)
@@ -29,7 +29,7 @@ def c_heap() -> tuple[Callable[[int], int | None], Callable[[int], None]]:
 
 
 def starve(spare_bytes: int) -> None:
-    """Let this process have no more than `spare_bytes` beyond what it holds: free memory of its heap is taken too."""
+    """Limit this process to `spare_bytes` beyond its present memory, and use up the free memory of its heap."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + spare_bytes
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -55,11 +55,11 @@ def starve_at(place: str, number: int, spare_bytes: int, tell: Any) -> None:
 
 @pytest.fixture
 def alien(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return runs.left_alone(tmp_path_factory)
+    return runs.undisturbed(tmp_path_factory)
 
 
-def check_it_goes_on(path: Path, log: Path, alien: Path, *words: str) -> None:
-    """`resume` ends in the run that had the memory."""
+def check_resume(path: Path, log: Path, alien: Path, *words: str) -> None:
+    """Check that `resume` ends as the undisturbed run does."""
     assert runs.start(log, runs.command, "resume", path, *words).join() == 0, log.read_text()
     assert runs.fingerprint(runs.newest(path)) == runs.fingerprint(runs.newest(alien))
     assert runs.results(path) == runs.results(alien)
@@ -75,8 +75,8 @@ def check_it_stopped(path: Path, log: Path, reason: str) -> None:
 
 
 OUT = pytest.mark.fault(
-    "no memory for the next allocation (RLIMIT_AS): at any moment of learning, inside the conversion",
-    promise="exit 75, one line; the last generation loads and `resume` ends in the run that had the memory",
+    "the next allocation fails (RLIMIT_AS) while learning or in the conversion",
+    promise="exit 75 with one line; the last checkpoint loads and `resume` ends as the undisturbed run does",
 )
 KB = 1024
 
@@ -93,7 +93,7 @@ KB = 1024
         ),
     ],
 )
-def test_no_memory_for_a_step(step: int, spare_bytes: int, alien: Path, tmp_path: Path) -> None:
+def test_a_run_survives_a_failed_allocation_in_a_step(step: int, spare_bytes: int, alien: Path, tmp_path: Path) -> None:
     path, log = tmp_path / "run", tmp_path / "log"
     child = runs.start(
         log,
@@ -103,32 +103,32 @@ def test_no_memory_for_a_step(step: int, spare_bytes: int, alien: Path, tmp_path
         prepare=functools.partial(starve_at, "seer_edge.training.session:Session.step", step, spare_bytes),
     )
     assert child.join() == 75, log.read_text()
-    assert child.told() == [step]
+    assert child.messages() == [step]
     check_it_stopped(path, log, "out of memory (")
     assert runs.newest(path).name == f"step_{(step - 1) // 20 * 20:010d}"
-    check_it_goes_on(path, log, alien)
+    check_resume(path, log, alien)
 
 
 @OUT
 @pytest.mark.parametrize("spare_bytes", [4 * KB, pytest.param(256 * KB, marks=pytest.mark.faults)])
-def test_no_memory_for_the_conversion(spare_bytes: int, alien: Path, tmp_path: Path) -> None:
+def test_a_run_survives_a_failed_allocation_in_the_conversion(spare_bytes: int, alien: Path, tmp_path: Path) -> None:
     path, log = tmp_path / "run", tmp_path / "log"
     prepare = functools.partial(starve_at, "seer_edge.training.session:Session.switch_to_latents", 1, spare_bytes)
     child = runs.start(log, runs.train_command, runs.alien(), path, prepare=prepare)
     assert child.join() == 75, log.read_text()
-    assert child.told() == [1]
+    assert child.messages() == [1]
     check_it_stopped(path, log, "the conversion at step 90 failed: ")
     assert runs.newest(path).name == "step_0000000090"
-    check_it_goes_on(path, log, alien)
+    check_resume(path, log, alien)
 
 
 @pytest.mark.fault(
-    "no memory for the preparation of the freeze (RLIMIT_AS)",
-    promise="the freeze is refused, nothing is changed; what then fails ends with exit 75 as anywhere",
+    "an allocation fails (RLIMIT_AS) while the freeze is prepared",
+    promise="the freeze is refused and nothing is changed; a later failure ends with exit 75",
 )
 @pytest.mark.faults
 @pytest.mark.parametrize("spare_bytes", [4 * KB, 256 * KB, 1024 * KB])
-def test_no_memory_for_the_freeze(spare_bytes: int, alien: Path, tmp_path: Path) -> None:
+def test_a_failed_allocation_refuses_the_freeze(spare_bytes: int, alien: Path, tmp_path: Path) -> None:
     path, log = tmp_path / "run", tmp_path / "log"
     prepare = functools.partial(starve_at, "seer_edge.training.freeze:_prepare", 1, spare_bytes)
     child = runs.start(log, runs.train_command, runs.alien(), path, prepare=prepare)
@@ -137,18 +137,18 @@ def test_no_memory_for_the_freeze(spare_bytes: int, alien: Path, tmp_path: Path)
     check_it_stopped(path, log, "")
     assert not (path / "encoder.onnx").exists()
     assert runs.newest(path).name == "step_0000000080"
-    check_it_goes_on(path, log, alien)
+    check_resume(path, log, alien)
 
 
 @OUT
 @pytest.mark.faults
-def test_no_memory_as_the_freeze_begins(alien: Path, tmp_path: Path) -> None:
-    """Not even for the thread that watches its RSS."""
+def test_a_run_survives_a_failed_allocation_at_the_start_of_the_freeze(alien: Path, tmp_path: Path) -> None:
+    """Even the thread that watches RSS cannot start."""
     path, log = tmp_path / "run", tmp_path / "log"
     prepare = functools.partial(starve_at, "seer_edge.training.run:freeze", 1, 4 * KB)
     child = runs.start(log, runs.train_command, runs.alien(), path, prepare=prepare)
     assert child.join() == 75, log.read_text()
-    check_it_goes_on(path, log, alien)
+    check_resume(path, log, alien)
 
 
 # --- ceilings ----------------------------------------------------------------------------------------------
@@ -158,7 +158,7 @@ MIB = 2**20
 
 
 def grow(step: int, growth_bytes: int, tell: Any) -> None:
-    """In the child: hold more and more from `step` on."""
+    """In the child, allocate `growth_bytes` more at each step from `step` on."""
     make, held = Session.step, []
 
     def stepping(session: Session) -> StepReport:
@@ -171,7 +171,7 @@ def grow(step: int, growth_bytes: int, tell: Any) -> None:
 
 
 def waste(step: int, size_bytes: int, tell: Any) -> None:
-    """In the child: before `step`, leave the C library with memory that is free but for what stands at its end."""
+    """In the child, before `step`, fill the C heap and free it except for the last block, so that RSS stays high."""
 
     def act() -> None:
         malloc, free = c_heap()
@@ -189,41 +189,44 @@ WARNING = "after freeing what was not in use"
 
 
 @pytest.mark.fault(
-    "`--rss-limit` is reached in mid-run, before the freeze or after it",
-    promise="a warning at 95 %; at 100 % a checkpoint and exit 75; `resume` with more ends in the run without a limit",
+    "RSS reaches `--rss-limit` before or after the freeze",
+    promise="warning at 95 %; checkpoint and exit 75 at 100 %; `resume` with a higher limit ends as the "
+    "undisturbed run does",
 )
 @pytest.mark.parametrize("step", [47, pytest.param(123, marks=pytest.mark.faults)])
-def test_a_ceiling(step: int, alien: Path, tmp_path: Path) -> None:
+def test_a_run_stops_with_a_checkpoint_at_its_rss_limit(step: int, alien: Path, tmp_path: Path) -> None:
     path, log = tmp_path / "run", tmp_path / "log"
     config = runs.alien(rss_limit_bytes=LIMIT_BYTES)
     child = runs.start(log, runs.train_command, config, path, prepare=functools.partial(grow, step, 20 * MIB))
     assert child.join() == 75, log.read_text()
-    sizes = child.told()
+    sizes = child.messages()
     check_it_stopped(path, log, "is above the limit of 600.0 MB at step ")
-    # One as 95 % is passed, one as it stops.
+    # One warning at 95 %, one at the stop.
     assert log.read_text().count(WARNING) == 2
     assert sizes[-2] < LIMIT_BYTES
     assert runs.newest(path).name == f"step_{step + len(sizes):010d}"
-    check_it_goes_on(path, log, alien, "--rss-limit", "1200MB")
+    check_resume(path, log, alien, "--rss-limit", "1200MB")
 
 
-@pytest.mark.fault("`--rss-limit` is near, but much of the memory is free", promise="it is given back; the run goes on")
-def test_a_ceiling_that_is_evaded(alien: Path, tmp_path: Path) -> None:
+@pytest.mark.fault(
+    "RSS reaches `--rss-limit`, but much of it is freed memory", promise="the memory is released and the run continues"
+)
+def test_a_run_releases_freed_memory_at_its_rss_limit(alien: Path, tmp_path: Path) -> None:
     path, log = tmp_path / "run", tmp_path / "log"
     config = runs.alien(rss_limit_bytes=LIMIT_BYTES)
     child = runs.start(log, runs.train_command, config, path, prepare=functools.partial(waste, 47, LIMIT_BYTES))
     assert child.join() == 0, log.read_text()
-    (size,) = child.told()
+    (size,) = child.messages()
     assert size > LIMIT_BYTES
     assert log.read_text().count(WARNING) == 1
     assert runs.fingerprint(runs.newest(path)) == runs.fingerprint(runs.newest(alien))
 
 
-# --- a cgroup, where one can be made ------------------------------------------------------------------------
+# --- a cgroup, where one can be created ---------------------------------------------------------------------
 
 
 def own_cgroup() -> Path | None:
-    """The folder of this process's cgroup for memory (v1), where it can have others inside."""
+    """Return the folder of this process's memory cgroup (v1) if child cgroups can be created in it."""
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         folder = Path("/sys/fs/cgroup/memory") / path.lstrip("/")
@@ -237,7 +240,7 @@ CGROUP = own_cgroup()
 
 @pytest.fixture
 def limited() -> Iterator[Path]:
-    """A cgroup that may hold no more than LIMIT_BYTES."""
+    """A cgroup with a limit of LIMIT_BYTES."""
     assert CGROUP is not None
     folder = CGROUP / f"limited-{os.getpid()}"
     folder.mkdir()
@@ -254,16 +257,19 @@ def grow_in_cgroup(folder: Path, step: int, growth_bytes: int, tell: Any) -> Non
 if CGROUP is not None:
 
     @pytest.mark.fault(
-        "a cgroup's limit is neared in mid-run, and passed at once",
-        promise="a checkpoint and exit 75 before the kernel kills; killed all the same, the last generation is resumed",
+        "RSS approaches a cgroup's limit, or exceeds it at once",
+        promise="checkpoint and exit 75 before the kernel kills; after a kill `resume` continues from the "
+        "last checkpoint",
     )
     @pytest.mark.faults
     @pytest.mark.parametrize(("growth_bytes", "status"), [(20 * MIB, 75), (2 * LIMIT_BYTES, -signal.SIGKILL)])
-    def test_a_cgroup(growth_bytes: int, status: int, limited: Path, alien: Path, tmp_path: Path) -> None:
+    def test_a_run_survives_a_cgroup_limit(
+        growth_bytes: int, status: int, limited: Path, alien: Path, tmp_path: Path
+    ) -> None:
         path, log = tmp_path / "run", tmp_path / "log"
         prepare = functools.partial(grow_in_cgroup, limited, 47, growth_bytes)
         child = runs.start(log, runs.train_command, runs.alien(), path, prepare=prepare)
         assert child.join() == status, log.read_text()
         if status == 75:
             check_it_stopped(path, log, f"is above the limit of {format_size(LIMIT_BYTES // 4096 * 4096)} at step ")
-        check_it_goes_on(path, log, alien)
+        check_resume(path, log, alien)

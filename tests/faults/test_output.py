@@ -1,4 +1,4 @@
-"""Output that nobody takes, and signals that were ignored at the start: neither ends a run."""
+"""Unwritable output and signals that were ignored at the start do not end a run."""
 
 import functools
 import os
@@ -24,14 +24,14 @@ def trained(path: Path, log: Path, step: int = 25) -> None:
 
 
 OUTPUT = pytest.mark.fault(
-    "stdout or stderr is a full disk, closed, a dead reader's or a closed terminal's",
-    promise="the run goes on to its end",
+    "stdout or stderr is a full disk, closed, a broken pipe or a closed terminal",
+    promise="the run continues to its end, or stops with a checkpoint on the terminal's SIGHUP",
 )
 
 
 @OUTPUT
 @pytest.mark.parametrize("redirection", ["2>/dev/full", ">/dev/full", "2>&-", ">&-", "2> >(exit 0)"])
-def test_output_that_nobody_takes(redirection: str, tmp_path: Path) -> None:
+def test_a_run_continues_without_its_output(redirection: str, tmp_path: Path) -> None:
     path = tmp_path / "run"
     trained(path, tmp_path / "log")
     command = f"{sys.executable} -m seer_edge resume {path} {redirection}"
@@ -41,22 +41,22 @@ def test_output_that_nobody_takes(redirection: str, tmp_path: Path) -> None:
 
 
 @OUTPUT
-def test_a_terminal_that_is_closed(tmp_path: Path) -> None:
-    """The hang-up signal comes with it: a checkpoint and 129, though nothing can be said any more."""
+def test_a_closed_terminal_stops_the_run_with_a_checkpoint(tmp_path: Path) -> None:
+    """It sends SIGHUP: the run exits with 129 although it cannot print."""
     path = tmp_path / "run"
     trained(path, tmp_path / "log")
-    ours, theirs = pty.openpty()
+    controller, terminal = pty.openpty()
     command = [sys.executable, "-m", "seer_edge", "resume", str(path), "--total-timesteps", "100000"]
-    child = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
-    os.close(theirs)
+    child = subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True)
+    os.close(terminal)
     runs.wait_until(lambda: runs.newest(path).name > "step_0000000040", 120)
-    os.close(ours)
+    os.close(controller)
     child.send_signal(signal.SIGHUP)
     assert child.wait(30) == 129
 
 
-@pytest.mark.fault("SIGHUP under nohup", promise="it stays ignored; the run goes on to its end")
-def test_a_signal_that_was_ignored_at_the_start(tmp_path: Path) -> None:
+@pytest.mark.fault("SIGHUP under nohup", promise="the signal stays ignored; the run continues to its end")
+def test_a_signal_ignored_at_the_start_stays_ignored(tmp_path: Path) -> None:
     path = tmp_path / "run"
     trained(path, tmp_path / "log")
     command = f"trap '' HUP; exec {sys.executable} -m seer_edge resume {path}"

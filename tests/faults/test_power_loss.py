@@ -1,3 +1,5 @@
+"""Power loss, by a model of the states that POSIX allows a file system to have after it."""
+
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -12,7 +14,7 @@ from seer_runtime import durable
 from tests.runtime.durable_disk import CONTENTS, Disk, Moment, Tree, build
 from tests.runtime.durable_faults import load, publish
 
-# Published in this order, two kept: growth, pruning, the same timestep again, a run that went back.
+# Published in this order, keeping two: growth, pruning, the same step again, an earlier step.
 PUBLICATIONS = [(1, "a"), (2, "b"), (3, "c"), (3, "d"), (4, "e"), (4, "f"), (4, "g")]
 TABLE = [b"step,return\n", b"1,10\n", b"2,20\n", b"3,30\n"]
 
@@ -21,7 +23,7 @@ Forgets = Callable[[str, str], bool]
 
 @pytest.fixture(autouse=True)
 def no_syncs(monkeypatch: pytest.MonkeyPatch) -> None:
-    # The model decides what is synced, the real disk has nothing to do with it.
+    # The model decides what is synced, so real syncs are not needed.
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
@@ -32,10 +34,10 @@ def publications(folder: Path, disk: Disk) -> None:
 
 
 def generation_is_lost(folder: Path, acknowledged: int | None) -> bool:
-    """Whether the newest acknowledged generation is gone, and no newer one there."""
+    """Return whether neither the newest acknowledged checkpoint nor a newer one can be loaded."""
     try:
         found = load(folder / "run" / "checkpoints")
-    except durable.NoSoundGenerationError:
+    except durable.NoSoundCheckpointError:
         return acknowledged is not None
     return PUBLICATIONS.index(found) < (-1 if acknowledged is None else acknowledged)
 
@@ -94,7 +96,7 @@ def is_lost(scenario: str, tree: Tree, acknowledged: Any) -> bool:
 
 
 def different(moments: list[Moment]) -> Iterator[tuple[Tree, Any]]:
-    """The worst survivors of all moments, each once."""
+    """Yield the worst surviving states of all moments, without duplicates."""
     seen = set()
     for moment in moments:
         for tree in moment.worst():
@@ -104,7 +106,9 @@ def different(moments: list[Moment]) -> Iterator[tuple[Tree, Any]]:
                 yield tree, moment.acknowledged
 
 
-@pytest.mark.fault("power lost at every moment, the worst of what POSIX allows", promise="nothing acknowledged is lost")
+@pytest.mark.fault(
+    "power loss at every moment, with the worst result that POSIX allows", promise="nothing acknowledged is lost"
+)
 @pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.faults)])
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_nothing_acknowledged_is_lost(
@@ -123,10 +127,10 @@ def recorded() -> dict[str, list[Moment]]:
     return {scenario: record(scenario) for scenario in SCENARIOS}
 
 
-@pytest.mark.fault("power lost, any part of what was not synced comes through", promise="nothing acknowledged is lost")
+@pytest.mark.fault("power loss, with any part of the unsynced data on disk", promise="nothing acknowledged is lost")
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
-def test_no_mixture_of_unsynced_changes_loses_anything(recorded: dict[str, list[Moment]], data: st.DataObject) -> None:
+def test_no_subset_of_unsynced_changes_loses_anything(recorded: dict[str, list[Moment]], data: st.DataObject) -> None:
     scenario = data.draw(st.sampled_from(list(SCENARIOS)))
     moment = data.draw(st.sampled_from(recorded[scenario]))
     kept = data.draw(st.sets(st.integers(0, max(0, len(moment.pending) - 1))))
@@ -135,8 +139,8 @@ def test_no_mixture_of_unsynced_changes_loses_anything(recorded: dict[str, list[
     assert not is_lost(scenario, tree, moment.acknowledged)
 
 
-@pytest.mark.fault("power lost at every moment, then the run goes on", promise="it can publish again")
-def test_publishing_goes_on_after_the_power_came_back(
+@pytest.mark.fault("power loss at every moment, then the run continues", promise="new checkpoints can be published")
+def test_publishing_continues_after_a_power_loss(
     recorded: dict[str, list[Moment]], record_property: Callable[[str, object], None]
 ) -> None:
     survivors = list(different(recorded["generations"]))[::8]

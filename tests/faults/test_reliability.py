@@ -1,4 +1,4 @@
-"""`docs/reliability.md` has a row for each kind of fault that the tests inject, and no other."""
+"""`docs/reliability.md` has exactly one row for each kind of fault that the tests inject."""
 
 import ast
 from pathlib import Path
@@ -10,7 +10,7 @@ DOCUMENT = FOLDER.parents[1] / "docs/reliability.md"
 
 
 def injected() -> set[str]:
-    """What each `pytest.mark.fault` of this folder names, with the promise."""
+    """Return the fault and the guarantee of each `pytest.mark.fault` in this folder, as table cells."""
     found = set()
     for path in FOLDER.glob("test_*.py"):
         for node in ast.walk(ast.parse(path.read_text())):

@@ -1,4 +1,4 @@
-"""A run that was stopped and resumed is the run that never was: parameters, replay, returns, to the bit."""
+"""A stopped and resumed run equals the undisturbed run bit for bit: parameters, replay and returns."""
 
 import functools
 import json
@@ -16,11 +16,11 @@ from seer_edge.training.session import Session
 from tests.faults import runs
 
 EXACT = pytest.mark.fault(
-    "SIGTERM between any two steps, or in the middle of an evaluation, and `resume`",
-    promise="exit 143; parameters, replay, returns and `progress.csv` are those of the run that was never stopped",
+    "SIGTERM between any two steps or during an evaluation, then `resume`",
+    promise="exit 143; parameters, replay, returns and `progress.csv` equal the undisturbed run's",
 )
 KINDS: dict[str, tuple[Callable[..., TrainConfig], dict[str, Any], tuple[int, ...]]] = {
-    # 90 is the freeze's own step, 100 an evaluation's.
+    # The freeze is at step 90, an evaluation at step 100.
     "alien": (runs.alien, {}, (7, 90, 131)),
     "alien-prioritized": (runs.alien, {"replay": "prioritized", "protocol": "machado"}, (100,)),
     "alien-uint8": (runs.alien, {"latent_codec": "uint8"}, (50, 90, 117)),
@@ -32,7 +32,7 @@ KINDS: dict[str, tuple[Callable[..., TrainConfig], dict[str, Any], tuple[int, ..
 
 
 def stop_at(steps: tuple[int, ...], tell: Callable[[Any], None]) -> None:
-    """Send SIGTERM as each of `steps` is done, as far as this process comes."""
+    """Send SIGTERM to this process after each of `steps`."""
     step = Session.step
 
     def stepping(session: Session) -> Any:
@@ -46,7 +46,7 @@ def stop_at(steps: tuple[int, ...], tell: Callable[[Any], None]) -> None:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The run of each kind that is never stopped."""
+    """A function that returns the undisturbed run of a kind."""
     done: dict[str, Path] = {}
 
     def run(kind: str) -> Path:
@@ -62,7 +62,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 @EXACT
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_stopped_run_goes_on_to_the_bit(kind: str, whole: Callable[[str], Path], tmp_path: Path) -> None:
+def test_a_stopped_run_ends_identically(kind: str, whole: Callable[[str], Path], tmp_path: Path) -> None:
     build, changes, steps = KINDS[kind]
     path, log = tmp_path / "run", tmp_path / "log"
     child = runs.start(log, runs.train, build(**changes), path, prepare=functools.partial(stop_at, steps))
@@ -78,7 +78,7 @@ def test_a_stopped_run_goes_on_to_the_bit(kind: str, whole: Callable[[str], Path
     assert json.loads((path / "summary.json").read_text())["resumed_at"] == list(steps)
 
 
-def test_a_checkpoint_changes_nothing(whole: Callable[[str], Path], tmp_path: Path) -> None:
+def test_checkpoints_do_not_change_the_run(whole: Callable[[str], Path], tmp_path: Path) -> None:
     never = runs.alien(checkpoint_every_steps=None, checkpoint_every_seconds=1e6)
     assert runs.start(tmp_path / "log", runs.train, never, tmp_path / "run").join() == 0
     names = {path.name for path in (tmp_path / "run/checkpoints").iterdir()}
@@ -87,7 +87,7 @@ def test_a_checkpoint_changes_nothing(whole: Callable[[str], Path], tmp_path: Pa
     assert runs.results(tmp_path / "run") == runs.results(whole("alien"))
 
 
-def test_a_finished_run_is_checked_and_left_alone(whole: Callable[[str], Path], tmp_path: Path) -> None:
+def test_resume_checks_a_finished_run_and_changes_nothing(whole: Callable[[str], Path], tmp_path: Path) -> None:
     path, log = tmp_path / "run", tmp_path / "log"
     shutil.copytree(whole("alien"), path)
     before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
@@ -96,9 +96,7 @@ def test_a_finished_run_is_checked_and_left_alone(whole: Callable[[str], Path], 
     assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
 
 
-def test_a_run_that_was_killed_before_it_said_that_it_was_finished(
-    whole: Callable[[str], Path], tmp_path: Path
-) -> None:
+def test_resume_finishes_a_run_killed_before_its_final_summary(whole: Callable[[str], Path], tmp_path: Path) -> None:
     path, log = tmp_path / "run", tmp_path / "log"
     shutil.copytree(whole("alien"), path)
     summary = path / "summary.json"
@@ -107,7 +105,7 @@ def test_a_run_that_was_killed_before_it_said_that_it_was_finished(
     assert runs.results(path) == runs.results(whole("alien"))
 
 
-def test_a_finished_run_goes_on_longer(whole: Callable[[str], Path], tmp_path: Path) -> None:
+def test_a_finished_run_can_be_extended(whole: Callable[[str], Path], tmp_path: Path) -> None:
     path, log = tmp_path / "run", tmp_path / "log"
     shutil.copytree(whole("alien"), path)
     assert runs.start(log, runs.command, "resume", path, "--total-timesteps", "170").join() == 0, log.read_text()
@@ -116,12 +114,12 @@ def test_a_finished_run_goes_on_longer(whole: Callable[[str], Path], tmp_path: P
 
 
 @pytest.mark.fault(
-    "a budget that was made smaller or larger before `resume`",
-    promise="the newest rows that fit stay and the number of those that went is said; the ledger holds the new budget",
+    "`resume` with a smaller or larger budget",
+    promise="the newest rows that fit are kept; the number of dropped rows is reported; the new budget holds",
 )
 @pytest.mark.parametrize("stop", [70, 131])
 @pytest.mark.parametrize("frames", [40, 120])
-def test_another_budget(stop: int, frames: int, tmp_path: Path) -> None:
+def test_resume_with_another_budget_keeps_the_newest_rows(stop: int, frames: int, tmp_path: Path) -> None:
     path, log = tmp_path / "run", tmp_path / "log"
     config = runs.alien(eval_every=160)
     assert runs.start(log, runs.train, config, path, prepare=functools.partial(stop_at, (stop,))).join() == 143
@@ -144,7 +142,7 @@ def test_another_budget(stop: int, frames: int, tmp_path: Path) -> None:
 # --- an environment that cannot be saved -------------------------------------------------------------------
 
 
-def test_an_environment_without_a_state_begins_a_new_episode_and_says_so(tmp_path: Path) -> None:
+def test_resume_without_a_saved_environment_starts_a_new_episode_and_reports_it(tmp_path: Path) -> None:
     path, log = tmp_path / "run", tmp_path / "log"
     game = {
         "env": "tests.end_to_end.pixel_match:PixelMatch-v0",
@@ -157,14 +155,14 @@ def test_an_environment_without_a_state_begins_a_new_episode_and_says_so(tmp_pat
     assert "note: the environment saved no state: a new episode begins" in log.read_text()
 
 
-def test_auto_is_the_run_that_was_given_its_choice(whole: Callable[[str], Path], tmp_path: Path) -> None:
-    """Until then its generations say auto, and from then on all that speaks of it names the codec."""
+def test_auto_equals_a_run_with_the_chosen_codec(whole: Callable[[str], Path], tmp_path: Path) -> None:
+    """The configuration says auto up to the freeze, and names the chosen codec after it."""
     path, log = tmp_path / "run", tmp_path / "log"
     child = runs.start(
         log, runs.train, runs.alien(latent_codec="auto"), path, prepare=functools.partial(stop_at, (90,))
     )
     assert child.join() == 143
-    assert _codec(runs.newest(path)) == _codec(path) == "auto"  # the freeze of step 90 is still to come
+    assert _codec(runs.newest(path)) == _codec(path) == "auto"  # the freeze at step 90 comes later
     assert runs.start(log, runs.command, "resume", path).join() == 0
     chosen = _codec(path)
     summary = json.loads((path / "summary.json").read_text())

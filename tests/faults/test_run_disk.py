@@ -1,3 +1,5 @@
+"""Faults in each file system step of a whole run."""
+
 import errno
 import functools
 import itertools
@@ -28,7 +30,7 @@ RUN_STEPS, FREEZE_AT = 60, 30
 
 
 def short(**changes: Any) -> TrainConfig:
-    """60 steps with a ring that wraps, a checkpoint every 10, the freeze at 30 and an evaluation."""
+    """Return a run with 60 steps, a ring that wraps, checkpoints every 10 steps, a freeze at 30 and an evaluation."""
     given = {"total_timesteps": RUN_STEPS, "freeze_at": FREEZE_AT, "eval_every": RUN_STEPS, "log_every": 10}
     return runs.alien(**{**given, "checkpoint_every_steps": 10, "mem_budget_bytes": 25 * 7056, **changes})
 
@@ -37,7 +39,7 @@ def short(**changes: Any) -> TrainConfig:
 
 
 def plant(notes: Path, at: int, for_good: bool, number: int, tell: Callable[[Any], None]) -> None:
-    """Fail step `at` on the disk, and all later ones where `for_good`; note every step and every generation."""
+    """Fail file system step `at`, and with `for_good` all later ones; write each step and checkpoint to `notes`."""
     output = os.open(notes, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     count = 0
 
@@ -45,7 +47,7 @@ def plant(notes: Path, at: int, for_good: bool, number: int, tell: Callable[[Any
         os.write(output, f"{json.dumps(entry)}\n".encode())
 
     def guard(name: str, step: Callable[..., Any]) -> Callable[..., Any]:
-        def guarded(*args: Any) -> Any:
+        def failing(*args: Any) -> Any:
             nonlocal count
             fails = count == at or (for_good and count > at)
             count += 1
@@ -55,11 +57,11 @@ def plant(notes: Path, at: int, for_good: bool, number: int, tell: Callable[[Any
                 raise OSError(number, f"injected into {name}")
             return step(*args)
 
-        return guarded
+        return failing
 
     for name in STEPS:
         setattr(files, name, guard(name, getattr(files, name)))
-    publish = durable.publish_generation
+    publish = durable.publish_checkpoint
 
     def publishing(folder: Path, timestep: int, write: Callable[[Path], None]) -> Path:
         note("begin", timestep, False)
@@ -67,7 +69,7 @@ def plant(notes: Path, at: int, for_good: bool, number: int, tell: Callable[[Any
         note("acknowledged", timestep, runs.fingerprint(path))
         return path
 
-    durable.publish_generation = publishing
+    durable.publish_checkpoint = publishing
 
 
 def refuse_the_freeze(notes: Path, tell: Callable[[Any], None]) -> None:
@@ -78,17 +80,17 @@ def refuse_the_freeze(notes: Path, tell: Callable[[Any], None]) -> None:
     seer_edge.training.run.freeze = refuse  # type: ignore[assignment]
 
 
-# --- what came of it ---------------------------------------------------------------------------------------
+# --- checks ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a run noted: [step, path, whether it failed] and generations, in order."""
+class Notes:
+    """The notes of a run in order: [step, path, whether it failed], and its checkpoints."""
 
     entries: list[Any]
 
     @classmethod
-    def of(cls, notes: Path) -> "Told":
+    def of(cls, notes: Path) -> "Notes":
         return cls([json.loads(line) for line in notes.read_text().splitlines()])
 
     @property
@@ -104,7 +106,7 @@ class Told:
         return {name for name, _, fails in self.steps if fails}
 
     def check_syncs(self) -> None:
-        """What could not be synced is never taken for synced: not synced again, not renamed, not acknowledged."""
+        """Check that data whose sync failed is not synced again, renamed or acknowledged."""
         lost: set[str] = set()
         whole = True
         for name, target, fails in self.entries:
@@ -123,13 +125,13 @@ class Told:
 
 @dataclass(frozen=True)
 class Reference:
-    """Generations by step of the run that nothing happens to, and of one that is refused its freeze."""
+    """Notes of an undisturbed run, and of one whose freeze is refused."""
 
-    undisturbed: Told
-    refused: Told
+    undisturbed: Notes
+    refused: Notes
 
     def generation(self, path: Path) -> dict[str, str]:
-        """What the generation at `path` should be."""
+        """Return the expected hashes of the checkpoint at `path`."""
         timestep = int(path.name.removeprefix("step_"))
         refused = json.loads((path / checkpoint.RUN).read_text())["outcome"]["freeze_refused"] is not None
         assert not refused or timestep > FREEZE_AT - 1
@@ -140,25 +142,25 @@ class Reference:
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
     folder = tmp_path_factory.mktemp("reference")
 
-    def told(name: str, prepare: Callable[..., None], *args: Any) -> Told:
+    def told(name: str, prepare: Callable[..., None], *args: Any) -> Notes:
         notes, log = folder / f"{name}.notes", folder / f"{name}.log"
         child = runs.start(
             log, runs.train_command, short(), folder / name, prepare=functools.partial(prepare, notes, *args)
         )
         assert child.join() == 0, log.read_text()
-        return Told.of(notes)
+        return Notes.of(notes)
 
     return Reference(told("undisturbed", plant, NEVER, False, 0), told("refused", refuse_the_freeze))
 
 
 def check_run(path: Path, acknowledged: dict[int, Any], reference: Reference) -> None:
-    """The oracle, before and after `resume`: what was acknowledged is there, whole and right, and bytes were kept."""
+    """Check before and after `resume` that acknowledged checkpoints are intact and the budget holds."""
     if acknowledged:
-        newest = durable.newest_generation(path / "checkpoints").path
+        newest = durable.newest_checkpoint(path / "checkpoints").path
         assert newest.name >= f"step_{max(acknowledged):010d}"
     for generation in (path / "checkpoints").glob("step_*"):
         frozen = json.loads((generation / checkpoint.STATE).read_text())["frozen"]
-        # What is saved in need right after the freeze has no like: the usual one of that step was made right before.
+        # A checkpoint after a failure right after the freeze has no counterpart: the usual one is from before it.
         if not (frozen and generation.name == f"step_{FREEZE_AT:010d}"):
             assert runs.fingerprint(generation) == reference.generation(generation), generation.name
     if (path / "summary.json").exists():
@@ -168,7 +170,7 @@ def check_run(path: Path, acknowledged: dict[int, Any], reference: Reference) ->
 
 
 def check_resume(path: Path, reference: Reference) -> None:
-    """With the fault over, what there is goes on to the same end."""
+    """Check that `resume`, without the fault, reaches the same end."""
     log = path.with_name("resume.log")
     anything = any((path / "checkpoints").glob("step_*"))
     status = runs.start(log, runs.command, "resume", path).join()
@@ -180,24 +182,24 @@ def check_resume(path: Path, reference: Reference) -> None:
         return
     assert status == 0, text
     assert anything or "begins at step 0" in text
-    newest = durable.newest_generation(path / "checkpoints")
+    newest = durable.newest_checkpoint(path / "checkpoints")
     assert newest.path.name == f"step_{RUN_STEPS:010d}"
     assert not newest.skipped
     assert runs.fingerprint(newest.path) == reference.generation(newest.path)
 
 
 def trial(folder: Path, reference: Reference, at: int, for_good: bool, number: int) -> None:
-    """A run with one fault. Raises AssertionError with all that is known of it."""
+    """Run with one fault and check the result. Raises AssertionError with the full context."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     path, log, notes = folder / "run", folder / "log", folder / "notes"
     prepare = functools.partial(plant, notes, at, for_good, number)
     status = runs.start(log, runs.train_command, short(), path, prepare=prepare).join()
-    told, text = Told.of(notes), log.read_text()
+    told, text = Notes.of(notes), log.read_text()
     context = f"step {at} {'for good' if for_good else 'once'}, {errno.errorcode[number]}: {told.steps[at]}\n{text}"
     try:
         assert "Traceback" not in text
-        assert any(f"injected into {name}" in text for name in told.failed), "nothing was said of it"
+        assert any(f"injected into {name}" in text for name in told.failed), "the failure was not reported"
         told.check_syncs()
         if "run folder: " in text:
             assert status == 75 or (status == 0 and RUN_STEPS in told.acknowledged)
@@ -210,9 +212,9 @@ def trial(folder: Path, reference: Reference, at: int, for_good: bool, number: i
 
 
 def cases(steps: list[Any], every: bool) -> Iterator[tuple[int, bool, int]]:
-    """All faults, or a spread of them in which each error and both kinds come.
+    """Yield all faults, or a sample with each error and both kinds.
 
-    Of the writes to one file that follow each other, the first and the last.
+    Of consecutive writes to one file only the first and the last are used.
     """
     same = [before[:2] == after[:2] for before, after in itertools.pairwise(steps)]
     places = [at for at in range(len(steps)) if not (0 < at < len(same) and same[at - 1] and same[at])]
@@ -221,19 +223,19 @@ def cases(steps: list[Any], every: bool) -> Iterator[tuple[int, bool, int]]:
     if every:
         yield from ((at, for_good, next(numbers)) for at in places for for_good in (False, True))
         return
-    yield names.index("_rename") + 1, False, next(numbers)  # config.json is there, and may not outlive a power cut
-    yield len(steps) - 2, False, next(numbers)  # the last word of summary.json
+    yield names.index("_rename") + 1, False, next(numbers)  # config.json is in place, but may not survive a power loss
+    yield len(steps) - 2, False, next(numbers)  # the last write of summary.json
     for index in range(SAMPLE):
         yield places[(2 * index + 1) * len(places) // (2 * SAMPLE)], index % 2 == 1, next(numbers)
 
 
 @pytest.mark.fault(
-    "each step that a run takes on the disk fails, once or for good, with ENOSPC, EIO or EROFS",
-    promise="it says so and goes on or exits 75; what was acknowledged is there to the bit, `resume` comes to the same "
-    "end, what could not be synced is never taken for synced",
+    "each file system step of a run fails, once or from then on, with ENOSPC, EIO or EROFS",
+    promise="reported; the run continues or exits 75; acknowledged checkpoints are intact; `resume` "
+    "reaches the same end; no data whose sync failed counts as synced",
 )
 @pytest.mark.parametrize("part", [None, *(pytest.param(part, marks=pytest.mark.faults) for part in range(PARTS))])
-def test_a_run_survives_every_fault_of_the_disk(
+def test_a_run_survives_every_file_system_fault(
     part: int | None, reference: Reference, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     assert set(reference.undisturbed.acknowledged) == {0, 10, 20, 30, 40, 50, 60}
@@ -247,12 +249,13 @@ def test_a_run_survives_every_fault_of_the_disk(
 
 
 @pytest.mark.fault(
-    "the sync of `progress.csv` fails once", promise="one checkpoint is missing, the next is whole: the file is new"
+    "the sync of `progress.csv` fails once",
+    promise="one checkpoint is missing; the next one is complete, because the file is rewritten",
 )
-def test_a_table_that_could_not_be_synced_costs_one_checkpoint(reference: Reference, tmp_path: Path) -> None:
+def test_a_failed_sync_of_progress_csv_costs_one_checkpoint(reference: Reference, tmp_path: Path) -> None:
     syncs = [name == "_fsync" and target.endswith("progress.csv") for name, target, _ in reference.undisturbed.steps]
     at = [number for number, is_sync in enumerate(syncs) if is_sync][2]
     trial(tmp_path / "trial", reference, at, False, errno.EIO)
-    told = Told.of(tmp_path / "trial/notes")
+    told = Notes.of(tmp_path / "trial/notes")
     assert set(told.acknowledged) == {0, 10, 30, 40, 50, 60}
     assert len((tmp_path / "trial/run/progress.csv").read_text().splitlines()) == 1 + 6

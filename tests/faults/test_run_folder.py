@@ -1,3 +1,5 @@
+"""Damage to the files and folders of a run."""
+
 import functools
 import json
 import os
@@ -19,7 +21,7 @@ CANARY = "nobody may read this"
 
 @pytest.fixture(scope="session")
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of 60 steps with TensorBoard events that was stopped at 55; there are the generations of 50 and 55."""
+    """A run of 60 steps with TensorBoard events, stopped at step 55, with the checkpoints of 50 and 55."""
     folder = tmp_path_factory.mktemp("stopped")
     stop = functools.partial(stop_at, (55,))
     child = runs.start(folder / "log", runs.train_command, short(tensorboard=True), folder / "run", prepare=stop)
@@ -29,22 +31,22 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def finished(stopped: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same, gone on with."""
+    """The same run, resumed to its end."""
     path = tmp_path_factory.mktemp("finished") / "run"
     shutil.copytree(stopped, path)
-    assert said(path, "resume", path)[0] == 0
+    assert run_command(path, "resume", path)[0] == 0
     return path
 
 
 @pytest.fixture
 def run(stopped: Path, tmp_path: Path) -> Path:
-    """A copy of the one that was stopped."""
+    """A copy of the stopped run."""
     shutil.copytree(stopped, tmp_path / "run")
     return tmp_path / "run"
 
 
-def said(run: Path, *words: str | Path) -> tuple[int, str]:
-    """Exit status and output of the command; it does not hang, and dies of nothing."""
+def run_command(run: Path, *words: str | Path) -> tuple[int, str]:
+    """Run the command; return its exit status and output. It must neither hang nor print a traceback."""
     log = run.with_name("log")
     log.unlink(missing_ok=True)
     status = runs.start(log, runs.command, *words).join(SECONDS)
@@ -53,20 +55,20 @@ def said(run: Path, *words: str | Path) -> tuple[int, str]:
     return status, text
 
 
-def refused(run: Path, *words: str | Path) -> str:
-    """The one line with which the command refuses."""
-    status, text = said(run, *words)
+def rejection(run: Path, *words: str | Path) -> str:
+    """Run the command and return the line with which it rejects its input."""
+    status, text = run_command(run, *words)
     last = text.splitlines()[-1]
     assert status == 2, text
     assert last.startswith(f"seer-edge {words[0]}: "), text
     return last
 
 
-# --- what stands where a file of the run belongs -----------------------------------------------------------
+# --- damage ------------------------------------------------------------------------------------------------
 
 
 def link(file: Path) -> None:
-    """To the canary, which lies outside the run."""
+    """Replace the file by a link to the canary, a file or folder outside the run."""
     gone(file)
     target = file.parents[1] / "canary"
     if file.suffix:
@@ -115,7 +117,7 @@ def flipped(file: Path) -> None:
 
 
 def every(damages: tuple[Callable[[Path], None], ...], *sample: Callable[[Path], None]) -> list[Any]:
-    """All of them, those outside the `sample` in `make test-faults` only."""
+    """Return all damages, those outside the `sample` only for `make test-faults`."""
     return [damage if damage in sample else pytest.param(damage, marks=pytest.mark.faults) for damage in damages]
 
 
@@ -124,12 +126,12 @@ FILES = {
     "config.json": "config.json: differs from the checkpoint; rewritten from the checkpoint",
     "encoder.onnx": "encoder.onnx: differs from the checkpoint; rewritten from the checkpoint",
     "progress.csv": "progress.csv: its rows up to step 50 were changed since they were written",
-    "summary.json": "",  # written all the time, read by nobody
+    "summary.json": "",  # written often, never read
 }
 FOLDERS = ("checkpoints", "tb")
 
 
-def canary_is_unharmed(run: Path) -> None:
+def check_canary_is_unchanged(run: Path) -> None:
     canary = run.with_name("canary")
     if canary.exists():
         files = [canary] if canary.is_file() else list(canary.iterdir())
@@ -137,27 +139,27 @@ def canary_is_unharmed(run: Path) -> None:
 
 
 @pytest.mark.fault(
-    "each file of a run's folder is a link, a pipe, a folder, garbage, empty, gone, cut or has a bit flipped",
-    promise="`resume` says so and writes it anew, or refuses in one line; the target of a link is neither read nor "
-    "changed; `eval` and `train --from` do not care",
+    "each file of a run's folder is a link, a pipe, a folder, garbage, empty, missing, truncated or has a bit flipped",
+    promise="`resume` reports it and rewrites the file, or rejects it in one line; link targets are "
+    "neither read nor changed; `eval` and `train --from` work",
 )
 @pytest.mark.parametrize("damage", every(DAMAGES, flipped, link))
-def test_damaged_files_are_said_and_written_anew(
+def test_damaged_files_are_reported_and_rewritten(
     damage: Callable[[Path], None], run: Path, finished: Path, record_property: Callable[[str, object], None]
 ) -> None:
     for name in FILES:
         damage(run / name)
-    assert said(run, "eval", run)[0] == 0
+    assert run_command(run, "eval", run)[0] == 0
     assert not (run / "tb").is_symlink()
     if damage is folder:
         for name in ("config.json", "progress.csv", "summary.json", "encoder.onnx"):
-            assert f"{name}: is a folder, but must be a file; move it away" in refused(run, "resume", run)
+            assert f"{name}: is a folder, but must be a file; move it away" in rejection(run, "resume", run)
             (run / name).rmdir()
-    status, text = said(run, "resume", run)
+    status, text = run_command(run, "resume", run)
     assert status == 0, text
-    canary_is_unharmed(run)
+    check_canary_is_unchanged(run)
     assert CANARY not in text
-    # A flipped bit in a table of figures is another figure.
+    # A flipped bit in progress.csv may be just another number.
     expected = {name: line for name, line in FILES.items() if not (name == "progress.csv" and damage is flipped)}
     assert all(line in text for line in expected.values()), text
     assert runs.fingerprint(runs.newest(run)) == runs.fingerprint(runs.newest(finished))
@@ -168,60 +170,63 @@ def test_damaged_files_are_said_and_written_anew(
     record_property("trials", len(FILES))
 
 
-@pytest.mark.fault("the same damage to the files of a finished run", promise="said and written anew")
-def test_a_finished_runs_files_are_mended(finished: Path, tmp_path: Path) -> None:
+@pytest.mark.fault("damaged files of a finished run", promise="reported and rewritten")
+def test_damaged_files_of_a_finished_run_are_rewritten(finished: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(finished, run)
     flipped(run / "encoder.onnx")
     cut(run / "config.json")
-    status, text = said(run, "resume", run)
+    status, text = run_command(run, "resume", run)
     assert status == 0
     sound = f"{run}: finished at step 60; step_0000000060 is sound"
     assert text.splitlines() == [f"{run}/{FILES['config.json']}", f"{run}/{FILES['encoder.onnx']}", sound]
     assert (run / "encoder.onnx").read_bytes() == (finished / "encoder.onnx").read_bytes()
-    assert said(run, "resume", run)[1] == f"{sound}\n"
+    assert run_command(run, "resume", run)[1] == f"{sound}\n"
 
 
 @pytest.mark.fault(
-    "`checkpoints/` or `tb/` is a link, a pipe, a file or gone", promise="refused in one line; nothing is followed"
+    "`checkpoints/` or `tb/` is a link, a pipe, a file or missing",
+    promise="rejected in one line; links are not followed",
 )
 @pytest.mark.parametrize("damage", every((link, pipe, garbage, empty, gone), link))
 @pytest.mark.parametrize("name", FOLDERS)
-def test_folders_are_not_followed(name: str, damage: Callable[[Path], None], run: Path) -> None:
+def test_replaced_folders_are_rejected_and_links_not_followed(
+    name: str, damage: Callable[[Path], None], run: Path
+) -> None:
     damage(run / name)
     if name == "tb":
-        assert said(run, "eval", run)[0] == 0
+        assert run_command(run, "eval", run)[0] == 0
         if damage is gone:
-            assert said(run, "resume", run)[0] == 0
+            assert run_command(run, "resume", run)[0] == 0
         else:
-            assert f"{run / name}: not a folder; move it away" in refused(run, "resume", run)
+            assert f"{run / name}: not a folder; move it away" in rejection(run, "resume", run)
     else:
-        for words in (("resume", run), ("eval", run), taking(run)):
-            assert CANARY not in refused(run, *words)
-    canary_is_unharmed(run)
+        for words in (("resume", run), ("eval", run), importing(run)):
+            assert CANARY not in rejection(run, *words)
+    check_canary_is_unchanged(run)
 
 
-def taking(run: Path) -> tuple[str | Path, ...]:
-    """`train` with the encoder of `run`."""
+def importing(run: Path) -> tuple[str | Path, ...]:
+    """Return the words of `train` with the encoder of `run`."""
     into = run.with_name("taker")
     flags = ("--mem-budget", "1MB", "--total-timesteps", "5", "--eval-episodes", "1", "--run-dir", into)
     return ("train", "--env", "Alien", "--from", run, "--take", "encoder", *flags)
 
 
-# --- no generation is sound --------------------------------------------------------------------------------
+# --- damaged checkpoints -----------------------------------------------------------------------------------
 
 
-@pytest.mark.fault("no generation is sound, or there is none", promise="each is named with its reason; exit 2")
+@pytest.mark.fault("no checkpoint is sound, or there is none", promise="each is listed with its reason; exit 2")
 @pytest.mark.parametrize("command", ["resume", "eval", "export", "train"])
-def test_without_a_sound_generation_nothing_begins(command: str, run: Path) -> None:
+def test_commands_reject_a_run_without_a_sound_checkpoint(command: str, run: Path) -> None:
     checkpoints = run / "checkpoints"
-    words = taking(run) if command == "train" else (command, run)
+    words = importing(run) if command == "train" else (command, run)
     words += ("-o", run.with_name("p.seer")) if command == "export" else ()
     older, newer = sorted(checkpoints.iterdir())
     flipped(older / "replay.safetensors")
     (newer / "state.json").unlink()
     before = sorted(run.rglob("*"))
-    line = refused(run, *words)
+    line = rejection(run, *words)
     assert f"{older.name}: 'replay.safetensors'" in line
     assert f"{newer.name}: " in line
     assert "state.json" in line
@@ -230,18 +235,20 @@ def test_without_a_sound_generation_nothing_begins(command: str, run: Path) -> N
     assert sorted(run.rglob("*")) == before
     shutil.rmtree(older)
     shutil.rmtree(newer)
-    assert "no checkpoint was published here; this run cannot continue" in refused(run, *words)
+    assert "no checkpoint was published here; this run cannot continue" in rejection(run, *words)
     shutil.rmtree(run)
     run.mkdir()
     (run / "notes.txt").write_text("x")
-    assert str(run) in refused(run, *words)
+    assert str(run) in rejection(run, *words)
     assert [path.name for path in run.iterdir()] == ["notes.txt"]
     assert not run.with_name("taker").exists()
 
 
-@pytest.mark.fault("the newest generation is damaged", promise="said; the one before it goes on to the same end")
+@pytest.mark.fault(
+    "the newest checkpoint is damaged", promise="reported; the run continues from the one before to the same end"
+)
 @pytest.mark.parametrize("damage", every(DAMAGES, flipped, link))
-def test_the_newest_sound_generation_counts(
+def test_commands_use_the_newest_sound_checkpoint(
     damage: Callable[[Path], None], run: Path, finished: Path, record_property: Callable[[str, object], None]
 ) -> None:
     newer = runs.newest(run)
@@ -250,15 +257,15 @@ def test_the_newest_sound_generation_counts(
         spare = run.with_name("spare")
         shutil.copytree(newer, spare)
         damage(newer / name)
-        found = durable.newest_generation(run / "checkpoints")
+        found = durable.newest_checkpoint(run / "checkpoints")
         assert found.path.name == "step_0000000050"
         assert [path for path, _ in found.skipped] == [newer]
         if name == names[0]:
-            assert f"skipped {newer.name}: " in said(run, "eval", run)[1]
+            assert f"skipped {newer.name}: " in run_command(run, "eval", run)[1]
         shutil.rmtree(newer)
         spare.rename(newer)
     damage(newer / names[-1])
-    status, text = said(run, "resume", run)
+    status, text = run_command(run, "resume", run)
     assert status == 0, text
     assert f"skipped {newer.name}: " in text
     assert runs.fingerprint(runs.newest(run)) == runs.fingerprint(runs.newest(finished))

@@ -1,4 +1,4 @@
-"""The faults of `test_run_disk.py` once more, this time beneath the process, where nothing can pass them by."""
+"""The faults of `test_run_disk.py` injected into system calls by a preloaded library, so that none is missed."""
 
 import errno
 import functools
@@ -20,7 +20,7 @@ from seer_edge.training.session import Session
 from tests.faults import runs
 from tests.faults.preload import shim
 from tests.faults.test_durable_preload import expected_lines
-from tests.faults.test_run_disk import NEVER, RUN_STEPS, Reference, Told, check_run, plant, reference, short
+from tests.faults.test_run_disk import NEVER, RUN_STEPS, Notes, Reference, check_run, plant, reference, short
 
 __all__ = ["reference"]  # a fixture
 
@@ -37,21 +37,21 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return shim.build(tmp_path_factory.mktemp("preload"))
 
 
-# --- in a process with the shim beneath it -----------------------------------------------------------------
+# --- in a process with the shim ----------------------------------------------------------------------------
 
 
 def forked(folder: Path, config: TrainConfig, prepare: runs.Prepare, variables: dict[str, str]) -> int:
-    """Exit status of a run in `folder`/data, watched from its first call on."""
+    """Run in `folder`/data with the shim active from the first call; return the exit status."""
     (folder / "data").mkdir(parents=True)
     child = os.fork()
     if child == 0:
         os.environ.update(FAULT_DIR=str(folder / "data"), FAULT_LOG=str(folder / "calls"), **variables)
-        runs.go_on_as(folder / "log", prepare, runs.train_command, config, folder / "data/run")
+        runs.become_child(folder / "log", prepare, runs.train_command, config, folder / "data/run")
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def run_cases(work: str, cases: str) -> None:
-    """A run for each [number of the call that fails, whether for good, errno]; prints their exit statuses."""
+    """Run once for each [number of the failing call, whether later ones fail too, errno]; print the exit statuses."""
     statuses = []
     for at, for_good, number in json.loads(cases):
         folder = Path(work, f"{at}-{int(for_good)}-{number}")
@@ -86,7 +86,7 @@ def run_through_time(work: str) -> None:
 
 
 def under_the_shim(library: Path, call: str, *args: object) -> Any:
-    """What function `call` of this module prints as JSON, in a fresh process with the shim beneath it."""
+    """Call the function `call` of this module in a new process with the shim; return the JSON that it prints."""
     code = f"import sys; from tests.faults import test_run_preload as t; t.{call}(*sys.argv[1:])"
     command = [sys.executable, "-c", code, *map(str, args)]
     result = subprocess.run(
@@ -97,16 +97,16 @@ def under_the_shim(library: Path, call: str, *args: object) -> Any:
 
 
 @pytest.fixture(scope="session")
-def calls(library: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Told]:
-    """The calls of a run that nothing happens to, and what it noted of its own steps."""
+def calls(library: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Notes]:
+    """The recorded system calls of an undisturbed run, and its notes."""
     work = tmp_path_factory.mktemp("calls")
     assert under_the_shim(library, "run_cases", work, json.dumps([[NEVER, False, 0]])) == [0]
     folder = work / f"{NEVER}-0-0"
-    return (folder / "calls").read_text().splitlines(), Told.of(folder / "notes")
+    return (folder / "calls").read_text().splitlines(), Notes.of(folder / "notes")
 
 
-@pytest.mark.fault("all that a run writes, watched from beneath", promise="nothing is written past the one module")
-def test_a_run_writes_nothing_past_the_steps(calls: tuple[list[str], Told]) -> None:
+@pytest.mark.fault("none; all writing system calls of a run are recorded", promise="only `seer_runtime.durable` writes")
+def test_a_run_writes_only_through_the_durable_module(calls: tuple[list[str], Notes]) -> None:
     lines, told = calls
     expected = [
         line for name, target, _ in told.steps if name != "_remove" for line in expected_lines(name, Path(target))
@@ -119,13 +119,13 @@ def test_a_run_writes_nothing_past_the_steps(calls: tuple[list[str], Told]) -> N
 
 
 def check_trial(folder: Path, status: int, for_good: bool, number: int, reference: Reference) -> None:
-    told, text = Told.of(folder / "notes"), (folder / "log").read_text()
+    told, text = Notes.of(folder / "notes"), (folder / "log").read_text()
     run = folder / "data/run"
     assert "Traceback" not in text
     if number == KILLED:
         assert status == -signal.SIGKILL
     else:
-        assert os.strerror(number) in text, "nothing was said of it"
+        assert os.strerror(number) in text, "the failure was not reported"
         if "run folder: " not in text:
             assert status == 2
             assert for_good or not run.exists()
@@ -136,22 +136,22 @@ def check_trial(folder: Path, status: int, for_good: bool, number: int, referenc
 
 
 def cases_of(lines: list[str]) -> list[tuple[int, bool, int]]:
-    """Of calls that follow each other on one file, the first and the last."""
+    """Return the faults to inject. Of consecutive equal calls on one file only the first and the last are used."""
     inner = {at for at in range(1, len(lines) - 1) if lines[at - 1] == lines[at] == lines[at + 1]}
     places = [at for at in range(len(lines)) if at not in inner]
     return [(at, kind % 2 == 1, ERRNOS[(at + kind) % 4]) for at in places for kind in (0, 1)]
 
 
 @pytest.mark.fault(
-    "each system call by which a run writes fails, once or for good, or kills the process",
-    promise="as for the steps: said, nothing acknowledged lost, `resume` comes to the same end",
+    "each writing system call of a run fails, once or from then on, or kills the process",
+    promise="reported; no acknowledged checkpoint is lost; `resume` reaches the same end",
 )
 @pytest.mark.faults
 @pytest.mark.parametrize("part", range(PARTS))
 def test_a_run_survives_every_failing_call(
     part: int,
     library: Path,
-    calls: tuple[list[str], Told],
+    calls: tuple[list[str], Notes],
     reference: Reference,
     tmp_path: Path,
     record_property: Callable[[str, object], None],
@@ -177,12 +177,12 @@ def test_a_run_survives_every_failing_call(
 
 @pytest.mark.faults
 @pytest.mark.fault(
-    "the clock set back ten years in the middle of a run",
-    promise="the same parameters and replay; checkpoints at intervals of time go on",
+    "the system clock is set back ten years during a run",
+    promise="parameters and replay are the same; timed checkpoints continue",
 )
-def test_a_run_does_not_ask_what_time_it_is(library: Path, reference: Reference, tmp_path: Path) -> None:
+def test_a_run_does_not_depend_on_the_system_clock(library: Path, reference: Reference, tmp_path: Path) -> None:
     assert under_the_shim(library, "run_through_time", tmp_path) == 0, (tmp_path / "log").read_text()
-    told = Told.of(tmp_path / "notes")
+    told = Notes.of(tmp_path / "notes")
     assert told.acknowledged[RUN_STEPS] == reference.undisturbed.acknowledged[RUN_STEPS]
     at_intervals = sorted(set(told.acknowledged) - {0, 30, RUN_STEPS})
     assert len([step for step in at_intervals if step > 20]) >= 2

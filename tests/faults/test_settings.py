@@ -1,4 +1,4 @@
-"""What a user changes with `resume` stays changed, and a run that was killed at its very start begins."""
+"""Settings changed by `resume` are kept, and a run killed before its first checkpoint can be started."""
 
 import functools
 import json
@@ -30,8 +30,8 @@ def die_at_the_first_step(tell: Any) -> None:
     runs.at_call("seer_edge.training.session:Session.step", 1, lambda: os.kill(os.getpid(), signal.SIGKILL))
 
 
-@pytest.mark.fault("SIGKILL before the first checkpoint", promise="`resume` begins the run and says so")
-def test_a_run_killed_before_its_first_checkpoint_begins(tmp_path: Path) -> None:
+@pytest.mark.fault("SIGKILL before the first checkpoint", promise="`resume` starts the run from step 0 and reports it")
+def test_resume_starts_a_run_killed_before_its_first_checkpoint(tmp_path: Path) -> None:
     path, log, other = tmp_path / "run", tmp_path / "log", tmp_path / "other"
     assert runs.start(log, runs.train, CONFIG, other).join() == 0
     child = runs.start(log, runs.train_command, CONFIG, path, prepare=die_before_a_checkpoint)
@@ -42,7 +42,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins(tmp_path: Path) -> None
     assert runs.fingerprint(runs.newest(path)) == runs.fingerprint(runs.newest(other))
 
 
-def test_a_run_whose_checkpoints_are_gone_does_not_begin_again(tmp_path: Path) -> None:
+def test_resume_does_not_restart_a_run_whose_checkpoints_are_missing(tmp_path: Path) -> None:
     path, log = tmp_path / "run", tmp_path / "log"
     assert runs.start(log, runs.train, CONFIG, path).join() == 0
     (path / "checkpoints").rename(tmp_path / "elsewhere")
@@ -50,10 +50,8 @@ def test_a_run_whose_checkpoints_are_gone_does_not_begin_again(tmp_path: Path) -
     assert "no checkpoint was published here" in log.read_text().splitlines()[-1]
 
 
-@pytest.mark.fault(
-    "SIGKILL right after a `resume` with other settings", promise="the settings stay as they were changed"
-)
-def test_changed_settings_outlive_a_kill(tmp_path: Path) -> None:
+@pytest.mark.fault("SIGKILL right after a `resume` that changes settings", promise="the changed settings are kept")
+def test_changed_settings_survive_a_kill(tmp_path: Path) -> None:
     path, log = tmp_path / "run", tmp_path / "log"
     assert runs.start(log, runs.train, CONFIG, path, prepare=functools.partial(stop_at, (25,))).join() == 143
     words = ("--mem-budget", str(50 * 7056), "--total-timesteps", "50", "--checkpoint-every", "1h")
@@ -66,7 +64,7 @@ def test_changed_settings_outlive_a_kill(tmp_path: Path) -> None:
     assert runs.newest(path).name == "step_0000000050"
 
 
-def test_other_versions_are_said(tmp_path: Path) -> None:
+def test_other_package_versions_are_reported(tmp_path: Path) -> None:
     path, log = tmp_path / "run", tmp_path / "log"
     assert runs.start(log, runs.train, CONFIG, path, prepare=functools.partial(stop_at, (25,))).join() == 143
     config = json.loads((path / "config.json").read_text())
@@ -77,17 +75,17 @@ def test_other_versions_are_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("total_timesteps", "mend"),
+    ("total_timesteps", "hint"),
     [("24", "the run is at step 25 already; give more"), ("29", "the freeze is at step 30; give more")],
 )
-def test_a_run_cannot_end_where_it_has_been(total_timesteps: str, mend: str, tmp_path: Path) -> None:
+def test_total_timesteps_before_the_present_step_are_rejected(total_timesteps: str, hint: str, tmp_path: Path) -> None:
     path, log = tmp_path / "run", tmp_path / "log"
     assert runs.start(log, runs.train, CONFIG, path, prepare=functools.partial(stop_at, (25,))).join() == 143
     assert runs.start(log, runs.command, "resume", path, "--total-timesteps", total_timesteps).join() == 2
-    assert log.read_text().splitlines()[-1] == f"seer-edge resume: --total-timesteps {total_timesteps}: {mend}"
+    assert log.read_text().splitlines()[-1] == f"seer-edge resume: --total-timesteps {total_timesteps}: {hint}"
 
 
-def test_a_disk_too_small_for_three_checkpoints_is_said(tmp_path: Path) -> None:
+def test_a_disk_too_small_for_three_checkpoints_is_reported(tmp_path: Path) -> None:
     path, log = tmp_path / "run", tmp_path / "log"
     child = runs.start(log, runs.train_command, CONFIG, path, prepare=a_small_disk)
     assert child.join() == 0
@@ -98,15 +96,15 @@ def a_small_disk(tell: Any) -> None:
     shutil.disk_usage = lambda path: type("Usage", (), {"free": 1_000_000})  # type: ignore[assignment]
 
 
-def test_a_finished_run_says_that_flags_change_nothing(tmp_path: Path) -> None:
+def test_resume_of_a_finished_run_reports_that_flags_have_no_effect(tmp_path: Path) -> None:
     path, log = tmp_path / "run", tmp_path / "log"
     assert runs.start(log, runs.train, CONFIG, path).join() == 0
     assert runs.start(log, runs.command, "resume", path, "--threads", "2").join() == 0
     assert log.read_text().splitlines()[-1].endswith("is sound; the flags have nothing to change")
 
 
-def test_nothing_is_written_anew_where_no_step_was_made(tmp_path: Path) -> None:
-    """A run that is over its limit as it begins does not wear the card out, one checkpoint a restart."""
+def test_no_checkpoint_is_written_without_a_new_step(tmp_path: Path) -> None:
+    """A run that exceeds its limit at the start would otherwise write a checkpoint to the SD card at each restart."""
     path, log = tmp_path / "run", tmp_path / "log"
     assert runs.start(log, runs.train, CONFIG, path, prepare=functools.partial(stop_at, (25,))).join() == 143
     before = (runs.newest(path) / "manifest.json").stat().st_mtime_ns

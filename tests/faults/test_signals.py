@@ -1,4 +1,4 @@
-"""SIGTERM, Ctrl-C and a closed terminal, in every phase of a run, once and twice."""
+"""SIGTERM, Ctrl-C and a closed terminal in every phase of a run, once and twice."""
 
 import functools
 import itertools
@@ -19,7 +19,7 @@ from tests.faults import runs
 END_SECONDS = 10
 STATUSES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
 PHASES = {
-    # where the signal comes, and the step that the run stops at
+    # The function whose call triggers the signal, the number of the call, and the step at which the run stops.
     "before the first step": ("seer_edge.training.run:build_session", 1, 0),
     "collecting": ("seer_edge.training.session:Session.step", 7, 7),
     "learning from pixels": ("seer_edge.agents.rainbow:RainbowAgent.update", 27, 48),
@@ -34,7 +34,7 @@ PHASES = {
 
 @pytest.fixture
 def alien(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return runs.left_alone(tmp_path_factory)
+    return runs.undisturbed(tmp_path_factory)
 
 
 def signal_at(place: str, call: int, number: int, tell: Any) -> None:
@@ -45,7 +45,7 @@ def signal_at(place: str, call: int, number: int, tell: Any) -> None:
     runs.at_call(place, call, act)
 
 
-def check_it_goes_on(path: Path, log: Path, alien: Path) -> None:
+def check_resume(path: Path, log: Path, alien: Path) -> None:
     assert runs.start(log, runs.command, "resume", path).join() == 0, log.read_text()
     assert runs.fingerprint(runs.newest(path)) == runs.fingerprint(runs.newest(alien))
     assert runs.results(path) == runs.results(alien)
@@ -59,12 +59,15 @@ CASES = [
 
 
 @pytest.mark.fault(
-    "SIGTERM, SIGINT, SIGHUP in every phase: before the first step, collecting, learning, freeze, conversion, "
-    "evaluation, checkpoint",
-    promise="exit 143, 130, 129 within 10 s, with a checkpoint of that step; `resume` ends in the run left alone",
+    "SIGTERM, SIGINT or SIGHUP in every phase: before the first step, collecting, learning, "
+    "freeze, conversion, evaluation, checkpoint",
+    promise="exit 143, 130 or 129 within 10 s, with a checkpoint of that step; `resume` ends as the "
+    "undisturbed run does",
 )
 @pytest.mark.parametrize(("phase", "number"), CASES)
-def test_a_signal(phase: str, number: signal.Signals, alien: Path, tmp_path: Path) -> None:
+def test_a_signal_stops_the_run_with_a_checkpoint(
+    phase: str, number: signal.Signals, alien: Path, tmp_path: Path
+) -> None:
     path, log = tmp_path / "run", tmp_path / "log"
     place, call, step = PHASES[phase]
     prepare = functools.partial(signal_at, place, call, number)
@@ -77,16 +80,18 @@ def test_a_signal(phase: str, number: signal.Signals, alien: Path, tmp_path: Pat
     assert "Traceback" not in log.read_text()
     assert checkpoint.newest(path / "checkpoints").timestep == step
     assert json.loads((path / "summary.json").read_text())["status"] == "interrupted"
-    check_it_goes_on(path, log, alien)
+    check_resume(path, log, alien)
 
 
-@pytest.mark.fault("SIGTERM while the last checkpoint is written", promise="exit 143; the run is finished, and says so")
-def test_a_signal_when_all_is_done(alien: Path, tmp_path: Path) -> None:
+@pytest.mark.fault(
+    "SIGTERM while the last checkpoint is written", promise="exit 143; the run is finished and reports it"
+)
+def test_a_signal_during_the_last_checkpoint(alien: Path, tmp_path: Path) -> None:
     path, log = tmp_path / "run", tmp_path / "log"
-    saves = 1 + 7 + 1 + 1  # at the beginning, every 20 steps, before the freeze, at the end
+    saves = 1 + 7 + 1 + 1  # at the start, every 20 steps, before the freeze, at the end
     prepare = functools.partial(signal_at, "seer_edge.runs.checkpoint:save", saves, signal.SIGTERM)
     assert runs.start(log, runs.train_command, runs.alien(), path, prepare=prepare).join() == 143, log.read_text()
-    check_it_goes_on(path, log, alien)
+    check_resume(path, log, alien)
 
 
 # --- twice -------------------------------------------------------------------------------------------------
@@ -103,14 +108,14 @@ def tell_steps(tell: Any) -> None:
 
 
 @pytest.mark.fault(
-    "a second SIGTERM, SIGINT or SIGHUP, at random moments after the first",
-    promise="the process ends; the last generation loads; `resume` ends in the run left alone",
+    "a second SIGTERM, SIGINT or SIGHUP at a random moment after the first",
+    promise="the process ends; the last checkpoint loads; `resume` ends as the undisturbed run does",
 )
 @pytest.mark.parametrize(
     ("number", "trials"),
     [(signal.SIGINT, 2), *(pytest.param(number, 10, marks=pytest.mark.faults) for number in STATUSES)],
 )
-def test_a_second_signal(
+def test_a_second_signal_ends_the_process_and_loses_no_checkpoint(
     number: signal.Signals, trials: int, alien: Path, tmp_path: Path, record_property: Any
 ) -> None:
     path, log = tmp_path / "run", tmp_path / "log"

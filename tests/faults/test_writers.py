@@ -1,4 +1,4 @@
-"""One run, one writer; readers beside it; a clock that jumps."""
+"""A run has one writer, readers may run at the same time, and jumps of the clock have no effect."""
 
 import functools
 import itertools
@@ -16,11 +16,11 @@ from tests.faults import runs
 
 TEN_YEARS = 10 * 365 * 24 * 3600
 PACE_SECONDS = 4.0
-"""Between checkpoints that are due each second, on a machine that has other things to do."""
+"""Allowed time between checkpoints that are due each second, on a busy machine."""
 
 
 def slowly(seconds: float, tell: Any) -> None:
-    """In the child: tell each step, and take that long for it."""
+    """In the child, send the number of each step and sleep for `seconds` before it."""
     step = Session.step
 
     def stepping(session: Session) -> StepReport:
@@ -35,8 +35,8 @@ def contents(path: Path) -> dict[Path, bytes]:
     return {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
 
 
-def on_the_way(path: Path, **changes: Any) -> runs.Child:
-    """A run that has begun to learn."""
+def start_learning(path: Path, **changes: Any) -> runs.Child:
+    """Start a run and return once it learns."""
     child = runs.start(
         path.with_suffix(".first"),
         runs.train_command,
@@ -44,14 +44,16 @@ def on_the_way(path: Path, **changes: Any) -> runs.Child:
         path,
         prepare=functools.partial(slowly, 0.05),
     )
-    runs.wait_until(lambda: any(step > 20 for step in child.told()))
+    runs.wait_until(lambda: any(step > 20 for step in child.messages()))
     return child
 
 
-@pytest.mark.fault("a second `resume` or `train` on a folder in use", promise="exit 2 and one line; nothing is changed")
-def test_a_second_writer(tmp_path: Path) -> None:
+@pytest.mark.fault(
+    "a second `resume` or `train` on a folder in use", promise="exit 2 with one line; nothing is changed"
+)
+def test_a_second_writer_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "run"
-    first = on_the_way(path)
+    first = start_learning(path)
     pid = first.process.pid or 0
     os.kill(pid, signal.SIGSTOP)
     before = contents(path)
@@ -63,13 +65,13 @@ def test_a_second_writer(tmp_path: Path) -> None:
     assert trained.read_text().count("\n") == 1
     assert contents(path) == before
     first.kill()
-    # The lock went with its process.
+    # The lock ended with its process.
     assert runs.start(resumed, runs.command, "resume", path).join() == 0, resumed.read_text()
 
 
 @pytest.mark.fault("two `train` on the same new folder at once", promise="one runs, the other ends with exit 2")
 @pytest.mark.parametrize("trial", range(3))
-def test_two_that_begin_at_once(trial: int, tmp_path: Path) -> None:
+def test_one_of_two_simultaneous_runs_is_rejected(trial: int, tmp_path: Path) -> None:
     path = tmp_path / "run"
     config = runs.alien(total_timesteps=25, freeze_at=None)
     logs = [tmp_path / "a", tmp_path / "b"]
@@ -78,11 +80,13 @@ def test_two_that_begin_at_once(trial: int, tmp_path: Path) -> None:
     assert json.loads((path / "summary.json").read_text())["status"] == "finished"
 
 
-@pytest.mark.fault("`eval` of a run that publishes and removes generations all the while", promise="it plays each time")
+@pytest.mark.fault(
+    "`eval` of a run that publishes and removes checkpoints meanwhile", promise="every evaluation succeeds"
+)
 @pytest.mark.parametrize("evaluations", [2, pytest.param(12, marks=pytest.mark.faults)])
-def test_reading_beside_a_writer(evaluations: int, tmp_path: Path, record_property: Any) -> None:
+def test_eval_works_while_the_run_writes(evaluations: int, tmp_path: Path, record_property: Any) -> None:
     path = tmp_path / "run"
-    first = on_the_way(path, checkpoint_every_steps=1, total_timesteps=100_000, freeze_at=90)
+    first = start_learning(path, checkpoint_every_steps=1, total_timesteps=100_000, freeze_at=90)
     for number in range(evaluations):
         log = tmp_path / f"eval{number}"
         words = ("eval", path, "--episodes", "1", "--json")
@@ -98,7 +102,7 @@ def test_reading_beside_a_writer(evaluations: int, tmp_path: Path, record_proper
 
 
 def set_back(step: int, tell: Any) -> None:
-    """In the child: it is ten years earlier from `step` on; each checkpoint is told with the true time."""
+    """In the child, set time.time ten years back from `step` on, and send each checkpoint with its monotonic time."""
     now, monotonic = time.time, time.monotonic
 
     def act() -> None:
@@ -116,15 +120,17 @@ def set_back(step: int, tell: Any) -> None:
     slowly(0.05, lambda step: None)
 
 
-@pytest.mark.fault("the clock goes back by ten years in mid-run", promise="the same run; checkpoints keep their pace")
-def test_a_clock_that_goes_back(tmp_path: Path) -> None:
+@pytest.mark.fault(
+    "Python's clock is set back ten years during a run", promise="the run is the same; timed checkpoints continue"
+)
+def test_a_clock_set_back_does_not_change_the_run(tmp_path: Path) -> None:
     config = runs.alien(total_timesteps=80, freeze_at=60, checkpoint_every_steps=None, checkpoint_every_seconds=1.0)
     straight, path, log = tmp_path / "straight", tmp_path / "run", tmp_path / "log"
     assert runs.start(log, runs.train_command, config, straight).join() == 0, log.read_text()
     child = runs.start(log, runs.train_command, config, path, prepare=functools.partial(set_back, 25))
     assert child.join() == 0, log.read_text()
-    told = child.told()
-    # Those that the second makes due, not the beginning, the freeze or the end.
+    told = child.messages()
+    # Only timed checkpoints, not those at the start, the freeze and the end.
     due = [moment for moment, name in told if not name.endswith(("00", "60", "80"))]
     assert len(due) >= 2
     assert all(later - earlier < PACE_SECONDS for (earlier, _), (later, _) in itertools.pairwise(told))

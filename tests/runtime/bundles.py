@@ -1,4 +1,4 @@
-"""Small bundles, whole and to be spoilt."""
+"""Small bundles for tests: valid ones, and forged ones with valid hashes."""
 
 import hashlib
 import json
@@ -30,7 +30,7 @@ def head_of(nodes: Sequence[NodeProto], constants: dict[str, NDArray[np.generic]
 
 
 def small_head() -> ModelProto:
-    """Rainbow's: pick, product, ReLU, product, softmax, expectation."""
+    """Return a head like Rainbow's: Gather, Gemm, ReLU, Gemm, Softmax and expectation."""
     rng, node = np.random.default_rng(3), helper.make_node
     constants: dict[str, NDArray[np.generic]] = {
         "network": np.array(0, np.int64),
@@ -54,7 +54,7 @@ def small_head() -> ModelProto:
 
 
 def small_actor() -> ModelProto:
-    """SAC's: pick, layer norm, product, tanh."""
+    """Return a head like SAC's: Gather, layer norm, Gemm and Tanh."""
     rng, node = np.random.default_rng(4), helper.make_node
     constants: dict[str, NDArray[np.generic]] = {
         "network": np.array(1, np.int64),
@@ -78,20 +78,20 @@ def members(head: ModelProto | None = None) -> dict[str, list[bytes]]:
 
 
 def write(path: Path, spec: PolicySpec = SPEC, **changes: bytes) -> Path:
-    """A bundle at `path`; `changes` are other bytes of the members `encoder` and `head`."""
-    held = members(None if spec.discrete else small_actor())
-    held |= {f"{name}.onnx": [graph] for name, graph in changes.items()}
-    write_container(path, spec.to_json(), held)
+    """Write a bundle to `path`. `changes` replaces the bytes of the members `encoder` and `head`."""
+    parts = members(None if spec.discrete else small_actor())
+    parts |= {f"{name}.onnx": [graph] for name, graph in changes.items()}
+    write_container(path, spec.to_json(), parts)
     return path
 
 
 def forged(manifest: Any, body: bytes = b"", *, version: int = CONTAINER_VERSION, length: int | None = None) -> bytes:
-    """A container whose every hash is right, with whatever manifest a stranger writes."""
+    """Return the bytes of a container with valid hashes and any manifest."""
     text = manifest if isinstance(manifest, bytes) else json.dumps(manifest).encode()
     prefix = MAGIC + version.to_bytes(4, "little") + (len(text) if length is None else length).to_bytes(4, "little")
     return prefix + hashlib.sha256(prefix + text).digest() + text + body
 
 
 def record(name: str, data: bytes, **changes: Any) -> dict[str, Any]:
-    """What a manifest says of a member."""
+    """Return the manifest entry of a member."""
     return {"name": name, "size_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), **changes}

@@ -1,7 +1,8 @@
-"""A disk that may lose power: what of a run's writes is certain at each moment, and what may have come of the rest.
+"""A model of a disk that may lose power: which writes are certain at each moment, and which may be lost.
 
-It follows POSIX to the letter. Contents are certain once the file was synced, names once their folder was. Everything
-else may be on the disk or not, each rename, name and content for itself and in any order; no rename is ever halved.
+It assumes only what POSIX guarantees. The content of a file is certain once the file was synced, and a name is certain
+once its folder was synced. Any other change may or may not reach the disk, independently and in any order. A rename is
+atomic.
 """
 
 from collections.abc import Callable
@@ -20,7 +21,7 @@ CONTENTS = ("lost", "torn", "zeros", "kept")
 
 @dataclass(frozen=True)
 class Op:
-    """In folder `source` name `name` becomes that of `node` (None: goes), or moves to `target`."""
+    """A change of a name: in `folder`, `name` becomes `node`, is removed (`node` None) or moves to `target`."""
 
     folder: int
     name: str
@@ -42,7 +43,7 @@ class Op:
 
 @dataclass
 class Moment:
-    """Names and contents that are certain, the changes that are not, and what had been acknowledged by then."""
+    """The disk at one moment: certain names and contents, pending changes, and the last acknowledged value."""
 
     certain: dict[int, dict[str, int]] = field(default_factory=dict)
     synced: dict[int, bytes] = field(default_factory=dict)
@@ -62,11 +63,11 @@ class Moment:
         )
 
     def unsynced(self) -> list[int]:
-        """Files whose content on the disk is not what was written."""
+        """Return the files whose written content is not certain to be on the disk."""
         return sorted(node for node, data in self.written.items() if self.synced.get(node) != data)
 
     def survivor(self, kept: Callable[[int], bool], content: Callable[[int], str]) -> Tree:
-        """What is there after the power comes back, if of the pending changes those `kept` came through."""
+        """Return the tree after the power returns, if only the pending changes `kept` reached the disk."""
         names = {node: dict(entries) for node, entries in self.certain.items()}
         for number, op in enumerate(self.pending):
             if kept(number):
@@ -93,7 +94,7 @@ class Moment:
         return {"lost": synced, "torn": torn, "zeros": synced + bytes(max(0, len(written) - len(synced)))}[fate]
 
     def worst(self) -> list[Tree]:
-        """Nothing and everything of what is pending, each change alone, everything but one; each with every content."""
+        """Return the trees for these sets of kept changes: none, all, each alone, all but one; with each content."""
         count = len(self.pending)
         masks = [set[int](), set(range(count))]
         masks += [{number} for number in range(count)] + [set(range(count)) - {number} for number in range(count)]
@@ -102,9 +103,9 @@ class Moment:
 
 
 class Disk:
-    """Follows what goes through the steps of `files` below `root`; `moments` are the states between them.
+    """Records the steps of `files` below `root`. `moments` are the states of the disk between the steps.
 
-    `forgets(step, name)` says of a sync of the file or folder of that name that it never happened.
+    If `forgets(step, name)` is true, the sync of that file or folder is ignored.
     """
 
     def __init__(
@@ -130,7 +131,7 @@ class Disk:
 
     def follow(self, step: Callable[..., Any], effect: Callable[..., None]) -> Callable[..., Any]:
         def followed(*args: Any) -> Any:
-            self.look()  # at what was written past the steps
+            self.look()  # finds files that were written without the steps
             if effect == self.remove:
                 effect(*args)
                 return step(*args)
@@ -149,7 +150,7 @@ class Disk:
         self.now.pending += (op,)
 
     def look(self, *_: Any) -> None:
-        """New files and folders, and the contents as they are."""
+        """Record new files and folders, and the current content of every file."""
         for path in sorted(self.root.rglob("*")):
             if path not in self.nodes:
                 node = self.nodes[path] = 1 + len(self.nodes) + 10_000 * len(self.moments)

@@ -1,4 +1,4 @@
-"""What the tests of durable files share: generations to publish, and faults at every step that touches the disk."""
+"""Shared helpers of the tests of durable files: checkpoints to publish, and faults at every disk step."""
 
 import errno
 import json
@@ -35,12 +35,12 @@ def publish(folder: Path, timestep: int, *, mark: str = "", keep: int = 2) -> Pa
         durable.write_tensors(new / "x.safetensors", {"x": np.full(4, timestep, np.int64)})
         (new / "mark.json").write_text(json.dumps(mark))
 
-    return durable.publish_generation(folder, timestep, write, keep=keep)
+    return durable.publish_checkpoint(folder, timestep, write, keep=keep)
 
 
 def load(folder: Path) -> tuple[int, str]:
-    """The oracle: (timestep, mark) of the newest generation, once all of it is found as `publish` wrote it."""
-    found = durable.newest_generation(folder)
+    """Return (timestep, mark) of the newest checkpoint, after a check that its content is what `publish` wrote."""
+    found = durable.newest_checkpoint(folder)
     timestep = found.manifest["timestep"]
     assert sorted(found.manifest["files"]) == ["mark.json", "x.safetensors"]
     tensors = durable.read_tensors(found.path / "x.safetensors")
@@ -52,7 +52,7 @@ def load(folder: Path) -> tuple[int, str]:
 
 
 class Faults:
-    """Lets the first `allowed` steps pass, fails the next one and, as after a power cut, all that follow."""
+    """Lets the first `allowed` disk steps pass and fails the next one. If `for_good` is true, all later steps fail."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.allowed = 10**9

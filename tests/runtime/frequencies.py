@@ -1,4 +1,4 @@
-"""Whether draws are as frequent as they should be."""
+"""A chi-square test of observed frequencies."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 
 def assert_frequencies(counts: NDArray[np.int64], probabilities: NDArray[np.float64]) -> None:
-    """Below the 99.9 % quantile of chi-square by Wilson and Hilferty's approximation."""
+    """Assert that chi-square is below its 99.9 % quantile, by the approximation of Wilson and Hilferty."""
     expected: NDArray[Any] = counts.sum() * probabilities
     assert expected.min() > 5
     if len(counts) == 1:

@@ -1,7 +1,7 @@
-"""A slow, obvious model of the replay: whole episodes in lists, everything computed by loops from them.
+"""A slow, simple model of the replay: whole episodes in lists, and loops that compute everything from them.
 
-It knows nothing of rings, slots, flags or conversions in place. The only things it shares with the data plane are the
-meaning of a row id, the number of rows that were appended before it, and the order in which crops are drawn.
+The model has no ring buffer, no slots, no flags and no in-place conversion. It shares only two definitions with the
+data plane: the id of a row is the number of rows appended before it, and the order in which crops are drawn.
 """
 
 import functools
@@ -24,7 +24,7 @@ Encode = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 @dataclass
 class Episode:
-    """All frames of an episode; the final frame of a truncated one has no action."""
+    """The frames, actions and rewards of an episode. The final frame of a truncated episode has no action."""
 
     frames: list[Frame] = field(default_factory=list)
     actions: list[Any] = field(default_factory=list)
@@ -42,23 +42,23 @@ class Episode:
 
 
 @dataclass(frozen=True)
-class Grid:
-    """Where the stored values of one dimension of latents lie: at `low`, `low + step`, … up to code `levels`."""
+class Quantizer:
+    """The quantization of one latent dimension: codes 0 to `levels` stand for `low`, `low + step`, and so on."""
 
     step: np.float32
     low: np.float32
     levels: int
 
     def code(self, value: np.float32) -> int:
-        """Of the nearest point, which may lie outside."""
+        """Return the code of the nearest value, without clipping."""
         return round(float((value - self.low) / self.step))
 
     def decoded(self, value: np.float32) -> np.float32:
         return np.float32(min(max(self.code(value), 0), self.levels)) * self.step + self.low
 
 
-def grids(values: NDArray[np.float32], levels: int) -> list[Grid]:
-    """By the documented rule, for each dimension of `values` `[B, …]` that were seen at the freeze."""
+def quantizers(values: NDArray[np.float32], levels: int) -> list[Quantizer]:
+    """Apply the documented rule to each dimension of the calibration values `[B, …]`."""
     seen = [[float(value) for value in column] for column in values.reshape(len(values), -1).T]
     mean_width = sum(max(column) - min(column) for column in seen) / len(seen)
     made = []
@@ -70,15 +70,15 @@ def grids(values: NDArray[np.float32], levels: int) -> list[Grid]:
             low = max(low, 0.0)
         if max(column) < 0:
             high = min(high, 0.0)
-        finest = max(max(abs(low), abs(high)) / 2**20, 1e-30)
-        step = np.float32(max((high - low) / levels, finest))
-        made.append(Grid(step, np.float32(round(low / float(step)) * float(step)), levels))
+        min_step = max(max(abs(low), abs(high)) / 2**20, 1e-30)
+        step = np.float32(max((high - low) / levels, min_step))
+        made.append(Quantizer(step, np.float32(round(low / float(step)) * float(step)), levels))
     return made
 
 
 @dataclass(frozen=True)
 class Target:
-    """What an n-step window from a row must give; `bootstrap` is None where it ends in a terminal state."""
+    """The expected n-step window from a row. `bootstrap` is None if the window ends in a terminal state."""
 
     n_return: float
     discount: float
@@ -86,7 +86,7 @@ class Target:
 
 
 class NaiveReplay:
-    """The log of everything that was ever appended, and which of it a ring of `capacity` rows still holds."""
+    """A log of every row ever appended, and the rows that a ring of `capacity` rows still holds."""
 
     def __init__(self, capacity: int, stack: int, frame: tuple[int, ...], crop: tuple[int, int] | None = None) -> None:
         self.capacity = capacity
@@ -94,13 +94,13 @@ class NaiveReplay:
         self.frame = frame
         self.crop = crop or (frame[-2], frame[-1])
         self.rows: list[tuple[Episode, int]] = []  # row id -> (episode, step)
-        self.offsets: dict[int, list[Offset]] = {}  # row id -> the K crops whose latents it holds
+        self.offsets: dict[int, list[Offset]] = {}  # row id -> the offsets of the K crops that were encoded
         self.encode: Encode | None = None
         self.element = "float32"
-        self.grids: list[Grid] = []
+        self.quantizers: list[Quantizer] = []
         self._latents: dict[tuple[int, int], NDArray[np.float32]] = {}
         self._decoded: dict[tuple[int, int], NDArray[np.float32]] = {}
-        self._dropped_before = 0  # rows below this id were left behind by the conversion
+        self._dropped_before = 0  # the conversion dropped all rows below this id
 
     # --- writing ---
 
@@ -129,7 +129,7 @@ class NaiveReplay:
         return len(self.rows) - 1
 
     def interrupt(self) -> None:
-        """The running episode is truncated after all; `final` has to follow."""
+        """Mark the running episode as truncated. Call `final` next."""
         self.rows[-1][0].truncated = True
 
     def convert(
@@ -141,9 +141,9 @@ class NaiveReplay:
         rng: np.random.Generator | None = None,
         seen: NDArray[np.float32] | None = None,
     ) -> list[int]:
-        """From now on rows are latents of K crops, which for the kept ones `rng` gives; returns the ids of those.
+        """Convert to rows of K latents each. Return the ids of the rows kept.
 
-        Of latents that are stored as whole numbers, `seen` are those that the grids are made for.
+        `rng` draws the crops of the kept rows. `seen` are the calibration latents of a quantized codec.
         """
         kept = [row for row in self.held() if self.stack_is_whole(row)][-capacity:]
         for row in kept:
@@ -151,40 +151,40 @@ class NaiveReplay:
         self._dropped_before = kept[0] if kept else len(self.rows)
         self.encode, self.capacity, self.element = encode, capacity, element
         if seen is not None:
-            self.grids = grids(seen, {"uint8": 255, "uint4": 15}[element])
+            self.quantizers = quantizers(seen, {"uint8": 255, "uint4": 15}[element])
         return kept
 
     def lose(self, rows: list[int], capacity: int) -> None:
-        """Room for `capacity` rows from now on; the oldest held ones, `rows`, are gone, and all before them."""
+        """Drop the oldest rows, `rows`, and change the capacity."""
         oldest = min(self.held(), default=len(self.rows))
         self._dropped_before, self.capacity = oldest + len(rows), capacity
 
     # --- crops ---
 
     def all_crops(self) -> list[Offset]:
-        """Every offset (y, x) at which a crop lies inside the frame."""
+        """Return every offset (y, x) at which a crop fits into the frame."""
         last_y, last_x = (whole - side for whole, side in zip(self.frame[-2:], self.crop, strict=True))
         return [(y, x) for y in range(last_y + 1) for x in range(last_x + 1)]
 
     def center(self) -> Offset:
-        """As many pixels cut off above as below, or one fewer, and so to the left and right."""
+        """Return the offset with equal margins, or one pixel less above and to the left."""
         margins = [whole - side for whole, side in zip(self.frame[-2:], self.crop, strict=True)]
         return margins[0] // 2, margins[1] // 2
 
     def draw_crops(self, rng: np.random.Generator, count: int) -> list[Offset]:
-        """What the data plane draws from a generator in the state of `rng`."""
+        """Return the offsets that the data plane draws from a generator in the state of `rng`."""
         last = self.all_crops()[-1]
         if last == (0, 0):
             return [(0, 0)] * count
         return [(y, x) for y, x in rng.integers(0, last, (count, 2), endpoint=True).tolist()]
 
-    # --- what every row must be ---
+    # --- expected rows ---
 
     def held(self) -> list[int]:
         return list(range(max(len(self.rows) - self.capacity, self._dropped_before, 0), len(self.rows)))
 
     def stack(self, row: int) -> Frame:
-        """`[S, *frame]`, zero before the episode's first frame."""
+        """Return the frame stack `[S, *frame]`, zero before the first frame of the episode."""
         episode, step = self.rows[row]
         blank = np.zeros_like(episode.frames[0])
         return np.stack(
@@ -200,20 +200,20 @@ class NaiveReplay:
         return all(held[0] <= other for other in needed)
 
     def cropped(self, row: int, offset: Offset) -> Frame:
-        """The stack under one crop, as channels `[C, h, w]`."""
+        """Return the stack under one crop, as channels `[C, h, w]`."""
         (y, x), (height, width) = offset, self.crop
         frames = [frame.reshape(-1, *self.frame[-2:]) for frame in self.stack(row)]
         return np.concatenate([frame[:, y : y + height, x : x + width] for frame in frames])
 
     def latent(self, row: int, k: int) -> NDArray[np.float32]:
-        """Latent k of a row before it is stored."""
+        """Return latent k of a row before it is stored."""
         assert self.encode is not None
         if (row, k) not in self._latents:
             self._latents[row, k] = self.encode(self.cropped(row, self.offsets[row][k])[None])[0]
         return self._latents[row, k]
 
     def observation(self, row: int, view: tuple[int, ...]) -> NDArray[Any]:
-        """What is decoded: the stack under the crop at `view`, or the stored latent number `view`."""
+        """Return the decoded observation: the stack under the crop at `view`, or the stored latent of index `view`."""
         if self.encode is None:
             return self.cropped(row, (view[0], view[1]))
         key = row, view[0]
@@ -222,20 +222,20 @@ class NaiveReplay:
         return self._decoded[key]
 
     def _stored(self, latent: NDArray[np.float32]) -> NDArray[np.float32]:
-        if not self.grids:
+        if not self.quantizers:
             return latent.astype(self.element).astype(np.float32)
-        pairs = zip(self.grids, latent.ravel(), strict=True)
-        return np.array([grid.decoded(value) for grid, value in pairs], np.float32).reshape(latent.shape)
+        pairs = zip(self.quantizers, latent.ravel(), strict=True)
+        return np.array([quantizer.decoded(value) for quantizer, value in pairs], np.float32).reshape(latent.shape)
 
     def clip_rate(self) -> float | None:
-        """Of the elements of every latent that was ever stored, those outside their grid."""
-        if not self.grids:
+        """Return the fraction of all elements ever stored that were outside their quantization range."""
+        if not self.quantizers:
             return None
         latents = (self.latent(row, k) for row, crops in self.offsets.items() for k in range(len(crops)))
         codes = [
-            (grid.code(value), grid.levels)
+            (quantizer.code(value), quantizer.levels)
             for latent in latents
-            for grid, value in zip(self.grids, latent.ravel(), strict=True)
+            for quantizer, value in zip(self.quantizers, latent.ravel(), strict=True)
         ]
         return sum(not 0 <= code <= levels for code, levels in codes) / max(len(codes), 1)
 
@@ -248,7 +248,7 @@ class NaiveReplay:
         return 0
 
     def target(self, row: int, n: int, gamma: float) -> Target | None:
-        """The window that starts at `row`, or None where none can."""
+        """Return the window that starts at `row`, or None if no valid window does."""
         if row not in self.held() or not self.stack_is_whole(row):
             return None
         episode, start = self.rows[row]
@@ -256,7 +256,7 @@ class NaiveReplay:
         for k in range(n):
             step = start + k
             if step >= len(episode.actions):
-                return None  # a final frame, or not yet happened
+                return None  # the row is a final frame, or the step has not happened yet
             n_return += gamma**k * episode.rewards[step]
             last = step == len(episode.actions) - 1
             if last and episode.terminated:
@@ -269,7 +269,7 @@ class NaiveReplay:
 
 
 def assert_agrees(store: RowStore, log: NaiveReplay, n: int, gamma: float) -> None:
-    """Every row of `store`, and the ids around them, against `log`."""
+    """Assert that every row of `store`, and a few ids before and after them, agree with `log`."""
     held = log.held()
     assert (store.oldest, store.appended, store.rows) == (len(log.rows) - len(held), len(log.rows), len(held))
     assert store.capacity == log.capacity
@@ -294,7 +294,7 @@ def assert_agrees(store: RowStore, log: NaiveReplay, n: int, gamma: float) -> No
 
 
 def assert_observations(store: RowStore, log: NaiveReplay, rows: list[int]) -> None:
-    """The decoded observations of `rows` against the log, to the bit: all latents, or one crop that keeps changing."""
+    """Assert that the decoded observations of `rows` equal those of the log exactly: all latents, or one crop each."""
     if log.encode is None:
         crops = log.all_crops()
         views: list[tuple[int, ...]] = [crops[(row + store.appended) % len(crops)] for row in rows]
@@ -325,7 +325,7 @@ def _assert_columns(store: RowStore, log: NaiveReplay, held: list[int]) -> None:
 
 
 def hash_encoder(*shape: int) -> Encode:
-    """A fixed integer projection of a stack to `shape`: exact in any batch size, different for different stacks."""
+    """Return an encoder that projects stacks to `shape` with fixed integers, so that results are exact."""
     width = math.prod(shape)
 
     @functools.cache
@@ -340,5 +340,5 @@ def hash_encoder(*shape: int) -> Encode:
 
 
 def ledger_of(observations_bytes: int) -> Ledger:
-    """A ledger with the two caps of a real run."""
+    """Return a ledger with the two caps of a real run."""
     return Ledger({Line.OBSERVATIONS: observations_bytes, Line.WORKSPACE: WORKSPACE_CAP_BYTES})

@@ -1,4 +1,4 @@
-"""Small graphs of the encoders' dialect, to be spoilt in one place or many."""
+"""Small valid encoder graphs, which tests damage in one or more places."""
 
 from collections.abc import Callable, Sequence
 
@@ -25,7 +25,7 @@ def model_of(
 
 
 def small_model() -> ModelProto:
-    """All ten operators over 8x8 maps, in 3 KB."""
+    """Return an encoder with all ten operators over 8x8 feature maps, in 3 KB."""
     node = helper.make_node
     window = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}
     rng = np.random.default_rng(7)
@@ -54,8 +54,8 @@ def small_model() -> ModelProto:
     return model_of(nodes, constants)
 
 
-def spoilt(edit: Callable[[ModelProto], object]) -> bytes:
-    """The bytes of the small model after an edit."""
+def edited(edit: Callable[[ModelProto], object]) -> bytes:
+    """Return the bytes of the small model after `edit`."""
     model = small_model()
     edit(model)
     serialized: bytes = model.SerializeToString()

@@ -1,4 +1,4 @@
-"""The replay under test and the naive log of it, fed with the same random steps."""
+"""A replay under test and its naive model, which receive the same random steps."""
 
 import copy
 import json
@@ -27,7 +27,7 @@ POISON = 77
 
 @dataclass
 class Pair:
-    """Replay and log. `draws` is the replay's own generator; everything else is drawn from `rng`."""
+    """A replay and its naive log. `draws` is the replay's generator. `rng` generates frames, actions and rewards."""
 
     store: RowStore
     replay: Replay
@@ -35,7 +35,7 @@ class Pair:
     ledger: Ledger
     draws: np.random.Generator
     rng: np.random.Generator
-    codec_bytes: int = 0  # of the codec's own memory
+    codec_bytes: int = 0  # workspace bytes of the codec
 
     @classmethod
     def build(
@@ -74,7 +74,7 @@ class Pair:
         return self.rng.integers(0, 256, self.log.frame, np.uint8)
 
     def stored(self, row: int) -> NDArray[Any]:
-        """What the run would hand the store for `row`: its frame, or latents of K crops that it drew."""
+        """Return the observation that a run would append for `row`: its frame, or latents of K random crops."""
         if self.log.encode is None:
             newest: NDArray[np.uint8] = self.log.stack(row)[-1]
             return newest
@@ -103,7 +103,7 @@ class Pair:
             assert self.store.appended == appended
 
     def episode(self, length: int, ending: str) -> None:
-        """`length` steps, then the ending: terminated, truncated, interrupted or running."""
+        """Play `length` steps. `ending` is terminated, truncated, interrupted or running."""
         for _ in range(length - 1):
             self.step()
         self.step(terminated=ending == "terminated", truncated=ending == "truncated")
@@ -113,7 +113,7 @@ class Pair:
             self.interrupt()
 
     def play(self, rows: int, endings: Sequence[str] = ("terminated", "truncated", "interrupted")) -> None:
-        """At least `rows` rows of episodes of mixed lengths and endings; the last one keeps running."""
+        """Play episodes of random lengths and endings for at least `rows` rows, then six steps of a running episode."""
         goal = len(self.log.rows) + rows
         while len(self.log.rows) < goal:
             self.episode(int(self.rng.choice([1, 2, 3, 9, 40])), str(self.rng.choice(endings)))
@@ -122,7 +122,7 @@ class Pair:
     # --- saving and reloading ---
 
     def reload(self, capacity: int) -> None:
-        """Save to a file, and go on in a replay that is built anew with room for `capacity` rows."""
+        """Save the replay to a file and restore it in a new one with room for `capacity` rows."""
         held, state, old = self.log.held(), self.replay.state(), self.store
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "replay.safetensors"
@@ -160,7 +160,7 @@ class Pair:
         self.log.lose(held[:dropped], capacity)
 
     def _uncalibrated(self, codec: Codec) -> Codec:
-        """One like `codec`, of frames or latents, that knows nothing yet."""
+        """Return a new codec of the same kind as `codec`, without its calibration."""
         if self.log.encode is None:
             return codec
         before = self.ledger.held_bytes(Line.WORKSPACE)
@@ -171,7 +171,10 @@ class Pair:
     # --- the conversion ---
 
     def convert(self, name: str, shape: tuple[int, ...], augmentations: int = 1) -> list[int]:
-        """Convert both; what the encoder is shown and what it leaves untouched are compared with the log."""
+        """Convert the replay and the log. Return the ids of the rows kept.
+
+        At each call of the encoder, check its input and that no frame that is still needed was overwritten.
+        """
         log, store, encode = self.log, self.store, hash_encoder(*shape)
         before = self.ledger.held_bytes(Line.WORKSPACE)
         codec = latent_codec(name, shape, augmentations, self.ledger)
@@ -223,7 +226,7 @@ class Pair:
         assert self.store.codec.clip_rate == self.log.clip_rate()
 
     def predicted_views(self, twin: np.random.Generator, count: int) -> list[tuple[int, ...]]:
-        """The views that the replay draws next for `count` observations, by a generator in the state of its own."""
+        """Return the views that the replay draws next for `count` observations. `twin` is a copy of its generator."""
         if self.log.encode is None:
             return list(self.log.draw_crops(twin, count))
         augmentations = self.store.codec.shape[0]
@@ -232,7 +235,7 @@ class Pair:
         return [(k,) for k in twin.integers(augmentations, size=count).tolist()]
 
     def check_observations(self, got: Observations, rows: list[int], views: list[tuple[int, ...]]) -> None:
-        """All of `got`, twice, in even slices into a buffer that holds anything before."""
+        """Check that `got` decodes correctly twice, in slices of even length, from a poisoned buffer."""
         wanted = [self.log.observation(row, view) for row, view in zip(rows, views, strict=True)]
         for _ in range(2):
             decoded = [observation for part in self._poisoned_slices(got) for observation in part]
@@ -256,7 +259,7 @@ class Pair:
         assert max(lengths) - min(lengths) <= 1
 
     def check_sample(self) -> None:
-        """One batch: rows, views, windows, and that the generator gave what was needed and no more."""
+        """Check the rows, views and windows of one batch, and how far the sample advanced the generator."""
         log, n = self.log, self.replay.n_step
         if all(log.target(row, n, GAMMA) is None for row in log.held()):
             with pytest.raises(NothingToSampleError):
@@ -275,7 +278,7 @@ class Pair:
         bootstraps = []
         for index, row in enumerate(rows):
             target = log.target(row, n, GAMMA)
-            assert target is not None, f"row {row} can not start a window"
+            assert target is not None, f"row {row} cannot start a window"
             episode, step = log.rows[row]
             bootstraps.append(row if target.bootstrap is None else target.bootstrap)
             np.testing.assert_array_equal(batch.actions[index], episode.actions[step])

@@ -1,4 +1,4 @@
-"""Bundles: written and read back, and every way in which one can be damaged or made by a stranger."""
+"""Tests of bundles: writing and reading, detection of damage, and rejection of untrusted input."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from tests.runtime.bundles import SPEC, forged, members, record, write
 
 
 def _refusal(path: Path, data: bytes | None = None) -> str:
-    """The one line with which a bundle is refused."""
+    """Return the error message for an invalid bundle. Fail unless it is one line."""
     if data is not None:
         path.write_bytes(data)
     with pytest.raises(CorruptFileError) as caught:
@@ -30,7 +30,7 @@ def _refusal(path: Path, data: bytes | None = None) -> str:
     return line
 
 
-def test_a_bundle_is_read_back(tmp_path: Path) -> None:
+def test_bundle_reads_back(tmp_path: Path) -> None:
     arrays = {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.arange(3, dtype=np.int64)}
     about = {**SPEC.to_json(), "more": {"x": [1, None]}}
     path = tmp_path / "p.seer"
@@ -46,14 +46,14 @@ def test_a_bundle_is_read_back(tmp_path: Path) -> None:
             np.testing.assert_array_equal(out, array)
 
 
-def test_the_same_policy_gives_the_same_bytes(tmp_path: Path) -> None:
+def test_equal_policies_give_equal_bytes(tmp_path: Path) -> None:
     first, second = write(tmp_path / "a").read_bytes(), write(tmp_path / "b").read_bytes()
     assert first == second
     assert write(tmp_path / "b", head=b"x").read_bytes() != first
 
 
-def test_each_byte_that_is_changed_is_noticed(tmp_path: Path) -> None:
-    """All of them: header, hash, manifest and both graphs."""
+def test_change_of_any_byte_is_detected(tmp_path: Path) -> None:
+    """The bytes cover the header, the hash, the manifest and both graphs."""
     sound = write(tmp_path / "p.seer").read_bytes()
     damaged = tmp_path / "damaged.seer"
     damaged.write_bytes(sound)
@@ -82,7 +82,7 @@ def sound(path: Path) -> bytes:
 
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
-def test_bytes_that_are_missing_or_added_are_noticed(sound: bytes, path: Path, data: st.DataObject) -> None:
+def test_missing_and_added_bytes_are_detected(sound: bytes, path: Path, data: st.DataObject) -> None:
     place, count = data.draw(st.integers(0, len(sound))), data.draw(st.integers(0, 300))
     extra = data.draw(st.binary(max_size=12))
     edited = sound[:place] + extra + sound[place + count :]
@@ -90,7 +90,7 @@ def test_bytes_that_are_missing_or_added_are_noticed(sound: bytes, path: Path, d
         _refusal(path, edited)
 
 
-def test_a_newer_format_is_named(tmp_path: Path) -> None:
+def test_error_names_a_newer_format_version(tmp_path: Path) -> None:
     for version in (0, 2, 2**32 - 1):
         data = forged({"about": SPEC.to_json(), "members": []}, version=version)
         line = _refusal(tmp_path / "p", data)
@@ -107,7 +107,7 @@ def _manifest(*records: Any, **about: Any) -> dict[str, Any]:
     return {"about": {**SPEC.to_json(), **about}, "members": list(records or RECORDS)}
 
 
-def test_what_the_forgeries_are_made_from_is_sound(tmp_path: Path) -> None:
+def test_forged_bundle_without_a_change_is_valid(tmp_path: Path) -> None:
     (tmp_path / "p").write_bytes(forged(_manifest(), BODY))
     Policy.load(tmp_path / "p")
 
@@ -118,61 +118,70 @@ def test_what_the_forgeries_are_made_from_is_sound(tmp_path: Path) -> None:
         "nothing": (b"", "not a bundle"),
         "another file": (b"PK\x03\x04" + bytes(60), "not a bundle"),
         "a magic alone": (b"SEEREDGE", "not a bundle"),
-        "a header alone": (forged({})[:40], "a manifest of 2 bytes in 40"),
-        "a length that lies": (forged({}, length=2**31), "a manifest of 2,147,483,648 bytes in 50"),
-        "a manifest that is too large": (forged(b" " * (2**20 + 1)), "a manifest of 1,048,577 bytes"),
+        "a header alone": (forged({})[:40], "invalid manifest size of 2 bytes in a file of 40"),
+        "a false length": (
+            forged({}, length=2**31),
+            "invalid manifest size of 2,147,483,648 bytes in a file of 50",
+        ),
+        "a manifest that is too large": (forged(b" " * (2**20 + 1)), "invalid manifest size of 1,048,577 bytes"),
         "no JSON": (forged(b"{"), "not JSON"),
-        "a key twice": (forged(b'{"about": {}, "about": {}, "members": []}'), "a key comes twice"),
+        "a key twice": (forged(b'{"about": {}, "about": {}, "members": []}'), "a key occurs twice"),
         "NaN": (forged(b'{"about": {"x": NaN}, "members": []}'), "NaN is not a JSON value"),
         "nesting": (forged(b"[" * 100_000), "not JSON"),
-        "a list": (forged([]), "does not say what it is about"),
-        "no members": (forged({"about": {}}), "does not say what it is about"),
-        "more than that": (forged({"about": {}, "members": [], "x": 1}), "does not say what it is about"),
-        "a size that is text": (forged(_manifest(record(ENCODER, b"", size_bytes="0"))), "without name, size"),
-        "a negative size": (forged(_manifest(record(ENCODER, b"", size_bytes=-1))), "without name, size"),
-        "no hash": (forged(_manifest(record(ENCODER, b"", sha256="0"))), "without name, size"),
-        "an unknown member": (forged(_manifest(record("../x", b""))), "'../x' that is not expected"),
-        "a member twice": (forged(_manifest(RECORDS[0], RECORDS[0]), ENCODER_BYTES * 2), "comes twice"),
+        "a list": (forged([]), "must have exactly the keys 'about' and 'members'"),
+        "no members": (forged({"about": {}}), "must have exactly the keys 'about' and 'members'"),
+        "another key": (
+            forged({"about": {}, "members": [], "x": 1}),
+            "must have exactly the keys 'about' and 'members'",
+        ),
+        "a size that is text": (forged(_manifest(record(ENCODER, b"", size_bytes="0"))), "without a valid name, size"),
+        "a negative size": (forged(_manifest(record(ENCODER, b"", size_bytes=-1))), "without a valid name, size"),
+        "no hash": (forged(_manifest(record(ENCODER, b"", sha256="0"))), "without a valid name, size"),
+        "an unknown member": (forged(_manifest(record("../x", b""))), "'../x' is unknown or occurs twice"),
+        "a member twice": (forged(_manifest(RECORDS[0], RECORDS[0]), ENCODER_BYTES * 2), "is unknown or occurs twice"),
         "a size beyond the end": (forged(_manifest(record(ENCODER, b"", size_bytes=2**20))), "end at byte"),
-        "a huge member": (forged(_manifest(record(ENCODER, b"", size_bytes=2**40))), "at most 67,108,864 are read"),
-        "bytes behind": (forged(_manifest(), BODY + b"x"), "its members end at byte"),
+        "a huge member": (forged(_manifest(record(ENCODER, b"", size_bytes=2**40))), "the limit is 67,108,864"),
+        "bytes after the members": (forged(_manifest(), BODY + b"x"), "the members end at byte"),
         "another hash": (forged(_manifest(record(ENCODER, b"x", sha256="0" * 64)), b"x"), "SHA-256 differs"),
-        "no head": (forged(_manifest(RECORDS[0]), ENCODER_BYTES), f"it holds no {HEAD}"),
-        "graphs that are none": (
+        "no head": (forged(_manifest(RECORDS[0]), ENCODER_BYTES), f"contains no {HEAD}"),
+        "invalid graphs": (
             forged(_manifest(record(ENCODER, b"x"), RECORDS[1]), b"x" + HEAD_BYTES),
-            "model has a field that no encoder has, number 15",
+            "model has the unsupported field number 15",
         ),
-        "graphs in each other's place": (
+        "graphs swapped": (
             forged(_manifest(record(ENCODER, HEAD_BYTES), record(HEAD, ENCODER_BYTES)), HEAD_BYTES + ENCODER_BYTES),
-            "latents of type 1 is declared in place of observations",
+            "the graph declares latents of type 1 instead of observations of type 2",
         ),
-        "no policy": (forged({"about": {}, "members": []}), "describes no policy: actions is missing"),
+        "no policy": (forged({"about": {}, "members": []}), "describes no valid policy: actions is missing"),
         "another resize": (
             forged(_manifest(observation={**SPEC.to_json()["observation"], "resize": "linear"}), BODY),
             "observation.resize is 'linear', not one of area, bilinear",
         ),
         "other bounds": (
             forged(_manifest(actions={"kind": "continuous", "size": 3, "low": -2.0, "high": 1.0}), BODY),
-            "actions.low is -2.0, which this release does not do",
+            "actions.low is -2.0, which this release does not support",
         ),
         "no action": (
             forged(_manifest(actions={"kind": "discrete", "count": 0}), BODY),
-            "actions.count is 0, not a whole number from 1 to 65,536",
+            "actions.count is 0, not an integer from 1 to 65,536",
         ),
         "a list for an object": (forged(_manifest(observation=[1]), BODY), "observation is [1], not an object"),
         "an object for a list": (
             forged(_manifest(observation={**SPEC.to_json()["observation"], "crop_shape": {"x": 1}}), BODY),
-            "observation.crop_shape is {'x': 1}, not a list of whole numbers from 1 to 1,024",
+            "observation.crop_shape is {'x': 1}, not a list of integers from 1 to 1,024",
         ),
-        "a name of two lines": (
+        "a name with a line break": (
             forged(_manifest(algo="rain\nbow"), BODY),
             "algo is 'rain\\nbow', not 1 to 200 printable",
         ),
-        "other actions": (forged(_manifest(actions={"kind": "discrete", "count": 4}), BODY), "do not fit its manifest"),
+        "other actions": (
+            forged(_manifest(actions={"kind": "discrete", "count": 4}), BODY),
+            "does not match the manifest",
+        ),
     }.values(),
 )
-def test_what_a_stranger_writes_is_refused(data: bytes, message: str, tmp_path: Path) -> None:
-    """Every hash is right, as far as there are any."""
+def test_invalid_bundle_with_valid_hashes_is_rejected(data: bytes, message: str, tmp_path: Path) -> None:
+    """Every hash is valid, in the cases that have one."""
     assert message in _refusal(tmp_path / "p", data)
 
 
@@ -196,12 +205,12 @@ def test_what_a_stranger_writes_is_refused(data: bytes, message: str, tmp_path: 
     ],
     ids=str,
 )
-def test_observations_that_no_policy_has(change: dict[str, Any], tmp_path: Path) -> None:
+def test_invalid_observation_fields_are_rejected(change: dict[str, Any], tmp_path: Path) -> None:
     seen = {**SPEC.to_json()["observation"], **change}
     _refusal(tmp_path / "p", forged(_manifest(observation=seen), BODY))
 
 
-def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+def test_only_a_regular_file_is_opened(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to("pipe")
@@ -214,14 +223,14 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
         Policy.load(tmp_path / "to_itself")
 
 
-def test_a_link_to_a_bundle_is_one(tmp_path: Path) -> None:
-    """As `policy.seer -> policy-3.seer` is on a board."""
+def test_link_to_a_bundle_is_followed(tmp_path: Path) -> None:
+    """On a board, `policy.seer` may be a link to the current version."""
     write(tmp_path / "p-3.seer")
     (tmp_path / "p.seer").symlink_to("p-3.seer")
     assert Policy.load(tmp_path / "p.seer").spec == SPEC
 
 
-def test_a_member_that_changes_between_proof_and_use_is_noticed(tmp_path: Path) -> None:
+def test_change_of_a_member_after_the_check_is_detected(tmp_path: Path) -> None:
     path = write(tmp_path / "p.seer")
     with open_container(path, MEMBER_BYTES_MAX) as container:
         member = container.members[HEAD]
@@ -232,7 +241,7 @@ def test_a_member_that_changes_between_proof_and_use_is_noticed(tmp_path: Path) 
             container.read(HEAD)
 
 
-def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
+def test_failed_write_leaves_the_old_bundle(tmp_path: Path) -> None:
     path = write(tmp_path / "p.seer")
     before = path.read_bytes()
     failing: list[Callable[[], object]] = [
@@ -246,6 +255,6 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["p.seer"]
 
 
-def test_a_spec_says_itself(tmp_path: Path) -> None:
+def test_policy_spec_reads_its_own_json(tmp_path: Path) -> None:
     for spec in (SPEC, PolicySpec("sac", (3, 100, 100), 3, (84, 84), discrete=False, actions=6)):
         assert PolicySpec.of(json.loads(json.dumps(spec.to_json()))) == spec

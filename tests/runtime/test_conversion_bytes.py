@@ -1,4 +1,4 @@
-"""The conversion's bytes: no second buffer, nothing above a cap, and a ledger that is right afterwards."""
+"""Tests of the memory of a conversion: no second buffer, no cap exceeded, and a correct ledger afterwards."""
 
 import tracemalloc
 
@@ -34,8 +34,8 @@ def _filled(capacity: int, rows: int, frame: tuple[int, ...] = FRAME) -> tuple[R
     "latent",
     [("float32", 576), ("float16", 576), ("uint8", 576), ("uint4", 576), ("float32", 1_764), ("float32", 3_136)],
 )
-@pytest.mark.parametrize("rows", [2_000, 2_840, 3_700])  # not full, just full, wrapped
-def test_conversion_makes_no_second_buffer(latent: tuple[str, int], rows: int) -> None:
+@pytest.mark.parametrize("rows", [2_000, 2_840, 3_700])  # partly filled, exactly full, wrapped
+def test_conversion_allocates_no_second_buffer(latent: tuple[str, int], rows: int) -> None:
     store, ledger = _filled(2_840, rows)
     arena = store.arena
     assert arena.size_bytes > 20_000_000
@@ -72,7 +72,9 @@ def test_conversion_makes_no_second_buffer(latent: tuple[str, int], rows: int) -
     assert set(peaks) == {arena.size_bytes}
     assert ledger.peak_bytes(Line.OBSERVATIONS) == arena.size_bytes == ledger.cap_bytes(Line.OBSERVATIONS)
     assert ledger.peak_bytes(Line.WORKSPACE) <= WORKSPACE_CAP_BYTES
-    assert ledger.held_bytes(Line.WORKSPACE) == 4 * width * 4 + own_bytes  # a slice of latents: the minibatch of 4
+    assert (
+        ledger.held_bytes(Line.WORKSPACE) == 4 * width * 4 + own_bytes
+    )  # a slice of latents, which is the whole batch of 4
     assert store.data.base is not None
     assert np.shares_memory(store.data, arena.bytes)
     newest = np.array([store.appended - 1])
@@ -82,7 +84,7 @@ def test_conversion_makes_no_second_buffer(latent: tuple[str, int], rows: int) -
     assert (np.abs(got - (rows - 1) % 256) <= half_a_step).all()
 
 
-def test_workspace_of_a_conversion_is_given_back() -> None:
+def test_conversion_releases_its_workspace() -> None:
     store, ledger = _filled(100, 130)
     before = ledger.held_bytes(Line.WORKSPACE)
     Conversion(store, latent_codec("float32", (50,)), np.random.default_rng(0), ledger).run(hash_encoder(50))
@@ -92,8 +94,8 @@ def test_workspace_of_a_conversion_is_given_back() -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.3, 0.5, 0.999])
-def test_a_conversion_refused_for_want_of_workspace_leaves_store_and_ledger_as_they_were(share: float) -> None:
-    """Both where the first of its allocations is refused and where the last is."""
+def test_conversion_without_enough_workspace_leaves_store_and_ledger_unchanged(share: float) -> None:
+    """The shares make the first, a middle or the last allocation fail."""
     size_bytes, log = 30 * 8, NaiveReplay(30, 4, (2, 4))
     ledger = Ledger({Line.OBSERVATIONS: size_bytes, Line.WORKSPACE: int(share * conversion_bytes(4, 8, 8, 1))})
     store = RowStore(Arena(size_bytes, ledger), frame_codec((2, 4)), stack=4, ledger=ledger)
@@ -109,17 +111,17 @@ def test_a_conversion_refused_for_want_of_workspace_leaves_store_and_ledger_as_t
     assert {line: ledger.held_bytes(line) for line in Line} == before
 
 
-def test_a_latent_larger_than_the_arena_is_refused_before_anything_changes() -> None:
+def test_latent_larger_than_the_arena_is_rejected_without_changes() -> None:
     store, ledger = _filled(4, 4, frame=(2, 4))
     before, held = store.arena.bytes.copy(), {line: ledger.held_bytes(line) for line in Line}
-    with pytest.raises(ValueError, match="a latent row of 36 bytes does not fit 32 bytes"):
+    with pytest.raises(ValueError, match="a latent row of 36 bytes does not fit into an arena of 32 bytes"):
         Conversion(store, latent_codec("float32", (9,)), np.random.default_rng(0), ledger).run(hash_encoder(9))
     np.testing.assert_array_equal(store.arena.bytes, before)
     assert {line: ledger.held_bytes(line) for line in Line} == held
 
 
 @pytest.mark.parametrize("seed", range(150))
-def test_rotation_is_numpy_roll(seed: int) -> None:
+def test_rotation_equals_numpy_roll(seed: int) -> None:
     rng = np.random.default_rng(seed)
     count, width, buffer_rows = int(rng.integers(1, 40)), int(rng.integers(1, 9)), int(rng.integers(1, 50))
     shift = int(rng.integers(0, count + 1))
@@ -131,7 +133,7 @@ def test_rotation_is_numpy_roll(seed: int) -> None:
     np.testing.assert_array_equal(memory[[0, -1]], edges)
 
 
-def test_rotation_takes_no_memory_but_its_buffer() -> None:
+def test_rotation_allocates_no_memory() -> None:
     rows, buffer = np.zeros((1_000, 5_000), np.uint8), np.zeros((3, 5_000), np.uint8)
     tracemalloc.start()
     try:

@@ -1,4 +1,4 @@
-"""Crops: where they may lie, how often they lie there, and that a stack moves as one."""
+"""Tests of crops: valid offsets, their frequencies, and one offset for all frames of a stack."""
 
 import numpy as np
 import pytest
@@ -29,9 +29,7 @@ def _offsets(crop: Crop) -> list[tuple[int, int]]:
         ((2, 2), (1, 2)),
     ],
 )
-def test_every_offset_is_drawn_equally_often_the_last_one_included(
-    frame_size: tuple[int, int], size: tuple[int, int]
-) -> None:
+def test_every_offset_is_drawn_equally_often(frame_size: tuple[int, int], size: tuple[int, int]) -> None:
     crop = Crop(frame_size, size)
     drawn = crop.draw(np.random.default_rng(0), 30_000)
     assert drawn.shape == (30_000, 2)
@@ -42,7 +40,7 @@ def test_every_offset_is_drawn_equally_often_the_last_one_included(
 
 
 @pytest.mark.parametrize("count", [0, 1, 500])
-def test_a_whole_crop_draws_nothing(count: int) -> None:
+def test_whole_crop_does_not_advance_the_generator(count: int) -> None:
     rng = np.random.default_rng(0)
     before = rng.bit_generator.state
     drawn = Crop((7, 5), (7, 5)).draw(rng, count)
@@ -59,14 +57,14 @@ def test_a_whole_crop_draws_nothing(count: int) -> None:
 @pytest.mark.parametrize(
     ("whole", "side", "begin"), [(100, 84, 8), (50, 42, 4), (84, 84, 0), (7, 4, 1), (7, 1, 3), (2, 1, 0)]
 )
-def test_the_center_leaves_as_much_on_one_side_as_on_the_other(whole: int, side: int, begin: int) -> None:
+def test_center_crop_has_equal_margins(whole: int, side: int, begin: int) -> None:
     assert Crop((whole, 9), (side, 9)).center.tolist() == [begin, 0]
     assert Crop((9, whole), (9, side)).center.tolist() == [0, begin]
     assert (whole - side - begin) - begin in (0, 1)
 
 
 @pytest.mark.parametrize("size", [(0, 3), (3, 0), (6, 3), (3, 5), (-1, 2)])
-def test_a_crop_that_does_not_fit_is_refused(size: tuple[int, int]) -> None:
+def test_crop_that_does_not_fit_is_rejected(size: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match=f"a crop of {size[0]}x{size[1]} does not fit a frame of 5x4"):
         frame_codec((3, 5, 4), size)
 
@@ -75,7 +73,7 @@ sides = st.integers(1, 6)
 
 
 @given(data=st.data(), height=sides, width=sides, leading=st.sampled_from([(), (1,), (3,), (2, 3)]))
-def test_a_cut_is_a_slice_and_touches_nothing_else(
+def test_cut_equals_a_slice_and_writes_nothing_else(
     data: st.DataObject, height: int, width: int, leading: tuple[int, ...]
 ) -> None:
     crop = Crop((height, width), (data.draw(st.integers(1, height)), data.draw(st.integers(1, width))))
@@ -90,13 +88,13 @@ def test_a_cut_is_a_slice_and_touches_nothing_else(
 @pytest.mark.parametrize("frame", [(5, 6), (3, 5, 6)])
 @pytest.mark.parametrize("size", [(5, 6), (4, 6), (5, 3), (2, 3), (1, 1)])
 @pytest.mark.parametrize("stack", [1, 3, 4])
-def test_all_frames_of_a_stack_lie_under_one_offset(frame: tuple[int, ...], size: tuple[int, int], stack: int) -> None:
-    """Also of a stack that the ring's end parts, and with blank frames before an episode's first."""
+def test_all_frames_of_a_stack_have_the_same_offset(frame: tuple[int, ...], size: tuple[int, int], stack: int) -> None:
+    """The rows include stacks that wrap around the ring, and stacks with blank frames before the first of a scene."""
     codec = frame_codec(frame, size)
     capacity = stack + 5
     ledger = ledger_of(capacity * codec.row_bytes)
     store = RowStore(Arena(capacity * codec.row_bytes, ledger), codec, stack=stack, ledger=ledger)
-    places = np.arange(1, 1 + np.prod(frame), dtype=np.uint8).reshape(frame)  # every pixel names its place
+    places = np.arange(1, 1 + np.prod(frame), dtype=np.uint8).reshape(frame)  # the value of a pixel is its position
     ends = (1, 3, 11)
     for step in range(12 + stack):
         store.append(places + np.uint8(100) * (step % 2), 0, 0.0, terminated=step in ends, truncated=False)
@@ -116,7 +114,7 @@ def test_all_frames_of_a_stack_lie_under_one_offset(frame: tuple[int, ...], size
                 np.testing.assert_array_equal(got[position], wanted, err_msg=f"frame {step} of row {row} at {y}, {x}")
 
 
-def test_each_observation_has_an_offset_of_its_own() -> None:
+def test_each_observation_has_its_own_offset() -> None:
     codec = frame_codec((4, 4), (2, 2))
     ledger = ledger_of(10 * codec.row_bytes)
     store = RowStore(Arena(10 * codec.row_bytes, ledger), codec, stack=1, ledger=ledger)

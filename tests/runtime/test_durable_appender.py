@@ -1,3 +1,5 @@
+"""Tests of files that grow by whole records."""
+
 import errno
 import os
 import shutil
@@ -12,7 +14,7 @@ from seer_runtime.durable import files
 from tests.runtime.durable_faults import Faults, listing
 
 
-def test_records_are_added_to_what_is_there(tmp_path: Path) -> None:
+def test_records_are_appended_to_existing_content(tmp_path: Path) -> None:
     path = tmp_path / "progress.csv"
     for records in ([b"a\n", bytearray(b"bc\n")], [memoryview(b"d\n"), b""]):
         with durable.Appender(path) as appender:
@@ -24,7 +26,9 @@ def test_records_are_added_to_what_is_there(tmp_path: Path) -> None:
     assert path.read_bytes() == b"a\nbc\nd\n"
 
 
-def test_new_file_is_in_its_folder_before_the_first_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_of_a_new_file_is_synced_before_the_first_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     faults = Faults(monkeypatch)
     with durable.Appender(tmp_path / "f") as appender:
         appender.append(b"x")
@@ -41,7 +45,7 @@ def test_closed_appender_writes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe", "folder", "device"])
-def test_only_a_regular_file_is_appended_to(tmp_path: Path, kind: str) -> None:
+def test_appender_rejects_anything_but_a_regular_file(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "f"
     if kind == "link":
         (tmp_path / "target").touch()
@@ -64,7 +68,7 @@ def test_only_a_regular_file_is_appended_to(tmp_path: Path, kind: str) -> None:
     fail_at=st.sets(st.integers(0, 25)),
     cut_fails_at=st.sets(st.integers(0, 5)),
 )
-def test_whole_records_only_whatever_fails(
+def test_file_contains_only_whole_records_after_any_failure(
     tmp_path_factory: pytest.TempPathFactory,
     records: list[bytes],
     short: int,
@@ -99,7 +103,7 @@ def test_whole_records_only_whatever_fails(
             try:
                 appender.append(record)
             except OSError:
-                # Where the cut failed too, the file is longer, and stays so until the next record.
+                # If the cut failed too, the file keeps the partial record until the next call of `append`.
                 stuck = cuts - 1 in cut_fails_at and cuts > cuts_before
                 assert path.read_bytes().startswith(accepted) if stuck else path.read_bytes() == accepted
             else:
@@ -109,7 +113,7 @@ def test_whole_records_only_whatever_fails(
     shutil.rmtree(folder)
 
 
-def test_failed_sync_is_final(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_appender_refuses_further_calls_after_a_failed_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     faults = Faults(monkeypatch)
     with durable.Appender(tmp_path / "f") as appender:
         appender.append(b"x")

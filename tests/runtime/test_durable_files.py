@@ -1,3 +1,5 @@
+"""Tests of single files: atomic writes, JSON, and reads of untrusted files."""
+
 import contextlib
 import errno
 import os
@@ -32,7 +34,7 @@ def test_write_atomic_writes_all_chunks(tmp_path: Path, chunks: Any, content: by
     assert listing(tmp_path) == ["f"]
 
 
-def test_failing_producer_leaves_the_old_file(tmp_path: Path) -> None:
+def test_failing_iteration_leaves_the_old_file(tmp_path: Path) -> None:
     def produce() -> Iterator[bytes]:
         yield b"new"
         raise ZeroDivisionError
@@ -44,14 +46,14 @@ def test_failing_producer_leaves_the_old_file(tmp_path: Path) -> None:
     assert listing(tmp_path) == ["f"]
 
 
-def test_leftovers_of_killed_writers_are_removed_but_no_others(tmp_path: Path) -> None:
+def test_only_leftovers_of_the_same_file_are_removed(tmp_path: Path) -> None:
     for name in (".f.0123abcd.tmp", ".f.json.0123abcd.tmp", ".f.tmp", "f.0123abcd.tmp"):
         (tmp_path / name).write_bytes(b"")
     durable.write_atomic(tmp_path / "f", b"")
     assert listing(tmp_path) == [".f.json.0123abcd.tmp", ".f.tmp", "f", "f.0123abcd.tmp"]
 
 
-def test_json_round_trip_and_form(tmp_path: Path) -> None:
+def test_json_is_indented_and_reads_back(tmp_path: Path) -> None:
     value = {"b": [1, None, "ü"], "a": 0.1}
     durable.write_json(tmp_path / "f", value)
     assert durable.read_json(tmp_path / "f") == value
@@ -59,7 +61,7 @@ def test_json_round_trip_and_form(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_json_has_no_nan_and_keeps_the_old_file(tmp_path: Path, value: float) -> None:
+def test_json_rejects_nan_and_keeps_the_old_file(tmp_path: Path, value: float) -> None:
     durable.write_json(tmp_path / "f", 1)
     with pytest.raises(ValueError, match="not JSON compliant"):
         durable.write_json(tmp_path / "f", {"loss": [value]})
@@ -84,7 +86,7 @@ def test_json_has_no_nan_and_keeps_the_old_file(tmp_path: Path, value: float) ->
         b"\x80\x04N.",
     ],
 )
-def test_damaged_json_is_a_corrupt_file(tmp_path: Path, content: bytes) -> None:
+def test_invalid_json_raises_corrupt_file_error(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "f").write_bytes(content)
     with pytest.raises(CorruptFileError, match="not JSON") as caught:
         durable.read_json(tmp_path / "f")
@@ -92,17 +94,17 @@ def test_damaged_json_is_a_corrupt_file(tmp_path: Path, content: bytes) -> None:
     assert len(caught.value.reason) <= 301
 
 
-def test_json_of_any_value_within_the_cap_comes_back_and_more_is_not_written(tmp_path: Path) -> None:
-    # Two quotes and a line break.
+def test_json_up_to_the_limit_reads_back_and_more_is_not_written(tmp_path: Path) -> None:
+    # The file adds two quotes and a line break.
     fits = "x" * (durable.JSON_BYTES - 3)
     durable.write_json(tmp_path / "f", fits)
     assert durable.read_json(tmp_path / "f") == fits
-    with pytest.raises(ValueError, match="f would have 1,048,577 bytes of JSON, at most 1,048,576 are read back"):
+    with pytest.raises(ValueError, match="f would have 1,048,577 bytes of JSON, the limit is 1,048,576"):
         durable.write_json(tmp_path / "f", fits + "x")
     assert durable.read_json(tmp_path / "f") == fits
 
 
-def test_file_larger_than_asked_for_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_above_the_size_limit_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "f"
     path.write_bytes(b"[1]\n")
     assert durable.read_bytes(path, 4) == b"[1]\n"
@@ -113,11 +115,11 @@ def test_file_larger_than_asked_for_is_not_read(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(files, "_read_piece", refuse)
     for read in (durable.read_bytes, durable.read_json):
-        with pytest.raises(CorruptFileError, match="too large: 4 bytes, at most 3 are read"):
+        with pytest.raises(CorruptFileError, match="too large: 4 bytes, the limit is 3"):
             read(path, 3)
 
 
-def test_short_reads_are_continued_and_a_file_cut_meanwhile_is_noticed(
+def test_short_reads_continue_and_truncation_during_a_read_is_detected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "f"
@@ -159,7 +161,9 @@ def test_only_a_regular_file_is_read(tmp_path: Path, make: Callable[[Path], None
         durable.read_json(tmp_path / "none")
 
 
-def test_make_folder_makes_parents_and_accepts_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_make_folder_creates_parents_and_accepts_an_existing_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     faults = Faults(monkeypatch)
     durable.make_folder(tmp_path / "a" / "b")
     assert faults.trace == ["_make_folder", "_fsync_folder"] * 2
@@ -194,7 +198,7 @@ def test_write_atomic_survives_a_fault_at_every_step(
         assert listing(tmp_path) == ["f"]
 
 
-def test_folder_sync_tolerates_only_a_file_system_without_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_sync_ignores_only_einval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number, expected in ((errno.EINVAL, contextlib.nullcontext()), (errno.EIO, pytest.raises(OSError))):
 
         def fail(descriptor: int, number: int = number) -> None:

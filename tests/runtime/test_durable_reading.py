@@ -1,3 +1,5 @@
+"""Tests of reading checkpoints: from files that change, through links, and beside a writer."""
+
 import os
 import threading
 from pathlib import Path
@@ -10,35 +12,35 @@ from seer_runtime.durable import CorruptFileError, files
 from tests.runtime.durable_faults import listing, load, publish
 
 
-def test_bytes_and_json_come_from_the_generation_as_it_was_written(tmp_path: Path) -> None:
+def test_read_bytes_and_read_json_verify_the_content(tmp_path: Path) -> None:
     publish(tmp_path, 1, mark="mine")
-    found = durable.newest_generation(tmp_path)
+    found = durable.newest_checkpoint(tmp_path)
     assert found.read_bytes("mark.json", 6) == b'"mine"'
     assert found.read_json("mark.json") == "mine"
-    with pytest.raises(CorruptFileError, match="too large: 6 bytes, at most 5 are read"):
+    with pytest.raises(CorruptFileError, match="too large: 6 bytes, the limit is 5"):
         found.read_bytes("mark.json", 5)
     for name in ("nothing", "manifest.json", "../step_0000000001/mark.json"):
-        with pytest.raises(CorruptFileError, match="has no '"):
+        with pytest.raises(CorruptFileError, match="has no file '"):
             found.read_bytes(name, 100)
     (found.path / "mark.json").write_bytes(b'"mind"')
-    with pytest.raises(CorruptFileError, match="other bytes than were written"):
+    with pytest.raises(CorruptFileError, match="is damaged"):
         found.read_json("mark.json")
     (found.path / "mark.json").write_bytes(b'"min"')
     with pytest.raises(CorruptFileError, match="has 5 bytes instead of 6"):
         found.read_json("mark.json")
 
 
-def test_checkpoints_that_are_a_link_are_neither_read_nor_written(tmp_path: Path) -> None:
+def test_a_linked_checkpoints_folder_is_rejected(tmp_path: Path) -> None:
     publish(tmp_path / "elsewhere", 1)
     (tmp_path / "checkpoints").symlink_to("elsewhere")
     with pytest.raises(CorruptFileError, match="a symbolic link"):
-        durable.newest_generation(tmp_path / "checkpoints")
+        durable.newest_checkpoint(tmp_path / "checkpoints")
     with pytest.raises(NotADirectoryError, match="a symbolic link"):
         publish(tmp_path / "checkpoints", 2)
     assert listing(tmp_path / "elsewhere") == ["step_0000000001"]
 
 
-def test_links_in_the_writer_s_way_are_removed_and_not_followed(tmp_path: Path) -> None:
+def test_publishing_removes_links_and_does_not_follow_them(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "mine").touch()
@@ -52,7 +54,7 @@ def test_links_in_the_writer_s_way_are_removed_and_not_followed(tmp_path: Path) 
     assert listing(outside) == ["mine"]
 
 
-def test_reader_starts_over_when_a_writer_moves_what_it_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reader_starts_over_if_a_writer_moves_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(tmp_path, 1, mark="old")
     read_json, moves = files.read_json, 0
 
@@ -66,12 +68,12 @@ def test_reader_starts_over_when_a_writer_moves_what_it_reads(tmp_path: Path, mo
         return read_json(path, at_most_bytes)
 
     monkeypatch.setattr(files, "read_json", move_first)
-    found = durable.newest_generation(tmp_path)
+    found = durable.newest_checkpoint(tmp_path)
     assert (found.manifest["timestep"], found.skipped, moves) == (4, (), 3)
 
 
 @pytest.mark.parametrize("spread", [False, True])
-def test_reader_beside_a_busy_writer_always_finds_a_sound_generation(
+def test_reader_always_finds_a_sound_checkpoint_beside_a_busy_writer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spread: bool
 ) -> None:
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
@@ -88,7 +90,7 @@ def test_reader_beside_a_busy_writer_always_finds_a_sound_generation(
     reads = 0
     try:
         while not writing.is_set():
-            durable.newest_generation(tmp_path)
+            durable.newest_checkpoint(tmp_path)
             reads += 1
     finally:
         writer.join()

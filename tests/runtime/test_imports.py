@@ -1,4 +1,4 @@
-"""The data plane runs on a board: a fresh interpreter that imports all of it has loaded nothing heavy."""
+"""Test that importing all of seer_runtime loads no large dependency, so that it runs on a small board."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ print(json.dumps([names, sorted(sys.modules)]))
 HEAVY = {"torch", "gymnasium", "onnx", "cv2", "ale_py", "dm_control", "mujoco", "seer_edge"}
 
 
-def test_a_fresh_interpreter_imports_the_data_plane_without_anything_heavy() -> None:
+def test_importing_seer_runtime_loads_no_heavy_package() -> None:
     done = subprocess.run([sys.executable, "-c", IMPORT_ALL], capture_output=True, text=True, check=True)
     names, loaded = json.loads(done.stdout)
     assert (

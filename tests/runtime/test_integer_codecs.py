@@ -1,4 +1,4 @@
-"""uint8 and uint4 latents: rounding, exact zeros, packing, counting, grids that are no grids."""
+"""Tests of the uint8 and uint4 codecs: rounding, exact zeros, packing, clip rate, and invalid states."""
 
 import tracemalloc
 from pathlib import Path
@@ -15,7 +15,7 @@ from seer_runtime.durable import open_tensors, write_tensors
 from seer_runtime.replay.codecs import IntegerCodec
 from seer_runtime.system.ledger import BudgetError, Ledger, Line
 from seer_runtime.system.state import StateError
-from tests.runtime.naive_replay import grids
+from tests.runtime.naive_replay import quantizers
 from tests.runtime.replay_pair import Pair
 
 Latents = NDArray[np.float32]
@@ -28,7 +28,7 @@ SHAPES = st.tuples(st.integers(1, 5), st.integers(1, 3), st.integers(1, 2), st.i
 
 @st.composite
 def latents(draw: st.DrawFn) -> tuple[str, Latents, Latents]:
-    """A codec's name, latents `[B, K, N, L]` of any kind, and some `[B', N, L]` that were seen at the freeze."""
+    """Generate a codec name, latents `[B, K, N, L]` of any kind, and calibration latents `[B', N, L]`."""
     elements = st.one_of(
         st.floats(-1e6, 1e6, width=32), st.floats(0, 4, width=32), st.just(0.0), st.floats(1000, 1001, width=32)
     )
@@ -51,7 +51,7 @@ def _encoded(codec: IntegerCodec, values: Latents) -> NDArray[np.uint8]:
 
 
 def _decoded(codec: IntegerCodec, rows: NDArray[np.uint8]) -> Latents:
-    """All K latents of all rows, `[B, K, *view_shape]`."""
+    """Return all K latents of all rows, `[B, K, *view_shape]`."""
     count, augmentations = len(rows), codec.shape[0]
     out = np.full((count * augmentations, 1, *codec.view_shape), np.nan, np.float32)
     slots = np.repeat(np.arange(count), augmentations)[:, None]
@@ -60,60 +60,60 @@ def _decoded(codec: IntegerCodec, rows: NDArray[np.uint8]) -> Latents:
 
 
 @given(latents())
-def test_every_element_is_what_the_documented_grid_gives(case: tuple[str, Latents, Latents]) -> None:
+def test_every_element_follows_the_documented_quantization(case: tuple[str, Latents, Latents]) -> None:
     name, values, seen = case
-    codec, naive = _calibrated(name, seen, values.shape[1]), grids(seen, LEVELS[name])
+    codec, naive = _calibrated(name, seen, values.shape[1]), quantizers(seen, LEVELS[name])
     rows = _encoded(codec, values)
     got = _decoded(codec, rows)
     clipped = 0
     for latent, decoded in zip(values.reshape(-1, len(naive)), got.reshape(-1, len(naive)), strict=True):
-        for grid, value, element in zip(naive, latent, decoded, strict=True):
-            assert element.tobytes() == grid.decoded(value).tobytes()
-            clipped += not 0 <= grid.code(value) <= grid.levels
+        for quantizer, value, element in zip(naive, latent, decoded, strict=True):
+            assert element.tobytes() == quantizer.decoded(value).tobytes()
+            clipped += not 0 <= quantizer.code(value) <= quantizer.levels
     assert codec.clip_rate == clipped / values.size
-    np.testing.assert_array_equal(_encoded(codec, got), rows)  # what was decoded is encoded as it was
+    np.testing.assert_array_equal(_encoded(codec, got), rows)  # encoding the decoded values gives the same bytes
 
 
 @given(latents())
-def test_what_was_seen_is_never_clipped_and_half_a_step_off_at_most(case: tuple[str, Latents, Latents]) -> None:
+def test_error_of_calibration_values_is_at_most_half_a_step(case: tuple[str, Latents, Latents]) -> None:
     name, _, seen = case
     codec = _calibrated(name, seen)
     rows = _encoded(codec, seen[:, None])
     steps = codec.state().arrays["step"].reshape(seen.shape[1:])
-    # Rounded as float32 is, too, where values are large beside their differences.
+    # Allow for float32 rounding, for values that are large compared with their differences.
     allowed = 0.5 * steps + 4 * np.spacing(np.abs(seen)) + 0.51 * steps * (name == "uint4")
     assert (np.abs(_decoded(codec, rows)[:, 0] - seen) <= allowed).all()
 
 
 @NAMES
 @given(data=st.data())
-def test_zero_stays_zero(name: str, data: st.DataObject) -> None:
-    """As those of a ReLU, or within a range of both signs."""
+def test_zero_inside_the_range_is_decoded_exactly(name: str, data: st.DataObject) -> None:
+    """The ranges start at zero, as after a ReLU, or contain both signs."""
     low, high = data.draw(st.floats(-5, 0, width=32)), data.draw(st.floats(0, 7, width=32))
     codec = _calibrated(name, np.array([[[low, 0, high, 0]], [[high, 0, low, high]]], np.float32))
     assert _decoded(codec, _encoded(codec, np.zeros((1, 1, 1, 4), np.float32))).tobytes() == bytes(16)
 
 
 @NAMES
-def test_a_dimension_that_was_silent_can_speak_later(name: str) -> None:
+def test_constant_dimension_can_store_other_values_later(name: str) -> None:
     seen = np.zeros((3, 1, 3), np.float32)
     seen[1, 0] = 2, 0, 4
     codec = _calibrated(name, seen)
-    loud = _decoded(codec, _encoded(codec, np.full((1, 1, 1, 3), 0.5, np.float32)))[0, 0, 0]
-    np.testing.assert_allclose(loud, 0.5, atol=0.5 * 4 * 1.5 / LEVELS[name])
-    silent = _calibrated(name, np.zeros((3, 1, 3), np.float32))
-    assert not _decoded(silent, _encoded(silent, np.zeros((2, 1, 1, 3), np.float32))).any()
+    varied = _decoded(codec, _encoded(codec, np.full((1, 1, 1, 3), 0.5, np.float32)))[0, 0, 0]
+    np.testing.assert_allclose(varied, 0.5, atol=0.5 * 4 * 1.5 / LEVELS[name])
+    zeros = _calibrated(name, np.zeros((3, 1, 3), np.float32))
+    assert not _decoded(zeros, _encoded(zeros, np.zeros((2, 1, 1, 3), np.float32))).any()
 
 
 @NAMES
-def test_a_constant_is_stored_as_it_is(name: str) -> None:
+def test_constant_latents_are_stored_exactly(name: str) -> None:
     seen = np.full((5, 1, 2), -0.1, np.float32)
     codec = _calibrated(name, seen)
     np.testing.assert_allclose(_decoded(codec, _encoded(codec, seen[:, None])), -0.1, rtol=1e-6)
 
 
-def test_the_halves_of_a_latent_share_bytes() -> None:
-    """The format of a row, by hand: 15 steps of 1 from 0 on; an odd latent ends in four bits of nothing."""
+def test_uint4_packs_the_two_halves_of_a_latent_into_shared_bytes() -> None:
+    """The expected bytes are written by hand: steps of 1 from 0 to 15. An odd latent ends in four unused bits."""
     seen = np.zeros((2, 1, 5), np.float32)
     seen[1] = 15
     codec = _calibrated("uint4", seen, 2)
@@ -125,22 +125,22 @@ def test_the_halves_of_a_latent_share_bytes() -> None:
 @NAMES
 @pytest.mark.parametrize("width", [1, 2, 7, 576])
 @pytest.mark.parametrize("augmentations", [1, 3, 4])
-def test_bytes_of_a_row(name: str, width: int, augmentations: int) -> None:
+def test_row_bytes_round_up_to_whole_bytes_per_latent(name: str, width: int, augmentations: int) -> None:
     codec = IntegerCodec(name, (1, width), augmentations, Ledger({}))
     assert codec.row_bytes == augmentations * (width if name == "uint8" else (width + 1) // 2)
 
 
 @NAMES
 @pytest.mark.parametrize("seen", [[], [np.nan], [1.0, np.inf], [-np.inf]])
-def test_latents_that_are_not_finite_or_none_are_refused(name: str, seen: list[float]) -> None:
+def test_calibration_rejects_missing_and_non_finite_latents(name: str, seen: list[float]) -> None:
     codec = IntegerCodec(name, (1, 1), 1, Ledger({}))
     with pytest.raises(ValueError, match=f"codec {name} needs finite latents"):
         codec.calibrate([np.array([[[value]]], np.float32) for value in seen])
 
 
 @NAMES
-def test_memory_is_the_ledgers(name: str) -> None:
-    """Nothing more is taken by encoding a chunk or decoding a batch, and all of it is given back."""
+def test_encoding_and_decoding_use_only_memory_from_the_ledger(name: str) -> None:
+    """Encoding and decoding allocate nothing more, and `release` returns all memory."""
     ledger = Ledger({Line.WORKSPACE: 8_000_000})
     codec = IntegerCodec(name, (1, 3_136), 4, ledger)
     values = np.random.default_rng(0).random((16, 4, 1, 3_136), np.float32)
@@ -155,14 +155,14 @@ def test_memory_is_the_ledgers(name: str) -> None:
             moments.append(tracemalloc.get_traced_memory()[1])
         finally:
             tracemalloc.stop()
-    # numpy converts 8,192 elements at a time through buffers of its own.
+    # numpy converts 8,192 elements at a time in its own buffers.
     assert max(moments) < 100_000 < out.nbytes // 8
     assert ledger.held_bytes(Line.WORKSPACE) == held
     codec.release()
     assert ledger.held_bytes(Line.WORKSPACE) == 0
 
 
-def test_no_room_leaves_the_ledger_as_it_was() -> None:
+def test_failed_construction_leaves_the_ledger_unchanged() -> None:
     ledger = Ledger({Line.WORKSPACE: 30_000})
     with pytest.raises(BudgetError, match="workspace"):
         IntegerCodec("uint8", (1, 3_136), 1, ledger)
@@ -188,7 +188,7 @@ def _fill(codec: IntegerCodec, **arrays: float) -> dict[str, Any]:
         {"low": -np.inf},
     ],
 )
-def test_grids_that_are_none_are_not_restored(change: dict[str, float]) -> None:
+def test_restore_rejects_invalid_quantization_ranges(change: dict[str, float]) -> None:
     codec = _calibrated("uint8", np.ones((2, 1, 3), np.float32))
     values = _fill(codec, **change)
     with pytest.raises(ValueError, match="a step above zero and finite ends"):
@@ -196,7 +196,7 @@ def test_grids_that_are_none_are_not_restored(change: dict[str, float]) -> None:
 
 
 @pytest.mark.parametrize("counts", [{"clipped": 2, "encoded": 1}, {"clipped": -1, "encoded": 1}, {"clipped": True}, {}])
-def test_counts_that_are_none_are_not_restored(counts: dict[str, Any]) -> None:
+def test_restore_rejects_invalid_counters(counts: dict[str, Any]) -> None:
     codec = _calibrated("uint8", np.ones((2, 1, 3), np.float32))
     with pytest.raises((ValueError, KeyError)):
         codec.restore(counts)
@@ -204,7 +204,7 @@ def test_counts_that_are_none_are_not_restored(counts: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("name", ["codec.step", "codec.low"])
 @pytest.mark.parametrize("change", ["gone", "float64", "longer", "nan"])
-def test_a_replay_takes_on_no_grids_of_another_kind(name: str, change: str, tmp_path: Path) -> None:
+def test_replay_restore_rejects_quantization_arrays_of_another_kind(name: str, change: str, tmp_path: Path) -> None:
     pair = Pair.build(capacity=20, stack=2, n=1)
     pair.episode(15, "running")
     pair.convert("uint8", (3,))

@@ -1,4 +1,4 @@
-"""The byte ledger and the arena."""
+"""Tests of the byte ledger and the arena."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from seer_runtime.replay.arena import Arena
 from seer_runtime.system.ledger import BudgetError, Ledger, Line
 
 
-def test_counts_bytes_by_line_and_keeps_the_peak() -> None:
+def test_ledger_counts_current_and_peak_bytes_by_line() -> None:
     ledger = Ledger({Line.OBSERVATIONS: 1000})
     frames = ledger.allocate(Line.OBSERVATIONS, (10, 7), np.uint8)
     ledger.allocate(Line.WORKSPACE, 3, np.float64)
@@ -20,13 +20,13 @@ def test_counts_bytes_by_line_and_keeps_the_peak() -> None:
     assert ledger.held_bytes(Line.COLUMNS) == ledger.peak_bytes(Line.PRIORITIES) == 0
 
 
-def test_arrays_are_zero_and_of_the_shape_and_dtype_asked_for() -> None:
+def test_allocate_returns_zeros_of_the_given_shape_and_dtype() -> None:
     array = Ledger({}).allocate(Line.COLUMNS, (3, 2), np.int16)
     assert (array.shape, array.dtype) == ((3, 2), np.int16)
     assert not array.any()
 
 
-def test_a_cap_is_reached_but_never_exceeded() -> None:
+def test_allocations_may_reach_a_cap_but_not_exceed_it() -> None:
     ledger = Ledger({Line.WORKSPACE: 100})
     held = ledger.allocate(Line.WORKSPACE, 60, np.uint8)
     with pytest.raises(BudgetError, match="workspace: 41 more bytes on top of 60 would exceed the cap of 100"):
@@ -40,7 +40,7 @@ def test_a_cap_is_reached_but_never_exceeded() -> None:
     assert ledger.peak_bytes(Line.WORKSPACE) == 100
 
 
-def test_caps_belong_to_one_line_and_other_lines_are_only_counted() -> None:
+def test_a_line_without_a_cap_is_only_counted() -> None:
     ledger = Ledger({Line.WORKSPACE: 0})
     ledger.allocate(Line.COLUMNS, 10_000, np.uint8)
     assert ledger.cap_bytes(Line.WORKSPACE) == 0
@@ -49,13 +49,13 @@ def test_caps_belong_to_one_line_and_other_lines_are_only_counted() -> None:
         ledger.allocate(Line.WORKSPACE, 1, np.uint8)
 
 
-def test_a_refused_allocation_takes_no_memory() -> None:
+def test_a_refused_allocation_uses_no_memory() -> None:
     ledger = Ledger({Line.OBSERVATIONS: 10})
     with pytest.raises(BudgetError):  # 2**60 bytes: numpy itself would raise MemoryError
         ledger.allocate(Line.OBSERVATIONS, (2**30, 2**30), np.uint8)
 
 
-def test_all_or_nothing_takes_back_what_was_allocated_before_the_failure() -> None:
+def test_all_or_nothing_undoes_the_counts_after_a_failure() -> None:
     ledger = Ledger({Line.WORKSPACE: 100})
     ledger.allocate(Line.WORKSPACE, 10, np.uint8)
 
@@ -72,7 +72,7 @@ def test_all_or_nothing_takes_back_what_was_allocated_before_the_failure() -> No
     assert ledger.held_bytes(Line.WORKSPACE) == ledger.peak_bytes(Line.WORKSPACE) == 100
 
 
-def test_releasing_more_than_was_allocated_is_an_error() -> None:
+def test_release_rejects_more_bytes_than_were_allocated() -> None:
     ledger = Ledger({})
     array = ledger.allocate(Line.WORKSPACE, 8, np.uint8)
     ledger.release(Line.WORKSPACE, array)
@@ -80,7 +80,7 @@ def test_releasing_more_than_was_allocated_is_an_error() -> None:
         ledger.release(Line.WORKSPACE, array)
 
 
-def test_the_arena_is_one_allocation_and_rows_are_views() -> None:
+def test_arena_is_one_allocation_and_its_rows_are_views() -> None:
     ledger = Ledger({Line.OBSERVATIONS: 1003})
     arena = Arena(1003, ledger)
     assert arena.size_bytes == ledger.held_bytes(Line.OBSERVATIONS) == 1003
@@ -94,6 +94,6 @@ def test_the_arena_is_one_allocation_and_rows_are_views() -> None:
     assert ledger.peak_bytes(Line.OBSERVATIONS) == 1003
 
 
-def test_an_arena_above_the_budget_is_refused() -> None:
+def test_an_arena_above_the_cap_is_refused() -> None:
     with pytest.raises(BudgetError, match="observations"):
         Arena(1001, Ledger({Line.OBSERVATIONS: 1000}))

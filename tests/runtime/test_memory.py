@@ -1,4 +1,4 @@
-"""Memory limits, read from trees as kernels and containers lay them out."""
+"""Tests of memory limits, read from file trees like those of real kernels and containers."""
 
 import resource
 import subprocess
@@ -15,7 +15,8 @@ V2 = "30 23 0:26 {root} {point} rw,nosuid,nodev,noexec,relatime shared:4 - cgrou
 V1 = "35 31 0:32 {root} {point} rw,relatime - cgroup cgroup rw,memory"
 CPU = "32 31 0:29 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu,cpuacct"
 UNIFIED = "41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw"
-NO_LIMITS = ("9223372036854771712", "9223372036854710272", "18446744073709551615", "max")  # pages of 4 and 64 KiB
+# The kernel's "no limit" values with pages of 4 and 64 KiB, and the text of cgroup v2.
+NO_LIMITS = ("9223372036854771712", "9223372036854710272", "18446744073709551615", "max")
 AT_V2, AT_V1 = "/sys/fs/cgroup", "/sys/fs/cgroup/memory"
 
 
@@ -49,33 +50,33 @@ def _limit(root: Path, cgroup: str, mounts: list[str], files: dict[str, str]) ->
         ({"user/run/memory.max": "max", "user/memory.max": "700"}, 700),
         ({"user/run/memory.max": "max", "user/run/memory.high": "max"}, None),
         ({"user/other/memory.max": "1", "other/memory.max": "1", "user/run/below/memory.max": "1"}, None),
-        ({"user/run/memory.limit_in_bytes": "1"}, None),  # of the other version
+        ({"user/run/memory.limit_in_bytes": "1"}, None),  # a file of cgroup v1
         ({}, None),
     ],
 )
-def test_version_2_takes_the_least_of_the_cgroup_and_those_above(
+def test_cgroup_v2_limit_is_the_lowest_of_the_cgroup_and_its_ancestors(
     tmp_path: Path, files: dict[str, str], limit: int | None
 ) -> None:
     files = {f"{AT_V2}/{name}": text for name, text in files.items()}
     assert _limit(tmp_path, "0::/user/run", [_v2()], files) == limit
 
 
-@pytest.mark.parametrize("nothing", NO_LIMITS)
-def test_version_1_beside_other_controllers(tmp_path: Path, nothing: str) -> None:
+@pytest.mark.parametrize("no_limit", NO_LIMITS)
+def test_cgroup_v1_limit_is_read_beside_other_controllers(tmp_path: Path, no_limit: str) -> None:
     cgroup = "9:name=systemd:/\n4:cpu,cpuacct:/fast\n3:hugetlb,memory:/jobs/7\n1:pids:/"
     files = {
-        f"{AT_V1}/memory.limit_in_bytes": nothing,
+        f"{AT_V1}/memory.limit_in_bytes": no_limit,
         f"{AT_V1}/jobs/memory.limit_in_bytes": "5000",
-        f"{AT_V1}/jobs/7/memory.limit_in_bytes": nothing,
+        f"{AT_V1}/jobs/7/memory.limit_in_bytes": no_limit,
         f"{AT_V1}/fast/memory.limit_in_bytes": "1",
         "/sys/fs/cgroup/cpu/jobs/7/memory.limit_in_bytes": "2",
     }
     assert _limit(tmp_path, cgroup, [CPU, _v1()], files) == 5_000
-    files[f"{AT_V1}/jobs/memory.limit_in_bytes"] = nothing
+    files[f"{AT_V1}/jobs/memory.limit_in_bytes"] = no_limit
     assert _limit(tmp_path, cgroup, [CPU, _v1()], files) is None
 
 
-def test_a_hybrid_has_its_memory_in_version_1(tmp_path: Path) -> None:
+def test_hybrid_hierarchy_reads_the_memory_limit_from_v1(tmp_path: Path) -> None:
     cgroup = "4:memory:/jobs\n0::/jobs"
     files = {f"{AT_V1}/jobs/memory.limit_in_bytes": "6000", "/sys/fs/cgroup/unified/jobs/cgroup.procs": "1"}
     assert _limit(tmp_path, cgroup, [_v1(), UNIFIED], files) == 6_000
@@ -84,25 +85,27 @@ def test_a_hybrid_has_its_memory_in_version_1(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("cgroup", "mounts", "limit_at"),
     [
-        ("0::/", [_v2()], f"{AT_V2}/memory.max"),  # a namespace of its own
-        ("0::/docker/abc", [_v2("/docker/abc")], f"{AT_V2}/memory.max"),  # none, its cgroup mounted
+        ("0::/", [_v2()], f"{AT_V2}/memory.max"),  # in a private cgroup namespace
+        ("0::/docker/abc", [_v2("/docker/abc")], f"{AT_V2}/memory.max"),  # host namespace, own cgroup mounted
         ("0::/docker/abc/in", [_v2("/docker/abc")], f"{AT_V2}/in/memory.max"),
         ("0::/docker/abc", [_v2("/docker/other"), _v2("/docker/abc", "/mine")], "/mine/memory.max"),
-        ("0::/../../elsewhere", [_v2()], f"{AT_V2}/memory.max"),  # moved out of its namespace
+        ("0::/../../elsewhere", [_v2()], f"{AT_V2}/memory.max"),  # the process was moved out of its namespace
         ("0::/hosts/name/of/it", [_v2("/docker/abc")], f"{AT_V2}/memory.max"),
-        ("0::/gone/away", [_v2()], f"{AT_V2}/memory.max"),  # the mount is its own cgroup, under another name
+        ("0::/gone/away", [_v2()], f"{AT_V2}/memory.max"),  # the mount shows the own cgroup under another name
         ("4:memory:/docker/abc", [_v1("/docker/abc")], f"{AT_V1}/memory.limit_in_bytes"),
         ("4:memory:/docker/abc", [_v1("/")], f"{AT_V1}/memory.limit_in_bytes"),
         ("0::/a", [_v2("/", r"/odd\040place\134x")], "/odd place\\x/a/memory.max"),
     ],
 )
-def test_a_container_sees_what_is_mounted(tmp_path: Path, cgroup: str, mounts: list[str], limit_at: str) -> None:
+def test_container_limit_is_read_from_the_mounted_cgroup(
+    tmp_path: Path, cgroup: str, mounts: list[str], limit_at: str
+) -> None:
     files = {limit_at: "7000", f"{AT_V2}/../elsewhere/memory.max": "1", "/sys/elsewhere/memory.max": "1"}
     assert _limit(tmp_path, cgroup, mounts, files) == 7_000
 
 
 @pytest.mark.parametrize("missing", ["proc/self/cgroup", "proc/self/mountinfo", "proc"])
-def test_without_the_kernels_files_there_is_no_limit(tmp_path: Path, missing: str) -> None:
+def test_missing_proc_files_mean_no_limit(tmp_path: Path, missing: str) -> None:
     if missing != "proc":
         _write(tmp_path, {missing: "0::/"})
     assert cgroup_limit_bytes(tmp_path) is None
@@ -117,7 +120,7 @@ LIMITS = st.one_of(st.integers(1, 10**12).map(str), st.sampled_from(NO_LIMITS))
     trees=st.dictionaries(st.lists(NAMES, max_size=4).map(tuple), LIMITS, max_size=12),
     version=st.sampled_from([1, 2]),
 )
-def test_the_least_on_the_way_up_counts(
+def test_lowest_limit_among_the_ancestors_is_used(
     tmp_path_factory: pytest.TempPathFactory, path: list[str], trees: dict[tuple[str, ...], str], version: int
 ) -> None:
     root = tmp_path_factory.mktemp("tree")
@@ -135,7 +138,7 @@ NUMBERS = st.one_of(st.binary(max_size=24), st.sampled_from([b"-1", b"1e9", b"9"
 
 
 @given(cgroup=TEXTS, mountinfo=TEXTS, limit=NUMBERS)
-def test_nothing_that_is_malformed_raises_or_limits(
+def test_malformed_files_neither_raise_nor_limit(
     tmp_path_factory: pytest.TempPathFactory, cgroup: bytes, mountinfo: bytes, limit: bytes
 ) -> None:
     root = tmp_path_factory.mktemp("tree")
@@ -151,21 +154,21 @@ def test_nothing_that_is_malformed_raises_or_limits(
 
 
 @pytest.mark.parametrize("text", ["-1", "1e9", "9" * 40, "١", "5 5", "0", "", "12B"])
-def test_a_malformed_limit_is_none(tmp_path: Path, text: str) -> None:
+def test_a_malformed_limit_is_ignored(tmp_path: Path, text: str) -> None:
     assert _limit(tmp_path, "0::/", [_v2()], {f"{AT_V2}/memory.max": text}) is None
 
 
 # --- this machine --------------------------------------------------------------------------------------------
 
 
-def test_the_machines_memory_is_what_the_system_says() -> None:
+def test_total_memory_equals_the_figure_of_getconf() -> None:
     limits = memory_limits()
     pages = subprocess.run(["getconf", "_PHYS_PAGES"], capture_output=True, text=True, check=True).stdout
     assert limits.total_bytes == pytest.approx(int(pages) * resource.getpagesize(), rel=0.02)
     assert 0 < limits.available_bytes <= limits.total_bytes
 
 
-def test_a_limit_on_the_address_space_is_seen() -> None:
+def test_address_space_limit_is_read() -> None:
     code = (
         "import resource; from seer_runtime.system.memory import memory_limits;"
         "print(memory_limits().address_space_bytes);"
@@ -176,7 +179,7 @@ def test_a_limit_on_the_address_space_is_seen() -> None:
     assert done.stdout.split() == ["None", "3000000000"]
 
 
-def test_limits_are_shown_where_there_are_any() -> None:
+def test_text_lists_only_the_limits_that_are_set() -> None:
     assert str(MemoryLimits(4_000_000_000, 3_100_000_000)) == "4.0 GB, of which 3.1 GB are available"
     limited = MemoryLimits(4_000_000_000, 3_100_000_000, 512_000_000, 2_000_000_000)
     assert str(limited) == "4.0 GB, of which 3.1 GB are available; cgroup limit 512.0 MB; ulimit -v 2.0 GB"

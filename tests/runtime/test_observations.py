@@ -1,4 +1,4 @@
-"""Observations: slices, views that stay, and views drawn anew."""
+"""Tests of `Observations`: their slices, and which observations of a batch share views."""
 
 from unittest import mock
 
@@ -19,7 +19,10 @@ ROWS = 40
 
 
 def _replay(batch: int, *, slice_rows: int) -> Replay:
-    """Frames `[1, 3]` under crops `[1, 1]`: pixel x of row i is 3 i + x, so what is decoded tells row and view."""
+    """Return a replay of frames `[1, 3]` with crops `[1, 1]`.
+
+    Pixel x of row i is 3 i + x, so a decoded value identifies row and view.
+    """
     codec = frame_codec((1, 3), (1, 1))
     ledger = ledger_of(ROWS * codec.row_bytes)
     store = RowStore(Arena(ROWS * codec.row_bytes, ledger), codec, stack=1, ledger=ledger)
@@ -39,14 +42,14 @@ def _replay(batch: int, *, slice_rows: int) -> Replay:
 
 
 def _views(observations: Observations, ids: NDArray[np.int64], views_a_row: int = 3) -> list[int]:
-    """The view of each observation, by what is decoded."""
+    """Return the view of each observation, from its decoded value."""
     decoded = np.concatenate([part.flatten() for part in observations.slices()]).astype(int)
     np.testing.assert_array_equal(decoded // views_a_row, ids)
     views: list[int] = (decoded % views_a_row).tolist()
     return views
 
 
-def test_observation_next_one_and_positive_are_under_independent_crops() -> None:
+def test_frames_next_frames_and_positives_have_independent_crops() -> None:
     made = _replay(3_000, slice_rows=3_000)
     batch = made.sample(positives=True)
     assert batch.positives is not None
@@ -59,7 +62,7 @@ def test_observation_next_one_and_positive_are_under_independent_crops() -> None
     assert_frequencies(counts, np.full(27, 1 / 27))
 
 
-def test_latents_of_a_transition_share_one_k_and_another_view_draws_anew() -> None:
+def test_latents_of_a_transition_share_one_view_and_positives_have_their_own() -> None:
     made = _replay(3_000, slice_rows=3_000)
     crops = iter(range(3 * ROWS))
     made.convert(latent_codec("float16", (1, 1), 3), lambda stacks: np.array([[[next(crops)]] for _ in stacks], "f4"))
@@ -72,7 +75,7 @@ def test_latents_of_a_transition_share_one_k_and_another_view_draws_anew() -> No
     assert_frequencies(np.bincount(3 * np.array(own) + another, minlength=9), np.full(9, 1 / 9))
 
 
-def test_observations_keep_their_views_whatever_is_drawn_between() -> None:
+def test_observations_keep_their_views_after_another_sample() -> None:
     made, at_once = _replay(16, slice_rows=5), _replay(16, slice_rows=16).sample(positives=True)
     batch = made.sample(positives=True)
     first, positive = batch.observations, batch.positives
@@ -83,7 +86,7 @@ def test_observations_keep_their_views_whatever_is_drawn_between() -> None:
     assert wanted[1] == _views(at_once.positives, batch.row_ids)
     made.sample(positives=True)
     assert (_views(first, batch.row_ids), _views(positive, batch.row_ids)) == wanted
-    pairs = [  # two at once, through the one buffer
+    pairs = [  # decode two sequences alternately through the shared buffer
         (a.ravel().tolist(), b.ravel().tolist())
         for a, b in zip(map(np.copy, first.slices()), map(np.copy, positive.slices()), strict=True)
     ]
@@ -94,7 +97,7 @@ def test_observations_keep_their_views_whatever_is_drawn_between() -> None:
 @pytest.mark.parametrize("count", [1, 2, 7, 32, 33, 34, 64, 100, 128])
 @pytest.mark.parametrize("slice_rows", [1, 5, 33, 500])
 @pytest.mark.parametrize("at_most", [None, 1, 16, 40])
-def test_slices_are_few_and_even_and_leave_a_poisoned_buffer_alone(
+def test_slices_are_few_and_even_and_do_not_depend_on_the_buffer_content(
     count: int, slice_rows: int, at_most: int | None
 ) -> None:
     made = _replay(128, slice_rows=slice_rows)
@@ -111,7 +114,7 @@ def test_slices_are_few_and_even_and_leave_a_poisoned_buffer_alone(
         lengths.append(len(part))
         decoded += part.ravel().tolist()
         buffer[...] = 255
-    assert decoded == (3 * ids + 1).tolist()  # the center
+    assert decoded == (3 * ids + 1).tolist()  # the default view is the center
     most = min(len(buffer), at_most or 128)
     assert len(lengths) == -(-count // most)
     assert max(lengths) <= most
@@ -119,8 +122,8 @@ def test_slices_are_few_and_even_and_leave_a_poisoned_buffer_alone(
     assert made.state().values["rng"] == before
 
 
-def test_a_slice_is_never_smaller_than_one_observation() -> None:
+def test_slice_has_at_least_one_observation() -> None:
     assert replay.slice_rows(512, replay.SLICE_BYTES + 1) == 1
     assert replay.slice_rows(512, replay.SLICE_BYTES // 2) == 2
-    assert replay.slice_rows(32, 4 * 84 * 84) == 32  # Atari's minibatch in one slice
+    assert replay.slice_rows(32, 4 * 84 * 84) == 32  # an Atari batch is one slice
     assert replay.slice_rows(128, 9 * 84 * 84) == 33

@@ -1,4 +1,4 @@
-"""What is one of our encoders, and what it may cost."""
+"""Tests that the check accepts every encoder that seer-edge writes, and bounds the memory and work of a graph."""
 
 import dataclasses
 import sys
@@ -31,7 +31,7 @@ def graph_of(spec: EncoderSpec) -> bytes:
 
 @pytest.mark.parametrize("fcs", FCS)
 @pytest.mark.parametrize("name", ENCODERS)
-def test_every_encoder_passes_at_every_cut_and_runs_as_it_does_unchecked(name: str, fcs: str) -> None:
+def test_every_encoder_passes_at_every_cut_and_computes_the_same_latents(name: str, fcs: str) -> None:
     whole = encoder_spec(name, input_shape=(9, 44, 40), **FCS[fcs])
     for spec in (whole, *(dataclasses.replace(whole, frozen_layers=cut) for cut in whole.cuts)):
         graph = graph_of(spec)
@@ -44,25 +44,25 @@ def test_every_encoder_passes_at_every_cut_and_runs_as_it_does_unchecked(name: s
 
 @pytest.mark.parametrize("size", [(4, 210, 210), (9, 147, 147)], ids=str)
 @pytest.mark.parametrize("name", ENCODERS)
-def test_the_largest_frames_that_a_run_can_have_pass(name: str, size: tuple[int, int, int]) -> None:
+def test_encoders_of_the_largest_frames_pass_without_a_copy(name: str, size: tuple[int, int, int]) -> None:
     spec = encoder_spec(name, input_shape=size, **({} if size[0] == 4 else FCS["fcs"]))
     graph = graph_of(spec)
     tracemalloc.start()
     try:
         assert check_graph(graph, max_batch=MAX_BATCH).latent_shape == spec.latent_shape
-        assert tracemalloc.get_traced_memory()[1] < 1_000_000  # of up to 58 MB
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000  # for files of up to 58 MB
     finally:
         tracemalloc.stop()
 
 
-def test_the_small_model_that_the_others_spoil_is_sound() -> None:
+def test_the_small_model_of_the_other_tests_is_valid() -> None:
     graph = small_model().SerializeToString()
     assert check_graph(graph, max_batch=MAX_BATCH) == GraphShapes(OBSERVATION, LATENT)
     assert OnnxEncoder(graph, threads=1, ledger=Ledger({}))(np.ones((3, *OBSERVATION), np.uint8)).any()
 
 
 def _chain(nodes: list[NodeProto], latents: int, **constants: Any) -> bytes:
-    """A graph that begins with 1x8x8 pixels and `nodes` over the value `maps`, ends in `flat` and gives its latents."""
+    """Return a graph of 1x8x8 observations in which `nodes` compute `flat`, of size `latents`, from `maps`."""
     before = [helper.make_node("Cast", [INPUT], ["cast"], to=1), helper.make_node("Div", ["cast", "scale"], ["maps"])]
     after = helper.make_node("Reshape", ["flat", "shape"], [OUTPUT])
     arrays: dict[str, NDArray[Any]] = {
@@ -84,7 +84,7 @@ def _doubling(times: int) -> list[NodeProto]:
     return [first, *(helper.make_node("Concat", [name, name], [double], axis=1) for name, double in pairwise(names))]
 
 
-def test_a_small_file_cannot_ask_for_much_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_files_that_need_much_memory_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     doubled = _chain(_doubling(30), 64 << 30)
     broadcast = [_flatten(), helper.make_node("Add", ["flat", "maps"], ["sum"])]
@@ -93,7 +93,7 @@ def test_a_small_file_cannot_ask_for_much_memory(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(GraphError, match=r"elements in use"):
         OnnxEncoder(doubled, threads=1, ledger=Ledger({}))
     with pytest.raises(
-        GraphError, match=r"node 3 \(Add\): needs maps of one shape, not \[16, 64\] and \[16, 1, 8, 8\]"
+        GraphError, match=r"node 3 \(Add\): needs feature maps of equal shape, not \[16, 64\] and \[16, 1, 8, 8\]"
     ):
         OnnxEncoder(outer, threads=1, ledger=Ledger({}))
 
@@ -108,13 +108,13 @@ RESIDUAL = [
 @pytest.mark.parametrize(
     ("nodes", "latents", "live"),
     [
-        ([_flatten()], 64, 2 * 64),  # what a node reads and what it gives
-        (RESIDUAL, 64, 3 * 64),  # and what waits
-        (_doubling(2), 256, 2 * 256),  # but nothing that was read for the last time
+        ([_flatten()], 64, 2 * 64),  # the input and output of a node
+        (RESIDUAL, 64, 3 * 64),  # and a value that a later node reads
+        (_doubling(2), 256, 2 * 256),  # but no value that was read for the last time
     ],
     ids=["chain", "residual", "doubling"],
 )
-def test_elements_in_use_are_of_the_values_that_are_still_read(nodes: list[NodeProto], latents: int, live: int) -> None:
+def test_memory_counts_only_values_that_are_still_needed(nodes: list[NodeProto], latents: int, live: int) -> None:
     graph = _chain(nodes, latents)
     most = LIVE_ELEMENTS_MAX // live
     assert check_graph(graph, max_batch=most).latent_shape == (1, latents)
@@ -122,7 +122,7 @@ def test_elements_in_use_are_of_the_values_that_are_still_read(nodes: list[NodeP
         check_graph(graph, max_batch=most + 1)
 
 
-def test_work_is_bounded() -> None:
+def test_graphs_above_the_work_limit_are_rejected() -> None:
     nodes = [
         helper.make_node("Conv", ["maps", "w0", "b"], ["conv"], kernel_shape=[3] * 2, strides=[1] * 2, pads=[1] * 4),
         helper.make_node("Conv", ["conv", "w1", "b"], ["wide"], kernel_shape=[15] * 2, strides=[1] * 2, pads=[7] * 4),
@@ -132,7 +132,7 @@ def test_work_is_bounded() -> None:
         f"w{i}": np.ones((16, channels, side, side), np.float32) for i, channels, side in ((0, 1, 3), (1, 16, 15))
     }
     graph = _chain(nodes, 1024, b=np.ones(16, np.float32), **weights)
-    # Cast and Div, the convolutions, Flatten and Reshape.
+    # The multiply-adds of Cast and Div, the two convolutions, and Flatten and Reshape.
     row = 2 * 64 + 1024 * 9 + 1024 * 16 * 15**2 + 2 * 1024
     most = MULTIPLY_ADDS_MAX // row
     assert check_graph(graph, max_batch=most).latent_shape == (1, 1024)
@@ -140,14 +140,14 @@ def test_work_is_bounded() -> None:
         check_graph(graph, max_batch=most + 1)
 
 
-def test_the_size_of_the_file_is_bounded() -> None:
-    with pytest.raises(GraphError, match=f"a file of {FILE_BYTES_MAX + 1:,} B"):
+def test_files_above_the_size_limit_are_rejected() -> None:
+    with pytest.raises(GraphError, match=f"a file of {FILE_BYTES_MAX + 1:,} bytes, the limit is"):
         check_graph(bytes(FILE_BYTES_MAX + 1), max_batch=1)
-    with pytest.raises(GraphError, match="model has a field that no encoder has, number 0"):
+    with pytest.raises(GraphError, match="model has the unsupported field number 0"):
         check_graph(bytes(FILE_BYTES_MAX), max_batch=1)
 
 
-def test_what_onnx_runtime_refuses_is_one_line_and_leaves_nothing_in_the_ledger(
+def test_error_of_onnx_runtime_is_one_line_and_releases_the_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(seer_runtime.onnx.encoder, "check_graph", lambda *_, **__: GraphShapes(OBSERVATION, LATENT))
@@ -158,7 +158,7 @@ def test_what_onnx_runtime_refuses_is_one_line_and_leaves_nothing_in_the_ledger(
     assert ledger.held_bytes(Line.WORKSPACE) == 0
 
 
-def test_an_encoder_asked_onto_cuda_runs_on_the_cpu_where_there_is_none() -> None:
+def test_encoder_falls_back_to_the_cpu_without_cuda() -> None:
     graph = small_model().SerializeToString()
     observations = np.ones((3, *OBSERVATION), np.uint8)
     wanted = OnnxEncoder(graph, threads=1, ledger=Ledger({}))(observations).copy()
@@ -167,7 +167,7 @@ def test_an_encoder_asked_onto_cuda_runs_on_the_cpu_where_there_is_none() -> Non
         np.testing.assert_array_equal(encoder(observations), wanted)
 
 
-def test_cuda_comes_first_where_onnx_runtime_has_it() -> None:
+def test_cuda_is_preferred_if_onnx_runtime_supports_it() -> None:
     on_cpu, on_cuda = "CPUExecutionProvider", "CUDAExecutionProvider"
     both = [on_cuda, on_cpu]
     assert providers("cpu", both) == [on_cpu]

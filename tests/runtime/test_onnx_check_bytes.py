@@ -1,5 +1,6 @@
-"""Graphs damaged in their bytes: refused in one way, or as harmless as what they were made from."""
+"""Tests of graphs with damaged bytes: each is rejected with GraphError or is still a valid, bounded graph."""
 
+import re
 import tracemalloc
 from collections.abc import Callable
 
@@ -17,7 +18,7 @@ from seer_runtime.system.ledger import Ledger
 from tests.runtime.onnx_graphs import small_model
 
 SOUND: bytes = small_model().SerializeToString(deterministic=True)
-# Where the graph's structure lies: the weights are most of the bytes and seldom matter.
+# Offsets of the weights. They are most of the bytes, and damage in them seldom matters.
 WEIGHTS = [SOUND.index(tensor.raw_data) for tensor in small_model().graph.initializer if len(tensor.raw_data) > 99]
 Edit = Callable[[bytearray], None]
 
@@ -59,7 +60,7 @@ EDITS = st.lists(
 
 @settings(max_examples=600, deadline=None)
 @given(EDITS)
-def test_damage_is_refused_or_harmless(edits: list[Edit]) -> None:
+def test_damaged_graph_is_rejected_or_harmless(edits: list[Edit]) -> None:
     damaged = bytearray(SOUND)
     for edit in edits:
         edit(damaged)
@@ -79,7 +80,7 @@ def test_damage_is_refused_or_harmless(edits: list[Edit]) -> None:
 
 
 def _checked(graph: bytes) -> GraphShapes | str:
-    """What the check gives or says, for less than half a megabyte."""
+    """Return the result or the message of the check. Fail if it allocates 500 kB or more."""
     tracemalloc.start()
     try:
         return check_graph(graph, max_batch=MAX_BATCH)
@@ -92,7 +93,7 @@ def _checked(graph: bytes) -> GraphShapes | str:
 
 
 def _largest_value(model: onnx.ModelProto) -> int:
-    """Elements of the largest value at the largest batch, as the ONNX package infers them."""
+    """Return the elements of the largest value at the largest batch, from the shape inference of the ONNX package."""
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = MAX_BATCH
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
     sizes = [[dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in inferred.value_info]
@@ -100,13 +101,13 @@ def _largest_value(model: onnx.ModelProto) -> int:
     return max(int(np.prod(size)) for size in sizes)
 
 
-def test_every_shorter_file_is_refused() -> None:
+def test_every_truncated_file_is_rejected() -> None:
     for length in range(len(SOUND)):
         with pytest.raises(GraphError):
             check_graph(SOUND[:length], max_batch=MAX_BATCH)
 
 
-def test_a_size_that_is_a_number_and_a_symbol_is_refused() -> None:
+def test_dimension_with_both_a_number_and_a_symbol_is_rejected() -> None:
     model = small_model()
     model.graph.output[0].type.tensor_type.shape.dim[2].dim_param = "ab"
     graph = model.SerializeToString()
@@ -136,39 +137,40 @@ EMPTY = {"number": [], "raw": [], "inner": [], "far": []}
         (b"\x1a\x04\x0a\x02ab\x12\x01x", {**EMPTY, "inner": [{"text": ["ab"]}], "raw": [b"x"]}),
     ],
 )
-def test_messages_are_read(data: bytes, message: object) -> None:
+def test_read_message_parses_valid_messages(data: bytes, message: object) -> None:
     assert read_message(memoryview(data), OUTER, "outer") == message
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "error"),
     [
-        (b"\x08", "outer.number: a number is cut short"),
-        (b"\x88", "outer: a number is cut short"),
-        (b"\x08\x96", "outer.number: a number is cut short"),
-        (b"\x08\x80\x00", "outer.number: a number is longer than it needs to be"),
-        (b"\x88\x00\x01", "outer: a number is longer than it needs to be"),
-        (b"\x08" + b"\xff" * 9 + b"\x01", "outer.number: a number is cut short, negative or larger"),
-        (b"\x08" + b"\xff" * 70, "outer.number: a number is cut short, negative or larger"),
-        (b"\x08\x01" * 3, "outer.number: more than 2"),
-        (b"\x0a\x02\x01\x02", "outer.number has wire type 2"),  # packed
-        (b"\x0d\x00\x00\x00\x00", "outer.number has wire type 5"),
-        (b"\x10\x01", "outer.raw has wire type 0"),
-        (b"\x1b\x1c", "outer.inner has wire type 3"),  # a group
-        (b"\x22\x00", "outer has a field that no encoder has, number 4"),
-        (b"\x12\x05abcd", "outer.raw is cut short"),
-        (b"\x12\xff\xff\xff\xff\x7f", "outer.raw is cut short"),
-        (b"\x1a\x04\x0a\x01a", "outer.inner is cut short"),
-        (b"\x1a\x02\x0a\x01a", "outer.inner.text is cut short"),  # the byte behind it is another message's
-        (b"\x1a\x00\x1a\x00", "outer.inner: more than 1"),  # other readers merge them
-        (b"\x1a\x04\x0a\x02\xc3\xa9", "outer.inner.text is not plain text"),
+        (b"\x08", "outer.number: a number is truncated"),
+        (b"\x88", "outer: a number is truncated"),
+        (b"\x08\x96", "outer.number: a number is truncated"),
+        (b"\x08\x80\x00", "outer.number: a number is not in its shortest form"),
+        (b"\x88\x00\x01", "outer: a number is not in its shortest form"),
+        (b"\x08" + b"\xff" * 9 + b"\x01", "outer.number: a number is truncated, negative or not below 2^63"),
+        (b"\x08" + b"\xff" * 70, "outer.number: a number is truncated, negative or not below 2^63"),
+        (b"\x08\x01" * 3, "outer.number has too many values, the limit is 2"),
+        (b"\x0a\x02\x01\x02", "outer.number has the wrong wire type 2"),  # packed
+        (b"\x0d\x00\x00\x00\x00", "outer.number has the wrong wire type 5"),
+        (b"\x10\x01", "outer.raw has the wrong wire type 0"),
+        (b"\x1b\x1c", "outer.inner has the wrong wire type 3"),  # a group
+        (b"\x22\x00", "outer has the unsupported field number 4"),
+        (b"\x12\x05abcd", "outer.raw is truncated"),
+        (b"\x12\xff\xff\xff\xff\x7f", "outer.raw is truncated"),
+        (b"\x1a\x04\x0a\x01a", "outer.inner is truncated"),
+        (b"\x1a\x02\x0a\x01a", "outer.inner.text is truncated"),  # the next byte belongs to another message
+        # Other parsers merge the two messages.
+        (b"\x1a\x00\x1a\x00", "outer.inner has too many values, the limit is 1"),
+        (b"\x1a\x04\x0a\x02\xc3\xa9", "outer.inner.text is not printable ASCII text"),
     ],
 )
-def test_bytes_that_others_read_in_another_way_or_not_at_all_are_refused(data: bytes, said: str) -> None:
-    with pytest.raises(GraphError, match=f"^{said}"):
+def test_read_message_rejects_ambiguous_and_invalid_bytes(data: bytes, error: str) -> None:
+    with pytest.raises(GraphError, match=f"^{re.escape(error)}"):
         read_message(memoryview(data), OUTER, "outer")
 
 
-def test_a_field_that_is_needed_is_missed() -> None:
-    with pytest.raises(GraphError, match=r"^it has 0 of number and needs 1$"):
+def test_read_message_rejects_a_missing_field() -> None:
+    with pytest.raises(GraphError, match=r"^it has 0 values of number, needs 1$"):
         read_message(memoryview(b""), {1: Field("number", int)}, "it")

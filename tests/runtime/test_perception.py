@@ -1,4 +1,4 @@
-"""What is stored and what is acted on, with a real encoder in ONNX Runtime."""
+"""Tests of the stored rows and the agent's inputs, with a real encoder in ONNX Runtime."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -23,7 +23,7 @@ SHAPES = [((6, 7), (6, 7)), ((6, 7), (4, 5)), ((3, 6, 7), (6, 7)), ((3, 6, 7), (
 
 
 class CountingEncoder(OnnxEncoder):
-    """Remembers how many stacks each call had."""
+    """An encoder that records the number of stacks of each call."""
 
     calls: list[int]
 
@@ -33,7 +33,7 @@ class CountingEncoder(OnnxEncoder):
 
 
 class Rig:
-    """A linear encoder of small whole weights, whose latents are exact in any order of summation."""
+    """A linear encoder with small integer weights, so that its latents are exact in any order of summation."""
 
     def __init__(self, frame: tuple[int, ...], crop: tuple[int, int]) -> None:
         self.frame, self.crop = frame, Crop((frame[-2], frame[-1]), crop)
@@ -44,7 +44,7 @@ class Rig:
         self.encoder = CountingEncoder(self._graph(), threads=1, ledger=self.ledger)
         self.encoder.calls = []
         self.empty = self.ledger.held_bytes(Line.WORKSPACE)
-        # The log only crops: its rows are the frames that were observed.
+        # The log is used only for its crops. Its rows are the observed frames.
         self.log = NaiveReplay(1_000, STACK, frame, crop)
         self.rng = np.random.default_rng(2)
 
@@ -73,7 +73,7 @@ class Rig:
         return serialized
 
     def latent(self, row: int, offset: tuple[int, int]) -> NDArray[np.float32]:
-        """What the encoder must give for one crop of a row's stack."""
+        """Return the expected latents of one crop of a row's stack."""
         flat = self.log.cropped(row, offset).ravel().astype(np.int64)
         return (flat @ self.weights.astype(np.int64)).astype(np.float32).reshape(NETWORKS, WIDTH)
 
@@ -81,7 +81,7 @@ class Rig:
         return FrameStack(STACK, self.frame, self.ledger.allocate(Line.WORKSPACE, (STACK, *self.frame), np.uint8))
 
     def frames(self, count: int) -> Iterator[tuple[int, NDArray[np.uint8], bool]]:
-        """Row, frame and whether it is its episode's first; episodes last four steps."""
+        """Yield row id, frame and whether it is the first of its episode. Episodes have four steps."""
         for step in range(count):
             frame = self.rng.integers(0, 256, self.frame, np.uint8)
             row = self.log.step(frame, 0, 0.0, terminated=step % 4 == 3, truncated=False)
@@ -95,7 +95,9 @@ class Rig:
 
 
 @pytest.mark.parametrize(("frame", "crop"), SHAPES)
-def test_frames_are_stored_whole_and_acted_on_from_the_center(frame: tuple[int, ...], crop: tuple[int, int]) -> None:
+def test_frame_perception_stores_whole_frames_and_acts_on_the_center(
+    frame: tuple[int, ...], crop: tuple[int, int]
+) -> None:
     rig = Rig(frame, crop)
     perception = FramePerception(rig.stack(), rig.crop, rig.ledger)
     for row, pixels, first in rig.frames(11):
@@ -106,12 +108,12 @@ def test_frames_are_stored_whole_and_acted_on_from_the_center(frame: tuple[int, 
     held = rig.empty + STACK * pixels.nbytes
     assert rig.ledger.held_bytes(Line.WORKSPACE) == held + observed.input.nbytes
     perception.release()
-    assert rig.ledger.held_bytes(Line.WORKSPACE) == held  # the stack is the caller's
+    assert rig.ledger.held_bytes(Line.WORKSPACE) == held  # the caller owns the stack
 
 
 @pytest.mark.parametrize(("frame", "crop"), SHAPES)
 @pytest.mark.parametrize("augmentations", [0, 1, 4])
-def test_k_random_crops_and_the_center_are_encoded_in_one_call(
+def test_latent_perception_encodes_k_crops_and_the_center_in_one_call(
     frame: tuple[int, ...], crop: tuple[int, int], augmentations: int
 ) -> None:
     rig = Rig(frame, crop)
@@ -131,7 +133,7 @@ def test_k_random_crops_and_the_center_are_encoded_in_one_call(
     assert rig.ledger.held_bytes(Line.WORKSPACE) == rig.empty + STACK * pixels.nbytes
 
 
-def test_an_evaluation_draws_nothing_and_leaves_the_other_perception_s_latents_alone() -> None:
+def test_evaluation_draws_no_crops_and_keeps_the_latents_of_the_other_perception() -> None:
     rig, other = Rig((3, 6, 7), (5, 4)), Rig((3, 6, 7), (5, 4))
     acting, evaluating = rig.perception(4), rig.perception(0, seed=9)
     before = evaluating.rng.bit_generator.state
@@ -145,7 +147,7 @@ def test_an_evaluation_draws_nothing_and_leaves_the_other_perception_s_latents_a
     assert rig.encoder.calls == [5, 1] * 6
 
 
-def test_the_observation_at_the_freeze_is_the_one_that_was_perceived_as_frames() -> None:
+def test_current_encodes_the_last_observation_of_the_frame_phase() -> None:
     rig = Rig((3, 6, 7), (5, 4))
     frames = FramePerception(rig.stack(), rig.crop, rig.ledger)
     rows = [(row, frames.observe(pixels, first=first)) for row, pixels, first in rig.frames(6)]
@@ -154,14 +156,14 @@ def test_the_observation_at_the_freeze_is_the_one_that_was_perceived_as_frames()
         frames.stack, rig.crop, rig.encoder, rig.ledger, augmentations=2, rng=np.random.default_rng(3)
     )
     twin = np.random.default_rng(3)
-    for _ in range(2):  # asked twice: other crops of the same observation
+    for _ in range(2):  # a second call encodes other crops of the same observation
         observed = latents.current()
         for latent, offset in zip(observed.row, rig.log.draw_crops(twin, 2), strict=True):
             np.testing.assert_array_equal(latent, rig.latent(row, offset))
         np.testing.assert_array_equal(observed.input, rig.latent(row, rig.log.center()))
 
 
-def test_a_perceived_row_goes_into_the_store_and_each_of_its_latents_comes_back() -> None:
+def test_store_returns_every_latent_of_an_observed_row() -> None:
     rig = Rig((3, 6, 7), (5, 4))
     codec = latent_codec("float32", (NETWORKS, WIDTH), 4)
     store = RowStore(Arena(10 * codec.row_bytes, rig.ledger), codec, stack=1, ledger=rig.ledger)
@@ -176,7 +178,7 @@ def test_a_perceived_row_goes_into_the_store_and_each_of_its_latents_comes_back(
         np.testing.assert_array_equal(out, np.stack(rows)[:, k])
 
 
-def test_the_encoder_refuses_other_stacks() -> None:
+def test_encoder_rejects_other_shapes_and_dtypes() -> None:
     encoder = Rig((3, 6, 7), (5, 4)).encoder
     assert (encoder.observation_shape, encoder.latent_shape) == ((9, 5, 4), (NETWORKS, WIDTH))
     good = np.zeros((MAX_BATCH, 9, 5, 4), np.uint8)

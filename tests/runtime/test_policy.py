@@ -1,4 +1,4 @@
-"""The acting policy beside a naive one, and the heads that are not ours."""
+"""Tests of the acting policy against a naive one, and of the rejection of invalid heads."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +22,7 @@ from tests.runtime.onnx_graphs import LATENT, constant_of, node_of, small_model
 
 
 class NaivePolicy:
-    """Unchecked sessions, a list of frames, slices."""
+    """A simple policy: unchecked ONNX Runtime sessions, a list of frames, and slices."""
 
     def __init__(self, spec: PolicySpec) -> None:
         head = small_head() if spec.discrete else small_actor()
@@ -47,7 +47,7 @@ class NaivePolicy:
 
 
 @pytest.mark.parametrize("spec", [SPEC, CONTROLS], ids=lambda spec: spec.algo)
-def test_actions_are_the_naive_ones(spec: PolicySpec, tmp_path: Path) -> None:
+def test_policy_acts_like_the_naive_policy(spec: PolicySpec, tmp_path: Path) -> None:
     policy, naive = Policy.load(write(tmp_path / "p.seer", spec)), NaivePolicy(spec)
     rng = np.random.default_rng(1)
     actions = []
@@ -59,16 +59,16 @@ def test_actions_are_the_naive_ones(spec: PolicySpec, tmp_path: Path) -> None:
         got = policy.act(frame)
         np.testing.assert_allclose(got, naive.act(frame), rtol=1e-5, atol=1e-6)
         actions.append(got)
-        frame[...] = 0  # the caller's own again
+        frame[...] = 0  # the caller may reuse its frame
     if spec.discrete:
         assert len(set(actions)) > 1
         assert all(type(action) is int for action in actions)
     else:
-        assert len(np.unique(np.stack(actions), axis=0)) == 300  # each of its own memory
+        assert len(np.unique(np.stack(actions), axis=0)) == 300  # each action has its own memory
         assert np.abs(np.stack(actions)).max() <= 1
 
 
-def test_screens_of_any_size_and_colour_become_frames(tmp_path: Path) -> None:
+def test_act_accepts_screens_of_any_size_and_color(tmp_path: Path) -> None:
     policy, same = (Policy.load(write(tmp_path / "p.seer", CONTROLS)) for _ in range(2))
     rng = np.random.default_rng(2)
     for shape in ((40, 60), (40, 60, 1), (40, 60, 3), (10, 12, 3), (10, 12, 1), (7, 9, 3)):
@@ -84,12 +84,12 @@ def test_screens_of_any_size_and_colour_become_frames(tmp_path: Path) -> None:
             policy.act(wrong)
 
 
-def test_heads_of_ours_have_their_shapes() -> None:
+def test_check_head_returns_the_shapes_of_valid_heads() -> None:
     for model in (small_head(), small_actor()):
         assert check_head(model.SerializeToString(), max_batch=16) == HeadShapes(LATENT, ACTIONS)
 
 
-def test_a_head_takes_latents_as_they_lie_in_memory() -> None:
+def test_head_accepts_only_contiguous_float32_latents() -> None:
     head = OnnxHead(small_head().SerializeToString(), threads=1, ledger=Ledger({}))
     latents = np.ones(LATENT, np.float32)
     assert head(latents).shape == (ACTIONS,)
@@ -150,33 +150,36 @@ def _wide(model: ModelProto) -> None:
 @pytest.mark.parametrize(
     ("edit", "message"),
     {
-        "an encoder's operator": (_node("Relu", op_type="Flatten"), "no head has that operator"),
-        "an unknown operator": (_node("Relu", op_type="Identity"), "no head has that operator"),
-        "a foreign domain": (_foreign, "field that no encoder has, number 7"),
-        "a subgraph": (_branch, "attribute has a field that no encoder has, number 6"),
-        "external data": (_external, "initializer has a field that no encoder has"),
-        "another network": (_constant("network", np.array(2, np.int64)), "picks none of 2 networks"),
-        "a negative network": (_constant("network", np.array(-1, np.int64)), "picks none of 2 networks"),
-        "several networks": (_constant("network", np.array([0, 1], np.int64)), "picks none of 2 networks"),
-        "along another axis": (_axis("Gather", 2), "picks along another axis"),
-        "a softmax over actions": (_axis("Softmax", 1), "needs \\[B, actions, atoms\\]"),
+        "an encoder's operator": (_node("Relu", op_type="Flatten"), "operator is not allowed in the graph of the head"),
+        "an unknown operator": (_node("Relu", op_type="Identity"), "operator is not allowed in the graph of the head"),
+        "a foreign domain": (_foreign, "unsupported field number 7"),
+        "a subgraph": (_branch, "attribute has the unsupported field number 6"),
+        "external data": (_external, "initializer has the unsupported field number"),
+        "another network": (_constant("network", np.array(2, np.int64)), "must select one of 2 networks"),
+        "a negative network": (_constant("network", np.array(-1, np.int64)), "must select one of 2 networks"),
+        "several networks": (_constant("network", np.array([0, 1], np.int64)), "must select one of 2 networks"),
+        "along another axis": (_axis("Gather", 2), "must select along axis 1"),
+        "a softmax over actions": (_axis("Softmax", 1), "axis 2 of \\[B, actions, atoms\\]"),
         "a support that does not fit": (_constant("support", np.zeros(4, np.float32)), "do not fit"),
-        "a support that is not finite": (_constant("support", np.full(5, np.nan, np.float32)), "not finite"),
-        "another width": (_wide, "the last node gives values"),
-        "the input read twice": (_node("Relu", input=[OUTPUT]), "Gather reads latents, and nothing else does"),
+        "a support that is not finite": (
+            _constant("support", np.full(5, np.nan, np.float32)),
+            "contains NaN or infinity",
+        ),
+        "another width": (_wide, "the last node outputs values"),
+        "the input read twice": (_node("Relu", input=[OUTPUT]), "Gather and no other node must read latents"),
         "no chain": (_node("Relu", input=["latent"]), "does not read hidden"),
     }.values(),
 )
-def test_a_head_that_is_not_ours_is_refused(edit: Edit, message: str) -> None:
+def test_invalid_head_is_rejected(edit: Edit, message: str) -> None:
     model = small_head()
     edit(model)
     with pytest.raises(GraphError, match=message):
         check_head(model.SerializeToString(), max_batch=1)
 
 
-def test_a_layer_norm_that_does_not_fit_is_refused() -> None:
+def test_layer_norm_that_does_not_fit_is_rejected() -> None:
     for edit, message in (
-        (_axis("LayerNormalization", 0), "another axis"),
+        (_axis("LayerNormalization", 0), "must normalise axis 1"),
         (_constant("scale", np.ones(2, np.float32)), "do not fit"),
     ):
         model = small_actor()

@@ -1,3 +1,5 @@
+"""Tests of preprocessing: gray conversion, resizing, pooling of two screens, and the frame stack."""
+
 import cv2
 import numpy as np
 import pytest
@@ -24,17 +26,17 @@ def test_gray_is_rec_601_luminance() -> None:
 
 
 @pytest.mark.parametrize("shape", [(7, 5), (7, 5, 4), (7, 5, 1)])
-def test_gray_refuses_what_is_not_rgb(shape: tuple[int, ...]) -> None:
+def test_to_gray_rejects_other_shapes(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"expected an RGB screen, uint8 \[H, W, 3\]"):
         to_gray(_screen(0, shape))
 
 
-def test_resize_to_the_size_it_has_is_the_frame_itself() -> None:
+def test_resize_to_the_same_size_returns_the_frame() -> None:
     frame = _screen(0, (84, 84))
     assert resize(frame, (84, 84)) is frame
 
 
-def test_resize_averages_areas_and_takes_height_first() -> None:
+def test_resize_averages_areas_and_expects_height_first() -> None:
     frame = _screen(0, (8, 6))
     blocks = frame.reshape(4, 2, 2, 3).astype(float).mean(axis=(1, 3))
     assert np.abs(resize(frame, (4, 2)) - blocks).max() <= 0.5
@@ -52,7 +54,7 @@ def test_resize_writes_into_out(shape: tuple[int, int]) -> None:
     [np.zeros((84, 83), np.uint8), np.zeros((84, 84), np.float32), np.zeros((84, 168), np.uint8)[:, ::2]],
     ids=["size", "dtype", "strides"],
 )
-def test_resize_refuses_an_out_that_opencv_would_replace(out: Frame) -> None:
+def test_resize_rejects_an_out_array_that_opencv_would_replace(out: Frame) -> None:
     with pytest.raises(ValueError, match=r"out must be C-contiguous uint8 \[84, 84\]"):
         resize(_screen(0), (84, 84), out)
 
@@ -63,7 +65,7 @@ def test_resize_refuses_an_out_that_opencv_would_replace(out: Frame) -> None:
     st.tuples(st.integers(1, 30), st.integers(1, 30)),
     st.sampled_from([(), (3,)]),
 )
-def test_a_frame_is_each_channel_resized(
+def test_to_frame_resizes_each_channel(
     channels: tuple[int, ...], sides: tuple[int, int], size: tuple[int, int], color: tuple[int, ...]
 ) -> None:
     screen = _screen(1, (*sides, *channels))
@@ -81,20 +83,20 @@ def test_a_frame_is_each_channel_resized(
 
 
 @pytest.mark.parametrize("shape", [(84, 84), (3, 84, 84)])
-def test_what_is_a_frame_already_stays_itself(shape: tuple[int, ...]) -> None:
+def test_to_frame_returns_a_frame_unchanged(shape: tuple[int, ...]) -> None:
     frame = _screen(0, shape)
     assert to_frame(frame, shape) is frame
 
 
 @pytest.mark.parametrize("shape", [(7,), (7, 5, 2), (7, 5, 4), (1, 7, 5, 3)])
-def test_a_frame_is_made_of_screens_alone(shape: tuple[int, ...]) -> None:
+def test_to_frame_rejects_other_shapes_and_dtypes(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"expected a screen, uint8 \[H, W\]"):
         to_frame(_screen(0, shape), (4, 4))
     with pytest.raises(ValueError, match="got float32"):
         to_frame(np.zeros((4, 4), np.float32), (4, 4))  # type: ignore[arg-type]
 
 
-def test_pooling_takes_the_maximum_before_the_resize() -> None:
+def test_area_pooling_takes_the_maximum_before_the_resize() -> None:
     older, newer = _screen(1), _screen(2)
     kept = older.copy(), newer.copy()
     got = pool_and_resize(older, newer, (84, 84))
@@ -108,7 +110,7 @@ def test_pooling_takes_the_maximum_before_the_resize() -> None:
     np.testing.assert_array_equal(newer, np.maximum(*kept))
 
 
-def test_a_screen_becomes_a_frame_of_its_size_and_colours() -> None:
+def test_to_frame_converts_size_and_colors() -> None:
     screen = _screen(9, (20, 30, 3))
     rgb = to_frame(screen, (3, 8, 9))
     assert (rgb.shape, rgb.dtype) == ((3, 8, 9), np.uint8)
@@ -118,7 +120,7 @@ def test_a_screen_becomes_a_frame_of_its_size_and_colours() -> None:
     np.testing.assert_array_equal(to_frame(screen[..., :1], (8, 9)), resize(screen[..., 0].copy(), (8, 9)))
     for frame in (rgb, screen[..., 0]):
         assert to_frame(frame, frame.shape) is frame
-    # A gray frame of three rows is none in RGB.
+    # A gray frame with three rows is not an RGB frame.
     assert to_frame(_screen(1, (3, 8)), (3, 8)).shape == (3, 8)
     for wrong in (screen.astype(np.int16), _screen(0, (20, 30, 4)), _screen(0, (20,)), _screen(0, (1, 20, 30, 3))):
         with pytest.raises(ValueError, match=r"expected a screen, uint8 \[H, W\]"):
@@ -129,9 +131,7 @@ pushes = st.lists(st.tuples(st.integers(0, 255), st.booleans()), min_size=1, max
 
 
 @given(stack=st.integers(1, 5), pushes=pushes)
-def test_stack_equals_a_list_of_frames_though_the_environment_reuses_its_buffer(
-    stack: int, pushes: list[tuple[int, bool]]
-) -> None:
+def test_stack_copies_frames_from_a_reused_buffer(stack: int, pushes: list[tuple[int, bool]]) -> None:
     buffer = np.full((stack, 2, 3), 99, np.uint8)
     frames = FrameStack(stack, (2, 3), buffer)
     reused = np.zeros((2, 3), np.uint8)
@@ -148,18 +148,18 @@ def test_stack_equals_a_list_of_frames_though_the_environment_reuses_its_buffer(
 
 
 @pytest.mark.parametrize("frame", [np.zeros((3,), np.uint8), np.zeros((1, 3), np.uint8), np.zeros((2, 3), np.float32)])
-def test_stack_refuses_frames_that_numpy_would_broadcast_or_truncate(frame: Frame) -> None:
+def test_stack_rejects_frames_of_another_shape_or_dtype(frame: Frame) -> None:
     frames = FrameStack(4, (2, 3), np.zeros((4, 2, 3), np.uint8))
     with pytest.raises(ValueError, match=r"expected a frame of uint8 \[2, 3\], got"):
         frames.push(frame, first=True)
 
 
 @pytest.mark.parametrize("buffer", [np.zeros((3, 2, 3), np.uint8), np.zeros((4, 2, 3), np.float32)])
-def test_stack_refuses_another_buffer(buffer: Frame) -> None:
+def test_stack_rejects_a_buffer_of_another_shape_or_dtype(buffer: Frame) -> None:
     with pytest.raises(ValueError, match=r"expected a stack buffer of uint8 \[4, 2, 3\], got"):
         FrameStack(4, (2, 3), buffer)
 
 
-def test_stack_refuses_to_be_empty() -> None:
-    with pytest.raises(ValueError, match="at least one frame"):
+def test_stack_rejects_zero_frames() -> None:
+    with pytest.raises(ValueError, match="a stack needs at least one frame, got 0"):
         FrameStack(0, (2, 3), np.zeros((0, 2, 3), np.uint8))

@@ -1,4 +1,4 @@
-"""RSS figures, against what the system says of a process; a ceiling, against its rules and a process that grows."""
+"""Tests of the RSS figures, the heap options and the RSS ceiling, in real processes."""
 
 import os
 import subprocess
@@ -24,12 +24,12 @@ print(subprocess.run([sys.executable, "-c", child], capture_output=True, text=Tr
 """
 
 
-def test_the_peak_is_not_inherited_from_a_large_parent() -> None:
+def test_peak_rss_is_not_inherited_from_a_large_parent() -> None:
     done = subprocess.run([sys.executable, "-c", PEAK_OF_A_CHILD], capture_output=True, text=True, check=True)
     assert 5_000_000 < int(done.stdout) < 150_000_000
 
 
-# In a process of its own: a large one may hand out memory that it already holds, or lose idle pages meanwhile.
+# Runs in a new process, because a large one may reuse memory that it already holds, or lose idle pages meanwhile.
 WATCHED = """
 import numpy as np
 from seer_runtime.system.process import RssWatch, rss_bytes, rss_peak_bytes
@@ -42,12 +42,12 @@ print(watch.before_bytes, watch.peak_bytes, watch.after_bytes, rss_bytes(), rss_
 """
 
 
-def test_a_watch_sees_what_came_and_went() -> None:
+def test_rss_watch_sees_memory_that_was_freed_again() -> None:
     done = subprocess.run([sys.executable, "-c", WATCHED], capture_output=True, text=True, check=True)
     before, peak, after, now, highest = map(int, done.stdout.split())
     assert peak >= before + 45_000_000
     assert after <= before + 10_000_000
-    assert highest >= 0.98 * peak  # the kernel counts pages in batches, a thread each
+    assert highest >= 0.98 * peak  # the kernel updates the counts per thread, in batches
     assert 0.98 * now <= highest
 
 
@@ -72,7 +72,7 @@ print((faults() - before) / 10)
 
 
 @pytest.mark.parametrize("variable", ["", "MALLOC_MMAP_THRESHOLD_"])
-def test_a_bounded_heap_keeps_what_was_freed_unless_the_environment_says_otherwise(variable: str) -> None:
+def test_bounded_heap_keeps_freed_memory_unless_a_variable_overrides_it(variable: str) -> None:
     def faults(how: str) -> float:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
         if variable:
@@ -83,16 +83,17 @@ def test_a_bounded_heap_keeps_what_was_freed_unless_the_environment_says_otherwi
 
     pages = 12_000_000 / 4096
     assert (faults("bounded") > pages / 2) == bool(variable)
-    assert faults("as it is") > pages / 2
+    assert faults("default") > pages / 2
 
 
-def test_rss_is_what_psutil_reads() -> None:
+def test_rss_equals_the_figure_of_psutil() -> None:
     assert rss_bytes() == pytest.approx(psutil.Process().memory_info().rss, rel=0.02)
 
 
 # --- idle code -----------------------------------------------------------------------------------------------
 
-# Mappings of one file, of which the second was written before it was closed to writing: what it holds is in no file.
+# Maps one file twice, then makes both mappings read-only. The second was written to before, so its content differs
+# from the file and must be kept.
 SETTLED = """
 import ctypes, mmap, sys
 from pathlib import Path
@@ -128,7 +129,7 @@ print(SIZE, *before, *after, [area[:] for area, _ in held] == contents, contents
 """
 
 
-def test_settling_drops_what_a_file_has_and_keeps_what_was_written(tmp_path: Path) -> None:
+def test_settle_drops_clean_file_pages_and_keeps_written_ones(tmp_path: Path) -> None:
     command = [sys.executable, "-c", SETTLED, str(tmp_path / "data")]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     size, clean, written, clean_after, written_after, same, byte = done.stdout.split()
@@ -150,7 +151,7 @@ print(before, after, (matrix @ matrix).sum(), len(onnxruntime.get_available_prov
 """
 
 
-def test_code_that_was_given_back_returns_when_it_is_called() -> None:
+def test_dropped_code_is_loaded_again_when_it_is_called() -> None:
     done = subprocess.run([sys.executable, "-c", IDLE], capture_output=True, text=True, check=True, timeout=60)
     before, after, total, providers = done.stdout.split()
     assert int(after) <= int(before) - 10_000_000
@@ -159,7 +160,7 @@ def test_code_that_was_given_back_returns_when_it_is_called() -> None:
     assert int(providers) >= 1
 
 
-def test_without_proc_settling_only_frees(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_settle_works_without_proc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(process, "_SMAPS", tmp_path / "none")
     process.settle()
 
@@ -168,20 +169,20 @@ def test_without_proc_settling_only_frees(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 
 class Rss:
-    """RSS by script: what it is, and what relieving takes off it."""
+    """A scripted RSS: its current value, and the garbage that freeing memory subtracts from it."""
 
     def __init__(self) -> None:
         self.now = 0
         self.garbage = 0
-        self.relieved = 0
+        self.times_freed = 0
 
     def read(self) -> int:
         return self.now
 
-    def relieve(self) -> None:
+    def free_memory(self) -> None:
         self.now -= self.garbage
         self.garbage = 0
-        self.relieved += 1
+        self.times_freed += 1
 
 
 def _check(rss: Rss, ceiling: RssCeiling, now: int, garbage: int = 0) -> Pressure | None:
@@ -189,29 +190,29 @@ def _check(rss: Rss, ceiling: RssCeiling, now: int, garbage: int = 0) -> Pressur
     return ceiling.check()
 
 
-def test_an_excursion_is_reported_once_and_begins_again_below_90_percent() -> None:
+def test_ceiling_warns_once_and_again_only_after_rss_fell_below_90_percent() -> None:
     rss = Rss()
-    ceiling = RssCeiling(1_000, rss=rss.read, relieve=rss.relieve)
+    ceiling = RssCeiling(1_000, rss=rss.read, free_memory=rss.free_memory)
     assert _check(rss, ceiling, 949) is None
-    assert rss.relieved == 0
+    assert rss.times_freed == 0
     report = _check(rss, ceiling, 950)
     assert report == Pressure(limit_bytes=1_000, before_bytes=950, after_bytes=950)
     assert not report.stop
     assert all(_check(rss, ceiling, now) is None for now in (960, 949, 951, 900, 999))
-    assert rss.relieved == 1
+    assert rss.times_freed == 1
     assert _check(rss, ceiling, 899) is None
     assert _check(rss, ceiling, 970, garbage=30) == Pressure(1_000, 970, 940)
-    assert rss.relieved == 2
+    assert rss.times_freed == 2
 
 
-def test_at_100_percent_it_stops_only_where_relief_does_not_help() -> None:
+def test_ceiling_stops_at_100_percent_only_if_freeing_memory_does_not_help() -> None:
     rss = Rss()
-    ceiling = RssCeiling(1_000, rss=rss.read, relieve=rss.relieve)
+    ceiling = RssCeiling(1_000, rss=rss.read, free_memory=rss.free_memory)
     first = _check(rss, ceiling, 1_050, garbage=60)
     assert first == Pressure(1_000, 1_050, 990)
     assert not first.stop
-    assert _check(rss, ceiling, 1_000, garbage=1) is None  # told already, and it helped
-    assert rss.relieved == 2
+    assert _check(rss, ceiling, 1_000, garbage=1) is None  # reported before, and freeing memory helped
+    assert rss.times_freed == 2
     last = _check(rss, ceiling, 1_010, garbage=10)
     assert last == Pressure(1_000, 1_010, 1_000)
     assert last.stop
@@ -221,21 +222,21 @@ def test_at_100_percent_it_stops_only_where_relief_does_not_help() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(800, 1_100), st.integers(0, 150)), max_size=60))
-def test_a_ceiling_against_its_rules(script: list[tuple[int, int]]) -> None:
+def test_ceiling_follows_its_rules_on_random_scripts(script: list[tuple[int, int]]) -> None:
     rss = Rss()
-    ceiling = RssCeiling(1_000, rss=rss.read, relieve=rss.relieve)
+    ceiling = RssCeiling(1_000, rss=rss.read, free_memory=rss.free_memory)
     in_excursion = False
     for now, garbage in script:
         report = _check(rss, ceiling, now, garbage)
         in_excursion = in_excursion and now >= 900
-        relieves = now >= 1_000 or (now >= 950 and not in_excursion)
-        after = now - garbage if relieves else now
-        says = (relieves and not in_excursion) or after >= 1_000
-        assert report == (Pressure(1_000, now, after) if says else None)
-        in_excursion = in_excursion or relieves
+        frees = now >= 1_000 or (now >= 950 and not in_excursion)
+        after = now - garbage if frees else now
+        reports = (frees and not in_excursion) or after >= 1_000
+        assert report == (Pressure(1_000, now, after) if reports else None)
+        in_excursion = in_excursion or frees
 
 
-# Garbage in cycles, between blocks that stay: the C library keeps such holes until it is told to trim.
+# Creates cyclic garbage between blocks that stay allocated. The C library keeps such holes until malloc_trim.
 GROWING = """
 import gc
 from seer_runtime.system.process import RssCeiling, rss_bytes, rss_peak_bytes
@@ -258,11 +259,11 @@ for report in reports:
 """
 
 
-def test_a_process_that_grows_is_relieved_then_stopped_at_its_ceiling() -> None:
+def test_growing_process_frees_memory_then_stops_at_its_ceiling() -> None:
     done = subprocess.run([sys.executable, "-c", GROWING], capture_output=True, text=True, check=True, timeout=60)
     (limit, peak), first, second, last = (tuple(map(int, line.split())) for line in done.stdout.splitlines())
     assert 0.95 * limit <= first[0] < limit
-    assert first[1] <= first[0] - 50_000_000  # most of what had grown was garbage
+    assert first[1] <= first[0] - 50_000_000  # most of the growth was garbage
     assert 0.95 * limit <= second[1] <= second[0] < limit
     assert limit <= last[1] <= last[0]
     assert peak <= limit + 5_000_000

@@ -1,4 +1,4 @@
-"""One test for each fault of the paper's released code, and of its peers, that a replay can have."""
+"""Regression tests: one for each replay bug in the paper's released code and in similar projects."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from seer_runtime.replay.windows import n_step_windows
 from seer_runtime.system.ledger import Line
 from tests.runtime.naive_replay import ledger_of
 
-P = 8  # bytes of a frame
+P = 8  # bytes per frame
 
 
 def _replay(
@@ -30,13 +30,13 @@ def _replay(
 
 
 def _observation(replay: Replay, row: int) -> NDArray[Any]:
-    """A frame or a latent that names its row."""
+    """Return a frame or latent whose value identifies its row."""
     codec = replay.store.codec
     return np.full(codec.shape, (row + 1) % 256, codec.dtype)
 
 
 def _episode(replay: Replay, steps: int, ending: str = "running") -> None:
-    """Rewards of 1; row i's observation is full of i + 1."""
+    """Append an episode with rewards of 1. All elements of the observation of row i are i + 1."""
     for step in range(steps):
         last = step == steps - 1
         replay.append(
@@ -51,7 +51,7 @@ def _episode(replay: Replay, steps: int, ending: str = "running") -> None:
 
 
 def _newest_frame(width: int) -> Any:
-    """An encoder whose latent is full of the row's own number."""
+    """Return an encoder whose latents repeat the value of the newest frame."""
 
     def encode(stacks: NDArray[np.uint8]) -> NDArray[np.float32]:
         return np.repeat(stacks[:, -1, 0, :1].astype(np.float32), width, axis=1)
@@ -67,7 +67,7 @@ def _valid(replay: Replay) -> list[int]:
 
 
 def _rows_read(replay: Replay, rows: list[int]) -> list[float]:
-    """First element of each row's decoded observation."""
+    """Return the first element of the newest decoded frame or latent of each row."""
     store = replay.store
     out = np.zeros((len(rows), *store.observation_shape), store.codec.dtype)
     store.gather(np.array(rows), store.codec.plain(len(rows)), out)
@@ -76,7 +76,7 @@ def _rows_read(replay: Replay, rows: list[int]) -> list[float]:
 
 
 def _decoded(observations: Observations) -> NDArray[Any]:
-    """All of a batch's observations at once."""
+    """Return all observations as one array."""
     return np.concatenate([part.copy() for part in observations.slices()])
 
 
@@ -89,21 +89,21 @@ def _convert(replay: Replay, width: int = 1, name: str = "float32") -> int:
 
 
 @pytest.mark.parametrize("latents", [False, True])
-def test_no_window_crosses_the_write_head_from_the_newest_row_into_the_oldest(latents: bool) -> None:
+def test_no_window_continues_from_the_newest_row_into_the_oldest(latents: bool) -> None:
     replay = _replay(20, n=3)
     if latents:
         _episode(replay, 5)
         _convert(replay, width=2)
     _episode(replay, 31)
     newest = replay.store.appended - 1
-    assert replay.store.rows == replay.store.capacity == 20  # wrapped: the slot after the newest row is the oldest's
+    assert replay.store.rows == replay.store.capacity == 20  # the slot after the newest row holds the oldest
     assert _valid(replay) == list(range(newest - 19, newest - 2))
     assert max(replay.draw(500).tolist()) == newest - 3
 
 
-def test_fresh_latents_fill_the_new_room_before_they_overwrite_live_ones() -> None:
+def test_new_latents_fill_the_free_slots_before_they_overwrite_old_rows() -> None:
     replay = _replay(20)
-    _episode(replay, 27)  # the write head stands in the middle of the ring
+    _episode(replay, 27)  # the next row goes to the middle of the ring
     assert _convert(replay, width=1) == 20
     assert replay.store.capacity == 40
     _episode(replay, 20)
@@ -115,7 +115,7 @@ def test_fresh_latents_fill_the_new_room_before_they_overwrite_live_ones() -> No
 
 
 @pytest.mark.parametrize("latents", [False, True])
-def test_the_unfilled_tail_is_never_read_as_terminal(latents: bool) -> None:
+def test_unfilled_slots_are_not_read_as_terminal_states(latents: bool) -> None:
     replay = _replay(50, n=4)
     _episode(replay, 12)
     if latents:
@@ -128,9 +128,9 @@ def test_the_unfilled_tail_is_never_read_as_terminal(latents: bool) -> None:
     assert replay.sample().discounts.tolist() == [0.5**4] * 16
 
 
-def test_the_transition_at_the_freeze_step_is_kept() -> None:
+def test_transition_at_the_freeze_step_is_kept() -> None:
     replay = _replay(20)
-    _episode(replay, 9)  # row 8 is the step at which the freeze comes: its next observation is not there yet
+    _episode(replay, 9)  # row 8 is the step of the freeze; its next observation does not exist yet
     _convert(replay)
     assert 8 not in _valid(replay)
     _episode(replay, 1)
@@ -138,12 +138,12 @@ def test_the_transition_at_the_freeze_step_is_kept() -> None:
     replay.n_step = 3
     _episode(replay, 2)
     windows = n_step_windows(replay.store, np.arange(6, 9), 3, 0.5)
-    assert windows.valid.tolist() == [True, True, True]  # from frames, across the freeze, into fresh latents
+    assert windows.valid.tolist() == [True, True, True]  # windows from converted rows into new latents
     assert _rows_read(replay, windows.bootstrap_ids.tolist()) == [10.0, 11.0, 12.0]
 
 
 @pytest.mark.parametrize("name", ["float32", "float16"])
-def test_prioritized_latents_keep_sign_and_fraction_and_belong_to_their_row(name: str) -> None:
+def test_sampled_latents_keep_sign_and_fraction_and_match_their_rows(name: str) -> None:
     replay = _replay(30, prioritized=True)
     _episode(replay, 41)
 
@@ -166,14 +166,14 @@ def test_prioritized_latents_keep_sign_and_fraction_and_belong_to_their_row(name
 def test_latents_larger_than_frames_keep_the_newest_rows(rows: int) -> None:
     replay = _replay(100, stack=3)
     _episode(replay, rows)
-    assert _convert(replay, width=4) == 50  # 16 bytes a latent, 8 a frame
+    assert _convert(replay, width=4) == 50  # a latent has 16 bytes, a frame 8
     assert replay.store.capacity == 50
     assert _rows_read(replay, list(range(rows - 50, rows))) == list(range(rows - 49, rows + 1))
     _episode(replay, 7)
     assert _rows_read(replay, list(range(rows - 43, rows + 7))) == list(range(rows - 42, rows + 8))
 
 
-def test_the_freeze_gathers_a_chunk_of_stacks_and_never_all_rows_times_n() -> None:
+def test_conversion_encodes_chunks_and_never_all_stacks_at_once() -> None:
     replay = _replay(400, stack=4, n=20)
     _episode(replay, 400)
     shown: list[int] = []
@@ -190,18 +190,18 @@ def test_the_freeze_gathers_a_chunk_of_stacks_and_never_all_rows_times_n() -> No
     assert ledger.peak_bytes(Line.WORKSPACE) - before <= (CHUNK_STACKS * 5 + 3) * P + latent_minibatch
 
 
-def test_the_kind_of_input_is_not_guessed_from_shape_or_values() -> None:
+def test_frames_and_latents_are_not_distinguished_by_shape_or_values() -> None:
     single = _replay(10, stack=1)
-    dark = np.array([[0, 1, 1, 0, 1, 0, 0, 1]], np.uint8)  # no value above 1, yet a frame
+    dark = np.array([[0, 1, 1, 0, 1, 0, 0, 1]], np.uint8)  # a frame without values above 1
     for _ in range(5):
         single.append(dark, 0, 0.0, terminated=False, truncated=False)
     batch = single.sample()
     observations = _decoded(batch.observations)
-    assert observations.shape == (16, 1, 1, P)  # a stack of one is a stack
+    assert observations.shape == (16, 1, 1, P)  # a stack of one frame keeps its axis
     assert _decoded(batch.next_observations).shape == (16, 1, 1, P)
     assert observations.dtype == np.uint8
     assert (observations == dark).all()
-    # Latents in the shape of a frame stack, far above 1, are latents still.
+    # These latents have the shape of a frame stack and values far above 1.
     single.convert(latent_codec("float32", (1, 2)), lambda stacks: stacks[:, :, 0, :2].astype(np.float32) + 500)
     observations = _decoded(single.sample().observations)
     assert observations.shape == (16, 1, 2)
@@ -210,7 +210,7 @@ def test_the_kind_of_input_is_not_guessed_from_shape_or_values() -> None:
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 20, 21, 40])
-def test_latent_windows_have_the_n_that_was_asked_for(n: int) -> None:
+def test_latent_windows_span_n_steps(n: int) -> None:
     replay = _replay(60, n=n)
     _episode(replay, 50)
     _convert(replay)
@@ -221,11 +221,11 @@ def test_latent_windows_have_the_n_that_was_asked_for(n: int) -> None:
     np.testing.assert_allclose(windows.discounts, [0.5**n], rtol=1e-6)
 
 
-# --- peers ----------------------------------------------------------------------------------------------------
+# --- similar projects -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("latents", [False, True])
-def test_sb3_a_truncated_episode_bootstraps_from_its_own_final_frame(latents: bool) -> None:
+def test_sb3_truncated_episode_bootstraps_from_its_final_frame(latents: bool) -> None:
     replay = _replay(30, n=3)
     _episode(replay, 5, "truncated")  # rows 0 to 4, the final frame in row 5
     _episode(replay, 6)  # the next episode begins in row 6
@@ -238,7 +238,7 @@ def test_sb3_a_truncated_episode_bootstraps_from_its_own_final_frame(latents: bo
     assert windows.discounts[:5].tolist() == [0.125, 0.125, 0.125, 0.25, 0.5]
 
 
-def test_sb3_a_truncated_episode_can_not_be_windowed_before_its_final_frame_is_there() -> None:
+def test_sb3_truncated_episode_is_not_sampled_before_its_final_frame_is_appended() -> None:
     replay = _replay(10)
     replay.append(_observation(replay, 0), 0, 1.0, terminated=False, truncated=True)
     with pytest.raises(NothingToSampleError):
@@ -249,7 +249,7 @@ def test_sb3_a_truncated_episode_can_not_be_windowed_before_its_final_frame_is_t
 
 @pytest.mark.parametrize("ending", ["terminated", "truncated"])
 @pytest.mark.parametrize("latents", [False, True])
-def test_cleanrl_every_start_of_an_ended_episode_can_be_sampled(ending: str, latents: bool) -> None:
+def test_cleanrl_every_step_of_an_ended_episode_is_sampled(ending: str, latents: bool) -> None:
     replay = _replay(40, n=10)
     _episode(replay, 6, ending)  # shorter than n
     first = replay.store.appended
@@ -265,7 +265,7 @@ def test_cleanrl_every_start_of_an_ended_episode_can_be_sampled(ending: str, lat
     np.testing.assert_allclose(windows.discounts, 0.5**steps if ending == "truncated" else np.zeros(10), rtol=1e-6)
 
 
-def test_cpprb_n_step_windows_of_stacks_whose_frames_are_stored_once() -> None:
+def test_cpprb_n_step_windows_of_stacks_store_each_frame_once() -> None:
     replay = _replay(30, n=5, stack=4, batch=8)
     _episode(replay, 8, "terminated")
     _episode(replay, 12)

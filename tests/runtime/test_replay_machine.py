@@ -1,4 +1,4 @@
-"""Any order of steps, endings, samples, priority updates, reloads and one conversion, against the naive model."""
+"""A state machine test of the replay: random operations in any order, checked against the naive model."""
 
 from unittest import mock
 
@@ -18,7 +18,7 @@ sides = st.integers(1, 4)
 
 @st.composite
 def frames_and_crops(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[int, int]]:
-    """Gray frames `(H, W)` and RGB ones `(3, H, W)`, and crops from 1x1 to the whole."""
+    """Generate gray frames `(H, W)` or RGB frames `(3, H, W)`, and crops from 1x1 to the whole frame."""
     size = draw(sides), draw(sides)
     crop = draw(st.integers(1, size[0])), draw(st.integers(1, size[1]))
     return (size if draw(st.booleans()) else (3, *size)), crop
@@ -66,7 +66,7 @@ class ReplayMachine(RuleBasedStateMachine):
             seed=seed,
         )
         self.prioritized = prioritized
-        self.priorities: dict[int, float] = {}  # row id -> what the tree must hold
+        self.priorities: dict[int, float] = {}  # row id -> expected value in the tree
         self.largest = 1.0
 
     def teardown(self) -> None:
@@ -123,7 +123,7 @@ class ReplayMachine(RuleBasedStateMachine):
 
     @rule(change=st.sampled_from([0, 0, -1, 1, -7, 7, 40]))
     def reload(self, change: int) -> None:
-        """Saved, and gone on with in as much room, in less or in more."""
+        """Save the replay and restore it with the same, a smaller or a larger capacity."""
         self.pair.reload(max(self.pair.store.capacity + change, self.pair.store.stack))
 
     @rule()
@@ -152,7 +152,7 @@ class ReplayMachine(RuleBasedStateMachine):
         chunk_stacks=st.sampled_from([1, 2, 3, 7, 64]),
     )
     def convert(self, name: str, networks: int, width: int, augmentations: int, chunk_stacks: int) -> None:
-        """Latents of 1 to 160 bytes a row, for frames of 1 to 48."""
+        """Convert frames of 1 to 48 bytes to latent rows of 1 to 160 bytes."""
         codec = latent_codec(name, (networks, width), augmentations)
         if codec.row_bytes > self.pair.store.arena.size_bytes:
             with pytest.raises(ValueError, match="does not fit"):

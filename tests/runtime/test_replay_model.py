@@ -1,4 +1,4 @@
-"""The conversion against the naive model, row by row and view by view; and that the model finds planted faults."""
+"""Tests of the conversion against the naive model, and of the model itself with planted faults."""
 
 import itertools
 from collections.abc import Callable
@@ -17,10 +17,10 @@ from tests.runtime.frequencies import assert_frequencies
 from tests.runtime.naive_replay import assert_observations, hash_encoder
 from tests.runtime.replay_pair import Pair
 
-# Rows of 1 to 4 (smaller), 8 (equal), 14 and 20 (larger than a frame's 8) bytes.
+# Latent rows that are smaller than, equal to and larger than a frame of 8 bytes.
 LATENTS = [("float16", 1), ("float32", 1), ("float16", 4), ("float32", 2), ("float16", 7), ("float32", 5)]
 LATENTS += [("uint4", 1), ("uint8", 2), ("uint4", 7), ("uint8", 8), ("uint8", 14), ("uint4", 27)]
-# Frames, crops, K and latents [N, L]: 8 and 60 bytes a frame; rows of 9 to 64 bytes.
+# Frame shape, crop size, K, codec and latent shape [N, L]: frames of 8 and 60 bytes, rows of 9 to 64 bytes.
 CROPPED: list[tuple[tuple[int, ...], tuple[int, int], int, str, tuple[int, int]]] = [
     ((2, 4), (1, 2), 3, "float16", (2, 1)),
     ((2, 4), (2, 1), 4, "float32", (1, 1)),
@@ -35,12 +35,12 @@ CROPPED: list[tuple[tuple[int, ...], tuple[int, int], int, str, tuple[int, int]]
 ]
 
 
-def _freeze_and_go_on(pair: Pair, *latent: Any) -> None:
-    """Conversion, the rest of the episode that was running, and latents until their ring has wrapped."""
+def _convert_and_continue(pair: Pair, *latent: Any) -> None:
+    """Convert, finish the running episode, and append latents until their ring has wrapped around."""
     pair.check()
     pair.convert(*latent)
     pair.check()
-    pair.step()  # the episode that was running goes on
+    pair.step()  # continues the running episode
     pair.step(truncated=True)
     pair.check()
     pair.final()
@@ -54,16 +54,16 @@ def _freeze_and_go_on(pair: Pair, *latent: Any) -> None:
 @pytest.mark.parametrize("latent", LATENTS)
 @pytest.mark.parametrize("stack", [1, 4])
 @pytest.mark.parametrize("rows", [150, 500])
-def test_conversion_over_many_real_chunks(latent: tuple[str, int], stack: int, rows: int) -> None:
+def test_conversion_over_many_chunks_agrees_with_the_model(latent: tuple[str, int], stack: int, rows: int) -> None:
     pair = Pair.build(capacity=230, stack=stack, n=3, slack_bytes=5)
     pair.play(rows)
-    _freeze_and_go_on(pair, latent[0], (latent[1],))
+    _convert_and_continue(pair, latent[0], (latent[1],))
 
 
 @pytest.mark.parametrize(("frame", "crop", "augmentations", "name", "shape"), CROPPED)
 @pytest.mark.parametrize("stack", [1, 3])
 @pytest.mark.parametrize("rows", [80, 300])
-def test_every_converted_row_holds_the_encoder_s_latents_of_its_logged_stack_under_each_crop(
+def test_converted_rows_hold_the_latents_of_their_stacks_under_each_crop(
     frame: tuple[int, ...],
     crop: tuple[int, int],
     augmentations: int,
@@ -75,17 +75,17 @@ def test_every_converted_row_holds_the_encoder_s_latents_of_its_logged_stack_und
     pair = Pair.build(capacity=130, stack=stack, n=2, frame=frame, crop=crop, batch=16, slack_bytes=3)
     pair.play(rows)
     pair.check_sample()
-    _freeze_and_go_on(pair, name, shape, augmentations)
+    _convert_and_continue(pair, name, shape, augmentations)
 
 
 @pytest.mark.parametrize("augmentations", range(1, 5))
-def test_a_sample_draws_each_of_the_k_latents_equally_often_and_the_same_one_for_both_ends(augmentations: int) -> None:
+def test_sample_draws_the_k_latents_equally_often_and_one_view_per_transition(augmentations: int) -> None:
     pair = Pair.build(capacity=120, stack=2, n=1, batch=200)
     pair.episode(50, "running")
     count = itertools.count()
 
     def encode(views: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Latents that are numbers: K times the row, plus k."""
+        """Number the latents: latent k of a row is K times the row id, plus k."""
         return np.array([[[next(count)]] for _ in views], np.float32)
 
     pair.replay.convert(latent_codec("float32", (1, 1), augmentations), encode)
@@ -104,7 +104,7 @@ def test_a_sample_draws_each_of_the_k_latents_equally_often_and_the_same_one_for
     assert_frequencies(counts, np.full(augmentations, 1 / augmentations))
 
 
-def test_conversion_in_an_episode_older_than_the_age_column_counts() -> None:
+def test_conversion_in_an_episode_longer_than_the_age_column_counts() -> None:
     pair = Pair.build(capacity=70, stack=4, n=2)
     pair.episode(300, "running")
     pair.check()
@@ -113,7 +113,7 @@ def test_conversion_in_an_episode_older_than_the_age_column_counts() -> None:
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2])
-def test_conversion_of_a_hardly_filled_store(rows: int) -> None:
+def test_conversion_of_an_almost_empty_store(rows: int) -> None:
     pair = Pair.build(capacity=10, stack=4, n=2)
     for _ in range(rows):
         pair.step()
@@ -134,20 +134,20 @@ def test_conversion_between_a_truncated_step_and_its_final_frame() -> None:
     pair.check()
 
 
-def test_a_wrapped_ring_loses_only_the_oldest_rows_of_a_broken_stack() -> None:
+def test_conversion_of_a_wrapped_ring_drops_only_rows_without_a_whole_stack() -> None:
     pair = Pair.build(capacity=10, stack=4, n=1)
     pair.episode(25, "running")
     assert pair.convert("float32", (2,)) == list(range(18, 25))  # 15, 16 and 17 lack frame 14, 13 or 12
 
 
-def test_a_wrapped_ring_keeps_whole_stacks_behind_an_episode_start() -> None:
+def test_conversion_of_a_wrapped_ring_keeps_all_rows_after_an_episode_start() -> None:
     pair = Pair.build(capacity=10, stack=4, n=1)
     pair.episode(16, "terminated")
     pair.episode(9, "running")  # rows 16 to 24; row 15 is the oldest held
     assert pair.convert("float32", (2,)) == list(range(16, 25))
 
 
-# --- the oracle itself: a planted fault must be found ---------------------------------------------------------
+# --- tests of the model: it must find planted faults ----------------------------------------------------------
 
 
 def _frames_one_row_early(*args: Any) -> NDArray[np.uint8]:
@@ -184,7 +184,7 @@ def _views_in_another_order(conversion: Conversion, ages: NDArray[np.uint8]) -> 
     return views
 
 
-def _the_neighbouring_latent(codec: FloatCodec, rows: Any, slots: Any, views: Any, out: Any) -> None:
+def _the_next_latent(codec: FloatCodec, rows: Any, slots: Any, views: Any, out: Any) -> None:
     GATHER(codec, rows, slots, (views + 1) % codec.shape[0], out)
 
 
@@ -198,23 +198,23 @@ PLANTED: list[tuple[Any, str, Callable[..., Any]]] = [
     (Conversion, "_cut_views", _no_blank_frames),
     (Conversion, "_cut_views", _one_view_for_all),
     (Conversion, "_cut_views", _views_in_another_order),
-    (FloatCodec, "gather", _the_neighbouring_latent),
+    (FloatCodec, "gather", _the_next_latent),
 ]
 
 
-def _about_to_freeze() -> Pair:
+def _before_the_freeze() -> Pair:
     pair = Pair.build(capacity=100, stack=4, n=3, crop=(1, 3))
     pair.play(250)
     pair.episode(30, "running")
     return pair
 
 
-LATENT = ("float16", (5,), 2)  # fewer rows than before, so frames must be carried into the first stack
+LATENT = ("float16", (5,), 2)  # keeps fewer rows, so the first stack needs frames of dropped rows
 
 
 @pytest.mark.parametrize(("owner", "name", "fault"), PLANTED, ids=[fault.__name__ for *_, fault in PLANTED])
-def test_the_oracle_finds_a_planted_fault(owner: Any, name: str, fault: Callable[..., Any]) -> None:
-    pair, twin = _about_to_freeze(), _about_to_freeze()
+def test_model_finds_a_planted_fault(owner: Any, name: str, fault: Callable[..., Any]) -> None:
+    pair, twin = _before_the_freeze(), _before_the_freeze()
     codec, encode = latent_codec(*LATENT), hash_encoder(*LATENT[1])
     with mock.patch.object(owner, name, fault):
         pair.replay.convert(codec, encode)
@@ -226,8 +226,8 @@ def test_the_oracle_finds_a_planted_fault(owner: Any, name: str, fault: Callable
                 assert_observations(pair.store, pair.log, kept)
 
 
-def test_the_oracle_agrees_without_a_planted_fault() -> None:
-    pair, twin = _about_to_freeze(), _about_to_freeze()
+def test_model_agrees_without_a_planted_fault() -> None:
+    pair, twin = _before_the_freeze(), _before_the_freeze()
     encode = hash_encoder(*LATENT[1])
     pair.replay.convert(latent_codec(*LATENT), encode)
     pair.log.convert(encode, pair.store.capacity, *LATENT[::2], twin.draws)

@@ -1,4 +1,4 @@
-"""Which rows are drawn, how often, with which weights, and how fast."""
+"""Tests of the samplers: valid rows, frequencies, importance-sampling weights and speed."""
 
 import statistics
 import time
@@ -39,24 +39,24 @@ def _fill(replay: Replay, steps: int, ending: str = "running") -> None:
 
 
 def _counts(ids: NDArray[np.int64], rows: list[int]) -> NDArray[np.int64]:
-    """How often each of `rows` was drawn; nothing else may have been."""
+    """Return how often each of `rows` was drawn. Fail if another row was drawn."""
     assert set(ids.tolist()) == set(rows)
     return np.array([np.count_nonzero(ids == row) for row in rows])
 
 
 @pytest.mark.parametrize("prioritized", [False, True])
-def test_every_valid_row_and_only_valid_rows_equally_often(prioritized: bool) -> None:
+def test_only_valid_rows_are_drawn_and_equally_often(prioritized: bool) -> None:
     replay = _replay(40, prioritized=prioritized, n=3, stack=3)
     _fill(replay, 20, "terminated")  # rows 0 to 19
     _fill(replay, 10, "truncated")  # rows 20 to 29, the final frame in row 30
     _fill(replay, 15)  # rows 31 to 45; the ring holds 6 to 45
-    # 6 and 7 lack frames; 30 has no action; the newest three have no third step behind them.
+    # Rows 6 and 7 lack frames of their stacks, row 30 has no action, and the newest three have no third step.
     valid = [*range(8, 30), *range(31, 43)]
     counts = _counts(replay.draw(20_000), valid)
     assert_frequencies(counts, np.full(len(valid), 1 / len(valid)))
 
 
-def test_prioritized_frequencies_are_proportional_among_valid_rows() -> None:
+def test_prioritized_frequencies_are_proportional_to_the_priorities_of_valid_rows() -> None:
     replay = _replay(30, prioritized=True, n=2)
     _fill(replay, 32)  # the ring holds rows 2 to 31
     ids = np.arange(2, 32)
@@ -64,7 +64,7 @@ def test_prioritized_frequencies_are_proportional_among_valid_rows() -> None:
     replay.update_priorities(ids, priorities)
     valid = list(range(2, 30))
     wanted = priorities[:28].astype(np.float64) ** 0.5
-    # Batches of 4, so that the strata are wide and rejected rows are drawn again many times.
+    # Use batches of 4, so that the strata are wide and many rejected rows are drawn again.
     counts = _counts(np.concatenate([replay.draw(4) for _ in range(8_000)]), valid)
     expected = counts.sum() * wanted / wanted.sum()
     np.testing.assert_allclose(counts, expected, rtol=0.15)
@@ -87,7 +87,7 @@ def test_proposals_are_stratified() -> None:
 
 
 @pytest.mark.parametrize(("progress", "beta"), [(0.0, 0.4), (0.5, 0.7), (1.0, 1.0), (-3.0, 0.4), (7.0, 1.0)])
-def test_weights_are_the_closed_form(progress: float, beta: float) -> None:
+def test_weights_match_the_closed_form(progress: float, beta: float) -> None:
     replay = _replay(50, prioritized=True)
     _fill(replay, 73)
     held = np.arange(23, 73)
@@ -102,7 +102,7 @@ def test_weights_are_the_closed_form(progress: float, beta: float) -> None:
     assert weights.max() == 1.0
 
 
-def test_a_batch_carries_the_weights_of_its_rows() -> None:
+def test_batch_contains_the_weights_of_its_rows() -> None:
     replay = _replay(20, prioritized=True)
     _fill(replay, 20)
     replay.update_priorities(np.arange(20), np.linspace(1, 5, 20, dtype=np.float32))
@@ -117,7 +117,7 @@ def test_uniform_weights_are_one() -> None:
     assert replay.sample(0.5).weights.tolist() == [1.0] * 8
 
 
-def test_a_new_row_gets_the_largest_priority_seen() -> None:
+def test_new_row_gets_the_largest_priority_so_far() -> None:
     replay = _replay(10, prioritized=True)
     _fill(replay, 3)
     assert replay.sampler.priorities(np.arange(3)).tolist() == [1.0, 1.0, 1.0]
@@ -127,26 +127,26 @@ def test_a_new_row_gets_the_largest_priority_seen() -> None:
     assert replay.sampler.priorities(np.arange(4)).tolist() == [0.5, 3.0, 1.0, 4.0]
 
 
-def test_an_update_for_an_overwritten_row_is_dropped() -> None:
+def test_update_of_an_overwritten_row_is_ignored() -> None:
     replay = _replay(10, prioritized=True)
     _fill(replay, 10)
     old = np.array([0, 1, 2, 5])
-    _fill(replay, 3)  # overwrites rows 0, 1 and 2; rows 10, 11 and 12 stand in their slots
+    _fill(replay, 3)  # rows 10, 11 and 12 overwrite rows 0, 1 and 2
     replay.update_priorities(old, np.array([100.0, 100.0, 100.0, 4.0], np.float32))
     assert replay.sampler.priorities(np.arange(10, 13)).tolist() == [1.0, 1.0, 1.0]
     assert replay.sampler.priorities(np.array([5])).tolist() == [2.0]
     _fill(replay, 1)
-    assert replay.sampler.priorities(np.array([13])).tolist() == [2.0]  # 100 was no priority of a held row
-    replay.update_priorities(old[:3], np.array([7.0, 7.0, 7.0], np.float32))  # none is held
+    assert replay.sampler.priorities(np.array([13])).tolist() == [2.0]  # not 100, which no row in the store has
+    replay.update_priorities(old[:3], np.array([7.0, 7.0, 7.0], np.float32))  # all overwritten
     assert replay.sampler.priorities(np.arange(4, 14)).tolist() == [1.0, 2.0, *[1.0] * 7, 2.0]
 
 
 @pytest.mark.parametrize(("name", "width"), [("float16", 1), ("float32", 1), ("float32", 3)])
-def test_priorities_and_late_updates_survive_the_conversion_by_id(name: str, width: int) -> None:
+def test_priorities_and_late_updates_follow_the_row_ids_through_the_conversion(name: str, width: int) -> None:
     replay = _replay(30, prioritized=True, stack=3)
-    _fill(replay, 47)  # wrapped: rows 17 to 46 are held, 17 and 18 have lost frames
+    _fill(replay, 47)  # the ring holds rows 17 to 46; 17 and 18 lack frames of their stacks
     replay.update_priorities(np.arange(17, 47), np.arange(17, 47, dtype=np.float32) ** 2)
-    sampled = np.arange(17, 47)  # ids that a batch taken before the conversion could name
+    sampled = np.arange(17, 47)  # ids that a batch from before the conversion could contain
     kept = replay.convert(latent_codec(name, (width,)), hash_encoder(width))
     first = 47 - kept
     assert kept == min(28, replay.store.capacity)
@@ -154,13 +154,13 @@ def test_priorities_and_late_updates_survive_the_conversion_by_id(name: str, wid
     replay.update_priorities(sampled, np.full(30, 1e4, np.float32))
     assert replay.sampler.priorities(np.arange(first, 47)).tolist() == [100.0] * kept
     total = replay.sampler.priorities(replay.store.oldest + np.arange(replay.store.capacity)).sum()
-    assert total == 100.0 * kept  # the rows left behind are nowhere in the tree
+    assert total == 100.0 * kept  # the tree contains no dropped row
     replay.append(np.zeros((1, width), np.float32), 0, 1.0, terminated=True, truncated=False)
     assert replay.sampler.priorities(np.array([47])).tolist() == [100.0]
     assert set(replay.draw(400).tolist()) <= set(range(replay.store.oldest, 48))
 
 
-def test_a_final_row_is_never_sampled() -> None:
+def test_final_row_is_never_sampled() -> None:
     replay = _replay(12, prioritized=True)
     _fill(replay, 4, "truncated")  # the final frame is row 4
     _fill(replay, 3)
@@ -168,11 +168,11 @@ def test_a_final_row_is_never_sampled() -> None:
     assert replay.sampler.priorities(np.array([4, 8])).tolist() == [0.0, 0.0]
     assert set(replay.draw(2000).tolist()) == {0, 1, 2, 3, 5, 6, 7}
     _fill(replay, 20)
-    assert replay.sampler.priorities(np.array([20])).tolist() == [1.0]  # row 8's slot is a normal row's again
+    assert replay.sampler.priorities(np.array([20])).tolist() == [1.0]  # the slot of row 8 now holds a normal row
 
 
 @pytest.mark.parametrize("prioritized", [False, True])
-def test_nothing_to_sample_is_said(prioritized: bool) -> None:
+def test_sample_raises_if_no_window_exists(prioritized: bool) -> None:
     replay = _replay(100, prioritized=prioritized, n=5)
     with pytest.raises(NothingToSampleError, match="the replay is empty"):
         replay.sample()
@@ -183,7 +183,7 @@ def test_nothing_to_sample_is_said(prioritized: bool) -> None:
     assert set(replay.sample().row_ids.tolist()) == {0}
 
 
-def test_nothing_to_sample_where_all_rows_are_final() -> None:
+def test_sample_raises_if_all_rows_are_final() -> None:
     replay = _replay(1, prioritized=True)
     _fill(replay, 1, "truncated")
     with pytest.raises(NothingToSampleError):
@@ -191,13 +191,13 @@ def test_nothing_to_sample_where_all_rows_are_final() -> None:
 
 
 @pytest.mark.parametrize("prioritized", [False, True])
-def test_the_one_valid_row_among_many_is_found(prioritized: bool) -> None:
+def test_single_valid_row_among_many_is_found(prioritized: bool) -> None:
     replay = _replay(1_500, prioritized=prioritized, n=1_499)
     _unending_episode(replay, 1_500)
     assert replay.draw(5).tolist() == [0] * 5
 
 
-def test_the_slow_way_keeps_the_proportions() -> None:
+def test_scan_of_all_rows_keeps_the_proportions() -> None:
     replay = _replay(300, prioritized=True, n=298)
     _unending_episode(replay, 300)
     replay.update_priorities(np.array([0, 1]), np.array([9.0, 1.0], np.float32))
@@ -207,7 +207,7 @@ def test_the_slow_way_keeps_the_proportions() -> None:
 
 
 def _unending_episode(replay: Replay, rows: int) -> None:
-    """As `rows` appended steps would leave it, without the time that a million calls take."""
+    """Set the state that `rows` calls of `append` would leave. A million calls would take too long."""
     store = replay.store
     assert rows <= store.capacity
     store.columns.age[:rows] = np.minimum(np.arange(rows), 255)
@@ -217,9 +217,9 @@ def _unending_episode(replay: Replay, rows: int) -> None:
 
 
 def _median_ratio(small: Callable[[], object], large: Callable[[], object]) -> float:
-    """Time of `large` over time of `small`: medians of interleaved runs, the best of five attempts.
+    """Return the time of `large` over the time of `small`: medians of interleaved runs, the best of five attempts.
 
-    The best, because a busy machine can make a ratio worse for a while but not better for long.
+    A busy machine can make one attempt worse, but hardly better.
     """
     ratios = []
     for _ in range(5):
@@ -234,7 +234,7 @@ def _median_ratio(small: Callable[[], object], large: Callable[[], object]) -> f
 
 
 @pytest.mark.parametrize(("prioritized", "limit"), [(False, 1.5), (True, 1.6)])
-def test_a_draw_takes_as_long_from_a_million_rows_as_from_ten_thousand(prioritized: bool, limit: float) -> None:
+def test_draw_time_hardly_depends_on_the_number_of_rows(prioritized: bool, limit: float) -> None:
     replays = []
     for rows in (10_000, 1_000_000):
         replay = _replay(rows, prioritized=prioritized, n=20, batch=32)

@@ -1,4 +1,4 @@
-"""The sum tree against plain arrays."""
+"""Tests of the sum tree against plain arrays."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ CAPACITIES = [1, 2, 3, 4, 5, 7, 8, 9, 63, 64, 65, 100]
 
 
 def _naive_find(priorities: np.ndarray, prefix_sum: float) -> int:
-    """The first slot at which the running sum exceeds `prefix_sum`."""
+    """Return the first slot at which the running sum exceeds `prefix_sum`."""
     running = 0.0
     for slot, priority in enumerate(priorities):
         running += priority
@@ -23,22 +23,22 @@ def _naive_find(priorities: np.ndarray, prefix_sum: float) -> int:
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(data=st.data(), capacity=st.sampled_from(CAPACITIES))
-def test_sets_and_finds_as_a_list_does(data: st.DataObject, capacity: int) -> None:
+def test_set_and_find_agree_with_a_plain_array(data: st.DataObject, capacity: int) -> None:
     tree, naive = SumTree(capacity, Ledger({})), np.zeros(capacity)
     slot_and_priority = st.tuples(st.integers(0, capacity - 1), st.integers(0, 9))
     for pairs in data.draw(st.lists(st.lists(slot_and_priority, max_size=20), max_size=6)):
         tree.set(np.array([slot for slot, _ in pairs], np.int64), np.array([p for _, p in pairs], np.float64))
-        for slot, priority in pairs:  # of a slot named twice, the last counts
+        for slot, priority in pairs:  # the last priority of a repeated slot counts
             naive[slot] = priority
         np.testing.assert_array_equal(tree.get(np.arange(capacity)), naive)
         assert tree.total == naive.sum()
-        # Integer priorities make every boundary exact: just below it, on it, and between.
+        # Integer priorities make every boundary exact, so test on each boundary and between.
         wanted = np.arange(0.0, naive.sum(), 0.5)
         assert tree.find(wanted).tolist() == [_naive_find(naive, prefix_sum) for prefix_sum in wanted]
 
 
 @pytest.mark.parametrize("capacity", CAPACITIES)
-def test_the_total_never_drifts(capacity: int) -> None:
+def test_total_accumulates_no_rounding_error(capacity: int) -> None:
     rng = np.random.default_rng(capacity)
     tree, naive = SumTree(capacity, Ledger({})), np.zeros(capacity)
     for _ in range(300):
@@ -50,26 +50,26 @@ def test_the_total_never_drifts(capacity: int) -> None:
 
 
 @pytest.mark.parametrize("capacity", CAPACITIES)
-def test_a_slot_of_priority_zero_is_never_found(capacity: int) -> None:
+def test_slot_of_priority_zero_is_never_found(capacity: int) -> None:
     rng = np.random.default_rng(capacity)
     for _ in range(50):
         tree = SumTree(capacity, Ledger({}))
         priorities = 10.0 ** rng.uniform(-9, 9, capacity) * (rng.random(capacity) < 0.3)
         priorities[rng.integers(capacity)] = 1.0
         tree.set(np.arange(capacity), priorities)
-        # The total itself is outside the contract, but rounding in i * total / count can give it.
+        # The total itself is not a valid prefix sum, but rounding in i * total / count can produce it.
         sums = np.concatenate([rng.random(200), [0.0, 1.0, np.nextafter(1.0, 0.0)]]) * tree.total
         assert (priorities[tree.find(sums)] > 0).all()
 
 
-def test_one_priority_for_all_slots() -> None:
+def test_set_broadcasts_one_priority_to_all_slots() -> None:
     tree = SumTree(5, Ledger({}))
     tree.set(np.arange(5), 2.0)
     assert tree.total == 10.0
     assert tree.find(np.array([0.0, 1.99, 2.0, 9.99])).tolist() == [0, 0, 1, 4]
 
 
-def test_bytes_are_on_the_priorities_line() -> None:
+def test_tree_is_counted_on_the_priorities_line() -> None:
     ledger = Ledger({})
     tree = SumTree(1000, ledger)
     assert ledger.held_bytes(Line.PRIORITIES) == tree.nodes.nbytes == 2 * 1024 * 8

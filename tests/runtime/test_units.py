@@ -1,4 +1,4 @@
-"""Sizes and durations as people write them."""
+"""Tests of parsing and formatting sizes and durations."""
 
 import pytest
 from hypothesis import example, given
@@ -30,7 +30,7 @@ from seer_runtime.system.units import exact_size, format_duration, format_size, 
         ("1", 1),
     ],
 )
-def test_sizes(text: str, size_bytes: int) -> None:
+def test_parse_size_reads_decimal_and_binary_units(text: str, size_bytes: int) -> None:
     assert parse_size(text) == size_bytes
 
 
@@ -65,14 +65,14 @@ def test_sizes(text: str, size_bytes: int) -> None:
         "1TB",
     ],
 )
-def test_what_is_not_a_size_is_refused_with_its_text(text: str) -> None:
-    with pytest.raises(ValueError, match="is not a size; write for example") as caught:
+def test_parse_size_rejects_invalid_text_and_quotes_it(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a size; use for example") as caught:
         parse_size(text)
     assert repr(text) in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["0", "0GB", "0.0B", "0.9B", "0.0000000001GB"])
-def test_less_than_a_byte_is_refused(text: str) -> None:
+def test_parse_size_rejects_less_than_one_byte(text: str) -> None:
     with pytest.raises(ValueError, match="less than one byte"):
         parse_size(text)
 
@@ -81,7 +81,7 @@ def test_less_than_a_byte_is_refused(text: str) -> None:
     ("size_bytes", "text"),
     [(70_000_000, "70.0 MB"), (1_500_000_000, "1.5 GB"), (7_056, "7.1 kB"), (999, "999 B"), (1_000, "1.0 kB")],
 )
-def test_format(size_bytes: int, text: str) -> None:
+def test_format_size_rounds_to_one_decimal(size_bytes: int, text: str) -> None:
     assert format_size(size_bytes) == text
 
 
@@ -98,12 +98,12 @@ def test_format(size_bytes: int, text: str) -> None:
         (1_050, "1050"),
     ],
 )
-def test_exact_sizes(size_bytes: int, text: str) -> None:
+def test_exact_size_uses_the_shortest_exact_form(size_bytes: int, text: str) -> None:
     assert exact_size(size_bytes) == text
 
 
 @given(st.one_of(st.integers(1, 10**15), st.builds(lambda a, b: a * 10**b, st.integers(1, 999), st.integers(0, 13))))
-def test_an_exact_size_is_read_back_to_the_byte(size_bytes: int) -> None:
+def test_parse_size_reads_an_exact_size_back(size_bytes: int) -> None:
     assert parse_size(exact_size(size_bytes)) == size_bytes
 
 
@@ -124,7 +124,7 @@ def test_an_exact_size_is_read_back_to_the_byte(size_bytes: int) -> None:
         ("8760h", 31_536_000.0),
     ],
 )
-def test_durations(text: str, seconds: float) -> None:
+def test_parse_duration_reads_seconds_minutes_and_hours(text: str, seconds: float) -> None:
     assert parse_duration(text) == seconds
 
 
@@ -157,17 +157,17 @@ def test_durations(text: str, seconds: float) -> None:
         "9" * 21 + "s",
     ],
 )
-def test_what_is_not_a_duration_is_refused_with_its_text(text: str) -> None:
-    with pytest.raises(ValueError, match="is not a duration; write for example 30s, 10min") as caught:
+def test_parse_duration_rejects_invalid_text_and_quotes_it(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a duration; use for example 30s, 10min") as caught:
         parse_duration(text)
     assert repr(text) in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("0s", "no time at all"), ("0.00h", "no time at all"), ("8760.001h", "than a year"), ("9" * 20 + "h", "a year")],
+    [("0s", "is zero"), ("0.00h", "is zero"), ("8760.001h", "than a year"), ("9" * 20 + "h", "a year")],
 )
-def test_no_time_and_ages_are_refused(text: str, message: str) -> None:
+def test_parse_duration_rejects_zero_and_more_than_a_year(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parse_duration(text)
 
@@ -185,11 +185,11 @@ def test_no_time_and_ages_are_refused(text: str, message: str) -> None:
         (12.3456, "12.3456 s"),
     ],
 )
-def test_durations_are_shown_in_round_numbers(seconds: float, text: str) -> None:
+def test_format_duration_uses_the_largest_exact_unit(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
 
 
 @given(st.one_of(st.integers(1, 10**7).map(float), st.floats(1e-3, 3e7)))
 @example(359.9999)
-def test_a_duration_that_is_shown_is_read_back(seconds: float) -> None:
+def test_parse_duration_reads_a_formatted_duration_back(seconds: float) -> None:
     assert parse_duration(format_duration(seconds)) == pytest.approx(seconds, abs=1e-6)

@@ -1,4 +1,4 @@
-"""The workspace of continuous control's largest batch, by the ledger and by what numpy really allocates."""
+"""Tests of the workspace for the largest batch of continuous control, by the ledger and by numpy's real allocations."""
 
 import tracemalloc
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ def image() -> NDArray[np.uint8]:
 
 
 def _full(image: NDArray[np.uint8], crop: tuple[int, int] = CROP) -> tuple[Replay, Ledger]:
-    """A ring that has wrapped."""
+    """Return a replay whose ring has wrapped around."""
     ledger = ledger_of(BUDGET_BYTES)
     store = RowStore(
         Arena(BUDGET_BYTES, ledger),
@@ -50,7 +50,7 @@ def _full(image: NDArray[np.uint8], crop: tuple[int, int] = CROP) -> tuple[Repla
 
 @contextmanager
 def _traced(limit_bytes: int) -> Iterator[None]:
-    """Nothing inside takes more than `limit_bytes` at once."""
+    """Context manager: fail if the block allocates more than `limit_bytes` at one time."""
     tracemalloc.start()
     try:
         yield
@@ -66,7 +66,7 @@ def _decode(*several: Observations) -> None:
             assert 0 < part.nbytes <= SLICE_BYTES
 
 
-def test_the_largest_batch_of_control_stays_inside_the_workspace(image: NDArray[np.uint8]) -> None:
+def test_largest_control_batch_stays_inside_the_workspace_cap(image: NDArray[np.uint8]) -> None:
     replay, ledger = _full(image)
     with _traced(150_000):
         batch = replay.sample(positives=True)
@@ -94,8 +94,8 @@ def test_the_largest_batch_of_control_stays_inside_the_workspace(image: NDArray[
 
 
 @pytest.mark.parametrize("crop", [CROP, FRAME[1:]])
-def test_decoding_a_slice_takes_no_memory_of_its_own(image: NDArray[np.uint8], crop: tuple[int, int]) -> None:
-    """Not even a copy of one stack's crops."""
+def test_decoding_a_slice_allocates_no_memory(image: NDArray[np.uint8], crop: tuple[int, int]) -> None:
+    """The limit is half the crops of one stack."""
     replay, _ = _full(image, crop)
     observations = replay.sample().observations
     with _traced(STACK * VIEW_BYTES // 2):
@@ -103,7 +103,7 @@ def test_decoding_a_slice_takes_no_memory_of_its_own(image: NDArray[np.uint8], c
 
 
 @pytest.mark.parametrize("augmentations", [1, 2, 3, 4, 15, 16])
-def test_conversion_bytes_are_what_a_conversion_takes(image: NDArray[np.uint8], augmentations: int) -> None:
+def test_conversion_bytes_equals_the_real_allocation(image: NDArray[np.uint8], augmentations: int) -> None:
     replay, ledger = _full(image)
     shown: list[int] = []
 

@@ -1,4 +1,4 @@
-"""Fixtures of the learner's tests."""
+"""Fixtures of the tests of seer_edge."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What the tests of environments share: ids that Gymnasium knows for one test only, fresh interpreters."""
+"""Helpers of the environment tests: temporary Gymnasium ids and code run in a new interpreter."""
 
 import os
 import subprocess
@@ -12,12 +12,12 @@ from gymnasium.envs.registration import EnvSpec as Registered
 
 
 def register(monkeypatch: pytest.MonkeyPatch, env_id: str, **options: Any) -> None:
-    """Register `env_id` for as long as the test lasts."""
+    """Register `env_id` with Gymnasium until the test ends."""
     monkeypatch.setitem(gymnasium.registry, env_id, Registered(env_id, **options))
 
 
 def fresh(code: str, **variables: str) -> str:
-    """What `code` prints in an interpreter of its own, whose environment has `variables` too."""
+    """Run `code` in a new interpreter with extra environment variables; return its stdout and stderr."""
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **variables},

@@ -1,4 +1,4 @@
-"""A saved environment and its twin: what the tests of states share."""
+"""Helpers of the tests of environment states: save, restore and compare two environments."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from seer_runtime.system.state import State
 
 
 def through_files(state: State | None, folder: Path) -> State:
-    """The state as a checkpoint gives it back."""
+    """Write `state` to files and read it back, as a checkpoint does."""
     assert state is not None
     values = json.loads(json.dumps(state.values, allow_nan=False))
     write_tensors(folder / "env.safetensors", state.arrays)
@@ -20,7 +20,7 @@ def through_files(state: State | None, folder: Path) -> State:
 
 
 def play(env: Environment, actions: np.random.Generator, steps: int) -> list[Step]:
-    """`steps` of random actions from where `env` stands, with a reset after each end."""
+    """Take `steps` random actions, with a reset after each end of an episode; return the steps."""
     taken = []
     for _ in range(steps):
         taken.append(env.step(env.spec.actions.sample(actions)))
@@ -29,8 +29,8 @@ def play(env: Environment, actions: np.random.Generator, steps: int) -> list[Ste
     return taken
 
 
-def assert_go_on_alike(env: Environment, twin: Environment, steps: int, seed: int = 0) -> list[Step]:
-    """Both take the same `steps` actions, through ends and resets, and everything they show is equal."""
+def assert_continue_alike(env: Environment, twin: Environment, steps: int, seed: int = 0) -> list[Step]:
+    """Step both environments with the same random actions and assert that all their outputs are equal."""
     actions, taken = np.random.default_rng(seed), []
     for _ in range(steps):
         action = env.spec.actions.sample(actions)
@@ -44,7 +44,7 @@ def assert_go_on_alike(env: Environment, twin: Environment, steps: int, seed: in
 
 
 def changed(state: State, name: str, value: Any) -> State:
-    """`state` with another value or array of that name; None takes it away."""
+    """Return `state` with one value or array replaced, or removed where `value` is None."""
     values, arrays = dict(state.values), dict(state.arrays)
     place = values if name in values else arrays
     place[name] = value

@@ -1,4 +1,4 @@
-"""Observations of a batch from arrays, as unkind as a replay's may be."""
+"""A stand-in for a replay's observations that overwrites each slice as soon as the contract allows it."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,22 +10,22 @@ Array = NDArray[Any]
 
 
 class SliceBuffer:
-    """Stands for a replay: all observations made of it are given out in its one buffer of `length` of them."""
+    """One buffer of `length` observations that all slices share, as in a replay."""
 
     def __init__(self, length: int) -> None:
         self.length = length
         self._bytes = np.empty(0, np.uint8)
 
     def of(self, array: Array) -> "ArrayObservations":
-        """The observations `array` `[B, …]`."""
+        """Return observations that give out `array` `[B, ...]` through this buffer."""
         return ArrayObservations(self, array)
 
     def poison(self) -> None:
-        """Spoil what was given out before: 0xff are NaN as float32, and white as pixels."""
+        """Overwrite the buffer with bytes 0xff: NaN as float32, white as pixels."""
         self._bytes.fill(0xFF)
 
     def lend(self, values: Array) -> Array:
-        """`values` in the buffer, over all that was in it."""
+        """Overwrite the buffer with `values` and return them as a view of it."""
         if self._bytes.nbytes < values.nbytes:
             self.poison()
             self._bytes = np.empty(values.nbytes, np.uint8)
@@ -36,7 +36,7 @@ class SliceBuffer:
 
 
 class ArrayObservations:
-    """The interface of `seer_runtime.replay.replay.Observations`; `array` is what it gives, whole."""
+    """Observations with the interface of `seer_runtime.replay.replay.Observations`; `array` holds all of them."""
 
     def __init__(self, buffer: SliceBuffer, array: Array) -> None:
         self.array = array
@@ -46,7 +46,7 @@ class ArrayObservations:
         return len(self.array)
 
     def slices(self, at_most: int | None = None) -> Iterator[Array]:
-        """Each spoiled when the next is asked for, of these observations or of others in the same buffer."""
+        """Yield slices of at most `at_most` observations; each is overwritten before the next one is yielded."""
         length = min(self._buffer.length, at_most or self._buffer.length)
         for begin in range(0, len(self.array), length):
             yield self._buffer.lend(self.array[begin : begin + length])

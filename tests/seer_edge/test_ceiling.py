@@ -1,4 +1,4 @@
-"""What does not fit into memory is refused, and what is named in its place does fit."""
+"""`check_memory` rejects plans that do not fit, and the flags that it suggests do fit."""
 
 import dataclasses
 import math
@@ -42,9 +42,9 @@ def _refusal(plan: BytePlan, limits: MemoryLimits = ROOMY) -> str:
     return message
 
 
-def _followed(plan: BytePlan, mend: str) -> BytePlan:
-    """The plan with the flags that stand at the beginning of `mend`."""
-    flags = shlex.split(re.split(r"[(,]", mend)[0])
+def _followed(plan: BytePlan, hint: str) -> BytePlan:
+    """Return the plan with the flags at the start of `hint`."""
+    flags = shlex.split(re.split(r"[(,]", hint)[0])
     given = dict(zip(flags[::2], flags[1::2], strict=False))
     env = _control(int(given["--resolution"])) if "--resolution" in given else plan.env
     budget = parse_size(given["--mem-budget"]) if "--mem-budget" in given else plan.config.mem_budget_bytes
@@ -55,12 +55,13 @@ def _limited(plan: BytePlan, limit_bytes: int) -> BytePlan:
     return dataclasses.replace(plan, config=dataclasses.replace(plan.config, rss_limit_bytes=limit_bytes))
 
 
-def _told(need_bytes: int) -> str:
-    """Rounded up, so that a limit of that size is enough."""
+def _rounded_up(need_bytes: int) -> str:
+    """Format as the message does: rounded up, so that a limit of that size is enough."""
     return format_size(math.ceil(need_bytes / 100_000) * 100_000)
 
 
-def _mends(message: str) -> list[str]:
+def _hints(message: str) -> list[str]:
+    """Return the suggested flags of `message`, each with the parenthesis after it."""
     return re.findall(r"--(?:mem-budget|resolution) [^()]*\([^()]*\)", message.partition("; ")[2])
 
 
@@ -68,15 +69,15 @@ def _mends(message: str) -> list[str]:
 
 
 @pytest.mark.parametrize("env", [ALIEN, _control()])
-def test_a_limit_is_held_to_the_byte(env: EnvSpec) -> None:
+def test_rss_limit_is_compared_to_the_byte(env: EnvSpec) -> None:
     need = _plan(env).rss_peak_bytes
     check_memory(_plan(env, rss_limit_bytes=need), ROOMY)
     message = _refusal(_plan(env, rss_limit_bytes=need - 1))
-    assert message.startswith(f"--rss-limit {need - 1}: the process would need about {_told(need)}; --")
+    assert message.startswith(f"--rss-limit {need - 1}: the process would need about {_rounded_up(need)}; --")
     check_memory(_plan(env), ROOMY)
 
 
-def test_the_budget_that_is_named_is_the_largest_of_two_digits() -> None:
+def test_the_suggested_budget_is_the_largest_with_two_digits() -> None:
     exact = math.ceil(_plan(mem_budget_bytes=30_000_000).rss_peak_bytes / 0.95)
     assert _refusal(_plan(rss_limit_bytes=exact)).endswith(
         "; --mem-budget 30MB (4,251 frames, then 13,018 latents, 52,074 with --latent-codec uint8) would fit"
@@ -84,11 +85,11 @@ def test_the_budget_that_is_named_is_the_largest_of_two_digits() -> None:
     assert "; --mem-budget 29MB (" in _refusal(_plan(rss_limit_bytes=exact - 2))
 
 
-def test_a_budget_has_all_its_digits_where_two_are_too_few() -> None:
+def test_the_suggested_budget_keeps_all_digits_where_rounding_would_not_fit() -> None:
     least = _plan(_control(), mem_budget_bytes=131 * 30_000)
     limit = math.ceil(least.rss_peak_bytes / 0.95)
     message = _refusal(_plan(_control(), mem_budget_bytes=300_000_000, rss_limit_bytes=limit))
-    assert "; --mem-budget 3959999 (131 frames, " in message  # 3.9MB are 130 frames, fewer than a batch needs
+    assert "; --mem-budget 3959999 (131 frames, " in message  # 3.9MB would be 130 frames, fewer than a batch needs
 
 
 @settings(max_examples=40, deadline=None)
@@ -105,26 +106,26 @@ def test_a_budget_has_all_its_digits_where_two_are_too_few() -> None:
         ]
     ),
 )
-def test_whatever_is_named_fits_and_little_more_would(limit: int, env: EnvSpec, given: dict[str, Any]) -> None:
+def test_suggestions_fit_and_are_nearly_the_largest(limit: int, env: EnvSpec, given: dict[str, Any]) -> None:
     plan = _plan(env, rss_limit_bytes=limit, **given)
     if plan.rss_peak_bytes <= limit:
         check_memory(plan, ROOMY)
         return
     message = _refusal(plan)
-    mends = _mends(message)
+    hints = _hints(message)
     room = limit if "just fit" in message else 0.95 * limit
-    for mend in mends:
-        fitting = _followed(plan, mend)
+    for hint in hints:
+        fitting = _followed(plan, hint)
         assert fitting.rss_peak_bytes <= room
         check_memory(fitting, ROOMY)
-        held = [int(count.replace(",", "")) for count in re.findall(r"([\d,]+) (?:frames|latents)", mend)]
+        held = [int(count.replace(",", "")) for count in re.findall(r"([\d,]+) (?:frames|latents)", hint)]
         frames = [fitting.frame_capacity] if plan.config.freeze_at != 0 else []
         assert held == [*frames, *([fitting.latent_capacity] if plan.latent_replay else [])]
-        if "--mem-budget" in mend:
+        if "--mem-budget" in hint:
             larger = dataclasses.replace(fitting.config, mem_budget_bytes=int(1.11 * fitting.config.mem_budget_bytes))
             assert make_plan(larger, fitting.env).rss_peak_bytes > room
-    if not mends:
-        least, needed = re.fullmatch(r".*; the smallest such run, (--.*), needs (\S+)", message).groups()
+    if not hints:
+        least, needed = re.fullmatch(r".*; the smallest possible run \((--.*)\) needs (\S+)", message).groups()
         smallest = _followed(plan, least)
         assert limit < smallest.rss_peak_bytes <= parse_size(needed) < smallest.rss_peak_bytes + 100_000
         check_memory(_limited(smallest, parse_size(needed)), ROOMY)
@@ -139,48 +140,48 @@ def test_whatever_is_named_fits_and_little_more_would(limit: int, env: EnvSpec, 
     ("limit", "resolution", "budget"),
     [(758_000_000, 75, None), (668_000_000, 50, None), (613_000_000, 25, None), (558_000_000, 25, "some")],
 )
-def test_smaller_frames_are_named_where_frames_are_cropped(limit: int, resolution: int, budget: str | None) -> None:
-    """The largest that fit beside the whole budget, and only where none do, a smaller budget too."""
+def test_smaller_frames_are_suggested_where_frames_are_cropped(limit: int, resolution: int, budget: str | None) -> None:
+    """The suggestion is the largest resolution that fits with the full budget; a smaller budget joins it last."""
     message = _refusal(_plan(_control(), rss_limit_bytes=limit))
-    (mend,) = [mend for mend in _mends(message) if "--resolution" in mend]
-    assert f"--resolution {resolution} " in mend
-    assert ("--mem-budget" in mend) == (budget is not None)
+    (hint,) = [hint for hint in _hints(message) if "--resolution" in hint]
+    assert f"--resolution {resolution} " in hint
+    assert ("--mem-budget" in hint) == (budget is not None)
     assert "--resolution" not in _refusal(_plan(rss_limit_bytes=300_000_000))
-    assert ("--latent-codec" in mend) == ("--mem-budget" in mend)
+    assert ("--latent-codec" in hint) == ("--mem-budget" in hint)
 
 
-def test_the_smallest_run_itself_is_told_what_it_needs() -> None:
-    """In the same figure twice, and with that limit it is accepted, as a run that has begun is too."""
+def test_the_need_of_the_smallest_run_is_reported() -> None:
+    """The need is printed twice as the same number, and a limit of that size is accepted."""
     plan = _plan(mem_budget_bytes=388_080, rss_limit_bytes=200_000_000)
     about, needed = re.fullmatch(
-        r".* would need about (3\d\d\.\d) MB; the smallest such run, which this is, needs (3\d\d(?:\.\d)?)MB",
+        r".* would need about (3\d\d\.\d) MB; the smallest possible run \(this one\) needs (3\d\d(?:\.\d)?)MB",
         _refusal(plan),
     ).groups()
     assert float(about) == float(needed)
-    with pytest.raises(BadInputError, match=f"which this is, needs {needed}MB"):
-        check_memory(plan, ROOMY, begun=True)
-    check_memory(_limited(plan, parse_size(f"{needed}MB")), ROOMY, begun=True)
+    with pytest.raises(BadInputError, match=rf"\(this one\) needs {needed}MB"):
+        check_memory(plan, ROOMY, resumed=True)
+    check_memory(_limited(plan, parse_size(f"{needed}MB")), ROOMY, resumed=True)
 
 
-def test_more_rows_in_uint8_are_named_where_rows_are_lost() -> None:
+def test_a_denser_codec_is_suggested_where_the_budget_shrinks() -> None:
     limit = _plan().rss_peak_bytes - 10_000_000
-    (mend,) = _mends(_refusal(_plan(rss_limit_bytes=limit)))
-    latents, dense = (int(n.replace(",", "")) for n in re.findall(r"([\d,]+) (?:latents|with --latent-codec)", mend))
-    assert dense == _followed(_plan(latent_codec="uint8"), mend).latent_capacity > 3.9 * latents
+    (hint,) = _hints(_refusal(_plan(rss_limit_bytes=limit)))
+    latents, dense = (int(n.replace(",", "")) for n in re.findall(r"([\d,]+) (?:latents|with --latent-codec)", hint))
+    assert dense == _followed(_plan(latent_codec="uint8"), hint).latent_capacity > 3.9 * latents
     auto = _refusal(_plan(rss_limit_bytes=_plan(latent_codec="auto").rss_peak_bytes - 10_000_000, latent_codec="auto"))
     assert re.search(r"frames, then [\d,]+ latents, [\d,]+ with --latent-codec uint8\)", auto)
     for other in ({"latent_codec": "uint8"}, {"latent_codec": "uint4"}, {"freeze_at": "never"}):
         assert "codec" not in _refusal(_plan(rss_limit_bytes=limit, **other))
 
 
-def test_what_cannot_be_changed_is_not_named() -> None:
-    """An encoder of another run fits frames of one size; a run that has begun keeps its frames and its codec."""
-    taken = _refusal(_plan(_control(), source="runs/x", rss_limit_bytes=340_000_000))
-    assert "--resolution" not in taken
+def test_fixed_settings_are_not_suggested() -> None:
+    """An imported encoder fixes the frame size. A resumed run has fixed frames and a fixed codec."""
+    imported = _refusal(_plan(_control(), source="runs/x", rss_limit_bytes=340_000_000))
+    assert "--resolution" not in imported
     plan = _plan(_control(), mem_budget_bytes=100_000_000, rss_limit_bytes=848_000_000)
     assert {"--resolution", "--latent-codec"} < set(_refusal(plan).split())
     with pytest.raises(BadInputError, match=r"; --mem-budget \d+MB \([\d,]+ frames, then [\d,]+ latents\) would fit$"):
-        check_memory(plan, ROOMY, begun=True)
+        check_memory(plan, ROOMY, resumed=True)
 
 
 # --- the machine's limits ------------------------------------------------------------------------------------
@@ -194,33 +195,33 @@ def test_what_cannot_be_changed_is_not_named() -> None:
         (MemoryLimits(10**10, 10**10, address_space_bytes=337_000_000), "`ulimit -v` allows 337.0 MB"),
     ],
 )
-def test_each_limit_is_named(limits: MemoryLimits, named: str) -> None:
+def test_the_message_names_the_exceeded_limit(limits: MemoryLimits, named: str) -> None:
     plan = _plan()
     assert plan.rss_peak_bytes > 339_000_000
-    message, need = _refusal(plan, limits), _told(plan.rss_peak_bytes)
+    message, need = _refusal(plan, limits), _rounded_up(plan.rss_peak_bytes)
     assert message.startswith(f"--mem-budget 70000000: the process would need about {need} and {named}; --mem-budget ")
-    (mend,) = _mends(message)
-    check_memory(_followed(plan, mend), limits)
+    (hint,) = _hints(message)
+    check_memory(_followed(plan, hint), limits)
 
 
-def test_a_proposal_fits_beside_what_else_runs_on_the_machine() -> None:
+def test_suggestions_fit_in_available_memory_rather_than_total_memory() -> None:
     plan = _plan(mem_budget_bytes=10**9)
-    (mend,) = _mends(_refusal(plan, MemoryLimits(950_000_000, 600_000_000)))
-    assert _followed(plan, mend).rss_peak_bytes <= 0.95 * 600_000_000
+    (hint,) = _hints(_refusal(plan, MemoryLimits(950_000_000, 600_000_000)))
+    assert _followed(plan, hint).rss_peak_bytes <= 0.95 * 600_000_000
 
 
 @pytest.mark.parametrize("budget", [10**14, 10**29])
-def test_absurd_budgets_are_refused_like_any_other(budget: int) -> None:
+def test_extremely_large_budgets_are_rejected_with_a_suggestion(budget: int) -> None:
     message = _refusal(_plan(mem_budget_bytes=budget), MemoryLimits(8 * 10**9, 6 * 10**9))
     assert message.startswith(f"--mem-budget {budget}: the process would need about ")
     assert " and this machine has 8.0 GB; --mem-budget 5.3GB (" in message
-    assert "the smallest such run, --mem-budget 388080, needs " in _refusal(
+    assert "the smallest possible run (--mem-budget 388080) needs " in _refusal(
         _plan(mem_budget_bytes=budget, rss_limit_bytes=1)
     )
     assert "--mem-budget " in _refusal(_plan(mem_budget_bytes=budget, rss_limit_bytes=budget - 1))
 
 
-def test_refusing_does_not_import_torch() -> None:
+def test_check_memory_does_not_import_torch() -> None:
     code = "import sys, seer_edge.machine.ceiling; print('torch' in sys.modules, 'numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.split() == ["False", "True"]

@@ -1,4 +1,4 @@
-"""The encoders' specifications against closed forms and torch's counter, their modules against slow numpy."""
+"""Encoder specs against closed forms and torch's FLOP counter; encoder modules against a naive numpy version."""
 
 import dataclasses
 import itertools
@@ -54,7 +54,7 @@ CUTS = [spec for fcs in FCS for spec in _cut_specs((9, 42, 42), **fcs)]
         ("impala", (1, 1, 1), (32, 1, 1)),
     ],
 )
-def test_last_map(name: str, input_shape: tuple[int, ...], last: tuple[int, ...]) -> None:
+def test_shape_of_the_last_maps_and_latents(name: str, input_shape: tuple[int, ...], last: tuple[int, ...]) -> None:
     spec = encoder_spec(name, input_shape=input_shape)
     assert spec.shapes[0] == input_shape
     assert spec.shapes[-1] == last
@@ -98,7 +98,7 @@ def test_multiply_adds_in_closed_form() -> None:
 
 
 @pytest.mark.parametrize("spec", CUTS, ids=_called)
-def test_spec_is_what_torch_counts(spec: EncoderSpec) -> None:
+def test_spec_matches_torchs_counts(spec: EncoderSpec) -> None:
     encoder, observations = _encoder(spec), _observations(spec)
     assert {name: tuple(tensor.shape) for name, tensor in encoder.state_dict().items()} == spec.weight_shapes
     assert sum(parameter.numel() for parameter in encoder.parameters()) == spec.parameters
@@ -111,7 +111,7 @@ def test_spec_is_what_torch_counts(spec: EncoderSpec) -> None:
 
 
 @pytest.mark.parametrize("spec", CUTS, ids=_called)
-def test_what_is_frozen_are_the_lowest_weight_layers(spec: EncoderSpec) -> None:
+def test_frozen_parameters_are_those_of_the_lowest_weight_layers(spec: EncoderSpec) -> None:
     frozen = _encoder(spec).frozen_parameters()
     assert {name: tuple(parameter.shape) for name, parameter in frozen.items()} == spec.frozen_weight_shapes
     assert sum(parameter.numel() for parameter in frozen.values()) == spec.frozen_parameters
@@ -124,7 +124,7 @@ def test_what_is_frozen_are_the_lowest_weight_layers(spec: EncoderSpec) -> None:
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_freezing_all_is_the_default(name: str) -> None:
+def test_the_default_freezes_all_layers(name: str) -> None:
     for fcs in FCS:
         spec = encoder_spec(name, input_shape=(9, 84, 84), **fcs)
         named = dataclasses.replace(spec, frozen_layers=spec.weight_layers)
@@ -136,7 +136,7 @@ def test_freezing_all_is_the_default(name: str) -> None:
         assert not dataclasses.replace(spec, frozen_layers=1).whole
 
 
-def test_layers_without_weights_go_with_the_weights_below_them() -> None:
+def test_layers_without_weights_belong_to_the_weights_below_them() -> None:
     impala = encoder_spec("impala", input_shape=(4, 84, 84), features=50)
     shapes = {cut: dataclasses.replace(impala, frozen_layers=cut).latent_shape for cut in (1, 5, 6, 15, 16)}
     pooled = {1: 16 * 42 * 42, 5: 16 * 42 * 42, 6: 32 * 21 * 21, 15: 32 * 11 * 11}
@@ -154,35 +154,35 @@ def test_layers_without_weights_go_with_the_weights_below_them() -> None:
         ("sac-ae", (9, 14, 84), "3x3 convolution to 32 channels"),
     ],
 )
-def test_an_input_that_leaves_nothing_is_refused(name: str, input_shape: tuple[int, ...], layer: str) -> None:
+def test_frames_that_are_too_small_are_rejected(name: str, input_shape: tuple[int, ...], layer: str) -> None:
     _, height, width = input_shape
-    with pytest.raises(ValueError, match=f"'{name}' cannot take {height}x{width} frames: .* its {layer}"):
+    with pytest.raises(ValueError, match=f"'{name}': frames of {height}x{width} are too small for its {layer}"):
         encoder_spec(name, input_shape=input_shape)
 
 
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("impala", {"frozen_layers": 2}, r"lowest 2 weight layers .* one of 1, 3, 5, 6, 8, 10, 11, 13, 15$"),
+        ("impala", {"frozen_layers": 2}, r"lowest 2 weight layers; choose one of 1, 3, 5, 6, 8, 10, 11, 13, 15$"),
         ("impala", {"frozen_layers": 4, "features": 50}, r"one of 1, 3, 5, 6, 8, 10, 11, 13, 15, 16$"),
         ("sac-ae", {"frozen_layers": 5}, r"one of 1, 2, 3, 4$"),
         ("sac-ae", {"frozen_layers": 6, "features": 50}, r"one of 1, 2, 3, 4, 5$"),
         ("sac-ae", {"frozen_layers": 0}, r"lowest 0 weight layers"),
         ("sac-ae", {"frozen_layers": -1}, r"lowest -1 weight layers"),
-        ("sac-ae", {"networks": 2}, r"no fc to give 2 networks"),
+        ("sac-ae", {"networks": 2}, r"no fc, so 2 networks"),
         ("sac-ae", {"networks": 0}, r"networks=0"),
         ("sac-ae", {"features": 0}, r"features=0"),
         ("sac-ae", {"input_shape": (84, 84)}, r"\(channels, height, width\), not \(84, 84\)"),
         ("resnet", {}, r"unknown encoder 'resnet'; choose one of data-efficient, canonical, sac-ae, impala"),
     ],
 )
-def test_what_cannot_be_is_refused(name: str, changes: dict[str, int], message: str) -> None:
+def test_invalid_specs_are_rejected(name: str, changes: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         encoder_spec(name, **{"input_shape": (9, 84, 84), **changes})
 
 
-def test_a_residual_block_takes_its_own_width_only() -> None:
-    with pytest.raises(ValueError, match="8 filters cannot take 4 channels"):
+def test_a_residual_block_needs_as_many_channels_as_filters() -> None:
+    with pytest.raises(ValueError, match="8 filters needs as many channels, not 4"):
         EncoderSpec("odd", (Residual(8),), (4, 9, 9))
 
 
@@ -191,10 +191,10 @@ def test_spec_needs_neither_torch_nor_numpy() -> None:
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-# --- what the module computes ------------------------------------------------------------------------------
+# --- the module's outputs ----------------------------------------------------------------------------------
 
 
-def _slow_conv(
+def _naive_conv(
     maps: NDArray[np.float64], weight: NDArray[np.float64], bias: NDArray[np.float64], stride: int, pad: int
 ):
     padded = np.pad(maps, ((0, 0), (pad, pad), (pad, pad)))
@@ -207,8 +207,8 @@ def _slow_conv(
     return out
 
 
-def _slow_pool(maps: NDArray[np.float64]) -> NDArray[np.float64]:
-    """3x3 windows, stride 2, one pixel of padding that never wins."""
+def _naive_pool(maps: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Max-pool 3x3 windows, stride 2, with one pixel of padding that is never the maximum."""
     height, width = ((side + 1) // 2 for side in maps.shape[1:])
     out = np.zeros((len(maps), height, width))
     for y, x in itertools.product(range(height), range(width)):
@@ -216,14 +216,14 @@ def _slow_pool(maps: NDArray[np.float64]) -> NDArray[np.float64]:
     return out
 
 
-def _slow_latents(encoder: Encoder, frames: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Latents `[N, L]` of one stack in float64, written from the papers' descriptions of the four encoders."""
+def _naive_latents(encoder: Encoder, frames: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Return float64 latents `[N, L]` of one stack, following the papers' descriptions of the four encoders."""
     state = {name: tensor.double().numpy() for name, tensor in encoder.state_dict().items()}
     numbers = itertools.count()
 
     def conv(maps: NDArray[np.float64], stride: int = 1, pad: int = 0) -> NDArray[np.float64]:
         index = next(numbers)
-        return _slow_conv(maps, state[f"convs.{index}.weight"], state[f"convs.{index}.bias"], stride, pad)
+        return _naive_conv(maps, state[f"convs.{index}.weight"], state[f"convs.{index}.bias"], stride, pad)
 
     def relu(maps: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.maximum(maps, 0)
@@ -231,7 +231,7 @@ def _slow_latents(encoder: Encoder, frames: NDArray[np.uint8]) -> NDArray[np.flo
     maps = frames / 255
     if encoder.spec.name == "impala":
         for _ in range(3):
-            maps = _slow_pool(conv(maps, pad=1))
+            maps = _naive_pool(conv(maps, pad=1))
             for _ in range(2):
                 maps = maps + conv(relu(conv(relu(maps), pad=1)), pad=1)
         maps = relu(maps)
@@ -245,44 +245,44 @@ def _slow_latents(encoder: Encoder, frames: NDArray[np.uint8]) -> NDArray[np.flo
 
 @pytest.mark.parametrize("name", ENCODERS)
 @pytest.mark.parametrize("fcs", FCS, ids=["bare", "fcs"])
-def test_latents_are_those_of_slow_numpy(name: str, fcs: dict[str, int]) -> None:
+def test_latents_equal_the_naive_ones(name: str, fcs: dict[str, int]) -> None:
     side = {"data-efficient": 30, "canonical": 40, "sac-ae": 17, "impala": 13}[name]
     spec = encoder_spec(name, input_shape=(3, side, side + 2), **fcs)
     encoder, observations = _encoder(spec), _observations(spec)
     before = observations.clone()
     latents = encoder(observations)
-    wanted = np.stack([_slow_latents(encoder, stack) for stack in observations.numpy()])
+    wanted = np.stack([_naive_latents(encoder, stack) for stack in observations.numpy()])
     assert np.ptp(wanted) > 0.01
     np.testing.assert_allclose(latents.detach().numpy(), wanted, rtol=1e-4, atol=1e-6)
     assert torch.equal(observations, before)
 
 
 @pytest.mark.parametrize(
-    ("layer", "slow"),
+    ("layer", "naive"),
     [
-        (MaxPool(3, 2, 1), lambda maps: _slow_pool(maps)),
+        (MaxPool(3, 2, 1), lambda maps: _naive_pool(maps)),
         (ReLU(), lambda maps: maps),
-        (Conv(5, 3, 2, 1, relu=False), lambda maps, *weights: _slow_conv(maps, *weights, 2, 1)),
+        (Conv(5, 3, 2, 1, relu=False), lambda maps, *weights: _naive_conv(maps, *weights, 2, 1)),
         (
             Residual(2),
             lambda maps, *weights: (
-                maps + _slow_conv(np.maximum(_slow_conv(maps, *weights[:2], 1, 1), 0), *weights[2:], 1, 1)
+                maps + _naive_conv(np.maximum(_naive_conv(maps, *weights[:2], 1, 1), 0), *weights[2:], 1, 1)
             ),
         ),
     ],
     ids=str,
 )
-def test_a_layer_alone_is_that_of_slow_numpy(layer: Layer, slow: Callable[..., NDArray[np.float64]]) -> None:
-    """Over raw pixels, where nothing below can hide its fault."""
+def test_each_layer_alone_equals_the_naive_one(layer: Layer, naive: Callable[..., NDArray[np.float64]]) -> None:
+    """The layer reads raw pixels, so that no other layer can mask an error."""
     spec = EncoderSpec("one layer", (layer,), (2, 7, 8))
     encoder, observations = _encoder(spec), _observations(spec, 1)
     weights = (parameter.detach().double().numpy() for parameter in encoder.parameters())
-    wanted = slow(observations[0].double().numpy() / 255, *weights)
+    wanted = naive(observations[0].double().numpy() / 255, *weights)
     np.testing.assert_allclose(encoder.maps(observations)[0].detach(), wanted.reshape(-1), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("spec", CUTS, ids=_called)
-def test_the_frozen_layers_and_the_rest_make_the_whole(spec: EncoderSpec) -> None:
+def test_frozen_layers_followed_by_the_rest_equal_the_encoder(spec: EncoderSpec) -> None:
     encoder, observations = _encoder(spec), _observations(spec)
     maps = encoder.maps(observations)
     prefix = encoder.frozen(observations)
@@ -297,7 +297,7 @@ def test_the_frozen_layers_and_the_rest_make_the_whole(spec: EncoderSpec) -> Non
 
 
 @pytest.mark.parametrize("spec", [spec for spec in CUTS if not spec.whole], ids=_called)
-def test_the_rest_trains_as_it_does_in_the_whole(spec: EncoderSpec) -> None:
+def test_the_rest_has_the_gradients_of_the_whole_encoder(spec: EncoderSpec) -> None:
     encoder, observations = _encoder(spec), _observations(spec)
     encoder(observations).square().sum().backward()
     wanted = {name: parameter.grad.clone() for name, parameter in encoder.named_parameters()}
@@ -312,7 +312,7 @@ def test_the_rest_trains_as_it_does_in_the_whole(spec: EncoderSpec) -> None:
 
 
 def test_gradients_against_finite_differences() -> None:
-    """ReLU in place must not spoil what the backward pass needs."""
+    """The in-place ReLU must not overwrite values that the backward pass needs."""
     layers = Conv(2, 3), Conv(2, 3, 1, 1, relu=False), MaxPool(3, 2, 1), Residual(2), ReLU()
     encoder = _encoder(EncoderSpec("small", layers, (1, 7, 7), frozen_layers=1)).double()
     maps = torch.rand(2, 2 * 5 * 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).sub_(0.5)
@@ -321,11 +321,11 @@ def test_gradients_against_finite_differences() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.int8, torch.int64, torch.bool])
-def test_anything_but_uint8_is_refused(dtype: torch.dtype) -> None:
+def test_observations_other_than_uint8_are_rejected(dtype: torch.dtype) -> None:
     encoder = _encoder(encoder_spec("data-efficient", input_shape=(4, 42, 42)))
-    for take in (encoder, encoder.maps, encoder.frozen):
+    for call in (encoder, encoder.maps, encoder.frozen):
         with pytest.raises(TypeError, match="uint8"):
-            take(torch.zeros(1, 4, 42, 42, dtype=dtype))
+            call(torch.zeros(1, 4, 42, 42, dtype=dtype))
 
 
 # --- initialisation ----------------------------------------------------------------------------------------
@@ -333,7 +333,7 @@ def test_anything_but_uint8_is_refused(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("name", ENCODERS)
 @pytest.mark.parametrize("orthogonal", [False, True])
-def test_weights_come_from_the_injected_generator_alone(name: str, orthogonal: bool) -> None:
+def test_weights_depend_only_on_the_injected_generator(name: str, orthogonal: bool) -> None:
     spec = encoder_spec(name, input_shape=(9, 42, 42), networks=2, features=50)
     torch.manual_seed(0)
     before = torch.get_rng_state()
@@ -346,8 +346,8 @@ def test_weights_come_from_the_injected_generator_alone(name: str, orthogonal: b
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_default_weights_are_drawn_as_torch_draws_them(name: str) -> None:
-    """Uniform in 1 / sqrt(fan-in): weight and bias of one layer after the other, which fixes golden results."""
+def test_default_weights_have_torchs_distribution_and_a_fixed_order(name: str) -> None:
+    """Uniform in +-1 / sqrt(fan-in), weight before bias, layer by layer. Golden results depend on the order."""
     spec = encoder_spec(name, input_shape=(4, 42, 42), networks=2, features=50)
     generator = torch.Generator().manual_seed(3)
     state = _encoder(spec, 3).state_dict()
@@ -359,7 +359,7 @@ def test_default_weights_are_drawn_as_torch_draws_them(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_orthogonal_weights_keep_lengths(name: str) -> None:
+def test_orthogonal_weights_are_orthogonal(name: str) -> None:
     spec = encoder_spec(name, input_shape=(9, 42, 42), networks=2, features=50)
     encoder = _encoder(spec, orthogonal=True)
     for conv in encoder.convs:

@@ -1,3 +1,5 @@
+"""Atari games compared with Gymnasium's preprocessing and with the bare emulator."""
+
 from typing import Any
 
 import cv2
@@ -20,7 +22,7 @@ def _actions(count: int, steps: int, seed: int = 0) -> list[int]:
 
 
 def _rollout(env: Any, steps: int) -> tuple[Frame, list[float]]:
-    """Frames [steps + 1, 84, 84] and raw rewards of random actions, without a reset on the way."""
+    """Take random actions without a reset; return frames `[steps + 1, 84, 84]` and raw rewards."""
     frames, rewards = [env.reset()], []
     for action in _actions(env.spec.actions.count, steps):
         step = env.step(action)
@@ -59,7 +61,7 @@ def test_atari_is_bit_identical_to_gymnasiums_preprocessing(game: str, steps: in
     theirs.close()
 
 
-def test_frames_belong_to_the_caller() -> None:
+def test_returned_frames_are_not_overwritten() -> None:
     env = _atari("Alien")
     env.reset()
     first = env.step(1).frame
@@ -69,7 +71,7 @@ def test_frames_belong_to_the_caller() -> None:
     np.testing.assert_array_equal(first, kept)
 
 
-def test_a_lost_life_ends_the_episode_and_the_game_goes_on() -> None:
+def test_a_lost_life_ends_the_episode_and_the_game_continues() -> None:
     env = _atari("Alien", life_loss_ends=True)
     ale = env._ale
     env.reset()
@@ -113,7 +115,7 @@ def test_a_lost_life_ends_the_episode_and_the_game_goes_on() -> None:
     assert step.episode == Episode(total, length)
 
 
-def test_a_reset_within_a_life_or_after_a_fatal_noop_begins_a_new_game(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reset_within_a_life_or_after_a_fatal_noop_starts_a_new_game(monkeypatch: pytest.MonkeyPatch) -> None:
     env = _atari("Alien", life_loss_ends=True)
     env.reset()
     for action in _actions(18, 1500):
@@ -135,7 +137,7 @@ def test_a_reset_within_a_life_or_after_a_fatal_noop_begins_a_new_game(monkeypat
 
 
 class _Lives:
-    """An emulator that shows the lives it is told to."""
+    """An emulator that reports the given numbers of lives."""
 
     def __init__(self, ale: Any, lives: list[int]) -> None:
         self._ale, self._lives = ale, lives
@@ -147,7 +149,7 @@ class _Lives:
         return getattr(self._ale, name)
 
 
-def test_zero_lives_before_the_game_is_over_is_the_games_own_end() -> None:
+def test_zero_lives_before_the_end_of_the_game_are_not_a_lost_life() -> None:
     env = _atari("Alien", life_loss_ends=True)
     env._ale = _Lives(env._ale, [2, 1, 1, 0, 0])  # type: ignore[assignment]
     env.reset()
@@ -158,7 +160,7 @@ def test_zero_lives_before_the_game_is_over_is_the_games_own_end() -> None:
 
 
 @pytest.mark.parametrize("frames_max", [40, 41, 43])
-def test_the_time_limit_truncates_with_the_last_screen(frames_max: int) -> None:
+def test_the_time_limit_truncates_and_shows_the_last_screen(frames_max: int) -> None:
     actions = _actions(18, 11)
     raw = gymnasium.make("ALE/Alien-v5", frameskip=1, repeat_action_probability=0.0, obs_type="grayscale")
     raw.reset(seed=1)
@@ -179,7 +181,7 @@ def test_the_time_limit_truncates_with_the_last_screen(frames_max: int) -> None:
     assert not env.step(0).truncated
 
 
-def test_games_begin_with_every_number_of_noops_up_to_the_greatest() -> None:
+def test_games_start_with_every_number_of_noops_up_to_the_maximum() -> None:
     env = _atari("Alien", noops_max=2)
     counts = set()
     for _ in range(20):
@@ -188,7 +190,7 @@ def test_games_begin_with_every_number_of_noops_up_to_the_greatest() -> None:
     assert counts == {0, 1, 2}
 
 
-def test_the_seed_gives_the_trajectory() -> None:
+def test_the_seed_determines_the_trajectory() -> None:
     def play(seed: int) -> tuple[Frame, list[float]]:
         return _rollout(make_env("Alien", EnvOptions(), seed=seed, training=False), 60)
 
@@ -238,7 +240,7 @@ def test_machado_plays_whole_games() -> None:
         ("machado", False, {"sticky": 0.25, "noops_max": 0, "life_loss_ends": False}),
     ],
 )
-def test_the_protocol_decides_whatever_the_id_says(
+def test_the_protocol_overrides_the_registered_settings(
     env: str, protocol: Any, training: bool, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built: dict[str, Any] = {}
@@ -247,7 +249,7 @@ def test_the_protocol_decides_whatever_the_id_says(
     assert built == {"id": resolve(env), "seed": 7, "resolution": 42, **options}
 
 
-def test_the_emulator_gets_the_protocol_and_not_the_registered_kwargs() -> None:
+def test_the_emulator_uses_the_protocol_and_not_the_registered_kwargs() -> None:
     env = _atari("Alien-v0")
     assert env._ale.getFloat("repeat_action_probability") == 0.0
     assert env._ale.getInt("max_num_frames_per_episode") == 108_000
@@ -257,7 +259,7 @@ def test_the_emulator_gets_the_protocol_and_not_the_registered_kwargs() -> None:
     assert env._ale.getEpisodeFrameNumber() == 4
 
 
-def test_the_resolution_is_the_frames() -> None:
+def test_the_resolution_sets_the_frame_size() -> None:
     env = _atari("Alien", resolution=42)
     assert env.spec == EnvSpec("ALE/Alien-v5", "Alien", (42, 42), (42, 42), Discrete(18))
     env.reset()
@@ -268,16 +270,16 @@ def test_the_resolution_is_the_frames() -> None:
 
 
 @pytest.mark.parametrize("resolution", [0, 15, 211])
-def test_a_resolution_far_from_the_screens_is_refused(resolution: int) -> None:
-    with pytest.raises(ResolutionError, match=f"^resolution {resolution} .*: give 16 to 210$"):
+def test_a_resolution_out_of_range_is_rejected(resolution: int) -> None:
+    with pytest.raises(ResolutionError, match=f"^resolution {resolution} is out of range; use 16 to 210 pixels$"):
         make_env("Alien", EnvOptions(resolution=resolution), seed=0, training=True)
 
 
-def test_an_unknown_protocol_is_refused() -> None:
-    with pytest.raises(ValueError, match="unknown protocol 'nature'; write paper or machado"):
+def test_an_unknown_protocol_is_rejected() -> None:
+    with pytest.raises(ValueError, match="unknown protocol 'nature'; use paper or machado"):
         make_env("Alien", EnvOptions(protocol="nature"), seed=0, training=True)  # type: ignore[arg-type]
 
 
-def test_step_before_reset_is_refused() -> None:
+def test_a_step_before_reset_is_rejected() -> None:
     with pytest.raises(RuntimeError, match="reset the environment"):
         _atari("Alien").step(0)

@@ -1,3 +1,5 @@
+"""Saved states of Atari games: a restored game continues bit for bit."""
+
 import json
 import zlib
 from pathlib import Path
@@ -14,7 +16,7 @@ from seer_edge.envs import EnvOptions, make_env, resolve
 from seer_edge.envs.atari import Atari
 from seer_runtime.system.state import State, StateError
 from tests.seer_edge.env_registry import fresh
-from tests.seer_edge.env_twins import assert_go_on_alike, changed, play, through_files
+from tests.seer_edge.env_twins import assert_continue_alike, changed, play, through_files
 
 PAPER = {"sticky": 0.0, "noops_max": 29, "life_loss_ends": True}
 MACHADO = {"sticky": 0.25, "noops_max": 0, "life_loss_ends": False}
@@ -25,23 +27,23 @@ def atari(game: str = "Alien", seed: int = 1, **options: Any) -> Atari:
 
 
 @pytest.mark.parametrize("protocol", [PAPER, MACHADO], ids=["paper", "machado"])
-def test_a_saved_game_goes_on_through_lives_and_games(protocol: dict[str, Any], tmp_path: Path) -> None:
+def test_a_restored_game_continues_across_lives_and_games(protocol: dict[str, Any], tmp_path: Path) -> None:
     env, actions = atari(**protocol), np.random.default_rng(0)
     env.reset()
     ends = 0
     for lead in (0, 1, 150, 77):
         play(env, actions, lead)
         twin = atari(seed=99, **protocol)
-        if lead > 100:  # one that has played before
+        if lead > 100:  # restore into an environment that has been used
             twin.reset()
             play(twin, np.random.default_rng(5), 30)
         twin.restore(through_files(env.state(), tmp_path))
-        ends += sum(step.episode is not None for step in assert_go_on_alike(env, twin, 400, seed=lead))
+        ends += sum(step.episode is not None for step in assert_continue_alike(env, twin, 400, seed=lead))
     assert ends >= 2
 
 
 @pytest.mark.parametrize("offset", [-1, 0, 1])
-def test_around_a_lost_life(offset: int, tmp_path: Path) -> None:
+def test_a_game_can_be_saved_around_a_lost_life(offset: int, tmp_path: Path) -> None:
     scout, actions = atari(), np.random.default_rng(0)
     scout.reset()
     steps = [scout.step(scout.spec.actions.sample(actions))]
@@ -62,11 +64,11 @@ def test_around_a_lost_life(offset: int, tmp_path: Path) -> None:
             twin.step(0)
         np.testing.assert_array_equal(env.reset(), twin.reset())
         assert twin._ale.lives() == 2
-    assert_go_on_alike(env, twin, 300)
+    assert_continue_alike(env, twin, 300)
 
 
 @pytest.mark.parametrize("lead", [9, 10, 11])
-def test_around_the_time_limit(lead: int, tmp_path: Path) -> None:
+def test_a_game_can_be_saved_around_the_time_limit(lead: int, tmp_path: Path) -> None:
     env, twin = (atari(seed=seed, noops_max=0, game_frames_max=43) for seed in (1, 8))
     env.reset()
     steps = [env.step(action) for action in np.random.default_rng(0).integers(18, size=lead)]
@@ -74,18 +76,18 @@ def test_around_the_time_limit(lead: int, tmp_path: Path) -> None:
     twin.restore(through_files(env.state(), tmp_path))
     if lead == 11:
         np.testing.assert_array_equal(twin.reset(), env.reset())
-    assert sum(step.truncated for step in assert_go_on_alike(env, twin, 25)) >= 2
+    assert sum(step.truncated for step in assert_continue_alike(env, twin, 25)) >= 2
 
 
-def test_before_the_first_reset_the_seed_is_the_saved_ones(tmp_path: Path) -> None:
+def test_a_state_from_before_the_first_reset_restores_the_seed(tmp_path: Path) -> None:
     env, twin = atari(seed=3, sticky=0.25), atari(seed=4, sticky=0.25)
     twin.restore(through_files(env.state(), tmp_path))
     np.testing.assert_array_equal(env.reset(), twin.reset())
-    assert_go_on_alike(env, twin, 60)
+    assert_continue_alike(env, twin, 60)
 
 
 @pytest.mark.parametrize("lead", [None, 0, 33])
-def test_a_restored_environment_gives_the_state_it_was_given(lead: int | None, tmp_path: Path) -> None:
+def test_a_restored_environment_saves_the_same_state_again(lead: int | None, tmp_path: Path) -> None:
     env, twin = atari(seed=3, **MACHADO), atari(seed=4, **MACHADO)
     if lead is not None:
         env.reset()
@@ -99,7 +101,7 @@ def test_a_restored_environment_gives_the_state_it_was_given(lead: int | None, t
         np.testing.assert_array_equal(again.arrays[name], array, err_msg=name)
 
 
-def test_saving_changes_nothing() -> None:
+def test_saving_does_not_change_the_trajectory() -> None:
     env, unsaved = atari(sticky=0.25), atari(sticky=0.25)
     env.reset()
     unsaved.reset()
@@ -126,7 +128,7 @@ print(zlib.crc32(np.stack([step.frame for step in steps])), sum(step.reward for 
 """
 
 
-def test_another_process_goes_on_alike(tmp_path: Path) -> None:
+def test_a_game_continues_identically_in_another_process(tmp_path: Path) -> None:
     env = atari(**MACHADO)
     env.reset()
     play(env, np.random.default_rng(0), 40)
@@ -176,7 +178,7 @@ def saved() -> State:
         ("emulator", None),
     ],
 )
-def test_what_is_no_state_of_it_is_refused(name: str, value: Any, saved: State) -> None:
+def test_invalid_states_are_rejected(name: str, value: Any, saved: State) -> None:
     env = atari()
     with pytest.raises(StateError):
         env.restore(changed(saved, name, value))
@@ -184,22 +186,22 @@ def test_what_is_no_state_of_it_is_refused(name: str, value: Any, saved: State) 
     env.close()
 
 
-def test_a_state_of_another_game_with_its_name_changed_is_refused(saved: State) -> None:
+def test_a_renamed_state_of_another_game_is_rejected(saved: State) -> None:
     breakout = atari("Breakout")
     breakout.reset()
     other = changed(breakout.state(), "env", "ALE/Alien-v5")
-    with pytest.raises(StateError, match=r"^the state of environment 'ALE/Alien-v5' does not fit: the emulator"):
+    with pytest.raises(StateError, match=r"^the state of environment 'ALE/Alien-v5' is invalid: the emulator"):
         atari().restore(other)
 
 
 @pytest.mark.parametrize("length", [1, 4, 24, 60, 100, 7_000, 14_000])
-def test_a_truncated_emulator_is_refused(length: int, saved: State) -> None:
+def test_a_truncated_emulator_state_is_rejected(length: int, saved: State) -> None:
     with pytest.raises(StateError, match="the emulator"):
         atari().restore(changed(saved, "emulator", saved.arrays["emulator"][:length]))
 
 
 @pytest.mark.parametrize("more", [b"", b"x", b"x" * 100])
-def test_an_emulator_of_another_length_is_refused(more: bytes, saved: State) -> None:
+def test_an_emulator_state_of_another_length_is_rejected(more: bytes, saved: State) -> None:
     whole = saved.arrays["emulator"].tobytes()
     other = whole + more if more else whole[:-1]
     with pytest.raises(StateError, match="the emulator loads only a part of it"):
@@ -208,7 +210,7 @@ def test_an_emulator_of_another_length_is_refused(more: bytes, saved: State) -> 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.binary(max_size=16_000))
-def test_garbage_for_an_emulator_is_refused(data: bytes, saved: State) -> None:
+def test_random_bytes_as_emulator_state_are_rejected(data: bytes, saved: State) -> None:
     with pytest.raises(StateError, match="the emulator"):
         atari().restore(changed(saved, "emulator", np.frombuffer(data, np.uint8)))
 
@@ -219,26 +221,26 @@ def _games() -> list[str]:
     return sorted({spec.name for spec in known if spec.kwargs.get("obs_type") != "ram"})
 
 
-# The first two read what the last instruction left on the bus; the emulator does not load all of the third.
+# The first two read the value that the last instruction left on the bus. The emulator does not load the third fully.
 @pytest.mark.parametrize("game", ["Qbert", "Tetris", "MiniatureGolf"])
-def test_an_odd_game_goes_on(game: str, tmp_path: Path) -> None:
-    assert_the_game_goes_on(game, "paper", tmp_path)
+def test_unusual_games_continue_after_a_restore(game: str, tmp_path: Path) -> None:
+    assert_the_game_continues(game, "paper", tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["paper", "machado"])
 @pytest.mark.parametrize("game", _games())
-def test_every_game_goes_on(game: str, protocol: Any, tmp_path: Path) -> None:
-    assert_the_game_goes_on(game, protocol, tmp_path)
+def test_every_game_continues_after_a_restore(game: str, protocol: Any, tmp_path: Path) -> None:
+    assert_the_game_continues(game, protocol, tmp_path)
 
 
-def assert_the_game_goes_on(game: str, protocol: Any, tmp_path: Path) -> None:
+def assert_the_game_continues(game: str, protocol: Any, tmp_path: Path) -> None:
     env = make_env(game, EnvOptions(protocol), seed=3, training=True)
     env.reset()
     for lead in (3, 50, 160):
         play(env, np.random.default_rng(lead), lead)
         twin = make_env(game, EnvOptions(protocol), seed=99, training=True)
         twin.restore(through_files(env.state(), tmp_path))
-        assert_go_on_alike(env, twin, 250)
+        assert_continue_alike(env, twin, 250)
         twin.close()
     env.close()

@@ -1,6 +1,7 @@
-"""Control tasks against bare dm_control."""
+"""Control tasks compared with bare dm_control."""
 
 import math
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -52,7 +53,7 @@ def actions_of(size: int, steps: int, seed: int = 0) -> list[NDArray[np.float32]
 
 @contextmanager
 def no_rendering(env: Control) -> Iterator[None]:
-    """What does not look at frames need not wait for them."""
+    """Context manager: replace the camera by one that renders nothing, to save time."""
     camera, env._camera = env._camera, _Blind()
     yield
     env._camera = camera
@@ -63,7 +64,7 @@ class _Blind:
         return np.zeros((1, 1, 3), np.uint8)
 
 
-def test_a_step_is_that_many_bare_steps_and_shows_the_last_one() -> None:
+def test_an_agent_step_is_action_repeat_task_steps_and_shows_the_last_frame() -> None:
     oracle = bare("walker", "walk")
     oracle.reset()
     with control("walker-walk", action_repeat=3, resolution=25) as env:
@@ -80,13 +81,13 @@ def test_a_step_is_that_many_bare_steps_and_shows_the_last_one() -> None:
 @pytest.mark.parametrize(
     ("task", "camera"), [("quadruped-walk", 2), ("dog-fetch", 2), ("ball-in-cup-catch", 0), ("humanoid-cmu-run", 0)]
 )
-def test_the_camera_shows_the_body(task: str, camera: int) -> None:
+def test_the_camera_follows_the_body(task: str, camera: int) -> None:
     with control(task, resolution=50) as env:
         frame = env.reset()
         np.testing.assert_array_equal(frame, seen(env._env, 50, camera))
 
 
-def test_the_spec_and_its_defaults() -> None:
+def test_the_default_spec_and_its_frames() -> None:
     with control("cartpole_swingup") as env:
         shapes = ((3, 100, 100), (84, 84))
         assert env.spec == EnvSpec("dm_control/cartpole-swingup-v0", "cartpole-swingup", *shapes, Continuous(1))
@@ -102,20 +103,20 @@ def test_the_spec_and_its_defaults() -> None:
 
 
 @pytest.mark.parametrize(("resolution", "crop"), [(25, 21), (50, 42), (75, 63), (100, 84), (175, 147)])
-def test_rendering_and_crop_scale_together(resolution: int, crop: int) -> None:
+def test_frames_and_crops_scale_together(resolution: int, crop: int) -> None:
     with control("pendulum-swingup", resolution=resolution) as env:
         assert env.spec.frame_shape == env.reset().shape == (3, resolution, resolution)
         assert env.spec.crop_shape == (crop, crop)
 
 
 @pytest.mark.parametrize("resolution", [51, 0, -25, 425, 84])
-def test_other_resolutions_are_refused(resolution: int) -> None:
-    with pytest.raises(ResolutionError, match=f"^resolution {resolution} .*: give one of 25, 50, .*175$"):
+def test_other_resolutions_are_rejected(resolution: int) -> None:
+    with pytest.raises(ResolutionError, match=f"^resolution {resolution} .*; use one of 25, 50, .*175$"):
         make_env("walker-walk", EnvOptions(resolution=resolution), seed=0, training=True)
 
 
 @pytest.mark.parametrize("repeat", [1, 4, 7])
-def test_the_time_limit_truncates(repeat: int) -> None:
+def test_the_time_limit_truncates_the_episode(repeat: int) -> None:
     with control("cartpole-balance", action_repeat=repeat, resolution=25) as env:
         env.reset()
         with no_rendering(env):
@@ -137,22 +138,22 @@ def test_the_time_limit_truncates(repeat: int) -> None:
         assert env.step(np.zeros(1, np.float32)).episode is None
 
 
-def test_an_end_with_no_discount_is_terminated(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_end_with_discount_zero_is_terminated(monkeypatch: pytest.MonkeyPatch) -> None:
     with control("walker-walk", resolution=25) as env:
         env.reset()
         monkeypatch.setattr(env._env.task, "get_termination", lambda physics: 0.0 if physics.time() > 0.12 else None)
         steps = [env.step(np.zeros(6, np.float32)) for _ in range(2)]
-        assert env._env.physics.time() == pytest.approx(5 * 0.025)  # not the rest of the repeat
+        assert env._env.physics.time() == pytest.approx(5 * 0.025)  # the rest of the repeat is skipped
         assert [(step.terminated, step.truncated) for step in steps] == [(False, False), (True, False)]
         assert steps[-1].episode == Episode(steps[0].reward + steps[1].reward, 2)
 
 
-def test_stepping_before_the_reset_is_refused() -> None:
+def test_a_step_before_reset_is_rejected() -> None:
     with control("walker-walk", resolution=25) as env, pytest.raises(RuntimeError, match="reset the environment"):
         env.step(np.zeros(6, np.float32))
 
 
-def test_actions_span_the_tasks_own_bounds() -> None:
+def test_actions_are_scaled_to_the_tasks_bounds() -> None:
     with control("quadruped-walk", action_repeat=1, resolution=25) as env:
         env.reset()
         spec = env._env.action_spec()
@@ -173,16 +174,16 @@ def _played(seed: int) -> tuple[NDArray[np.uint8], list[float]]:
         return np.stack([*frames, env.reset()]), rewards
 
 
-def test_the_seed_gives_the_trajectory() -> None:
+def test_the_seed_determines_the_trajectory() -> None:
     frames, rewards = _played(3)
     again, rewards_again = _played(3)
     np.testing.assert_array_equal(frames, again)
     assert rewards == rewards_again
     assert not np.array_equal(frames, _played(4)[0])
-    assert not np.array_equal(frames[0], frames[-1])  # the next episode is another
+    assert not np.array_equal(frames[0], frames[-1])  # the next episode differs
 
 
-def test_an_environment_beside_it_changes_nothing() -> None:
+def test_a_second_environment_does_not_change_the_trajectory() -> None:
     alone, rewards_alone = _played(3)
     with control("cartpole-swingup", resolution=25) as env, control("cartpole-swingup", resolution=50) as other:
         frames, rewards = [env.reset()], []
@@ -198,7 +199,7 @@ def test_an_environment_beside_it_changes_nothing() -> None:
     assert rewards == rewards_alone
 
 
-def test_every_task_of_the_suite_resolves_from_its_spellings() -> None:
+def test_every_task_of_the_suite_resolves_in_every_spelling() -> None:
     for domain, task in SUITE.ALL_TASKS:
         spelt = (
             f"{domain}-{task}",
@@ -209,12 +210,12 @@ def test_every_task_of_the_suite_resolves_from_its_spellings() -> None:
         assert {resolve(name).id for name in spelt} == {f"dm_control/{domain}-{task}-v0"}
 
 
-def test_unbounded_actions_are_refused() -> None:
-    with pytest.raises(UnsupportedEnvError, match=r"^control task 'lqr-lqr-6-2' has actions without bounds"):
+def test_unbounded_actions_are_rejected() -> None:
+    with pytest.raises(UnsupportedEnvError, match=r"^control task 'lqr-lqr-6-2' has unbounded actions"):
         make_env("lqr-lqr_6_2", EnvOptions(), seed=0, training=True)
 
 
-def test_an_action_is_taken_at_least_once() -> None:
+def test_action_repeat_below_one_is_rejected() -> None:
     with pytest.raises(ValueError, match="got action_repeat 0"):
         make_env("walker-walk", EnvOptions(action_repeat=0), seed=0, training=True)
 
@@ -228,15 +229,20 @@ except UnavailableEnvError as error:
 """
 
 
+INSTALL = "pip install 'seer-edge[dmc]'"
+if sys.version_info >= (3, 13):
+    INSTALL = "pip install 'seer-edge[dmc]' && pip install --no-deps dm_control"
+
+
 @pytest.mark.parametrize("package", ["dm_control", "mujoco"])
-def test_a_missing_package_is_answered_with_what_to_install(package: str) -> None:
-    said = fresh(f"import sys\nsys.modules[{package!r}] = None\n{ANSWER}")
-    assert said.startswith("control tasks need dm_control (")
-    assert said.endswith("): pip install 'seer-edge[dmc]'\n")
-    assert said.count("\n") == 1
+def test_a_missing_package_is_reported_with_the_command_to_install_it(package: str) -> None:
+    output = fresh(f"import sys\nsys.modules[{package!r}] = None\n{ANSWER}")
+    assert output.startswith("control tasks need dm_control (")
+    assert output.endswith(f"): {INSTALL}\n")
+    assert output.count("\n") == 1
 
 
-# Which libraries the dynamic loader finds cannot be had otherwise.
+# Replaces ctypes.CDLL, because a test cannot uninstall system libraries.
 _ONLY_THESE_LOAD = """
 import ctypes
 def load(name):
@@ -259,25 +265,25 @@ except UnavailableEnvError as error:
         (["libOSMesa.so.8"], "osmesa"),
         (
             [],
-            "control tasks are rendered with EGL or OSMesa and neither is here: "
+            "control tasks need EGL or OSMesa to render, and neither is installed; "
             "apt-get install libegl1 libgl1-mesa-dri, or libosmesa6",
         ),
     ],
 )
-def test_egl_is_chosen_then_osmesa_and_neither_is_named_by_its_packages(loading: list[str], answer: str) -> None:
+def test_egl_is_preferred_to_osmesa_and_an_error_names_the_packages(loading: list[str], answer: str) -> None:
     assert fresh(_ONLY_THESE_LOAD.format(loading=loading)) == f"{answer}\n"
 
 
 @pytest.mark.parametrize(
-    ("variables", "reason", "mend"),
+    ("variables", "reason", "hint"),
     [
         (
             {"MUJOCO_GL": "", "__EGL_VENDOR_LIBRARY_FILENAMES": "/nothing"},
             "control tasks cannot be rendered with MUJOCO_GL=egl: ImportError: Cannot init",
-            "apt-get install libegl1 libgl1-mesa-dri, or libosmesa6 and MUJOCO_GL=osmesa\n",
+            "apt-get install libosmesa6 and set MUJOCO_GL=osmesa\n",
         ),
-        ({"MUJOCO_GL": "direct3d"}, "MUJOCO_GL=direct3d is none of egl, osmesa and glfw", "unset it\n"),
-        ({"MUJOCO_GL": "off"}, "MUJOCO_GL=off is none of egl, osmesa and glfw", "unset it\n"),
+        ({"MUJOCO_GL": "direct3d"}, "MUJOCO_GL=direct3d is not one of egl, osmesa and glfw", "unset it\n"),
+        ({"MUJOCO_GL": "off"}, "MUJOCO_GL=off is not one of egl, osmesa and glfw", "unset it\n"),
         (
             {"MUJOCO_GL": "glfw", "DISPLAY": "", "WAYLAND_DISPLAY": ""},
             "MUJOCO_GL=glfw needs a display",
@@ -285,14 +291,14 @@ def test_egl_is_chosen_then_osmesa_and_neither_is_named_by_its_packages(loading:
         ),
     ],
 )
-def test_opengl_that_fails_is_answered_in_one_line(variables: dict[str, str], reason: str, mend: str) -> None:
-    said = fresh(ANSWER, **variables)
-    assert said.startswith(reason)
-    assert said.endswith(mend)
-    assert said.count("\n") == 1
+def test_an_opengl_failure_is_reported_in_one_line(variables: dict[str, str], reason: str, hint: str) -> None:
+    output = fresh(ANSWER, **variables)
+    assert output.startswith(reason)
+    assert output.endswith(hint)
+    assert output.count("\n") == 1
 
 
-def test_rendering_is_headless_on_one_thread_and_the_users_own_choice_stands() -> None:
+def test_rendering_is_headless_and_single_threaded_unless_the_user_chose() -> None:
     built = """
     import os
     from seer_edge.envs import EnvOptions, make_env
@@ -304,22 +310,22 @@ def test_rendering_is_headless_on_one_thread_and_the_users_own_choice_stands() -
 
 
 def test_control_needs_no_gymnasium_and_atari_no_dm_control() -> None:
-    said = fresh("""
+    output = fresh("""
     import sys
     sys.modules["gymnasium"] = sys.modules["ale_py"] = None
     from seer_edge.envs import EnvOptions, make_env
     print(make_env("walker-walk", EnvOptions(resolution=25), seed=0, training=True).reset().shape)
     """)
-    assert said == "(3, 25, 25)\n"
-    said = fresh("""
+    assert output == "(3, 25, 25)\n"
+    output = fresh("""
     import sys
     sys.modules["dm_control"] = sys.modules["mujoco"] = None
     from seer_edge.envs import EnvOptions, make_env
     print(make_env("Alien", EnvOptions(), seed=0, training=True).reset().shape)
     """)
-    assert said == "(84, 84)\n"
+    assert output == "(84, 84)\n"
 
 
-def test_a_camera_that_fails_is_answered_as_rendering_that_fails() -> None:
+def test_a_failing_camera_is_reported_as_a_rendering_failure() -> None:
     with pytest.raises(UnavailableEnvError, match="cannot be rendered with MUJOCO_GL="):
         rendering_camera(bare("walker", "walk").physics, 25, 99)

@@ -1,3 +1,5 @@
+"""Saved states of control tasks: a restored task continues bit for bit."""
+
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +11,14 @@ from seer_edge.envs.control import Control
 from seer_edge.envs.control_tasks import TASKS
 from seer_edge.envs.physics_state import MODEL_ARRAYS
 from seer_runtime.system.state import State, StateError
-from tests.seer_edge.env_twins import assert_go_on_alike, changed, play, through_files
+from tests.seer_edge.env_twins import assert_continue_alike, changed, play, through_files
 
 ALL_TASKS = [f"{domain}-{task}" for domain, tasks in TASKS.items() if domain != "lqr" for task in tasks]
 FEW_TASKS = ["cartpole-swingup", "reacher-hard", "finger-turn_easy", "swimmer-swimmer6", "quadruped-escape"]
 
 
 def control(task: str, *, seed: int = 3, repeat: int = 4, steps_to_end: int | None = None) -> Control:
-    """Of frames 25x25; an episode is over after `steps_to_end` of the agent's."""
+    """Build a task with frames of 25x25 whose episodes end after `steps_to_end` agent steps."""
     env = make_env(task, EnvOptions(resolution=25, action_repeat=repeat), seed=seed, training=True)
     assert isinstance(env, Control)
     if steps_to_end is not None:
@@ -24,17 +26,17 @@ def control(task: str, *, seed: int = 3, repeat: int = 4, steps_to_end: int | No
     return env
 
 
-def assert_a_twin_goes_on(task: str, lead: int, folder: Path) -> None:
+def assert_a_restored_twin_continues(task: str, lead: int, folder: Path) -> None:
     env = control(task, steps_to_end=9)
     env.reset()
     play(env, np.random.default_rng(0), lead)
     twin = control(task, seed=99, steps_to_end=9)
-    if lead % 2:  # one that has played before
+    if lead % 2:  # restore into an environment that has been used
         twin.reset()
         play(twin, np.random.default_rng(1), 3)
     twin.restore(through_files(env.state(), folder))
     np.testing.assert_array_equal(env._frame(), twin._frame())
-    steps = assert_go_on_alike(env, twin, 22)
+    steps = assert_continue_alike(env, twin, 22)
     assert sum(step.episode is not None for step in steps) >= 2
     np.testing.assert_array_equal(env._env.physics.get_state(), twin._env.physics.get_state())
     env.close()
@@ -42,22 +44,22 @@ def assert_a_twin_goes_on(task: str, lead: int, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("task", FEW_TASKS)
-def test_a_saved_task_goes_on_through_episodes(task: str, tmp_path: Path) -> None:
-    assert_a_twin_goes_on(task, 12, tmp_path)
+def test_a_restored_task_continues_across_episodes(task: str, tmp_path: Path) -> None:
+    assert_a_restored_twin_continues(task, 12, tmp_path)
 
 
 @pytest.mark.parametrize("lead", [0, 1, 8, 9, 11])
-def test_whenever_it_is_saved(lead: int, tmp_path: Path) -> None:
-    assert_a_twin_goes_on("walker-walk", lead, tmp_path)
+def test_a_task_can_be_saved_at_any_step(lead: int, tmp_path: Path) -> None:
+    assert_a_restored_twin_continues("walker-walk", lead, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ALL_TASKS)
-def test_every_task_goes_on(task: str, tmp_path: Path) -> None:
-    assert_a_twin_goes_on(task, 13, tmp_path)
+def test_every_restored_task_continues(task: str, tmp_path: Path) -> None:
+    assert_a_restored_twin_continues(task, 13, tmp_path)
 
 
-def test_before_and_after_an_episode(tmp_path: Path) -> None:
+def test_a_task_can_be_saved_before_and_after_an_episode(tmp_path: Path) -> None:
     env = control("reacher-easy", steps_to_end=3)
     for _ in range(2):
         twin = control("reacher-easy", seed=9, steps_to_end=3)
@@ -69,7 +71,7 @@ def test_before_and_after_an_episode(tmp_path: Path) -> None:
             pass
 
 
-def test_saving_changes_nothing() -> None:
+def test_saving_does_not_change_the_trajectory() -> None:
     env, unsaved = control("cheetah-run"), control("cheetah-run")
     env.reset()
     unsaved.reset()
@@ -88,7 +90,7 @@ def _model_arrays(env: Control) -> dict[str, Any]:
     return {name: getattr(model, name) for name in names if isinstance(getattr(model, name), np.ndarray)}
 
 
-def assert_no_other_array_of_the_model_changes(task: str) -> None:
+def assert_only_saved_model_arrays_change(task: str) -> None:
     env = control(task, steps_to_end=2)
     watched = {name: array.copy() for name, array in _model_arrays(env).items() if name not in MODEL_ARRAYS}
     assert len(watched) > 100
@@ -101,14 +103,14 @@ def assert_no_other_array_of_the_model_changes(task: str) -> None:
 
 
 @pytest.mark.parametrize("task", FEW_TASKS)
-def test_no_other_array_of_a_model_changes(task: str) -> None:
-    assert_no_other_array_of_the_model_changes(task)
+def test_episodes_change_only_the_saved_model_arrays(task: str) -> None:
+    assert_only_saved_model_arrays_change(task)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ALL_TASKS)
-def test_no_other_array_of_any_model_changes(task: str) -> None:
-    assert_no_other_array_of_the_model_changes(task)
+def test_episodes_change_only_the_saved_model_arrays_in_every_task(task: str) -> None:
+    assert_only_saved_model_arrays_change(task)
 
 
 @pytest.fixture(scope="module")
@@ -142,11 +144,11 @@ def saved() -> State:
         ("model/site_size", None),
     ],
 )
-def test_what_is_no_state_of_it_is_refused(name: str, value: Any, saved: State) -> None:
+def test_invalid_states_are_rejected_and_change_nothing(name: str, value: Any, saved: State) -> None:
     env, untouched = control("finger-turn_hard", seed=4), control("finger-turn_hard", seed=4)
     with pytest.raises(StateError):
         env.restore(changed(saved, name, value))
     np.testing.assert_array_equal(env.reset(), untouched.reset())
-    assert_go_on_alike(env, untouched, 2)
+    assert_continue_alike(env, untouched, 2)
     for each in (env, untouched):
         each.close()

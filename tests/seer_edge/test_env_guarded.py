@@ -1,3 +1,5 @@
+"""`Guarded` reports every failure of an environment, and passes valid steps and states through."""
+
 from fractions import Fraction
 from typing import Any
 
@@ -10,13 +12,13 @@ from seer_edge.envs.guarded import Guarded
 from seer_edge.errors import EnvironmentFailedError
 from seer_runtime.system.state import State, StateError
 from tests.seer_edge.env_registry import register
-from tests.seer_edge.env_twins import assert_go_on_alike
+from tests.seer_edge.env_twins import assert_continue_alike
 
 SCREEN = np.zeros((4, 4), np.uint8)
 
 
 class Odd:
-    """Shows `frame` and gives `step`; what is an exception is raised."""
+    """An environment that returns the given frame, step and state, or raises those that are exceptions."""
 
     spec = EnvSpec("Odd-v0", "Odd", (4, 4), (4, 4), Discrete(3))
 
@@ -51,7 +53,8 @@ def step(frame: Any = SCREEN, reward: Any = 0.0, ends: tuple[Any, Any] = (False,
     return Step(frame, reward, *ends, episode)
 
 
-def refused(env: Odd, call: str) -> str:
+def failure(env: Odd, call: str) -> str:
+    """Call `env` through `Guarded` and return the message of its failure."""
     guarded = Guarded(env)
     assert not guarded.failed
     with pytest.raises(EnvironmentFailedError) as caught:
@@ -63,89 +66,89 @@ def refused(env: Odd, call: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("frame", "said"),
+    ("frame", "message"),
     [
-        (np.zeros((4, 5), np.uint8), "a frame of uint8 [4, 5] where uint8 [4, 4] was promised"),
-        (np.zeros((1, 4, 4), np.uint8), "a frame of uint8 [1, 4, 4] where uint8 [4, 4] was promised"),
-        (np.full((4, 4), np.nan), "a frame of float64 [4, 4] where uint8 [4, 4] was promised"),
-        (np.zeros((4, 4), np.int8), "a frame of int8 [4, 4] where uint8 [4, 4] was promised"),
-        ([[0] * 4] * 4, "a frame of list [[0, 0, 0, 0], "),
-        (None, "a frame of NoneType None where"),
-        ((SCREEN, {}), "a frame of tuple (array("),
+        (np.zeros((4, 5), np.uint8), "the frame is uint8 [4, 5], not uint8 [4, 4]"),
+        (np.zeros((1, 4, 4), np.uint8), "the frame is uint8 [1, 4, 4], not uint8 [4, 4]"),
+        (np.full((4, 4), np.nan), "the frame is float64 [4, 4], not uint8 [4, 4]"),
+        (np.zeros((4, 4), np.int8), "the frame is int8 [4, 4], not uint8 [4, 4]"),
+        ([[0] * 4] * 4, "the frame is list [[0, 0, 0, 0], "),
+        (None, "the frame is NoneType None, not"),
+        ((SCREEN, {}), "the frame is tuple (array("),
     ],
 )
-def test_a_frame_that_is_none(frame: Any, said: str) -> None:
-    assert refused(Odd(frame), "reset").startswith(said)
-    assert refused(Odd(step=step(frame)), "step").startswith(said)
+def test_an_invalid_frame_is_a_failure(frame: Any, message: str) -> None:
+    assert failure(Odd(frame), "reset").startswith(message)
+    assert failure(Odd(step=step(frame)), "step").startswith(message)
 
 
 @pytest.mark.parametrize(
-    ("reward", "said"),
+    ("reward", "message"),
     [
-        (float("nan"), "a reward of nan"),
-        (np.float32("-inf"), "a reward of -inf"),
-        ("1.0", "a reward of str '1.0'"),
-        (None, "a reward of NoneType None"),
-        (1j, "a reward of complex 1j"),
-        (np.ones(1), "a reward of float64 [1]"),
-        ([1.0], "a reward of list [1.0]"),
-        (np.datetime64(0, "s"), "a reward of datetime64 "),
-        (Fraction(1, 2), "a reward of Fraction Fraction(1, 2)"),
-        (10**400, "a reward of int 1000"),
+        (float("nan"), "the reward is nan"),
+        (np.float32("-inf"), "the reward is -inf"),
+        ("1.0", "the reward is str '1.0'"),
+        (None, "the reward is NoneType None"),
+        (1j, "the reward is complex 1j"),
+        (np.ones(1), "the reward is float64 [1]"),
+        ([1.0], "the reward is list [1.0]"),
+        (np.datetime64(0, "s"), "the reward is datetime64 "),
+        (Fraction(1, 2), "the reward is Fraction Fraction(1, 2)"),
+        (10**400, "the reward is int 1000"),
     ],
 )
-def test_a_reward_that_is_none(reward: Any, said: str) -> None:
-    assert refused(Odd(step=step(reward=reward)), "step").startswith(said)
+def test_an_invalid_reward_is_a_failure(reward: Any, message: str) -> None:
+    assert failure(Odd(step=step(reward=reward)), "step").startswith(message)
 
 
 @pytest.mark.parametrize("reward", [1, True, 1.0, np.float32(1), np.int64(1), np.bool_(True), np.ones((), np.float16)])
-def test_a_reward_is_a_python_float(reward: Any) -> None:
+def test_rewards_are_returned_as_python_floats(reward: Any) -> None:
     seen = Guarded(Odd(step=step(reward=reward))).step(0).reward
     assert type(seen) is float
     assert seen == 1.0
 
 
 @pytest.mark.parametrize(
-    ("ends", "said"),
+    ("ends", "message"),
     [
         ((1, False), "terminated is int 1, not true or false"),
         ((False, None), "truncated is NoneType None, not true or false"),
         ((np.zeros(1, bool), False), "terminated is bool [1], not true or false"),
         (("False", False), "terminated is str 'False', not true or false"),
-        ((True, True), "a step both terminated and truncated"),
+        ((True, True), "the step is both terminated and truncated"),
     ],
 )
-def test_ends_that_are_none(ends: tuple[Any, Any], said: str) -> None:
-    assert refused(Odd(step=step(ends=ends)), "step") == said
+def test_invalid_end_flags_are_a_failure(ends: tuple[Any, Any], message: str) -> None:
+    assert failure(Odd(step=step(ends=ends)), "step") == message
 
 
-def test_ends_are_python_bools() -> None:
+def test_end_flags_are_returned_as_python_bools() -> None:
     seen = Guarded(Odd(step=step(ends=(np.bool_(False), np.ones((), bool))))).step(0)
     assert (seen.terminated, seen.truncated) == (False, True)
     assert type(seen.terminated) is type(seen.truncated) is bool
 
 
 @pytest.mark.parametrize(
-    ("ends", "episode", "said"),
+    ("ends", "episode", "message"),
     [
-        ((False, False), Episode(1.0, 1), "an episode that is over in a step that is not its last"),
-        ((True, False), Episode(float("nan"), 1), "an episode that is Episode "),
-        ((True, False), Episode("1", 1), "an episode that is Episode "),  # type: ignore[arg-type]
-        ((True, False), Episode(1.0, 0), "an episode that is Episode "),
-        ((True, False), Episode(1.0, 1.5), "an episode that is Episode "),  # type: ignore[arg-type]
-        ((True, False), (1.0, 1), "an episode that is tuple (1.0, 1)"),
+        ((False, False), Episode(1.0, 1), "the step reports a finished episode, but is neither"),
+        ((True, False), Episode(float("nan"), 1), "the episode is Episode "),
+        ((True, False), Episode("1", 1), "the episode is Episode "),  # type: ignore[arg-type]
+        ((True, False), Episode(1.0, 0), "the episode is Episode "),
+        ((True, False), Episode(1.0, 1.5), "the episode is Episode "),  # type: ignore[arg-type]
+        ((True, False), (1.0, 1), "the episode is tuple (1.0, 1)"),
     ],
 )
-def test_an_episode_that_is_none(ends: tuple[bool, bool], episode: Any, said: str) -> None:
-    assert refused(Odd(step=step(ends=ends, episode=episode)), "step").startswith(said)
+def test_an_invalid_episode_is_a_failure(ends: tuple[bool, bool], episode: Any, message: str) -> None:
+    assert failure(Odd(step=step(ends=ends, episode=episode)), "step").startswith(message)
 
 
-def test_a_step_that_is_none() -> None:
-    assert refused(Odd(step=(SCREEN, 0.0, False, False, {})), "step").startswith("a step that is tuple ")
+def test_an_invalid_step_is_a_failure() -> None:
+    assert failure(Odd(step=(SCREEN, 0.0, False, False, {})), "step").startswith("the step is tuple ")
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         (RuntimeError("no\ncamera"), "RuntimeError: no camera (test_env_guarded.py:"),
         (SystemExit(3), "SystemExit: 3 (test_env_guarded.py:"),
@@ -155,16 +158,16 @@ def test_a_step_that_is_none() -> None:
     ],
 )
 @pytest.mark.parametrize("timeout", [None, 60.0])
-def test_whatever_it_raises(error: BaseException, said: str, timeout: float | None) -> None:
+def test_any_exception_is_a_failure(error: BaseException, message: str, timeout: float | None) -> None:
     for call in ("reset", "step", "close"):
-        assert refused(Odd(error, error), call).startswith(said)
+        assert failure(Odd(error, error), call).startswith(message)
         guarded = Guarded(Odd(error, error), timeout, print)
         with pytest.raises(EnvironmentFailedError):
             guarded.step(0)
-    assert refused_state(error).startswith(said)
+    assert state_failure(error).startswith(message)
 
 
-def refused_state(error: BaseException) -> str:
+def state_failure(error: BaseException) -> str:
     guarded = Guarded(Odd(state=error))
     with pytest.raises(EnvironmentFailedError) as caught:
         guarded.state()
@@ -172,7 +175,7 @@ def refused_state(error: BaseException) -> str:
     return str(caught.value)
 
 
-def test_an_interrupt_stays_one_and_leaves_nothing_to_save() -> None:
+def test_an_interrupt_is_raised_unchanged_and_the_state_is_dropped() -> None:
     guarded = Guarded(Odd(step=KeyboardInterrupt(), state=State()))
     with pytest.raises(KeyboardInterrupt):
         guarded.step(0)
@@ -180,7 +183,7 @@ def test_an_interrupt_stays_one_and_leaves_nothing_to_save() -> None:
     assert guarded.state() is None
 
 
-def test_states_pass_through() -> None:
+def test_states_are_passed_through() -> None:
     state = State({"a": 1})
     odd = Odd(state=state)
     guarded = Guarded(odd)
@@ -192,21 +195,21 @@ def test_states_pass_through() -> None:
         Guarded(Odd(state=StateError("other"))).restore(state)
 
 
-def test_a_real_environment_goes_on_behind_it() -> None:
+def test_a_guarded_game_continues_after_a_restore() -> None:
     env, twin = (Guarded(make_env("Alien", EnvOptions(), seed=seed, training=True), 60.0, print) for seed in (1, 2))
     env.reset()
     env.step(1)
     saved = env.state()
     assert saved is not None
     twin.restore(saved)
-    assert_go_on_alike(env, twin, 40)
+    assert_continue_alike(env, twin, 40)
     assert not env.failed
     for each in (env, twin):
         each.close()
 
 
 class Reusing(gymnasium.Env[Any, Any]):
-    """Screens of one buffer, each brighter than the one before, spoilt by turns as `spoil` says."""
+    """An environment that draws into one buffer, each screen brighter than the last, or returns `spoil` instead."""
 
     def __init__(self, spoil: Any = None, reward: Any = 0.0, ends: Any = (False, False)) -> None:
         self.observation_space = gymnasium.spaces.Box(0, 255, (20, 20), np.uint8)
@@ -228,33 +231,33 @@ def reusing(monkeypatch: pytest.MonkeyPatch, **kwargs: Any) -> Guarded:
     return Guarded(make_env("test/Reusing-v0", EnvOptions(), seed=0, training=True))
 
 
-def test_a_reused_buffer_does_not_reach_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_environment_that_reuses_its_buffer_does_not_change_old_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     env = reusing(monkeypatch)
     frames = [env.reset(), *(env.step(0).frame for _ in range(5))]
     assert [int(frame.max()) for frame in frames] == [int(frame.min()) for frame in frames] == [0, 1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize(
-    ("kwargs", "said"),
+    ("kwargs", "message"),
     [
-        ({"spoil": np.full((20, 20), np.nan)}, r"promised uint8 \[20, 20\] and showed float64 \[20, 20\]"),
-        ({"spoil": None, "reward": "1.0"}, "a reward of str '1.0'"),
-        ({"reward": np.ones(1)}, r"a reward of float64 \[1\]"),
+        ({"spoil": np.full((20, 20), np.nan)}, r"returned a screen of float64 \[20, 20\], not uint8 \[20, 20\]"),
+        ({"spoil": None, "reward": "1.0"}, "the reward is str '1.0'"),
+        ({"reward": np.ones(1)}, r"the reward is float64 \[1\]"),
         ({"ends": ("no", False)}, "terminated is str 'no', not true or false"),
         ({"ends": (False, 0)}, "truncated is int 0, not true or false"),
     ],
 )
-def test_what_gymnasiums_environments_give_is_not_made_to_fit(
-    kwargs: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
+def test_invalid_values_of_gymnasium_environments_are_not_converted(
+    kwargs: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     env = reusing(monkeypatch, **kwargs)
     env.reset()
-    with pytest.raises(EnvironmentFailedError, match=said):
+    with pytest.raises(EnvironmentFailedError, match=message):
         env.step(0)
     assert env.failed
 
 
-def test_gymnasiums_environments_have_no_state(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gymnasium_environments_have_no_state(monkeypatch: pytest.MonkeyPatch) -> None:
     env = reusing(monkeypatch)
     env.reset()
     assert env.state() is None

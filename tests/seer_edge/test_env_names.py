@@ -1,3 +1,5 @@
+"""Resolution of environment names, and the errors for unknown ones."""
+
 import sys
 from pathlib import Path
 
@@ -30,13 +32,13 @@ VALID = "write an Atari name such as Alien, a control task such as walker-walk, 
         ("ale_py:ALE/Alien-v5", "ale_py:ALE/Alien-v5", "Alien"),
     ],
 )
-def test_atari_names(env: str, full_id: str, name: str) -> None:
+def test_atari_names_resolve_in_every_spelling(env: str, full_id: str, name: str) -> None:
     found = resolve(env)
     assert (found.id, found.name, found.kind) == (full_id, name, "atari")
     assert resolve(found.id) == found
 
 
-def test_other_registered_ids_stay_as_they_are() -> None:
+def test_other_gymnasium_ids_resolve_unchanged() -> None:
     found = resolve("CarRacing-v3")
     assert (found.id, found.name, found.kind) == ("CarRacing-v3", "CarRacing-v3", "gymnasium")
     assert resolve("Blackjack-v1").id == "Blackjack-v1"
@@ -62,7 +64,7 @@ def test_other_registered_ids_stay_as_they_are() -> None:
         ("ale_py:ALE/Alein-v5", "unknown environment 'ale_py:ALE/Alein-v5': importing ale_py registers no"),
     ],
 )  # fmt: skip
-def test_unknown_names_are_answered_with_the_nearest(env: str, message: str) -> None:
+def test_unknown_names_are_rejected_with_the_nearest_ones(env: str, message: str) -> None:
     with pytest.raises(UnknownEnvError) as caught:
         resolve(env)
     assert str(caught.value).startswith(message)
@@ -70,12 +72,12 @@ def test_unknown_names_are_answered_with_the_nearest(env: str, message: str) -> 
 
 
 @pytest.mark.parametrize("env", ["Alien-ram-v4", "Alien-ramNoFrameskip-v4", "ALE/Alien-ram-v5", "alien-ram"])
-def test_ram_is_refused(env: str) -> None:
+def test_ram_environments_are_rejected(env: str) -> None:
     with pytest.raises(UnsupportedEnvError, match=f"environment '{env}' observes RAM, not images"):
         resolve(env)
 
 
-def test_ram_is_refused_under_whatever_id_it_is_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ram_is_rejected_under_any_registered_id(monkeypatch: pytest.MonkeyPatch) -> None:
     register(monkeypatch, "Hidden-v0", entry_point="ale_py.env:AtariEnv", kwargs={"game": "alien", "obs_type": "ram"})
     with pytest.raises(UnsupportedEnvError, match="environment 'Hidden-v0' observes RAM, not images"):
         resolve("Hidden-v0")
@@ -111,18 +113,20 @@ def test_an_atari_game_registered_with_wrappers_keeps_them(monkeypatch: pytest.M
         ("DM_Control/Walker_Walk", "dm_control/walker-walk-v0", "walker-walk"),
     ],
 )
-def test_control_names(env: str, full_id: str, name: str) -> None:
+def test_control_names_resolve_in_every_spelling(env: str, full_id: str, name: str) -> None:
     found = resolve(env)
     assert (found.id, found.name, found.kind) == (full_id, name, "control")
     assert resolve(found.id) == found
 
 
-def test_a_module_may_bear_the_name_of_a_control_domain() -> None:
+def test_a_module_may_have_the_name_of_a_control_domain() -> None:
     with pytest.raises(UnavailableEnvError, match="module 'walker' cannot be imported"):
         resolve("walker:walk")
 
 
-def test_a_module_registers_its_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resolve_imports_the_module_that_registers_an_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "seer_test_dots.py").write_text(
         "import gymnasium\ngymnasium.register('test/Dots-v0', entry_point='seer_test_dots:Dots')\n"
     )
@@ -138,7 +142,7 @@ def test_a_module_registers_its_environment(tmp_path: Path, monkeypatch: pytest.
         sys.modules.pop("seer_test_dots", None)
 
 
-def test_a_broken_module_is_named_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_module_that_fails_to_import_is_reported_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "seer_test_broken.py").write_text("raise RuntimeError('first\\nsecond')")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UnavailableEnvError) as caught:
@@ -152,8 +156,8 @@ def test_a_broken_module_is_named_in_one_line(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize(("missing", "needs"), [("gymnasium", "needs gymnasium"), ("ale_py", "ale-py is needed")])
-def test_a_missing_package_is_answered_with_what_to_install(missing: str, needs: str) -> None:
-    said = fresh(f"""
+def test_a_missing_package_is_reported_with_the_command_to_install_it(missing: str, needs: str) -> None:
+    output = fresh(f"""
         import sys
         sys.modules[{missing!r}] = None
         from seer_edge.envs import UnavailableEnvError, resolve
@@ -162,13 +166,13 @@ def test_a_missing_package_is_answered_with_what_to_install(missing: str, needs:
         except UnavailableEnvError as error:
             print(error)
         """)
-    assert needs in said
-    assert said.endswith("pip install 'seer-edge[atari]'\n")
-    assert said.count("\n") == 1
+    assert needs in output
+    assert output.endswith("pip install 'seer-edge[atari]'\n")
+    assert output.count("\n") == 1
 
 
-def test_the_import_is_cheap_resolving_needs_no_torch_and_the_emulator_is_silent() -> None:
-    said = fresh("""
+def test_imports_are_lazy_and_the_emulator_prints_nothing() -> None:
+    output = fresh("""
         import sys
         import seer_edge.envs as envs
         print([name for name in ("gymnasium", "ale_py", "dm_control", "cv2", "torch") if name in sys.modules])
@@ -178,10 +182,10 @@ def test_the_import_is_cheap_resolving_needs_no_torch_and_the_emulator_is_silent
         print("torch" in sys.modules or "dm_control" in sys.modules or "mujoco" in sys.modules)
         print(envs.resolve("walker-walk").kind, "dm_control" in sys.modules)
         """)
-    assert said == "[]\nFalse\nFalse\ncontrol False\n"
+    assert output == "[]\nFalse\nFalse\ncontrol False\n"
 
 
-def test_every_refusal_is_one_kind_of_error() -> None:
+def test_all_environment_errors_are_env_errors() -> None:
     for kind in (UnknownEnvError, UnsupportedEnvError, UnavailableEnvError, ResolutionError):
         assert issubclass(kind, EnvError)
     assert issubclass(EnvError, ValueError)

@@ -1,3 +1,5 @@
+"""Gymnasium environments with image observations or rendered frames."""
+
 from typing import Any, ClassVar
 
 import cv2
@@ -23,7 +25,7 @@ from tests.seer_edge.env_registry import register
 
 
 class _Screens(gymnasium.Env[Any, Any]):
-    """Random screens in one reused buffer; `ends` is what the third step of an episode reports."""
+    """Random screens in one reused buffer. The third step of an episode returns the end flags `ends`."""
 
     ends: ClassVar[tuple[bool, bool]] = (True, False)
 
@@ -74,7 +76,7 @@ def _pixels(
         ((168, 168), (84, 84)),
     ],
 )
-def test_pixels_are_gray_and_no_larger_than_84(
+def test_frames_with_discrete_actions_are_gray_and_at_most_84x84(
     shape: tuple[int, ...], frame_shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     env = _pixels(monkeypatch, shape=shape)
@@ -103,8 +105,8 @@ def test_a_resolution_resizes_every_screen(resolution: int, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("resolution", [15, 211])
-def test_a_resolution_far_from_a_screens_is_refused(resolution: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ResolutionError, match=f"^resolution {resolution} .*: give 16 to 210$"):
+def test_a_resolution_out_of_range_is_rejected(resolution: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ResolutionError, match=f"^resolution {resolution} is out of range; use 16 to 210 pixels$"):
         _pixels(monkeypatch, resolution=resolution)
 
 
@@ -113,7 +115,9 @@ def test_a_resolution_far_from_a_screens_is_refused(resolution: int, monkeypatch
     ("ends", "seen"),
     [((True, False), (True, False)), ((False, True), (False, True)), ((True, True), (True, False))],
 )
-def test_pixel_episodes(ends: tuple[bool, bool], seen: tuple[bool, bool], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_episodes_report_their_return_their_length_and_one_end(
+    ends: tuple[bool, bool], seen: tuple[bool, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(_Screens, "ends", ends)
     env = _pixels(monkeypatch)
     for _ in range(2):
@@ -128,7 +132,7 @@ def test_pixel_episodes(ends: tuple[bool, bool], seen: tuple[bool, bool], monkey
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_pixels_are_seeded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_seed_is_used_for_the_first_episode_only(monkeypatch: pytest.MonkeyPatch) -> None:
     def two_starts(seed: int) -> tuple[Frame, Frame]:
         env = _pixels(monkeypatch, seed)
         return env.reset(), env.reset()
@@ -145,12 +149,18 @@ def test_pixels_are_seeded_once(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"shape": (4,)}, "observes Box.*uint8 images"),
         ({"shape": (8, 8, 4)}, "observes Box.*uint8 images"),
         ({"shape": (8, 8), "dtype": np.float32}, "observes Box.*uint8 images"),
-        ({"actions": gymnasium.spaces.Box(-np.inf, 1.0, (2,))}, "has Box.*for actions; discrete ones or bounded"),
-        ({"actions": gymnasium.spaces.Box(0, 1, (2,), np.int64)}, "has Box.*for actions; discrete ones or bounded"),
-        ({"actions": gymnasium.spaces.MultiBinary(2)}, "has MultiBinary.*for actions; discrete ones or bounded"),
+        (
+            {"actions": gymnasium.spaces.Box(-np.inf, 1.0, (2,))},
+            "has the action space Box.*; only Discrete and bounded",
+        ),
+        (
+            {"actions": gymnasium.spaces.Box(0, 1, (2,), np.int64)},
+            "has the action space Box.*; only Discrete and bounded",
+        ),
+        ({"actions": gymnasium.spaces.MultiBinary(2)}, "has the action space MultiBinary.*; only Discrete and bounded"),
     ],
 )
-def test_what_is_not_pixels_or_not_discrete_is_refused(
+def test_unsupported_observation_and_action_spaces_are_rejected(
     kwargs: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(UnsupportedEnvError, match=f"environment 'test/Screens-v0' {message}") as caught:
@@ -158,7 +168,7 @@ def test_what_is_not_pixels_or_not_discrete_is_refused(
     assert "\n" not in str(caught.value)
 
 
-def test_atari_with_a_joystick_is_taken_as_it_is_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_atari_with_continuous_actions_is_built_by_gymnasium(monkeypatch: pytest.MonkeyPatch) -> None:
     register(
         monkeypatch, "Joystick-v0", entry_point="ale_py.env:AtariEnv", kwargs={"game": "alien", "continuous": True}
     )
@@ -178,7 +188,7 @@ def test_atari_with_a_joystick_is_taken_as_it_is_registered(monkeypatch: pytest.
         ((480, 640, 3), (3, 100, 100), (84, 84)),
     ],
 )
-def test_where_actions_are_continuous_frames_are_rgb_and_cropped(
+def test_frames_with_continuous_actions_are_rgb_and_cropped(
     shape: tuple[int, ...], frame_shape: tuple[int, ...], crop: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     box = gymnasium.spaces.Box(np.float32([[-2.0, 0.0, 1.0]]), np.float32([[2.0, 1.0, 7.0]]))
@@ -198,8 +208,8 @@ def test_where_actions_are_continuous_frames_are_rgb_and_cropped(
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_controls_are_scaled_to_the_bounds_and_never_past_them(dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Middle plus half the range is above many of these upper bounds by a rounding.
+def test_controls_are_scaled_to_the_bounds_and_never_exceed_them(dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    # For many of these bounds, rounding makes middle plus half the range larger than the upper bound.
     low, high = np.sort(np.random.default_rng(0).uniform(-9, 9, (2, 50, 20)), axis=0).astype(dtype)
     env = _pixels(monkeypatch, actions=gymnasium.spaces.Box(low, high, dtype=dtype))
     env.reset()
@@ -217,7 +227,7 @@ def test_controls_are_scaled_to_the_bounds_and_never_past_them(dtype: Any, monke
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("shape", [(20, 30), (20, 30, 1), (20, 30, 3), (200, 160, 3)])
 @pytest.mark.parametrize(("color", "channels"), [("gray", ()), ("rgb", (3,))])
-def test_a_color_overrules_the_environments_own(
+def test_color_overrides_the_default(
     shape: tuple[int, ...], color: Color, channels: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for actions in (gymnasium.spaces.Discrete(2), gymnasium.spaces.Box(-1.0, 1.0, (2,))):
@@ -227,7 +237,7 @@ def test_a_color_overrules_the_environments_own(
 
 
 class _Rendered(_Screens):
-    """Observes a number; its screens are what it renders."""
+    """An environment that observes a number and renders its screens."""
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 30}
 
@@ -245,9 +255,9 @@ class _Rendered(_Screens):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_rendered_frames_stand_in_for_observations(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rendered_frames_replace_observations(monkeypatch: pytest.MonkeyPatch) -> None:
     register(monkeypatch, "test/Rendered-v0", entry_point=_Rendered)
-    with pytest.raises(UnsupportedEnvError, match=r"observes Box.*; give --render-observations"):
+    with pytest.raises(UnsupportedEnvError, match=r"observes Box.*; use --render-observations"):
         make_env("test/Rendered-v0", EnvOptions(), seed=0, training=True)
     env = make_env("test/Rendered-v0", EnvOptions(render=True), seed=3, training=True)
     assert env.spec == EnvSpec("test/Rendered-v0", "Rendered-v0", (84, 84), (84, 84), Discrete(3))
@@ -259,7 +269,7 @@ def test_rendered_frames_stand_in_for_observations(monkeypatch: pytest.MonkeyPat
     np.testing.assert_array_equal(env.reset(), seen())
     first = drawn.screen.copy()
     np.testing.assert_array_equal(env.step(1).frame, seen())
-    # The look at the first screen, which tells its size, has not moved the random stream on.
+    # Rendering the first screen, to learn its size, did not advance the random stream.
     drawn.reset(seed=3)
     np.testing.assert_array_equal(drawn.screen, first)
 
@@ -272,7 +282,7 @@ def test_rendered_frames_stand_in_for_observations(monkeypatch: pytest.MonkeyPat
         ({"dtype": np.float32}, r"renders float32 \[120, 160, 3\] as rgb_array"),
     ],
 )
-def test_what_does_not_render_images_is_refused(
+def test_rendered_screens_that_are_not_images_are_rejected(
     kwargs: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     register(monkeypatch, "test/Rendered-v0", entry_point=_Rendered, kwargs=kwargs)
@@ -280,31 +290,31 @@ def test_what_does_not_render_images_is_refused(
         make_env("test/Rendered-v0", EnvOptions(render=True), seed=0, training=True)
 
 
-def test_an_environment_that_cannot_render_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_environment_without_render_mode_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     register(monkeypatch, "test/Screens-v0", entry_point=_Screens)
-    with pytest.raises(UnsupportedEnvError, match="'test/Screens-v0' takes no render_mode; leave --render-obs"):
+    with pytest.raises(UnsupportedEnvError, match="'test/Screens-v0' does not accept render_mode; leave --render-obs"):
         make_env("test/Screens-v0", EnvOptions(render=True), seed=0, training=True)
 
 
 @pytest.mark.parametrize(("env", "own"), [("Alien", "gray"), ("cartpole-swingup", "rgb")])
-def test_environments_of_ours_have_their_own_view(env: str, own: str) -> None:
+def test_atari_and_control_offer_one_color_and_no_rendering(env: str, own: str) -> None:
     other: Color = "rgb" if own == "gray" else "gray"
-    with pytest.raises(UnsupportedEnvError, match=f"is seen in {own}, not in {other}; leave --color out"):
+    with pytest.raises(UnsupportedEnvError, match=f"has {own} frames only, not {other}; leave --color out"):
         make_env(env, EnvOptions(color=other), seed=0, training=True)
     with pytest.raises(UnsupportedEnvError, match="leave --render-observations out"):
         make_env(env, EnvOptions(render=True), seed=0, training=True)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_a_screen_that_breaks_the_promise_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_screen_that_does_not_match_the_space_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     env = _pixels(monkeypatch)
     env.reset()
     env._env.unwrapped.screen = np.zeros((20, 31), np.uint8)  # type: ignore[attr-defined]
-    with pytest.raises(ValueError, match=r"promised uint8 \[20, 30\] and showed uint8 \[20, 31\]"):
+    with pytest.raises(ValueError, match=r"returned a screen of uint8 \[20, 31\], not uint8 \[20, 30\]"):
         env.step(0)
 
 
-def test_an_environment_that_lacks_a_package_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_of_an_environment_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def lacks() -> None:
         raise gymnasium.error.DependencyNotInstalled("no box2d,\nrun pip install box2d")
 

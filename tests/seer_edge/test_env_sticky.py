@@ -1,3 +1,5 @@
+"""Sticky actions of Atari."""
+
 from typing import Any
 
 import ale_py
@@ -13,7 +15,7 @@ def _alien(sticky: float) -> Atari:
 
 
 class _Pressed:
-    """An emulator that remembers the actions of each of its frames."""
+    """An emulator that records the action of each frame."""
 
     def __init__(self, ale: Any) -> None:
         self._ale = ale
@@ -28,7 +30,7 @@ class _Pressed:
 
 
 @pytest.mark.parametrize("sticky", [0.0, 0.25])
-def test_each_frame_repeats_the_last_ones_action_with_the_sticky_chance(sticky: float) -> None:
+def test_each_frame_repeats_the_previous_action_with_the_sticky_probability(sticky: float) -> None:
     env = _alien(sticky)
     env._ale = ale = _Pressed(env._ale)  # type: ignore[assignment]
     steps = 2_000
@@ -45,11 +47,11 @@ def test_each_frame_repeats_the_last_ones_action_with_the_sticky_chance(sticky: 
         assert set(ale.pressed) <= {held, pressed}
         repeated += [action != pressed for action in ale.pressed]
         held = ale.pressed[-1]
-    # Frame i shows the action before only where every one up to it was repeated.
+    # Frame i still has the previous step's action only if all frames up to it repeated.
     np.testing.assert_allclose(repeated / steps, [sticky, sticky**2, sticky**3, sticky**4], atol=0.03)
 
 
-def test_a_game_begins_with_no_action_to_repeat() -> None:
+def test_a_new_game_starts_from_the_noop_action() -> None:
     env = _alien(1.0)
     env._ale = ale = _Pressed(env._ale)  # type: ignore[assignment]
     env.reset()

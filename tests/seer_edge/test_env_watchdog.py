@@ -1,3 +1,5 @@
+"""The watchdog detects calls that do not return, and nothing else."""
+
 import signal
 import subprocess
 import sys
@@ -16,7 +18,7 @@ from seer_edge.envs.watchdog import Watchdog
 
 
 class Timed:
-    """Calls `busy` in each reset, step and close."""
+    """An environment that calls `busy` in each reset, step and close."""
 
     spec = EnvSpec("Timed-v0", "Timed", (4, 4), (4, 4), Discrete(3))
 
@@ -46,7 +48,7 @@ def on_hang(line):
 
 
 def ended(code: str) -> tuple[int, str, float]:
-    """Exit status, output and seconds of `code`."""
+    """Run `code` in a new process; return its exit status, its output and its duration in seconds."""
     begin = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", PREAMBLE + textwrap.dedent(code)],
@@ -69,20 +71,21 @@ HANGS = {
 
 @pytest.mark.parametrize("hang", HANGS)
 @pytest.mark.parametrize("call", ["reset()", "step(0)", "close()"])
-def test_a_hang_is_noticed_and_named(hang: str, call: str) -> None:
-    status, said, seconds = ended(f"""
+def test_a_hang_is_detected_and_reported(hang: str, call: str) -> None:
+    status, output, seconds = ended(f"""
 def busy(): {HANGS[hang]}
 guarded = Guarded(Timed(busy), 0.3, on_hang)
 guarded.{call}
-print("went on")
+print("continued")
 """)
     name = call.partition("(")[0]
-    assert (status, said) == (75, f"environment 'Timed-v0': {name} has not come back for 0.3 seconds True True\n")
+    assert (status, output) == (75, f"environment 'Timed-v0': {name} did not return within 0.3 seconds True True\n")
     assert seconds < 30
 
 
-def test_a_call_that_comes_back_meanwhile_does_not_go_on_not_even_by_a_signal() -> None:
-    status, said, _ = ended("""
+def test_a_call_that_returns_after_detection_never_continues() -> None:
+    """Even a signal that arrives meanwhile does not let it continue."""
+    status, output, _ = ended("""
         def slowly(line):
             for _ in range(5):
                 time.sleep(0.2)
@@ -93,14 +96,14 @@ def test_a_call_that_comes_back_meanwhile_does_not_go_on_not_even_by_a_signal() 
         try:
             guarded.step(0)
         finally:
-            print("went on", flush=True)
+            print("continued", flush=True)
         """)
-    assert (status, said) == (75, "saved\n")
+    assert (status, output) == (75, "saved\n")
 
 
 @pytest.mark.parametrize("fails", ["raise OSError('full disk')", "return"])
-def test_a_process_whose_hang_is_handled_badly_ends_all_the_same(fails: str) -> None:
-    status, said, _ = ended(f"""
+def test_the_process_ends_even_if_on_hang_returns_or_raises(fails: str) -> None:
+    status, output, _ = ended(f"""
         def badly(line):
             print("tried", flush=True)
             {fails}
@@ -108,32 +111,32 @@ def test_a_process_whose_hang_is_handled_badly_ends_all_the_same(fails: str) -> 
         guarded.step(0)
         """)
     assert status == 75
-    assert said.startswith("tried\n")
-    assert ("OSError: full disk" in said) == ("full disk" in fails)
+    assert output.startswith("tried\n")
+    assert ("OSError: full disk" in output) == ("full disk" in fails)
 
 
-def test_a_process_that_was_stopped_has_not_hung() -> None:
+def test_time_in_a_stopped_process_does_not_count() -> None:
     code = PREAMBLE + textwrap.dedent("""
         guarded = Guarded(Timed(lambda: time.sleep(1.5)), 2.5, on_hang)
-        print("begun", flush=True)
+        print("started", flush=True)
         guarded.step(0)
         guarded.step(0)
-        print("went on", flush=True)
+        print("continued", flush=True)
         """)
     child = subprocess.Popen(
         [sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}, stdout=subprocess.PIPE, text=True
     )
     assert child.stdout is not None
-    assert child.stdout.readline() == "begun\n"
+    assert child.stdout.readline() == "started\n"
     time.sleep(0.5)
     child.send_signal(signal.SIGSTOP)
     time.sleep(4)
     child.send_signal(signal.SIGCONT)
-    assert child.communicate(timeout=60)[0] == "went on\n"
+    assert child.communicate(timeout=60)[0] == "continued\n"
     assert child.returncode == 0
 
 
-def test_slow_calls_and_long_pauses_between_them_are_no_hangs() -> None:
+def test_slow_calls_and_long_pauses_between_calls_are_not_hangs() -> None:
     hangs: list[str] = []
     guarded = Guarded(Timed(lambda: time.sleep(0.25)), 1.0, hangs.append)
     guarded.reset()
@@ -146,11 +149,11 @@ def test_slow_calls_and_long_pauses_between_them_are_no_hangs() -> None:
     assert not guarded.failed
 
 
-def test_an_interrupt_while_coming_back_is_raised_and_the_call_is_over() -> None:
+def test_an_interrupt_at_the_end_of_a_call_is_raised_and_ends_the_call() -> None:
     dog = Watchdog(60.0, print)
 
     class Interrupting:
-        """A lock whose next `with` is interrupted once, as a signal's handler may."""
+        """A lock whose next `with` raises KeyboardInterrupt once, as a signal handler may."""
 
         def __init__(self, lock: threading.Lock) -> None:
             self.lock, self.armed = lock, True
@@ -170,7 +173,7 @@ def test_an_interrupt_while_coming_back_is_raised_and_the_call_is_over() -> None
     dog.close()
 
 
-def test_a_thread_begins_with_the_first_call_and_ends_after_close() -> None:
+def test_the_thread_starts_with_the_first_call_and_ends_after_close() -> None:
     def watchdogs() -> int:
         stacks = (traceback.walk_stack(frame) for frame in sys._current_frames().values())
         return sum(any(frame.f_code is Watchdog._run.__code__ for frame, _ in stack) for stack in stacks)
@@ -189,11 +192,11 @@ def test_a_thread_begins_with_the_first_call_and_ends_after_close() -> None:
 
 
 @pytest.mark.parametrize("timeout", [0.0, -1.0, float("nan"), float("inf")])
-def test_a_timeout_is_a_positive_number(timeout: float) -> None:
-    with pytest.raises(ValueError, match="a timeout is a positive number of seconds"):
+def test_the_timeout_must_be_positive_and_finite(timeout: float) -> None:
+    with pytest.raises(ValueError, match="timeout_seconds must be positive and finite"):
         Guarded(Timed(print), timeout, print)
 
 
-def test_a_timeout_needs_to_know_what_to_do() -> None:
-    with pytest.raises(ValueError, match="what to do about a hang"):
+def test_a_timeout_requires_on_hang() -> None:
+    with pytest.raises(ValueError, match="needs on_hang"):
         Guarded(Timed(print), 1.0)

@@ -1,6 +1,6 @@
-"""Appendix C's arithmetic: the example that is worked out in full, Rainbow and SEER on Alien, and CURL + SAC.
+"""FLOP counts of Appendix C: its worked example, Rainbow and SEER on Alien, and CURL + SAC.
 
-CURL + SAC is counted a second time here, pass by pass, and by torch's own counter on real updates.
+The counts of CURL + SAC are compared with a second count here, pass by pass, and with torch's counter on real updates.
 """
 
 import dataclasses
@@ -53,13 +53,13 @@ def test_multiply_adds_of_the_canonical_network() -> None:
     assert head.multiply_adds == 2 * 3_136 * 256 + 256 * 51 * 19 == 1_853_696
 
 
-def test_one_iteration() -> None:
+def test_one_iteration_of_rainbow_on_alien() -> None:
     assert (ALIEN.forwards, ALIEN.backwards) == (3, 1)
     assert ALIEN.before_freeze == 293_499_136
     assert ALIEN.after_freeze == 89_979_136
 
 
-def test_conversion_encodes_what_the_replay_holds() -> None:
+def test_conversion_encodes_the_rows_that_the_replay_holds() -> None:
     assert ALIEN.conversion(50_000) == 64_000_000_000
     small = dataclasses.replace(ALIEN, frame_capacity=9_920)
     assert small.conversion(50_000) == 1_280_000 * 9_920
@@ -67,13 +67,13 @@ def test_conversion_encodes_what_the_replay_holds() -> None:
     assert small.conversion(100) == 128_000_000
 
 
-def test_layers_that_go_on_training_count_as_the_head_does() -> None:
+def test_layers_that_still_train_are_counted_like_the_head() -> None:
     first = dataclasses.replace(ALIEN, frozen=819_200)
     assert first.before_freeze == ALIEN.before_freeze
     upper = 460_800 + 542_976
     assert first.after_freeze == 32 * 5 * upper + (1_280_000 + 542_976) + 819_200
     assert first.conversion(50_000) == 819_200 * 50_000
-    # Over a replay of pixels the frozen layer sees s and s' of every batch, and nothing is encoded to be stored.
+    # With a pixel replay the frozen layer runs on s and s' of every batch, and no latents are stored.
     pixels = dataclasses.replace(first, latent_replay=False)
     assert pixels.after_freeze == 32 * 5 * upper + (1_280_000 + 542_976) + 2 * 32 * 819_200
     assert pixels.conversion(50_000) == 0
@@ -81,11 +81,11 @@ def test_layers_that_go_on_training_count_as_the_head_does() -> None:
 
 
 @pytest.mark.parametrize(("freeze_at", "step"), [(None, 153_322), (50_000, 386_311)])
-def test_45_t_is_reached_where_the_example_says(freeze_at: int | None, step: int) -> None:
+def test_45_teraflops_are_reached_at_the_step_of_the_papers_example(freeze_at: int | None, step: int) -> None:
     assert ALIEN.total(step, freeze_at) <= 45 * 10**12 < ALIEN.total(step + 1, freeze_at)
 
 
-def test_total_is_the_sum_of_its_iterations() -> None:
+def test_total_is_the_sum_over_iterations() -> None:
     freeze_at = 7
     small = dataclasses.replace(ALIEN, frame_capacity=5)
     total = 0
@@ -114,7 +114,7 @@ TRUNK = FIRST_CONV + sum(UPPER_CONVS)
 FC = 32 * 35**2 * 50
 ACTOR = 50 * 1024 + 1024**2 + 1024 * 2 * ACTIONS
 Q = (50 + ACTIONS) * 1024 + 1024**2 + 1024 * 1
-BACKWARD = 2  # passes forward that a pass backward costs (Appendix C)
+BACKWARD = 2  # cost of a backward pass in forward passes (Appendix C)
 
 WALKER = EnvSpec("dm_control/walker-walk-v0", "walker-walk", (3, 100, 100), (84, 84), Continuous(ACTIONS))
 
@@ -126,19 +126,25 @@ def _walker(**given: Any) -> ActorCriticFlops:
 
 
 def _critic() -> tuple[int, int]:
-    """Of the encoder and the heads for one observation: Q of o, learned; the target's of o' and the actor's action."""
+    """Return the cost of the critic's loss for one observation, in the encoder and in the heads.
+
+    It trains Q of o and evaluates the target's Q of o' and the actor's action.
+    """
     of_o = (1 + BACKWARD) * (TRUNK + FC), (1 + BACKWARD) * 2 * Q
     of_next_o = 2 * TRUNK + 2 * FC, ACTOR + 2 * Q
     return of_o[0] + of_next_o[0], of_o[1] + of_next_o[1]
 
 
 def _actor() -> tuple[float, float]:
-    """Every second update: the actor's fc and its policy learn through both Qs, down to their actions only."""
+    """Return the cost of the actor's loss, every second update, in the encoder and in the heads.
+
+    It trains the actor's fc and policy through both Qs, back to their actions only.
+    """
     return (1 + BACKWARD) * FC / 2, ((1 + BACKWARD) * ACTOR + 2 * Q + 2 * Q) / 2
 
 
 def _contrast() -> int:
-    """The query's pass, learned, and the key's."""
+    """Return the cost of the contrastive loss: the trained pass of the query and the pass of the key."""
     return (1 + BACKWARD) * (TRUNK + FC) + (TRUNK + FC)
 
 
@@ -153,14 +159,14 @@ def test_sizes_of_curl_sac_on_walker() -> None:
 def test_one_iteration_of_curl_sac_before_the_freeze() -> None:
     acting = TRUNK + FC + ACTOR
     encoder, heads = (critic + actor for critic, actor in zip(_critic(), _actor(), strict=True))
-    # The actor's step takes the query's pass for the critic's latents, which are a constant to it.
+    # The actor's step reuses the query's pass for the critic's latents, which are constant to it.
     assert _walker().before_freeze == BATCH * (encoder + heads + _contrast()) + acting
     # Without CURL there is no query: the actor's step makes that pass itself.
     assert _walker(algo="sac").before_freeze == BATCH * (encoder + heads + (TRUNK + FC) / 2) + acting
 
 
 def test_one_iteration_of_curl_sac_after_the_freeze() -> None:
-    """The heads learn; one call encodes K crops and the center, of which the actor acts on the last."""
+    """Only the heads train. One call encodes K crops and the center crop, on which the actor acts."""
     heads = BATCH * (_critic()[1] + _actor()[1])
     for augmentations in (1, 4):
         for algo in ("curl-sac", "sac"):
@@ -175,8 +181,8 @@ def test_a_freeze_of_two_convolutions_saves_their_gradients() -> None:
     flops = _walker(freeze_layers=2)
     assert (flops.frozen_trunk, flops.latent_replay, flops.conversion(80_000)) == (frozen, False, 0)
     assert flops.before_freeze == _walker().before_freeze
-    # Of before: o, o' and the positives once each, all forward; not o for the critic and again as the query, nor o'
-    # for the target too, nor two backward passes.
+    # After the freeze the frozen layers run forward once on o, o' and the positives. Before it they ran on o for the
+    # critic and the query, on o' for actor and target, on the positives, and backward twice.
     passes_before, passes_after = (1 + BACKWARD) + 2 + (1 + BACKWARD) + 1, 3
     assert flops.before_freeze - flops.after_freeze == BATCH * (passes_before - passes_after) * frozen
     plain = _walker(freeze_layers=2, algo="sac")
@@ -204,7 +210,10 @@ TINY_HEAD = SacHeadSpec(features=5, hidden=7, actions=3)
 
 
 def _counted(agent: CurlSacAgent, shape: tuple[int, ...], updates: int = 2) -> int:
-    """Multiply-adds of an update that steps the actor and one that does not; torch counts two a multiply-add."""
+    """Return the multiply-adds of `updates` updates by torch's counter, which counts two for each multiply-add.
+
+    Every second update steps the actor.
+    """
     rng, size = np.random.default_rng(0), TINY.batch_size
     buffer = SliceBuffer(4)
 
@@ -224,7 +233,7 @@ def _counted(agent: CurlSacAgent, shape: tuple[int, ...], updates: int = 2) -> i
 
 
 def _first_layers() -> tuple[int, int]:
-    """Multiply-adds of the first layer of the actor and of both Qs."""
+    """Return the multiply-adds of the first layer of the actor, and of both Qs together."""
     return 5 * 7, 2 * (5 + 3) * 7
 
 
@@ -239,19 +248,17 @@ def _of(contrastive: bool, frozen_layers: int | None, *, latent_replay: bool) ->
 
 
 def _bilinear(contrastive: bool) -> int:
-    """Left out of the model: W on the keys, its own gradient, and logits forward and backward to both their sides."""
+    """Return the multiply-adds that the model leaves out: W on the keys, W's gradient, and the logits both ways."""
     size, features = TINY.batch_size, TINY.features
     return contrastive * (2 * size * features**2 + 3 * size**2 * features)
 
 
 @pytest.mark.parametrize("contrastive", [True, False])
 def test_torch_counts_the_same_before_the_freeze(contrastive: bool) -> None:
-    """But for the gradients that nobody needs, which torch skips and the paper's rule has: of pixels, and of the
-    trunk's maps under the actor's fc, which the actor's loss does not reach.
-    """
+    """torch skips unused gradients that the paper's rule counts: of pixels, and of the maps under the actor's fc."""
     agent, flops = _of(contrastive, None, latent_replay=True)
     first_conv = 32 * 10**2 * 9 * 3**2
-    backward_passes = 2 * (1 + contrastive)  # of the trunk in two updates
+    backward_passes = 2 * (1 + contrastive)  # through the trunk, in two updates
     skipped = TINY.batch_size * (backward_passes * first_conv + flops.fc)
     acting = flops.trunk + flops.fc + flops.actor
     expected = 2 * (flops.before_freeze - acting + _bilinear(contrastive)) - skipped
@@ -261,7 +268,7 @@ def test_torch_counts_the_same_before_the_freeze(contrastive: bool) -> None:
 
 @pytest.mark.parametrize("contrastive", [True, False])
 def test_torch_counts_the_same_after_the_freeze(contrastive: bool) -> None:
-    """But for the gradients of latents, which nothing below needs; what ONNX Runtime encodes torch does not see."""
+    """torch skips the unused gradients of latents, and its counter does not see ONNX Runtime's encoder."""
     agent, flops = _of(contrastive, None, latent_replay=True)
     agent.freeze_encoder(reads_latents=True)
     of_actor, of_qs = _first_layers()
@@ -273,7 +280,7 @@ def test_torch_counts_the_same_after_the_freeze(contrastive: bool) -> None:
 @pytest.mark.parametrize("latent_replay", [True, False])
 @pytest.mark.parametrize("contrastive", [True, False])
 def test_torch_counts_the_same_over_frozen_convolutions(contrastive: bool, latent_replay: bool) -> None:
-    """Two of four convolutions are frozen; from a replay of pixels torch runs them too."""
+    """Two of four convolutions are frozen. With a pixel replay torch runs them in each update."""
     agent, flops = _of(contrastive, 2, latent_replay=latent_replay)
     agent.freeze_encoder(reads_latents=latent_replay)
     third_conv = 32 * 6**2 * 32 * 3**2

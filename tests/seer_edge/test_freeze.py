@@ -384,7 +384,7 @@ def test_the_generation_before_the_commit_is_of_the_pixel_phase(rig: Callable[..
     arrays = dict(saved.agent().arrays)
     assert_same(arrays, {name: array for name, array in before.items() if name in arrays})
     assert any(name.startswith("optimizer.") and ".first.encoder." in name for name in arrays)
-    generation = durable.newest_generation(run.checkpoints)
+    generation = durable.newest_checkpoint(run.checkpoints)
     np.testing.assert_array_equal(durable.read_tensors(generation.path / checkpoint.REPLAY)["rows"], frames)
 
 

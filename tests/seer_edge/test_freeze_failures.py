@@ -117,7 +117,7 @@ FAULTS = {
     _no_workspace_left: "workspace: .* would exceed the cap",
     _latents_differ: "latents of ONNX Runtime and torch differ by",
     _outputs_differ: "outputs of ONNX Runtime and torch differ by",
-    _weights_are_nan: "constant convs.0.weight holds numbers that are not finite",
+    _weights_are_nan: "constant convs.0.weight contains NaN or infinity",
     _calibration_fails: "no memory for scales",
     _checkpoints_is_a_file: "",
     _disk_is_full_at_the_checkpoint: "No space left on device",

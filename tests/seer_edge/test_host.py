@@ -1,4 +1,4 @@
-"""What a command asks of its host."""
+"""Preparation of threads, subnormal numbers and devices for commands that learn."""
 
 import subprocess
 import sys
@@ -36,37 +36,37 @@ LEARN = """
 """
 
 
-@pytest.mark.parametrize(("how", "left"), [("prepared", 0), ("as it is", 1000)])
-def test_moments_of_what_died_fall_to_zero(how: str, left: int) -> None:
-    """Without our setting they would stay at the least subnormal number, and be slow, for ever."""
+@pytest.mark.parametrize(("how", "left"), [("prepared", 0), ("unprepared", 1000)])
+def test_moments_of_dead_units_decay_to_zero(how: str, left: int) -> None:
+    """Without `prepare_compute` they stay at the smallest subnormal number, which slows Adam down for good."""
     command = [sys.executable, "-c", textwrap.dedent(LEARN), how]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) == left
 
 
-def test_cuda_devices_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_index_is_checked_against_the_device_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     for device in ("cpu", "cuda", "cuda:0", "cuda:1"):
         check_device(device)
-    with pytest.raises(BadInputError, match=r"^--device cuda:2: there are 2; give a smaller index$"):
+    with pytest.raises(BadInputError, match=r"^--device cuda:2: torch finds 2 CUDA devices; use cuda:0 to cuda:1$"):
         check_device("cuda:2")
 
 
-def test_cuda_without_onnx_runtimes_is_said_in_one_line(
+def test_prepare_cuda_notes_an_onnx_runtime_without_cuda_in_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     prepare_cuda()
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1
-    assert "runs on the CPU" in told
+    note = capsys.readouterr().err
+    assert note.count("\n") == 1
+    assert "runs on the CPU" in note
     assert not torch.backends.cudnn.allow_tf32
 
 
-def test_subnormals_stay_flushed_when_encoders_are_opened() -> None:
-    """ONNX Runtime sets the thread's mode anew with each session; a thread that begins then takes it over."""
+def test_opening_an_onnx_session_keeps_subnormals_flushed() -> None:
+    """Each new ONNX Runtime session sets the calling thread's mode, which threads started later inherit."""
     spec = encoder_spec("data-efficient", input_shape=(4, 42, 42))
     encoder = Encoder(spec, torch.Generator().manual_seed(0))
     graph = encoder_graph(spec, {name: tensor.numpy() for name, tensor in encoder.state_dict().items()})

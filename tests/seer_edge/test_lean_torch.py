@@ -1,4 +1,4 @@
-"""torch without what training does not use, beside torch as it comes, each in a process of its own."""
+"""`import_torch` compared with a plain `import torch`, each in a separate process."""
 
 import json
 import subprocess
@@ -11,21 +11,21 @@ from seer_edge.machine.lean_torch import DEFERRED
 
 LEAN = "from seer_edge.machine.lean_torch import DEFERRED, import_torch; import_torch(); import torch"
 EAGER = "from seer_edge.machine.lean_torch import DEFERRED; import torch"
-SAY = """
+REPORT = """
 import json, sys
 from seer_runtime.system.process import rss_bytes
-waiting = [n for n, m in list(sys.modules.items()) if type(m).__name__ == "_Deferred"]
-print(json.dumps([said, waiting, sorted(sys.modules), rss_bytes()]))
+deferred = [n for n, m in list(sys.modules.items()) if type(m).__name__ == "_Deferred"]
+print(json.dumps([result, deferred, sorted(sys.modules), rss_bytes()]))
 """
 
 
 def run(*code: str) -> tuple[Any, set[str], set[str], int]:
-    """What the code set `said` to, which parts had not run by then, all modules, and RSS."""
-    script = "\n".join(("said = None", *code, SAY))
+    """Run the code in a new process; return its `result`, the modules still deferred, all modules, and RSS in bytes."""
+    script = "\n".join(("result = None", *code, REPORT))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    said, waiting, modules, rss = json.loads(done.stdout.splitlines()[-1])
-    return said, set(waiting), set(modules), rss
+    result, deferred, modules, rss = json.loads(done.stdout.splitlines()[-1])
+    return result, set(deferred), set(modules), rss
 
 
 LEARN = """
@@ -45,22 +45,22 @@ settings = dataclasses.replace(config.settings, learning_starts=60, random_steps
 config = dataclasses.replace(config, settings=settings)
 prepare_compute(config)
 session = build_session(make_plan(config, spec))
-said = [session.step().loss for _ in range(62)][-1]
+result = [session.step().loss for _ in range(62)][-1]
 """
 
 
 @pytest.mark.parametrize(
     ("package", "env", "resolution"), [("ale_py", "Alien", None), ("dm_control", "cartpole-swingup", 25)]
 )
-def test_learning_runs_nothing_of_what_waits(package: str, env: str, resolution: int | None) -> None:
+def test_learning_runs_no_deferred_module(package: str, env: str, resolution: int | None) -> None:
     pytest.importorskip(package)
-    loss, waiting, modules, _ = run(LEAN, LEARN.format(env=env, resolution=resolution))
+    loss, deferred, modules, _ = run(LEAN, LEARN.format(env=env, resolution=resolution))
     assert loss > 0
-    assert waiting == modules & set(DEFERRED) >= {"torch._meta_registrations"}
+    assert deferred == modules & set(DEFERRED) >= {"torch._meta_registrations"}
     assert not modules & {"torch._decomp", "torch._refs", "torch._dynamo", "torch._inductor", "sympy"}
 
 
-# Operators of which the device `meta` has only what is written in Python.
+# Operators that the device `meta` has only in Python.
 META = """
 x = torch.empty(4, 4, device="meta")
 def shapes():
@@ -69,47 +69,47 @@ def shapes():
 ALL = """
 import sys
 for name in reversed(DEFERRED):
-    vars(sys.modules[name])  # asks for nothing
+    vars(sys.modules[name])  # does not run the module
     getattr(sys.modules[name], "no_such_thing", None)
 import torch.utils.mkldnn
-said = [shapes(), {name: sorted(vars(sys.modules[name])) for name in DEFERRED}]
+result = [shapes(), {name: sorted(vars(sys.modules[name])) for name in DEFERRED}]
 """
 
 
-def test_what_is_asked_for_is_what_torch_has() -> None:
-    """Each in the other order than torch's own; the names in each module, and what they registered."""
-    said, waiting, modules, _ = run(LEAN, META, ALL)
-    expected, none_waits, all_modules, _ = run(EAGER, META, ALL)
-    assert said == expected
-    assert waiting == none_waits == set()
+def test_deferred_modules_end_up_equal_to_torchs() -> None:
+    """Run them in the reverse of torch's order; compare the names in each module and the registered operators."""
+    result, deferred, modules, _ = run(LEAN, META, ALL)
+    expected, none_deferred, all_modules, _ = run(EAGER, META, ALL)
+    assert result == expected
+    assert deferred == none_deferred == set()
     assert modules == all_modules
 
 
 WAYS = """
 import copy, sys
 from seer_runtime.system.process import rss_bytes
-def waiting():
+def deferred():
     return [n for n, m in list(sys.modules.items()) if type(m).__name__ == "_Deferred"]
-said = [rss_bytes(), waiting()]
+result = [rss_bytes(), deferred()]
 import torch.nn.quantized, torch.distributions as distributions
 copy.deepcopy(torch.nn.Linear(3, 3)).state_dict()
-said.append(waiting())
+result.append(deferred())
 from torch.utils.data import *
-said += [DataLoader.__name__, waiting()]
+result += [DataLoader.__name__, deferred()]
 from torch.nn.quantized import Linear
-said += [Linear.__module__, waiting()]
-import torch.utils.mkldnn  # which `import torch` did not import
-said += [shapes(), waiting()]
+result += [Linear.__module__, deferred()]
+import torch.utils.mkldnn  # `import torch` does not import it
+result += [shapes(), deferred()]
 """
 
 
-def test_each_way_of_asking_and_that_it_is_worth_it() -> None:
-    _, none_waits, modules, whole_rss = run("import torch", LEAN)
-    assert none_waits == set()
+def test_each_way_to_import_a_deferred_module_and_the_memory_saved() -> None:
+    _, none_deferred, modules, whole_rss = run("import torch", LEAN)
+    assert none_deferred == set()
     assert "torch._meta_registrations" in modules
-    (rss, first, named, loader, then, linear, later, shapes, last), *_ = run(LEAN, META, WAYS)
+    (rss, first, imported, loader, then, linear, later, shapes, last), *_ = run(LEAN, META, WAYS)
     assert rss <= whole_rss - 10_000_000
-    assert set(first) == set(named) == modules & set(DEFERRED)
+    assert set(first) == set(imported) == modules & set(DEFERRED)
     assert loader == "DataLoader"
     assert "torch.utils.data" not in then
     assert linear == "torch.ao.nn.quantized.modules.linear"
@@ -118,9 +118,9 @@ def test_each_way_of_asking_and_that_it_is_worth_it() -> None:
     assert last == []
 
 
-def test_what_another_torch_does_not_have_or_needs_early_is_loaded_as_ever() -> None:
+def test_missing_and_eagerly_used_modules_load_as_without_the_hook() -> None:
     others = "from seer_edge.machine import lean_torch; lean_torch.DEFERRED += ('torch.no_such', 'torch.overrides')"
-    said, waiting, modules, _ = run(others, LEAN, "said = torch.ones(2).sum().item()")
-    assert said == 2
-    assert "torch.overrides" in modules - waiting
+    result, deferred, modules, _ = run(others, LEAN, "result = torch.ones(2).sum().item()")
+    assert result == 2
+    assert "torch.overrides" in modules - deferred
     assert "torch.no_such" not in modules

@@ -384,7 +384,7 @@ def test_the_smallest_budget_of_control_is_enough(given: dict[str, Any], needed:
 
 @pytest.mark.parametrize(
     ("env", "message"),
-    [(_gray(20, 20), "cannot take 20x20 frames"), (_gray(84, 3), "cannot take 84x3 frames")],
+    [(_gray(20, 20), "frames of 20x20 are too small"), (_gray(84, 3), "frames of 84x3 are too small")],
 )
 def test_frames_that_the_encoder_cannot_take_are_refused(env: EnvSpec, message: str) -> None:
     with pytest.raises(BadInputError, match=f"--encoder data-efficient: .*{message}"):

@@ -221,5 +221,5 @@ def test_evaluation_uses_the_settings_epsilon(rig: Callable[..., Rig], monkeypat
 
 @pytest.mark.parametrize("reward", [float("nan"), float("inf")])
 def test_a_reward_that_is_not_finite_is_an_environment_failure(reward: float) -> None:
-    with pytest.raises(EnvironmentFailedError, match="a reward of"):
+    with pytest.raises(EnvironmentFailedError, match="the reward is"):
         Guarded(BlackFrames(reward)).step(0)

@@ -1,4 +1,4 @@
-"""actbench acts on real frames in processes of their own, and bad input is answered."""
+"""actbench measures acting on real frames and rejects bad input."""
 
 import re
 import subprocess
@@ -19,17 +19,17 @@ def _actbench(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_it_acts_and_compares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_actbench_measures_and_compares_with_the_torch_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, bundle = tmp_path / "run", tmp_path / "p.seer"
     assert runs.start(tmp_path / "log", runs.train, runs.alien(), run).join() == 0
     monkeypatch.setattr("sys.argv", ["seer-edge", "export", str(run), "-o", str(bundle)])
     assert main() == 0
     other = tmp_path / "other"
     assert runs.start(tmp_path / "log", runs.train, runs.alien(seed=1), other).join() == 0
-    for folder, named in ((other, "p.seer is not of this run, or not of its step 160"), (tmp_path / "no", "no such")):
-        refused = _actbench(bundle, "--run", folder, "--frames", "60")
-        assert (refused.returncode, refused.stdout) == (2, "")
-        (line,) = refused.stderr.splitlines()
+    for folder, named in ((other, "p.seer is not from step 160 of this run"), (tmp_path / "no", "no such")):
+        rejected = _actbench(bundle, "--run", folder, "--frames", "60")
+        assert (rejected.returncode, rejected.stdout) == (2, "")
+        (line,) = rejected.stderr.splitlines()
         assert str(folder) in line
         assert named in line
     done = _actbench(bundle, "--run", run, "--frames", "60")
@@ -44,8 +44,8 @@ def test_it_acts_and_compares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert (same + ties, of, others) == (60, 60, 0)
 
 
-def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:
+def test_a_missing_bundle_is_rejected(tmp_path: Path) -> None:
     done = _actbench(tmp_path / "nowhere")
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert "nowhere: no file" in line
+    assert "nowhere: not a file" in line

@@ -1,4 +1,4 @@
-"""Children stand still at their marks, and their peaks are those between two marks."""
+"""Children pause at their marks, and a mark's peak is the largest RSS since the mark before."""
 
 import json
 import subprocess
@@ -48,13 +48,13 @@ def test_marks_carry_rss_facts_and_the_peak_since_the_last_one(tmp_path: Path) -
     assert still.rss_bytes <= still.peak_bytes < start.rss_bytes + 5_000_000
 
 
-def test_a_child_that_fails_is_a_fault(tmp_path: Path) -> None:
+def test_a_failing_child_raises_fault_error(tmp_path: Path) -> None:
     with pytest.raises(FaultError, match="job ended with status 3"):
         _marks(tmp_path, size_bytes=1, status=3)
 
 
 @pytest.mark.parametrize("tool", ["children", "membench", "rssbench"])
-def test_a_tool_loads_nothing_that_its_children_are_to_measure(tool: str) -> None:
+def test_tools_do_not_import_packages_that_their_children_measure(tool: str) -> None:
     code = f"import json, sys; sys.path.insert(0, {str(TOOLS)!r}); import {tool}; print(json.dumps([*sys.modules]))"
     loaded = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
     assert not {"numpy", "psutil", "seer_edge", "seer_runtime", "torch"} & set(loaded)

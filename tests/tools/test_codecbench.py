@@ -1,4 +1,4 @@
-"""codecbench measures every codec on a real run's latents, and bad input is answered."""
+"""codecbench measures every codec on a real run's latents and rejects bad input."""
 
 import json
 import os
@@ -22,7 +22,7 @@ def _codecbench(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
-def test_denser_codecs_err_more(tmp_path: Path) -> None:
+def test_denser_codecs_have_larger_errors(tmp_path: Path) -> None:
     assert runs.start(tmp_path / "log", runs.train, runs.alien(), tmp_path / "run").join() == 0
     done = _codecbench(tmp_path / "run", "--rows", "50")
     assert done.returncode == 0, done.stderr
@@ -33,7 +33,7 @@ def test_denser_codecs_err_more(tmp_path: Path) -> None:
     rms, mean, largest = ([float(cells[column].removesuffix("%")) for cells in table.values()] for column in (2, 3, 4))
     for errors in (rms, mean):
         assert errors[0] == 0 <= errors[1] <= errors[2] < errors[3]
-    # One row that is clipped may decide the largest, of either integer codec.
+    # A single clipped row may decide the largest error of either integer codec.
     assert largest[0] == 0 <= largest[1] <= min(largest[2:])
     assert table["float32"][1:] == ["0.0e+00", "0.00%", "0.00%", "0.0%", "100.0%"]
     assert about.startswith("ALE/Alien-v5, step 160: calibrated on ")
@@ -43,7 +43,7 @@ def test_denser_codecs_err_more(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "named"), [({"latent_codec": "uint8"}, "float32"), ({"freeze_at": None}, "float32")]
 )
-def test_another_run_is_refused(changes: dict[str, object], named: str, tmp_path: Path) -> None:
+def test_a_run_without_float32_latents_is_rejected(changes: dict[str, object], named: str, tmp_path: Path) -> None:
     config = runs.alien(total_timesteps=100, eval_every=100, **changes)
     assert runs.start(tmp_path / "log", runs.train, config, tmp_path / "run").join() == 0
     for folder in (tmp_path / "run", tmp_path / "nowhere"):
@@ -56,7 +56,7 @@ def test_another_run_is_refused(changes: dict[str, object], named: str, tmp_path
         ) in line
 
 
-def test_before_the_freeze_it_prints_what_auto_would_judge_by(tmp_path: Path) -> None:
+def test_before_the_freeze_it_prints_the_errors_that_auto_uses(tmp_path: Path) -> None:
     run = tmp_path / "run"
     stopped = runs.start(
         tmp_path / "log", runs.train, runs.alien(latent_codec="auto", pipeline=False), run, prepare=_stop_at_the_freeze

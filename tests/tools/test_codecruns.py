@@ -1,4 +1,4 @@
-"""codecruns makes of one pixel phase the very runs that their flags would have made, and counts what fires later."""
+"""Forks of codecruns equal runs with the same flags from the start, and its counts of latents are right."""
 
 import csv
 import os
@@ -31,18 +31,18 @@ def _stop_before_the_freeze(tell: Callable[[Any], None]) -> None:
 
 
 def _rows(run: Path) -> NDArray[np.float32]:
-    """Latents of the run's newest generation, `[B, L]`, the oldest first: its ring is not full."""
+    """Return the latents `[B, L]` in the run's newest checkpoint, oldest first; its ring is not full."""
     tensors = durable.read_tensors(checkpoint.newest(run / "checkpoints").path / checkpoint.REPLAY)
     return tensors["rows"].view(np.float32)
 
 
 @pytest.mark.slow
-def test_forks_are_the_runs_that_their_flags_would_have_made(tmp_path: Path) -> None:
+def test_a_fork_equals_a_run_with_its_flags_from_the_start(tmp_path: Path) -> None:
     base, out = tmp_path / "base", tmp_path / "Alien"
     config = runs.alien(eval_every=1_000)
     stopped = runs.start(tmp_path / "log", runs.train, config, base, prepare=_stop_before_the_freeze)
     assert stopped.join() == 128 + signal.SIGTERM
-    for _ in range(2):  # the second time there is nothing left to do
+    for _ in range(2):  # the second call has nothing left to do
         done = _codecruns("run", base, out, "--codecs", "float32", "uint4")
         assert done.returncode == 0, done.stderr
     for codec in ("float32", "uint4"):
@@ -72,12 +72,12 @@ def test_forks_are_the_runs_that_their_flags_would_have_made(tmp_path: Path) -> 
     later = held[carried:] != 0
     speaking = int((later[:, quiet].any(axis=0)).sum())
     assert silent.startswith(f"{quiet.sum()} of {held.shape[1]} dimensions are zero on all {carried} rows")
-    assert f"{speaking} of them are not on one of {len(later)} later rows" in silent
-    assert silent.endswith(f"{later[:, quiet].any(axis=1).sum()} rows have one that is not")
+    assert f"{speaking} of them are nonzero on some of {len(later)} later rows" in silent
+    assert silent.endswith(f"{later[:, quiet].any(axis=1).sum()} rows have such a value")
 
 
 @pytest.mark.parametrize("frozen", [True, False])
-def test_a_run_that_does_not_stand_before_its_freeze_is_refused(frozen: bool, tmp_path: Path) -> None:
+def test_a_base_that_is_not_before_its_freeze_is_rejected(frozen: bool, tmp_path: Path) -> None:
     config = runs.alien(total_timesteps=100, eval_every=100, freeze_at=90 if frozen else None)
     assert runs.start(tmp_path / "log", runs.train, config, tmp_path / "run").join() == 0
     done = _codecruns("run", tmp_path / "run", tmp_path / "out")

@@ -1,4 +1,4 @@
-"""compare_runs and plot_run draw what the runs' files say, and bad input is answered."""
+"""compare_runs and plot_run plot runs and reject bad input."""
 
 import csv
 import json
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from seer_edge.training.metrics import COLUMNS
+from seer_edge.training.tables import COLUMNS
 
 TOOLS = Path(__file__).parents[2] / "tools"
 COMPARE, PLOT = TOOLS / "compare_runs.py", TOOLS / "plot_run.py"
@@ -33,14 +33,14 @@ def _compare(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, str(COMPARE), *arguments], capture_output=True, text=True, timeout=60)
 
 
-def test_two_runs_are_drawn(tmp_path: Path) -> None:
+def test_two_runs_are_plotted(tmp_path: Path) -> None:
     runs = [_run(tmp_path / "frozen", 2, 3), _run(tmp_path / "never", None, 1)]
     done = _compare(*map(str, runs), "-o", str(tmp_path / "both.png"))
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "both.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_run_without_an_evaluation_is_named(tmp_path: Path) -> None:
+def test_a_run_without_an_evaluation_is_rejected(tmp_path: Path) -> None:
     run = _run(tmp_path / "none", 2, 0)
     done = _compare(str(run), "-o", str(tmp_path / "none.png"))
     assert done.returncode == 2
@@ -53,13 +53,13 @@ def test_a_run_without_an_evaluation_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("out", "named"),
     [
-        ("c.foo", "c.foo is no image; end its name in .png"),
-        ("c", "c is no image; end its name in .png"),
-        ("none/c.png", "none is no folder; name a file in a folder that is there"),
+        ("c.foo", "c.foo is not an image name; end it in .png"),
+        ("c", "c is not an image name; end it in .png"),
+        ("none/c.png", "none is not a folder; name a file in an existing folder"),
         (".", "is a folder; name a file"),
     ],
 )
-def test_what_cannot_be_an_image_is_one_line(tool: Path, out: str, named: str, tmp_path: Path) -> None:
+def test_a_bad_output_path_is_reported_in_one_line(tool: Path, out: str, named: str, tmp_path: Path) -> None:
     run = _run(tmp_path / "run", 2, 3)
     words = [sys.executable, str(tool), str(run), "-o", str(tmp_path / out)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60)
@@ -71,7 +71,7 @@ def test_what_cannot_be_an_image_is_one_line(tool: Path, out: str, named: str, t
 
 
 @pytest.mark.parametrize("tool", [COMPARE, PLOT])
-def test_what_is_no_run_is_one_line(tool: Path, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_run_is_reported_in_one_line(tool: Path, tmp_path: Path) -> None:
     words = [sys.executable, str(tool), str(tmp_path / "nowhere"), "-o", str(tmp_path / "c.png")]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2

@@ -1,4 +1,4 @@
-"""membench's figures add up, and bad input is answered."""
+"""membench writes consistent figures and rejects bad input."""
 
 import csv
 import subprocess
@@ -32,7 +32,7 @@ def test_the_command_writes_table_csv_and_chart(tmp_path: Path) -> None:
     frames = budget_bytes // 7_056
     for name, line in lines.items():
         bytes_, capacity = float(line["bytes_a_transition"]), int(line["capacity"])
-        # The arena is cut to whole frames before it holds latents.
+        # The arena's size is a multiple of a frame's, also for latents.
         room = frames * 7_056 if name in latents else budget_bytes
         assert bytes_ == pytest.approx({**exact, **latents}.get(name, bytes_))
         assert capacity == int(room // bytes_)
@@ -53,16 +53,16 @@ def test_the_command_writes_table_csv_and_chart(tmp_path: Path) -> None:
     ("arguments", "words"),
     [
         (["--budget", "lots"], ["--budget", "'lots'"]),
-        (["--budget", "100kB"], ["--budget 100000", "give at least 169344"]),
+        (["--budget", "100kB"], ["--budget 100000", "use at least 169344"]),
         (["--env", "Alein"], ["--env Alein", "Alien"]),
         (["--rows", "0"], ["--rows", "'0'"]),
-        (["--rows", "5"], ["--rows 5", "give at least 24"]),
+        (["--rows", "5"], ["--rows 5", "use at least 24"]),
         (["--batches", "1.5"], ["--batches", "'1.5'"]),
         (["--out", __file__], ["--out", "cannot be written"]),
         (["--nonsense"], ["--nonsense"]),
     ],
 )
-def test_bad_input_is_answered_with_one_line(arguments: list[str], words: list[str], tmp_path: Path) -> None:
+def test_bad_input_is_reported_in_one_line(arguments: list[str], words: list[str], tmp_path: Path) -> None:
     out = tmp_path / "out"
     result = _membench("--out", str(out), *arguments)
     assert result.returncode == 2

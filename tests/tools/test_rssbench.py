@@ -1,4 +1,4 @@
-"""rssbench watches a command, and its figures add up."""
+"""rssbench prints consistent figures and rejects bad input."""
 
 import csv
 import subprocess
@@ -17,7 +17,7 @@ import sys, time
 base = b"x" * 20_000_000
 time.sleep(0.1)
 begin = time.monotonic()
-time.sleep(0.2)  # the freeze's begin is found out only nearly
+time.sleep(0.2)  # the start of the freeze is known only approximately
 kept, transient = b"x" * 10_000_000, b"x" * 30_000_000
 time.sleep(0.1)
 del transient
@@ -36,7 +36,7 @@ def _rssbench(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=180)
 
 
-def test_watch_prints_the_peak_and_what_the_freeze_did(tmp_path: Path) -> None:
+def test_watch_prints_the_peak_and_the_memory_of_the_freeze(tmp_path: Path) -> None:
     out = tmp_path / "samples.csv"
     result = _rssbench("watch", "--out", str(out), "--", sys.executable, "-c", FAKE_TRAINING)
     assert result.returncode == 7
@@ -58,7 +58,7 @@ def test_watch_prints_the_peak_and_what_the_freeze_did(tmp_path: Path) -> None:
     assert max(rss_bytes for _, rss_bytes in samples) == pytest.approx(figures["process peak"] * 1e6, abs=1e5)
 
 
-def test_watch_of_a_command_that_never_freezes_prints_its_peak() -> None:
+def test_watch_prints_only_the_peak_without_a_freeze() -> None:
     result = _rssbench("watch", "--", sys.executable, "-c", "import time; time.sleep(0.1)")
     assert result.returncode == 0
     _, line = result.stdout.splitlines()
@@ -99,14 +99,12 @@ def test_causes_add_up_to_the_peak(package: str, arguments: list[str], title: st
 @pytest.mark.parametrize(
     ("frozen", "figures"),
     [
-        ((1.5, 3.5), (20, 50, 30)),  # between samples: from the one before to the one after
+        ((1.5, 3.5), (20, 50, 30)),  # between two samples, so use the ones around it
         ((2.0, 3.0), (20, 50, 50)),
-        ((0.0, 9.0), (10, 70, 70)),  # no sample before, none after
+        ((0.0, 9.0), (10, 70, 70)),  # beyond the first and the last sample
     ],
 )
-def test_the_freeze_goes_from_the_last_sample_before_to_the_first_after(
-    frozen: tuple[float, float], figures: tuple[int, int, int]
-) -> None:
+def test_the_freeze_spans_the_samples_around_it(frozen: tuple[float, float], figures: tuple[int, int, int]) -> None:
     samples = [(0.5, 10), (1.0, 20), (2.0, 40), (3.0, 50), (4.0, 30), (5.0, 70)]
     sizes = rssbench.watched_bytes(rssbench.Watched(0, samples, frozen))
     before, peak, after = figures
@@ -136,7 +134,7 @@ def test_the_freeze_goes_from_the_last_sample_before_to_the_first_after(
         (["watch", "--out", "/no/such/folder/x.csv", "--", sys.executable], ["--out", "cannot be written"]),
     ],
 )
-def test_bad_input_is_answered_with_one_line(arguments: list[str], words: list[str]) -> None:
+def test_bad_input_is_reported_in_one_line(arguments: list[str], words: list[str]) -> None:
     pytest.importorskip("ale_py")
     result = _rssbench(*arguments)
     assert result.returncode == 2

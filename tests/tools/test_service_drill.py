@@ -1,4 +1,4 @@
-"""The service's unit, its script, and what happens when its process is killed."""
+"""The service's unit and script, and the service's recovery when its process is killed or hangs."""
 
 import json
 import shutil
@@ -15,13 +15,13 @@ sys.path.insert(0, str(TOOLS))
 from service_drill import DEPLOY, INSTALLED, UNIT, Supervisor, Unit, drill, install  # noqa: E402
 
 
-def test_the_unit_says_what_a_run_needs() -> None:
+def test_the_unit_has_the_settings_that_a_run_needs() -> None:
     unit = Unit.read(UNIT)
     assert unit.one("Type") == "notify"
     assert unit.one("ExecStart") == f"{INSTALLED}/train-or-resume %S/seer-edge/%i $TRAIN"
     assert unit.one("StateDirectory") == "seer-edge"
     assert unit.one("MemoryMax")
-    # Longer than an environment may hang (--env-timeout, 60 s) and the checkpoint that then is written.
+    # Longer than an environment may hang (--env-timeout, 60 s) plus the checkpoint that is written then.
     assert unit.seconds("WatchdogSec") == 300
     assert unit.seconds("RestartSec") == 30
     assert unit.seconds("TimeoutStopSec") == 180
@@ -34,12 +34,12 @@ def test_the_unit_says_what_a_run_needs() -> None:
         *((-signal.SIGKILL, True), (-signal.SIGABRT, True), (-signal.SIGSEGV, True), (-signal.SIGTERM, False)),
     ],
 )
-def test_what_is_started_again(status: int, restarts: bool) -> None:
+def test_the_unit_restarts_after_failures_only(status: int, restarts: bool) -> None:
     assert Unit.read(UNIT).restarts(status) == restarts
 
 
-def test_systemd_takes_the_unit_where_there_is_one(tmp_path: Path) -> None:
-    """Without systemd its settings are still those that this supervisor and systemd know."""
+def test_systemd_accepts_the_unit_where_it_is_installed(tmp_path: Path) -> None:
+    """Without systemd only the placeholders are checked."""
     text = UNIT.read_text()
     for name in ("%i", "%S", "$TRAIN"):
         assert name in text
@@ -55,11 +55,12 @@ def test_systemd_takes_the_unit_where_there_is_one(tmp_path: Path) -> None:
     assert "sometimes" in subprocess.run([analyze, "verify", unit], capture_output=True, text=True).stderr
 
 
-def test_a_killed_service_comes_back_and_finishes(tmp_path: Path) -> None:
-    said: list[str] = []
-    supervisor = drill(tmp_path, 700, False, said.append)
+def test_a_killed_service_restarts_and_finishes(tmp_path: Path) -> None:
+    events: list[str] = []
+    supervisor = drill(tmp_path, 700, False, events.append)
     assert supervisor.starts == 2
-    assert [line.partition(" ")[0] for line in said] == ["started", "said", "kill", "ended", "started", "said", "ended"]
+    first_words = [line.partition(" ")[0] for line in events]
+    assert first_words == ["started", "reported", "kill", "ended", "started", "reported", "ended"]
     summary = json.loads((supervisor.run / "summary.json").read_text())
     assert (summary["status"], summary["timesteps"]) == ("finished", 700)
     assert summary["resumed_at"]
@@ -67,16 +68,16 @@ def test_a_killed_service_comes_back_and_finishes(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_service_that_hangs_is_ended_by_the_watchdog(tmp_path: Path) -> None:
-    said: list[str] = []
-    supervisor = drill(tmp_path, 1_500, True, said.append)
+def test_the_watchdog_ends_a_service_that_hangs(tmp_path: Path) -> None:
+    events: list[str] = []
+    supervisor = drill(tmp_path, 1_500, True, events.append)
     assert supervisor.starts == 3
-    assert any("WatchdogSec" in line for line in said)
+    assert any("WatchdogSec" in line for line in events)
     summary = json.loads((supervisor.run / "summary.json").read_text())
     assert (summary["status"], summary["timesteps"]) == ("finished", 1_500)
 
 
-def test_a_service_that_needs_you_is_not_started_again(tmp_path: Path) -> None:
+def test_a_service_with_bad_input_is_not_restarted(tmp_path: Path) -> None:
     install(tmp_path, "--env no_such_module:Camera-v0")
     supervisor = Supervisor(Unit.read(UNIT), tmp_path, "drill", lambda line: None)
     assert supervisor.serve(lambda service: None) == 2

@@ -1,4 +1,4 @@
-"""speedbench times both phases of a real session beside their yardsticks, and bad input is answered."""
+"""speedbench times both phases of a real session and their yardsticks, and rejects bad input."""
 
 import json
 import re
@@ -39,7 +39,7 @@ def test_both_phases_are_timed_and_compared(tmp_path: Path) -> None:
         "ALE/Alien-v5, 18 actions, rainbow, data-efficient, 4x42x42, batch 32, 1 thread, pipeline off; "
     )
     assert all(float(rate) > 1 for rate in re.findall(r"(\d+)(?: GFLOP/s|(?= after))", head))
-    assert re.match(r"page faults a step: [\d,]+ \(pixel\), [\d,]+ \(latent\)$", lines[-3])
+    assert re.match(r"page faults per step: [\d,]+ \(pixel\), [\d,]+ \(latent\)$", lines[-3])
     assert re.match(r"pixel: \d+ steps/s; the released code's 35 ", lines[-2])
     assert re.match(r"latent: \d+ steps/s; the released code's 82 ", lines[-1])
 
@@ -54,7 +54,7 @@ def test_both_phases_are_timed_and_compared(tmp_path: Path) -> None:
         if timing["yardstick"] is not None:
             assert timing["ratio"] == timing["median"] / timing["yardstick_median"]
     updates = [timing for timing in timings if timing["part"] == "update"]
-    assert all(timing["ratio"] > 1 for timing in updates), "an update is more than its products"
+    assert all(timing["ratio"] > 1 for timing in updates), "an update takes longer than its products alone"
 
     again = _speedbench(*small, "--against", str(report))
     assert again.returncode == 0, again.stderr
@@ -64,13 +64,13 @@ def test_both_phases_are_timed_and_compared(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_contrastive_agent_is_given_positives() -> None:
+def test_a_contrastive_agent_receives_positives() -> None:
     done = _speedbench("--env", "cartpole-swingup", "--resolution", "25", "--times", "5")
     assert done.returncode == 0, done.stderr
     assert [line.split(":")[0] for line in done.stdout.splitlines() if "update" in line] == ["pixel", "latent"]
 
 
-def test_products_are_those_of_the_job_and_nothing_else() -> None:
+def test_products_repeat_only_the_products_of_the_job() -> None:
     from yardsticks import products
 
     inputs, weight = torch.randn(300, 200), torch.randn(100, 200, requires_grad=True)
@@ -81,7 +81,7 @@ def test_products_are_those_of_the_job_and_nothing_else() -> None:
         outputs.sum().backward()
 
     alone = products(job)
-    wanted = [(300, 100), (100, 200)]  # the outputs and the weight's gradient; the inputs need none
+    wanted = [(300, 100), (100, 200)]  # the outputs and the weight's gradient; the inputs need no gradient
     with torch.autograd.profiler.profile(record_shapes=True) as profile:
         begin = time.perf_counter()
         alone()
@@ -98,13 +98,13 @@ def test_products_are_those_of_the_job_and_nothing_else() -> None:
         (("--env", "cartpole-swingup", "--resolution", "51"), "--resolution 51: "),
         (("--threads", "0"), "--threads"),
         (("--times", "0"), "--times: '0' is not a whole number from 1"),
-        (("--json", "/nonexistent/x"), "--json: /nonexistent/x cannot be written, /nonexistent is no folder"),
+        (("--json", "/nonexistent/x"), "--json: /nonexistent/x cannot be written: /nonexistent is not a folder"),
         (("--json", str(TOOLS)), "is a folder; name a file"),
-        (("--against", "nowhere.json"), "--against nowhere.json: not a file that --json wrote"),
-        (("--against", str(SPEEDBENCH)), "not a file that --json wrote"),
+        (("--against", "nowhere.json"), "--against nowhere.json: not a report of --json"),
+        (("--against", str(SPEEDBENCH)), "not a report of --json"),
     ],
 )
-def test_bad_input_is_one_line(arguments: tuple[str, ...], named: str) -> None:
+def test_bad_input_is_reported_in_one_line(arguments: tuple[str, ...], named: str) -> None:
     done = _speedbench(*arguments)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()

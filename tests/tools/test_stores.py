@@ -1,4 +1,4 @@
-"""The stores that membench compares hold the same steps."""
+"""The stores that membench compares return the same batches."""
 
 import sys
 from pathlib import Path
@@ -23,7 +23,7 @@ BUDGET_BYTES = 1_000_000
 
 
 class Noise:
-    """Frames of a few gray levels in episodes of 1 to 60 steps that end both ways."""
+    """An environment of random frames, whose episodes have 1 to 60 steps and end in both ways."""
 
     spec = EnvSpec("test/Noise-v0", "Noise", FRAME_SHAPE, FRAME_SHAPE, Discrete(3))
 
@@ -70,7 +70,7 @@ def _filled(rows: int, seed: int = 0) -> tuple[list[stores.Store], Any]:
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("rows", [190, 1_000, 2_500])
-def test_all_stores_give_the_same_batches_wrapped_or_not(rows: int, seed: int) -> None:
+def test_all_stores_return_the_same_batches_before_and_after_wrapping(rows: int, seed: int) -> None:
     every, encoder = _filled(rows, seed)
     for draw in range(5):
         assert stores.check_batches(every, encoder, draw) == stores.BATCH
@@ -79,7 +79,7 @@ def test_all_stores_give_the_same_batches_wrapped_or_not(rows: int, seed: int) -
 @pytest.mark.parametrize(
     "fault", ["two stacks", "next stacks", "one stack", "frames once", "LZ4", "rewards", "latents"]
 )
-def test_a_planted_fault_is_found(fault: str) -> None:
+def test_check_batches_detects_a_changed_store(fault: str) -> None:
     every, encoder = _filled(190)
     by_name: dict[str, Any] = {store.name: store for store in every}
     if fault == "two stacks":
@@ -101,7 +101,7 @@ def test_a_planted_fault_is_found(fault: str) -> None:
         stores.check_batches(every, encoder, 0)
 
 
-def test_compressed_frames_stay_inside_the_budget() -> None:
+def test_compressed_frames_stay_within_the_budget() -> None:
     store = stores.CompressedFrames("LZ4", 30_000, FRAME_SHAPE, 0, rows=500)
     stores.fill([store], Noise(0), 500, 0)
     assert store.held_bytes == sum(map(len, store.blobs)) <= 30_000
@@ -111,7 +111,7 @@ def test_compressed_frames_stay_inside_the_budget() -> None:
     stores.sampling_seconds([store], 2)
 
 
-def test_a_store_of_fewer_rows_than_a_window_is_not_sampled() -> None:
+def test_a_store_with_fewer_rows_than_a_window_cannot_be_sampled() -> None:
     class Endless(Noise):
         def reset(self) -> Frame:
             self.left = 10**6

@@ -1,15 +1,25 @@
-"""Durable files: atomic writes, streamed safetensors, and generations (checkpoints) that survive a power cut.
+"""Durable files: atomic writes, streamed safetensors, and checkpoints that survive a power cut.
 
-Everything the project wants to find again after a crash is written here. A file becomes visible by one rename
-after its bytes are on the disk; a generation is a folder that becomes visible the same way, with a manifest of
-sizes and SHA-256 sums by which a reader tells a sound one from a damaged one. A folder has one writer process
-at a time: a second writer makes the first one fail, it never mixes bytes with it.
+Every file that must survive a crash is written here. A file becomes visible by one rename, after its bytes are on the
+disk. A checkpoint is a folder that becomes visible the same way. It has a manifest with the size and SHA-256 of each
+file. A checkpoint is sound if every file matches the manifest. Only one process may write to a folder at a time. A
+second writer makes the first one fail; their bytes never mix.
 
-All changes to the disk go through the steps in `files`, so that a test can make any one of them fail. Nothing that is
-read is trusted: not its kind, its size, or its content.
+All changes to the disk go through the functions under "Steps" in `files`, so that a test can make any one of them
+fail. Readers trust neither the kind, nor the size, nor the content of a file.
+
+Must not import any other folder of seer_runtime.
+Start with `files.py` (single files), then `checkpoints.py` (checkpoints).
 """
 
 from seer_runtime.durable.appender import Appender
+from seer_runtime.durable.checkpoints import (
+    Checkpoint,
+    NoSoundCheckpointError,
+    checkpoint_name,
+    newest_checkpoint,
+    publish_checkpoint,
+)
 from seer_runtime.durable.container import CONTAINER_VERSION, Container, open_container, write_container
 from seer_runtime.durable.files import (
     JSON_BYTES,
@@ -22,14 +32,7 @@ from seer_runtime.durable.files import (
     write_atomic,
     write_json,
 )
-from seer_runtime.durable.generations import (
-    Generation,
-    NoSoundGenerationError,
-    generation_name,
-    newest_generation,
-    publish_generation,
-)
-from seer_runtime.durable.manifest import MANIFEST, MANIFEST_VERSION, FileRecord, Manifest, check_generation
+from seer_runtime.durable.manifest import MANIFEST, MANIFEST_VERSION, FileRecord, Manifest, verify_checkpoint
 from seer_runtime.durable.tensors import (
     HEADER_BYTES,
     PIECE_BYTES,
@@ -49,25 +52,25 @@ __all__ = [
     "PIECE_BYTES",
     "Appender",
     "BytesLike",
+    "Checkpoint",
     "Container",
     "CorruptFileError",
     "FileRecord",
-    "Generation",
     "Manifest",
-    "NoSoundGenerationError",
+    "NoSoundCheckpointError",
     "TensorFile",
-    "check_generation",
-    "generation_name",
+    "checkpoint_name",
     "make_folder",
-    "newest_generation",
+    "newest_checkpoint",
     "open_container",
     "open_tensors",
-    "publish_generation",
+    "publish_checkpoint",
     "read_bytes",
     "read_json",
     "read_tensors",
     "remove",
     "tensor_pieces",
+    "verify_checkpoint",
     "write_atomic",
     "write_container",
     "write_json",

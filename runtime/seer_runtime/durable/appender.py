@@ -1,4 +1,4 @@
-"""Files that grow by whole records, such as a table of progress."""
+"""Files that grow by whole records, such as `progress.csv`."""
 
 import errno
 import os
@@ -11,9 +11,9 @@ from seer_runtime.durable.files import BytesLike
 
 
 class Appender:
-    """A file that is written at its end, one whole record at a time; `size_bytes` is the end of the last one.
+    """A file to which whole records are appended. `size_bytes` is the end of the last whole record.
 
-    Makes the file where it is missing. Raises OSError, also for a link and for what is not a regular file.
+    Creates the file if it is missing. Raises OSError, also if `path` is a link or not a regular file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -26,17 +26,17 @@ class Appender:
             if not stat.S_ISREG(state.st_mode):
                 raise OSError(errno.EINVAL, "not a regular file", str(path))
             self.size_bytes = state.st_size
-            # Or else a crash may take a new file away, however well its records were synced.
+            # Without this sync, a crash may remove a new file even if its records were synced.
             files._fsync_folder(path.parent)
         except BaseException:
             self.close()
             raise
 
     def append(self, record: BytesLike) -> None:
-        """Write `record` at the end of the file; it is safe from a crash after the next `sync`.
+        """Write `record` to the end of the file. It survives a crash only after the next `sync`.
 
-        On an error what was written of it is cut off again: at once, or, where that fails too, before the next record.
-        Raises OSError.
+        If the write fails, the partial record is cut off again. If that fails too, the next call of `append` cuts it
+        off before it writes. Raises OSError.
         """
         self._check_syncs()
         if self._torn:
@@ -48,16 +48,16 @@ class Appender:
             try:
                 self._cut()
             except OSError as second:
-                error.add_note(f"could not cut {self.path} back either: {second}")
+                error.add_note(f"could not remove the partial record from {self.path}: {second}")
             raise
         self._torn = False
         self.size_bytes += memoryview(record).nbytes
 
     def sync(self) -> None:
-        """Put on the disk what was appended.
+        """Flush all appended records to the disk.
 
-        Raises OSError. After that nobody knows what the disk has of the file: this appender is done, and a new one may
-        be tried.
+        Raises OSError. After a failed sync, the content of the file on the disk is unknown, so `append` and `sync` of
+        this appender fail from then on. Open a new appender to try again.
         """
         self._check_syncs()
         try:
@@ -67,7 +67,7 @@ class Appender:
             raise
 
     def close(self) -> None:
-        """Close the file, without a sync; once closed it stays so."""
+        """Close the file without a sync. Further calls have no effect."""
         if self._descriptor >= 0:
             descriptor, self._descriptor = self._descriptor, -1
             os.close(descriptor)
@@ -86,4 +86,4 @@ class Appender:
 
     def _check_syncs(self) -> None:
         if self._sync_failed:
-            raise OSError(errno.EIO, "an earlier sync failed, records may be lost", str(self.path))
+            raise OSError(errno.EIO, "an earlier sync failed, so records may be lost", str(self.path))

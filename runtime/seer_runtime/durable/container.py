@@ -1,16 +1,16 @@
-"""A container: several files in one, proven by their hashes before anything in them is parsed.
+"""A container: several files (members) in one file, whose hashes are verified before any member is parsed.
 
-| bytes | |
+| bytes | content |
 |---|---|
 | 8 | `MAGIC` |
 | 4 | format version, little-endian |
-| 4 | bytes of the manifest, little-endian |
-| 32 | SHA-256 of the 16 bytes before and of the manifest |
+| 4 | size of the manifest in bytes, little-endian |
+| 32 | SHA-256 of the 16 bytes above and the manifest |
 | … | the manifest: JSON, `{"about": …, "members": [{"name", "size_bytes", "sha256"}, …]}` |
-| … | the members' bytes, one after another, as they are |
+| … | the content of the members, in the manifest's order, without gaps |
 
-Every byte is under a hash, so none can change unseen. Hashes prove integrity, not good will: a stranger can write them
-too, and what a member holds is checked by its own reader.
+The hashes cover every byte, so the reader detects any damage. They do not prove who wrote the file: an attacker can
+compute valid hashes too. So each member's own reader must treat its content as untrusted.
 """
 
 import hashlib
@@ -34,9 +34,10 @@ _HEAD_BYTES = _PREFIX_BYTES + _DIGEST_BYTES
 
 
 def write_container(path: Path, about: Mapping[str, Any], members: Mapping[str, Sequence[BytesLike]]) -> None:
-    """Write `members`, each in pieces, with what they are `about`; the same input gives the same bytes.
+    """Write a container with `members` and the JSON object `about` that describes them.
 
-    Raises ValueError and TypeError for what JSON cannot hold or more of it than is read back, OSError.
+    Each member is a sequence of byte pieces. Equal input gives equal bytes. Raises ValueError or TypeError if `about`
+    is not valid JSON, ValueError if the manifest exceeds `files.JSON_BYTES`, and OSError.
     """
     records = [
         {"name": name, "size_bytes": sum(memoryview(piece).nbytes for piece in pieces), "sha256": _digest(pieces)}
@@ -45,7 +46,7 @@ def write_container(path: Path, about: Mapping[str, Any], members: Mapping[str, 
     text = json.dumps({"about": about, "members": records}, sort_keys=True, separators=(",", ":"), allow_nan=False)
     manifest = text.encode()
     if len(manifest) > files.JSON_BYTES:
-        raise ValueError(f"a manifest of {len(manifest):,} bytes, at most {files.JSON_BYTES:,} are read back")
+        raise ValueError(f"the manifest has {len(manifest):,} bytes, the limit is {files.JSON_BYTES:,}")
     prefix = MAGIC + CONTAINER_VERSION.to_bytes(4, "little") + len(manifest).to_bytes(4, "little")
     head = prefix + hashlib.sha256(prefix + manifest).digest() + manifest
     files.write_atomic(path, (piece for pieces in ([head], *members.values()) for piece in pieces))
@@ -66,7 +67,14 @@ class _Member:
 
 
 class Container:
-    """An open container whose every hash was right: what it is `about`, and its members by name."""
+    """An open container with verified hashes. Valid only inside the `open_container` block.
+
+    Attributes:
+        path: the file, for messages.
+        about: the JSON object that describes the container.
+        members: size, hash and position of each member, by name.
+
+    """
 
     def __init__(self, path: Path, descriptor: int, about: dict[str, Any], members: Mapping[str, _Member]) -> None:
         self.path = path
@@ -75,9 +83,9 @@ class Container:
         self._descriptor = descriptor
 
     def read(self, name: str) -> bytes:
-        """The bytes of a member, hashed once more: these are the ones that were checked.
+        """Return the content of member `name`. Hash it again, so that it is the content that was verified.
 
-        Raises CorruptFileError where there is none of that name or it changed meanwhile, and OSError.
+        Raises CorruptFileError if the member is missing or has changed since the container was opened, and OSError.
         """
         member = self._member(name)
         data = files.read_range(self.path, self._descriptor, member.size_bytes, member.start_bytes)
@@ -86,22 +94,25 @@ class Container:
         return data
 
     def tensors(self, name: str) -> TensorFile:
-        """A member that is a tensor file, valid while the container is open. Raises as `read`."""
+        """Return member `name` as a tensor file, valid while the container is open.
+
+        Raises CorruptFileError if the member is missing or not a valid tensor file, and OSError.
+        """
         member = self._member(name)
         return tensors_within(self.path, self._descriptor, member.start_bytes, member.size_bytes)
 
     def _member(self, name: str) -> _Member:
         if name not in self.members:
-            raise CorruptFileError(self.path, f"it holds no {name}")
+            raise CorruptFileError(self.path, f"contains no {name}")
         return self.members[name]
 
 
 @contextmanager
 def open_container(path: Path, most_bytes: Mapping[str, int]) -> Iterator[Container]:
-    """Open `path`; its members are among those of `most_bytes`, and none is larger than that says.
+    """Open the container at `path` and verify its sizes and hashes, one piece at a time.
 
-    A link is followed. Sizes are compared, then every byte is hashed, a piece at a time. Raises CorruptFileError and
-    OSError.
+    `most_bytes` gives the allowed member names and the largest size of each. Links are followed. Raises
+    CorruptFileError for an invalid or damaged container, and OSError.
     """
     with files.open_regular(path, follows_links=True) as descriptor:
         size_bytes = os.fstat(descriptor).st_size
@@ -110,28 +121,28 @@ def open_container(path: Path, most_bytes: Mapping[str, int]) -> Iterator[Contai
         for record in manifest["members"]:
             name, member = _record(path, record, end_bytes)
             if name in members or name not in most_bytes:
-                raise CorruptFileError(path, f"a member {name[:40]!r} that is not expected there, or comes twice")
+                raise CorruptFileError(path, f"member {name[:40]!r} is unknown or occurs twice")
             if member.size_bytes > most_bytes[name]:
                 raise CorruptFileError(
-                    path, f"{name!r} has {member.size_bytes:,} bytes, at most {most_bytes[name]:,} are read"
+                    path, f"{name!r} has {member.size_bytes:,} bytes, the limit is {most_bytes[name]:,}"
                 )
             members[name], end_bytes = member, end_bytes + member.size_bytes
         if end_bytes != size_bytes:
-            raise CorruptFileError(path, f"its members end at byte {end_bytes:,} of {size_bytes:,}")
+            raise CorruptFileError(path, f"the members end at byte {end_bytes:,}, the file at byte {size_bytes:,}")
         for name, member in members.items():
             if _digest_on_disk(path, descriptor, member) != member.sha256:
-                raise CorruptFileError(path, f"{name!r} has other bytes than were written (SHA-256 differs)")
+                raise CorruptFileError(path, f"{name!r} is damaged (SHA-256 differs)")
         yield Container(path, descriptor, manifest["about"], members)
 
 
 def begins_as_bundle(path: Path) -> bool:
-    """Whether the first bytes of a file are a bundle's, sound or not. Raises OSError."""
+    """Whether the file starts with the magic bytes of a bundle. Check nothing else. Raises OSError."""
     with path.open("rb") as file:
         return file.read(len(MAGIC)) == MAGIC
 
 
 def _manifest(path: Path, descriptor: int, size_bytes: int) -> tuple[dict[str, Any], int]:
-    """The manifest and where it ends."""
+    """Return the verified manifest and the byte offset of its end."""
     prefix = files.read_range(path, descriptor, min(_PREFIX_BYTES, size_bytes), 0)
     if len(prefix) < _PREFIX_BYTES or not prefix.startswith(MAGIC):
         raise CorruptFileError(path, "not a bundle")
@@ -140,16 +151,16 @@ def _manifest(path: Path, descriptor: int, size_bytes: int) -> tuple[dict[str, A
         newer = f" (a newer seer-edge reads {version})" if version > CONTAINER_VERSION else ""
         raise CorruptFileError(path, f"format version {version}, this release reads {CONTAINER_VERSION}{newer}")
     if length > min(files.JSON_BYTES, size_bytes - _HEAD_BYTES):
-        raise CorruptFileError(path, f"a manifest of {length:,} bytes in {size_bytes:,}")
+        raise CorruptFileError(path, f"invalid manifest size of {length:,} bytes in a file of {size_bytes:,}")
     digest = files.read_range(path, descriptor, _DIGEST_BYTES, _PREFIX_BYTES)
     data = files.read_range(path, descriptor, length, _HEAD_BYTES)
     if hashlib.sha256(prefix + data).digest() != digest:
-        raise CorruptFileError(path, "its manifest has other bytes than were written (SHA-256 differs)")
+        raise CorruptFileError(path, "the manifest is damaged (SHA-256 differs)")
     manifest = files.parse_json(path, data)
     match manifest:
         case {"about": {}, "members": [*_], **others} if not others:
             return manifest, _HEAD_BYTES + length
-    raise CorruptFileError(path, "its manifest does not say what it is about and what members it has")
+    raise CorruptFileError(path, "the manifest must have exactly the keys 'about' and 'members'")
 
 
 def _record(path: Path, record: object, start_bytes: int) -> tuple[str, _Member]:
@@ -158,7 +169,7 @@ def _record(path: Path, record: object, start_bytes: int) -> tuple[str, _Member]
             not others and is_count(size_bytes) and is_digest(sha256)
         ):
             return name, _Member(size_bytes, sha256, start_bytes)
-    raise CorruptFileError(path, "its manifest has a member without name, size and SHA-256")
+    raise CorruptFileError(path, "the manifest has a member without a valid name, size or SHA-256")
 
 
 def _digest_on_disk(path: Path, descriptor: int, member: _Member) -> str:

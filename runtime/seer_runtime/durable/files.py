@@ -1,9 +1,8 @@
-"""Single files: every step that touches the disk, `write_atomic` on top of them, reads that trust nothing, JSON.
+"""Single files: atomic writes, JSON, and reads of untrusted files.
 
-A file becomes visible by one rename after its bytes are on the disk. All changes to the disk, those of tensors and
-generations too, go through the functions under "Steps" and are looked up in this module at each call, so that a test
-can make any one of them fail. What is read may have been put there by anybody: it is opened by `open_regular`, and no
-more is read than was asked for.
+A file becomes visible by one rename, after its bytes are on the disk. All changes to the disk in this package go
+through the functions under "Steps". Callers look these up in this module at each call, so that a test can make any one
+of them fail. Files that are read are untrusted: `open_regular` checks their kind, and every read has a size limit.
 """
 
 import errno
@@ -23,20 +22,20 @@ from typing import Any, NoReturn
 
 BytesLike = bytes | bytearray | memoryview
 
-JSON_BYTES = 2**20  # parsed, a hostile file of this size takes some 40 MB
+JSON_BYTES = 2**20  # the parsed values of a malicious file of this size take about 40 MB
 
 _REASON_CHARACTERS = 300
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What `write_atomic` wrote into a folder whose own sync is still to come."""
+    """The files that `write_atomic` wrote into `folder` before the folder itself is synced."""
 
     folder: Path
     synced: set[tuple[int, int, int]] = field(default_factory=set)
 
     def holds(self, state: os.stat_result) -> bool:
-        """Whether the file with this state was synced and not changed since."""
+        """Whether the file with this `fstat` result was synced and has not changed since."""
         return _identity(state) in self.synced
 
 
@@ -44,7 +43,7 @@ _batch: ContextVar[Batch | None] = ContextVar("_batch", default=None)
 
 
 class CorruptFileError(Exception):
-    """A file or generation is not what its writer wrote; `path` and a one-line `reason` say which and how."""
+    """Raised for a damaged or invalid file or checkpoint. `path` names it; `reason` is one line."""
 
     def __init__(self, path: Path, reason: str) -> None:
         if len(reason) > _REASON_CHARACTERS:
@@ -57,22 +56,22 @@ class CorruptFileError(Exception):
         return f"{self.path}: {self.reason}"
 
 
-# Steps
+# Steps: the only functions that change the disk. Tests replace them to inject faults.
 
 
 def _create(path: Path) -> int:
-    """A descriptor of a file that did not exist before."""
+    """Create `path`, which must not exist, and return a descriptor for writing."""
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
 
 
 def _open_append(path: Path) -> int:
-    """A descriptor that writes to the end of `path`, which is made where it is missing."""
+    """Return a descriptor that appends to `path`. Create the file if it is missing."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
     return os.open(path, flags, 0o666)
 
 
 def _write(descriptor: int, data: memoryview) -> int:
-    """Bytes written, perhaps fewer than `data` has."""
+    """Write some or all of `data`. Return the number of bytes written."""
     return os.write(descriptor, data)
 
 
@@ -89,7 +88,7 @@ def _fsync_folder(path: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        # Some network and FUSE file systems cannot sync a folder at all, and have nothing to offer instead.
+        # Some network and FUSE file systems cannot sync a folder and offer no alternative.
         if error.errno != errno.EINVAL:
             raise
     finally:
@@ -105,7 +104,7 @@ def _make_folder(path: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Remove a file, link or folder tree; what is not there is as good as removed."""
+    """Remove a file, link or folder tree. Do nothing if it does not exist."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -113,12 +112,12 @@ def _remove(path: Path) -> None:
 
 
 def _read(descriptor: int, out: memoryview, offset_bytes: int) -> int:
-    """Bytes read into `out`, perhaps fewer than it has room for, 0 at the end of the file."""
+    """Fill some or all of `out` from the file. Return the number of bytes read, 0 at the end of the file."""
     return os.preadv(descriptor, [out], offset_bytes)
 
 
 def _read_piece(descriptor: int, size_bytes: int, offset_bytes: int) -> bytes:
-    """At most `size_bytes` bytes, none at the end of the file."""
+    """Return at most `size_bytes` bytes of the file, or none at its end."""
     return os.pread(descriptor, size_bytes, offset_bytes)
 
 
@@ -126,7 +125,7 @@ def _read_piece(descriptor: int, size_bytes: int, offset_bytes: int) -> bytes:
 
 
 def make_folder(path: Path) -> None:
-    """Make `path` and its missing parents, durably; an existing folder is left as it is."""
+    """Create the folder `path` and its missing parents, and sync each one. Do nothing if it exists. Raises OSError."""
     if path.is_dir():
         return
     if path.parent != path:
@@ -136,11 +135,11 @@ def make_folder(path: Path) -> None:
 
 
 def write_atomic(path: Path, chunks: BytesLike | Iterable[BytesLike]) -> None:
-    """Write `chunks` as the whole content of `path`: after a crash the file is the old one or the new one.
+    """Replace the content of `path` by `chunks`. After a crash, the file has the old or the new content.
 
-    On any error before the rename, the old file is untouched and nothing is left beside it. An OSError from syncing
-    the folder comes after the rename: the new file is whole, but may not outlive a power cut. Inside
-    `batch(path.parent)` the folder is not synced. Raises OSError, and whatever iterating `chunks` raises.
+    An error before the rename leaves the old file unchanged and removes the temporary file. If the sync of the folder
+    fails after the rename, the new file is complete but may not survive a power cut. Inside `batch(path.parent)`, the
+    folder is not synced. Raises OSError, and any exception of the iteration over `chunks`.
     """
     batch = _batch.get()
     leftover = re.compile(re.escape(f".{path.name}.") + r"[0-9a-f]{8}\.tmp")
@@ -170,7 +169,10 @@ def write_atomic(path: Path, chunks: BytesLike | Iterable[BytesLike]) -> None:
 
 @contextmanager
 def batch(folder: Path) -> Iterator[Batch]:
-    """Inside, `write_atomic` leaves the sync of `folder` to the caller, who does it once, and says what it synced."""
+    """Context manager: make `write_atomic` skip the sync of `folder`. The caller then syncs the folder once.
+
+    The yielded `Batch` records which files were synced.
+    """
     batch = Batch(folder)
     token = _batch.set(batch)
     try:
@@ -181,9 +183,10 @@ def batch(folder: Path) -> Iterator[Batch]:
 
 @contextmanager
 def open_regular(path: Path, *, follows_links: bool = False) -> Iterator[int]:
-    """A descriptor to read `path` with; never blocks.
+    """Context manager: open the regular file `path` for reading and yield its descriptor. Never blocks.
 
-    Raises CorruptFileError for a link, unless it is followed, a folder, a pipe, a device or a socket, and OSError.
+    Raises CorruptFileError for a folder, pipe, device or socket, and for a link unless `follows_links` is true. Raises
+    OSError if the file cannot be opened.
     """
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | (0 if follows_links else os.O_NOFOLLOW)
     try:
@@ -203,20 +206,23 @@ def open_regular(path: Path, *, follows_links: bool = False) -> Iterator[int]:
 
 
 def read_bytes(path: Path, at_most_bytes: int) -> bytes:
-    """The whole content of `path`.
+    """Return the whole content of the file `path`.
 
-    Raises CorruptFileError where it has more than `at_most_bytes`, is not a regular file or becomes shorter meanwhile,
-    and OSError.
+    Raises CorruptFileError if the file is larger than `at_most_bytes`, is not a regular file or becomes shorter during
+    the read, and OSError.
     """
     with open_regular(path) as descriptor:
         size_bytes = os.fstat(descriptor).st_size
         if size_bytes > at_most_bytes:
-            raise CorruptFileError(path, f"too large: {size_bytes:,} bytes, at most {at_most_bytes:,} are read")
+            raise CorruptFileError(path, f"too large: {size_bytes:,} bytes, the limit is {at_most_bytes:,}")
         return read_range(path, descriptor, size_bytes, 0)
 
 
 def read_range(path: Path, descriptor: int, size_bytes: int, offset_bytes: int) -> bytes:
-    """That many bytes of the open file `path`. Raises CorruptFileError where it ends before, and OSError."""
+    """Return `size_bytes` bytes of the open file from `offset_bytes` on. `path` is used in messages only.
+
+    Raises CorruptFileError if the file ends before, and OSError.
+    """
     pieces: list[bytes] = []
     while size_bytes:
         piece = _read_piece(descriptor, size_bytes, offset_bytes)
@@ -231,27 +237,28 @@ def read_range(path: Path, descriptor: int, size_bytes: int, offset_bytes: int) 
 def write_json(path: Path, obj: object) -> None:
     """Write `obj` to `path` as indented JSON through `write_atomic`.
 
-    Raises ValueError for NaN and infinities, which JSON does not have, and for more than the `JSON_BYTES` that are read
-    back, TypeError for what JSON cannot hold, and OSError.
+    Raises ValueError for NaN, for infinities and for more than `JSON_BYTES` of text, TypeError for other values that
+    JSON cannot represent, and OSError.
     """
     data = f"{json.dumps(obj, indent=2, allow_nan=False, ensure_ascii=False)}\n".encode()
     if len(data) > JSON_BYTES:
-        raise ValueError(f"{path.name} would have {len(data):,} bytes of JSON, at most {JSON_BYTES:,} are read back")
+        raise ValueError(f"{path.name} would have {len(data):,} bytes of JSON, the limit is {JSON_BYTES:,}")
     write_atomic(path, data)
 
 
 def read_json(path: Path, at_most_bytes: int = JSON_BYTES) -> Any:
-    """What `write_json` wrote. Raises OSError where it cannot be read, else CorruptFileError as `read_bytes` and
-    `parse_json` do.
+    """Return the value of the JSON file `path`.
+
+    Raises OSError if the file cannot be read, and CorruptFileError for the reasons of `read_bytes` and `parse_json`.
     """
     return parse_json(path, read_bytes(path, at_most_bytes))
 
 
 def parse_json(path: Path, data: bytes) -> Any:
-    """The value of `data`, which was read from `path`.
+    """Return the value of the JSON text `data`, which was read from `path`.
 
-    Raises CorruptFileError for what is not JSON, NaN and infinities, a key that comes twice, and values nested deeper
-    or numbers longer than Python takes.
+    Raises CorruptFileError for invalid JSON, NaN and infinities, a repeated key, and values with more nesting or more
+    digits than Python accepts.
     """
     try:
         return json.loads(
@@ -262,25 +269,25 @@ def parse_json(path: Path, data: bytes) -> Any:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, link or folder tree; what is not there is as good as removed. Raises OSError."""
+    """Remove a file, link or folder tree. Do nothing if it does not exist. Raises OSError."""
     _remove(path)
 
 
 def remove_after(error: BaseException, path: Path) -> None:
-    """Clean up while `error` is on its way out: it stays the one that is raised."""
+    """Remove `path` while `error` is handled. If that fails, add a note to `error` instead of raising."""
     try:
         _remove(path)
     except OSError as second:
-        error.add_note(f"could not remove {path} either: {second}")
+        error.add_note(f"could not remove {path}: {second}")
 
 
 def one_line(error: BaseException) -> str:
-    """What `error` says, without line breaks; its type where it says nothing."""
+    """Return the message of `error` on one line, or the name of its type if the message is empty."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def write_all(descriptor: int, chunk: BytesLike) -> None:
-    """Write all of `chunk`, in as many steps as it takes. Raises OSError."""
+    """Write all of `chunk`, in as many calls as necessary. Raises OSError."""
     view = memoryview(chunk)
     if view.nbytes == 0:
         return
@@ -296,14 +303,14 @@ def _refuse_constant(name: str) -> NoReturn:
 def _finite_float(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{text} is too large a number")
+        raise ValueError(f"{text} is too large for a float")
     return value
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) != len(pairs):
-        raise ValueError("a key comes twice")
+        raise ValueError("a key occurs twice")
     return values
 
 

@@ -1,4 +1,4 @@
-"""One writer a folder: a lock that the kernel lets go of when its process ends, however it ends."""
+"""A lock that allows one writer per folder. The kernel releases it when the process ends, even after a kill."""
 
 import contextlib
 import fcntl
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class FolderBusyError(Exception):
-    """Another process holds the folder's lock; `pid` is its number where the system tells."""
+    """Raised if another process holds the lock of the folder. `pid` is its process ID, or None if unknown."""
 
     def __init__(self, path: Path, pid: int | None) -> None:
         super().__init__(path, pid)
@@ -19,9 +19,9 @@ class FolderBusyError(Exception):
 
 
 class FolderLock:
-    """Holds `path`, a folder, for this process until `release`; nothing is written, so nothing is left behind.
+    """An exclusive lock on the folder `path`, held by this process until `release`. It leaves no file behind.
 
-    Raises FolderBusyError where another holder has it, OSError where the file system knows no locks.
+    Raises FolderBusyError if another process holds the lock, and OSError if the file system does not support locks.
     """
 
     def __init__(self, path: Path) -> None:
@@ -37,12 +37,12 @@ class FolderLock:
             raise
 
     def release(self) -> None:
-        """Let others have the folder."""
+        """Release the lock."""
         os.close(self._descriptor)
 
 
 def _holder(descriptor: int) -> int | None:
-    """The process that holds a lock on the folder, from Linux's list of all locks."""
+    """Return the ID of the process that locks the folder, from `/proc/locks`, or None if it is not listed."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         inode = os.fstat(descriptor).st_ino
         for line in Path("/proc/locks").read_text().splitlines():

@@ -1,4 +1,4 @@
-"""The manifest of a generation: sizes and SHA-256 sums, by which a sound generation is told from a damaged one."""
+"""The manifest of a checkpoint: the size and SHA-256 of each file, and the check of a checkpoint against it."""
 
 import hashlib
 import os
@@ -14,28 +14,29 @@ MANIFEST_VERSION = 1
 
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _PLAIN_NAME = re.compile(r"[\w-][\w.-]{0,199}", re.ASCII)
-GENERATION = re.compile(r"(?P<replaced>\.replaced_)?(?P<name>step_(?P<timestep>\d{10,}))", re.ASCII)
+CHECKPOINT_NAME = re.compile(r"(?P<replaced>\.replaced_)?(?P<name>step_(?P<timestep>\d{10,}))", re.ASCII)
 
 
 class FileRecord(TypedDict):
-    """What the manifest knows of one file."""
+    """The entry of one file in the manifest. `sha256` is in lowercase hexadecimal."""
 
     size_bytes: int
     sha256: str
 
 
 class Manifest(TypedDict):
-    """`manifest.json` of a generation; `files` has every file but the manifest itself."""
+    """The content of `manifest.json`. `files` lists every file except the manifest itself, by name."""
 
     format_version: int
     timestep: int
     files: dict[str, FileRecord]
 
 
-def check_generation(path: Path) -> Manifest:
-    """The manifest of the generation at `path`, after comparing every file's size and SHA-256 with it.
+def verify_checkpoint(path: Path) -> Manifest:
+    """Check every file of the checkpoint at `path` against its manifest. Return the manifest.
 
-    Files that the manifest does not name are ignored, links are refused. Raises CorruptFileError and OSError.
+    Files that the manifest does not list are ignored. Links are rejected. Raises CorruptFileError if the checkpoint is
+    not sound, and OSError.
     """
     if path.is_symlink() or not path.is_dir():
         raise CorruptFileError(path, "not a folder")
@@ -50,7 +51,7 @@ def check_generation(path: Path) -> Manifest:
 
 
 def _size_and_digest(folder: Path, name: str, expected_bytes: int) -> tuple[int, str]:
-    """Of a file; the digest is empty where the size is another than expected."""
+    """Return the size and SHA-256 of a file. The digest is empty if the size differs from `expected_bytes`."""
     try:
         with files.open_regular(folder / name) as descriptor, open(descriptor, "rb", 0, closefd=False) as stream:
             size_bytes = os.fstat(descriptor).st_size
@@ -63,11 +64,11 @@ def _size_and_digest(folder: Path, name: str, expected_bytes: int) -> tuple[int,
 
 
 def compare(folder: Path, name: str, record: FileRecord, size_bytes: int, digest: str) -> None:
-    """Raise CorruptFileError where file `name` of `folder` is not the one that was recorded."""
+    """Raise CorruptFileError if the size or SHA-256 of file `name` differs from `record`."""
     if size_bytes != record["size_bytes"]:
         raise CorruptFileError(folder, f"{name!r} has {size_bytes} bytes instead of {record['size_bytes']}")
     if digest != record["sha256"]:
-        raise CorruptFileError(folder, f"{name!r} has other bytes than were written (SHA-256 differs)")
+        raise CorruptFileError(folder, f"{name!r} is damaged (SHA-256 differs)")
 
 
 def _read_manifest(path: Path) -> Manifest:
@@ -81,29 +82,31 @@ def _read_manifest(path: Path) -> Manifest:
         raise CorruptFileError(path, f"{MANIFEST} lists no files")
     if manifest.get("format_version") != MANIFEST_VERSION:
         version = manifest.get("format_version")
-        raise CorruptFileError(path, f"{MANIFEST} has format {version!r}, this release reads {MANIFEST_VERSION}")
+        raise CorruptFileError(
+            path, f"{MANIFEST} has format version {version!r}, this release reads {MANIFEST_VERSION}"
+        )
     timestep = manifest.get("timestep")
-    match = GENERATION.fullmatch(path.name)
+    match = CHECKPOINT_NAME.fullmatch(path.name)
     if not is_count(timestep) or (match is not None and timestep != int(match["timestep"])):
-        raise CorruptFileError(path, f"{MANIFEST} has timestep {timestep!r}")
+        raise CorruptFileError(path, f"{MANIFEST} has timestep {timestep!r}, which does not match the folder name")
     for name, record in manifest["files"].items():
         if not is_plain_name(name):
             raise CorruptFileError(path, f"{MANIFEST} lists {name!r}, which is not a plain file name")
         if not (isinstance(record, dict) and is_count(record.get("size_bytes")) and is_digest(record.get("sha256"))):
-            raise CorruptFileError(path, f"{MANIFEST} has no size and SHA-256 of {name!r}")
+            raise CorruptFileError(path, f"{MANIFEST} has no valid size and SHA-256 of {name!r}")
     return cast(Manifest, manifest)
 
 
 def is_count(value: object) -> bool:
-    """Whether it is a whole number of at least 0."""
+    """Whether `value` is an integer of at least 0."""
     return type(value) is int and value >= 0
 
 
 def is_digest(value: object) -> bool:
-    """Whether it is a SHA-256 in hexadecimal."""
+    """Whether `value` is a SHA-256 in lowercase hexadecimal."""
     return isinstance(value, str) and _SHA256.fullmatch(value) is not None
 
 
 def is_plain_name(name: str) -> bool:
-    """Whether a file of a generation may have that name: no path, nothing hidden, ASCII."""
+    """Whether a file of a checkpoint may have this name: ASCII, not hidden, no path separator, not the manifest."""
     return name != MANIFEST and _PLAIN_NAME.fullmatch(name) is not None

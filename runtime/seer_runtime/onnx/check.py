@@ -1,7 +1,8 @@
-"""Whether an ONNX file is one of our encoders or heads, found out before ONNX Runtime sees it.
+"""Check an untrusted ONNX file before ONNX Runtime opens it.
 
-The file may come from anybody. Only what the graph builder writes is admitted: a chain of the operators in
-`onnx_shapes` over weights in the file itself, whose largest intermediate values are known before anything is computed.
+Only graphs of the form that `seer_edge.networks.graph` writes are accepted: a chain of the operators in `shapes.py`,
+with all weights inside the file. The check computes the shape of every intermediate value, and so bounds the memory
+and the work before anything runs.
 """
 
 import math
@@ -39,15 +40,15 @@ __all__ = [
 ]
 
 INPUT, OUTPUT, VALUES = "observations", "latents", "values"
-"""What an encoder reads; what it gives and a head reads; what a head gives."""
+"""Names of the values: the input of an encoder, the output of an encoder and input of a head, the output of a head."""
 OPSET, IR_VERSION = 17, 9
 
 FILE_BYTES_MAX = 64 * 2**20
 NODES_MAX = 128
 LIVE_ELEMENTS_MAX = 2**24
-"""Of all values that wait to be read at one time, 64 MiB in float32: twice what the largest of our encoders has."""
+"""Limit on the elements of all values in memory at one time, 64 MiB in float32. The largest encoder uses half."""
 MULTIPLY_ADDS_MAX = 2**34
-"""Of one batch: six times what the largest of our encoders takes."""
+"""Limit on the multiply-adds for one batch. The largest encoder uses a sixth."""
 
 _FLOAT32, _UINT8, _INT8, _INT32, _INT64 = 1, 2, 3, 6, 7
 _DTYPES: dict[int, np.dtype[Any]] = {
@@ -57,7 +58,7 @@ _DTYPES: dict[int, np.dtype[Any]] = {
     _INT32: np.dtype("<i4"),
     _INT64: np.dtype("<i8"),
 }
-_ONE_NUMBER, _NUMBERS = 2, 7  # types of attributes
+_INT, _INTS = 2, 7  # attribute types
 _PIECE_ELEMENTS = 2**16
 
 _DIMENSION: Schema = {1: Field("size", int, least=0), 2: Field("symbol", str, least=0)}
@@ -100,7 +101,7 @@ _MODEL: Schema = {
 
 @dataclass(frozen=True)
 class GraphShapes:
-    """What a row of the encoder's input and output looks like."""
+    """The shapes of one row of an encoder's input and output, without the batch axis."""
 
     observation_shape: tuple[int, int, int]  # (C, h, w), uint8
     latent_shape: tuple[int, int]  # (N, L), float32
@@ -108,7 +109,7 @@ class GraphShapes:
 
 @dataclass(frozen=True)
 class HeadShapes:
-    """What a row of a head's input and output looks like."""
+    """The shapes of one row of a head's input and output, without the batch axis."""
 
     latent_shape: tuple[int, int]  # (N, L), float32
     outputs: int  # M, float32
@@ -116,7 +117,7 @@ class HeadShapes:
 
 @dataclass(frozen=True)
 class _Port:
-    """The input or the output of a kind of graph."""
+    """The name, dtype and axes of a graph's input or output."""
 
     name: str
     elem_type: int
@@ -125,13 +126,13 @@ class _Port:
 
 @dataclass(frozen=True)
 class _Kind:
-    """What graphs of one kind read, do and give."""
+    """The rules for one kind of graph: its input, its output and its operators."""
 
     title: str
     input: _Port
     output: _Port
     operators: Mapping[str, Operator]
-    first: str | None  # the operator that reads the input, and nothing else does; None where types alone tell
+    first: str | None  # the only operator that may read the graph's input; None if the dtypes already ensure that
 
 
 _LATENTS = _Port(OUTPUT, _FLOAT32, "N, L")
@@ -144,69 +145,74 @@ _HEAD = _Kind("head", _LATENTS, _Port(VALUES, _FLOAT32, "M"), HEAD_OPERATORS, "G
 class _Node:
     title: str
     operator: str
-    values: tuple[str, ...]  # names of what it reads from the input or from other nodes
-    constants: tuple[NDArray[Any], ...]  # and what it reads after that
+    values: tuple[str, ...]  # names of the inputs that are computed: the graph's input or outputs of other nodes
+    constants: tuple[NDArray[Any], ...]  # the inputs after those, which are constants
     output: str
     attributes: Attributes
 
 
 def check_graph(graph: bytes, *, max_batch: int) -> GraphShapes:
-    """The shapes of the encoder in the ONNX file `graph`, which is read at `max_batch` observations a batch.
+    """Check the ONNX file `graph` as an encoder that runs on up to `max_batch` observations. Return its shapes.
 
-    The weights are not copied. Raises GraphError for anything that is not an encoder of ours: other fields, operators,
-    versions or dtypes, data outside the file, weights that do not fit or are not finite, a graph that is not one chain,
-    more work or intermediate values than the limits above.
+    The weights are not copied. Raises GraphError if the file has other fields, operators, versions or dtypes, data
+    outside the file, weights of a wrong shape or that are not finite, nodes that do not form one chain, or more work
+    or memory than the limits above.
     """
     return _encoder_shapes(*_check(graph, _ENCODER, max_batch))
 
 
 def check_int8(graph: bytes, *, max_batch: int) -> GraphShapes:
-    """The same for an encoder whose convolutions are in whole numbers."""
+    """Check an encoder with int8 convolutions. Otherwise the same as `check_graph`."""
     return _encoder_shapes(*_check(graph, _INT8_ENCODER, max_batch))
 
 
-def _encoder_shapes(read: Shape, given: Shape) -> GraphShapes:
-    (channels, height, width), (networks, size) = read, given
+def _encoder_shapes(input_shape: Shape, output_shape: Shape) -> GraphShapes:
+    (channels, height, width), (networks, size) = input_shape, output_shape
     return GraphShapes((channels, height, width), (networks, size))
 
 
 def check_head(graph: bytes, *, max_batch: int) -> HeadShapes:
-    """The shapes of the head in the ONNX file `graph`, as `check_graph` finds those of an encoder."""
+    """Check the ONNX file `graph` as a head. Otherwise the same as `check_graph`."""
     (networks, size), (outputs,) = _check(graph, _HEAD, max_batch)
     return HeadShapes((networks, size), outputs)
 
 
 def _check(graph: bytes, kind: _Kind, max_batch: int) -> tuple[Shape, Shape]:
-    """Shapes of the input and of the output, without the batch."""
+    """Check a graph of one kind. Return the shapes of its input and output, without the batch axis."""
     if len(graph) > FILE_BYTES_MAX:
-        raise GraphError(f"a file of {len(graph):,} B, and {FILE_BYTES_MAX:,} are the most that one takes")
+        raise GraphError(f"a file of {len(graph):,} bytes, the limit is {FILE_BYTES_MAX:,}")
     model = read_message(memoryview(graph), _MODEL, "model")
     (ir_version,), (opset,), (source,) = model["ir_version"], model["opset_import"], model["graph"]
     versions = ir_version, *opset["domain"], *opset["version"]
     if versions != (IR_VERSION, "", OPSET):
         raise GraphError(f"IR version, domain and operator set are {versions}, not {(IR_VERSION, '', OPSET)}")
 
-    read_shape = _declared(source["input"][0], kind.input)
-    given_shape = _declared(source["output"][0], kind.output)
+    input_shape = _declared(source["input"][0], kind.input)
+    output_shape = _declared(source["output"][0], kind.output)
     constants = _constants(source["initializer"], kind)
     nodes = [_node(message, index, constants, kind) for index, message in enumerate(source["node"])]
-    shapes = _infer(nodes, (max_batch, *read_shape), constants.keys(), kind)
+    shapes = _infer(nodes, (max_batch, *input_shape), constants.keys(), kind)
     last, output = nodes[-1].output, kind.output.name
-    if last != output or shapes[last][1:] != given_shape:
-        raise GraphError(f"the last node gives {last} {list(shapes[last])}, declared is {output} {list(given_shape)}")
+    if last != output or shapes[last][1:] != output_shape:
+        raise GraphError(
+            f"the last node outputs {last} {list(shapes[last])}, but the graph declares {output} {list(output_shape)}"
+        )
     read = {name for message in source["node"] for name in message["input"]}
     if unread := (shapes.keys() | constants.keys()) - read - {output}:
-        raise GraphError(f"{min(unread)} is read by no node")
+        raise GraphError(f"no node reads {min(unread)}")
     _check_costs(nodes, shapes, kind)
-    return read_shape, given_shape
+    return input_shape, output_shape
 
 
 def _declared(message: Message, port: _Port) -> Shape:
-    """The declared shape of the graph's input or output, without the batch."""
+    """Return the declared shape of the graph's input or output, without the batch axis."""
     (tensor,) = message["type"][0]["tensor"]
     batch, *dims = tensor["shape"][0]["dim"]
     if message["name"] != [port.name] or tensor["elem_type"] != [port.elem_type]:
-        raise GraphError(f"{message['name'][0]} of type {tensor['elem_type'][0]} is declared in place of {port.name}")
+        raise GraphError(
+            f"the graph declares {message['name'][0]} of type {tensor['elem_type'][0]} instead of {port.name} "
+            f"of type {port.elem_type}"
+        )
     sizes = tuple(size for dim in dims for size in dim["size"])
     plain = [{"size": [size], "symbol": []} for size in sizes]
     axes = port.axes.count(",") + 1
@@ -216,32 +222,32 @@ def _declared(message: Message, port: _Port) -> Shape:
 
 
 def _constants(messages: list[Message], kind: _Kind) -> dict[str, NDArray[Any]]:
-    """The constants of the file by name, as views into it."""
+    """Return the constants of the file by name, as views into the file."""
     constants: dict[str, NDArray[Any]] = {}
     for message in messages:
         (name,), (data_type,), (raw,) = message["name"], message["data_type"], message["raw_data"]
         if name in ("", kind.input.name) or name in constants:
-            raise GraphError(f"no constant, or no second one, can be called {name!r}")
+            raise GraphError(f"the constant name {name!r} is invalid or occurs twice")
         if data_type not in _DTYPES:
-            raise GraphError(f"constant {name} has data type {data_type}, which is none of ours")
+            raise GraphError(f"constant {name} has the unsupported data type {data_type}")
         dtype, dims = _DTYPES[data_type], message["dims"]
         if 0 in dims or math.prod(dims) * dtype.itemsize != len(raw):
-            raise GraphError(f"constant {name} of shape {dims} has {len(raw):,} B")
+            raise GraphError(f"constant {name} of shape {dims} has {len(raw):,} bytes of data")
         flat = np.frombuffer(raw, dtype)
         pieces = (flat[start : start + _PIECE_ELEMENTS] for start in range(0, len(flat), _PIECE_ELEMENTS))
         if not all(np.isfinite(piece).all() for piece in pieces):
-            raise GraphError(f"constant {name} holds numbers that are not finite")
+            raise GraphError(f"constant {name} contains NaN or infinity")
         constants[name] = flat.reshape(dims)
     return constants
 
 
 def _node(message: Message, index: int, constants: Mapping[str, NDArray[Any]], graph: _Kind) -> _Node:
-    """The node `message` with its constants looked up; it reads what its operator reads and has its attributes."""
+    """Check the inputs and attributes of the node `message` against its operator. Return it with its constants."""
     (kind,), inputs = message["op_type"], message["input"]
     title = f"node {index} ({kind})"
     operator = graph.operators.get(kind)
     if operator is None:
-        raise GraphError(f"{title}: no {graph.title} has that operator")
+        raise GraphError(f"{title}: this operator is not allowed in the graph of the {graph.title}")
     count = len(inputs) - len(operator.constants)
     values, names = inputs[: max(count, 0)], inputs[max(count, 0) :]
     dtypes = tuple(constants[name].dtype.type for name in names if name in constants)
@@ -250,67 +256,70 @@ def _node(message: Message, index: int, constants: Mapping[str, NDArray[Any]], g
         or dtypes != operator.constants
         or not constants.keys().isdisjoint(values)
     ):
-        raise GraphError(f"{title} cannot read {', '.join(inputs)}")
+        raise GraphError(f"{title} has invalid inputs: {', '.join(inputs)}")
     attributes = {name: _attribute(given, title) for given in message["attribute"] for name in given["name"]}
     if sorted(attributes) != sorted(operator.attributes) or len(attributes) != len(message["attribute"]):
         raise GraphError(
-            f"{title} has attributes {sorted(attributes)} and needs {sorted(operator.attributes)} once each"
+            f"{title} has attributes {sorted(attributes)}, expected {sorted(operator.attributes)}, once each"
         )
     return _Node(title, kind, tuple(values), tuple(constants[name] for name in names), message["output"][0], attributes)
 
 
 def _attribute(message: Message, title: str) -> tuple[int, ...]:
-    """The number or numbers of an attribute."""
+    """Return the integers of an attribute."""
     (name,), (kind,), one, several = message["name"], message["type"], message["i"], message["ints"]
-    wanted = (_NUMBERS, 0, True) if name in WINDOW else (_ONE_NUMBER, 1, False)
-    if (kind, len(one), bool(several)) != wanted:
-        raise GraphError(f"{title}: attribute {name} is not what it should be, a number or numbers")
+    expected = (_INTS, 0, True) if name in WINDOW else (_INT, 1, False)
+    if (kind, len(one), bool(several)) != expected:
+        wanted = "a list of integers" if name in WINDOW else "one integer"
+        raise GraphError(f"{title}: attribute {name} must be {wanted}")
     return (*one, *several)
 
 
-def _infer(nodes: Sequence[_Node], given: Shape, constants: Collection[str], kind: _Kind) -> dict[str, Shape]:
-    """Shapes of the input and of what each node gives, by name.
+def _infer(nodes: Sequence[_Node], input_shape: Shape, constants: Collection[str], kind: _Kind) -> dict[str, Shape]:
+    """Return the shapes of the graph's input and of each node's output, by name.
 
-    Each node reads the one before it, or is a Gemm beside another: so there is one order to run them in, and the
-    values that live at one time are known.
+    Each node must read the output of the previous node, or be a Gemm with the same input as the previous Gemm. So there
+    is only one order of execution, and the values in memory at each point are known.
     """
-    before = source = kind.input.name
-    shapes = {source: given}
-    beside: tuple[str, ...] = ()
+    previous = source = kind.input.name
+    shapes = {source: input_shape}
+    gemm_inputs: tuple[str, ...] = ()
     for node in nodes:
         if node.output in shapes or node.output in constants or not node.output:
-            raise GraphError(f"{node.title}: its output {node.output!r} has the name of something else, or none")
+            raise GraphError(f"{node.title}: the output name {node.output!r} is empty or already used")
         for name in node.values:
             if name not in shapes:
-                raise GraphError(f"{node.title} reads {name}, which no node before it gives")
+                raise GraphError(f"{node.title} reads {name}, which no earlier node outputs")
             if kind.first is not None and (name == source) != (node.operator == kind.first):
-                raise GraphError(f"{node.title} reads {name}: {kind.first} reads {source}, and nothing else does")
-        if before not in node.values and not (node.operator == "Gemm" and node.values == beside):
-            raise GraphError(f"{node.title} does not read {before}, which the node before it gives")
+                raise GraphError(f"{node.title} reads {name}, but {kind.first} and no other node must read {source}")
+        if previous not in node.values and not (node.operator == "Gemm" and node.values == gemm_inputs):
+            raise GraphError(f"{node.title} does not read {previous}, the output of the previous node")
         try:
             shapes[node.output] = kind.operators[node.operator].shape(
                 [shapes[name] for name in node.values], node.constants, node.attributes
             )
         except GraphError as error:
             raise GraphError(f"{node.title}: {error}") from None
-        before = node.output
-        beside = node.values if node.operator == "Gemm" else ()
+        previous = node.output
+        gemm_inputs = node.values if node.operator == "Gemm" else ()
     return shapes
 
 
 def _check_costs(nodes: Sequence[_Node], shapes: Mapping[str, Shape], kind: _Kind) -> None:
-    """Refuse what takes too much memory or time; a value lives until the last node that reads it has run."""
+    """Raise GraphError if the graph needs too much memory or work.
+
+    A value occupies memory until the last node that reads it has run.
+    """
     last_reads = {name: index for index, node in enumerate(nodes) for name in node.values}
     live = math.prod(shapes[kind.input.name])
     work = 0
     for index, node in enumerate(nodes):
-        given = math.prod(shapes[node.output])
-        live += given
-        work += given * max((math.prod(constant.shape[1:]) for constant in node.constants), default=1)
+        elements = math.prod(shapes[node.output])
+        live += elements
+        work += elements * max((math.prod(constant.shape[1:]) for constant in node.constants), default=1)
         if live > LIVE_ELEMENTS_MAX or work > MULTIPLY_ADDS_MAX:
             raise GraphError(
                 f"{node.title}: {live:,} elements in use and {work:,} multiply-adds for a batch of "
-                f"{shapes[kind.input.name][0]}; {LIVE_ELEMENTS_MAX:,} and {MULTIPLY_ADDS_MAX:,} are the most "
-                "that one takes"
+                f"{shapes[kind.input.name][0]}, the limits are {LIVE_ELEMENTS_MAX:,} and {MULTIPLY_ADDS_MAX:,}"
             )
         live -= sum(math.prod(shapes[name]) for name in {*node.values} if last_reads[name] == index)

@@ -1,6 +1,7 @@
-"""The frozen encoder: an ONNX graph run by ONNX Runtime, forward only.
+"""The frozen encoder: an ONNX graph that ONNX Runtime executes, forward only.
 
-The graph has one input `observations` uint8 `[B, C, h, w]` and one output `latents` float32 `[B, N, L]`.
+The graph has one input, `observations` uint8 `[B, C, h, w]`, and one output, `latents` float32 `[B, N, L]`: one latent
+of size L for each of N networks.
 """
 
 from collections.abc import Callable, Collection
@@ -21,11 +22,13 @@ _CPU_PROVIDER, _CUDA_PROVIDER = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 
 class OnnxEncoder:
-    """Encodes frame stacks, at most `MAX_BATCH` at a time.
+    """A frozen encoder for up to `MAX_BATCH` frame stacks per call.
 
-    `graph` may come from anybody: it is checked first, and the bytes that were checked are the ones that run. Raises
-    GraphError for one that is not an encoder of ours, and BudgetError. `check` is that of its kind, `check_graph`
-    without one. `device` is cpu, cuda or cuda:N; where ONNX Runtime has no CUDA, or cannot begin it, that is the CPU.
+    `graph` is untrusted: `check` verifies its bytes before ONNX Runtime opens exactly these bytes. `check` is
+    `check_graph` by default, or `check_int8` for an int8 encoder. `device` is cpu, cuda or cuda:N. The CPU is used if
+    CUDA is not available in ONNX Runtime or fails to start.
+
+    Raises GraphError for an invalid graph, and BudgetError if the ledger has no room for the latents.
     """
 
     def __init__(
@@ -51,9 +54,9 @@ class OnnxEncoder:
         self._binding: Any = self._session.io_binding()
 
     def __call__(self, observations: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Latents `[B, *latent_shape]` of `observations` `[B, C, h, w]`, valid until the next call.
+        """Return the latents of `observations`: uint8 `[B, C, h, w]` to float32 `[B, N, L]`, valid until the next call.
 
-        Raises ValueError for another shape or dtype.
+        Raises ValueError for another shape or dtype, and for more than `MAX_BATCH` observations.
         """
         if observations.dtype != np.uint8 or not observations.flags.c_contiguous:
             raise ValueError(f"expected contiguous uint8 stacks, got {observations.dtype} {list(observations.shape)}")
@@ -69,44 +72,46 @@ class OnnxEncoder:
         return latents
 
     def release(self) -> None:
-        """Take the latents' memory off the ledger; the encoder is not used any more."""
+        """Release the memory of the latents from the ledger. The encoder must not be used afterwards."""
         self._ledger.release(Line.WORKSPACE, self._latents)
 
 
 def has_cuda() -> bool:
-    """Whether this build of ONNX Runtime can run on CUDA devices; it is imported."""
+    """Whether this build of ONNX Runtime supports CUDA. Imports onnxruntime."""
     import onnxruntime
 
     return _CUDA_PROVIDER in onnxruntime.get_available_providers()
 
 
 def providers(device: str, available: Collection[str]) -> list[Any]:
-    """What ONNX Runtime is to run a graph on, the first that can: CUDA device N for `cuda:N`, then the CPU."""
+    """Return the execution providers in order of preference: CUDA device N for `cuda:N`, then the CPU.
+
+    `available` are the names of the providers in this build of ONNX Runtime.
+    """
     kind, _, index = device.partition(":")
     if kind != "cuda" or _CUDA_PROVIDER not in available:
         return [_CPU_PROVIDER]
-    # TF32 would be off by more than the freeze allows between ONNX Runtime and torch.
+    # With TF32, latents differ from torch's by more than the freeze allows.
     return [(_CUDA_PROVIDER, {"device_id": int(index or 0), "use_tf32": 0}), _CPU_PROVIDER]
 
 
 def open_session(graph: bytes, threads: int, device: str = CPU) -> Any:
-    """A session of the graph in these bytes, which were checked. Raises GraphError where it cannot be opened."""
+    """Open an ONNX Runtime session for the checked bytes `graph`. Raises GraphError if ONNX Runtime rejects them."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # The default switches subnormal numbers on in the thread that opens the session, where torch had them flushed.
+    # By default, ONNX Runtime re-enables subnormal numbers in the calling thread, in which torch had disabled them.
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
-    # Otherwise the runtime looks in the bytes for the mark of its own format, and that would be another file than
-    # the one that was checked.
+    # Otherwise ONNX Runtime may detect its own ORT format in the bytes and load another model than the checked one.
     options.add_session_config_entry("session.load_model_format", "ONNX")
-    # Without its arena, or with memory patterns, the heap grows by up to 30 MB under the first large batches.
+    # With memory patterns, or without its arena, the heap grows by up to 30 MB during the first large batches.
     options.enable_mem_pattern = False
     options.log_severity_level = 3
     chosen = providers(device, onnxruntime.get_available_providers())
     try:
         return onnxruntime.InferenceSession(graph, options, providers=chosen)
-    except Exception as error:  # ONNX Runtime's own types, none of them public
+    except Exception as error:  # the exception types of ONNX Runtime are not public
         raise GraphError(f"ONNX Runtime cannot open it: {one_line(error)}") from error

@@ -1,7 +1,7 @@
-"""The head that acts: an ONNX graph run by ONNX Runtime, forward only.
+"""The head that selects actions: an ONNX graph that ONNX Runtime executes, forward only.
 
-The graph has one input `latents` float32 `[B, N, L]` and one output `values` float32 `[B, M]`: a Q-value for each of M
-actions, or M controls.
+The graph has one input, `latents` float32 `[B, N, L]`, and one output, `values` float32 `[B, M]`. The values are the
+Q-values of M discrete actions, or a continuous action of M components.
 """
 
 from typing import Any
@@ -15,7 +15,11 @@ from seer_runtime.system.ledger import Ledger, Line
 
 
 class OnnxHead:
-    """Values one observation at a time. Raises GraphError for a graph that is not a head of ours, and BudgetError."""
+    """A head for one observation per call.
+
+    `graph` is untrusted and is checked first. Raises GraphError for an invalid graph, and BudgetError if the ledger has
+    no room for the values.
+    """
 
     def __init__(self, graph: bytes, *, threads: int, ledger: Ledger) -> None:
         shapes = check_head(graph, max_batch=1)
@@ -27,9 +31,9 @@ class OnnxHead:
         self._session = session
 
     def __call__(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Values `[M]` of `latents` `[N, L]`, valid until the next call.
+        """Return the values of one observation: float32 `[N, L]` to float32 `[M]`, valid until the next call.
 
-        Raises ValueError for another shape or dtype.
+        Raises ValueError for another shape or dtype, and for an array that is not C-contiguous.
         """
         if latents.shape != self.latent_shape or latents.dtype != np.float32 or not latents.flags.c_contiguous:
             raise ValueError(

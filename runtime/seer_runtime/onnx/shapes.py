@@ -1,6 +1,7 @@
-"""The operators of our encoders and heads: what each reads, and the shape of what it gives.
+"""The ONNX operators that encoders and heads may use: the inputs of each, and a function for its output shape.
 
-Axis 0 of every value is the batch.
+Each shape function takes the shapes of the computed inputs, the constants and the attributes. It raises GraphError if
+they do not fit. Axis 0 of every value is the batch.
 """
 
 import math
@@ -15,9 +16,9 @@ from seer_runtime.onnx.wire import GraphError
 
 KERNEL_MAX = 16
 FILTERS_STEP = 16
-"""ONNX Runtime may lay maps out in blocks of so many channels: one filter would take the room of 16."""
+"""ONNX Runtime may store feature maps in blocks of 16 channels. A single filter would then take the memory of 16."""
 WINDOW = ("kernel_shape", "strides", "pads")
-"""The attributes that are several numbers; each other is one."""
+"""The attributes that are lists of integers. Every other attribute is one integer."""
 
 Shape = tuple[int, ...]
 Attributes = Mapping[str, tuple[int, ...]]
@@ -26,13 +27,13 @@ Constants = Sequence[NDArray[Any]]
 
 @dataclass(frozen=True)
 class Operator:
-    """What a node of one kind looks like."""
+    """The rules for the nodes of one operator."""
 
     shape: Callable[[Sequence[Shape], Constants, Attributes], Shape]
-    """Of its output, from the shapes of the values that it reads. Raises GraphError where they do not fit."""
-    values: int = 1  # how many values it reads, first; 0 for any number
-    constants: tuple[type[np.generic], ...] = ()  # dtypes of the constants that it reads after them
-    attributes: tuple[str, ...] = ()  # all of them given
+    """Returns the shape of the output. Raises GraphError if inputs and attributes do not fit."""
+    values: int = 1  # number of computed inputs, which come first; 0 for any number
+    constants: tuple[type[np.generic], ...] = ()  # dtypes of the constant inputs, which follow
+    attributes: tuple[str, ...] = ()  # names of the attributes, all required
 
 
 def _need(condition: bool, text: str) -> None:
@@ -41,35 +42,36 @@ def _need(condition: bool, text: str) -> None:
 
 
 def _same(values: Sequence[Shape], constants: Constants, attributes: Attributes) -> Shape:
-    _need(len(set(values)) == 1 and len(values[0]) == 4, f"needs maps of one shape, not {_shown(values)}")
+    _need(len(set(values)) == 1 and len(values[0]) == 4, f"needs feature maps of equal shape, not {_shown(values)}")
     return values[0]
 
 
 def _cast(values: Sequence[Shape], constants: Constants, attributes: Attributes) -> Shape:
-    _need(attributes["to"] == (1,), "casts to another type than float32")
+    _need(attributes["to"] == (1,), "must cast to float32")
     return _same(values, constants, attributes)
 
 
 def _div(values: Sequence[Shape], constants: Constants, attributes: Attributes) -> Shape:
-    _need(constants[0].shape == () and constants[0] != 0, "needs one number that is not 0 to divide by")
+    _need(constants[0].shape == () and constants[0] != 0, "the divisor must be one nonzero number")
     return _same(values, constants, attributes)
 
 
 def _conv(values: Sequence[Shape], constants: Constants, attributes: Attributes) -> Shape:
     (batch, channels, *_), (weight, bias) = _same(values, constants, attributes), constants
-    kernel, moved = _window(values[0], attributes)
+    kernel, output = _window(values[0], attributes)
     _need(weight.shape[1:] == (channels, kernel, kernel), f"weights {list(weight.shape)} do not fit")
     _need(bias.shape == weight.shape[:1], f"biases {list(bias.shape)} do not fit")
     _need(len(bias) % FILTERS_STEP == 0, f"{len(bias)} filters are not a multiple of {FILTERS_STEP}")
-    return (batch, len(bias), *moved)
+    return (batch, len(bias), *output)
 
 
 def _quantized_conv(values: Sequence[Shape], constants: Constants, attributes: Attributes) -> Shape:
-    """As `_conv`; scales and zero points of input, weights and output stand between."""
+    """Check the scales and zero points of input, weights and output, then the shapes as in `_conv`."""
     scale, zero, weight, scales, zeros, out_scale, out_zero, bias = constants
     filters = (len(weight),) if weight.ndim else ()
-    _need(not (scale.shape or zero.shape or out_scale.shape or out_zero.shape), "maps have one scale and zero point")
-    _need(scales.shape == zeros.shape == filters, "each filter needs its scale and zero point")
+    one_each = not (scale.shape or zero.shape or out_scale.shape or out_zero.shape)
+    _need(one_each, "input and output must each have one scale and one zero point")
+    _need(scales.shape == zeros.shape == filters, "needs one scale and one zero point for each filter")
     _need(min(scale, out_scale, *scales) > 0, "a scale is not positive")
     return _conv(values, (weight, bias), attributes)
 
@@ -86,52 +88,53 @@ def _max_pool(values: Sequence[Shape], constants: Constants, attributes: Attribu
 
 
 def _window(maps: Shape, attributes: Attributes) -> tuple[int, tuple[int, ...]]:
-    """The side of a square window and the sides of what it gives that moves over `maps`."""
+    """Return the side of the square kernel, and the height and width of the output over feature maps `maps`."""
     sides = {name: set(attributes[name]) for name in WINDOW}
     lengths = [len(attributes[name]) for name in sides]
-    _need(lengths == [2, 2, 4] and all(len(side) == 1 for side in sides.values()), "its window is not square")
+    _need(lengths == [2, 2, 4] and all(len(side) == 1 for side in sides.values()), "the window must be square")
     (kernel,), (stride,), (pad,) = sides.values()
     _need(
         1 <= kernel <= KERNEL_MAX and 1 <= stride <= KERNEL_MAX and pad < kernel,
-        f"a window of kernel {kernel}, stride {stride}, padding {pad} is out of bounds",
+        f"a window of kernel {kernel}, stride {stride}, padding {pad} is out of range",
     )
-    moved = tuple((side + 2 * pad - kernel) // stride + 1 for side in maps[2:])
-    _need(min(moved) >= 1, "nothing is left after it")
-    return kernel, moved
+    output = tuple((side + 2 * pad - kernel) // stride + 1 for side in maps[2:])
+    _need(min(output) >= 1, "the output is empty")
+    return kernel, output
 
 
 def _flatten(values: Sequence[Shape], constants: Constants, attributes: Attributes) -> Shape:
-    _need(attributes["axis"] == (1,), "flattens from another axis than 1")
+    _need(attributes["axis"] == (1,), "must flatten from axis 1")
     batch, *rest = _same(values, constants, attributes)
     return batch, math.prod(rest)
 
 
 def _gemm(values: Sequence[Shape], constants: Constants, attributes: Attributes) -> Shape:
     ((batch, *rest),), (weight, bias) = values, constants
-    _need(attributes["transB"] == (1,), "does not read its weights transposed")
+    _need(attributes["transB"] == (1,), "transB must be 1")
     _need(weight.ndim == 2 and [*weight.shape[1:]] == rest, f"weights {list(weight.shape)} do not fit {_shown(values)}")
     _need(bias.shape == weight.shape[:1], f"biases {list(bias.shape)} do not fit")
     return batch, len(bias)
 
 
 def _concat(values: Sequence[Shape], constants: Constants, attributes: Attributes) -> Shape:
-    _need(attributes["axis"] == (1,), "joins along another axis than 1")
-    _need(all(len(value) == 2 for value in values), f"joins {_shown(values)}")
+    _need(attributes["axis"] == (1,), "must concatenate along axis 1")
+    _need(all(len(value) == 2 for value in values), f"needs inputs [B, L], not {_shown(values)}")
     return values[0][0], sum(width for _, width in values)
 
 
 def _reshape(values: Sequence[Shape], constants: Constants, attributes: Attributes) -> Shape:
     batch, *rest = values[0]
-    _need(constants[0].shape == (3,), "does not give [B, N, L]")
+    _need(constants[0].shape == (3,), "must reshape to [B, N, L]")
     kept, *wanted = (int(side) for side in constants[0])
-    _need(kept == 0 and min(wanted) >= 1 and math.prod(wanted) == math.prod(rest), f"{wanted} do not hold {rest}")
+    fits = kept == 0 and min(wanted) >= 1 and math.prod(wanted) == math.prod(rest)
+    _need(fits, f"cannot reshape rows of {rest} to {[kept, *wanted]}")
     return (batch, *wanted)
 
 
 def _gather(values: Sequence[Shape], constants: Constants, attributes: Attributes) -> Shape:
-    _need(attributes["axis"] == (1,), "picks along another axis than 1")
+    _need(attributes["axis"] == (1,), "must select along axis 1")
     batch, networks, size = values[0]
-    _need(constants[0].shape == () and 0 <= int(constants[0]) < networks, f"picks none of {networks} networks")
+    _need(constants[0].shape == () and 0 <= int(constants[0]) < networks, f"must select one of {networks} networks")
     return batch, size
 
 
@@ -141,14 +144,15 @@ def _flat(values: Sequence[Shape], constants: Constants, attributes: Attributes)
 
 
 def _layer_norm(values: Sequence[Shape], constants: Constants, attributes: Attributes) -> Shape:
-    _need(attributes["axis"] == (1,), "normalises another axis than 1")
+    _need(attributes["axis"] == (1,), "must normalise axis 1")
     batch, size = _flat(values, constants, attributes)
-    _need(all(constant.shape == (size,) for constant in constants), f"its weights do not fit {_shown(values)}")
+    _need(all(constant.shape == (size,) for constant in constants), f"the weights do not fit {_shown(values)}")
     return batch, size
 
 
 def _softmax(values: Sequence[Shape], constants: Constants, attributes: Attributes) -> Shape:
-    _need(attributes["axis"] == (2,) and len(values[0]) == 3, f"needs [B, actions, atoms], not {_shown(values)}")
+    fits = attributes["axis"] == (2,) and len(values[0]) == 3
+    _need(fits, f"needs axis 2 of [B, actions, atoms], not axis {attributes['axis'][0]} of {_shown(values)}")
     return values[0]
 
 
@@ -188,7 +192,7 @@ INT8_OPERATORS: dict[str, Operator] = {
     "DequantizeLinear": Operator(_dequantize, constants=_SCALED),
     **{name: ENCODER_OPERATORS[name] for name in ("Flatten", "Gemm", "Concat", "Reshape")},
 }
-"""Of an encoder of convolutions with ReLU: in unsigned numbers with a zero point of 0 that costs nothing."""
+"""Operators of an encoder of convolutions with ReLU. Unsigned values with a zero point of 0 make the ReLU free."""
 
 HEAD_OPERATORS: dict[str, Operator] = {
     "Gather": Operator(_gather, constants=(np.int64,), attributes=("axis",)),

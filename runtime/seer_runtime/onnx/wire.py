@@ -1,7 +1,8 @@
-"""The bytes of an ONNX file as protocol-buffer messages, read strictly and without a copy.
+"""Parse the protocol-buffer messages of an ONNX file, strictly and without a copy.
 
-The format lets a reader skip what it does not know, take the last of two values and write one number in many ways, so
-two readers can see two files in the same bytes. Here a field is expected or it is an error, and a number has one form.
+Protocol buffers let a reader skip unknown fields, keep the last of repeated values and encode one number in many ways.
+So two readers can see different content in the same bytes. This parser rejects unknown and repeated fields, and
+accepts only the shortest form of a number.
 """
 
 from collections.abc import Mapping
@@ -9,17 +10,20 @@ from dataclasses import dataclass
 from typing import Any
 
 TEXT_MAX = 255
-_VARINT_BYTES_MAX = 9  # below 2^63: nothing that we read is negative
+_VARINT_BYTES_MAX = 9  # numbers below 2^63, because no accepted field is negative
 _VARINT, _DELIMITED = 0, 2
 
 
 class GraphError(ValueError):
-    """An ONNX file that is none of ours; the message is one line."""
+    """Raised for an invalid ONNX file. The message is one line."""
 
 
 @dataclass(frozen=True)
 class Field:
-    """A field of a message: `kind` is int, str, memoryview (bytes) or the schema of a message in it."""
+    """A field of a message, which occurs from `least` to `most` times.
+
+    `kind` is int, str, memoryview (bytes) or the schema of a nested message.
+    """
 
     name: str
     kind: "type[int] | type[str] | type[memoryview] | Schema"
@@ -29,14 +33,14 @@ class Field:
 
 Schema = Mapping[int, Field]
 Message = dict[str, list[Any]]
-"""The values of each field of the schema by its name, in the file's order; messages are nested."""
+"""The values of each field of a schema, by field name, in the order of the file. Nested messages are nested dicts."""
 
 
 def read_message(view: memoryview, schema: Schema, where: str) -> Message:
-    """The message that fills `view`; bytes fields are views into it.
+    """Parse the message that fills `view`. Fields of bytes are views into it.
 
-    Raises GraphError, in which the message is called `where`, for whatever `schema` does not list, for too few or too
-    many of a field, and for bytes that are cut short or have another form than the only one that we read.
+    `where` names the message in errors. Raises GraphError for a field that `schema` does not list, for too few or too
+    many values of a field, and for truncated or non-canonical bytes.
     """
     message: Message = {field.name: [] for field in schema.values()}
     at = 0
@@ -44,23 +48,23 @@ def read_message(view: memoryview, schema: Schema, where: str) -> Message:
         tag, at = _varint(view, at, where)
         field = schema.get(tag >> 3)
         if field is None:
-            raise GraphError(f"{where} has a field that no encoder has, number {tag >> 3}")
+            raise GraphError(f"{where} has the unsupported field number {tag >> 3}")
         values, place = message[field.name], f"{where}.{field.name}"
         if len(values) == field.most:
-            raise GraphError(f"{place}: more than {field.most}")
+            raise GraphError(f"{place} has too many values, the limit is {field.most}")
         if tag & 7 != (_VARINT if field.kind is int else _DELIMITED):
-            raise GraphError(f"{place} has wire type {tag & 7}")
+            raise GraphError(f"{place} has the wrong wire type {tag & 7}")
         number, at = _varint(view, at, place)
         if field.kind is int:
             values.append(number)
             continue
         if number > len(view) - at:
-            raise GraphError(f"{place} is cut short")
+            raise GraphError(f"{place} is truncated")
         values.append(_content(view[at : at + number], field, place))
         at += number
     for field in schema.values():
         if len(message[field.name]) < field.least:
-            raise GraphError(f"{where} has {len(message[field.name])} of {field.name} and needs {field.least}")
+            raise GraphError(f"{where} has {len(message[field.name])} values of {field.name}, needs {field.least}")
     return message
 
 
@@ -70,20 +74,20 @@ def _content(view: memoryview, field: Field, place: str) -> str | memoryview | M
     if field.kind is memoryview:
         return view
     if len(view) > TEXT_MAX:
-        raise GraphError(f"{place}: {len(view)} characters of text, and {TEXT_MAX} are the most")
+        raise GraphError(f"{place} has {len(view)} characters, the limit is {TEXT_MAX}")
     text = bytes(view).decode("latin-1")
     if not (text.isascii() and text.isprintable()):
-        raise GraphError(f"{place} is not plain text")
+        raise GraphError(f"{place} is not printable ASCII text")
     return text
 
 
 def _varint(view: memoryview, at: int, where: str) -> tuple[int, int]:
-    """The number at `at`, in its shortest form, and where it ends."""
+    """Return the number at offset `at` and the offset of its end."""
     number = 0
     for index, byte in enumerate(view[at : at + _VARINT_BYTES_MAX]):
         number |= (byte & 0x7F) << (7 * index)
         if byte < 0x80:
             if byte == 0 and index > 0:
-                raise GraphError(f"{where}: a number is longer than it needs to be")
+                raise GraphError(f"{where}: a number is not in its shortest form")
             return number, at + index + 1
-    raise GraphError(f"{where}: a number is cut short, negative or larger than 2^63")
+    raise GraphError(f"{where}: a number is truncated, negative or not below 2^63")

@@ -1,5 +1,5 @@
-"""Acting: frames to observations, and a policy loaded from one file.
+"""Acting: preprocess frames to observations, and load a policy from one file.
 
-May import `replay` (crops), `onnx`, `durable` and `system`.
+May import `replay`, `onnx`, `durable` and `system`.
 Start with `policy.py` (`Policy`), then `perception.py`, `preprocess.py` and `bundle.py` (the file format).
 """

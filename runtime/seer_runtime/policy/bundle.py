@@ -1,17 +1,17 @@
-"""The bundle that goes to the board: one file that holds a policy and, on request, what it takes to learn on.
+"""The bundle: one file with a policy for deployment and, optionally, the data to continue learning.
 
-| member | |
+| member | content |
 |---|---|
-| `encoder.onnx` | uint8 stacks `[B, C, h, w]` to latents `[B, N, L]` |
-| `head.onnx` | latents to a Q-value an action, or to controls |
-| `encoder-int8.onnx` | the same encoder in whole numbers (`--int8`) |
-| `probe.safetensors` | real stacks on which a device compares the two |
-| `norms.safetensors` | layer norms that an encoder's freeze freezes too, where there are any |
-| `learner.safetensors` | heads, targets, optimizers, random stream (`--with learner`) |
-| `replay.safetensors` | the rows of latents (`--with replay`) |
-| `newest.safetensors` | latents of the observation that the newest row led to |
+| `encoder.onnx` | the encoder: stacks uint8 `[B, C, h, w]` to latents float32 `[B, N, L]` |
+| `head.onnx` | the head: latents to Q-values, or to a continuous action |
+| `encoder-int8.onnx` | the encoder with int8 convolutions (`--int8`) |
+| `probe.safetensors` | real stacks, on which a device compares the two encoders |
+| `norms.safetensors` | layer norms that the freeze froze together with the encoder, if any |
+| `learner.safetensors` | heads, target networks, optimizers, random generator (`--with learner`) |
+| `replay.safetensors` | the latent rows of the replay (`--with replay`) |
+| `newest.safetensors` | latents of the observation that followed the newest row |
 
-What the policy is stands in the container's manifest; `PolicySpec` reads the part of it that acting needs.
+The manifest of the container describes the policy. `PolicySpec` is the part of it that acting needs.
 """
 
 import math
@@ -29,13 +29,13 @@ from seer_runtime.durable.files import CorruptFileError, one_line
 from seer_runtime.onnx.check import FILE_BYTES_MAX
 from seer_runtime.policy.preprocess import RESIZES, Resize
 from seer_runtime.replay.crops import Crop
-from seer_runtime.system.fields import Fields, shown
+from seer_runtime.system.manifest_reader import ManifestReader, shown
 
 ENCODER, HEAD, NORMS = "encoder.onnx", "head.onnx", "norms.safetensors"
 INT8, PROBE = "encoder-int8.onnx", "probe.safetensors"
 LEARNER, REPLAY, NEWEST = "learner.safetensors", "replay.safetensors", "newest.safetensors"
 EXTRAS = {"learner": LEARNER, "replay": REPLAY}
-"""What `export --with` can add, and the member that says that it was."""
+"""The values of `export --with`, and the member that each one adds."""
 MEMBER_BYTES_MAX = {
     ENCODER: FILE_BYTES_MAX,
     HEAD: FILE_BYTES_MAX,
@@ -49,42 +49,45 @@ MEMBER_BYTES_MAX = {
 
 SIDE_MAX, STACK_MAX, ACTIONS_MAX = 1024, 64, 65_536
 EPISODES_MAX = 100_000
-"""Of an evaluation that a manifest asks for."""
+"""Limit on the episodes of an evaluation that a manifest requests."""
 
 
 @dataclass(frozen=True)
 class PolicySpec:
-    """What a policy sees and does. Raises ValueError for what none can."""
+    """The observations and actions of a policy. Raises ValueError for invalid values."""
 
     algo: str
-    frame_shape: tuple[int, ...]  # (H, W) in gray, (3, H, W) in RGB, uint8
-    stack: int  # frames, the oldest first, zeros before a scene's first
-    crop_shape: tuple[int, int]  # the center that is acted on
+    frame_shape: tuple[int, ...]  # uint8, (H, W) in gray or (3, H, W) in RGB
+    stack: int  # number of frames, the oldest first; frames before the first of a scene are zero
+    crop_shape: tuple[int, int]  # (h, w) of the center crop that the policy acts on
     discrete: bool
-    actions: int  # how many there are, or how many controls, each in [-1, 1]
-    resize: Resize = "area"  # how screens become the frames that it was trained on
+    actions: int  # number of discrete actions, or of components in [-1, 1] of a continuous action
+    resize: Resize = "area"  # how screens were resized to frames in training
 
     def __post_init__(self) -> None:
         if len(self.frame_shape) not in (2, 3) or self.frame_shape[:-2] not in ((), (3,)):
-            raise ValueError(f"frames of {self.frame_shape}")
+            raise ValueError(f"the frame shape {self.frame_shape} is neither (H, W) nor (3, H, W)")
         if max(self.frame_shape) > SIDE_MAX or not 1 <= self.stack <= STACK_MAX:
-            raise ValueError(f"{self.stack} frames of {self.frame_shape} are more than a policy sees")
-        _ = self.crop  # refuses one that does not fit
+            raise ValueError(
+                f"a stack of {self.stack} frames {self.frame_shape} is outside the limits: "
+                f"1 to {STACK_MAX} frames with sides up to {SIDE_MAX}"
+            )
+        _ = self.crop  # raises if the crop does not fit
         if not 1 <= self.actions <= ACTIONS_MAX:
-            raise ValueError(f"{self.actions} actions")
+            raise ValueError(f"the number of actions is {self.actions}, not from 1 to {ACTIONS_MAX:,}")
 
     @property
     def crop(self) -> Crop:
-        """The views of a frame."""
+        """The crop of a frame."""
         return Crop((self.frame_shape[-2], self.frame_shape[-1]), self.crop_shape)
 
     @property
     def observation_shape(self) -> tuple[int, int, int]:
-        """`(C, h, w)` of what the encoder reads."""
+        """The shape (C, h, w) of the encoder's input."""
         return (self.stack * math.prod(self.frame_shape[:-2]), *self.crop_shape)
 
     def to_json(self) -> dict[str, Any]:
-        """The part of a manifest that `of` reads."""
+        """Return the part of the manifest that `of` reads."""
         actions = {"kind": "discrete", "count": self.actions}
         if not self.discrete:
             actions = {"kind": "continuous", "size": self.actions, "low": -1.0, "high": 1.0}
@@ -103,8 +106,8 @@ class PolicySpec:
 
     @classmethod
     def of(cls, about: Mapping[str, Any]) -> "PolicySpec":
-        """What a manifest says. Raises ValueError, which names the field."""
-        fields = Fields(about)
+        """Read the specification from the manifest `about`. Raises ValueError that names the invalid field."""
+        fields = ManifestReader(about)
         discrete = fields.choice("actions.kind", ("discrete", "continuous")) == "discrete"
         crop_shape = fields.counts("observation.crop_shape", SIDE_MAX)
         if len(crop_shape) != 2:
@@ -119,15 +122,15 @@ class PolicySpec:
             resize=cast(Resize, fields.choice("observation.resize", RESIZES)),
         )
         for part in ("observation", "actions"):
-            told, found = spec.to_json()[part], fields.record(part)
-            for key in sorted(told.keys() | found.keys()):
-                if key not in told or key not in found or told[key] != found[key]:
-                    raise ValueError(f"{part}.{key} is {shown(found.get(key))}, which this release does not do")
+            supported, found = spec.to_json()[part], fields.record(part)
+            for key in sorted(supported.keys() | found.keys()):
+                if key not in supported or key not in found or supported[key] != found[key]:
+                    raise ValueError(f"{part}.{key} is {shown(found.get(key))}, which this release does not support")
         return spec
 
 
 class Bundle:
-    """An open bundle, every hash of which was right."""
+    """An open bundle with verified hashes. Valid only inside the `open_bundle` block."""
 
     def __init__(self, container: Container, spec: PolicySpec) -> None:
         self.container = container
@@ -135,24 +138,24 @@ class Bundle:
 
     @property
     def path(self) -> Path:
-        """The file."""
+        """The path of the file."""
         return self.container.path
 
     @property
     def about(self) -> dict[str, Any]:
-        """The whole manifest; what `spec` does not have of it is still to be checked."""
+        """The whole manifest. Fields that are not part of `spec` are unchecked."""
         return self.container.about
 
     def holds(self, member: str) -> bool:
-        """Whether it has that member."""
+        """Whether the bundle contains `member`."""
         return member in self.container.members
 
     def read(self, member: str) -> bytes:
-        """The bytes of a member, the ones that were checked. Raises CorruptFileError and OSError."""
+        """Return the verified bytes of a member. Raises CorruptFileError if it is missing or changed, and OSError."""
         return self.container.read(member)
 
     def arrays(self, member: str, wanted: Collection[str] | None = None) -> dict[str, NDArray[Any]]:
-        """The tensors of a member, of them those that are `wanted`. Raises as `read`."""
+        """Return the tensors of a member by name: all of them, or those in `wanted`. Raises as `read`."""
         tensors = self.container.tensors(member)
         names = [name for name in tensors.names if wanted is None or name in wanted]
         arrays = {name: np.empty(tensors.shapes[name], tensors.dtypes[name]) for name in names}
@@ -163,10 +166,13 @@ class Bundle:
 
 @contextmanager
 def open_bundle(path: Path) -> Iterator[Bundle]:
-    """Open `path`. Raises CorruptFileError for what is not a bundle of this release, and OSError."""
+    """Context manager: open the bundle at `path` and verify its hashes.
+
+    Raises CorruptFileError if the file is not a valid bundle of this release, and OSError.
+    """
     with open_container(path, MEMBER_BYTES_MAX) as container:
         try:
             spec = PolicySpec.of(container.about)
         except ValueError as error:
-            raise CorruptFileError(path, f"its manifest describes no policy: {one_line(error)}") from error
+            raise CorruptFileError(path, f"the manifest describes no valid policy: {one_line(error)}") from error
         yield Bundle(container, spec)

@@ -1,4 +1,4 @@
-"""From an environment's frame to what is stored and what is acted on, once per observation."""
+"""Perception: turns each environment frame into a row for the replay and an input for the agent."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -15,10 +15,10 @@ from seer_runtime.system.state import State, StateError, generator_state, restor
 
 @dataclass(frozen=True)
 class Observed:
-    """One observation. Both arrays are valid until the next one is perceived."""
+    """One observation. Both arrays are valid until the next call of `observe`."""
 
-    row: NDArray[Any]  # what the replay stores
-    input: NDArray[Any]  # what the agent acts on
+    row: NDArray[Any]  # stored in the replay
+    input: NDArray[Any]  # the agent acts on it
 
 
 class Perception(Protocol):
@@ -27,20 +27,20 @@ class Perception(Protocol):
     stack: FrameStack
 
     def observe(self, frame: NDArray[Any], *, first: bool) -> Observed:
-        """Take the next frame; `first` says that a scene begins with it."""
+        """Return the observation that the next frame completes. `first` means that the frame begins a scene."""
 
     def release(self) -> None:
-        """Give its memory back to the ledger; the stack is the caller's."""
+        """Release the memory from the ledger, except that of the stack, which belongs to the caller."""
 
     def state(self) -> State:
-        """What the observation was made of and, where that is not enough, the observation."""
+        """Return the state from which `restore` rebuilds the current observation."""
 
     def restore(self, state: State) -> Observed:
-        """Take on the state that `state` gave; returns its observation. Raises StateError for another kind's."""
+        """Restore a state and return its observation. Raises StateError if the state does not fit."""
 
 
 class FramePerception:
-    """Stores the newest frame and acts on the center of the stack, `[C, h, w]`."""
+    """Perception before the freeze: the row is the newest frame, the input is the center crop of the stack."""
 
     def __init__(self, stack: FrameStack, crop: Crop, ledger: Ledger) -> None:
         self.stack = stack
@@ -50,7 +50,7 @@ class FramePerception:
         self._center = ledger.allocate(Line.WORKSPACE, (*frames.shape[:-2], *crop.size), np.uint8)
 
     def observe(self, frame: NDArray[Any], *, first: bool) -> Observed:
-        """Row: the frame. Input: the center of the stack it completes."""
+        """Return the frame as the row, and the center crop of the stack `[C, h, w]` as the input."""
         self.stack.push(frame, first=first)
         return self._current()
 
@@ -60,24 +60,25 @@ class FramePerception:
         return Observed(row=stacked[-1], input=self._center.reshape(-1, *self._crop.size))
 
     def release(self) -> None:
-        """Give the center's memory back to the ledger."""
+        """Release the memory of the center crop from the ledger."""
         self._ledger.release(Line.WORKSPACE, self._center)
 
     def state(self) -> State:
-        """The stack."""
+        """Return the frame stack."""
         return State(arrays={"stack": self.stack.frames})
 
     def restore(self, state: State) -> Observed:
-        """Take on the stack."""
+        """Restore the frame stack and return its observation. Raises StateError if it does not fit."""
         _fill(state, stack=self.stack.frames)
         return self._current()
 
 
 class LatentPerception:
-    """Encodes each stack in one call: K views of it to store, and the center to act on.
+    """Perception after the freeze: one call of the encoder gives K latents for the row and one for the input.
 
-    Views are drawn from `rng`. Where a crop is the whole frame there is one view only, stored and acted on. An
-    evaluation stores nothing: K = 0.
+    The K latents are of random crops from `rng`, the input is of the center crop. If the crop is the whole frame, all
+    crops are equal, and the last latent of the row is also the input. An evaluation stores no rows and uses K = 0.
+    Raises BudgetError if the ledger has no room.
     """
 
     def __init__(
@@ -98,16 +99,16 @@ class LatentPerception:
         self._augmentations = augmentations
         count = augmentations + (0 if crop.whole and augmentations else 1)
         self._views = ledger.allocate(Line.WORKSPACE, (count, *stack.frames.shape[:-2], *crop.size), np.uint8)
-        # Its own: an evaluation between two steps uses the same encoder, and with it the encoder's memory.
+        # A copy, because an evaluation between two steps uses the same encoder and overwrites its output.
         self._latents = ledger.allocate(Line.WORKSPACE, (count, *encoder.latent_shape), np.float32)
 
     def observe(self, frame: NDArray[Any], *, first: bool) -> Observed:
-        """Row: latents `[K, N, L]` of the stack that the frame completes. Input: the center's, `[N, L]`."""
+        """Return the latents of the stack under K random crops `[K, N, L]`, and under the center crop `[N, L]`."""
         self.stack.push(frame, first=first)
         return self.current()
 
     def current(self) -> Observed:
-        """The observation that the stack holds now; at the freeze it was perceived as frames before."""
+        """Encode the current stack. At the freeze, this encodes the last observation of the frame phase."""
         offsets = [*self._crop.draw(self.rng, self._augmentations), self._crop.center]
         for offset, view in zip(offsets, self._views, strict=False):
             self._crop.cut(self.stack.frames, offset, view)
@@ -118,25 +119,28 @@ class LatentPerception:
         return Observed(row=self._latents[: self._augmentations], input=self._latents[-1])
 
     def state(self) -> State:
-        """The stack, the latents of the views that were drawn of it, and the stream that draws the next."""
+        """Return the frame stack, its latents, and the state of the random generator."""
         return State({"views": generator_state(self.rng)}, {"stack": self.stack.frames, "latents": self._latents})
 
     def restore(self, state: State) -> Observed:
-        """Take on stack, latents and stream."""
+        """Restore the stack, the latents and the generator. Raises StateError if they do not fit."""
         restore_generator(self.rng, state.values.get("views"))
         _fill(state, stack=self.stack.frames, latents=self._latents)
         return self._observed()
 
     def release(self) -> None:
-        """Give the views' and the latents' memory back to the ledger."""
+        """Release the memory of the crops and the latents from the ledger."""
         self._ledger.release(Line.WORKSPACE, self._views, self._latents)
 
 
 def _fill(state: State, **targets: NDArray[Any]) -> None:
-    """Copy the arrays of `state` to `targets` of the same names. Raises StateError where they are others."""
+    """Copy the arrays of `state` to the `targets` of the same names.
+
+    Raises StateError if one is missing or its shape or dtype differs.
+    """
     for name, target in targets.items():
         array = state.arrays.get(name)
         if array is None or array.shape != target.shape or array.dtype != target.dtype:
             found = None if array is None else f"{array.dtype} {list(array.shape)}"
-            raise StateError(f"an observation's {name} is {target.dtype} {list(target.shape)}, not {found}")
+            raise StateError(f"expected {name} of {target.dtype} {list(target.shape)} in the observation, got {found}")
         target[...] = array

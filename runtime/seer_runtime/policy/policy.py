@@ -1,8 +1,10 @@
-"""Acting from a bundle: a frame in, an action out. The library call that a robot's own program makes.
+"""The acting policy: load a bundle and return an action for each frame.
 
-policy = Policy.load("policy.seer")
-policy.reset()
-action = policy.act(frame)
+Example:
+    policy = Policy.load("policy.seer")
+    policy.reset()  # at the start of each episode
+    action = policy.act(frame)
+
 """
 
 import os
@@ -26,13 +28,13 @@ Action = int | NDArray[np.float32]
 
 
 class Policy:
-    """The agent of a bundle as an evaluation plays it: no noise, the center crop, the best action or the mean one.
+    """The policy of a bundle, as in an evaluation: the center crop, no noise, and the best or the mean action.
 
     Attributes:
-        spec: what it sees and does.
-        perception: from frames to latents, with the stack of the episode that runs.
-        choice: what was measured where a bundle has an int8 encoder too; None where the float32 one runs unasked.
-        values: float32 `[M]`, what the head gave last: Q-values, or the action itself.
+        spec: the observations and actions of the policy.
+        perception: turns frames into latents; it holds the frame stack of the running episode.
+        choice: the comparison of the int8 and float32 encoders, or None if only the float32 encoder was loaded.
+        values: the last output of the head, float32 `[M]`: Q-values, or the continuous action.
 
     """
 
@@ -46,9 +48,13 @@ class Policy:
         int8: bytes | None = None,
         probe: NDArray[np.uint8] | None = None,
     ) -> None:
-        """`int8` is the same encoder in whole numbers, compared on the stacks `probe` `[n, C, h, w]`.
+        """Check and open the ONNX graphs `encoder` and `head`.
 
-        Raises GraphError for graphs that are none of ours or do not fit `spec`, and BudgetError.
+        `int8` is the same encoder with int8 convolutions. It replaces the float32 encoder if it is faster and accurate
+        on the stacks `probe`, uint8 `[n, C, h, w]`. `threads` is the number of threads of ONNX Runtime.
+
+        Raises GraphError for graphs that are invalid or do not match `spec`, and BudgetError if they need more
+        workspace than `WORKSPACE_CAP_BYTES`.
         """
         self.spec = spec
         self.choice: EncoderChoice | None = None
@@ -60,8 +66,8 @@ class Policy:
         chain = (spec.observation_shape, self._head.latent_shape, spec.actions)
         if (self._encoder.observation_shape, self._encoder.latent_shape, self._head.outputs) != chain:
             raise GraphError(
-                f"its encoder gives {self._encoder.latent_shape} of {self._encoder.observation_shape}, its head "
-                f"{self._head.outputs} values of {self._head.latent_shape}; they do not fit its manifest"
+                f"the encoder maps {self._encoder.observation_shape} to {self._encoder.latent_shape} and the head maps "
+                f"{self._head.latent_shape} to {self._head.outputs} values, which does not match the manifest"
             )
         buffer = ledger.allocate(Line.WORKSPACE, (spec.stack, *spec.frame_shape), np.uint8)
         self.perception = LatentPerception(
@@ -70,50 +76,55 @@ class Policy:
             self._encoder,
             ledger,
             augmentations=0,
-            rng=np.random.default_rng(0),  # nothing is drawn from it
+            rng=np.random.default_rng(0),  # unused, because there are no random crops
         )
         self.values: NDArray[np.float32] = np.zeros(0, np.float32)
         self._first = True
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, threads: int = 1, int8: bool = True) -> "Policy":
-        """The policy of the bundle at `path`. Raises CorruptFileError for what is not a sound one, and OSError.
+        """Load the policy of the bundle at `path`.
 
-        An int8 encoder that it has is used where it is faster here and near enough; never where `int8` is false.
+        If the bundle contains an int8 encoder and `int8` is true, the faster of the two encoders is used, unless the
+        error of the int8 encoder is too large. Raises CorruptFileError if the file is not a valid bundle, and OSError.
         """
         with open_bundle(Path(path)) as bundle:
             return cls.of(bundle, threads=threads, int8=int8)
 
     @classmethod
     def of(cls, bundle: Bundle, *, threads: int = 1, int8: bool = True) -> "Policy":
-        """The policy of an open bundle. Raises as `load`."""
-        rounded = bundle.read(INT8) if int8 and bundle.holds(INT8) else None
-        probe = None if rounded is None else bundle.arrays(PROBE).get("observations")
+        """Return the policy of an open bundle. Raises as `load`."""
+        graph = bundle.read(INT8) if int8 and bundle.holds(INT8) else None
+        probe = None if graph is None else bundle.arrays(PROBE).get("observations")
         try:
-            return cls(bundle.spec, bundle.read(ENCODER), bundle.read(HEAD), threads=threads, int8=rounded, probe=probe)
+            return cls(bundle.spec, bundle.read(ENCODER), bundle.read(HEAD), threads=threads, int8=graph, probe=probe)
         except (GraphError, BudgetError) as error:
             raise CorruptFileError(bundle.path, one_line(error)) from error
 
-    def _choose(self, rounded: OnnxEncoder, probe: NDArray[np.uint8]) -> None:
-        exact, shape = self._encoder, self._encoder.observation_shape
-        if (rounded.observation_shape, rounded.latent_shape) != (shape, exact.latent_shape):
-            raise GraphError(f"its int8 encoder gives {rounded.latent_shape} of {rounded.observation_shape}")
+    def _choose(self, int8: OnnxEncoder, probe: NDArray[np.uint8]) -> None:
+        """Replace the float32 encoder by `int8` if the comparison on `probe` says so. Release the other one."""
+        float32, shape = self._encoder, self._encoder.observation_shape
+        if (int8.observation_shape, int8.latent_shape) != (shape, float32.latent_shape):
+            raise GraphError(
+                f"the int8 encoder maps {int8.observation_shape} to {int8.latent_shape}, "
+                f"the float32 encoder {shape} to {float32.latent_shape}"
+            )
         if probe.dtype != np.uint8 or probe.shape[1:] != shape or len(probe) == 0:
-            raise GraphError(f"its probe of {probe.dtype} {list(probe.shape)} is not of stacks {list(shape)}")
-        self.choice = compare(exact, rounded, probe)
-        loser, self._encoder = (exact, rounded) if self.choice.int8 else (rounded, exact)
-        loser.release()
+            raise GraphError(f"the probe is {probe.dtype} {list(probe.shape)}, not uint8 stacks of {list(shape)}")
+        self.choice = compare(float32, int8, probe)
+        unused, self._encoder = (float32, int8) if self.choice.int8 else (int8, float32)
+        unused.release()
 
     def reset(self) -> None:
-        """An episode ends: the next frame is the first of another."""
+        """Start a new episode: the next frame is its first."""
         self._first = True
 
     def act(self, frame: Frame | tuple[Frame, Frame]) -> Action:
-        """Return the action for the next frame: a number from 0, or float32 `[A]` in [-1, 1] of its own memory.
+        """Return the action for the next frame: an index from 0, or a new array float32 `[A]` in [-1, 1].
 
-        `frame` is uint8 `spec.frame_shape`, or a screen of any size: [H, W], [H, W, 1] or [H, W, 3]. Give a pair of
-        screens `(older, newer)` where training saw the maximum of the last two, as on Atari games. Screens become
-        frames as in training: `spec.resize` says how, and `preprocess.to_frame` does it. Raises ValueError for
+        `frame` is uint8 of shape `spec.frame_shape`, or a screen of any size: [H, W], [H, W, 1] or RGB [H, W, 3]. For
+        Atari games, pass the last two screens as a pair `(older, newer)`, because training saw their maximum. Screens
+        are converted to frames as in training (`preprocess.to_frame` with `spec.resize`). Raises ValueError for
         anything else.
         """
         frame = to_frame(frame, self.spec.frame_shape, self.spec.resize)
@@ -122,6 +133,6 @@ class Policy:
         return self.decide(observed.input)
 
     def decide(self, latents: NDArray[Any]) -> Action:
-        """The action for the latents `[N, L]` of an observation."""
+        """Return the action for the latents of an observation, float32 `[N, L]`."""
         self.values = self._head(latents)
         return int(self.values.argmax()) if self.spec.discrete else self.values.copy()

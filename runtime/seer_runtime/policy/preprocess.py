@@ -1,4 +1,4 @@
-"""From screens to the stacked frames an encoder sees: one path for training and for acting."""
+"""Preprocessing: convert screens to frames and stack them. Training and acting share this code."""
 
 from typing import Literal
 
@@ -10,15 +10,15 @@ Color = Literal["gray", "rgb"]
 COLORS: tuple[Color, ...] = ("gray", "rgb")
 Resize = Literal["area", "bilinear"]
 RESIZES: tuple[Resize, ...] = ("area", "bilinear")
-"""How screens become frames; configurations, checkpoints and bundles record the name.
+"""Ways to resize screens to frames. Configurations, checkpoints and bundles record the name.
 
-`area` takes the maximum of the last two screens and resizes it once by area, as Gymnasium and Dopamine do. `bilinear`
-resizes each screen bilinearly and takes the maximum of the results, as the paper's code does.
+`area` takes the maximum of the last two screens and resizes it once by area, like Gymnasium and Dopamine. `bilinear`
+resizes each screen bilinearly and takes the maximum of the results, like the code of the paper.
 """
 
 
 def to_gray(rgb: Frame) -> Frame:
-    """Luminance (Rec. 601) of an RGB screen: uint8 [H, W, 3] to uint8 [H, W].
+    """Return the luminance (Rec. 601) of an RGB screen: uint8 [H, W, 3] to uint8 [H, W].
 
     Raises ValueError for another shape or dtype.
     """
@@ -30,11 +30,12 @@ def to_gray(rgb: Frame) -> Frame:
 
 
 def to_frame(screen: Frame | tuple[Frame, Frame], frame_shape: tuple[int, ...], how: Resize = "area") -> Frame:
-    """Turn a screen into a frame of uint8 `frame_shape`: (H, W) in gray, (3, H, W) in RGB.
+    """Convert a screen to a frame, uint8 of `frame_shape`: (H, W) in gray or (3, H, W) in RGB.
 
-    `screen` is uint8 [h, w], [h, w, 1] or RGB [h, w, 3], or a frame already. It may also be a pair of screens of one
-    shape, the older first, which give one frame as `pool_and_resize` says. The result is C-contiguous unless it is
-    the screen itself, whose memory it may share. Raises ValueError for another shape or dtype, and for no array.
+    `screen` is uint8 [h, w], [h, w, 1] or RGB [h, w, 3], or already a frame. It may also be a pair of screens of equal
+    shape, the older first, which `pool_and_resize` combines. A frame is returned unchanged. Any other result is
+    C-contiguous and may share the memory of the screen. Raises ValueError for another shape or dtype, and if `screen`
+    is not an array.
     """
     size, in_color = (frame_shape[-2], frame_shape[-1]), len(frame_shape) == 3
     if isinstance(screen, tuple):
@@ -50,8 +51,11 @@ def to_frame(screen: Frame | tuple[Frame, Frame], frame_shape: tuple[int, ...], 
 
 
 def _image(screen: Frame, *, in_color: bool) -> Frame:
-    """The [h, w] or, where both are in color, [h, w, 3] of a screen. Raises ValueError for what is no screen."""
-    if not isinstance(screen, np.ndarray):  # a caller of `Policy.act` need not have read the types
+    """Return the screen as [h, w], or as [h, w, 3] if it is RGB and `in_color` is true.
+
+    Raises ValueError if it is not a screen.
+    """
+    if not isinstance(screen, np.ndarray):  # callers of `Policy.act` may pass anything
         raise ValueError(f"expected a screen, uint8 [H, W], [H, W, 1] or [H, W, 3], got {type(screen).__name__}")
     if screen.dtype != np.uint8 or not is_screen(screen.shape):
         raise ValueError(
@@ -63,23 +67,23 @@ def _image(screen: Frame, *, in_color: bool) -> Frame:
 
 
 def _pair(screens: tuple[Frame, Frame], *, in_color: bool) -> tuple[Frame, Frame]:
-    """The images of two screens. Raises ValueError where they are not two of one shape."""
+    """Return the images of two screens. Raises ValueError unless there are two of equal shape."""
     images = [_image(screen, in_color=in_color) for screen in screens]
     if len(images) != 2 or images[0].shape != images[1].shape:
-        raise ValueError(f"expected two screens of one shape, got {[list(image.shape) for image in images]}")
+        raise ValueError(f"expected two screens of equal shape, got {[list(image.shape) for image in images]}")
     return images[0], images[1]
 
 
 def is_screen(shape: tuple[int, ...]) -> bool:
-    """Whether an array of that shape can be one: [H, W], [H, W, 1] or [H, W, 3], none of them 0."""
+    """Whether an array of `shape` can be a screen: [H, W], [H, W, 1] or [H, W, 3], without a size of 0."""
     return 0 not in shape and (len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3)))
 
 
 def resize(frame: Frame, size: tuple[int, int], out: Frame | None = None, *, how: Resize = "area") -> Frame:
-    """Resize a uint8 [H, W] or [H, W, 3] frame to `size` = (height, width), into `out` where it is given.
+    """Resize a uint8 frame, [H, W] or [H, W, 3], to `size` = (height, width).
 
-    A frame that already has the size is returned itself (copied where `out` is given, which is for [H, W] alone).
-    Raises ValueError if `out` is not C-contiguous uint8 of that size.
+    If the frame already has this size, return the frame itself. If `out` is given, write the result to it and return
+    `out`. This is possible for [H, W] only. Raises ValueError if `out` is not C-contiguous uint8 of this size.
     """
     if out is not None and (out.shape != size or out.dtype != np.uint8 or not out.flags.c_contiguous):
         raise ValueError(f"out must be C-contiguous uint8 {list(size)}, got {out.dtype} {list(out.shape)}")
@@ -104,13 +108,13 @@ def pool_and_resize(
     pooled: Frame | None = None,
     out: Frame | None = None,
 ) -> Frame:
-    """Make one frame of `size` = (height, width) of two uint8 [H, W] or [H, W, 3] screens.
+    """Combine two screens, uint8 [H, W] or [H, W, 3], to one frame of `size` = (height, width).
 
-    Consoles draw some sprites only on every second frame; the elementwise maximum shows them all. `area` takes the
-    maximum of the screens and resizes it; `bilinear` resizes each screen and takes the maximum of the results.
+    Consoles draw some sprites only on every second screen, so the frame is the elementwise maximum of two. `area`
+    resizes the maximum of the screens. `bilinear` resizes each screen and takes the maximum of the results.
 
-    `pooled`, which may be one of the two screens, receives the maximum of the screens under `area` and is not used
-    under `bilinear`. `out` receives the result. Without them both are allocated.
+    `out` receives the result. `pooled` receives the maximum of the screens; it may be one of the two screens, and
+    `bilinear` ignores it. If they are None, new arrays are allocated.
     """
     if how == "area":
         return resize(np.maximum(older, newer, out=pooled), size, out, how=how)
@@ -119,15 +123,15 @@ def pool_and_resize(
 
 
 class FrameStack:
-    """The newest frames of one scene, oldest first, with zero frames before the first.
+    """The newest frames of a scene, the oldest first. Frames before the first of the scene are zero.
 
-    `buffer` is uint8 [stack, *frame_shape] and belongs to the caller, who counts its bytes.
-    Raises ValueError if its shape or dtype is another.
+    `buffer` is uint8 [stack, *frame_shape]. The caller allocates it and counts its bytes. Raises ValueError for another
+    shape or dtype, and for `stack` below 1.
     """
 
     def __init__(self, stack: int, frame_shape: tuple[int, ...], buffer: Frame) -> None:
         if stack < 1:
-            raise ValueError(f"a stack holds at least one frame, got {stack}")
+            raise ValueError(f"a stack needs at least one frame, got {stack}")
         if buffer.shape != (stack, *frame_shape) or buffer.dtype != np.uint8:
             raise ValueError(
                 f"expected a stack buffer of uint8 {[stack, *frame_shape]}, got {buffer.dtype} {list(buffer.shape)}"
@@ -137,14 +141,14 @@ class FrameStack:
 
     @property
     def frames(self) -> Frame:
-        """The buffer itself, uint8 [stack, *frame_shape]."""
+        """The frames, uint8 [stack, *frame_shape]. This is the buffer itself, not a copy."""
         return self._buffer
 
     def push(self, frame: Frame, *, first: bool) -> Frame:
-        """Copy `frame` in as the newest one; `first` begins a scene and blanks what was before.
+        """Add a copy of `frame` as the newest frame. `first` begins a scene: all older frames become zero.
 
-        Returns the buffer itself, uint8 [stack, *frame_shape], which the next push overwrites.
-        Raises ValueError if the frame's shape or dtype differs from the stack's.
+        Return the buffer itself, uint8 [stack, *frame_shape], which the next call overwrites. Raises ValueError if the
+        shape or dtype of the frame differs from the stack's.
         """
         if frame.shape != self._frame_shape or frame.dtype != np.uint8:
             raise ValueError(
@@ -154,7 +158,7 @@ class FrameStack:
         if first:
             buffer[:-1] = 0
         else:
-            # One overlapping assignment would make numpy copy the whole stack aside.
+            # For one overlapping assignment, numpy would copy the whole stack first.
             for i in range(len(buffer) - 1):
                 buffer[i] = buffer[i + 1]
         buffer[-1] = frame

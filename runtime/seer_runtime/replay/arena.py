@@ -1,4 +1,4 @@
-"""The arena: one allocation that holds every replayed observation, before the freeze and after it."""
+"""The arena: one allocation for all observations of the replay, before and after the freeze."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,17 +7,20 @@ from seer_runtime.system.ledger import Ledger, Line
 
 
 class Arena:
-    """`size_bytes` of memory, taken once and never moved; rows are views into it."""
+    """`size_bytes` of memory, allocated once and never moved. Rows are views into it.
+
+    Raises BudgetError if `size_bytes` exceeds the cap of the observations in the ledger.
+    """
 
     def __init__(self, size_bytes: int, ledger: Ledger) -> None:
         self.bytes: NDArray[np.uint8] = ledger.allocate(Line.OBSERVATIONS, size_bytes, np.uint8)
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of the one allocation."""
+        """The size of the allocation in bytes."""
         return self.bytes.nbytes
 
     def rows(self, row_bytes: int) -> NDArray[np.uint8]:
-        """The arena as rows, without a copy: `[size // row_bytes, row_bytes]`."""
+        """Return the arena as rows, uint8 `[size_bytes // row_bytes, row_bytes]`, without a copy."""
         count = self.size_bytes // row_bytes
         return self.bytes[: count * row_bytes].reshape(count, row_bytes)

@@ -1,7 +1,8 @@
-"""In-place conversion of a store of frames into a store of latents (design, section 4, step 4).
+"""Convert a store of frames to a store of latents in place (docs/design.md, section 4).
 
-The newest rows are rotated into order and right-aligned in the arena, then encoded chunk by chunk from the front:
-the latent of row j ends at or before the first frame that is still needed, so no second buffer exists.
+The conversion moves the newest frames, in order, to the end of the arena. Then it encodes them chunk by chunk and
+writes the latents from the start of the arena. The latents of a chunk never reach a frame that is still needed, so no
+second buffer is necessary.
 """
 
 import ctypes
@@ -16,27 +17,27 @@ from seer_runtime.replay.store import Columns, RowStore
 from seer_runtime.system.ledger import Ledger, Line
 
 CHUNK_STACKS = 16
-"""Stacks encoded at a time: large enough for speed, small enough for the encoder's activations."""
+"""Stacks per call of the encoder. More would be faster but need more memory for the activations."""
 
 Encode = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-"""Frame stacks `[B, C, h, w]` uint8 to latents `[B, *view_shape]` float32."""
+"""Maps frame stacks, uint8 `[B, C, h, w]`, to latents, float32 `[B, *view_shape]`."""
 
 
 def chunk_rows(augmentations: int) -> int:
-    """Rows encoded at a time, each under all its views."""
+    """Return the number of rows per chunk, if each row has `augmentations` views."""
     return max(1, CHUNK_STACKS // augmentations)
 
 
 def conversion_bytes(stack: int, frame_bytes: int, view_bytes: int, augmentations: int) -> int:
-    """Workspace that a conversion takes while it runs; `view_bytes` are those of one cropped frame."""
+    """Return the workspace bytes of a conversion. `view_bytes` is the size of one cropped frame."""
     rows = chunk_rows(augmentations)
     return (stack - 1 + rows) * frame_bytes + rows * augmentations * stack * view_bytes
 
 
 def first_kept(store: RowStore, latent_capacity: int) -> int:
-    """Id of the oldest row that a conversion to `latent_capacity` rows keeps.
+    """Return the id of the oldest row that a conversion to `latent_capacity` rows keeps.
 
-    From it on every row has a whole stack and all rows fit.
+    All rows from this one on fit into the arena and have whole stacks.
     """
     oldest = store.oldest
     head = np.arange(oldest, min(oldest + store.stack - 1, store.appended))
@@ -46,16 +47,19 @@ def first_kept(store: RowStore, latent_capacity: int) -> int:
 
 
 class Conversion:
-    """A conversion of `store` to rows of `codec`, with all memory it needs taken beforehand.
+    """A conversion of `store` to rows of `codec`. The constructor allocates all memory that it needs.
 
-    Each row is encoded under K views drawn from `rng`, K being the first dimension of `codec.shape`. Raises
-    BudgetError where the ledger has no room, ValueError where not one latent fits; the store is as it was.
+    Each row is encoded under K random views from `rng`, where K is the first dimension of `codec.shape`. Raises
+    BudgetError if the ledger has no room, and ValueError if the arena cannot hold one latent row. Both leave the store
+    unchanged.
     """
 
     def __init__(self, store: RowStore, codec: Codec, rng: np.random.Generator, ledger: Ledger) -> None:
         capacity = store.arena.size_bytes // codec.row_bytes
         if capacity < 1:
-            raise ValueError(f"a latent row of {codec.row_bytes} bytes does not fit {store.arena.size_bytes} bytes")
+            raise ValueError(
+                f"a latent row of {codec.row_bytes} bytes does not fit into an arena of {store.arena.size_bytes} bytes"
+            )
         self._store, self._codec, self._rng, self._ledger = store, codec, rng, ledger
         self.first = first_kept(store, capacity)
         frames, augmentations = store.codec, codec.shape[0]
@@ -68,14 +72,14 @@ class Conversion:
             self._views = ledger.allocate(Line.WORKSPACE, views_shape, np.uint8)
 
     def cancel(self) -> None:
-        """Give the memory back without converting."""
+        """Release the memory without converting."""
         self._ledger.release(Line.COLUMNS, *self._columns.arrays())
         self._ledger.release(Line.WORKSPACE, self._window, self._views)
 
     def run(self, encode: Encode) -> int:
-        """Turn frames into latents in the same bytes; returns the number of rows kept.
+        """Convert the frames to latents with `encode`. Return the number of rows kept.
 
-        An exception out of `encode` leaves the store unusable.
+        If `encode` raises, the store is unusable afterwards.
         """
         store, codec, columns, window = self._store, self._codec, self._columns, self._window
         reach, augmentations = store.stack - 1, codec.shape[0]
@@ -97,15 +101,18 @@ class Conversion:
         return kept
 
     def _cut_views(self, ages: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Stacks `[B, K, S, …]` of the window's rows under views drawn now; zero before a scene's first frame."""
+        """Return the stacks of the window's rows under random views, uint8 `[B, K, S, …]`.
+
+        Frames before the first of a scene are zero. `ages` `[B]` counts the rows since the scene began.
+        """
         store, views = self._store, self._views[: len(ages)]
         augmentations, depth = views.shape[1:3]
         drawn = store.codec.draw(self._rng, len(ages) * augmentations)
         window = self._window.reshape(len(self._window), -1)
         for row, age in enumerate(ages):
             slots = np.broadcast_to(np.arange(row, row + depth), (augmentations, depth))
-            mine = drawn[row * augmentations : (row + 1) * augmentations]
-            store.codec.gather(window, slots, mine, views[row])
+            views_of_row = drawn[row * augmentations : (row + 1) * augmentations]
+            store.codec.gather(window, slots, views_of_row, views[row])
             views[row, :, : max(depth - 1 - int(age), 0)] = 0
         return views
 
@@ -117,7 +124,7 @@ def _copy_columns(store: RowStore, first: int, columns: Columns) -> None:
 
 
 def _carry_frames_before(store: RowStore, first: int, carried: NDArray[np.uint8]) -> None:
-    """Frames of the rows just before `first`, which its stack may need though they are not kept."""
+    """Copy the frames before `first` to `carried`. Their rows are not kept, but the stack of `first` needs them."""
     ids = np.arange(first - len(carried), first)
     held = store.holds(ids)
     for index in np.flatnonzero(held):
@@ -125,7 +132,7 @@ def _carry_frames_before(store: RowStore, first: int, carried: NDArray[np.uint8]
 
 
 def _right_align(store: RowStore, kept: int, buffer: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Bring the newest `kept` frames in order against the arena's end, in place; returns them `[kept, P]`."""
+    """Move the newest `kept` frames, in order, to the end of the arena. Return them, uint8 `[kept, row_bytes]`."""
     row_bytes = store.codec.row_bytes
     start = store.slot(store.oldest)
     if start + store.rows > store.capacity:
@@ -135,15 +142,15 @@ def _right_align(store: RowStore, kept: int, buffer: NDArray[np.uint8]) -> NDArr
     size_bytes = kept * row_bytes
     target = store.arena.size_bytes - size_bytes
     base = store.arena.bytes.ctypes.data
-    # memmove, because numpy copies the whole of an assignment whose two sides overlap.
+    # For overlapping arrays, a numpy assignment would copy the whole source first.
     ctypes.memmove(base + target, base + source, size_bytes)
     return store.arena.bytes[target:].reshape(kept, row_bytes)
 
 
 def rotate_rows(rows: NDArray[Any], shift: int, buffer: NDArray[Any]) -> None:
-    """Rotate `rows` `[N, P]` left by `shift` in place, through a `buffer` `[M, P]` of any M >= 1.
+    """Rotate `rows` `[N, P]` left by `shift` in place, with a `buffer` `[M, P]` of any M >= 1.
 
-    Three reversals, since numpy.roll makes a second copy of everything.
+    A rotation is three reversals. numpy.roll would need a second copy of all rows.
     """
     _reverse(rows[:shift], buffer)
     _reverse(rows[shift:], buffer)

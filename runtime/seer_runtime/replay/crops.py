@@ -1,6 +1,6 @@
-"""Crops: the views of a frame that an agent learns from (random ones) and acts on (the center one).
+"""Crops: the agent learns from random crops of a frame and acts on the center crop.
 
-Random cropping is the augmentation of CURL (Srinivas et al. 2020) and the AUG of Section 4.2.
+Random cropping is the augmentation of CURL (Srinivas et al. 2020), and AUG in Section 4.2 of SEER (Chen et al. 2021).
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ Offsets = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Crop:
-    """Views of `size` = (h, w) out of frames of `frame_size` = (H, W). Raises ValueError where none fits."""
+    """Crops of `size` = (h, w) from frames of `frame_size` = (H, W). Raises ValueError if the size does not fit."""
 
     frame_size: tuple[int, int]
     size: tuple[int, int]
@@ -27,22 +27,25 @@ class Crop:
 
     @property
     def whole(self) -> bool:
-        """Whether there is only one view: the frame itself."""
+        """Whether the crop is the whole frame."""
         return self.size == self.frame_size
 
     @property
     def center(self) -> Offsets:
-        """Offset `[2]` (y, x) of the view that is acted on."""
+        """Offset (y, x) of the center crop, int64 `[2]`."""
         return np.array([(whole - side) // 2 for side, whole in zip(self.size, self.frame_size, strict=True)])
 
     def draw(self, rng: np.random.Generator, count: int) -> Offsets:
-        """`count` offsets `[count, 2]`, uniform over all there are; draws nothing where there is only one."""
+        """Return random offsets, int64 `[count, 2]`, uniform over all that fit.
+
+        If the crop is the whole frame, this does not advance `rng`.
+        """
         if self.whole:
             return np.zeros((count, 2), np.int64)
         last = np.subtract(self.frame_size, self.size)
         return rng.integers(0, last, (count, 2), endpoint=True)
 
     def cut(self, frames: NDArray[np.uint8], offset: Offsets, out: NDArray[np.uint8]) -> None:
-        """Copy the view at `offset` `[2]` of `frames` `[..., H, W]` to `out` `[..., h, w]`."""
+        """Copy the crop at `offset` `[2]` from `frames` uint8 `[..., H, W]` to `out` uint8 `[..., h, w]`."""
         y, x = offset
         out[...] = frames[..., y : y + self.size[0], x : x + self.size[1]]

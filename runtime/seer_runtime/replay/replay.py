@@ -1,4 +1,4 @@
-"""The replay: a row store, a sampler and n-step windows, giving batches for a head."""
+"""The replay: samples n-step batches from a row store, converts it at the freeze, and saves and restores its state."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -22,24 +22,24 @@ SCAN_ROWS = 4096
 POSITIVES = "positive_views"
 BATCH_ARRAYS = ("row_ids", "weights", "views", "next_views", POSITIVES)
 CODEC = "codec."
-"""Before the names of a codec's own arrays in the state of a replay."""
+"""Prefix of the names of the codec's own arrays in the state of a replay."""
 SLICE_BYTES = 2_100_000
-"""Of a minibatch decoded at a time; 33 stacks of three 84x84 RGB crops."""
+"""Bytes of a batch that are decoded at a time: 33 stacks of three 84x84 RGB crops."""
 
 
 def slice_rows(batch_size: int, observation_bytes: int) -> int:
-    """Observations decoded at a time."""
+    """Return the number of observations that are decoded at a time."""
     return max(1, min(batch_size, SLICE_BYTES // observation_bytes))
 
 
 class NothingToSampleError(Exception):
-    """No row of the replay can start a window yet."""
+    """Raised if no row of the replay can start a window yet."""
 
 
 class Observations:
-    """Some observations of a replay under chosen views, decoded slice by slice into the replay's own memory.
+    """A sequence of observations of a replay, each under one view, that are decoded slice by slice.
 
-    A minibatch of large frames so never stands in memory as a whole.
+    All slices share one buffer of the replay. So a batch of large frames is never in memory as a whole.
     """
 
     def __init__(self, replay: "Replay", ids: Ids, views: Views) -> None:
@@ -51,10 +51,10 @@ class Observations:
         return len(self._ids)
 
     def slices(self, at_most: int | None = None) -> Iterator[NDArray[Any]]:
-        """Frame stacks `[b, C, h, w]` uint8, or latents `[b, N, L]` float32, b at most `at_most`.
+        """Yield frame stacks, uint8 `[b, C, h, w]`, or latents, float32 `[b, N, L]`, with b up to `at_most`.
 
-        There are as few slices as can be, of lengths that differ by at most one. A slice is valid until the next is
-        drawn, of these or of any other observations of the replay.
+        The number of slices is as small as possible, and their lengths differ by at most one. A slice is valid until
+        the next one is decoded, from these or any other observations of the replay.
         """
         buffer = self._replay.slice_buffer
         most = len(buffer) if at_most is None else min(len(buffer), at_most)
@@ -72,16 +72,16 @@ class Batch:
 
     observations: Observations
     actions: NDArray[Any]  # [B, *action_shape]
-    returns: NDArray[np.float32]  # [B], n-step
+    returns: NDArray[np.float32]  # [B], n-step returns
     discounts: NDArray[np.float32]  # [B], gamma^m (1 - terminated)
-    next_observations: Observations  # of the rows that are bootstrapped from
-    weights: NDArray[np.float32]  # [B], importance sampling
+    next_observations: Observations  # the observations to bootstrap from
+    weights: NDArray[np.float32]  # [B], importance-sampling weights
     row_ids: Ids  # [B]
-    positives: Observations | None = None  # `observations` under views drawn anew, for a contrastive loss
+    positives: Observations | None = None  # `observations` under other random views, for a contrastive loss
 
 
 class Replay:
-    """Samples n-step batches of a row store and converts it at the freeze."""
+    """Samples n-step batches from a row store and converts the store at the freeze."""
 
     def __init__(
         self,
@@ -95,7 +95,10 @@ class Replay:
         ledger: Ledger,
         spare_rows: int = 0,
     ) -> None:
-        """`spare_rows` rows may be appended while a batch is still read: what they overwrite is not sampled."""
+        """Allocate the slice buffer. Raises BudgetError if the ledger has no room.
+
+        Up to `spare_rows` rows may be appended while a batch is in use. Rows that they would overwrite are not sampled.
+        """
         self.store = store
         self.sampler = sampler
         self.spare_rows = spare_rows
@@ -114,35 +117,35 @@ class Replay:
     def append(
         self, observation: NDArray[Any], action: Any, reward: float, *, terminated: bool, truncated: bool
     ) -> None:
-        """Append a time step (see `RowStore.append`)."""
+        """Append one time step (see `RowStore.append`)."""
         row_id = self.store.append(observation, action, reward, terminated=terminated, truncated=truncated)
         self.sampler.appended(row_id)
 
     def append_final(self, observation: NDArray[Any]) -> None:
-        """Append the final observation of a truncated episode."""
+        """Append the final observation of a truncated episode (see `RowStore.append_final`)."""
         self.sampler.appended(self.store.append_final(observation))
 
     def continue_scene(self) -> None:
-        """Let the next episode's stacks reach back into the one that has just terminated (see `RowStore`)."""
+        """Let the frame stacks of the next episode include frames of the one that just terminated (see `RowStore`)."""
         self.store.continue_scene()
 
     def interrupt(self, observation: NDArray[Any]) -> None:
-        """End the running scene and episode, if there is one, as truncated with `observation` (see `RowStore`)."""
+        """End the running scene and episode, if any, as truncated with the final `observation` (see `RowStore`)."""
         final = self.store.interrupt(observation)
         if final is not None:
             self.sampler.appended(final)
 
     def sample(self, progress: float = 0.0, *, positives: bool = False) -> Batch:
-        """A batch of windows, drawn with replacement; `progress` is the fraction of the run that is over.
+        """Return a batch of windows, sampled with replacement. `progress` is the elapsed fraction of the run.
 
-        Its observations can be read until `spare_rows` more rows are appended. Raises NothingToSampleError while no
-        row can start a window.
+        The observations of the batch are valid until more than `spare_rows` rows are appended. Raises
+        NothingToSampleError if no row can start a window.
         """
         ids, windows = self._draw(self.batch_size)
         views = self.draw_views(len(ids))
-        next_views = views if self.store.codec.one_view_a_transition else self.draw_views(len(ids))
-        others = self.draw_views(len(ids)) if positives else None
-        return self._batch(ids, windows, self.sampler.weights(ids, progress), views, next_views, others)
+        next_views = views if self.store.codec.same_view_for_next else self.draw_views(len(ids))
+        positive_views = self.draw_views(len(ids)) if positives else None
+        return self._batch(ids, windows, self.sampler.weights(ids, progress), views, next_views, positive_views)
 
     def _batch(
         self,
@@ -165,18 +168,18 @@ class Replay:
         )
 
     def draw_views(self, count: int) -> Views:
-        """Random views of `count` observations."""
+        """Return random views for `count` observations."""
         return self.store.codec.draw(self._rng, count)
 
     def observations(self, ids: Ids) -> Observations:
-        """The observations at `ids` under the view that is acted on; draws nothing."""
+        """Return the observations of the rows `ids` `[B]` under the default view. Does not advance the generator."""
         return Observations(self, ids, self.store.codec.plain(len(ids)))
 
     def _windows(self, ids: Ids) -> Windows:
         return n_step_windows(self.store, ids, self.n_step, self.gamma, self.spare_rows)
 
     def draw(self, count: int) -> Ids:
-        """Ids of `count` rows that can start a window, by the sampler's proportions."""
+        """Return the ids of `count` rows that can start a window, in the proportions of the sampler."""
         return self._draw(count)[0]
 
     def _draw(self, count: int) -> tuple[Ids, Windows]:
@@ -189,7 +192,7 @@ class Replay:
             windows = self._windows(proposed)
             valid = windows.valid
             if not valid.all():
-                proposed, windows = proposed[valid], windows.only(valid)
+                proposed, windows = proposed[valid], windows.select(valid)
             found.append((proposed, windows))
             missing -= len(proposed)
             if not missing:
@@ -200,10 +203,10 @@ class Replay:
         if len(found) == 1:
             return found[0]
         ids, parts = zip(*found, strict=True)
-        return np.concatenate(ids), Windows.joined(parts)
+        return np.concatenate(ids), Windows.concatenate(parts)
 
     def _draw_from_all(self, count: int) -> Ids:
-        """The slow way, for a replay in which hardly any row can start a window."""
+        """Sample from a scan of all rows. This is slow, and only used if hardly any row can start a window."""
         store = self.store
         chunks = (
             np.arange(begin, min(begin + SCAN_ROWS, store.appended))
@@ -216,21 +219,21 @@ class Replay:
         return self._rng.choice(ids, count, p=priorities / priorities.sum())
 
     def update_priorities(self, ids: Ids, priorities: NDArray[np.float32]) -> None:
-        """Pass on what an update learned of the rows `ids`."""
+        """Set the priorities `[B]` of the rows `ids` `[B]` after an update (see `Sampler.update`)."""
         self.sampler.update(ids, priorities)
 
     def reserve(self, codec: Codec) -> "ReplayConversion":
-        """Take the memory that a conversion to rows of `codec` needs (see `Conversion`)."""
+        """Allocate the memory for a conversion to rows of `codec` (see `Conversion`)."""
         return ReplayConversion(self, codec)
 
     def convert(self, codec: Codec, encode: Encode) -> int:
-        """Turn frames into latents in place; returns the number of rows kept."""
+        """Convert frames to latents in place. Return the number of rows kept."""
         return self.reserve(codec).run(encode)
 
-    # --- a batch that waits ----------------------------------------------------------------------------------
+    # --- a pending batch -------------------------------------------------------------------------------------
 
     def batch_state(self, batch: Batch) -> State:
-        """What `restore_batch` needs to make a batch of this replay anew: rows, views, weights."""
+        """Return the rows, views and weights of `batch`, from which `restore_batch` rebuilds it."""
         arrays: dict[str, NDArray[Any]] = {"row_ids": batch.row_ids, "weights": batch.weights}
         arrays["views"] = batch.observations.views
         arrays["next_views"] = batch.next_observations.views
@@ -239,21 +242,22 @@ class Replay:
         return State(arrays=arrays)
 
     def restore_batch(self, state: State) -> Batch | None:
-        """The batch that gave `state` when the replay stood as it does now; None where rows of it had no room.
+        """Rebuild a batch from its `batch_state`, after the replay itself was restored.
 
-        Raises StateError for one that no replay like this one gives.
+        Return None if the restored replay no longer holds all rows of the batch. Raises StateError if the state does
+        not match this replay.
         """
         arrays = state.arrays
         drawn = {name: array for name, array in arrays.items() if name not in ("row_ids", "weights")}
-        likeness = self.store.codec.plain(self.batch_size)
+        expected = self.store.codec.plain(self.batch_size)
         if not (
             {"row_ids", "weights", "views", "next_views"} <= arrays.keys() <= {*BATCH_ARRAYS}
             and _like(arrays["row_ids"], np.empty(self.batch_size, np.int64))
             and _like(arrays["weights"], np.empty(self.batch_size, np.float32))
-            and all(_like(views, likeness) and self.store.codec.has_views(views) for views in drawn.values())
+            and all(_like(views, expected) and self.store.codec.has_views(views) for views in drawn.values())
             and np.isfinite(arrays["weights"]).all()
         ):
-            raise StateError("it has a batch that is none of its replay's")
+            raise StateError("the pending batch does not match the replay")
         ids = arrays["row_ids"]
         windows = self._windows(ids) if self.store.holds(ids).all() else None
         if windows is None or not windows.valid.all():
@@ -263,9 +267,9 @@ class Replay:
     # --- state ---------------------------------------------------------------------------------------------
 
     def state(self) -> State:
-        """Layout, codec, random stream, the rows as they stand in the arena, and priorities from the oldest row on.
+        """Return the layout, the codec, the random generator, the rows in slot order, and the priorities by age.
 
-        The arrays are the replay's own memory, but for priorities.
+        The arrays are the replay's own memory, except for the priorities, which start at the oldest row.
         """
         store, codec = self.store, self.store.codec.state()
         values = {
@@ -282,9 +286,9 @@ class Replay:
         return State(values, arrays)
 
     def restore(self, values: Mapping[str, Any], tensors: TensorFile) -> int:
-        """Take on the state that `state` gave; returns how many of the oldest rows had no room here.
+        """Restore the values and arrays of a `state`. Return how many of the oldest rows did not fit.
 
-        Raises StateError for the state of another kind of replay, CorruptFileError and OSError.
+        Raises StateError if the state does not match this replay, CorruptFileError if the file is damaged, and OSError.
         """
         store = self.store
         try:
@@ -294,7 +298,7 @@ class Replay:
                 for name, array in self.state().arrays.items()
             }
             if codec != store.codec.name:
-                raise ValueError(f"it holds {codec}, not {store.codec.name}")
+                raise ValueError(f"its codec is {codec}, not {store.codec.name}")
             if tensors.shapes != expected:
                 raise ValueError(f"its tensors are {tensors.shapes}, not {expected}")
         except (KeyError, TypeError, ValueError) as error:
@@ -305,7 +309,7 @@ class Replay:
         reward, flags = store.columns.reward[: store.rows], store.columns.flags[: store.rows]
         strays = (flags & ~KNOWN_FLAGS).any() or (flags[(flags & TERMINATED) == 0] & CONTINUED).any()
         if not np.isfinite(reward).all() or strays:
-            raise StateError("it holds rewards or flags that are none")
+            raise StateError("the replay contains invalid rewards or flags")
         priorities = np.empty(store.rows)
         tensors.read_rows_into("priorities", layout.rows - store.rows, priorities)
         if not (math.isfinite(largest) and np.isfinite(priorities).all() and (priorities >= 0).all()):
@@ -325,7 +329,7 @@ class Replay:
 
 
 class ReplayConversion:
-    """A conversion of a replay that cannot run out of ledger any more; `run` it or `cancel` it."""
+    """A conversion of a replay with all memory allocated. Call either `run` or `cancel`."""
 
     def __init__(self, replay: Replay, codec: Codec) -> None:
         self._replay = replay
@@ -334,12 +338,12 @@ class ReplayConversion:
             self._rows = Conversion(replay.store, codec, replay._rng, replay._ledger)
 
     def cancel(self) -> None:
-        """Give the memory back without converting."""
+        """Release the memory without converting."""
         self._rows.cancel()
         self._replay._ledger.release(Line.WORKSPACE, self._slice)
 
     def run(self, encode: Encode) -> int:
-        """Convert rows and priorities; returns the number of rows kept (see `Conversion.run`)."""
+        """Convert the rows and priorities. Return the number of rows kept (see `Conversion.run`)."""
         replay = self._replay
         ids = np.arange(self._rows.first, replay.store.appended)
         priorities = replay.sampler.priorities(ids)

@@ -1,7 +1,7 @@
-"""Which rows a batch starts from: uniform, or in proportion to priority (Schaul et al. 2016).
+"""Samplers choose the start rows of a batch: uniformly, or in proportion to priority (Schaul et al. 2016).
 
-A sampler proposes rows; the replay rejects those that cannot start a window and asks for more. Both cost the same
-at any number of rows, and rejection leaves the proportions among valid rows as they are.
+A sampler proposes rows. The replay rejects rows that cannot start a window and asks for more. The cost hardly depends
+on the number of rows, and rejection does not change the proportions among valid rows.
 """
 
 from typing import Protocol
@@ -13,71 +13,71 @@ from seer_runtime.replay.store import FINAL, Ids, RowStore
 from seer_runtime.replay.sumtree import SumTree
 from seer_runtime.system.ledger import Ledger
 
-LEAST_PRIORITY = 1e-6
-"""Keeps a row that was learned to perfection from never being drawn again (Schaul et al. 2016, Section 3.3)."""
+MIN_PRIORITY = 1e-6
+"""Lower bound, so that a row with zero error can still be sampled (Schaul et al. 2016, Section 3.3)."""
 
 
 class Sampler(Protocol):
-    """Proposes row ids and weighs them."""
+    """Proposes start rows for a batch and gives their importance-sampling weights."""
 
-    largest: float  # the largest priority seen, which new rows get
+    largest: float  # the largest priority so far, which new rows get
 
     def appended(self, row_id: int) -> None:
-        """A row was written."""
+        """Register the row that was just appended to the store."""
 
     def propose(self, rng: np.random.Generator, count: int) -> Ids:
-        """`count` row ids, some of which may not be able to start a window."""
+        """Return `count` row ids. Some may be unable to start a window."""
 
     def weights(self, ids: Ids, progress: float) -> NDArray[np.float32]:
-        """Importance-sampling weights `[B]` in (0, 1]; `progress` is the fraction of the run that is over."""
+        """Return importance-sampling weights `[B]` in (0, 1]. `progress` is the elapsed fraction of the run."""
 
     def update(self, ids: Ids, priorities: NDArray[np.float32]) -> None:
-        """New priorities for the rows `ids`; those overwritten meanwhile are dropped.
+        """Set the priorities `[B]` of the rows `ids` `[B]`. Ignore rows that were overwritten.
 
-        Raises ValueError for one that is negative or not finite.
+        Raises ValueError if a priority is negative or not finite.
         """
 
     def priorities(self, ids: Ids) -> NDArray[np.float64]:
-        """What a rebuild needs to know of the rows `ids` `[B]`."""
+        """Return the stored priorities of the rows `ids` `[B]`, as `rebuild` accepts them."""
 
     def rebuild(self, ids: Ids, priorities: NDArray[np.float64]) -> None:
-        """The store was laid out anew: the rows `ids` stand in other slots, with the same priorities."""
+        """Restore the priorities `[B]` of the rows `ids` `[B]` after the store moved them to other slots."""
 
 
 class UniformSampler:
-    """Every row with the same probability."""
+    """Samples every row with the same probability."""
 
     def __init__(self, store: RowStore) -> None:
         self._store = store
         self.largest = 1.0
 
     def appended(self, row_id: int) -> None:
-        """Nothing to keep."""
+        """Do nothing."""
 
     def propose(self, rng: np.random.Generator, count: int) -> Ids:
-        """Row ids drawn with replacement."""
+        """Return `count` row ids, drawn with replacement."""
         return rng.integers(self._store.oldest, self._store.appended, count)
 
     def weights(self, ids: Ids, progress: float) -> NDArray[np.float32]:
-        """All one."""
+        """Return ones."""
         return np.ones(len(ids), np.float32)
 
     def update(self, ids: Ids, priorities: NDArray[np.float32]) -> None:
-        """Nothing to keep."""
+        """Do nothing."""
 
     def priorities(self, ids: Ids) -> NDArray[np.float64]:
-        """All one."""
+        """Return ones."""
         return np.ones(len(ids))
 
     def rebuild(self, ids: Ids, priorities: NDArray[np.float64]) -> None:
-        """Nothing to keep."""
+        """Do nothing."""
 
 
 class PrioritizedSampler:
-    """Rows in proportion to priority ** `exponent`; a new row gets the largest priority seen so far.
+    """Samples rows in proportion to priority ** `exponent`. A new row gets the largest priority so far.
 
-    The weights are (N P(i))^-beta over their largest value in the batch, beta annealed from `beta_start` to 1 over
-    the run (Schaul et al. 2016, Section 3.4).
+    The weights are (N P(i))^-beta, divided by the largest in the batch. Over the run, beta rises linearly from
+    `beta_start` to 1 (Schaul et al. 2016, Section 3.4).
     """
 
     def __init__(self, store: RowStore, ledger: Ledger, *, exponent: float = 0.5, beta_start: float = 0.4) -> None:
@@ -89,42 +89,42 @@ class PrioritizedSampler:
         self._tree = SumTree(store.capacity, ledger)
 
     def appended(self, row_id: int) -> None:
-        """Give the row the largest priority seen, or none where it holds no action."""
+        """Give the new row the largest priority so far, or 0 if it has no action."""
         slot = self._store.slot(row_id)
-        holds_action = not self._store.columns.flags[slot] & FINAL
-        self._tree.set(np.array([slot]), self.largest if holds_action else 0.0)
+        has_action = not self._store.columns.flags[slot] & FINAL
+        self._tree.set(np.array([slot]), self.largest if has_action else 0.0)
 
     def propose(self, rng: np.random.Generator, count: int) -> Ids:
-        """Row ids by stratified draws: one in each of `count` equal parts of the total."""
+        """Return `count` row ids by stratified sampling: one from each of `count` equal parts of the total."""
         parts = (np.arange(count) + rng.random(count)) * (self._tree.total / count)
         slots = self._tree.find(parts)
         store = self._store
         return store.oldest + (slots - store.slot(store.oldest)) % store.capacity
 
     def weights(self, ids: Ids, progress: float) -> NDArray[np.float32]:
-        """(N P(i))^-beta over the batch's largest; N and the total cancel."""
+        """Return (N P(i))^-beta, divided by the largest in the batch. N and the total priority cancel."""
         priorities = self._tree.get(self._store.slots(ids))
         beta = self._beta_start + (1.0 - self._beta_start) * min(max(progress, 0.0), 1.0)
         weights: NDArray[np.float64] = (priorities / priorities.min()) ** -beta
         return weights.astype(np.float32)
 
     def update(self, ids: Ids, priorities: NDArray[np.float32]) -> None:
-        """Set the priorities of the rows that are still held. Raises ValueError (see `Sampler`)."""
+        """Set the priorities of the rows that the store still holds. Raises ValueError (see `Sampler`)."""
         held = self._store.holds(ids)
         if not held.any():
             return
         if not (np.isfinite(priorities).all() and (priorities >= 0).all()):
             raise ValueError(f"priorities must be finite and not negative, got {priorities}")
-        powers = np.maximum(priorities[held].astype(np.float64), LEAST_PRIORITY) ** self._exponent
+        powers = np.maximum(priorities[held].astype(np.float64), MIN_PRIORITY) ** self._exponent
         self.largest = max(self.largest, float(powers.max()))
         self._tree.set(self._store.slots(ids[held]), powers)
 
     def priorities(self, ids: Ids) -> NDArray[np.float64]:
-        """What the tree holds for `ids`."""
+        """Return the values in the tree for the rows `ids`: priority ** `exponent`."""
         return self._tree.get(self._store.slots(ids))
 
     def rebuild(self, ids: Ids, priorities: NDArray[np.float64]) -> None:
-        """A new tree for the store's present layout, holding `priorities` for `ids`."""
+        """Build a new tree for the current layout of the store, with `priorities` for the rows `ids`."""
         self._tree.release()
         self._tree = SumTree(self._store.capacity, self._ledger)
         self._tree.set(self._store.slots(ids), priorities)

@@ -1,10 +1,10 @@
-"""The row store: one row is one time step, frames and latents alike.
+"""The row store: a ring buffer in which one row is one time step, stored as a frame or as latents.
 
-An episode is what returns are summed over; a scene is what frame stacks look back through. A scene is one episode,
-or several where an episode ends and the next goes on in the same game (`RowStore.continue_scene`).
+Returns are summed over an episode. Frame stacks look back through a scene. A scene is usually one episode. It spans
+several episodes if the same game continues after an episode ends (`RowStore.continue_scene`).
 
-Row `id`s count every row ever appended and survive both the wrap of the ring and the conversion, so an id that
-was handed out earlier either still names the same time step or is recognisably gone.
+The id of a row is the number of rows appended before it. Ids stay valid when the ring wraps around and when the store
+is converted. So an old id still names the same time step, or `holds` reports that the row is gone.
 """
 
 import math
@@ -24,40 +24,41 @@ Ids = NDArray[np.int64]
 TERMINATED = np.uint8(1)
 TRUNCATED = np.uint8(2)
 FINAL = np.uint8(4)
-"""The row holds the last frame of a truncated episode: it is bootstrapped from and has no action."""
+"""The row holds the last observation of a truncated episode. Windows bootstrap from it; it has no action."""
 CONTINUED = np.uint8(8)
-"""The row terminated its episode, and the scene goes on with the next row."""
+"""The row terminated its episode, but its scene continues with the next row."""
 KNOWN_FLAGS = TERMINATED | TRUNCATED | FINAL | CONTINUED
 
 MAX_STACK = 255
 APPENDED_MAX = 2**53
-"""Rows of a store's whole life, so that no count ever overflows."""
+"""Limit on the rows ever appended, so that no count can overflow."""
 
 
 @dataclass
 class Columns:
-    """What a row holds beside its observation, one array element a slot."""
+    """The data of the rows beside the observations, with one array element per slot."""
 
     action: NDArray[Any]  # [capacity, *action_shape]
     reward: NDArray[np.float32]  # [capacity]
     flags: NDArray[np.uint8]  # [capacity]
-    age: NDArray[np.uint8]  # [capacity], rows since the scene began, saturating
+    age: NDArray[np.uint8]  # [capacity], rows since the scene began, at most MAX_STACK
 
     def arrays(self) -> tuple[NDArray[Any], ...]:
-        """All columns, in a fixed order."""
+        """Return all columns in a fixed order."""
         return (self.action, self.reward, self.flags, self.age)
 
 
 def column_bytes(action_shape: tuple[int, ...] = (), action_dtype: DTypeLike = np.int32) -> int:
-    """Bytes of one row's columns."""
+    """Return the size of the columns of one row in bytes."""
     return math.prod(action_shape) * np.dtype(action_dtype).itemsize + 6
 
 
 class RowStore:
-    """A ring of rows in an arena.
+    """A ring buffer of rows in an arena.
 
-    `stack` is the number of consecutive rows that make one observation: S for frames, 1 for latents, which
-    already encode their stack.
+    `stack` is the number of consecutive rows that form one observation: S for frames, and 1 for latents, because a
+    latent encodes its whole stack. Raises ValueError if `stack` is not from 1 to `MAX_STACK` or the arena holds fewer
+    than `stack` rows, and BudgetError if the ledger has no room for the columns.
     """
 
     def __init__(
@@ -71,39 +72,39 @@ class RowStore:
         action_dtype: DTypeLike = np.int32,
     ) -> None:
         if not 1 <= stack <= MAX_STACK:
-            raise ValueError(f"a stack of {stack} is outside 1 to {MAX_STACK}")
+            raise ValueError(f"a stack of {stack} frames is not from 1 to {MAX_STACK}")
         self.arena = arena
         self.ledger = ledger
         self.action_shape = action_shape
         self.action_dtype = np.dtype(action_dtype)
         self.appended = 0
         self.rows = 0
-        self._origin = 0  # the id that would stand in slot 0
-        self._lay_out(codec, stack)
+        self._origin = 0  # the row of id i is in slot (i - _origin) % capacity
+        self._set_codec(codec, stack)
         if self.capacity < stack:
             raise ValueError(
-                f"{arena.size_bytes:,} bytes hold {self.capacity} rows of {codec.row_bytes:,} bytes, "
+                f"an arena of {arena.size_bytes:,} bytes holds {self.capacity} rows of {codec.row_bytes:,} bytes, "
                 f"fewer than a stack of {stack}"
             )
         self.columns = self.allocate_columns(self.capacity)
 
-    def _lay_out(self, codec: Codec, stack: int) -> None:
+    def _set_codec(self, codec: Codec, stack: int) -> None:
         self.codec = codec
         self.stack = stack
         self.data = self.arena.rows(codec.row_bytes)
 
     @property
     def capacity(self) -> int:
-        """Rows that the arena holds in the present codec."""
+        """The number of rows that fit into the arena with the current codec."""
         return len(self.data)
 
     @property
     def oldest(self) -> int:
-        """Id of the oldest row still held; equal to `appended` when empty."""
+        """The id of the oldest row in the store, or `appended` if the store is empty."""
         return self.appended - self.rows
 
     def allocate_columns(self, capacity: int) -> Columns:
-        """Columns for `capacity` rows, counted in the ledger."""
+        """Allocate columns for `capacity` rows. Raises BudgetError if the ledger has no room."""
 
         def column(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
             return self.ledger.allocate(Line.COLUMNS, (capacity, *shape), dtype)
@@ -116,15 +117,15 @@ class RowStore:
         )
 
     def slots(self, ids: Ids) -> Ids:
-        """Where the rows `ids` stand in the arena and the columns."""
+        """Return the slots of the rows `ids` in the arena and the columns."""
         return (ids - self._origin) % self.capacity
 
     def slot(self, row_id: int) -> int:
-        """Where one row stands."""
+        """Return the slot of one row."""
         return (row_id - self._origin) % self.capacity
 
     def holds(self, ids: Ids) -> NDArray[np.bool_]:
-        """Which of `ids` have not been overwritten."""
+        """Return which of the rows `ids` `[B]` are in the store, bool `[B]`."""
         return (ids >= self.oldest) & (ids < self.appended)
 
     # --- writing -------------------------------------------------------------------------------------------
@@ -138,9 +139,10 @@ class RowStore:
         terminated: bool,
         truncated: bool,
     ) -> int:
-        """Append the time step at which `action` was taken on `observation` `[*codec.shape]`; returns its id.
+        """Append a time step: `action` was chosen on `observation` `[*codec.shape]`. Return the id of the row.
 
-        A step that is truncated but not terminated must be followed by `append_final`.
+        After a step that is truncated but not terminated, call `append_final`. Raises ValueError if that call is
+        missing, or for an observation of another shape or dtype.
         """
         if self._final_is_due():
             raise ValueError("the episode was truncated: append its final observation first")
@@ -148,24 +150,27 @@ class RowStore:
         return self._write(observation, action, reward, flags)
 
     def append_final(self, observation: NDArray[Any]) -> int:
-        """Append the observation that a truncated episode ended on; returns its id."""
+        """Append the final observation of a truncated episode. Return the id of the row.
+
+        Raises ValueError if the newest step was not truncated.
+        """
         if not self._final_is_due():
-            raise ValueError("only a truncated episode has a final observation of its own")
+            raise ValueError("only a truncated episode takes a final observation")
         return self._write(observation, 0, 0.0, FINAL)
 
     def continue_scene(self) -> None:
-        """Let the scene go on: stacks of the next episode's rows reach back into the one that has just terminated.
+        """Continue the scene: frame stacks of the next episode include frames of the one that just terminated.
 
-        Raises ValueError where no episode has.
+        Raises ValueError if the newest row did not terminate an episode.
         """
         if self.rows == 0 or not self._newest_flags() & TERMINATED:
-            raise ValueError("a scene goes on only where an episode has just terminated")
+            raise ValueError("a scene can continue only after an episode has terminated")
         self.columns.flags[self.slot(self.appended - 1)] |= CONTINUED
 
     def interrupt(self, observation: NDArray[Any]) -> int | None:
-        """End the running scene, and its episode as one truncated with `observation`; returns that final row's id.
+        """End the running scene. If an episode is running, end it as truncated with the final `observation`.
 
-        None where no episode is running.
+        Return the id of the final row, or None if no episode is running.
         """
         if self._newest_flags() & (TERMINATED | FINAL):
             if self.rows:
@@ -191,7 +196,8 @@ class RowStore:
     def _write(self, observation: NDArray[Any], action: Any, reward: float, flags: np.uint8) -> int:
         if observation.shape != self.codec.shape or observation.dtype != self.codec.dtype:
             raise ValueError(
-                f"a row takes {self.codec.dtype} {self.codec.shape}, not {observation.dtype} {observation.shape}"
+                f"expected an observation of {self.codec.dtype} {self.codec.shape}, "
+                f"got {observation.dtype} {observation.shape}"
             )
         age = self._next_age()
         slot = self.slot(self.appended)
@@ -207,23 +213,24 @@ class RowStore:
     # --- reading -------------------------------------------------------------------------------------------
 
     def stack_is_whole(self, ids: Ids, spare_rows: int = 0) -> NDArray[np.bool_]:
-        """Which rows have every frame of their stack; the oldest rows of a wrapped ring have lost theirs.
+        """Return which of the rows `ids` `[B]` have all frames of their stack in the store, bool `[B]`.
 
-        With `spare_rows`, which of them still have it once so many more rows were appended.
+        The oldest rows of a wrapped ring do not. With `spare_rows`, return which ones still will after that many more
+        rows are appended.
         """
         reach = np.minimum(self.columns.age[self.slots(ids)], self.stack - 1)
         return ids - reach >= self.oldest + max(0, self.rows + spare_rows - self.capacity)
 
     @property
     def observation_shape(self) -> tuple[int, ...]:
-        """Of one decoded observation: `(stack * channels, h, w)` of frames, `(N, L)` of latents."""
+        """The shape of one decoded observation: `(stack * channels, h, w)` for frames, `(N, L)` for latents."""
         return self.codec.observation_shape(self.stack)
 
     def gather(self, ids: Ids, views: Views, out: NDArray[Any]) -> None:
-        """Decode the observations at `ids` `[B]` under `views` `[B, …]` to `out` `[B, *observation_shape]`.
+        """Decode the observations of the rows `ids` `[B]` under `views` `[B, …]` to `out` `[B, *observation_shape]`.
 
-        A stack's oldest frame comes first, and frames before a scene's first are zero. The caller asks only for
-        rows whose stack is whole.
+        The oldest frame of a stack comes first. Frames before the first of a scene are zero. All rows must have whole
+        stacks (see `stack_is_whole`).
         """
         rows = out.reshape(len(ids), self.stack, *self.codec.view_shape)
         back = np.arange(self.stack - 1, -1, -1)
@@ -232,21 +239,21 @@ class RowStore:
         if before_first.any():
             rows[before_first] = 0
 
-    # --- conversion and resumption --------------------------------------------------------------------------
+    # --- conversion and restoring ---------------------------------------------------------------------------
 
     def adopt(self, codec: Codec, columns: Columns, rows: int) -> None:
-        """Take on the layout that a conversion left behind: the newest `rows` rows in slots 0, 1, …."""
+        """Switch to the result of a conversion: the newest `rows` rows, encoded by `codec`, in slots 0, 1, …."""
         self.ledger.release(Line.COLUMNS, *self.columns.arrays())
-        self._lay_out(codec, stack=1)
+        self._set_codec(codec, stack=1)
         self.columns = columns
         self.rows = rows
         self._origin = self.appended - rows
 
     def reload(self, layout: "Layout", tensors: TensorFile) -> None:
-        """Take on the newest rows that `tensors` hold and this store has room for, in place of its own.
+        """Replace the rows by the newest rows in `tensors` that fit, read directly from the disk into the arena.
 
-        Into a store of as many slots each row comes back to its own; else the oldest kept row stands in slot 0. Rows
-        go straight from the disk to the arena. Raises CorruptFileError and OSError, after which the store is unusable.
+        If the capacity is unchanged, each row returns to its former slot. Otherwise the oldest row goes to slot 0.
+        Raises CorruptFileError and OSError; the store is unusable afterwards.
         """
         kept = min(layout.rows, self.capacity)
         self.appended, self.rows = layout.appended, kept
@@ -263,13 +270,13 @@ class RowStore:
 
     @property
     def layout(self) -> "Layout":
-        """Where the rows stand."""
+        """The current positions of the rows."""
         return Layout(self.appended, self.rows, self.capacity, self.slot(self.oldest))
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the rows of a store stand. Raises ValueError for what no store can have."""
+    """The positions of the rows of a store. Raises ValueError for an impossible layout."""
 
     appended: int
     rows: int
@@ -279,7 +286,7 @@ class Layout:
     def __post_init__(self) -> None:
         numbers = (self.appended, self.rows, self.capacity, self.first_slot)
         if any(type(number) is not int for number in numbers):
-            raise ValueError(f"a layout is of whole numbers, not {numbers}")
+            raise ValueError(f"a layout must consist of integers, not {numbers}")
         wraps = self.first_slot + self.rows > self.capacity
         if not (
             0 <= self.rows <= min(self.appended, self.capacity)
@@ -288,10 +295,10 @@ class Layout:
             and not (wraps and self.rows < self.capacity)
         ):
             raise ValueError(
-                f"no store has {self.rows} rows of {self.capacity}, the first in slot {self.first_slot}, "
-                f"after {self.appended}"
+                f"impossible layout: {self.rows} rows in {self.capacity} slots, the oldest in slot {self.first_slot}, "
+                f"{self.appended} rows appended"
             )
 
     def slot(self, row_id: int) -> int:
-        """Where the row stands."""
+        """Return the slot of the row `row_id`."""
         return (self.first_slot + row_id - (self.appended - self.rows)) % self.capacity

@@ -1,4 +1,4 @@
-"""A sum tree over slots: set priorities and find the slot at a prefix sum, both in O(log capacity), vectorized."""
+"""A sum tree over the priorities of slots. Updates and searches are vectorized and take O(log capacity) each."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,14 +11,14 @@ def _depth(capacity: int) -> int:
 
 
 def tree_bytes(capacity: int) -> int:
-    """Bytes of a tree for `capacity` slots."""
+    """Return the size in bytes of a tree for `capacity` slots."""
     return (2 << _depth(capacity)) * np.dtype(np.float64).itemsize
 
 
 class SumTree:
-    """A complete binary tree in one float64 array; node i has the children 2i and 2i + 1.
+    """A complete binary tree in one float64 array. Node i has the children 2i and 2i + 1.
 
-    A parent is always recomputed as the sum of its children, so the total never drifts.
+    An update recomputes each parent as the sum of its children, so rounding errors do not accumulate.
     """
 
     def __init__(self, capacity: int, ledger: Ledger) -> None:
@@ -29,15 +29,15 @@ class SumTree:
 
     @property
     def total(self) -> float:
-        """Sum of all priorities."""
+        """The sum of all priorities."""
         return float(self.nodes[1])
 
     def get(self, slots: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Priorities at `slots`."""
+        """Return the priorities at `slots` `[B]`, float64 `[B]`."""
         return self.nodes[self._leaves + slots]
 
     def set(self, slots: NDArray[np.int64], priorities: NDArray[np.float64] | float) -> None:
-        """Set the priorities at `slots` `[B]`; of a slot named twice, the last counts."""
+        """Set the priorities at `slots` `[B]`. If a slot occurs twice, its last priority counts."""
         nodes = self._leaves + slots
         self.nodes[nodes] = priorities
         for _ in range(self._depth):
@@ -46,18 +46,22 @@ class SumTree:
             self.nodes[nodes] = self.nodes[left] + self.nodes[left + 1]
 
     def find(self, prefix_sums: NDArray[np.float64]) -> NDArray[np.int64]:
-        """The slots in whose span `prefix_sums` `[B]`, each in [0, total), fall. Never a slot of priority 0."""
+        """Return the slots `[B]` at `prefix_sums` `[B]`, each in [0, total).
+
+        Each slot covers the prefix sums from the sum of all earlier priorities up to that sum plus its own priority. A
+        slot of priority 0 is never returned.
+        """
         nodes = np.ones(len(prefix_sums), np.int64)
         remaining = prefix_sums.astype(np.float64)
         for _ in range(self._depth):
             left = 2 * nodes
             left_sum = self.nodes[left]
-            # Rounding may push a remainder past the last positive leaf: an empty right side is never entered.
+            # Rounding may make `remaining` too large for the last positive leaf. Never descend into an empty subtree.
             right = (remaining >= left_sum) & (self.nodes[left + 1] > 0)
             remaining -= np.where(right, left_sum, 0.0)
             nodes = left + right
         return nodes - self._leaves
 
     def release(self) -> None:
-        """Give the tree's bytes back to the ledger."""
+        """Release the memory of the tree from the ledger."""
         self._ledger.release(Line.PRIORITIES, self.nodes)

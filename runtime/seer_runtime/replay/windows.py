@@ -1,7 +1,7 @@
 """n-step windows over a row store, for any n.
 
-A window starts at a row, follows its episode for at most n steps and ends at a terminated step, at a truncated
-step (whose value is bootstrapped from the episode's final row) or at the row n steps on.
+A window starts at a row and spans at most n steps of its episode. It ends early at a terminated or truncated step. The
+value after a truncated step is bootstrapped from the final row of the episode.
 """
 
 from collections.abc import Sequence
@@ -15,29 +15,28 @@ from seer_runtime.replay.store import FINAL, TERMINATED, TRUNCATED, Ids, RowStor
 
 @dataclass(frozen=True)
 class Windows:
-    """What a head needs of B windows; entries where `valid` is False mean nothing."""
+    """Returns, discounts and bootstrap rows of B windows. Entries where `valid` is False have no meaning."""
 
     valid: NDArray[np.bool_]  # [B]
-    returns: NDArray[np.float32]  # [B], sum of gamma^k r_{t+k} over the window's m steps
-    discounts: NDArray[np.float32]  # [B], gamma^m, or 0 where the window ends in a terminal state
-    bootstrap_ids: Ids  # [B], the row whose value the window bootstraps; the start itself where terminal
+    returns: NDArray[np.float32]  # [B], sum of gamma^k r_{t+k} over the m steps of the window
+    discounts: NDArray[np.float32]  # [B], gamma^m, or 0 if the window ends in a terminal state
+    bootstrap_ids: Ids  # [B], the row to bootstrap from, or the start row if the window ends in a terminal state
 
-    def only(self, chosen: NDArray[np.bool_]) -> "Windows":
-        """Those that are `chosen` `[B]`."""
-        return Windows(*(array[chosen] for array in vars(self).values()))
+    def select(self, mask: NDArray[np.bool_]) -> "Windows":
+        """Return the windows where `mask` `[B]` is True."""
+        return Windows(*(array[mask] for array in vars(self).values()))
 
     @staticmethod
-    def joined(parts: "Sequence[Windows]") -> "Windows":
-        """Those of all `parts`, one after the other."""
+    def concatenate(parts: "Sequence[Windows]") -> "Windows":
+        """Return the windows of all `parts` in order."""
         return Windows(*map(np.concatenate, zip(*(vars(part).values() for part in parts), strict=True)))
 
 
 def n_step_windows(store: RowStore, starts: Ids, n: int, gamma: float, spare_rows: int = 0) -> Windows:
-    """The windows that begin at the rows `starts` `[B]`.
+    """Return the windows that start at the rows `starts` `[B]`.
 
-    A start is invalid where its row was overwritten or holds no action, where its stack is not whole or will not be
-    once `spare_rows` more rows are appended, and where its window runs into the write head before it has n steps or an
-    end.
+    A start is invalid in four cases: its row was overwritten; its row has no action; its stack is incomplete, or would
+    be after `spare_rows` more rows are appended; the newest row comes before n steps or the end of the episode.
     """
     steps = starts[:, None] + np.arange(n)  # [B, n]
     written = steps < store.appended
@@ -45,7 +44,7 @@ def n_step_windows(store: RowStore, starts: Ids, n: int, gamma: float, spare_row
     flags = store.columns.flags[slots]
     ends = (flags & (TERMINATED | TRUNCATED)).astype(bool) & written
     has_end = ends.any(axis=1)
-    last = np.where(has_end, ends.argmax(axis=1), n - 1)  # index of the window's last step
+    last = np.where(has_end, ends.argmax(axis=1), n - 1)  # index of the last step in the window
 
     rows = np.arange(len(starts))
     terminated = has_end & (flags[rows, last] & TERMINATED).astype(bool)

@@ -1,4 +1,4 @@
-"""The byte ledger: every array of the data plane is allocated here, on a named line, under that line's cap."""
+"""The byte ledger: allocates every array of the data plane, and enforces a cap on each kind of use."""
 
 import enum
 import math
@@ -13,11 +13,11 @@ WORKSPACE_CAP_BYTES = 8_000_000
 
 
 class BudgetError(Exception):
-    """An allocation would take a ledger line above its cap."""
+    """Raised when an allocation would take a ledger line above its cap."""
 
 
 class Line(enum.StrEnum):
-    """What bytes are for. `OBSERVATIONS` is the arena, the only place where replayed observations live."""
+    """The purpose of an allocation. `OBSERVATIONS` is the arena: it holds all observations of the replay."""
 
     OBSERVATIONS = "observations"
     WORKSPACE = "workspace"
@@ -26,9 +26,10 @@ class Line(enum.StrEnum):
 
 
 class Ledger:
-    """Counts what is allocated on each line, now and at its peak, and refuses what would exceed a cap.
+    """Counts the current and peak bytes of each line, and refuses allocations above its cap.
 
-    Memory is zeroed by the system on first touch, so a large line costs RSS only as it fills.
+    `caps_bytes` gives the cap of each line. A line without a cap is only counted. The operating system zeroes memory
+    on the first touch, so a large allocation adds to the RSS only as it fills.
     """
 
     def __init__(self, caps_bytes: Mapping[Line, int]) -> None:
@@ -37,7 +38,10 @@ class Ledger:
         self._peak = dict.fromkeys(Line, 0)
 
     def allocate(self, line: Line, shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """A zeroed array, counted on `line`. Raises BudgetError where the line's cap would be exceeded."""
+        """Return a zeroed array of `shape` and `dtype`, counted on `line`.
+
+        Raises BudgetError if the allocation would exceed the cap of the line.
+        """
         count = shape if isinstance(shape, int) else math.prod(shape)
         size_bytes = count * np.dtype(dtype).itemsize
         cap = self._caps.get(line)
@@ -52,7 +56,10 @@ class Ledger:
 
     @contextmanager
     def all_or_nothing(self) -> Iterator[None]:
-        """Allocations inside count only where all of them succeed; the caller drops its references."""
+        """Context manager: undo the counts of all allocations in the block if it raises.
+
+        The caller must then drop its references to the arrays.
+        """
         held = self._held.copy()
         try:
             yield
@@ -61,19 +68,22 @@ class Ledger:
             raise
 
     def release(self, line: Line, *arrays: NDArray[Any]) -> None:
-        """Take `arrays` off `line`; the caller drops its references."""
+        """Subtract the sizes of `arrays` from `line`. The caller must drop its references to them.
+
+        Raises ValueError if more bytes are released than the line holds.
+        """
         self._held[line] -= sum(array.nbytes for array in arrays)
         if self._held[line] < 0:
             raise ValueError(f"{line}: more bytes released than were allocated")
 
     def held_bytes(self, line: Line) -> int:
-        """Bytes allocated on `line` now."""
+        """Return the number of bytes that are allocated on `line` now."""
         return self._held[line]
 
     def peak_bytes(self, line: Line) -> int:
-        """The most bytes `line` ever held."""
+        """Return the largest number of bytes that `line` ever held."""
         return self._peak[line]
 
     def cap_bytes(self, line: Line) -> int | None:
-        """The cap of `line`, or None where it is only counted."""
+        """Return the cap of `line` in bytes, or None if it has no cap."""
         return self._caps.get(line)

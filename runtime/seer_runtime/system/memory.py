@@ -1,4 +1,4 @@
-"""What memory there is for this process: the machine's, and the limits that were set on it."""
+"""The memory available to this process: of the machine, of its cgroups and of its address space."""
 
 import re
 import resource
@@ -18,11 +18,11 @@ _NO_LIMIT_BYTES = 2**60
 
 @dataclass(frozen=True)
 class MemoryLimits:
-    """Bytes; None where there is no such limit."""
+    """Memory of the machine and limits on this process. None means that the limit is not set."""
 
     total_bytes: int
-    available_bytes: int  # what could be had now without swapping
-    cgroup_bytes: int | None = None  # the least limit of this process's cgroup and those above it
+    available_bytes: int  # memory that can be allocated now without swapping
+    cgroup_bytes: int | None = None  # the lowest limit of this process's cgroup and its ancestors
     address_space_bytes: int | None = None  # `ulimit -v`
 
     def __str__(self) -> str:
@@ -33,7 +33,7 @@ class MemoryLimits:
 
 
 def memory_limits(root: Path = Path("/")) -> MemoryLimits:
-    """The limits of this process; files of `/proc` and of cgroups are looked up below `root`."""
+    """Return the memory limits of this process. Read `/proc` and the cgroup files below `root`."""
     memory = psutil.virtual_memory()
     return MemoryLimits(memory.total, memory.available, cgroup_limit_bytes(root), _address_space_bytes())
 
@@ -50,16 +50,16 @@ def _address_space_bytes() -> int | None:
 class _Mount:
     """A mounted cgroup hierarchy that may limit memory."""
 
-    root: PurePosixPath  # the cgroup that is seen at `point`
+    root: PurePosixPath  # the cgroup that is mounted at `point`
     point: PurePosixPath
     version: int
 
 
 def cgroup_limit_bytes(root: Path = Path("/")) -> int | None:
-    """The least memory limit of this process's cgroup and of those above it as far as they can be seen, v1 and v2.
+    """Return the lowest memory limit, in bytes, of this process's cgroup and its visible ancestors (v1 and v2).
 
-    A v2 `memory.high` counts: above it the kernel slows a process down to a crawl. None where nothing limits, and for
-    what is missing or malformed.
+    A v2 `memory.high` counts as a limit, because above it the kernel throttles the process severely. Return None if no
+    limit is set. Missing or malformed files count as no limit.
     """
     paths = dict(_cgroup_paths(_text(root / "proc/self/cgroup")))
     mounts = list(_mounts(_text(root / "proc/self/mountinfo")))
@@ -74,12 +74,12 @@ def cgroup_limit_bytes(root: Path = Path("/")) -> int | None:
 def _text(path: Path) -> str:
     try:
         return path.read_text(errors="replace")
-    except (OSError, ValueError):  # as of a NUL byte in a path
+    except (OSError, ValueError):  # ValueError: a NUL byte in the path
         return ""
 
 
 def _cgroup_paths(text: str) -> Iterator[tuple[int, PurePosixPath]]:
-    """Version and path of the process's cgroup in each hierarchy that may limit memory."""
+    """Yield the version and path of the process's cgroup in each hierarchy that may limit memory."""
     for line in text.splitlines():
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
@@ -91,31 +91,31 @@ def _cgroup_paths(text: str) -> Iterator[tuple[int, PurePosixPath]]:
 
 def _mounts(text: str) -> Iterator[_Mount]:
     for line in text.splitlines():
-        place, _, what = line.partition(" - ")
-        places, whats = place.split(), what.split()
-        if len(places) < 5 or len(whats) < 3 or not places[4].startswith("/"):
+        before, _, after = line.partition(" - ")
+        location, filesystem = before.split(), after.split()
+        if len(location) < 5 or len(filesystem) < 3 or not location[4].startswith("/"):
             continue
-        root, point = (PurePosixPath(_unescaped(field)) for field in places[3:5])
-        if whats[0] == "cgroup2":
+        root, point = (PurePosixPath(_unescaped(field)) for field in location[3:5])
+        if filesystem[0] == "cgroup2":
             yield _Mount(root, point, 2)
-        elif whats[0] == "cgroup" and "memory" in whats[2].split(","):
+        elif filesystem[0] == "cgroup" and "memory" in filesystem[2].split(","):
             yield _Mount(root, point, 1)
 
 
 def _unescaped(field: str) -> str:
-    """Blanks and backslashes stand as octal numbers in mountinfo."""
+    """Decode the octal escapes that mountinfo uses for blanks and backslashes."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
 
 
 def _folders(path: PurePosixPath, mounts: list[_Mount]) -> Iterator[PurePosixPath]:
-    """The folders of the cgroup `path` and of those above it, up to the mounts' own.
+    """Yield the folders of the cgroup `path` and of its ancestors, down from each mount point.
 
-    A container may be told a path that it cannot see; what is mounted is its own cgroup then.
+    In a container, `path` may lie outside the mounted hierarchy. The mount point is then the container's own cgroup.
     """
-    seen = [mount for mount in mounts if path.is_relative_to(mount.root) and ".." not in path.parts]
-    for mount in seen or mounts:
+    visible = [mount for mount in mounts if path.is_relative_to(mount.root) and ".." not in path.parts]
+    for mount in visible or mounts:
         yield mount.point
-        below = path.relative_to(mount.root) if mount in seen else PurePosixPath()
+        below = path.relative_to(mount.root) if mount in visible else PurePosixPath()
         for depth in range(len(below.parts)):
             yield mount.point.joinpath(*below.parts[: depth + 1])
 

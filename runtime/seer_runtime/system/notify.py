@@ -1,4 +1,4 @@
-"""Telling systemd that the service is up and alive (sd_notify): a datagram to the socket that it names."""
+"""Service notification for systemd (sd_notify): reports that the process is ready and alive."""
 
 import contextlib
 import os
@@ -11,17 +11,18 @@ _ALIVE = b"WATCHDOG=1"
 
 
 class ServiceWatchdog:
-    """Says READY=1 when first told that all is well, then WATCHDOG=1 at half the interval that the unit asks for.
+    """Sends READY=1 at the first call of `alive`, then WATCHDOG=1 at half the interval of the unit's WatchdogSec.
 
-    Without NOTIFY_SOCKET in `variables` nothing is sent, and without WATCHDOG_USEC, or where that is meant for another
-    process (WATCHDOG_PID), nothing after READY=1. What cannot be sent is not: a service is not to fail of it.
+    `variables` is the process environment. Without NOTIFY_SOCKET, nothing is sent. Without WATCHDOG_USEC, or if
+    WATCHDOG_PID names another process, only READY=1 is sent. Errors on sending are ignored, because they must not stop
+    the service.
     """
 
     def __init__(
         self, variables: Mapping[str, str] = os.environ, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         address = variables.get("NOTIFY_SOCKET", "")
-        # An @ stands for the zero byte of a name that is in no file system.
+        # A leading @ stands for the NUL byte that marks an abstract socket address.
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
         self._every_seconds = _interval_seconds(variables) / 2
         self._clock = clock
@@ -29,7 +30,7 @@ class ServiceWatchdog:
         self._message = _READY
 
     def alive(self) -> None:
-        """Between two steps: all is well. A fraction of a microsecond while nothing is due."""
+        """Send the notification that is due, if any. Call it between steps; it costs under 1 us if nothing is due."""
         now = self._clock()
         if now < self._next:
             return
@@ -37,7 +38,10 @@ class ServiceWatchdog:
         self._message, self._next = _ALIVE, now + self._every_seconds
 
     def asked(self, stop: Callable[[], bool]) -> Callable[[], bool]:
-        """`stop`, and whoever asks it is alive: it is asked between any two steps, of training and of evaluation."""
+        """Return a function that calls `alive` and then returns `stop()`.
+
+        The training and evaluation loops ask for a stop between steps, so this notifies systemd from both.
+        """
 
         def ask() -> bool:
             self.alive()
@@ -47,12 +51,12 @@ class ServiceWatchdog:
 
     def _send(self, message: bytes) -> None:
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
-            out.settimeout(0)  # a full queue must not hold the run up
+            out.settimeout(0)  # a full queue must not block the run
             out.sendto(message, self._address)
 
 
 def _interval_seconds(variables: Mapping[str, str]) -> float:
-    """What WATCHDOG_USEC says, for ever where it says nothing to this process."""
+    """Return the seconds in WATCHDOG_USEC, or infinity if it is invalid or meant for another process."""
     if variables.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return float("inf")
     text = variables.get("WATCHDOG_USEC", "")

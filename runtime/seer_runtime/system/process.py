@@ -1,4 +1,4 @@
-"""What the process holds: resident set size, now and at its peak, and a ceiling on it."""
+"""Memory of this process: current and peak resident set size (RSS), heap options, and a ceiling on the RSS."""
 
 import _thread
 import ctypes
@@ -19,11 +19,11 @@ _STATM = "/proc/self/statm"
 
 
 def rss_bytes() -> int:
-    """Resident set size of this process."""
+    """Return the resident set size of this process."""
     try:
-        # 7 us; psutil reads the same file in 18.
+        # Takes 7 us. psutil takes 18 us to read the same file.
         descriptor = os.open(_STATM, os.O_RDONLY)
-    except FileNotFoundError:  # no Linux
+    except FileNotFoundError:  # not Linux
         return int(_PROCESS.memory_info().rss)
     try:
         return int(os.read(descriptor, 128).split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -32,10 +32,10 @@ def rss_bytes() -> int:
 
 
 def rss_peak_bytes() -> int:
-    """The largest resident set size since the process began."""
+    """Return the largest resident set size since the process started."""
     status = Path("/proc/self/status")
     if status.exists():
-        # Not getrusage: on Linux its maximum is inherited from the process that started this one.
+        # On Linux, the maximum of getrusage is inherited from the parent process.
         (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024
     import resource
@@ -44,40 +44,43 @@ def rss_peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-_BEGIN_MAX_SECONDS = 10.0
+_THREAD_START_MAX_SECONDS = 10.0
 
 
 def start_thread(run: Callable[[], None]) -> None:
-    """Run it in a thread of its own. Raises MemoryError where there is no memory for one.
+    """Call `run` in a new thread. Raises MemoryError if there is no memory for the thread.
 
-    `threading.Thread.start` would wait for ever for a thread that dies of that as it begins.
+    `threading.Thread.start` would wait forever for a thread that runs out of memory while it starts.
     """
-    begun = threading.Event()
+    started = threading.Event()
 
-    def begin() -> None:
-        begun.set()
+    def start() -> None:
+        started.set()
         run()
 
     try:
-        _thread.start_new_thread(begin, ())
+        _thread.start_new_thread(start, ())
     except RuntimeError as error:
         raise MemoryError(str(error)) from error
-    if not begun.wait(_BEGIN_MAX_SECONDS):
-        raise MemoryError("a thread did not begin")
+    if not started.wait(_THREAD_START_MAX_SECONDS):
+        raise MemoryError(f"a new thread did not start within {_THREAD_START_MAX_SECONDS:g} seconds")
 
 
 class RssWatch:
-    """Samples the resident set size every millisecond while its context is open."""
+    """Context manager: samples the resident set size every millisecond.
+
+    Attributes, in bytes: `before_bytes` at entry, `peak_bytes` over the block, `after_bytes` at exit.
+    """
 
     INTERVAL_SECONDS = 1e-3
 
     def __init__(self) -> None:
         self.before_bytes = self.peak_bytes = self.after_bytes = 0
-        self._done, self._ended = threading.Event(), threading.Event()
+        self._stop, self._ended = threading.Event(), threading.Event()
 
     def _sample(self) -> None:
         try:
-            while not self._done.is_set():
+            while not self._stop.is_set():
                 self.peak_bytes = max(self.peak_bytes, rss_bytes())
                 time.sleep(self.INTERVAL_SECONDS)
         finally:
@@ -91,25 +94,26 @@ class RssWatch:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._done.set()
+        self._stop.set()
         self._ended.wait()
         self.after_bytes = rss_bytes()
         self.peak_bytes = max(self.peak_bytes, self.after_bytes)
 
 
 _HEAP_BOUNDS = {
-    "MALLOC_MMAP_THRESHOLD_": (-3, 32 << 20),  # the most that it takes
+    "MALLOC_MMAP_THRESHOLD_": (-3, 32 << 20),  # the largest value that glibc accepts
     "MALLOC_TRIM_THRESHOLD_": (-1, 64 << 20),
     "MALLOC_ARENA_MAX": (-8, 2),
 }
-"""glibc's: number and value of each option, by the variable of the environment that sets it too."""
+"""The `mallopt` number and the value of each glibc option, by the environment variable that sets the same option."""
 
 
 def bound_heap() -> None:
-    """Keep what an update frees for the next one, and one heap beside the main one for all threads.
+    """Make glibc keep freed memory for reuse, and use at most two heaps for all threads.
 
-    Otherwise glibc gives arrays of some MB back as they are freed, and each update from frames touches 1,600 to 5,300
-    fresh pages, one fault each. What the environment sets stays as it is; other C libraries know nothing of this.
+    By default glibc returns arrays of a few MB to the system when they are freed. Each update from frames then touches
+    1,600 to 5,300 new pages, with one page fault each. Options that the process environment sets are left unchanged.
+    Other C libraries have no such options; on those this does nothing.
     """
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)
     if set_option is None:
@@ -119,25 +123,26 @@ def bound_heap() -> None:
             set_option(option, value)
 
 
-def relieve() -> None:
-    """Give back what this process holds and does not use: garbage, and free memory that the C library keeps."""
+def free_unused_memory() -> None:
+    """Collect garbage and return the free memory of the C heap to the system."""
     gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
     if trim is not None:
         trim(0)
 
 
 def settle() -> None:
-    """`relieve` and give back code too: for the end of a phase of the run, because what is still used returns at once.
+    """Free unused memory, then unmap library code that is not in use. Call it at the end of a phase of the run.
 
-    A ceiling does not do it: what returns would bring it back there again and again.
+    Pages still in use are mapped again on their next touch. An RSS ceiling must not call this: those pages would bring
+    the RSS back to the ceiling again and again.
     """
-    relieve()
+    free_unused_memory()
     _drop_clean_pages()
 
 
 _SMAPS = Path("/proc/self/smaps")
-_MADV_DONTNEED = 4  # Linux: unmap, and read again from the file on the next touch
+_MADV_DONTNEED = 4  # Linux: unmap the pages; the next touch reads them from the file again
 
 
 @dataclass
@@ -147,12 +152,12 @@ class _Mapping:
     start: int
     end: int
     of_file: bool
-    protection: str  # as `r-xp`
-    own_bytes: int = 0  # written by this process, resident or swapped: in no file
+    protection: str  # for example `r-xp`
+    own_bytes: int = 0  # written by this process, resident or swapped; not in the file
 
     @property
     def droppable(self) -> bool:
-        """Whether the file has all of it, and goes on having it: nothing was written, and nothing can be."""
+        """Whether the file holds all of its content: the process wrote nothing to it and cannot write to it."""
         return self.of_file and self.protection in ("r-xp", "r--p") and not self.own_bytes
 
 
@@ -170,9 +175,9 @@ def _mappings() -> list[_Mapping]:
 
 
 def _drop_clean_pages() -> None:
-    """Unmap the code and constants of libraries; what is used comes back from the page cache, 64 kB at a touch.
+    """Unmap the code and constants of libraries. A page in use returns from the page cache, 64 kB at a touch.
 
-    Most of it was touched once, when the libraries were loaded. Takes 50 ms.
+    Most of these pages were used only once, when the libraries were loaded. This takes 50 ms.
     """
     advise = getattr(ctypes.CDLL(None), "madvise", None)
     if advise is None or not _SMAPS.exists():
@@ -180,13 +185,13 @@ def _drop_clean_pages() -> None:
     advise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     for mapping in _mappings():
         if mapping.droppable:
-            # A refusal, as of locked pages, leaves them where they are.
+            # The kernel may refuse, for example for locked pages. They then stay mapped, which does no harm.
             advise(mapping.start, mapping.end - mapping.start, _MADV_DONTNEED)
 
 
 @dataclass(frozen=True)
 class Pressure:
-    """RSS came near its ceiling: `before_bytes`, and `after_bytes` once all was freed that could be."""
+    """A report that the RSS came near its ceiling: the RSS before and after unused memory was freed."""
 
     limit_bytes: int
     before_bytes: int
@@ -194,37 +199,41 @@ class Pressure:
 
     @property
     def stop(self) -> bool:
-        """Whether the ceiling is reached all the same."""
+        """Whether the RSS still reaches the ceiling, so that the run must stop."""
         return self.after_bytes >= self.limit_bytes
 
 
 class RssCeiling:
-    """A ceiling on the resident set size, asked between steps: what a step held and gave back is not seen.
+    """A ceiling on the resident set size, checked between steps. It does not see memory that a step frees again.
 
-    At 95 % of the limit it frees what it can and reports once, until RSS was below 90 %; at 100 % it frees again and
-    reports where that did not help, at each check.
+    At 95 % of the limit it frees unused memory and reports once; it reports again only after the RSS fell below 90 %.
+    At 100 % it frees unused memory at each check, and reports if the RSS still reaches the limit.
     """
 
     WARN_FRACTION = 0.95
     CALM_FRACTION = 0.90
 
     def __init__(
-        self, limit_bytes: int, *, rss: Callable[[], int] = rss_bytes, relieve: Callable[[], None] = relieve
+        self,
+        limit_bytes: int,
+        *,
+        rss: Callable[[], int] = rss_bytes,
+        free_memory: Callable[[], None] = free_unused_memory,
     ) -> None:
         self.limit_bytes = limit_bytes
         self._rss = rss
-        self._relieve = relieve
-        self._told = False
+        self._free_memory = free_memory
+        self._reported = False
 
     def check(self) -> Pressure | None:
-        """Microseconds below 95 %. None where the caller has nothing to say or do."""
+        """Return a report for the caller to print or act on, or None. Takes microseconds below 95 % of the limit."""
         before = self._rss()
         if before < self.CALM_FRACTION * self.limit_bytes:
-            self._told = False
-        high = self.limit_bytes if self._told else self.WARN_FRACTION * self.limit_bytes
+            self._reported = False
+        high = self.limit_bytes if self._reported else self.WARN_FRACTION * self.limit_bytes
         if before < high:
             return None
-        self._relieve()
+        self._free_memory()
         pressure = Pressure(self.limit_bytes, before, self._rss())
-        told, self._told = self._told, True
-        return pressure if pressure.stop or not told else None
+        reported, self._reported = self._reported, True
+        return pressure if pressure.stop or not reported else None

@@ -1,7 +1,7 @@
-"""What a part of a run needs in order to go on: plain values and named arrays, never a pickle.
+"""The saved state of one component of a run: JSON values and named arrays, never a pickle.
 
-Every stateful class gives a `State` and takes one back. Values are JSON, as in `numpy.random.Generator`'s own state;
-arrays go to a tensor file.
+Every stateful class returns a `State` from `state()` and accepts it in `restore()`. A checkpoint stores the values as
+JSON and the arrays in a tensor file.
 """
 
 from collections.abc import Mapping
@@ -13,25 +13,28 @@ from numpy.typing import NDArray
 
 
 class StateError(ValueError):
-    """A state that is not one of this part: made by another kind, version or size of it."""
+    """Raised for a state that does not fit the component: its kind, version or size differs."""
 
 
 @dataclass(frozen=True)
 class State:
-    """Of one part. Arrays may be the part's own memory: they hold until the part changes."""
+    """The state of one component: JSON values, and arrays by name.
+
+    The arrays may be views of the component's own memory, so they are valid only until the component changes.
+    """
 
     values: dict[str, Any] = field(default_factory=dict)
     arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
 def generator_state(rng: np.random.Generator) -> dict[str, Any]:
-    """The state of a random stream as plain data."""
+    """Return the state of the random generator `rng` as JSON values."""
     return dict(rng.bit_generator.state)
 
 
 def restore_generator(rng: np.random.Generator, state: Any) -> None:
-    """Take on what `generator_state` gave. Raises StateError for anything else."""
+    """Set `rng` to a state from `generator_state`. Raises StateError for any other value."""
     try:
         rng.bit_generator.state = state
     except (TypeError, ValueError, KeyError, OverflowError) as error:
-        raise StateError(f"not the state of a random stream: {error}") from error
+        raise StateError(f"not the state of a random generator: {error}") from error

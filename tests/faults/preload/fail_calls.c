@@ -1,15 +1,16 @@
 /*
- * Fails or kills at the k-th system call that changes something under $FAULT_DIR (LD_PRELOAD).
+ * Fail, or kill the process, at the k-th system call that changes something under $FAULT_DIR (for LD_PRELOAD).
  *
- *   FAULT_DIR      an absolute path: only what lies in it counts
- *   FAULT_AT       number of the call, from 0; without it nothing fails
- *   FAULT_ERRNO    the error; 0 kills the process instead, before the call
- *   FAULT_FOR_GOOD 1: all later calls fail, too
- *   FAULT_LOG      a file outside FAULT_DIR that gets one line a call: what was called, and on which path
- *   CLOCK_BACK_AT  number of the reading of the wall clock from which on it is ten years slow
+ *   FAULT_DIR      an absolute path; only calls on paths inside it count
+ *   FAULT_AT       number of the failing call, from 0; without it no call fails
+ *   FAULT_ERRNO    the error; 0 kills the process before the call instead
+ *   FAULT_FOR_GOOD 1: all later calls fail too
+ *   FAULT_LOG      a file outside FAULT_DIR that receives one line for each call, with its name and path
+ *   CLOCK_BACK_AT  number of the reading of the wall clock from which on the clock is ten years behind
  *
- * What C's own buffered streams write is not seen: they call the kernel from inside the library. Python, Rust and C++
- * streams over plain descriptors are. The variables are read at each call, so a process may set them before it forks.
+ * Writes of C's buffered streams are not seen, because they call the kernel from inside the library. Writes of Python,
+ * Rust and C++ through plain descriptors are seen. The variables are read at each call, so a process may set them
+ * before it forks.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -38,7 +39,7 @@ static long number_of(const char *name, long otherwise) {
     return text ? atol(text) : otherwise;
 }
 
-/* `path`, relative to `folder`, as an absolute one; descriptors know theirs. */
+/* Make `path`, relative to `folder`, absolute; with a NULL path return the path of the descriptor `folder`. */
 static void absolute(int folder, const char *path, char *out) {
     char link[64], base[PATH_MAX] = "";
     if (path != NULL && path[0] == '/') {
@@ -51,7 +52,7 @@ static void absolute(int folder, const char *path, char *out) {
     snprintf(out, 2 * PATH_MAX, path == NULL ? "%s" : "%s/%s", base, path);
 }
 
-/* Whether the call is to fail; then errno is set. */
+/* Return whether the call must fail, and set errno in that case. */
 static int fails(const char *call, int folder, const char *path) {
     const char *root = getenv("FAULT_DIR"), *log = getenv("FAULT_LOG");
     char where[2 * PATH_MAX], line[2 * PATH_MAX + 64];

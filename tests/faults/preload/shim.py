@@ -1,4 +1,4 @@
-"""Builds `fail_calls.c`, the shim beneath a process that fails its system calls, and says how to run under it."""
+"""Build `fail_calls.c`, a preloaded library that makes system calls fail, and the environment to run under it."""
 
 import os
 import shutil
@@ -9,9 +9,9 @@ SOURCE = Path(__file__).with_name("fail_calls.c")
 
 
 def build(folder: Path) -> Path:
-    """The compiled shim in `folder`. Raises AssertionError where there is no C compiler, or the source is wrong."""
+    """Compile the shim into `folder`; return its path. Raises AssertionError without a C compiler or on an error."""
     compiler = shutil.which("cc")
-    assert compiler is not None, "cc is missing: the faults beneath a process need Debian's package gcc"
+    assert compiler is not None, "cc is missing: faults in system calls need a C compiler (Debian package gcc)"
     library = folder / "fail_calls.so"
     command = [
         compiler,
@@ -32,5 +32,5 @@ def build(folder: Path) -> Path:
 
 
 def environment(library: Path, **variables: str | int | Path) -> dict[str, str]:
-    """That of this process, with the shim and what steers it: see the head of `fail_calls.c`."""
+    """Return this process's environment with the shim and its variables, which `fail_calls.c` describes."""
     return {**os.environ, "LD_PRELOAD": str(library), **{name: str(value) for name, value in variables.items()}}

@@ -1,7 +1,9 @@
-"""How one observation becomes the bytes of a row, and back.
+"""Codecs convert an observation to the bytes of a row and back.
 
-A row holds several *views* of its observation and a sample decodes one of them: of a frame the views are its crops, of
-latents the K that were encoded. So the row store has one path for frames and latents.
+A row offers several *views* of its observation, and a sample decodes one of them. The views of a frame are its crops.
+The views of a latent row are the K latents that it stores. So the row store treats frames and latents alike.
+
+May import `crops.py`, `durable` and `system`. Start with `codec.py` (the protocol of a codec).
 """
 
 from seer_runtime.replay.codecs.codec import Codec, Views
@@ -25,21 +27,25 @@ __all__ = [
 ]
 
 CALIBRATED = tuple(BITS)
-"""Codecs of latents that cannot do without real rows to be calibrated on."""
+"""Latent codecs that must be calibrated on real latents before use."""
 LATENT_ELEMENT_BYTES = {"float32": 4.0, "float16": 2.0, **{name: bits / 8 for name, bits in BITS.items()}}
-"""Bytes of one latent element, the paper's 4 generalized (Section 4.2)."""
+"""Bytes of one latent element by codec. The paper always uses 4 (Chen et al. 2021, Section 4.2)."""
 
 
 def frame_codec(shape: tuple[int, ...], crop_size: tuple[int, int] | None = None) -> FrameCodec:
-    """Raw frames of `shape`, seen whole or under crops of `crop_size`. Raises ValueError for a crop that is larger."""
+    """Return the codec of raw frames of `shape`, with crops of `crop_size` or whole frames as views.
+
+    Raises ValueError if the crop does not fit the frame.
+    """
     height, width = shape[-2:]
     return FrameCodec(shape, Crop((height, width), crop_size or (height, width)))
 
 
 def latent_codec(name: str, view_shape: tuple[int, ...], augmentations: int = 1, ledger: Ledger | None = None) -> Codec:
-    """The codec `name` for K = `augmentations` latents of `view_shape` a row.
+    """Return the codec `name` for rows of K = `augmentations` latents of `view_shape`.
 
-    Without a `ledger`, as for a plan, its own memory is counted nowhere. Raises ValueError for an unknown name.
+    `ledger` counts the memory of the codec. A plan passes none. Raises ValueError for an unknown name, and BudgetError
+    if the ledger has no room.
     """
     if name not in LATENT_ELEMENT_BYTES:
         raise ValueError(f"unknown codec {name!r}; choose one of {', '.join(LATENT_ELEMENT_BYTES)}")

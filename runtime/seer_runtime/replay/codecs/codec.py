@@ -1,4 +1,4 @@
-"""What every codec is to the row store."""
+"""The protocol that every codec implements for the row store."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
@@ -10,55 +10,58 @@ from seer_runtime.system.state import State
 
 Array = NDArray[Any]
 Views = NDArray[np.int64]
-"""One view an observation, `[B, …]`: the offset (y, x) of a crop, or the number k of a latent."""
+"""One view for each observation: crop offsets (y, x) `[B, 2]`, or latent indices k `[B, 1]`."""
 
 
 class Codec(Protocol):
-    """One observation in `row_bytes` bytes."""
+    """Encodes an observation to `row_bytes` bytes and decodes views of it."""
 
     name: str
-    shape: tuple[int, ...]  # of what a row is given
-    view_shape: tuple[int, ...]  # of what is decoded from a row
-    dtype: np.dtype[Any]  # of both
-    one_view_a_transition: bool  # whether s and s' of a transition are seen under the same view
+    shape: tuple[int, ...]  # shape of an observation that is encoded to a row
+    view_shape: tuple[int, ...]  # shape of a view that is decoded from a row
+    dtype: np.dtype[Any]  # dtype of both
+    same_view_for_next: bool  # whether s and s' of a transition are decoded under the same view
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of one row."""
+        """The size of one row in bytes."""
 
     @property
     def clip_rate(self) -> float | None:
-        """The share of all elements encoded that lay outside what can be stored; None for a codec without limits."""
+        """The fraction of encoded elements that were clipped, or None if the codec never clips."""
 
     def observation_shape(self, stack: int) -> tuple[int, ...]:
-        """Of what an agent is given when `stack` rows make one observation."""
+        """Return the shape of the agent's observation if `stack` rows form one observation."""
 
     def calibrate(self, chunks: Iterable[Array]) -> None:
-        """Set the codec's parameters from real values, chunk by chunk: each `[B, *view_shape]`."""
+        """Set the parameters of the codec from real values, given in chunks of shape `[B, *view_shape]`."""
 
     def encode(self, values: Array, rows: NDArray[np.uint8]) -> None:
-        """Write `values` `[B, *shape]` to `rows` `[B, row_bytes]`."""
+        """Encode `values` `[B, *shape]` to `rows` uint8 `[B, row_bytes]`."""
 
     def draw(self, rng: np.random.Generator, count: int) -> Views:
-        """Random views for `count` observations; draws nothing where there is only one."""
+        """Return random views for `count` observations. If there is only one view, do not advance `rng`."""
 
     def plain(self, count: int) -> Views:
-        """The view to compare and to act on, `count` times: a frame's center, a row's first latent."""
+        """Return the default view `count` times: the center of a frame, or the first latent of a row."""
 
     def has_views(self, views: Views) -> bool:
-        """Whether all of `views` are some that `draw` can give."""
+        """Whether `draw` can return all of `views`."""
 
     def gather(self, rows: NDArray[np.uint8], slots: NDArray[np.int64], views: Views, out: Array) -> None:
-        """Decode `views` `[B, …]` of `rows[slots]` to `out` `[B, S, *view_shape]`.
+        """Decode `views` `[B, …]` of the rows at `slots` `[B, S]` to `out` `[B, S, *view_shape]`.
 
-        The S slots of a stack, `slots` `[B, S]`, follow one another around the ring.
+        The S slots of a stack are consecutive, except where the ring of rows wraps around.
         """
 
     def release(self) -> None:
-        """Give its memory back to the ledger."""
+        """Release the memory of the codec from the ledger."""
 
     def state(self) -> State:
-        """What `calibrate` set and what was counted since; the arrays are the codec's own memory."""
+        """Return the calibrated parameters and the counters. The arrays are the codec's own memory."""
 
     def restore(self, values: Mapping[str, Any]) -> None:
-        """Take on the values that `state` gave, its arrays having been filled. Raises ValueError for anything else."""
+        """Set the counters to the values of a state. The caller has filled the arrays of `state()` before.
+
+        Raises ValueError if the values or arrays are invalid.
+        """

@@ -1,4 +1,4 @@
-"""Rows that are raw frames."""
+"""The codec of raw frames."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -12,14 +12,14 @@ from seer_runtime.replay.crops import Crop
 from seer_runtime.system.state import State
 
 FRAMES = "identity"
-"""Name of the codec of raw frames; every other codec holds latents."""
+"""Name of the codec of raw frames. Every other codec stores latents."""
 
 
 class FrameCodec:
-    """uint8 frames `[H, W]` or `[channels, H, W]` as they are, decoded under `crop`."""
+    """Stores uint8 frames `[H, W]` or `[channels, H, W]` unchanged and decodes crops of them."""
 
     name = FRAMES
-    one_view_a_transition = False
+    same_view_for_next = False
     clip_rate = None
 
     def __init__(self, shape: tuple[int, ...], crop: Crop) -> None:
@@ -30,33 +30,33 @@ class FrameCodec:
         self.crop = crop
 
     def observation_shape(self, stack: int) -> tuple[int, ...]:
-        """Channels of all frames, the oldest first: `(stack * channels, h, w)`."""
+        """Return `(stack * channels, h, w)`. The oldest frame comes first."""
         return (stack * math.prod(self.shape[:-2]), *self.crop.size)
 
     def calibrate(self, chunks: Iterable[Array]) -> None:
-        """Nothing to set."""
+        """Do nothing."""
 
     def encode(self, values: Array, rows: NDArray[np.uint8]) -> None:
-        """Write frames `[B, *shape]` to `rows` `[B, row_bytes]`."""
+        """Copy frames `[B, *shape]` to `rows` `[B, row_bytes]`."""
         rows[...] = values.reshape(len(values), -1)
 
     def draw(self, rng: np.random.Generator, count: int) -> Views:
-        """Random offsets `[count, 2]`."""
+        """Return random crop offsets `[count, 2]`."""
         return self.crop.draw(rng, count)
 
     def plain(self, count: int) -> Views:
-        """The center's offset, `[count, 2]`."""
+        """Return the offset of the center crop, `[count, 2]`."""
         return np.tile(self.crop.center, (count, 1))
 
     def has_views(self, views: Views) -> bool:
-        """Whether every crop lies within the frame."""
+        """Whether every crop lies inside the frame."""
         room = np.subtract(self.shape[-2:], self.crop.size)
         return bool(((views >= 0) & (views <= room)).all())
 
     def gather(self, rows: NDArray[np.uint8], slots: NDArray[np.int64], views: Views, out: Array) -> None:
-        """Copy crops; the frames of one stack all under the same offset."""
+        """Copy the crops to `out`. All frames of one stack have the same offset."""
         if self.crop.whole:
-            # The caller's slots are in range by construction; "clip" lets numpy write to `out` unbuffered.
+            # The slots are always in range. With mode="clip", numpy writes to `out` without a buffer.
             np.take(rows, slots, axis=0, out=out.reshape(*slots.shape, -1), mode="clip")
             return
         frames = rows.reshape(-1, *self.shape)
@@ -64,15 +64,15 @@ class FrameCodec:
             if stack[-1] - stack[0] == len(stack) - 1:
                 self.crop.cut(frames[stack[0] : stack[-1] + 1], offset, target)
                 continue
-            for slot, view in zip(stack, target, strict=True):  # the ring's end lies inside the stack
+            for slot, view in zip(stack, target, strict=True):  # the ring wraps around inside the stack
                 self.crop.cut(frames[slot], offset, view)
 
     def release(self) -> None:
-        """Nothing to give back."""
+        """Do nothing."""
 
     def state(self) -> State:
-        """Nothing was set."""
+        """Return an empty state."""
         return State()
 
     def restore(self, values: Mapping[str, Any]) -> None:
-        """Nothing to take on."""
+        """Do nothing."""

@@ -1,6 +1,7 @@
-"""The fields of a manifest that anybody may have written: each is read with its type and range.
+"""Read the fields of an untrusted JSON manifest, with a check of the type and range of each.
 
-A field is named as a path of keys, `observation.stack`. What it must not be is a ValueError of one line with its name.
+A dotted path such as `observation.stack` names a field. An invalid field raises a ValueError whose message is one line
+and contains that path.
 """
 
 import reprlib
@@ -12,18 +13,18 @@ TEXT_MAX = 200
 
 
 def shown(value: object) -> str:
-    """A value of a manifest in a few characters, on one line."""
+    """Return `value` as text for a message: one line, at most 60 characters."""
     return reprlib.repr(value)[:60]
 
 
-class Fields:
-    """The fields of `values`. Every method raises ValueError for one that is missing or not what is asked for."""
+class ManifestReader:
+    """Typed access to the fields of `values`. Every method raises ValueError for a missing or invalid field."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._values = values
 
     def value(self, field: str) -> Any:
-        """Whatever is there."""
+        """Return the value of `field` without a type check."""
         above, _, key = field.rpartition(".")
         values = self.record(above) if above else self._values
         if key not in values:
@@ -31,44 +32,44 @@ class Fields:
         return values[key]
 
     def record(self, field: str, keys: Collection[str] | None = None) -> dict[str, Any]:
-        """A JSON object; of `keys` alone, where they are given."""
+        """Return a JSON object. If `keys` is given, reject any other key."""
         value = self.value(field)
         self._require(isinstance(value, dict), field, value, "an object")
         unknown = [] if keys is None else sorted(set(value) - set(keys))
         if unknown:
-            raise ValueError(f"{field} has {shown(unknown[0])}, which this release does not know")
+            raise ValueError(f"{field} has the key {shown(unknown[0])}, which this release does not know")
         return dict(value)
 
     def count(self, field: str, least: int = 0, most: int = COUNT_MAX) -> int:
-        """A whole number."""
+        """Return an integer from `least` to `most`."""
         value = self.value(field)
-        wanted = f"a whole number from {least:,} to {most:,}"
+        wanted = f"an integer from {least:,} to {most:,}"
         self._require(type(value) is int and least <= value <= most, field, value, wanted)
         return int(value)
 
     def counts(self, field: str, most: int) -> tuple[int, ...]:
-        """A few whole numbers from 1 on."""
+        """Return a list of integers from 1 to `most`, as a tuple."""
         value = self.value(field)
-        right = isinstance(value, list) and all(type(item) is int and 1 <= item <= most for item in value)
-        self._require(right, field, value, f"a list of whole numbers from 1 to {most:,}")
+        valid = isinstance(value, list) and all(type(item) is int and 1 <= item <= most for item in value)
+        self._require(valid, field, value, f"a list of integers from 1 to {most:,}")
         return tuple(value)
 
     def number(self, field: str, least: float, most: float) -> float:
-        """A finite number."""
+        """Return a finite number from `least` to `most`."""
         value = self.value(field)
-        right = type(value) in (int, float) and least <= value <= most
-        self._require(right, field, value, f"a number from {least:g} to {most:g}")
+        valid = type(value) in (int, float) and least <= value <= most
+        self._require(valid, field, value, f"a number from {least:g} to {most:g}")
         return float(value)
 
     def text(self, field: str) -> str:
-        """A few printable characters."""
+        """Return a string of 1 to `TEXT_MAX` printable characters."""
         value = self.value(field)
-        right = isinstance(value, str) and 0 < len(value) <= TEXT_MAX and value.isprintable()
-        self._require(right, field, value, f"1 to {TEXT_MAX} printable characters")
+        valid = isinstance(value, str) and 0 < len(value) <= TEXT_MAX and value.isprintable()
+        self._require(valid, field, value, f"1 to {TEXT_MAX} printable characters")
         return str(value)
 
     def choice(self, field: str, choices: Collection[str]) -> str:
-        """One of `choices`."""
+        """Return a string that is one of `choices`."""
         value = self.value(field)
         self._require(isinstance(value, str) and value in choices, field, value, f"one of {', '.join(choices)}")
         return str(value)

@@ -1,4 +1,4 @@
-"""Generations that a stranger made: every hash is right, and what they say is not."""
+"""Untrusted checkpoints: every hash is valid, but the content is not."""
 
 import functools
 import hashlib
@@ -22,7 +22,7 @@ from seer_runtime.system.process import rss_peak_bytes
 from tests.faults import runs
 from tests.faults.test_resume import stop_at
 from tests.faults.test_run_disk import short
-from tests.faults.test_run_folder import refused, taking
+from tests.faults.test_run_folder import importing, rejection
 from tests.runtime.onnx_graphs import model_of, small_model
 
 SECONDS = 30
@@ -32,7 +32,7 @@ Edit = Callable[[Path], None]
 
 @pytest.fixture(scope="session")
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that was stopped at step 55, frozen; one generation."""
+    """A frozen run that was stopped at step 55, with one checkpoint."""
     folder = tmp_path_factory.mktemp("stopped")
     stop = functools.partial(stop_at, (55,))
     child = runs.start(folder / "log", runs.train_command, short(), folder / "run", prepare=stop)
@@ -43,7 +43,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def usual_bytes(stopped: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
-    """Peak RSS of each command on a sound generation."""
+    """Peak RSS in bytes of each command with a sound checkpoint."""
     peaks = {}
     for command in ("eval", "resume"):
         run = tmp_path_factory.mktemp(command) / "run"
@@ -60,18 +60,18 @@ def measured(*words: str | Path) -> int:
 
 
 def outcome(command: str, run: Path) -> tuple[int, str, int]:
-    """Exit status, output and peak RSS."""
+    """Run the command; return its exit status, output and peak RSS in bytes."""
     log = run.with_name(f"{command}.log")
     status = runs.start(log, measured, command, run).join(SECONDS)
     *lines, peak = log.read_text().splitlines()
     return status, "\n".join(lines), int(peak)
 
 
-# --- what a stranger can do --------------------------------------------------------------------------------
+# --- edits -------------------------------------------------------------------------------------------------
 
 
 def seal(generation: Path) -> None:
-    """Give it the manifest of what is there."""
+    """Rewrite the manifest to match the present files."""
     manifest = json.loads((generation / durable.MANIFEST).read_text())
     manifest["files"] = {
         file.name: {"size_bytes": file.stat().st_size, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
@@ -81,8 +81,8 @@ def seal(generation: Path) -> None:
     (generation / durable.MANIFEST).write_text(json.dumps(manifest))
 
 
-def say(file: str, entry: str, value: Any) -> Edit:
-    """`value` for the dotted `entry` of a JSON file; for all of it where there is no entry."""
+def put(file: str, entry: str, value: Any) -> Edit:
+    """Set the dotted `entry` of a JSON file to `value`, or replace the whole content where `entry` is empty."""
 
     def edit(generation: Path) -> None:
         content = json.loads((generation / file).read_text())
@@ -137,7 +137,7 @@ def no(file: str) -> Edit:
 
 
 def encoder_of_smaller_frames() -> bytes:
-    """Stacks of 42x42 to latents of the right size."""
+    """Return an encoder from stacks of 42x42 to latents of the right size."""
     latent = (1, 576)
     constants = {
         "scale": np.array(255, np.float32),
@@ -171,33 +171,33 @@ FROZEN = {
 HUGE = 10**18
 FILES = (checkpoint.CONFIG, checkpoint.AGENT, checkpoint.REPLAY, checkpoint.SESSION, checkpoint.STATE, checkpoint.RUN)
 BOTH: dict[str, Edit] = {
-    **{f"{file} is {value!r}": say(file, "", value) for file in ("config.json", "state.json") for value in ([], 5, {})},
+    **{f"{file} is {value!r}": put(file, "", value) for file in ("config.json", "state.json") for value in ([], 5, {})},
     **{f"{name} is gone": no(name) for name in FILES},
     "agent.safetensors is empty": data("agent.safetensors", b""),
-    "agent is null": say("state.json", "agent", None),
-    "agent is text": say("state.json", "agent", "x"),
-    "updates are text": say("state.json", "agent.updates", "1"),
-    "hidden 10**9": say("config.json", "settings.hidden", 10**9),
-    "hidden 10**18": say("config.json", "settings.hidden", HUGE),
-    "hidden 17": say("config.json", "settings.hidden", 17),
-    "stack 10**9": say("config.json", "settings.stack", 10**9),
-    "atoms 10**9": say("config.json", "settings.atoms", 10**9),
-    "threads -1": say("config.json", "threads", -1),
-    "threads 10**9": say("config.json", "threads", 10**9),
-    "batch_size 0": say("config.json", "settings.batch_size", 0),
-    "resolution 10**9": say("config.json", "resolution", 10**9),
-    "action_repeat text": say("config.json", "action_repeat", "4"),
-    "seed -1": say("config.json", "seed", -1),
-    "a game of other actions": say("config.json", "env", "ALE/Pong-v5"),
-    "no such environment": say("config.json", "env", "ALE/Nothing-v5"),
-    "another algo": say("config.json", "algo", "sac"),
-    "no such algo": say("config.json", "algo", ["rainbow"]),
-    "another device": say("config.json", "device", "meta"),
-    "another encoder": say("config.json", "encoder", "impala"),
-    "augmentations 10**9": say("config.json", "augmentations", 10**9),
-    "settings of the other kind": say("config.json", "settings", asdict(SacSettings())),
+    "agent is null": put("state.json", "agent", None),
+    "agent is text": put("state.json", "agent", "x"),
+    "updates are text": put("state.json", "agent.updates", "1"),
+    "hidden 10**9": put("config.json", "settings.hidden", 10**9),
+    "hidden 10**18": put("config.json", "settings.hidden", HUGE),
+    "hidden 17": put("config.json", "settings.hidden", 17),
+    "stack 10**9": put("config.json", "settings.stack", 10**9),
+    "atoms 10**9": put("config.json", "settings.atoms", 10**9),
+    "threads -1": put("config.json", "threads", -1),
+    "threads 10**9": put("config.json", "threads", 10**9),
+    "batch_size 0": put("config.json", "settings.batch_size", 0),
+    "resolution 10**9": put("config.json", "resolution", 10**9),
+    "action_repeat text": put("config.json", "action_repeat", "4"),
+    "seed -1": put("config.json", "seed", -1),
+    "a game of other actions": put("config.json", "env", "ALE/Pong-v5"),
+    "no such environment": put("config.json", "env", "ALE/Nothing-v5"),
+    "another algo": put("config.json", "algo", "sac"),
+    "no such algo": put("config.json", "algo", ["rainbow"]),
+    "another device": put("config.json", "device", "meta"),
+    "another encoder": put("config.json", "encoder", "impala"),
+    "augmentations 10**9": put("config.json", "augmentations", 10**9),
+    "settings of the other kind": put("config.json", "settings", asdict(SacSettings())),
     "no seed": without("config.json", "seed"),
-    "an entry too many": say("config.json", "more", 1),
+    "an entry too many": put("config.json", "more", 1),
     "NaN weights": tensors(
         "agent.safetensors", lambda arrays: [a.fill(np.nan) for a in arrays.values() if a.dtype.kind == "f"]
     ),
@@ -208,7 +208,7 @@ BOTH: dict[str, Edit] = {
     "a weight less": tensors("agent.safetensors", lambda arrays: arrays.popitem()),
     "a tensor more": tensors("agent.safetensors", lambda arrays: arrays.update(more=np.zeros(3))),
     "generator of zeros": fill("agent.safetensors", "generator", 0),
-    "not frozen, with an encoder": say("state.json", "frozen", False),
+    "not frozen, with an encoder": put("state.json", "frozen", False),
     "an encoder of garbage": data("encoder.onnx", b"\x08\x09" + bytes(500)),
     "an empty encoder": data("encoder.onnx", b""),
     "no encoder": no("encoder.onnx"),
@@ -217,14 +217,14 @@ BOTH: dict[str, Edit] = {
 }
 RESUME: dict[str, Edit] = {
     **{
-        f"layout.{entry} {value}": say("state.json", f"replay.layout.{entry}", value)
+        f"layout.{entry} {value}": put("state.json", f"replay.layout.{entry}", value)
         for entry in ("appended", "rows", "first_slot")
         for value in (HUGE, 2**70, -1, "x", 1.5, None)
     },
-    **{f"layout.capacity {value}": say("state.json", "replay.layout.capacity", value) for value in (1, -1, "x", None)},
-    **{f"run.json is {value!r}": say("run.json", "", value) for value in ([], 5, {}, [["a", 1]])},
+    **{f"layout.capacity {value}": put("state.json", "replay.layout.capacity", value) for value in (1, -1, "x", None)},
+    **{f"run.json is {value!r}": put("run.json", "", value) for value in ([], 5, {}, [["a", 1]])},
     **{
-        f"run.json {entry} {value!r}": say("run.json", entry, value)
+        f"run.json {entry} {value!r}": put("run.json", entry, value)
         for entry, value in (
             ("outcome", []),
             ("outcome.freeze", 5),
@@ -247,17 +247,17 @@ RESUME: dict[str, Edit] = {
             ("seconds", "x"),
         )
     },
-    "replay is text": say("state.json", "replay", "x"),
-    "rng null": say("state.json", "replay.rng", None),
-    "rng of another kind": say("state.json", "replay.rng", {"bit_generator": "MT19937", "state": {}}),
-    "rng too large": say("state.json", "replay.rng.state.state", 2**200),
-    "exploration is text": say("state.json", "exploration", "x"),
-    "views are text": say("state.json", "perception.views", "x"),
-    "no perception": say("state.json", "perception", None),
-    "another codec": say("state.json", "replay.codec", "float16"),
-    "largest_priority is text": say("state.json", "replay.largest_priority", "x"),
-    "a budget of 10**18": say("config.json", "mem_budget_bytes", HUGE),
-    "batch_size 10**12": say("config.json", "settings.batch_size", 10**12),
+    "replay is text": put("state.json", "replay", "x"),
+    "rng null": put("state.json", "replay.rng", None),
+    "rng of another kind": put("state.json", "replay.rng", {"bit_generator": "MT19937", "state": {}}),
+    "rng too large": put("state.json", "replay.rng.state.state", 2**200),
+    "exploration is text": put("state.json", "exploration", "x"),
+    "views are text": put("state.json", "perception.views", "x"),
+    "no perception": put("state.json", "perception", None),
+    "another codec": put("state.json", "replay.codec", "float16"),
+    "largest_priority is text": put("state.json", "replay.largest_priority", "x"),
+    "a budget of 10**18": put("config.json", "mem_budget_bytes", HUGE),
+    "batch_size 10**12": put("config.json", "settings.batch_size", 10**12),
     "actions out of range": fill("replay.safetensors", "action", 18),
     "actions negative": fill("replay.safetensors", "action", -1),
     "flags out of range": fill("replay.safetensors", "flags", 255),
@@ -291,7 +291,7 @@ def chosen(edits: dict[str, Edit]) -> list[Any]:
     ]
 
 
-def refuses(command: str, run: Path, usual_bytes: int) -> None:
+def check_rejection(command: str, run: Path, usual_bytes: int) -> None:
     status, text, peak = outcome(command, run)
     assert "Traceback" not in text, text
     assert status == 2, text
@@ -303,32 +303,32 @@ def refuses(command: str, run: Path, usual_bytes: int) -> None:
 
 @pytest.fixture
 def generation(stopped: Path, tmp_path: Path) -> Path:
-    """Of a copy of the run."""
+    """The checkpoint in a copy of the run."""
     shutil.copytree(stopped, tmp_path / "run")
     return runs.newest(tmp_path / "run")
 
 
-STRANGER = pytest.mark.fault(
-    "a generation whose hashes are right and whose entries, sizes, types, tensors or graph are a stranger's",
-    promise="`resume` and `eval` refuse it in one line within 100 MB",
+UNTRUSTED = pytest.mark.fault(
+    "an untrusted checkpoint: valid hashes, but wrong entries, sizes, types, tensors or graph",
+    promise="`resume` and `eval` reject it in one line, within 100 MB",
 )
 
 
-@STRANGER
+@UNTRUSTED
 @pytest.mark.parametrize("edit", chosen(BOTH))
-def test_nothing_reads_it(edit: Edit, generation: Path, usual_bytes: dict[str, int]) -> None:
+def test_eval_and_resume_reject_it(edit: Edit, generation: Path, usual_bytes: dict[str, int]) -> None:
     edit(generation)
     seal(generation)
     for command in ("eval", "resume"):
-        refuses(command, generation.parents[1], usual_bytes[command])
+        check_rejection(command, generation.parents[1], usual_bytes[command])
 
 
-@STRANGER
+@UNTRUSTED
 @pytest.mark.parametrize("edit", chosen(RESUME))
-def test_no_run_goes_on_with_it(edit: Edit, generation: Path, usual_bytes: dict[str, int]) -> None:
+def test_resume_rejects_it(edit: Edit, generation: Path, usual_bytes: dict[str, int]) -> None:
     edit(generation)
     seal(generation)
-    refuses("resume", generation.parents[1], usual_bytes["resume"])
+    check_rejection("resume", generation.parents[1], usual_bytes["resume"])
 
 
 TAKE: dict[str, Edit] = {
@@ -340,26 +340,26 @@ TAKE: dict[str, Edit] = {
     "one of the encoder's tensors of another shape": tensors(
         checkpoint.AGENT, lambda arrays: arrays.update({first(arrays): np.zeros(3, "f4")})
     ),
-    "no identity": say("state.json", "encoder", None),
-    "another identity": say("state.json", "encoder.crop", [HUGE, HUGE]),
+    "no identity": put("state.json", "encoder", None),
+    "another identity": put("state.json", "encoder.crop", [HUGE, HUGE]),
 }
 
 
 def first(arrays: dict[str, Any]) -> str:
-    """The name of one of the encoder's tensors."""
+    """Return the name of the first tensor of the encoder."""
     return min(name for name in arrays if name.startswith("encoder."))
 
 
-@STRANGER
+@UNTRUSTED
 @pytest.mark.parametrize("edit", [pytest.param(edit, id=name) for name, edit in TAKE.items()])
-def test_no_run_takes_its_encoder(edit: Edit, generation: Path) -> None:
+def test_train_from_rejects_its_encoder(edit: Edit, generation: Path) -> None:
     edit(generation)
     seal(generation)
-    refused(generation.parents[1], *taking(generation.parents[1]))
+    rejection(generation.parents[1], *importing(generation.parents[1]))
 
 
-@STRANGER
-def test_a_replay_without_a_window_stops_the_run(generation: Path) -> None:
+@UNTRUSTED
+def test_a_replay_without_any_window_stops_the_run(generation: Path) -> None:
     fill("replay.safetensors", "flags", 4)(generation)
     seal(generation)
     status, text, _ = outcome("resume", generation.parents[1])
@@ -367,8 +367,8 @@ def test_a_replay_without_a_window_stops_the_run(generation: Path) -> None:
     assert "nothing to learn from (no window of 3 steps among 48 rows)" in text.splitlines()[-1]
 
 
-@STRANGER
-def test_a_game_of_garbage_begins_anew(generation: Path) -> None:
+@UNTRUSTED
+def test_an_invalid_emulator_state_starts_a_new_episode(generation: Path) -> None:
     fill("session.safetensors", "environment.emulator", 255)(generation)
     seal(generation)
     status, text, _ = outcome("resume", generation.parents[1])
@@ -376,6 +376,6 @@ def test_a_game_of_garbage_begins_anew(generation: Path) -> None:
     assert "a new episode begins" in text
 
 
-def test_what_is_sealed_anew_is_sound(generation: Path) -> None:
+def test_an_unedited_checkpoint_with_a_new_manifest_is_sound(generation: Path) -> None:
     seal(generation)
-    assert durable.newest_generation(generation.parent).path == generation
+    assert durable.newest_checkpoint(generation.parent).path == generation

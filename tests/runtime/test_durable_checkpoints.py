@@ -1,3 +1,5 @@
+"""Tests of publishing checkpoints: their files, their order on the disk, and faults at every step."""
+
 import errno
 import json
 import os
@@ -12,7 +14,7 @@ from seer_runtime.durable import files
 from tests.runtime.durable_faults import ERRNOS, Faults, listing, load, publish
 
 
-def test_generation_has_its_files_and_a_manifest_of_them(tmp_path: Path) -> None:
+def test_checkpoint_contains_its_files_and_a_manifest(tmp_path: Path) -> None:
     path = publish(tmp_path / "run" / "checkpoints", 12_000)
     assert path == tmp_path / "run" / "checkpoints" / "step_0000012000"
     assert listing(path) == ["manifest.json", "mark.json", "x.safetensors"]
@@ -24,13 +26,11 @@ def test_generation_has_its_files_and_a_manifest_of_them(tmp_path: Path) -> None
         # printf '""' | sha256sum
         "sha256": "12ae32cb1ec02d01eda3581b127c1fee3b0dc53572ed6baf239721a03d82e126",
     }
-    found = durable.newest_generation(path.parent)
+    found = durable.newest_checkpoint(path.parent)
     assert (found.path, found.manifest, found.skipped) == (path, manifest, ())
 
 
-def test_files_are_on_the_disk_before_the_rename_and_the_manifest_is_the_last(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_then_manifest_are_synced_before_the_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[str] = []
     fsync, fsync_folder, rename = files._fsync, files._fsync_folder, files._rename
 
@@ -49,7 +49,7 @@ def test_files_are_on_the_disk_before_the_rename_and_the_manifest_is_the_last(
     monkeypatch.setattr(files, "_fsync", spy_fsync)
     monkeypatch.setattr(files, "_fsync_folder", spy_folder)
     monkeypatch.setattr(files, "_rename", spy_rename)
-    path = durable.publish_generation(tmp_path, 1, lambda new: (new / "plain").touch())
+    path = durable.publish_checkpoint(tmp_path, 1, lambda new: (new / "plain").touch())
     inodes = {name: (path / name).stat().st_ino for name in ("plain", "manifest.json")}
     assert events == [
         f"fsync {inodes['plain']}",
@@ -62,14 +62,14 @@ def test_files_are_on_the_disk_before_the_rename_and_the_manifest_is_the_last(
 
 
 @pytest.mark.parametrize("keep", [1, 2, 3])
-def test_only_the_newest_are_kept(tmp_path: Path, keep: int) -> None:
+def test_only_the_newest_checkpoints_are_kept(tmp_path: Path, keep: int) -> None:
     for timestep in range(5):
         publish(tmp_path, timestep, keep=keep)
         kept = range(max(0, timestep + 1 - keep), timestep + 1)
         assert listing(tmp_path) == [f"step_{kept_step:010d}" for kept_step in kept]
 
 
-def test_half_removed_generation_is_out_of_sight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_removed_checkpoint_is_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def remove_half(path: Path) -> None:
         (path / "mark.json").unlink()
         raise OSError(errno.EIO, "no")
@@ -84,14 +84,14 @@ def test_half_removed_generation_is_out_of_sight(tmp_path: Path, monkeypatch: py
     assert listing(tmp_path) == ["step_0000000003"]
 
 
-def test_names_with_more_digits_are_newer(tmp_path: Path) -> None:
+def test_timesteps_are_ordered_by_number_not_by_name(tmp_path: Path) -> None:
     publish(tmp_path, 10**10)
     publish(tmp_path, 10**11)
     publish(tmp_path, 2 * 10**11, keep=2)
     assert listing(tmp_path) == ["step_100000000000", "step_200000000000"]
 
 
-def test_same_timestep_is_replaced_and_the_older_kept(tmp_path: Path) -> None:
+def test_same_timestep_is_replaced_and_the_older_checkpoint_is_kept(tmp_path: Path) -> None:
     publish(tmp_path, 1, mark="one")
     publish(tmp_path, 2, mark="two")
     path = publish(tmp_path, 2, mark="again")
@@ -99,7 +99,7 @@ def test_same_timestep_is_replaced_and_the_older_kept(tmp_path: Path) -> None:
     assert listing(tmp_path) == ["step_0000000001", "step_0000000002"]
 
 
-def test_writer_that_went_back_replaces_damaged_newer_ones_and_spares_sound_ones(tmp_path: Path) -> None:
+def test_later_checkpoints_are_removed_only_if_they_are_damaged(tmp_path: Path) -> None:
     publish(tmp_path, 1)
     publish(tmp_path, 5)
     publish(tmp_path, 6)
@@ -108,12 +108,12 @@ def test_writer_that_went_back_replaces_damaged_newer_ones_and_spares_sound_ones
     assert listing(tmp_path) == ["step_0000000003", "step_0000000006"]
 
 
-def test_leftovers_of_killed_writers_go_before_the_writing(tmp_path: Path) -> None:
+def test_leftovers_of_killed_writers_are_removed_before_the_write(tmp_path: Path) -> None:
     (tmp_path / ".tmp_step_0000000007").mkdir()
     (tmp_path / ".tmp_step_0000000007" / "x").write_bytes(b"x")
     (tmp_path / "notes.txt").write_bytes(b"mine")
     seen: list[list[str]] = []
-    durable.publish_generation(tmp_path, 8, lambda new: seen.append(listing(tmp_path)))
+    durable.publish_checkpoint(tmp_path, 8, lambda new: seen.append(listing(tmp_path)))
     assert seen == [[".tmp_step_0000000008", "notes.txt"]]
     assert listing(tmp_path) == ["notes.txt", "step_0000000008"]
 
@@ -125,7 +125,7 @@ def test_failing_writer_publishes_nothing(tmp_path: Path) -> None:
 
     publish(tmp_path, 1)
     with pytest.raises(KeyboardInterrupt):
-        durable.publish_generation(tmp_path, 2, write)
+        durable.publish_checkpoint(tmp_path, 2, write)
     assert listing(tmp_path) == ["step_0000000001"]
 
 
@@ -141,13 +141,13 @@ def test_failing_writer_publishes_nothing(tmp_path: Path) -> None:
 )
 def test_only_plain_files_are_published(tmp_path: Path, write: Callable[[Path], None]) -> None:
     with pytest.raises(ValueError, match="plain files only"):
-        durable.publish_generation(tmp_path, 1, write)
+        durable.publish_checkpoint(tmp_path, 1, write)
     assert listing(tmp_path) == []
 
 
 @pytest.mark.parametrize(("timestep", "keep"), [(-1, 2), (0, 0)])
-def test_publishing_refuses_impossible_numbers(tmp_path: Path, timestep: int, keep: int) -> None:
-    with pytest.raises(ValueError, match="at least 0 and 1"):
+def test_publishing_rejects_invalid_timestep_and_keep(tmp_path: Path, timestep: int, keep: int) -> None:
+    with pytest.raises(ValueError, match="must be at least 0"):
         publish(tmp_path / "c", timestep, keep=keep)
     assert listing(tmp_path) == []
 
@@ -158,11 +158,11 @@ def test_publishing_refuses_impossible_numbers(tmp_path: Path, timestep: int, ke
 def test_publishing_survives_a_fault_at_every_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: tuple[int, ...], for_good: bool, number: str
 ) -> None:
-    # Nothing loses power here, and syncs take their time.
+    # This test simulates no power loss, and real syncs are slow.
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     faults = Faults(monkeypatch)
 
-    # `before` is what is there already: an older generation, one of the same timestep, or two of which one goes.
+    # `before` lists the existing checkpoints: an older one, one of the same timestep, or two of which one is removed.
     def prepare() -> Path:
         faults.off()
         shutil.rmtree(tmp_path / "c", ignore_errors=True)
@@ -184,17 +184,17 @@ def test_publishing_survives_a_fault_at_every_step(
         assert caught.value.errno == ERRNOS[number]
 
         assert load(folder) == ((2, "new") if allowed >= published else (max(before), "old"))
-        assert durable.newest_generation(folder).skipped == ()
+        assert durable.newest_checkpoint(folder).skipped == ()
         assert for_good or allowed > published or not [p for p in listing(folder) if p.startswith(".tmp_")]
 
         faults.off()
         publish(folder, 2, mark="newer")
         assert load(folder) == (2, "newer")
         left = sorted({*before, 2})[-2:]
-        assert listing(folder) == [durable.generation_name(timestep) for timestep in left]
+        assert listing(folder) == [durable.checkpoint_name(timestep) for timestep in left]
 
 
-def test_no_file_is_synced_again_after_a_sync_of_it_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_never_synced_again_after_a_failed_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fsync = files._fsync
     fail_at, calls = 0, 0
     failed: set[int] = set()
@@ -205,7 +205,7 @@ def test_no_file_is_synced_again_after_a_sync_of_it_failed(tmp_path: Path, monke
         assert inode not in failed
         calls += 1
         if calls == fail_at:
-            # Held open, so that no new file gets its number.
+            # Keep it open, so that no new file reuses its inode number.
             failed.add(os.fstat(os.dup(descriptor)).st_ino)
             raise OSError(errno.EIO, "no")
         fsync(descriptor)
@@ -222,11 +222,11 @@ def test_no_file_is_synced_again_after_a_sync_of_it_failed(tmp_path: Path, monke
         publish(tmp_path, 1)
 
 
-def test_each_file_and_folder_of_a_publication_is_synced_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_publishing_syncs_each_file_and_folder_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "step_0000000001").mkdir()
     faults = Faults(monkeypatch)
     publish(tmp_path, 2)
-    # x.safetensors, mark.json (which `publish` writes past the module), the manifest; then the two folders.
+    # The files are x.safetensors, mark.json (which `publish` writes without this module) and the manifest.
     assert [step for step in faults.trace if "fsync" in step] == ["_fsync"] * 3 + ["_fsync_folder"] * 2
 
 
@@ -237,13 +237,13 @@ def test_file_changed_after_it_was_written_is_synced_again(tmp_path: Path, monke
             stream.write(b"two")
 
     faults = Faults(monkeypatch)
-    path = durable.publish_generation(tmp_path, 1, write)
+    path = durable.publish_checkpoint(tmp_path, 1, write)
     assert faults.trace.count("_fsync") == 3
-    assert durable.newest_generation(tmp_path).read_bytes("log", 6) == b"onetwo"
+    assert durable.newest_checkpoint(tmp_path).read_bytes("log", 6) == b"onetwo"
     assert path.name == "step_0000000001"
 
 
-def test_undo_of_a_failed_swap_that_fails_too_leaves_the_old_one_loadable(
+def test_replaced_checkpoint_stays_loadable_if_the_swap_and_its_undo_fail(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(tmp_path, 1, mark="old")
@@ -258,8 +258,8 @@ def test_undo_of_a_failed_swap_that_fails_too_leaves_the_old_one_loadable(
         patch.setattr(files, "_rename", refuse)
         with pytest.raises(OSError, match="no") as caught:
             publish(tmp_path, 1, mark="new")
-    assert "stays at" in caught.value.__notes__[0]
-    found = durable.newest_generation(tmp_path)
+    assert "remains at" in caught.value.__notes__[0]
+    found = durable.newest_checkpoint(tmp_path)
     assert found.path.name == ".replaced_step_0000000001"
     assert durable.read_json(found.path / "mark.json") == "old"
 

@@ -1,6 +1,7 @@
-"""Generations (checkpoints): folders that become visible by one rename, each with a manifest of its files.
+"""Checkpoints: publish a folder of files atomically, and find the newest sound one.
 
-By the manifest's sizes and SHA-256 sums a reader tells a sound generation from a damaged one.
+A checkpoint is a folder that becomes visible by one rename. Its manifest lists the size and SHA-256 of each file, so a
+reader can tell a sound checkpoint from a damaged one.
 """
 
 import errno
@@ -16,23 +17,23 @@ from typing import Any
 from seer_runtime.durable import files
 from seer_runtime.durable.files import CorruptFileError
 from seer_runtime.durable.manifest import (
-    GENERATION,
+    CHECKPOINT_NAME,
     MANIFEST,
     MANIFEST_VERSION,
     FileRecord,
     Manifest,
-    check_generation,
     compare,
     is_plain_name,
+    verify_checkpoint,
 )
 
 _UNPUBLISHED = ".tmp_"
 _REPLACED = ".replaced_"
-_LISTINGS = 50  # a reader starts over that often while a writer changes what it reads
+_LISTINGS = 50  # how often a reader starts over because a writer moved the checkpoints that it was reading
 
 
-class NoSoundGenerationError(Exception):
-    """No generation can be loaded; `skipped` holds (path, reason) of those that are there, newest first."""
+class NoSoundCheckpointError(Exception):
+    """Raised if no checkpoint is sound. `skipped` lists (path, reason) of the damaged ones, newest first."""
 
     def __init__(self, checkpoints_dir: Path, skipped: tuple[tuple[Path, str], ...]) -> None:
         super().__init__(checkpoints_dir, skipped)
@@ -41,7 +42,7 @@ class NoSoundGenerationError(Exception):
 
     @property
     def reason(self) -> str:
-        """What was found instead."""
+        """The cause, on one line."""
         if not self.skipped:
             return "no checkpoint was published here"
         return f"no sound checkpoint ({'; '.join(f'{path.name}: {reason}' for path, reason in self.skipped)})"
@@ -51,27 +52,31 @@ class NoSoundGenerationError(Exception):
 
 
 @dataclass(frozen=True)
-class Generation:
-    """A generation found sound, and (path, reason) of the newer ones that were not, newest first."""
+class Checkpoint:
+    """A sound checkpoint. `skipped` lists (path, reason) of newer, damaged checkpoints, newest first."""
 
     path: Path
     manifest: Manifest
     skipped: tuple[tuple[Path, str], ...]
 
     def read_bytes(self, name: str, at_most_bytes: int) -> bytes:
-        """The content of file `name`: the very bytes returned have the manifest's size and SHA-256.
+        """Return the content of file `name`, after checking exactly these bytes against the manifest.
 
-        Raises CorruptFileError where they do not, or where there is no such file or a larger one, and OSError.
+        Raises CorruptFileError if they do not match, or if the file is missing or larger than `at_most_bytes`, and
+        OSError.
         """
         record = self.manifest["files"].get(name)
         if record is None:
-            raise CorruptFileError(self.path, f"has no {name!r}")
+            raise CorruptFileError(self.path, f"has no file {name!r}")
         data = files.read_bytes(self.path / name, at_most_bytes)
         compare(self.path, name, record, len(data), hashlib.sha256(data).hexdigest())
         return data
 
     def read_json(self, name: str, at_most_bytes: int = files.JSON_BYTES) -> Any:
-        """The value in the JSON file `name`. Raises CorruptFileError as `read_bytes` and `files.parse_json` do."""
+        """Return the value of the JSON file `name`.
+
+        Raises CorruptFileError for the reasons of `read_bytes` and `files.parse_json`, and OSError.
+        """
         return files.parse_json(self.path / name, self.read_bytes(name, at_most_bytes))
 
 
@@ -82,36 +87,37 @@ class _Candidate:
     path: Path
 
 
-def generation_name(timestep: int) -> str:
-    """Folder name of a generation; names sort as timesteps do."""
+def checkpoint_name(timestep: int) -> str:
+    """Return the folder name of the checkpoint of `timestep`. Names sort like timesteps, up to ten digits."""
     return f"step_{timestep:010d}"
 
 
-def publish_generation(checkpoints_dir: Path, timestep: int, write: Callable[[Path], None], *, keep: int = 2) -> Path:
-    """Publish what `write(folder)` puts into an empty folder as the generation of `timestep`; returns its path.
+def publish_checkpoint(checkpoints_dir: Path, timestep: int, write: Callable[[Path], None], *, keep: int = 2) -> Path:
+    """Call `write(folder)` on an empty folder and publish the result as the checkpoint of `timestep`. Return its path.
 
-    `write` makes plain files, no folders or links, and none named `manifest.json`; those that it does not make with
-    `write_atomic` are synced here. If it or anything up to the rename fails, the error propagates and nothing is
+    `write` may create only plain files: no folders, no links, and no `manifest.json`. Files that it does not write with
+    `write_atomic` are synced here. If `write` or any step before the rename fails, the error propagates and nothing is
     published.
 
-    The generation of the same timestep, if there is one, is set aside under a hidden name, the new one renamed in,
-    the old one removed; `newest_generation` also looks at what was set aside, so there is no moment without it.
+    An existing checkpoint of the same timestep is first renamed to a hidden name. Then the new one is renamed into
+    place and the old one is removed. `newest_checkpoint` also reads the hidden name, so a checkpoint exists at every
+    moment.
 
-    Once the new generation is on the disk, older ones are removed until `keep` are left with it. A newer
-    one, from which the run therefore did not go on, is removed if it is damaged and else left alone. What killed
-    writers left is removed, too. An OSError from this tidying, or from the last sync, comes after the publication.
+    After publication, the oldest checkpoints are removed until `keep` remain, including the new one. A checkpoint with
+    a later timestep is removed only if it is damaged: a resumed run has skipped it. Leftovers of killed writers are
+    removed before the write. An OSError from the last sync or from the removal is raised after the publication.
 
-    Raises ValueError for a negative timestep, `keep` below 1 and files that cannot be published; OSError, also where
-    `checkpoints_dir` is a link.
+    Raises ValueError for a negative timestep, for `keep` below 1 and for files that cannot be published. Raises
+    OSError, also if `checkpoints_dir` is a link.
     """
     if timestep < 0 or keep < 1:
-        raise ValueError(f"timestep {timestep} and keep {keep}: at least 0 and 1 are needed")
+        raise ValueError(f"timestep is {timestep} and must be at least 0, keep is {keep} and must be at least 1")
     if checkpoints_dir.is_symlink():
-        raise NotADirectoryError(errno.ENOTDIR, "a symbolic link, no folder", str(checkpoints_dir))
+        raise NotADirectoryError(errno.ENOTDIR, "a symbolic link, not a folder", str(checkpoints_dir))
     files.make_folder(checkpoints_dir)
-    # Before writing: on a small disk their room is needed.
+    # Before the write, because a small disk may need the space.
     _remove_unpublished(checkpoints_dir)
-    final = checkpoints_dir / generation_name(timestep)
+    final = checkpoints_dir / checkpoint_name(timestep)
     new = checkpoints_dir / f"{_UNPUBLISHED}{final.name}"
     try:
         files._make_folder(new)
@@ -127,29 +133,29 @@ def publish_generation(checkpoints_dir: Path, timestep: int, write: Callable[[Pa
     return final
 
 
-def newest_generation(checkpoints_dir: Path) -> Generation:
-    """The newest generation whose every file is as its manifest says; changes nothing on the disk.
+def newest_checkpoint(checkpoints_dir: Path) -> Checkpoint:
+    """Return the newest sound checkpoint. Change nothing on the disk.
 
-    A writer may publish and remove generations meanwhile. Raises NoSoundGenerationError where there is none, or no such
-    folder; CorruptFileError where `checkpoints_dir` is a link; OSError.
+    A writer may publish and remove checkpoints at the same time. Raises NoSoundCheckpointError if no checkpoint is
+    sound or the folder does not exist, CorruptFileError if `checkpoints_dir` is a link, and OSError.
     """
     if checkpoints_dir.is_symlink():
-        raise CorruptFileError(checkpoints_dir, "a symbolic link, no folder")
+        raise CorruptFileError(checkpoints_dir, "a symbolic link, not a folder")
     for _ in range(_LISTINGS):
-        generation, skipped, moved = _first_sound(_candidates(checkpoints_dir))
+        checkpoint, skipped, moved = _first_sound(_candidates(checkpoints_dir))
         if not moved:
             break
-    if generation is None:
-        raise NoSoundGenerationError(checkpoints_dir, skipped)
-    return generation
+    if checkpoint is None:
+        raise NoSoundCheckpointError(checkpoints_dir, skipped)
+    return checkpoint
 
 
 def _seal(folder: Path, timestep: int, batch: files.Batch) -> None:
-    """Sync every file of `folder` that is not, then write the manifest, then sync the folder."""
+    """Sync every file of `folder` that is not yet synced, then write the manifest, then sync the folder."""
     records: dict[str, FileRecord] = {}
     for entry in sorted(folder.iterdir()):
         if not is_plain_name(entry.name) or not stat.S_ISREG(entry.lstat().st_mode):
-            raise ValueError(f"a generation holds plain files only, {entry.name!r} is not one")
+            raise ValueError(f"a checkpoint may contain plain files only, {entry.name!r} is not one")
         with entry.open("rb", buffering=0) as stream:
             state = os.fstat(stream.fileno())
             if not batch.holds(state):
@@ -161,8 +167,8 @@ def _seal(folder: Path, timestep: int, batch: files.Batch) -> None:
 
 
 def _rename_in(new: Path, final: Path) -> None:
-    """Rename `new` to `final`; a former `final` is left aside under its hidden name."""
-    # A folder cannot replace a filled one in one rename.
+    """Rename `new` to `final`. An existing `final` is renamed to its hidden name first."""
+    # A rename cannot replace a folder that is not empty.
     if not os.path.lexists(final):
         files._rename(new, final)
         return
@@ -175,7 +181,7 @@ def _rename_in(new: Path, final: Path) -> None:
         try:
             files._rename(aside, final)
         except OSError as second:
-            error.add_note(f"the former {final.name} stays at {aside}: {second}")
+            error.add_note(f"the previous {final.name} remains at {aside}: {second}")
         raise
 
 
@@ -185,7 +191,7 @@ def _prune(checkpoints_dir: Path, timestep: int, keep: int) -> None:
     for candidate in candidates:
         if candidate.path in kept or (candidate.timestep > timestep and not _is_damaged(candidate.path)):
             continue
-        # First out of sight, so that a half-removed generation is never taken for a damaged one.
+        # Hide it first, so that a reader never sees a half-removed checkpoint as a damaged one.
         doomed = checkpoints_dir / f"{_UNPUBLISHED}removed_{candidate.path.name}"
         files._rename(candidate.path, doomed)
         files._remove(doomed)
@@ -193,11 +199,11 @@ def _prune(checkpoints_dir: Path, timestep: int, keep: int) -> None:
 
 def _is_damaged(path: Path) -> bool:
     try:
-        check_generation(path)
+        verify_checkpoint(path)
     except CorruptFileError:
         return True
     except OSError:
-        # It may be readable again later, and nothing is removed on a suspicion.
+        # The error may be temporary. Remove only checkpoints that are certainly damaged.
         return False
     return False
 
@@ -208,13 +214,13 @@ def _remove_unpublished(checkpoints_dir: Path) -> None:
 
 
 def _candidates(checkpoints_dir: Path) -> list[_Candidate]:
-    """Published generations and those set aside, newest first, a published one before its predecessor."""
+    """List published and replaced checkpoints, newest first. At equal timesteps, the published one is first."""
     found: list[_Candidate] = []
     try:
         with os.scandir(checkpoints_dir) as entries:
             for entry in entries:
-                match = GENERATION.fullmatch(entry.name)
-                if match is not None and match["name"] == generation_name(int(match["timestep"])):
+                match = CHECKPOINT_NAME.fullmatch(entry.name)
+                if match is not None and match["name"] == checkpoint_name(int(match["timestep"])):
                     path = checkpoints_dir / entry.name
                     found.append(_Candidate(int(match["timestep"]), match["replaced"] is None, path))
     except (FileNotFoundError, NotADirectoryError):
@@ -222,27 +228,33 @@ def _candidates(checkpoints_dir: Path) -> list[_Candidate]:
     return sorted(found, key=lambda candidate: (candidate.timestep, candidate.published), reverse=True)
 
 
-def _first_sound(candidates: list[_Candidate]) -> tuple[Generation | None, tuple[tuple[Path, str], ...], bool]:
-    """The first sound one, (path, reason) of those before it, and whether one of these was moved meanwhile."""
+def _first_sound(candidates: list[_Candidate]) -> tuple[Checkpoint | None, tuple[tuple[Path, str], ...], bool]:
+    """Return the first sound checkpoint, (path, reason) of those before it, and whether one of those was moved.
+
+    If one was moved, a writer was active, so the caller lists the folder again.
+    """
     skipped: list[tuple[Path, str]] = []
     moved = False
     for candidate in candidates:
         with _hold(candidate.path) as inode:
             try:
-                manifest = check_generation(candidate.path)
+                manifest = verify_checkpoint(candidate.path)
             except CorruptFileError as error:
                 skipped.append((candidate.path, error.reason))
             except OSError as error:
                 skipped.append((candidate.path, f"cannot be read: {files.one_line(error)}"))
             else:
-                return Generation(candidate.path, manifest, tuple(skipped)), tuple(skipped), moved
+                return Checkpoint(candidate.path, manifest, tuple(skipped)), tuple(skipped), moved
             moved = moved or inode is None or _inode(candidate.path) != inode
     return None, tuple(skipped), moved
 
 
 @contextmanager
 def _hold(path: Path) -> Iterator[int | None]:
-    """Its inode, which no other file gets inside even if `path` is removed; None where there is none any more."""
+    """Context manager: yield the inode of `path`, or None if it no longer exists.
+
+    The open descriptor keeps the system from reusing the inode inside the block, even if `path` is removed.
+    """
     try:
         descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW)
     except OSError:

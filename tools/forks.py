@@ -45,7 +45,7 @@ def fork(base: Path, target: Path, *, before_freeze: bool = False, **changes: An
                 raise BadInputError(f"{base}: step {saved.timestep:,} is not before a freeze; stop a run earlier")
 
             def write(folder: Path) -> None:
-                for name in set(saved.generation.manifest["files"]) - {checkpoint.CONFIG}:
+                for name in set(saved.stored.manifest["files"]) - {checkpoint.CONFIG}:
                     shutil.copyfile(saved.path / name, folder / name)
                 durable.write_json(folder / checkpoint.CONFIG, config.to_json())
                 if "seed" in changes:

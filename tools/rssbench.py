@@ -98,7 +98,11 @@ def train_job(env: str, resolution: int | None, budget_bytes: int, seed: int) ->
     steps(5, learn=True)
     mark("arena filled")
     with tempfile.TemporaryDirectory() as folder:
-        freeze(session, Path(folder) / "encoder.onnx", lambda: checkpoint.save(session, Path(folder) / "checkpoints"))
+        freeze(
+            session,
+            Path(folder) / "encoder.onnx",
+            lambda: checkpoint.save(session.snapshot(), Path(folder) / "checkpoints"),
+        )
     mark("conversion")
     steps(1, learn=True)
     mark("first latent update")

@@ -168,7 +168,7 @@ class Bench:
         names = iter(range(sys.maxsize))
 
         def save() -> Path:
-            return checkpoint.save(session, folder / f"checkpoints{next(names)}")
+            return checkpoint.save(session.snapshot(), folder / f"checkpoints{next(names)}")
 
         size_bytes = sum(file.stat().st_size for file in save().rglob("*") if file.is_file())
         wall, self.clock = self.clock, time.perf_counter

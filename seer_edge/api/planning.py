@@ -19,7 +19,8 @@ from seer_edge.envs.translate_errors import translate_errors
 from seer_edge.errors import EXIT_BAD_INPUT, EXIT_UNSAFE, BadInputError
 from seer_edge.machine.lean_torch import import_torch
 from seer_edge.runs.run_folder import RunFolder
-from seer_edge.runs.transfer import TakenEncoder, bundle_flags, is_bundle, is_there, resize_of, take_encoder
+from seer_edge.runs.source import bundle_flags, exists, is_bundle, resize_of
+from seer_edge.runs.transfer import Imported, import_source
 from seer_runtime.policy.preprocess import Resize
 from seer_runtime.system.units import format_size
 
@@ -52,7 +53,7 @@ def plan_of(request: RunRequest) -> BytePlan:
 def _check_source(request: RunRequest) -> None:
     """Raise BadInputError if --from, --take and --freeze-layers do not fit together."""
     source, take = request.from_, request.take
-    if source is not None and not is_there(source):
+    if source is not None and not exists(source):
         raise BadInputError(
             f"--from {source}: there is no such file or folder; give the --run-dir of a run, or a bundle"
         )
@@ -114,19 +115,17 @@ def plan_again(config: TrainConfig, folder: RunFolder) -> BytePlan:
         raise BadInputError(f"{folder.path}: {error}") from error
 
 
-def with_import(
-    plan: BytePlan, take: str | None, *, codec_of_rows: bool = False
-) -> tuple[BytePlan, TakenEncoder | None]:
-    """Return the plan of a run that imports from its source, with notes on what it imports; see `take_encoder`."""
+def with_import(plan: BytePlan, take: str | None, *, adopt_codec: bool = False) -> tuple[BytePlan, Imported | None]:
+    """Return the plan of a run that imports from its source, with notes on what it imports; see `import_source`."""
     source = plan.config.source
     if source is None:
         return plan, None
     with learner_needed():
-        taken = take_encoder(source, plan, take, codec_of_rows=codec_of_rows)
-    for line in taken.warnings:
+        imported = import_source(source, plan, take, adopt_codec=adopt_codec)
+    for line in imported.warnings:
         LOG.warning(line)
-    origin = f"the encoder is that of step {taken.timestep:,} of {source}"
-    return dataclasses.replace(taken.begin(plan), notes=(origin, *taken.notes)), taken
+    origin = f"the encoder is that of step {imported.timestep:,} of {source}"
+    return dataclasses.replace(imported.adapt(plan), notes=(origin, *imported.notes)), imported
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from seer_edge.errors import BadInputError
 from seer_edge.runs import checkpoint, run_folder
 from seer_edge.runs.checkpoint import Saved
 from seer_edge.runs.run_folder import RunFolder
-from seer_edge.runs.transfer import is_bundle
+from seer_edge.runs.source import is_bundle
 from seer_runtime.policy.bundle import EXTRAS
 from seer_runtime.system.state import State
 

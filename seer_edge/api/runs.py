@@ -17,7 +17,8 @@ from seer_edge.machine.devices import check_device
 from seer_edge.runs import checkpoint, run_folder
 from seer_edge.runs.checkpoint import Saved
 from seer_edge.runs.run_folder import RunFolder
-from seer_edge.runs.transfer import TakenEncoder, is_bundle
+from seer_edge.runs.source import is_bundle
+from seer_edge.runs.transfer import Imported
 from seer_runtime import durable
 from seer_runtime.system.memory import MemoryLimits, memory_limits
 
@@ -59,7 +60,7 @@ def plan(env: str, **options: Unpack[RunOptions]) -> BytePlan:
     request = RunRequest.of(env=env, **options)
     planned = planning.plan_of(request)
     check_device(planned.config.device)
-    planned, _ = planning.with_import(planned, request.take, codec_of_rows=request.latent_codec is None)
+    planned, _ = planning.with_import(planned, request.take, adopt_codec=request.latent_codec is None)
     check_memory(planned, ANY_MACHINE)
     return planned
 
@@ -118,21 +119,21 @@ def train(
 def _train(
     request: RunRequest, run_dir: str | os.PathLike[str] | None, on_progress: OnProgress | None, progress_bar: bool
 ) -> RunResult:
-    planned, taken = planning.with_import(
-        planning.plan_of(request), request.take, codec_of_rows=request.latent_codec is None
+    planned, imported = planning.with_import(
+        planning.plan_of(request), request.take, adopt_codec=request.latent_codec is None
     )
     check_memory(planned, memory_limits())
     path = run_folder.default_path(planned.config) if run_dir is None else Path(run_dir)
     run_folder.check(path)
     planning.prepare_learner(planned)
-    if taken is not None:
-        from seer_edge.training.trial import check_taken
+    if imported is not None:
+        from seer_edge.training.trial import check_import
 
-        check_taken(planned, taken)
+        check_import(planned, imported)
     folder = run_folder.create(path, planned.config)
     with folder.locked():
         _announce(planned, f"run folder: {path}", path)
-        return _begin(planned, folder, taken, on_progress, progress_bar)
+        return _begin(planned, folder, imported, on_progress, progress_bar)
 
 
 def resume(
@@ -196,7 +197,7 @@ def resume(
 def _resume(
     folder: RunFolder, changes: dict[str, Any], on_progress: OnProgress | None, progress_bar: bool
 ) -> RunResult:
-    if folder.has_not_begun:
+    if folder.has_no_progress:
         return _begin_after_all(folder, changes, on_progress, progress_bar)
     saved = checkpoint.newest(folder.checkpoints)
     for line in saved.skipped:
@@ -209,7 +210,7 @@ def _resume(
     folder.check_places()
     planning.prepare_learner(planned)
     if saved.is_finished and saved.timestep == config.total_timesteps and folder.is_finished:
-        for line in folder.mend(saved.config, saved.graph):
+        for line in folder.repair(saved.config, saved.graph):
             LOG.warning(line)
         unused = "; the flags change nothing" if changes else ""
         OUTPUT.info(f"{folder.path}: finished at step {saved.timestep:,}; {saved.path.name} is sound{unused}")
@@ -240,25 +241,25 @@ def _begin_after_all(
     config = dataclasses.replace(folder.read_config(), **changes)
     planned = planning.plan_again(config, folder)
     # The plan in the folder is already that of a run with its import.
-    _, taken = planning.with_import(planned, None if is_bundle(config.source or "") else ENCODER)
+    _, imported = planning.with_import(planned, None if is_bundle(config.source or "") else ENCODER)
     check_memory(planned, memory_limits())
     folder.check_places()
     planning.prepare_learner(planned)
     _announce(planned, f"run folder: {folder.path}; it has no checkpoint yet and starts at step 0", folder.path)
     folder.write_config(config)
-    return _begin(planned, folder, taken, on_progress, progress_bar)
+    return _begin(planned, folder, imported, on_progress, progress_bar)
 
 
 def _begin(
     planned: BytePlan,
     folder: RunFolder,
-    taken: TakenEncoder | None,
+    imported: Imported | None,
     on_progress: OnProgress | None,
     progress_bar: bool,
 ) -> RunResult:
     from seer_edge.training import run
 
-    return _result(folder, run.train(planned, folder, taken, on_progress=on_progress, progress_bar=progress_bar))
+    return _result(folder, run.train(planned, folder, imported, on_progress=on_progress, progress_bar=progress_bar))
 
 
 def _announce(planned: BytePlan, line: str, path: Path) -> None:

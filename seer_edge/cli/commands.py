@@ -26,7 +26,7 @@ from seer_edge.errors import (
     EnvironmentFailedError,
     RunStoppedError,
 )
-from seer_edge.runs.transfer import is_bundle
+from seer_edge.runs.source import is_bundle
 from seer_runtime.system.memory import memory_limits
 
 

@@ -22,7 +22,7 @@ from seer_edge.envs.recorder import Recorder
 from seer_edge.envs.translate_errors import translate_errors
 from seer_edge.errors import EXIT_UNSAFE, BadInputError
 from seer_edge.machine.signals import StopSignal
-from seer_edge.runs.run_folder import bundle_mend
+from seer_edge.runs.run_folder import bundle_hint
 from seer_edge.validation import check_types
 from seer_runtime import durable
 from seer_runtime.durable.files import one_line
@@ -47,7 +47,7 @@ def opened(path: Path) -> Iterator[Bundle]:
         with open_bundle(path) as bundle:
             yield bundle
     except durable.CorruptFileError as error:
-        raise BadInputError(f"{error}; {bundle_mend(path)}") from error
+        raise BadInputError(f"{error}; {bundle_hint(path)}") from error
     except OSError as error:
         raise BadInputError(
             f"{path}: cannot be read ({error.strerror}); give a bundle from `seer-edge export`"
@@ -80,7 +80,7 @@ class Origin:
                 timestep=fields.count("provenance.timestep"),
             )
         except ValueError as error:
-            hint = bundle_mend(bundle.path)
+            hint = bundle_hint(bundle.path)
             raise BadInputError(
                 f"{bundle.path}: its manifest does not match this release ({one_line(error)}); {hint}"
             ) from error

@@ -24,7 +24,7 @@ from seer_runtime.durable import BytesLike
 from seer_runtime.durable.container import begins_as_bundle
 from seer_runtime.policy import bundle
 from seer_runtime.policy.policy import Policy
-from seer_runtime.system.state import State, StateError
+from seer_runtime.system.state import State
 
 ENCODER_PREFIX = "encoder."
 
@@ -169,10 +169,7 @@ def _replay(saved: Saved, plan: BytePlan) -> tuple[State, NDArray[np.float32]]:
     """Return the replay's state, and the latents `[K, N, L]` of the observation after its newest row."""
     if saved.graph is None or not plan.encoder.whole:
         raise BadInputError("--with replay: this run's replay does not hold latents of the whole encoder; leave it out")
-    perceived = saved.part("perception")
-    if perceived is None:
-        raise StateError("the checkpoint has no observation")
-    newest = np.ascontiguousarray(perceived.arrays["latents"][: plan.config.augmentations])
+    newest = np.ascontiguousarray(saved.perception().arrays["latents"][: plan.config.augmentations])
     return State(dict(saved.state["replay"]), durable.read_tensors(saved.path / checkpoint.REPLAY)), newest
 
 

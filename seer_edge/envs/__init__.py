@@ -1,16 +1,11 @@
 """Environments: Atari, DeepMind Control and Gymnasium behind one interface of uint8 frames and raw rewards.
 
 May import `errors` and `validation` of seer_edge only, and no torch.
-Start with `Environment` and `make_env` below, then `names.py` (what a user may call an environment).
+Start with `environment.py` (the interface) and `make_env` below, then `names.py` (what a user may call an environment).
 """
 
-from dataclasses import dataclass, field
-from typing import Literal, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
-
 from seer_edge.envs.actions import Action, Actions, Continuous, Discrete
+from seer_edge.envs.environment import Environment, EnvOptions, EnvSpec, Episode, Frame, ProtocolName, Step
 from seer_edge.envs.families import FAMILIES, register_family
 from seer_edge.envs.names import (
     EnvError,
@@ -22,8 +17,7 @@ from seer_edge.envs.names import (
     ViewError,
     resolve,
 )
-from seer_runtime.policy.preprocess import Color, Resize
-from seer_runtime.system.state import State
+from seer_runtime.policy.preprocess import Color
 
 __all__ = [
     "Action",
@@ -48,111 +42,6 @@ __all__ = [
     "register_family",
     "resolve",
 ]
-
-Frame = NDArray[np.uint8]
-ProtocolName = Literal["paper", "machado"]
-
-
-@dataclass(frozen=True)
-class EnvSpec:
-    """Ids, shapes and action space of an environment."""
-
-    id: str
-    """The resolved id, which `make_env` accepts again, such as "ALE/Alien-v5"."""
-    name: str
-    """A short name for run folders and presets, such as "Alien"."""
-    frame_shape: tuple[int, ...]
-    """Shape of one frame: `(H, W)` in gray, or `(3, H, W)` in RGB."""
-    crop_shape: tuple[int, int]
-    """Height and width that the learner crops frames to; those of the frame where it does not crop."""
-    actions: Actions
-    process_bytes: int = field(default=0, compare=False)
-    """Measured memory of the emulator or renderer in this process, in bytes; 0 where it was not measured."""
-    as_registered: bool = field(default=False, compare=False)
-    """Whether Gymnasium builds and steps it as registered, so that protocol and action repeat do not apply."""
-    resize: Resize = "area"
-    """The interpolation that turns screens into frames."""
-
-
-@dataclass(frozen=True)
-class EnvOptions:
-    """Options for the frames and steps of an environment. None selects the default of its kind."""
-
-    protocol: ProtocolName = "paper"
-    """Protocol of Atari games; other environments ignore it."""
-    resolution: int | None = None
-    """Height and width of a frame in pixels. Defaults: 84 for Atari, 100 for control tasks, where crops scale with
-    it. For other environments see `GymPixels`."""
-    action_repeat: int | None = None
-    """Environment steps in one agent step of a control task, 4 by default; other environments ignore it."""
-    color: Color | None = None
-    """Color of frames. Atari has gray only, control rgb only. For other environments see `GymPixels`."""
-    render: bool = False
-    """Whether frames are rendered images instead of observations. Not for Atari and control tasks."""
-    resize: Resize | None = None
-    """The interpolation that turns screens into frames. Atari's default is bilinear under `paper` and area under
-    `machado`; that of other environments is area. Control tasks ignore it, because they render at the frame size."""
-    blank_at_lost_life: bool = False
-    """Whether a lost life that ends an Atari episode starts a new scene, as in runs of earlier versions."""
-
-
-@dataclass(frozen=True)
-class Episode:
-    """A finished episode: the sum of its raw rewards, and its length in agent steps. For Atari it is a whole game."""
-
-    episode_return: float
-    length_steps: int
-
-
-@dataclass(frozen=True, eq=False)
-class Step:
-    """The result of one agent step.
-
-    `frame` is uint8 of shape `frame_shape`, and `reward` is raw. At most one of `terminated` and `truncated` is true;
-    after either one the caller must call `reset`. `episode` is set when an episode has finished, on Atari when the
-    game is over, but not when a life is lost.
-    """
-
-    frame: Frame
-    reward: float
-    terminated: bool
-    truncated: bool
-    episode: Episode | None
-
-
-class Environment(Protocol):
-    """A seeded environment. It never overwrites a frame that it has returned.
-
-    `terminated` and `truncated` end an episode, and with it returns and n-step windows. `new_scene` tells whether the
-    next episode starts from an unrelated screen. Only a new scene blanks the frame stack.
-    """
-
-    @property
-    def spec(self) -> EnvSpec:
-        """The environment's ids, shapes and action space."""
-
-    def reset(self) -> Frame:
-        """Start an episode and return its first frame. The first call uses the seed given at construction."""
-
-    @property
-    def new_scene(self) -> bool:
-        """Whether the last `reset` started a new scene. False after a lost life, where the game continues."""
-
-    def step(self, action: Action) -> Step:
-        """Take `action`, an element of `spec.actions`. Raises RuntimeError where `reset` must be called first."""
-
-    def close(self) -> None:
-        """Release the emulator or renderer."""
-
-    def state(self) -> State | None:
-        """Return the complete state of the trajectory, or None where this kind of environment cannot be saved."""
-
-    def restore(self, state: State) -> None:
-        """Continue from `state`, bit for bit.
-
-        `state` must come from an environment that was built with the same arguments; only the seed may differ. Raises
-        StateError for an invalid state. After that only `close` may be called.
-        """
 
 
 def make_env(env: str, options: EnvOptions, *, seed: int, training: bool) -> Environment:

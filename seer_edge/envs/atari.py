@@ -6,8 +6,8 @@ import ale_py
 import gymnasium
 import numpy as np
 
-from seer_edge.envs import EnvSpec, Episode, Step
 from seer_edge.envs.actions import Action, Discrete
+from seer_edge.envs.environment import EnvSpec, Episode, Step
 from seer_edge.envs.names import EnvId
 from seer_edge.envs.resolution import pixel_size
 from seer_edge.envs.state_reader import StateReader

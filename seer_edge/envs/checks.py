@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from seer_edge.envs import EnvSpec, Episode, Frame, Step
+from seer_edge.envs.environment import EnvSpec, Episode, Frame, Step
 from seer_edge.errors import EnvironmentFailedError
 
 

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seer_edge.envs import EnvSpec, Episode, Frame, Step
 from seer_edge.envs.actions import Action, Continuous, middle_and_half_range
+from seer_edge.envs.environment import EnvSpec, Episode, Frame, Step
 from seer_edge.envs.names import EnvId, ResolutionError, UnsupportedEnvError
 from seer_edge.envs.physics_state import restore_suite, suite_state
 from seer_edge.envs.rendering import cannot_render, load_suite

@@ -9,7 +9,8 @@ from typing import Protocol
 
 import numpy as np
 
-from seer_edge.envs import Action, Environment, Episode, Frame
+from seer_edge.envs.actions import Action
+from seer_edge.envs.environment import Environment, Episode, Frame
 from seer_runtime.policy.perception import Observed
 
 EPISODE_STEPS_MAX = 27_000

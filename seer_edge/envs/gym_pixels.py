@@ -7,9 +7,9 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from seer_edge.envs import EnvSpec, Episode, Step
 from seer_edge.envs.actions import Action, Actions, Continuous, Discrete, middle_and_half_range
 from seer_edge.envs.checks import finite_reward, shown, truth
+from seer_edge.envs.environment import EnvSpec, Episode, Step
 from seer_edge.envs.names import EnvId, UnavailableEnvError, UnsupportedEnvError, ViewError
 from seer_edge.envs.resolution import pixel_size
 from seer_edge.errors import describe_error

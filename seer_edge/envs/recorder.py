@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from seer_edge.envs import Frame
+from seer_edge.envs.environment import Frame
 from seer_edge.errors import BadInputError
 from seer_edge.validation import check_target
 

@@ -1,5 +1,6 @@
 """A run on the disk: its folder, its checkpoints, and what another run may import from them.
 
-May import `agents`, `config`, `networks` and `envs`.
-Start with `run_folder.py`, then `checkpoint.py` (one saved state) and `transfer.py` (`--from`).
+May import `config`, `networks`, `envs` and `seer_runtime`. Imports no torch.
+Start with `run_folder.py`, then `checkpoint.py` (one saved state). `source.py` opens what `--from` names, and
+`transfer.py` checks that it fits the new run.
 """

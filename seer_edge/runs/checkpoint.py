@@ -1,14 +1,14 @@
-"""What a generation holds: all that a run needs to go on as if it had never been stopped. No torch.
+"""Checkpoints: everything that a run needs to continue as if it had never stopped. Imports no torch.
 
-| file | |
+| file | content |
 |---|---|
-| `config.json` | every resolved setting; the run folder's own copy is for people |
-| `agent.safetensors` | networks, targets, optimizers, the agent's random stream |
-| `replay.safetensors` | frames or latents as they stand in the arena, their columns and priorities |
-| `session.safetensors` | the environment's state if it has one, the frame stack, the latents to act on, a batch |
-| `encoder.onnx` | the frozen encoder, where the replay holds latents |
+| `config.json` | every resolved setting |
+| `agent.safetensors` | networks, target networks, optimizer moments, the agent's random stream |
+| `replay.safetensors` | frames or latents as the arena holds them, their columns and priorities |
+| `session.safetensors` | environment state if there is one, frame stack, current latents, pending batch |
+| `encoder.onnx` | the frozen encoder, if the replay holds latents |
 | `state.json` | counters and the other random streams; equal runs write equal bytes |
-| `run.json` | what the run tells of itself: metrics, clocks, the freeze, the last evaluation |
+| `run.json` | what the run recorded: metrics, clocks, the freeze, the last evaluation |
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,78 +32,89 @@ from seer_runtime.onnx.encoder import MAX_BATCH
 from seer_runtime.replay.replay import Replay
 from seer_runtime.system.state import State, StateError
 
-if TYPE_CHECKING:
-    from seer_edge.training.session import Session  # which imports torch
-
 AGENT, REPLAY, SESSION = "agent.safetensors", "replay.safetensors", "session.safetensors"
 CONFIG, ENCODER, RUN, STATE = "config.json", "encoder.onnx", "run.json", "state.json"
 
-_ALWAYS = {CONFIG, AGENT, REPLAY, SESSION, STATE, RUN}
-_READ_TRIES = 3
+_ENVIRONMENT, _PERCEPTION, _PENDING = "environment", "perception", "waiting"
+"""Names in `state.json`, and prefixes of arrays in `session.safetensors`."""
+
+_REQUIRED = {CONFIG, AGENT, REPLAY, SESSION, STATE, RUN}
+_READ_ATTEMPTS = 3
 
 
-@contextlib.contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Inside, what a generation at `path` was read for. A stranger can have made one whose every hash is right.
+@dataclass(frozen=True)
+class Snapshot:
+    """What a checkpoint stores of a session. Arrays may be the session's own memory: save before it changes."""
 
-    Raises BadInputError for whatever its content does to the code inside.
+    timestep: int
+    frozen: bool  # whether the encoder is frozen
+    config: TrainConfig
+    encoder: dict[str, Any]  # see `encoder_identity`
+    graph: bytes | None  # ONNX, of the frozen encoder; None while the replay holds frames
+    agent: State
+    replay: State
+    perception: State
+    environment: State | None  # None if the environment cannot save its state
+    pending: State | None  # the batch that no update has learned from; None if there is none
+    exploration: dict[str, Any]  # the random stream of random actions
+
+    @property
+    def _parts(self) -> dict[str, State | None]:
+        """The session's parts, by their names on the disk."""
+        return {_ENVIRONMENT: self.environment, _PERCEPTION: self.perception, _PENDING: self.pending}
+
+    def values(self) -> dict[str, Any]:
+        """Return the content of `state.json`."""
+        values = {name: None if part is None else part.values for name, part in self._parts.items()}
+        return {
+            "timestep": self.timestep,
+            "frozen": self.frozen,
+            "encoder": self.encoder,
+            _PENDING: values[_PENDING],
+            "agent": self.agent.values,
+            "replay": self.replay.values,
+            _PERCEPTION: values[_PERCEPTION],
+            _ENVIRONMENT: values[_ENVIRONMENT],
+            "exploration": self.exploration,
+        }
+
+    def session_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the content of `session.safetensors`: the arrays of each part under its name."""
+        return {
+            f"{name}.{key}": array
+            for name, part in self._parts.items()
+            if part is not None
+            for key, array in part.arrays.items()
+        }
+
+
+def save(snapshot: Snapshot, checkpoints: Path, run: Mapping[str, Any] | None = None) -> Path:
+    """Publish a checkpoint in the folder `checkpoints`; `run` is the content of `run.json`. Return its folder.
+
+    Raises RunStoppedError if a weight is not finite, because such a run cannot learn any more. Raises OSError if the
+    disk cannot be written.
     """
-    try:
-        yield
-    except (durable.CorruptFileError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise BadInputError(f"{path}: not a checkpoint of this version ({one_line(error)})") from error
-    except FileNotFoundError as error:
-        raise BadInputError(f"{path}: not all there any more ({one_line(error)})") from error
-
-
-def save(session: "Session", checkpoints: Path, run: Mapping[str, Any] | None = None) -> Path:
-    """Publish a generation of the session as it stands, with what the `run` tells of itself.
-
-    Raises RunStoppedError where a weight is not finite: nothing could be learned from there. Raises OSError where it
-    cannot be written.
-    """
-    diverged = _not_finite(session.agent.state())
+    diverged = _find_not_finite(snapshot.agent)
     if diverged is not None:
-        raise RunStoppedError(f"{diverged} at step {session.timestep} is not finite: training diverged")
-    parts = session.parts()
-    values = {name: None if part is None else part.values for name, part in parts.items()}
-    state = {
-        "timestep": session.timestep,
-        "frozen": session.agent.frozen,
-        "encoder": encoder_identity(session.plan),
-        **values,
-    }
+        raise RunStoppedError(f"{diverged} at step {snapshot.timestep} is not finite: training diverged")
 
     def write(folder: Path) -> None:
-        durable.write_json(folder / CONFIG, session.config.to_json())
-        for file, names in {
-            AGENT: ("agent",),
-            REPLAY: ("replay",),
-            SESSION: ("environment", "perception", "waiting"),
-        }.items():
-            durable.write_tensors(folder / file, _tensors(parts, names))
-        if session.graph is not None:
-            durable.write_atomic(folder / ENCODER, session.graph)
-        durable.write_json(folder / STATE, state)
+        durable.write_json(folder / CONFIG, snapshot.config.to_json())
+        durable.write_tensors(folder / AGENT, dict(snapshot.agent.arrays))
+        durable.write_tensors(folder / REPLAY, dict(snapshot.replay.arrays))
+        durable.write_tensors(folder / SESSION, snapshot.session_arrays())
+        if snapshot.graph is not None:
+            durable.write_atomic(folder / ENCODER, snapshot.graph)
+        durable.write_json(folder / STATE, snapshot.values())
         durable.write_json(folder / RUN, dict(run or {}))
 
-    return durable.publish_checkpoint(checkpoints, session.timestep, write)
+    return durable.publish_checkpoint(checkpoints, snapshot.timestep, write)
 
 
-def _tensors(parts: Mapping[str, State | None], names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
-    """Arrays of the parts `names`, under the part's name where there are several."""
-    tensors: dict[str, NDArray[Any]] = {}
-    for name in names:
-        part, prefix = parts[name], f"{name}." if len(names) > 1 else ""
-        if part is not None:
-            tensors |= {prefix + key: array for key, array in part.arrays.items()}
-    return tensors
-
-
-def _not_finite(agent: State) -> str | None:
-    """The name of an array that holds NaN or an infinity."""
+def _find_not_finite(agent: State) -> str | None:
+    """Return the name of an array that holds NaN or an infinity, or None."""
     for name, array in agent.arrays.items():
-        # A sum, because numpy.isfinite would take a byte more for every element.
+        # Sum the array: numpy.isfinite would allocate one byte per element.
         with np.errstate(all="ignore"):
             if array.dtype.kind == "f" and not np.isfinite(array.sum(dtype=np.float64)):
                 return name
@@ -111,7 +122,7 @@ def _not_finite(agent: State) -> str | None:
 
 
 def encoder_identity(plan: BytePlan) -> dict[str, Any]:
-    """What an encoder was made for: another run can take it where all of this is the same (Section 5.4)."""
+    """Return what an encoder was made for. A run can import an encoder whose identity equals its own (Section 5.4)."""
     return {
         "encoder": plan.encoder.name,
         "networks": plan.encoder.networks,
@@ -122,18 +133,33 @@ def encoder_identity(plan: BytePlan) -> dict[str, Any]:
     }
 
 
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Report malformed content of the checkpoint at `path` as BadInputError.
+
+    Checksums do not make a checkpoint trusted input: whoever writes it can also write matching checksums. Whatever
+    its content raises in the code inside is therefore bad input.
+    """
+    try:
+        yield
+    except (durable.CorruptFileError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise BadInputError(f"{path}: not a checkpoint of this version ({one_line(error)})") from error
+    except FileNotFoundError as error:
+        raise BadInputError(f"{path}: a file is missing ({one_line(error)})") from error
+
+
 @dataclass(frozen=True)
 class Saved:
-    """A generation that is sound, read part by part."""
+    """A checkpoint whose checksums match, read part by part."""
 
-    generation: durable.Checkpoint
-    state: dict[str, Any]
+    stored: durable.Checkpoint
+    state: dict[str, Any]  # `state.json`
     config: TrainConfig
 
     @property
     def timestep(self) -> int:
-        """Its step."""
-        return self.generation.manifest["timestep"]
+        """The step that it was saved at."""
+        return self.stored.manifest["timestep"]
 
     @property
     def frozen(self) -> bool:
@@ -142,27 +168,53 @@ class Saved:
 
     @property
     def skipped(self) -> tuple[str, ...]:
-        """A line for each newer generation that is not sound."""
-        return tuple(f"skipped {path.name}: {reason}" for path, reason in self.generation.skipped)
+        """One line for each newer checkpoint that is damaged."""
+        return tuple(f"skipped {path.name}: {reason}" for path, reason in self.stored.skipped)
 
     @property
     def path(self) -> Path:
         """Its folder."""
-        return self.generation.path
+        return self.stored.path
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run had made its last step and its last evaluation."""
+        return self.run().get("evaluated_at") == self.timestep == self.config.total_timesteps
+
+    @cached_property
+    def graph(self) -> bytes | None:
+        """The frozen encoder as ONNX, or None if the replay held frames."""
+        if ENCODER not in self.stored.manifest["files"]:
+            return None
+        return self.stored.read_bytes(ENCODER, FILE_BYTES_MAX)
 
     def agent(self, prefixes: tuple[str, ...] = ("",)) -> State:
-        """The agent's state, of its arrays those whose names begin with one of `prefixes`.
+        """Read the agent's state; only the arrays whose names start with one of `prefixes`.
 
-        Raises StateError where one of them is not finite.
+        Raises StateError if one of them is not finite.
         """
         agent = State(self._values("agent"), durable.read_tensors(self.path / AGENT, prefixes))
-        diverged = _not_finite(agent)
+        diverged = _find_not_finite(agent)
         if diverged is not None:
             raise StateError(f"{diverged} is not finite")
         return agent
 
-    def part(self, name: str) -> State | None:
-        """The state of the `environment`, of the `perception` or of the batch `waiting`; None where it had none."""
+    def perception(self) -> State:
+        """Read the state of the perception. Raises StateError if the checkpoint has none."""
+        state = self._session_part(_PERCEPTION)
+        if state is None:
+            raise StateError("the state of the perception is missing")
+        return state
+
+    def environment(self) -> State | None:
+        """Read the state of the environment, or None if the environment could not save one."""
+        return self._session_part(_ENVIRONMENT)
+
+    def pending(self) -> State | None:
+        """Read the pending batch, or None if there was none."""
+        return self._session_part(_PENDING)
+
+    def _session_part(self, name: str) -> State | None:
         if self.state.get(name) is None:
             return None
         prefix = f"{name}."
@@ -170,85 +222,76 @@ class Saved:
         return State(self._values(name), {key.removeprefix(prefix): array for key, array in arrays.items()})
 
     def restore_replay(self, replay: Replay) -> int:
-        """Fill `replay` straight from the disk; returns how many of the oldest rows had no room."""
+        """Read the replay from the disk straight into `replay`; return how many of the oldest rows did not fit."""
         with durable.open_tensors(self.path / REPLAY) as tensors:
             return replay.restore(self._values("replay"), tensors)
 
-    def check_fits(self, plan: BytePlan) -> None:
-        """Raise BadInputError where agent or encoder have other sizes than the plan's, before anything is built."""
+    def run(self) -> dict[str, Any]:
+        """Read `run.json`. Raises BadInputError."""
         with reading(self.path):
-            agent = self.generation.manifest["files"].get(AGENT)
+            return dict(self.stored.read_json(RUN))
+
+    def check_fits(self, plan: BytePlan) -> None:
+        """Raise BadInputError if agent or encoder have other sizes than in `plan`. Builds nothing."""
+        with reading(self.path):
+            agent = self.stored.manifest["files"].get(AGENT)
             if agent is None or agent["size_bytes"] < plan.networks.parameters * FLOAT_BYTES:
-                raise StateError(f"{AGENT} does not hold the {plan.networks.parameters:,} weights of {CONFIG}")
+                raise StateError(f"{AGENT} is too small for the {plan.networks.parameters:,} weights of {CONFIG}")
             if (self.graph is not None) != (self.frozen and plan.latent_replay):
-                raise StateError(f"{ENCODER} is there exactly where a frozen encoder fills the replay")
+                expected = "missing" if self.graph is None else "unexpected"
+                raise StateError(f"{ENCODER} is {expected}: it belongs to a replay of latents only")
             if self.graph is not None:
                 found, stack = check_graph(self.graph, max_batch=MAX_BATCH), plan.config.settings.stack
                 channels = stack * math.prod(plan.env.frame_shape[:-2])
                 wanted = (channels, *plan.env.crop_shape), plan.encoder.latent_shape
                 if (found.observation_shape, found.latent_shape) != wanted:
                     raise StateError(
-                        f"{ENCODER} turns {found.observation_shape} into {found.latent_shape}, not {wanted}"
+                        f"{ENCODER} maps {found.observation_shape} to {found.latent_shape}, expected "
+                        f"{wanted[0]} to {wanted[1]}"
                     )
-
-    @cached_property
-    def graph(self) -> bytes | None:
-        """The frozen encoder, where the replay held latents."""
-        if ENCODER not in self.generation.manifest["files"]:
-            return None
-        return self.generation.read_bytes(ENCODER, FILE_BYTES_MAX)
-
-    def run(self) -> dict[str, Any]:
-        """What the run told of itself. Raises BadInputError."""
-        with reading(self.path):
-            return dict(self.generation.read_json(RUN))
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether the run had made its last step and its last evaluation."""
-        return self.run().get("evaluated_at") == self.timestep == self.config.total_timesteps
 
     def _values(self, name: str) -> dict[str, Any]:
         return dict(self.state[name])
 
 
 def newest(checkpoints: Path) -> Saved:
-    """The newest sound generation. Raises BadInputError where there is none that this version reads."""
-    for attempt in range(_READ_TRIES):
+    """Return the newest sound checkpoint. Raises BadInputError if this version can read none."""
+    for attempt in range(_READ_ATTEMPTS):
         try:
-            generation = durable.newest_checkpoint(checkpoints)
-            state = generation.read_json(STATE)
-            config = TrainConfig.from_json(generation.read_json(CONFIG))
+            stored = durable.newest_checkpoint(checkpoints)
+            state = stored.read_json(STATE)
+            config = TrainConfig.from_json(stored.read_json(CONFIG))
         except (durable.NoSoundCheckpointError, durable.CorruptFileError, OSError) as error:
-            # A run that goes on meanwhile may remove what was the newest when it was looked for.
-            if attempt + 1 < _READ_TRIES and not isinstance(error, durable.NoSoundCheckpointError):
+            # A run that is still training may remove the checkpoint while it is read.
+            if attempt + 1 < _READ_ATTEMPTS and not isinstance(error, durable.NoSoundCheckpointError):
                 continue
-            raise BadInputError(_without_checkpoint(checkpoints.parent, error)) from error
+            raise BadInputError(_explain_no_checkpoint(checkpoints.parent, error)) from error
         except BadInputError as error:
-            raise BadInputError(f"{generation.path}: {error}") from error
-        missing = _ALWAYS - set(generation.manifest["files"])
+            raise BadInputError(f"{stored.path}: {error}") from error
+        missing = _REQUIRED - set(stored.manifest["files"])
         if missing or not isinstance(state, dict):
-            lack = f"without {', '.join(sorted(missing))}" if missing else f"{STATE} is no object"
-            raise BadInputError(f"{generation.path}: not a checkpoint of this version ({lack})")
-        return Saved(generation, state, config)
+            reason = f"missing: {', '.join(sorted(missing))}" if missing else f"{STATE} is not a JSON object"
+            raise BadInputError(f"{stored.path}: not a checkpoint of this version ({reason})")
+        return Saved(stored, state, config)
     raise AssertionError("the last attempt returns or raises")
 
 
-def _without_checkpoint(run: Path, error: Exception) -> str:
-    """What is wrong, and all that is left to do about it."""
+def _explain_no_checkpoint(run: Path, error: Exception) -> str:
+    """Say why a run cannot continue, and the only way out."""
     reason = error.reason if isinstance(error, durable.NoSoundCheckpointError) else f"no sound checkpoint ({error})"
     flags = f"; its flags are in {run / 'config.json'}" if (run / "config.json").is_file() else ""
-    return f"{run}: {reason}; nothing of this run can be used, begin it anew with train{flags}"
+    return f"{run}: {reason}; this run cannot continue, start a new one with train{flags}"
 
 
 def newest_agent(checkpoints: Path) -> tuple[Saved, State]:
-    """The newest sound generation with its agent and encoder read: a run that goes on may remove it at any moment.
+    """Return the newest sound checkpoint and its agent, with the encoder read into memory.
 
-    Raises BadInputError where there is none that this version reads.
+    A run that is still training may remove a checkpoint at any moment. Raises BadInputError if this version can read
+    none.
     """
-    for _ in range(_READ_TRIES):
+    for _ in range(_READ_ATTEMPTS):
         saved = newest(checkpoints)
         with reading(saved.path), contextlib.suppress(FileNotFoundError):
-            _ = saved.graph  # kept from here on
+            _ = saved.graph  # cached from here on
             return saved, saved.agent()
-    raise BadInputError(f"{checkpoints.parent}: its checkpoints are removed while they are read; try once more")
+    raise BadInputError(f"{checkpoints.parent}: the run removes its checkpoints while they are read; try again")

@@ -1,4 +1,4 @@
-"""A run's folder (design, section 6): where it is, what stands in it, and how it is read back."""
+"""The folder of a run: its files, how to create it, open it, lock it and repair it."""
 
 import contextlib
 import importlib.metadata
@@ -29,15 +29,15 @@ PACKAGES = (
     "mujoco",
     "opencv-python-headless",
 )
+"""Packages whose versions `config.json` records."""
 
-
-SHORT_BYTES = 4_096
-"""More than the head of a table that has no row yet."""
+EMPTY_TABLE_BYTES = 4_096
+"""More than a table holds that has only its header."""
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths of a run."""
+    """The files of a run, by path."""
 
     path: Path
 
@@ -53,7 +53,7 @@ class RunFolder:
 
     @property
     def episodes(self) -> Path:
-        """One row per finished game of training."""
+        """One row per finished training episode."""
         return self.path / "episodes.csv"
 
     @property
@@ -63,25 +63,25 @@ class RunFolder:
 
     @property
     def encoder(self) -> Path:
-        """The frozen encoder, from the freeze on."""
+        """The frozen encoder; written at the freeze."""
         return self.path / "encoder.onnx"
 
     @property
     def tensorboard(self) -> Path:
-        """TensorBoard events, when asked for."""
+        """TensorBoard events, with `--tensorboard`."""
         return self.path / "tb"
 
     @property
     def checkpoints(self) -> Path:
-        """Published generations."""
+        """Published checkpoints."""
         return self.path / "checkpoints"
 
     def write_config(self, config: TrainConfig) -> None:
         """Write `config.json`. Raises OSError."""
         durable.write_json(self.config, {**config.to_json(), "versions": versions()})
 
-    def says(self, config: TrainConfig) -> bool:
-        """Whether `config.json` is there and says the same as `config`."""
+    def _config_matches(self, config: TrainConfig) -> bool:
+        """Return whether `config.json` exists and holds the same settings as `config`."""
         try:
             found = durable.read_json(self.config)
         except (OSError, durable.CorruptFileError):
@@ -91,38 +91,40 @@ class RunFolder:
         return bool(found == json.loads(json.dumps(config.to_json())))
 
     @property
-    def has_not_begun(self) -> bool:
-        """Whether no generation was ever published here and no step was told of."""
+    def has_no_progress(self) -> bool:
+        """Whether no checkpoint was ever published here and no row of progress was written."""
         if any(not entry.name.startswith(".") for entry in _entries(self.checkpoints)):
             return False
         try:
-            return len(durable.read_bytes(self.progress, SHORT_BYTES).splitlines()) <= 1
+            return len(durable.read_bytes(self.progress, EMPTY_TABLE_BYTES).splitlines()) <= 1
         except FileNotFoundError:
             return True
         except (OSError, durable.CorruptFileError):
             return False
 
     def read_config(self) -> TrainConfig:
-        """What `config.json` says. Raises BadInputError."""
+        """Read `config.json`. Raises BadInputError."""
         try:
             found = durable.read_json(self.config)
         except (OSError, durable.CorruptFileError) as error:
-            raise BadInputError(f"{self.config}: cannot be read ({error}), and there is no checkpoint") from error
+            raise BadInputError(
+                f"{self.config}: cannot be read ({error}), and the run has no checkpoint; start a new run"
+            ) from error
         if not isinstance(found, dict):
-            raise BadInputError(f"{self.config}: not a configuration of this version")
+            raise BadInputError(f"{self.config}: not a configuration of this version; start a new run")
         found.pop("versions", None)
         return TrainConfig.from_json(found)
 
     def versions(self) -> dict[str, str]:
-        """What the run was made with, as `config.json` says; empty where it does not."""
+        """Return the versions that `config.json` records, by package; empty if it records none."""
         try:
             found = durable.read_json(self.config)["versions"].items()
         except (OSError, durable.CorruptFileError, LookupError, TypeError, AttributeError):
             return {}
         return {str(name): str(version) for name, version in found}
 
-    def other_versions(self) -> list[str]:
-        """A line for each package that the run was made with in another version than is here."""
+    def changed_versions(self) -> list[str]:
+        """Return a line for each package whose installed version differs from the one that made the run."""
         now = versions()
         return [
             f"{name} is {now.get(name)} here and was {version}"
@@ -132,42 +134,45 @@ class RunFolder:
 
     @property
     def is_finished(self) -> bool:
-        """Whether `summary.json` says so; a process that is killed at the very end may not have come to that."""
+        """Whether `summary.json` says so. A process killed at the very end may not have written that."""
         try:
             found = durable.read_json(self.summary)
         except (OSError, durable.CorruptFileError):
             return False
         return isinstance(found, dict) and found.get("status") == "finished"
 
-    def mend(self, config: TrainConfig, graph: bytes | None) -> list[str]:
-        """Write anew what is not as the checkpoint has it; a line for each file. Raises OSError."""
-        lines, anew = [], "not what the checkpoint says, which counts; it is written anew"
-        if not self.says(config):
+    def repair(self, config: TrainConfig, graph: bytes | None) -> list[str]:
+        """Rewrite `config.json` and `encoder.onnx` where they differ from the checkpoint's `config` and `graph`.
+
+        Return a line for each rewritten file. Raises OSError.
+        """
+        lines, message = [], "differs from the checkpoint; rewritten from the checkpoint"
+        if not self._config_matches(config):
             self.write_config(config)
-            lines.append(f"{self.config}: {anew}")
+            lines.append(f"{self.config}: {message}")
         if graph is not None and not _holds(self.encoder, graph):
             durable.write_atomic(self.encoder, graph)
-            lines.append(f"{self.encoder}: {anew}")
+            lines.append(f"{self.encoder}: {message}")
         return lines
 
     def check_places(self) -> None:
-        """Raise BadInputError where something stands that a run cannot write over, or that leads out of the folder."""
+        """Raise BadInputError if a file's path is taken by a folder, or `tb` is not a folder inside this one."""
         for file in (self.config, self.progress, self.episodes, self.summary, self.encoder):
             if file.is_dir() and not file.is_symlink():
-                raise BadInputError(f"{file}: a folder stands where a file belongs; move it away")
+                raise BadInputError(f"{file}: is a folder, but must be a file; move it away")
         if os.path.lexists(self.tensorboard) and (self.tensorboard.is_symlink() or not self.tensorboard.is_dir()):
             raise BadInputError(f"{self.tensorboard}: not a folder; move it away")
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder against other writers. Raises BadInputError where there is one."""
+        """Lock the folder against other writers. Raises BadInputError if another process holds the lock."""
         try:
             lock = FolderLock(self.path)
         except FolderBusyError as error:
             raise BadInputError(f"{error}; wait until it ends, or stop it") from error
         except OSError as error:
             raise BadInputError(
-                f"{self.path}: cannot be locked ({error.strerror}); name a folder on a local disk"
+                f"{self.path}: cannot be locked ({error.strerror}); use a folder on a local disk"
             ) from error
         try:
             yield
@@ -187,17 +192,17 @@ def _holds(path: Path, data: bytes) -> bool:
 
 
 def default_path(config: TrainConfig) -> Path:
-    """`runs/ENV__ALGO__SEED__TIME`."""
+    """Return the default folder of a new run: `runs/ENV__ALGO__SEED__TIME`."""
     moment = time.strftime("%Y%m%d-%H%M%S")
     return Path("runs") / f"{config.env_name}__{config.algo}__{config.seed}__{moment}"
 
 
 def check(path: Path) -> None:
-    """Raise BadInputError where `path` holds something already; writes nothing."""
+    """Raise BadInputError if a new run cannot be created at `path`. Writes nothing."""
     with _writable(path):
         if path.is_dir() and any(path.iterdir()):
             raise BadInputError(
-                f"--run-dir {path}: not empty; name a new folder, or go on with a run: seer-edge resume {path}"
+                f"--run-dir {path}: not empty; name a new folder, or continue the run with: seer-edge resume {path}"
             )
         if path.exists() and not path.is_dir():
             raise BadInputError(f"--run-dir {path}: not a folder; name a new one")
@@ -215,26 +220,26 @@ def _writable(path: Path) -> Iterator[None]:
 
 
 def create(path: Path, config: TrainConfig) -> RunFolder:
-    """Make the folder and write `config.json`. Raises BadInputError where that is not possible."""
+    """Create the folder and write `config.json`. Raises BadInputError if that is not possible."""
     check(path)
     existing = next(parent for parent in (path, *path.parents) if parent.exists())
     run = RunFolder(path)
     with _writable(path):
         try:
             durable.make_folder(path)
-            with run.locked():  # against another that found it empty as well
+            with run.locked():  # another process may have found the folder empty too
                 check(path)
                 run.write_config(config)
         except OSError:
             with contextlib.suppress(OSError):
-                durable.remove(run.config)  # the rename may have come before the error
+                durable.remove(run.config)  # the error may come after the rename
             _remove_empty(path, existing)
             raise
     return run
 
 
 def _remove_empty(path: Path, existing: Path) -> None:
-    """Take back the folders that a failed `create` made."""
+    """Remove the folders that a failed `create` made."""
     for folder in (path, *path.parents):
         if folder == existing:
             return
@@ -245,13 +250,13 @@ def _remove_empty(path: Path, existing: Path) -> None:
 
 
 def is_run(path: Path) -> bool:
-    """Whether `path` looks like a run's folder. Raises OSError."""
+    """Return whether `path` looks like a run's folder. Raises OSError."""
     run = RunFolder(path)
     return run.config.is_file() or run.checkpoints.is_dir()
 
 
-def bundle_mend(path: Path, wanted: str = "a bundle that `export` wrote") -> str:
-    """What to do about what stands at `path` in place of a sound bundle; `wanted` is what the command takes.
+def bundle_hint(path: Path, wanted: str = "a bundle that `export` wrote") -> str:
+    """Say what to do about a `path` that is not a sound bundle; `wanted` names what the command accepts.
 
     Raises OSError.
     """
@@ -260,24 +265,24 @@ def bundle_mend(path: Path, wanted: str = "a bundle that `export` wrote") -> str
         return make if is_run(path) else f"give {wanted}"
     if not path.is_file():
         return "give a regular file"
-    return "export it anew with this release" if begins_as_bundle(path) else f"give {wanted}"
+    return "export it again with this release" if begins_as_bundle(path) else f"give {wanted}"
 
 
 def open_run(path: Path, wanted: str = "the --run-dir of a run") -> RunFolder:
-    """A run that exists. Raises BadInputError where `path` is none; `wanted` is what the command takes."""
+    """Return the run at `path`. Raises BadInputError if it is not one; `wanted` names what the command accepts."""
     try:
         if is_run(path):
             return RunFolder(path)
         what = "not a run's folder" if path.exists() else "there is no such file or folder"
         if path.is_file():
-            what += "; a bundle is for act, eval and train --from"
-    except OSError as error:  # as of a name that is too long
+            what += "; bundles are for act, eval and train --from"
+    except OSError as error:  # for example a name that is too long
         raise BadInputError(f"{path}: cannot be read ({error.strerror}); give {wanted}") from error
     raise BadInputError(f"{path}: {what}; give {wanted}")
 
 
 def versions() -> dict[str, str]:
-    """What ran: the interpreter, the machine and the packages that are installed."""
+    """Return the versions of the interpreter and the installed packages, and the machine type."""
     found: dict[str, Any] = {"python": platform.python_version(), "machine": platform.machine()}
     for package in PACKAGES:
         try:

@@ -1,16 +1,15 @@
-"""Taking a run's encoder (Section 5.4) or a bundle's agent: what it was made for, and whether it fits. No torch."""
+"""Imports from a run or a bundle (`--from`, Section 5.4): encoder, learner and replay rows. Imports no torch.
 
-import contextlib
+`import_source` reads the encoder and checks everything against the plan of the new run. A learner and rows can be as
+large as the agent and the replay, so only their place is kept here; `training.imports` loads them.
+"""
+
 import dataclasses
 import json
-import stat
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from seer_edge.config.plan import BytePlan, make_plan
@@ -19,188 +18,186 @@ from seer_edge.config.request import AGENT, ENCODER
 from seer_edge.envs import Discrete
 from seer_edge.errors import BadInputError
 from seer_edge.networks.graph import encoder_graph, graph_weights
-from seer_edge.networks.spec import ENCODERS
 from seer_edge.runs import checkpoint
-from seer_edge.runs.run_folder import bundle_mend
-from seer_runtime import durable
-from seer_runtime.durable.files import one_line
+from seer_edge.runs.source import WANTED, bundle_identity, is_bundle, member_values, open_source
 from seer_runtime.onnx.check import GraphError, check_graph
 from seer_runtime.onnx.encoder import MAX_BATCH
 from seer_runtime.policy import bundle
-from seer_runtime.policy.bundle import Bundle, open_bundle
-from seer_runtime.policy.preprocess import Resize
+from seer_runtime.policy.bundle import Bundle
 from seer_runtime.replay.codecs import LATENT_CODECS
-from seer_runtime.replay.replay import Replay
-from seer_runtime.replay.store import Layout
-from seer_runtime.system.manifest_reader import ManifestReader
-from seer_runtime.system.state import State, StateError
-
-if TYPE_CHECKING:
-    from seer_edge.agents.agent import Agent  # which imports torch
 
 ENCODER_PREFIX = "encoder."
 
 
 @dataclass(frozen=True)
-class TakenEncoder:
-    """The encoder of a run's newest sound generation or of a bundle; of a bundle perhaps its agent too."""
+class ImportedEncoder:
+    """An encoder that fits the new run.
 
-    timestep: int
-    arrays: dict[str, NDArray[Any]]  # of an agent's state: the encoder where some of it trains on, layer norms
-    warnings: tuple[str, ...]  # a line for each newer generation that is not sound, and for a run that has not learned
-    graph: bytes | None = None  # of the frozen layers, where the replay holds their latents
-    learner: Path | None = None  # the bundle whose head goes on
-    rows: Path | None = None  # the bundle whose replay is taken
-    row_count: int = 0  # of that
-    codec: str | None = None  # of those rows, where the run has it from them
-    notes: tuple[str, ...] = ()  # what goes on and what begins anew
+    `arrays` are arrays of an agent's state: the weights if some layers continue to train, and layer norms. `graph` is
+    the ONNX graph of the frozen layers if the replay holds their latents, else None.
+    """
 
-    def begin(self, plan: BytePlan) -> BytePlan:
-        """The plan of a run that takes this: a head that goes on acts by itself, and rows taken are not waited for."""
+    arrays: dict[str, NDArray[Any]]
+    graph: bytes | None = None
+
+
+@dataclass(frozen=True)
+class ImportedLearner:
+    """The heads and optimizers in a bundle."""
+
+    bundle: Path
+    updates: int
+
+
+@dataclass(frozen=True)
+class ImportedRows:
+    """The replay rows in a bundle: how many fit, and the codec that stores them."""
+
+    bundle: Path
+    count: int
+    codec: str
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What a new run imports from a run or a bundle."""
+
+    timestep: int  # of the source
+    encoder: ImportedEncoder
+    learner: ImportedLearner | None = None
+    rows: ImportedRows | None = None
+    warnings: tuple[str, ...] = ()  # damaged newer checkpoints, and a source that has not learned
+    notes: tuple[str, ...] = ()  # what is imported beside the encoder, and what is not
+
+    def adapt(self, plan: BytePlan) -> BytePlan:
+        """Return the plan of a run that imports this.
+
+        Imported heads act from the first step, so there are no random steps. Imported rows count towards the steps
+        before learning starts, and keep their codec.
+        """
         if self.learner is None:
             return plan
-        if self.codec is not None:
-            plan = _with_codec(plan, self.codec)
-        settings = plan.config.settings
-        starts = max(0, settings.learning_starts - self.row_count)
-        settings = dataclasses.replace(settings, random_steps=0, learning_starts=starts)
+        if self.rows is not None and self.rows.codec != plan.config.latent_codec:
+            plan = _with_codec(plan, self.rows.codec)
+        settings, rows = plan.config.settings, 0 if self.rows is None else self.rows.count
+        settings = dataclasses.replace(
+            settings, random_steps=0, learning_starts=max(0, settings.learning_starts - rows)
+        )
         return dataclasses.replace(plan, config=dataclasses.replace(plan.config, settings=settings))
 
-    def give(self, agent: "Agent", *, reads_latents: bool) -> None:
-        """Make it the encoder of `agent`, frozen, and the learner its own. Raises StateError, OSError."""
-        agent.take_encoder(self.arrays)
-        agent.freeze_encoder(reads_latents=reads_latents)
-        if self.learner is not None:
-            # Read here and kept by nobody: it is as large as the agent.
-            with open_bundle(self.learner) as opened:
-                arrays = opened.arrays(bundle.LEARNER, agent.state().arrays.keys())
-                if not all(np.isfinite(array).all() for array in arrays.values()):
-                    raise StateError("its learner holds numbers that are not finite")
-                agent.restore(State(_values(opened, "learner"), arrays))
 
-    def fill(self, replay: Replay) -> None:
-        """Take the bundle's rows into `replay`; their last episode ends as truncated. Raises StateError, OSError."""
-        if self.rows is None:
-            return
-        with open_bundle(self.rows) as opened:
-            replay.restore(_values(opened, "replay"), opened.container.tensors(bundle.REPLAY))
-            newest = opened.arrays(bundle.NEWEST)
-        replay.interrupt(newest["latents"])
+def import_source(source: str, plan: BytePlan, take: str | None = ENCODER, *, adopt_codec: bool = False) -> Imported:
+    """Import from the run or bundle `source`.
 
+    With `take` of `encoder` only the encoder is imported; with `agent` the learner too, and the rows that the bundle
+    has. None imports the learner if the bundle has one that fits. With `adopt_codec` the run stores latents with the
+    codec of the imported rows; without it, rows of another codec are not imported.
 
-def is_bundle(source: str | Path) -> bool:
-    """Whether what is there is to be read as a bundle; runs are folders."""
-    mode = _mode(source)
-    return mode is not None and not stat.S_ISDIR(mode)
-
-
-def is_there(source: str) -> bool:
-    """Whether there is anything at all."""
-    return _mode(source) is not None
-
-
-def _mode(source: str | Path) -> int | None:
-    try:
-        return Path(source).stat().st_mode
-    except OSError:  # as of a name that is too long, too
-        return None
-
-
-def bundle_flags(source: str) -> dict[str, Any]:
-    """What the bundle's encoder asks of a run: `encoder`, `color`, and `resolution` where its frames are square.
-
-    Raises BadInputError.
+    Raises BadInputError if there is no encoder that fits `plan`, if `take` is `agent` and the learner does not fit, or
+    if the codec has to be calibrated and no rows are imported to calibrate it on.
     """
-    with _opened(source) as opened:
-        *channels, height, width = opened.spec.frame_shape
-        return {
-            "encoder": _identity(opened).get("encoder"),
-            "color": "rgb" if channels else "gray",
-            "resolution": width if height == width else None,
-        }
-
-
-def resize_of(source: str) -> Resize | None:
-    """How screens became the frames that the encoder of a run or bundle was trained on.
-
-    None where a run cannot be read: `take_encoder` says why. Raises BadInputError for a bundle that cannot be.
-    """
-    if is_bundle(source):
-        with _opened(source) as opened:
-            return opened.spec.resize
-    with contextlib.suppress(BadInputError):
-        return checkpoint.newest(Path(source) / "checkpoints").config.resize
-    return None
-
-
-def take_encoder(
-    source: str, plan: BytePlan, take: str | None = ENCODER, *, codec_of_rows: bool = False
-) -> TakenEncoder:
-    """The encoder of the run or bundle `source`; of a bundle the agent, too, where `take` is `agent`.
-
-    Where it is None, as much as the bundle has and the environment's actions fit. With `codec_of_rows` the codec of
-    rows that are taken is theirs, else only rows of the plan's own are taken. Raises BadInputError where there is no
-    encoder, or none that fits `plan`, or where its codec lacks the rows that it is calibrated on.
-    """
-    taken = _take(source, plan, take, codec_of_rows=codec_of_rows)
-    codec = taken.begin(plan).config.latent_codec
-    if LATENT_CODECS[codec].calibrated and taken.rows is None:
+    imported = _import(source, plan, take, adopt_codec=adopt_codec)
+    codec = imported.adapt(plan).config.latent_codec
+    if LATENT_CODECS[codec].calibrated and imported.rows is None:
         raise BadInputError(
-            f"--latent-codec {codec}: is calibrated on rows, and of that codec none are taken from {source}; "
+            f"--latent-codec {codec}: needs rows to calibrate on, and {source} has no rows of that codec to import; "
             f"choose one of {', '.join(plan.config.latent_codecs)}"
         )
-    return taken
+    return imported
 
 
-def _take(source: str, plan: BytePlan, take: str | None, *, codec_of_rows: bool) -> TakenEncoder:
+def _import(source: str, plan: BytePlan, take: str | None, *, adopt_codec: bool) -> Imported:
     if is_bundle(source):
-        with _opened(source) as opened:
-            return _of_bundle(source, opened, plan, take, codec_of_rows=codec_of_rows)
+        with open_source(source) as opened:
+            return _import_bundle(source, opened, plan, take, adopt_codec=adopt_codec)
     if take == AGENT:
         raise BadInputError(
-            f"--take {take}: {source} is a run; go on with it by resume, or take a bundle of it (export --with learner)"
+            f"--take {take}: {source} is a run; continue it with resume, or import a bundle made by export --with "
+            "learner"
         )
+    return _import_run(source, plan)
+
+
+def _import_run(source: str, plan: BytePlan) -> Imported:
     try:
         saved = checkpoint.newest(Path(source) / "checkpoints")
         with checkpoint.reading(saved.path):
             agent = saved.agent(ALGORITHMS[plan.config.algo].encoder_arrays)
     except BadInputError as error:
-        raise BadInputError(f"--from {source}: {error}; give the --run-dir of a run, or a bundle") from error
+        raise BadInputError(f"--from {source}: {error}; give {WANTED}") from error
     _check_identity(source, saved.state.get("encoder"), plan)
     warnings = saved.skipped
     if not agent.values.get("updates"):
         warnings += (f"warning: --from {source}: that run had made no update by step {saved.timestep}",)
     with checkpoint.reading(saved.path):
-        return _taken(plan, saved.timestep, dict(agent.arrays), saved.graph, warnings)
+        encoder = _fit_encoder(plan, dict(agent.arrays), saved.graph)
+    return Imported(saved.timestep, encoder, warnings=warnings)
 
 
-def _taken(
-    plan: BytePlan,
-    timestep: int,
-    arrays: dict[str, NDArray[Any]],
-    graph: bytes | None,
-    warnings: tuple[str, ...] = (),
-) -> TakenEncoder:
-    """The encoder in `arrays`, or in the `graph` of a whole one, for `plan`: a graph where its latents are stored."""
+def _import_bundle(source: str, opened: Bundle, plan: BytePlan, take: str | None, *, adopt_codec: bool) -> Imported:
+    _check_identity(source, bundle_identity(opened), plan)
+    timestep, encoder = int(opened.about["provenance"]["timestep"]), _bundle_encoder(opened, plan)
+    mismatch = _head_mismatch(opened, plan)
+    if take == ENCODER or (take is None and mismatch is not None):
+        why = "--take encoder" if mismatch is None else mismatch
+        return Imported(timestep, encoder, notes=(f"new head for {plan.env.actions} ({why})",))
+    if mismatch is not None:
+        raise BadInputError(f"--take {take}: {source}: {mismatch}; use --take encoder")
+    path = Path(source).resolve()  # a link may point elsewhere later
+    learner = ImportedLearner(path, int(member_values(opened, "learner")["updates"]))
+    notes: tuple[str, ...] = (f"training continues from the bundle's head, after {learner.updates:,} updates",)
+    if not opened.holds(bundle.REPLAY):
+        return Imported(timestep, encoder, learner, notes=notes)
+    codec, own = str(member_values(opened, "replay")["codec"]), plan.config.latent_codec
+    if codec != own and not adopt_codec:
+        notes += (f"the bundle's replay rows are not imported: their codec is {codec}, and --latent-codec is {own}",)
+        return Imported(timestep, encoder, learner, notes=notes)
+    capacity = (plan if codec == own else _with_codec(plan, codec)).latent_capacity
+    count = min(opened.container.tensors(bundle.REPLAY).shapes["rows"][0], capacity)
+    notes += (f"{count:,} replay rows are imported" + ("" if codec == own else f" with their codec, {codec}"),)
+    return Imported(timestep, encoder, learner, ImportedRows(path, count, codec), notes=notes)
+
+
+def _with_codec(plan: BytePlan, codec: str) -> BytePlan:
+    return make_plan(dataclasses.replace(plan.config, latent_codec=codec), plan.env)
+
+
+def _bundle_encoder(opened: Bundle, plan: BytePlan) -> ImportedEncoder:
+    graph = opened.read(bundle.ENCODER)
+    whole = dataclasses.replace(plan.encoder, outside=False, frozen_layers=None)
+    found, wanted = check_graph(graph, max_batch=MAX_BATCH), (whole.input_shape, whole.latent_shape)
+    if (found.observation_shape, found.latent_shape) != wanted:
+        raise GraphError(
+            f"its encoder maps {found.observation_shape} to {found.latent_shape}, expected {wanted[0]} to {wanted[1]}"
+        )
+    norms = opened.arrays(bundle.NORMS) if opened.holds(bundle.NORMS) else {}
+    return _fit_encoder(plan, norms, graph)
+
+
+def _fit_encoder(plan: BytePlan, arrays: dict[str, NDArray[Any]], graph: bytes | None) -> ImportedEncoder:
+    """Return the encoder in the form that `plan` uses; its weights are in `arrays` or in the `graph` of a whole one."""
     has_weights = any(name.startswith(ENCODER_PREFIX) for name in arrays)
     if plan.encoder.outside and graph is not None and not has_weights:
-        return TakenEncoder(timestep, arrays, warnings, graph)
+        return ImportedEncoder(arrays, graph)
     weights = {name.removeprefix(ENCODER_PREFIX): array for name, array in arrays.items()}
     if graph is not None and not has_weights:
         weights = graph_weights(graph, plan.encoder.weight_shapes)
         arrays = arrays | {ENCODER_PREFIX + name: array for name, array in weights.items()}
-    own = encoder_graph(plan.encoder, weights) if plan.latent_replay else None
-    return TakenEncoder(timestep, arrays, warnings, own)
+    return ImportedEncoder(arrays, encoder_graph(plan.encoder, weights) if plan.latent_replay else None)
+
+
+# --- what has to match -------------------------------------------------------------------------------------------
 
 
 def _check_identity(source: str, identity: Any, plan: BytePlan) -> None:
+    """Raise BadInputError, naming the difference, if the encoder was made for other inputs or is another encoder."""
     wanted = json.loads(json.dumps(checkpoint.encoder_identity(plan)))
-    for what, value in wanted.items():
-        found = identity.get(what) if isinstance(identity, dict) else None
+    for field, value in wanted.items():
+        found = identity.get(field) if isinstance(identity, dict) else None
         if found != value:
             raise BadInputError(
-                f"--from {source}: its encoder does not fit: {what} {_shown(found)} there, {_shown(value)} here; "
-                f"take that of a run like this one"
+                f"--from {source}: its encoder does not fit: {field} is {_shown(found)} there and {_shown(value)} "
+                f"here; import from a run with the same {field}"
             )
 
 
@@ -208,116 +205,19 @@ def _shown(value: Any) -> str:
     return "x".join(map(str, value))[:60] if isinstance(value, list) else " ".join(str(value).split())[:60]
 
 
-# --- bundles -----------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _opened(source: str) -> Iterator[Bundle]:
-    """Raises BadInputError for what is no bundle, and for what its content does to the code inside."""
-    with refusing(source), open_bundle(Path(source)) as opened:
-        try:
-            _check_manifest(opened)
-        except ValueError as error:
-            raise ValueError(f"its manifest is not one of this release ({one_line(error)})") from error
-        yield opened
-
-
-def _check_manifest(opened: Bundle) -> None:
-    """Raise ValueError, which names the field, for what is read of the manifest here and is not what it must be."""
-    fields = ManifestReader(opened.about)
-    fields.choice("algo", ALGORITHMS)
-    fields.choice("encoder.encoder", ENCODERS)
-    fields.count("provenance.timestep")
-    if opened.holds(bundle.LEARNER):
-        fields.count("learner.values.updates")
-    if opened.holds(bundle.REPLAY):
-        if LATENT_CODECS[fields.choice("replay.values.codec", LATENT_CODECS)].calibrated:
-            for name in ("clipped", "encoded"):
-                fields.count(f"replay.values.codec_counts.{name}")
-        fields.number("replay.values.largest_priority", 0, sys.float_info.max)
-        layout = [field.name for field in dataclasses.fields(Layout)]
-        fields.record("replay.values.layout", layout)
-        for name in layout:
-            fields.count(f"replay.values.layout.{name}")
-        fields.record("replay.values.rng.state")
-
-
-@contextlib.contextmanager
-def refusing(source: str) -> Iterator[None]:
-    """Inside, what a stranger may have written to `source` is used. Raises BadInputError for whatever that does."""
-    try:
-        yield
-    except (durable.CorruptFileError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        reason = one_line(error)
-        if isinstance(error, durable.CorruptFileError):
-            reason = error.reason
-        elif not isinstance(error, ValueError):  # Python's own words, which are no sentence
-            reason = f"it is not of this release ({reason})"
-        wanted = "the --run-dir of a run, or a bundle"
-        mend = bundle_mend(Path(source), wanted) if is_bundle(source) else f"give {wanted}"
-        raise BadInputError(f"--from {source}: {reason}; {mend}") from error
-    except OSError as error:
-        raise BadInputError(f"--from {source}: cannot be read ({error.strerror}); give another") from error
-
-
-def _identity(opened: Bundle) -> dict[str, Any]:
-    return dict(opened.about["encoder"])
-
-
-def _of_bundle(source: str, opened: Bundle, plan: BytePlan, take: str | None, *, codec_of_rows: bool) -> TakenEncoder:
-    """As `take_encoder`. The arrays are the bundle's own."""
-    _check_identity(source, _identity(opened), plan)
-    graph, timestep = opened.read(bundle.ENCODER), int(opened.about["provenance"]["timestep"])
-    whole = dataclasses.replace(plan.encoder, outside=False, frozen_layers=None)
-    found, wanted = check_graph(graph, max_batch=MAX_BATCH), (whole.input_shape, whole.latent_shape)
-    if (found.observation_shape, found.latent_shape) != wanted:
-        raise GraphError(f"its encoder turns {found.observation_shape} into {found.latent_shape}, not {wanted}")
-    norms = opened.arrays(bundle.NORMS) if opened.holds(bundle.NORMS) else {}
-    taken = _taken(plan, timestep, norms, graph)
-    lack = _lack(opened, plan)
-    if take == ENCODER or (take is None and lack is not None):
-        why = "--take encoder" if lack is None else lack
-        return dataclasses.replace(taken, notes=(f"a fresh head for {plan.env.actions} ({why})",))
-    if lack is not None:
-        raise BadInputError(f"--take {take}: {source}: {lack}; take the encoder alone")
-    learner = Path(source).resolve()  # what a link names now
-    goes_on = f"the head goes on from its {_values(opened, 'learner').get('updates'):,} updates"
-    if not opened.holds(bundle.REPLAY):
-        return dataclasses.replace(taken, learner=learner, notes=(goes_on,))
-    codec, own = _values(opened, "replay").get("codec"), plan.config.latent_codec
-    if codec != own and not codec_of_rows:
-        left = f"the rows of its replay are left: they are {codec}, and --latent-codec is {own}"
-        return dataclasses.replace(taken, learner=learner, notes=(goes_on, left))
-    theirs = None if codec == own else str(codec)
-    plan = plan if theirs is None else _with_codec(plan, theirs)
-    count = min(opened.container.tensors(bundle.REPLAY).shapes["rows"][0], plan.latent_capacity)
-    rows = f"{count:,} rows of its replay are taken" + ("" if theirs is None else f", and so is their codec, {theirs}")
-    return dataclasses.replace(
-        taken, learner=learner, rows=learner, row_count=count, codec=theirs, notes=(goes_on, rows)
-    )
-
-
-def _with_codec(plan: BytePlan, codec: str) -> BytePlan:
-    return make_plan(dataclasses.replace(plan.config, latent_codec=codec), plan.env)
-
-
-def _lack(opened: Bundle, plan: BytePlan) -> str | None:
-    """Why the head cannot go on; None where it can."""
+def _head_mismatch(opened: Bundle, plan: BytePlan) -> str | None:
+    """Return why training cannot continue from the bundle's head, or None if it can."""
     spec, actions, algo = opened.spec, plan.env.actions, plan.config.algo
     if not opened.holds(bundle.LEARNER):
         return "the bundle was exported without --with learner"
     if spec.algo != algo:
-        return f"the bundle's is one of {spec.algo}, this run's of {algo}"
+        return f"the bundle's agent is {spec.algo}, this run's is {algo}"
     if (spec.discrete, spec.actions) != (isinstance(actions, Discrete), actions.outputs):
         return f"the bundle's head has {spec.actions} actions"
     if not plan.encoder.outside:
-        return "layers of the encoder train on"
+        return "some layers of the encoder continue to train"
     shapes = opened.container.tensors(bundle.LEARNER).shapes
     for name, wanted in plan.networks.head_shapes.items():
         if shapes.get(name) != wanted:
             return f"the bundle's head has other sizes: {name} is {shapes.get(name)}, not {wanted}"
     return None
-
-
-def _values(opened: Bundle, part: str) -> dict[str, Any]:
-    return dict(opened.about[part]["values"])

@@ -1,5 +1,6 @@
-"""The training loop and everything that happens between two steps: freeze, evaluation, metrics, checkpoint policy.
+"""The training loop, and everything that happens between two steps: freeze, evaluation, reports, checkpoints.
 
 May import `runs`, `agents`, `machine`, `config`, `networks` and `envs`. Imports torch.
-Start with `session.py` (one step), then `run.py` (a run from start to exit status) and `freeze.py`.
+Start with `session.py` (one step) and `updates.py` (learning beside it), then `freeze.py`, then `run.py` (a run from
+start to exit status, with `reporter.py` and `checkpoint_policy.py`).
 """

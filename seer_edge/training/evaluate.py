@@ -1,4 +1,4 @@
-"""Evaluation: whole games, raw rewards, no noise, epsilon-greedy with a small epsilon."""
+"""Evaluation: complete episodes, raw rewards, no parameter noise, epsilon-greedy with a small epsilon."""
 
 import logging
 import os
@@ -15,7 +15,8 @@ from seer_edge.errors import EXIT_UNSAFE, BadInputError, describe_error
 from seer_edge.machine.signals import StopSignal
 from seer_edge.runs import checkpoint
 from seer_edge.runs.checkpoint import Saved
-from seer_edge.training.session import OnHang, Session, new_perception, open_env
+from seer_edge.training.components import OnHang, new_perception, open_env
+from seer_edge.training.session import Session
 from seer_runtime.onnx.encoder import OnnxEncoder
 from seer_runtime.policy.perception import LatentPerception
 from seer_runtime.system.ledger import Ledger, Line
@@ -27,7 +28,7 @@ LOG = logging.getLogger(__name__)
 def evaluate_session(
     plan: BytePlan, session: Session, stop: Callable[[], bool], played: Callable[[int], object]
 ) -> Evaluation | None:
-    """Evaluate the agent as it stands, with a stack of its own."""
+    """Evaluate the session's agent in a new environment; the session does not change. None if `stop` came first."""
     encoder = session.perception.encoder if isinstance(session.perception, LatentPerception) else None
     return evaluate_agent(plan, session.agent, encoder, session.ledger, session.timestep, stop, played, session.on_hang)
 
@@ -42,7 +43,11 @@ def evaluate_agent(
     played: Callable[[int], object],
     on_hang: OnHang | None,
 ) -> Evaluation | None:
-    """Play `eval_episodes` games in an environment of their own; `encoder` is the frozen one, if there is one."""
+    """Play `eval_episodes` episodes in a new environment; None if `stop` came first.
+
+    `encoder` is the frozen encoder if the agent reads latents. `played` is called with the number of finished episodes.
+    Raises EnvironmentFailedError.
+    """
     perception = new_perception(plan, encoder, ledger)
     env_seed, rng = game_seeds(plan.config.seed, timestep)
     env = open_env(plan, seed=env_seed, training=False, on_hang=on_hang)
@@ -66,7 +71,7 @@ def evaluate_agent(
 def _open_encoder(graph: bytes, plan: BytePlan, ledger: Ledger) -> OnnxEncoder:
     try:
         return OnnxEncoder(graph, threads=plan.config.threads, ledger=ledger, device=plan.config.device)
-    except Exception as error:  # ONNX Runtime's own types, none of them public
+    except Exception as error:  # ONNX Runtime's exception types are not public
         raise BadInputError(f"encoder.onnx of the newest checkpoint: {describe_error(error)}") from error
 
 

@@ -1,7 +1,11 @@
-"""The freeze: pixels become latents, once, in place (design, section 4; Algorithm 1, lines 12 to 17).
+"""The freeze: the replay changes from frames to latents once, in place (Algorithm 1, lines 12 to 17).
 
-Nothing changes before the commit point; a failure up to there is a `FreezeRefusedError` and the run goes on from
-pixels. A failure after it is a `RunStoppedError`.
+1. Export the encoder as an ONNX graph, open it in ONNX Runtime and compare it with torch on rows of the replay.
+2. Calibrate the codec, reserve all memory that the conversion needs, and publish a checkpoint.
+3. Freeze the encoder and convert the replay in place, chunk by chunk (`Session.switch_to_latents`).
+
+A failure in steps 1 and 2 is a `FreezeRefusedError`: nothing has changed, and the run continues on frames. A failure in
+step 3 is a `RunStoppedError`: the run resumes from the checkpoint of step 2.
 """
 
 import contextlib
@@ -19,12 +23,11 @@ from seer_edge.config.plan import BytePlan
 from seer_edge.errors import RunStoppedError
 from seer_edge.networks.graph import encoder_graph
 from seer_edge.training.codec_choice import CALIBRATION_ROWS, choose_codec, real_rows, without_blank_frames
-from seer_edge.training.session import Session, latent_perception
+from seer_edge.training.components import latent_perception
+from seer_edge.training.session import LatentPhase, Session
 from seer_runtime import durable
 from seer_runtime.durable.files import one_line
 from seer_runtime.onnx.encoder import MAX_BATCH, OnnxEncoder
-from seer_runtime.policy.perception import LatentPerception
-from seer_runtime.replay.replay import ReplayConversion
 from seer_runtime.system.process import RssWatch, settle
 
 PARITY_ROWS = 256
@@ -32,40 +35,48 @@ PARITY_TOLERANCE = 1e-4
 
 
 class FreezeRefusedError(Exception):
-    """The freeze cannot be made; nothing was changed."""
+    """The freeze is not possible; nothing has changed."""
 
 
 @dataclass(frozen=True)
 class FreezeReport:
-    """The `freeze` entry of `summary.json`."""
+    """The `freeze` entry of `summary.json`.
+
+    `seconds` are of the whole freeze. The RSS figures are of the conversion alone, from just before it to just after.
+    """
 
     timestep: int
-    rows: int
+    rows: int  # rows that the replay holds after it
     seconds: float
     rss_before_bytes: int
     rss_peak_bytes: int
     rss_after_bytes: int
-    onnx_max_abs_error: float | None  # None where torch goes on encoding
-    codec_errors: dict[str, float] | None = None  # under --latent-codec auto, of each that was tried
+    onnx_max_abs_error: float | None  # None if torch continues to encode the frames
+    codec_errors: dict[str, float] | None = None  # of each codec that --latent-codec auto tried
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data."""
+        """Return the report as plain data."""
         return asdict(self)
 
 
 Save = Callable[[], object]
-"""Publishes a generation of the session as it stands."""
+"""Publishes a checkpoint of the session."""
 
 
 def freeze(session: Session, encoder_path: Path, save: Save) -> FreezeReport:
-    """Freeze the encoder and convert the replay. Raises FreezeRefusedError, or RunStoppedError once committed."""
+    """Freeze the encoder, write it to `encoder_path` and convert the replay.
+
+    Raises FreezeRefusedError before the conversion begins, RunStoppedError from then on.
+    """
     begin = time.perf_counter()
-    with RssWatch() as rss:
-        session.catch_up()  # a batch that waits is of frames
-        settle()  # what learning from frames used last makes room for what comes
-        plan, codec_errors = _with_codec(session)
-        rows, error = _freeze(session, plan, encoder_path, save)
-        settle()
+    session.flush_updates()  # the pending batch is of frames
+    settle()  # release what updates from frames used last
+    plan, codec_errors = _choose_plan(session)
+    if plan.latent_replay:
+        latents, error = _prepare(session, plan, encoder_path, save)
+        rows, rss = _convert(session, plan, latents)
+    else:
+        rows, error, rss = session.replay.store.rows, None, _freeze_layers(session, plan, save)
     return FreezeReport(
         timestep=session.timestep,
         rows=rows,
@@ -78,51 +89,37 @@ def freeze(session: Session, encoder_path: Path, save: Save) -> FreezeReport:
     )
 
 
-def _with_codec(session: Session) -> tuple[BytePlan, dict[str, float] | None]:
-    """The session's plan with a codec that, where it is to be, is chosen now; and the errors that it was chosen by."""
+def _choose_plan(session: Session) -> tuple[BytePlan, dict[str, float] | None]:
+    """Return the session's plan with its codec chosen, and the errors of the codecs that were tried, if any were."""
     if not session.plan.choices:
         return session.plan, None
     try:
         return choose_codec(session)
     except Exception as failure:
-        raise FreezeRefusedError(f"no freeze at step {session.timestep}: {one_line(failure)}") from failure
+        raise _refusal(session, failure) from failure
 
 
-def _freeze(session: Session, plan: BytePlan, encoder_path: Path, save: Save) -> tuple[int, float | None]:
-    """Rows carried over, and the largest difference between ONNX Runtime and torch."""
-    if not plan.latent_replay:
-        _freeze_layers(session, plan, save)
-        return session.replay.store.rows, None
-    prepared = _prepare(session, plan, encoder_path, save)
-    try:
-        return _commit(session, prepared), prepared.max_abs_error
-    except Exception as failure:
-        raise RunStoppedError(f"the conversion at step {session.timestep} failed: {one_line(failure)}") from failure
+def _refusal(session: Session, failure: Exception) -> FreezeRefusedError:
+    return FreezeRefusedError(f"no freeze at step {session.timestep}: {one_line(failure)}")
 
 
-def _freeze_layers(session: Session, plan: BytePlan, save: Save) -> None:
-    """Only the lowest layers are frozen, and their latents are larger than frames: the replay stays as it is."""
+def _freeze_layers(session: Session, plan: BytePlan, save: Save) -> RssWatch:
+    """Freeze only the lowest layers. Their latents are larger than frames, so the replay keeps its frames."""
     try:
         save()
     except OSError as failure:
-        raise FreezeRefusedError(f"no freeze at step {session.timestep}: {one_line(failure)}") from failure
-    session.plan = plan
-    session.agent.freeze_encoder(reads_latents=False)
+        raise _refusal(session, failure) from failure
+    with RssWatch() as rss:
+        session.freeze_layers(plan)
+        settle()
+    return rss
 
 
-@dataclass(frozen=True)
-class _Prepared:
-    """What the commit needs, and cannot fail to get any more."""
+def _prepare(session: Session, plan: BytePlan, encoder_path: Path, save: Save) -> tuple[LatentPhase, float]:
+    """Do steps 1 and 2; return what the conversion needs, and the largest difference from torch.
 
-    plan: BytePlan
-    graph: bytes
-    perception: LatentPerception
-    conversion: ReplayConversion
-    max_abs_error: float
-
-
-def _prepare(session: Session, plan: BytePlan, encoder_path: Path, save: Save) -> _Prepared:
-    """Steps 1 and 2: export, compare, calibrate, checkpoint. Leaves no trace of an attempt that failed."""
+    A failed attempt leaves nothing behind.
+    """
     agent, replay = session.agent, session.replay
     with contextlib.ExitStack() as undo:
         try:
@@ -136,7 +133,7 @@ def _prepare(session: Session, plan: BytePlan, encoder_path: Path, save: Save) -
             error = _compare(session, encoder)
             codec = plan.latent_codec(session.ledger)
             undo.callback(codec.release)
-            codec.calibrate(_latents_to_calibrate_on(session, encoder))
+            codec.calibrate(_calibration_latents(session, encoder))
             perception = latent_perception(
                 plan, session.perception.stack, encoder, session.ledger, views_seed=session.seeds.views
             )
@@ -145,33 +142,33 @@ def _prepare(session: Session, plan: BytePlan, encoder_path: Path, save: Save) -
             undo.callback(conversion.cancel)
             save()
         except Exception as failure:
-            raise FreezeRefusedError(f"no freeze at step {session.timestep}: {one_line(failure)}") from failure
+            raise _refusal(session, failure) from failure
         undo.pop_all()
-    return _Prepared(plan, graph, perception, conversion, error)
+    return LatentPhase(graph, perception, conversion), error
 
 
 def _remove(path: Path) -> None:
-    # A disk that refused the write may refuse this too; the refusal is what has to be heard.
+    # A disk that refused the write may refuse the removal too. The refusal is the error to report.
     with contextlib.suppress(OSError):
         durable.remove(path)
 
 
-def _commit(session: Session, prepared: _Prepared) -> int:
-    """Steps 3 to 5; returns the rows carried over."""
-    session.plan = prepared.plan
-    session.agent.freeze_encoder(reads_latents=True)
-    session.graph = prepared.graph
-    rows = prepared.conversion.run(prepared.perception.encoder)
-    session.perception.release()
-    session.perception = prepared.perception
-    session.observed = prepared.perception.current()
-    return rows
+def _convert(session: Session, plan: BytePlan, latents: LatentPhase) -> tuple[int, RssWatch]:
+    """Do step 3; return the rows kept, and the RSS from just before the conversion to just after."""
+    try:
+        with RssWatch() as rss:
+            rows = session.switch_to_latents(plan, latents)
+            settle()
+    except Exception as failure:
+        raise RunStoppedError(f"the conversion at step {session.timestep} failed: {one_line(failure)}") from failure
+    return rows, rss
 
 
-def _latents_to_calibrate_on(session: Session, encoder: OnnxEncoder) -> Iterator[NDArray[np.float32]]:
-    """Of rows with S real frames, where there are any.
+def _calibration_latents(session: Session, encoder: OnnxEncoder) -> Iterator[NDArray[np.float32]]:
+    """Yield latents of rows whose stack has no blank frame, or of any rows if there are none.
 
-    The blank frames before a scene's first give latents far from all others, which would make every grid coarse.
+    The stacks at the start of a scene hold blank frames. Their latents lie far from all others and would make every
+    quantization range too wide.
     """
     ids = real_rows(session, CALIBRATION_ROWS)
     full = without_blank_frames(session, ids)
@@ -180,7 +177,10 @@ def _latents_to_calibrate_on(session: Session, encoder: OnnxEncoder) -> Iterator
 
 
 def _compare(session: Session, encoder: OnnxEncoder) -> float:
-    """The largest difference of a latent from torch's. Raises FreezeRefusedError where it, or Q, is too large."""
+    """Return the largest difference of a latent from torch's.
+
+    Raises FreezeRefusedError if latents or head outputs differ by more than the tolerance.
+    """
     agent, largest = session.agent, 0.0
     for stacks in session.replay.observations(real_rows(session, PARITY_ROWS)).slices(at_most=MAX_BATCH):
         expected = agent.encode(stacks)
@@ -191,10 +191,10 @@ def _compare(session: Session, encoder: OnnxEncoder) -> float:
     return largest
 
 
-def _difference(what: str, got: torch.Tensor, expected: torch.Tensor) -> float:
+def _difference(name: str, got: torch.Tensor, expected: torch.Tensor) -> float:
     difference = float((got - expected).abs().max())
     allowed = PARITY_TOLERANCE * max(1.0, float(expected.abs().max()))
-    # Written so that a NaN is refused too.
+    # Negated, so that NaN is refused too.
     if not difference <= allowed:
-        raise FreezeRefusedError(f"{what} of ONNX Runtime and torch differ by {difference:.3g}, allowed {allowed:.3g}")
+        raise FreezeRefusedError(f"{name} of ONNX Runtime and torch differ by {difference:.3g}, allowed {allowed:.3g}")
     return difference

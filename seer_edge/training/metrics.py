@@ -1,4 +1,4 @@
-"""What a run tells while it goes: a row of `progress.csv` an interval, a bar on a terminal, plain lines elsewhere."""
+"""Metrics of a running training: means over intervals, speeds, TensorBoard and the console."""
 
 import logging
 import sys
@@ -18,35 +18,35 @@ RECENT_EPISODES = 100
 
 
 class Tracker(Protocol):
-    """Takes the figures of each log interval."""
+    """Receives the figures of each log interval."""
 
     def write(self, row: Mapping[str, float]) -> None:
-        """One interval, by column."""
+        """Take the figures of one interval, by column."""
 
     def sync(self) -> None:
-        """Have what was written on the disk: a checkpoint will rely on it."""
+        """Force what was written to the disk, before a checkpoint refers to it."""
 
     def close(self) -> None:
-        """No more will come."""
+        """Close; no figures follow."""
 
 
 class TensorBoard:
-    """The same figures as TensorBoard events in `tb/`. Raises ImportError where tensorboardX is not installed."""
+    """Writes the figures as TensorBoard events to `tb/`. Raises ImportError if tensorboardX is not installed."""
 
     def __init__(self, folder: Path, until: int) -> None:
         from tensorboardX import SummaryWriter
 
-        # Events of an earlier part of the run after that step will be written again.
+        # A resumed run writes the events after that step again.
         self._writer = SummaryWriter(str(folder), write_to_disk=True, purge_step=until + 1 if until else None)
 
     def write(self, row: Mapping[str, float]) -> None:
-        """One point a figure, at the row's step."""
+        """Write one point per figure, at the row's step."""
         for name, value in row.items():
             self._writer.add_scalar(name, value, int(row["time/total_timesteps"]))
         self._writer.flush()
 
     def sync(self) -> None:
-        """Nothing: a viewer's copy of what `progress.csv` has."""
+        """Do nothing: checkpoints refer to `progress.csv` only."""
 
     def close(self) -> None:
         """Close the event file."""
@@ -75,7 +75,7 @@ class ProgressCallback:
 
 @dataclass
 class PhaseClock:
-    """Steps a second of the steps that made their update, a phase."""
+    """Steps per second of the steps that made an update, by phase."""
 
     steps: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -87,29 +87,29 @@ class PhaseClock:
             self.seconds[phase] = self.seconds.get(phase, 0.0) + report.seconds
 
     def steps_per_second(self, phase: str) -> float | None:
-        """None for a phase without updates."""
+        """Return the speed in a phase, or None if it had no updates."""
         return self.steps[phase] / self.seconds[phase] if phase in self.steps else None
 
     def state(self) -> dict[str, Any]:
-        """Plain data."""
+        """Return plain data for a checkpoint."""
         return {"steps": self.steps, "seconds": self.seconds}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take on what `state` gave."""
+        """Restore what `state` returned."""
         self.steps, self.seconds = dict(state["steps"]), dict(state["seconds"])
 
 
 class Interval:
-    """Means over the steps since the last row, and over recent episodes."""
+    """Means over the steps of a log interval, and over recent episodes."""
 
     def __init__(self) -> None:
         self._episodes: deque[Episode] = deque(maxlen=RECENT_EPISODES)
         self._losses: list[float] = []
-        self.steps = 0  # since the last row
+        self.steps = 0  # in this interval
         self._seconds = 0.0
 
     def add(self, report: StepReport) -> None:
-        """Take one step in."""
+        """Add one step."""
         self.steps += 1
         self._seconds += report.seconds
         if report.loss is not None:
@@ -119,17 +119,17 @@ class Interval:
 
     @property
     def mean_return(self) -> float | None:
-        """Mean raw return of the latest whole games, or None before the first ended."""
+        """Mean raw return of recent episodes, or None before the first one ended."""
         episodes = self._episodes
         return sum(episode.episode_return for episode in episodes) / len(episodes) if episodes else None
 
     @property
     def steps_per_second(self) -> float:
-        """Over all steps of the interval, whether or not they made an update."""
+        """Speed over all steps of the interval, with or without updates."""
         return self.steps / self._seconds if self._seconds else 0.0
 
     def drain(self) -> dict[str, float]:
-        """The interval's columns; the next interval begins."""
+        """Return the figures of the interval, by column, and begin the next one."""
         row = {"time/fps": self.steps_per_second}
         if self.mean_return is not None:
             row["rollout/ep_rew_mean"] = self.mean_return
@@ -141,12 +141,12 @@ class Interval:
         return row
 
     def state(self) -> dict[str, Any]:
-        """Plain data."""
+        """Return plain data for a checkpoint."""
         episodes = [[episode.episode_return, episode.length_steps] for episode in self._episodes]
         return {"episodes": episodes, "losses": self._losses, "steps": self.steps, "seconds": self._seconds}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take on what `state` gave."""
+        """Restore what `state` returned."""
         self._episodes.extend(Episode(float(total), int(length)) for total, length in state["episodes"])
         self._losses = [float(loss) for loss in state["losses"]]
         self.steps, self._seconds = int(state["steps"]), float(state["seconds"])

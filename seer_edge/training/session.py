@@ -1,80 +1,54 @@
-"""The training loop: one step at a time, the same before the freeze and after it."""
+"""A training session: one step at a time, by the same code before and after the freeze."""
 
-import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from seer_edge.agents import make_agent
-from seer_edge.agents.agent import Agent, UpdateResult
+from seer_edge.agents.agent import Agent
 from seer_edge.config.config import TrainConfig
 from seer_edge.config.plan import BytePlan
-from seer_edge.envs import EnvError, Episode
-from seer_edge.envs.actions import Actions
-from seer_edge.envs.guarded import Guarded, open_guarded
-from seer_edge.errors import EnvironmentFailedError, RunStoppedError
-from seer_edge.runs.checkpoint import Saved
-from seer_edge.runs.transfer import TakenEncoder
-from seer_edge.training.worker import Beside
+from seer_edge.envs import Episode
+from seer_edge.envs.guarded import Guarded
+from seer_edge.runs.checkpoint import Saved, Snapshot, encoder_identity
+from seer_edge.training.components import (
+    OnHang,
+    Seeds,
+    build_replay,
+    check_actions,
+    new_ledger,
+    new_perception,
+    open_training_env,
+)
+from seer_edge.training.updates import PipelinedUpdates, PreparedBatch, Updates
 from seer_runtime.onnx.encoder import OnnxEncoder
-from seer_runtime.policy.perception import FramePerception, LatentPerception, Observed, Perception
-from seer_runtime.policy.preprocess import FrameStack
-from seer_runtime.replay.arena import Arena
-from seer_runtime.replay.replay import Batch, Replay
-from seer_runtime.replay.samplers import PrioritizedSampler, Sampler, UniformSampler
-from seer_runtime.replay.store import RowStore
-from seer_runtime.system.ledger import WORKSPACE_CAP_BYTES, Ledger, Line
+from seer_runtime.policy.perception import LatentPerception, Observed, Perception
+from seer_runtime.replay.replay import Replay, ReplayConversion
+from seer_runtime.system.ledger import Ledger
 from seer_runtime.system.state import State, StateError, generator_state, restore_generator
-
-MOST_ROWS_A_STEP = 3
-"""That of the step, a final one where it was truncated, and that of an episode which a resumption interrupted."""
-
-OnHang = Callable[[str], object]
-"""Told why, in a thread of its own; does not return."""
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one step did."""
+    """Result of one step."""
 
     seconds: float
-    loss: float | None  # None: no update was made
-    episode: Episode | None  # the game that ended with this step
+    loss: float | None  # None if the step made no update
+    episode: Episode | None  # the episode that this step ended
 
 
 @dataclass(frozen=True)
-class Seeds:
-    """One for each random stream, all of them from the run's own."""
+class LatentPhase:
+    """Everything that a session needs to change its replay from frames to latents, with all memory reserved."""
 
-    env: int
-    agent: int
-    replay: int
-    views: int
-    exploration: int
-
-    @classmethod
-    def of(cls, seed: int) -> "Seeds":
-        """The streams of a run."""
-        return cls(*(int(word) for word in np.random.SeedSequence(seed).generate_state(5)))
-
-    def env_from(self, timestep: int) -> int:
-        """For an environment that is made anew at `timestep`, so that it does not show its first episode once more."""
-        return int(np.random.SeedSequence((self.env, timestep)).generate_state(1)[0]) if timestep else self.env
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A batch, and what the agent made of it that does not depend on the networks that train."""
-
-    batch: Batch
-    prepared: Any
+    graph: bytes  # ONNX, of the frozen encoder
+    perception: LatentPerception
+    conversion: ReplayConversion
 
 
 class Session:
-    """Everything that a run changes as it goes: environment, agent, replay, perception, step count."""
+    """The state that a run changes as it trains: environment, agent, replay, perception and step count."""
 
     def __init__(
         self,
@@ -95,16 +69,12 @@ class Session:
         self.perception = perception
         self.ledger = ledger
         self.seeds = seeds
-        self.graph = graph  # of the frozen encoder, where it is run by ONNX Runtime
+        self.graph = graph  # ONNX, of the frozen encoder; None while frames are encoded by torch
         self.on_hang = on_hang
         self.exploration = np.random.default_rng(seeds.exploration)
         self.timestep = 0
-        self.observed: Observed  # by `begin` or `restore`
-        self._learner: Beside[UpdateResult] = Beside()
-        self._in_work: Batch | None = None  # being learned from, beside this thread
-        self._waiting: Drawn | None = None  # to be learned from
-        if self.config.pipeline:
-            agent.act_beside_updates()
+        self.observed: Observed  # set by `begin` and `restore`
+        self.updates = PipelinedUpdates(agent, replay) if plan.config.pipeline else Updates(agent, replay)
 
     @property
     def config(self) -> TrainConfig:
@@ -116,8 +86,10 @@ class Session:
         """What the replay holds: `pixel` before the freeze, `latent` after it."""
         return "latent" if self.agent.reads_latents else "pixel"
 
+    # --- one step ------------------------------------------------------------------------------------------
+
     def begin(self) -> None:
-        """Begin an episode; its frame stack goes on where the environment begins no new scene.
+        """Begin an episode. The frame stack carries over if the environment does not begin a new scene.
 
         Raises EnvironmentFailedError.
         """
@@ -127,30 +99,20 @@ class Session:
         self.observed = self.perception.observe(frame, first=self.env.new_scene)
 
     def step(self) -> StepReport:
-        """Act, store, learn. Raises EnvironmentFailedError, or RunStoppedError where the loss is not finite.
+        """Act, store the step, sample a batch and learn.
 
-        Under `--pipeline on` the batch that was drawn by the step before is learned from while this one acts, stores
-        and draws the next.
+        With `--pipeline on` the agent learns from the batch of the step before, on a second thread, while this step
+        acts, stores and samples. Raises EnvironmentFailedError, or RunStoppedError if the loss is not finite.
         """
         begin = time.perf_counter()
         self.agent.refresh()
-        if self.config.pipeline:
-            due, self._waiting = self._waiting, None
-            if due is not None:
-                self._in_work = due.batch
-                self._learner.begin(lambda: self.agent.update(due.batch, due.prepared))
-            episode = self._interact()
-            drawn = self._draw()
-            loss = self._learned()
-            self._waiting = drawn
-        else:
-            episode = self._interact()
-            self._waiting = self._draw()
-            loss = self.catch_up()
+        self.updates.start()
+        episode = self._interact()
+        loss = self.updates.finish(self._sample(), self.timestep)
         return StepReport(time.perf_counter() - begin, loss, episode)
 
     def _interact(self) -> Episode | None:
-        """Act on the present observation and perceive the next; returns the game that ended."""
+        """Act on the current observation, store the step and perceive the next one; return the ended episode."""
         settings = self.config.settings
         if self.timestep < settings.random_steps:
             action = self.env.spec.actions.sample(self.exploration)
@@ -170,65 +132,73 @@ class Session:
             self.observed = self.perception.observe(step.frame, first=False)
         return step.episode
 
-    def _draw(self) -> "Drawn | None":
-        """The batch that this step is to learn from."""
+    def _sample(self) -> PreparedBatch | None:
+        """Sample and prepare a batch; None until learning starts."""
         starts, total = self.config.settings.learning_starts, self.config.total_timesteps
         if self.timestep <= starts:
             return None
         progress = (self.timestep - starts) / max(total - starts, 1)
-        return self._prepared(self.replay.sample(progress, positives=self.agent.contrasts))
+        batch = self.replay.sample(progress, positives=self.agent.contrasts)
+        return PreparedBatch(batch, self.agent.prepare(batch))
 
-    def _prepared(self, batch: Batch) -> "Drawn":
-        return Drawn(batch, self.agent.prepare(batch))
+    def flush_updates(self) -> float | None:
+        """Finish the running update and learn from the pending batch; return the last loss, or None.
 
-    def catch_up(self) -> float | None:
-        """Leave nothing to be learned: no update in work, no batch that waits; the loss of the last, if there was one.
-
-        Raises RunStoppedError where it is not finite.
+        Raises RunStoppedError if a loss is not finite.
         """
-        loss = self._learned()
-        if self._waiting is not None:
-            due, self._waiting = self._waiting, None
-            if self.config.pipeline:
-                self.agent.refresh(new_noise=False)  # an update came after the last
-            loss = self._note(due.batch, self.agent.update(due.batch, due.prepared))
-        return loss
+        return self.updates.flush(self.timestep)
 
-    def _learned(self) -> float | None:
-        """Wait for the update in work; its loss, None where there is none."""
-        batch, self._in_work = self._in_work, None
-        return None if batch is None else self._note(batch, self._learner.wait())
+    # --- the freeze ----------------------------------------------------------------------------------------
 
-    def _note(self, batch: Batch, result: UpdateResult) -> float:
-        if not math.isfinite(result.loss):
-            raise RunStoppedError(f"the loss at step {self.timestep} is {result.loss}: training diverged")
-        self.replay.update_priorities(batch.row_ids, result.priorities)
-        return result.loss
+    def freeze_layers(self, plan: BytePlan) -> None:
+        """Freeze the lowest layers of the encoder under `plan`; the replay keeps its frames."""
+        self.plan = plan
+        self.agent.freeze_encoder(reads_latents=False)
+
+    def switch_to_latents(self, plan: BytePlan, latents: LatentPhase) -> int:
+        """Freeze the encoder under `plan` and convert the replay to latents in place; return the rows kept.
+
+        No update may be running or pending. After an exception the session cannot be used any more.
+        """
+        self.plan = plan
+        self.agent.freeze_encoder(reads_latents=True)
+        self.graph = latents.graph
+        rows = latents.conversion.run(latents.perception.encoder)
+        self.perception.release()
+        self.perception = latents.perception
+        self.observed = latents.perception.current()
+        return rows
 
     # --- state ---------------------------------------------------------------------------------------------
 
-    def parts(self) -> dict[str, State | None]:
-        """The state of each part; the environment's is None where it has none to give, a batch's where none waits.
+    def snapshot(self) -> Snapshot:
+        """Return the state that a checkpoint stores; its arrays are mostly the session's own memory.
 
-        In the middle of a step, as when its environment failed, an update in work is waited for.
+        Waits for a running update first: a run also saves when its environment fails in the middle of a step.
+        Raises RunStoppedError if that update's loss is not finite.
         """
-        self._learned()
-        waiting = self._waiting
-        return {
-            "waiting": None if waiting is None else self.replay.batch_state(waiting.batch),
-            "agent": self.agent.state(),
-            "replay": self.replay.state(),
-            "perception": self.perception.state(),
-            "environment": self.env.state(),
-            "exploration": State(generator_state(self.exploration)),
-        }
+        self.updates.wait(self.timestep)
+        pending = self.updates.pending
+        return Snapshot(
+            timestep=self.timestep,
+            frozen=self.agent.frozen,
+            config=self.config,
+            encoder=encoder_identity(self.plan),
+            graph=self.graph,
+            agent=self.agent.state(),
+            replay=self.replay.state(),
+            perception=self.perception.state(),
+            environment=self.env.state(),
+            pending=None if pending is None else self.replay.batch_state(pending.batch),
+            exploration=generator_state(self.exploration),
+        )
 
     def restore(self, saved: Saved) -> list[str]:
-        """Go on from a generation; returns a line for each thing that is not as it was.
+        """Restore a checkpoint's state; return one line for each part that could not be restored.
 
-        The session is built frozen as the generation says. An environment that cannot be restored begins a new
-        episode: the one that was interrupted ends in the replay as truncated. Raises StateError where the generation
-        is not of this session, CorruptFileError, OSError, EnvironmentFailedError.
+        The session must have been assembled frozen or not, as the checkpoint is. If the environment's state cannot be
+        restored, a new episode begins, and the replay marks the interrupted one as truncated. Raises StateError if the
+        checkpoint does not match the session, CorruptFileError, OSError or EnvironmentFailedError.
         """
         notes = []
         self.timestep = saved.timestep
@@ -237,51 +207,51 @@ class Session:
         dropped = saved.restore_replay(self.replay)
         check_actions(self.replay, self.env.spec.actions)
         if dropped:
-            rows = self.replay.store.rows
-            notes.append(f"the oldest {dropped:,} rows had no room in this budget; the newest {rows:,} stay")
-        waiting = saved.part("waiting")
-        batch = None if waiting is None else self.replay.restore_batch(waiting)
-        self._waiting = None if batch is None else self._prepared(batch)
-        perceived = saved.part("perception")
-        if perceived is None:
-            raise StateError("it has no observation")
-        self.observed = self.perception.restore(perceived)
-        environment = saved.part("environment")
-        reason = "its environment gave no state to save"
-        if environment is not None:
-            try:
-                self.env.restore(environment)
-            except StateError as error:
-                environment, reason = None, f"its environment cannot be restored ({error})"
-                self.env.close()
-                self.env = _open_training_env(self.plan, self.seeds, self.on_hang, self.timestep)
-        if environment is None:
+            notes.append(
+                f"dropped the oldest {dropped:,} rows, which do not fit into this budget; "
+                f"kept the newest {self.replay.store.rows:,}"
+            )
+        pending = saved.pending()
+        batch = None if pending is None else self.replay.restore_batch(pending)
+        self.updates.pending = None if batch is None else PreparedBatch(batch, self.agent.prepare(batch))
+        self.observed = self.perception.restore(saved.perception())
+        lost = self._restore_environment(saved.environment())
+        if lost is not None:
             self.replay.interrupt(self.observed.row)
             self.begin()
-            notes.append(f"{reason}: a new episode begins")
+            notes.append(f"{lost}: a new episode begins")
         return notes
 
+    def _restore_environment(self, state: State | None) -> str | None:
+        """Restore the environment, or build it again; return why its state was lost, or None."""
+        if state is None:
+            return "the environment saved no state"
+        try:
+            self.env.restore(state)
+        except StateError as error:
+            self.env.close()
+            self.env = open_training_env(self.plan, self.seeds, self.on_hang, self.timestep)
+            return f"the environment's state cannot be restored ({error})"
+        return None
 
-def build_session(plan: BytePlan, taken: TakenEncoder | None = None, on_hang: OnHang | None = None) -> Session:
-    """A run at its first step; with an encoder that is `taken`, frozen from there."""
+
+def build_session(plan: BytePlan, on_hang: OnHang | None = None) -> Session:
+    """Build the session of a new run, at step 0. Raises EnvironmentFailedError."""
     agent = make_agent(plan, seed=Seeds.of(plan.config.seed).agent)
-    graph = None
-    if taken is not None:
-        taken.give(agent, reads_latents=plan.latent_replay)
-        graph = taken.graph
-    session = _assemble(plan, agent, graph, on_hang)
-    if taken is not None:
-        taken.fill(session.replay)
+    session = assemble_session(plan, agent, None, on_hang)
     session.begin()
     return session
 
 
 def resume_session(plan: BytePlan, saved: Saved, on_hang: OnHang | None = None) -> tuple[Session, list[str]]:
-    """A run as the generation left it, and a line for each thing that is not as it was (see `Session.restore`)."""
+    """Build the session that a checkpoint describes; also return one line per part that could not be restored.
+
+    Raises the errors of `Session.restore`.
+    """
     agent = make_agent(plan, seed=0)
     if saved.frozen:
         agent.freeze_encoder(reads_latents=saved.graph is not None)
-    session = _assemble(plan, agent, saved.graph, on_hang, timestep=saved.timestep)
+    session = assemble_session(plan, agent, saved.graph, on_hang, timestep=saved.timestep)
     try:
         return session, session.restore(saved)
     except BaseException:
@@ -289,95 +259,18 @@ def resume_session(plan: BytePlan, saved: Saved, on_hang: OnHang | None = None) 
         raise
 
 
-def _assemble(
+def assemble_session(
     plan: BytePlan, agent: Agent, graph: bytes | None, on_hang: OnHang | None, *, timestep: int = 0
 ) -> Session:
-    """Everything around the agent; with the `graph` of a frozen encoder, over a replay of latents."""
-    config, seeds = plan.config, Seeds.of(plan.config.seed)
-    ledger = Ledger({Line.OBSERVATIONS: config.mem_budget_bytes, Line.WORKSPACE: WORKSPACE_CAP_BYTES})
+    """Build environment, replay and perception around `agent`; with the `graph` of a frozen encoder, on latents.
+
+    Raises EnvironmentFailedError.
+    """
+    config, seeds, ledger = plan.config, Seeds.of(plan.config.seed), new_ledger(plan)
     encoder = None
     if graph is not None:
         encoder = OnnxEncoder(graph, threads=config.threads, ledger=ledger, device=config.device)
     replay = build_replay(plan, ledger, seeds.replay, latents=encoder is not None)
-    env = _open_training_env(plan, seeds, on_hang, timestep)
+    env = open_training_env(plan, seeds, on_hang, timestep)
     perception = new_perception(plan, encoder, ledger, views_seed=seeds.views)
     return Session(plan, env, agent, replay, perception, ledger, seeds, graph, on_hang)
-
-
-def _open_training_env(plan: BytePlan, seeds: Seeds, on_hang: OnHang | None, timestep: int) -> Guarded:
-    return open_env(plan, seed=seeds.env_from(timestep), training=True, on_hang=on_hang)
-
-
-def open_env(plan: BytePlan, *, seed: int, training: bool, on_hang: OnHang | None) -> Guarded:
-    """The run's environment, not trusted; `on_hang` is told where it does not answer in time, and does not return.
-
-    Raises EnvironmentFailedError where it cannot be built: the plan's own could.
-    """
-    config = plan.config
-    timeout_seconds = None if on_hang is None else config.env_timeout_seconds
-    try:
-        return open_guarded(
-            config.env,
-            config.env_options,
-            seed=seed,
-            training=training,
-            timeout_seconds=timeout_seconds,
-            on_hang=on_hang,
-        )
-    except EnvError as error:
-        raise EnvironmentFailedError(str(error)) from error
-
-
-def check_actions(replay: Replay, actions: Actions) -> None:
-    """Raise StateError where a row of `replay` has an action that is none of the environment's."""
-    if not actions.holds(replay.store.columns.action[: replay.store.rows]):
-        raise StateError(f"the replay holds actions that are none of the environment's {actions}")
-
-
-def build_replay(plan: BytePlan, ledger: Ledger, seed: int, *, latents: bool) -> Replay:
-    """The empty replay of a run, of frames or of `latents`, in an arena of its own."""
-    config, settings = plan.config, plan.config.settings
-    actions = plan.env.actions
-    store = RowStore(
-        Arena(plan.arena_bytes, ledger),
-        plan.latent_codec(ledger) if latents else plan.frame_codec(),
-        stack=1 if latents else settings.stack,
-        ledger=ledger,
-        action_shape=actions.shape,
-        action_dtype=actions.dtype,
-    )
-    sampler: Sampler = UniformSampler(store)
-    if config.replay == "prioritized":
-        sampler = PrioritizedSampler(
-            store, ledger, exponent=settings.priority_exponent, beta_start=settings.priority_weight_start
-        )
-    return Replay(
-        store,
-        sampler,
-        batch_size=settings.batch_size,
-        n_step=settings.n_step,
-        gamma=settings.gamma,
-        rng=np.random.default_rng(seed),
-        ledger=ledger,
-        spare_rows=MOST_ROWS_A_STEP if config.pipeline else 0,
-    )
-
-
-def new_perception(
-    plan: BytePlan, encoder: OnnxEncoder | None, ledger: Ledger, *, views_seed: int | None = None
-) -> Perception:
-    """Perception with a stack of its own, counted as workspace; without a seed for views, one that stores nothing."""
-    depth, shape = plan.config.settings.stack, plan.env.frame_shape
-    stack = FrameStack(depth, shape, ledger.allocate(Line.WORKSPACE, (depth, *shape), np.uint8))
-    if encoder is None:
-        return FramePerception(stack, plan.crop, ledger)
-    return latent_perception(plan, stack, encoder, ledger, views_seed=views_seed)
-
-
-def latent_perception(
-    plan: BytePlan, stack: FrameStack, encoder: OnnxEncoder, ledger: Ledger, *, views_seed: int | None
-) -> LatentPerception:
-    """Perception of what `stack` holds and will hold through the frozen encoder."""
-    augmentations = 0 if views_seed is None else plan.config.augmentations
-    rng = np.random.default_rng(views_seed or 0)
-    return LatentPerception(stack, plan.crop, encoder, ledger, augmentations=augmentations, rng=rng)

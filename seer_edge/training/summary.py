@@ -1,4 +1,4 @@
-"""`summary.json`: what came out of a run so far (design, section 6)."""
+"""`summary.json`: the results of a run so far."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,18 +16,18 @@ OBSERVATIONS = "observations"
 
 @dataclass
 class Outcome:
-    """What `summary.json` says beside the plan; filled in as the run goes."""
+    """The results in `summary.json` that are not in the plan; filled in as the run proceeds."""
 
     status: str = "running"
     freeze: FreezeReport | None = None
     freeze_refused: str | None = None
     evaluation: Evaluation | None = None
     resumed_at: list[int] = field(default_factory=list)
-    checkpoint: int | None = None  # the newest generation's step
-    peaks: dict[str, int] = field(default_factory=dict)  # bytes, of the processes before this one
+    checkpoint: int | None = None  # step of the newest checkpoint
+    peaks: dict[str, int] = field(default_factory=dict)  # bytes, of earlier processes of the run
 
     def state(self) -> dict[str, Any]:
-        """Plain data; the status is a matter of the process."""
+        """Return plain data for a checkpoint, without the status, which belongs to the process."""
         return {
             "freeze": None if self.freeze is None else self.freeze.to_json(),
             "freeze_refused": self.freeze_refused,
@@ -38,7 +38,7 @@ class Outcome:
 
     @classmethod
     def of(cls, state: Mapping[str, Any]) -> "Outcome":
-        """What `state` gave."""
+        """Restore what `state` returned. Raises KeyError, TypeError or ValueError if it is malformed."""
         freeze, returns = state["freeze"], state["evaluation"]
         return cls(
             freeze=None if freeze is None else FreezeReport(**freeze),
@@ -49,19 +49,19 @@ class Outcome:
         )
 
     def measure(self, session: Session) -> dict[str, int]:
-        """The peaks of all processes of the run, this one's up to now; of observations, of those under this budget."""
+        """Return the peaks in bytes over all processes of the run. That of observations is under the current budget."""
         ledger = session.ledger
         now = {
             OBSERVATIONS: ledger.peak_bytes(Line.OBSERVATIONS),
             "workspace": ledger.peak_bytes(Line.WORKSPACE),
-            # The kernel's own peak lags behind the samples that were taken around the freeze.
+            # The kernel's peak lags behind the samples that the freeze took.
             "rss": max(rss_peak_bytes(), 0 if self.freeze is None else self.freeze.rss_peak_bytes),
         }
         return {name: max(peak, self.peaks.get(name, 0)) for name, peak in now.items()}
 
 
 def summary(session: Session, outcome: Outcome, clock: PhaseClock) -> dict[str, Any]:
-    """The whole of `summary.json`."""
+    """Return the content of `summary.json`."""
     plan, frozen, peaks = session.plan, outcome.freeze, outcome.measure(session)
     return {
         "env": plan.env.id,
@@ -98,6 +98,6 @@ def summary(session: Session, outcome: Outcome, clock: PhaseClock) -> dict[str, 
 
 
 def flops(session: Session, outcome: Outcome, timestep: int) -> int:
-    """Multiply-adds up to `timestep` (Appendix C)."""
+    """Return the multiply-adds up to `timestep` (Appendix C)."""
     frozen_at = outcome.freeze.timestep if outcome.freeze else None
     return session.plan.flops.total(timestep, frozen_at)

@@ -1,4 +1,7 @@
-"""The tables of a run's folder: rows are cut back to the checkpoint on resume, and a digest guards those before it."""
+"""The tables in a run's folder: `progress.csv` and `episodes.csv`.
+
+On resume a table is cut back to the checkpoint. The checkpoint holds a digest of the rows before it.
+"""
 
 import csv
 import hashlib
@@ -31,15 +34,14 @@ COLUMNS = (
     "time/time_elapsed",
 )
 EPISODE_COLUMNS = ("step", "return", "length", "updates")
-"""Of a whole game of training: the step that it ended with, its raw return, its steps, all updates up to there."""
+"""Of a finished training episode: its last step, its raw return, its length in steps, and all updates so far."""
 TABLE_BYTES_MAX = 2**27
 
 
 class Table:
-    """A table of a run's folder, one row an event, its step in the first of `columns`; an empty cell means no figure.
+    """A CSV file with one row per event. The first column is the event's step; an empty cell means no value.
 
-    Begins with the rows of an earlier part of the run up to step `until`, which its checkpoint knows; those after it
-    will be written again.
+    Opening it keeps the rows up to step `until` and drops later ones: a resumed run writes them again.
     """
 
     def __init__(self, path: Path, columns: Sequence[str], until: int) -> None:
@@ -48,7 +50,7 @@ class Table:
         self._begin(until)
 
     def _begin(self, until: int) -> None:
-        """Write the rows up to `until` anew and go on after them."""
+        """Rewrite the file with its rows up to `until`, ready to append."""
         rows = _rows_until(self.path, len(self._columns), until)
         lines = [_line(self._columns), *map(_line, rows)]
         durable.write_atomic(self.path, lines)
@@ -58,7 +60,7 @@ class Table:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all that was written."""
+        """SHA-256 of the whole file."""
         return self._digest.hexdigest()
 
     def write(self, row: Mapping[str, float]) -> None:
@@ -69,9 +71,9 @@ class Table:
         self.last = int(row[self._columns[0]])
 
     def sync(self) -> None:
-        """Have the rows on the disk.
+        """Force the rows to the disk. Raises OSError.
 
-        Where that fails the next one tries with a file that is written anew: nobody knows what the disk has of this.
+        After a failed sync the state of the file on the disk is unknown, so the next sync writes a new file.
         """
         if self._unsynced:
             self._file.close()
@@ -92,7 +94,7 @@ def _line(cells: Sequence[str]) -> bytes:
 
 
 def _rows_until(path: Path, width: int, step: int) -> list[list[str]]:
-    """Whole rows of a file that may have been cut anywhere, or may not be there."""
+    """Return the complete rows up to `step` of a file that may be missing or cut off anywhere."""
     try:
         data = durable.read_bytes(path, TABLE_BYTES_MAX)
     except (OSError, durable.CorruptFileError):
@@ -107,14 +109,14 @@ def _cell(value: float) -> str:
 
 
 def episode_row(step: int, episode: Episode, updates: int) -> dict[str, float]:
-    """A row of `EPISODE_COLUMNS`: a training game that ended with `step`, after `updates` of the agent."""
+    """Return the row of `EPISODE_COLUMNS` for an episode that ended with `step`, after `updates` updates."""
     total = episode.episode_return
     figures = (step, int(total) if total.is_integer() else total, episode.length_steps, updates)
     return dict(zip(EPISODE_COLUMNS, figures, strict=True))
 
 
 def open_tables(folder: RunFolder, logged_at: int, timestep: int) -> dict[str, Table]:
-    """The tables of a run that stands at `timestep` and wrote its last row of progress at `logged_at`."""
+    """Open the tables of a run that is at `timestep` and wrote its last row of progress at `logged_at`."""
     return {
         "progress": Table(folder.progress, COLUMNS, logged_at),
         "episodes": Table(folder.episodes, EPISODE_COLUMNS, timestep),
@@ -122,8 +124,8 @@ def open_tables(folder: RunFolder, logged_at: int, timestep: int) -> dict[str, T
 
 
 def changed_tables(tables: Mapping[str, Table], digests: Mapping[str, Any]) -> Iterator[str]:
-    """A line for each of `tables` whose rows are not those that `digests` were taken of."""
+    """Yield a line for each table whose rows differ from those that the checkpoint's `digests` were taken of."""
     for name, table in tables.items():
-        # Checkpoints of earlier versions have no digest of a table that was not written then.
+        # Checkpoints of earlier versions lack the digest of a table that did not exist then.
         if digests.get(name, table.digest) != table.digest:
-            yield f"{table.path}: its rows up to step {table.until:,} are not as they were written"
+            yield f"{table.path}: its rows up to step {table.until:,} were changed since they were written"

@@ -256,8 +256,8 @@ def test_rows_of_another_codec_are_left(run: Run, bundle: Path, tmp_path: Path) 
     words = ("--from", bundle, "--latent-codec", "float16", "--run-dir", target)
     status, out, _ = run("train", *PIXEL_GAME, *words)
     assert status == 0
-    assert "the head goes on from its 54 updates" in out
-    assert "the rows of its replay are left: they are float32, and --latent-codec is float16" in out
+    assert "training continues from the bundle's head, after 54 updates" in out
+    assert "the bundle's replay rows are not imported: their codec is float32, and --latent-codec is float16" in out
 
 
 @pytest.mark.parametrize("codec", ["float16", "uint8", "uint4"])
@@ -269,8 +269,8 @@ def test_rows_that_are_taken_bring_their_codec(codec: str, run: Run, tmp_path: P
     for name, flags in zip(names, (("--latent-codec", codec), ()), strict=True):
         status, out, _ = run(*words, *flags, "--run-dir", tmp_path / name)
         assert status == 0
-        assert "rows of its replay are taken" in out
-        assert (f"and so is their codec, {codec}" in out) == (name == "unnamed")
+        assert "replay rows are imported" in out
+        assert (f"with their codec, {codec}" in out) == (name == "unnamed")
         assert json.loads((tmp_path / name / "config.json").read_text())["latent_codec"] == codec
     theirs, begun = _generation(source)["replay"], _generation(tmp_path / "named", 0)["replay"]
     for part in ("rows", "reward", "codec.step", "codec.low"):
@@ -291,7 +291,7 @@ def test_whole_number_latents_need_rows_to_be_taken(
     words = ("--from", source, *more, "--latent-codec", "uint8")
     status, out, error = run("train", *PIXEL_GAME, *words, "--run-dir", tmp_path / "run")
     assert (status, out, error.count("\n")) == (2, "", 1)
-    wanted = f"--latent-codec uint8: is calibrated on rows, and of that codec none are taken from {source}; "
+    wanted = f"--latent-codec uint8: needs rows to calibrate on, and {source} has no rows of that codec to import; "
     assert wanted + "choose one of float32, float16" in error
     assert run("plan", *PIXEL_GAME, *words)[0] == 2
     assert list(tmp_path.iterdir()) == []
@@ -301,7 +301,7 @@ def test_the_head_goes_on(run: Run, bundle: Path, frozen: Path, tmp_path: Path) 
     target = tmp_path / "target"
     status, out, _ = run("train", *PIXEL_GAME, "--from", bundle, "--seed", "4", "--run-dir", target)
     assert status == 0
-    assert "the head goes on from its 54 updates" in out
+    assert "training continues from the bundle's head, after 54 updates" in out
     source, begun, ended = _generation(frozen), _generation(target, 0), _generation(target)
     assert (target / "encoder.onnx").read_bytes() == (frozen / "encoder.onnx").read_bytes()
     head = {name for name in source["agent"] if "encoder." not in name}
@@ -309,7 +309,7 @@ def test_the_head_goes_on(run: Run, bundle: Path, frozen: Path, tmp_path: Path) 
     assert all(np.array_equal(begun["agent"][name], source["agent"][name]) for name in head)
     assert not np.array_equal(ended["agent"]["head.hidden.weight"], source["agent"]["head.hidden.weight"])
     rows = len(source["replay"]["reward"])
-    assert f"{rows:,} rows of its replay are taken" in out
+    assert f"{rows:,} replay rows are imported" in out
     np.testing.assert_array_equal(begun["replay"]["rows"][:rows], source["replay"]["rows"])
     np.testing.assert_array_equal(begun["replay"]["reward"][:rows], source["replay"]["reward"])
     assert len(begun["replay"]["reward"]) in (rows, rows + 1)  # an episode that was interrupted has its last frame
@@ -363,7 +363,7 @@ def test_a_head_of_other_sizes_or_actions_begins_anew(
     assert not (tmp_path / "run").exists()
     status, out, _ = run(*words, "--run-dir", tmp_path / "run")
     assert status == 0
-    assert f"a fresh head for 3 actions ({reason})" in out
+    assert f"new head for 3 actions ({reason})" in out
 
 
 @pytest.mark.slow
@@ -379,7 +379,7 @@ def test_control_goes_on_too(run: Run, tmp_path: Path) -> None:
     fresh = tmp_path / "fresh"
     status, out, _ = run(*begin, "--take", "encoder", "--seed", "9", "--run-dir", fresh)
     assert status == 0
-    assert "a fresh head for 1 continuous action (--take encoder)" in out
+    assert "new head for 1 continuous action (--take encoder)" in out
     anew = _generation(fresh, 0)["agent"]
     assert not np.array_equal(anew["actor.policy.layers.0.weight"], theirs["actor.policy.layers.0.weight"])
     for name in ("actor.norm.weight", "critic.norm.bias"):  # of the encoder, so to speak
@@ -425,7 +425,7 @@ def test_a_link_to_a_bundle_serves_every_command(run: Run, bundle: Path, tmp_pat
     words = ("--from", link, "--total-timesteps", "5", "--run-dir", tmp_path / "run")
     status, out, _ = run("train", *PIXEL_GAME, *words)
     assert status == 0
-    assert "rows of its replay are taken" in out
+    assert "replay rows are imported" in out
 
 
 # --- refusals ------------------------------------------------------------------------------------------------
@@ -454,13 +454,13 @@ def test_a_link_to_a_bundle_serves_every_command(run: Run, bundle: Path, tmp_pat
         (("act", "{run}"), ["not a regular file", "seer-edge export {run} -o policy.seer"]),
         (("act", "{tmp}"), ["not a regular file", "give a bundle"]),
         (("eval", "{tmp}"), ["not a run's folder", "of a run, or a bundle"]),
-        (("resume", "{bundle}"), ["not a run's folder; a bundle is for", "train --from"]),
+        (("resume", "{bundle}"), ["not a run's folder; bundles are for", "train --from"]),
         (("act", "{newer}"), ["newer.seer: format version 2", "a newer seer-edge reads 2"]),
         (("eval", "{newer}"), ["newer.seer: format version 2", "a newer seer-edge reads 2"]),
         (("train", *PIXEL_GAME, "--from", "{newer}"), ["--from", "newer.seer: format version 2", "a newer seer-edge"]),
         (("act", "{run}/config.json"), ["config.json: not a bundle", "export"]),
-        (("act", "{damaged}"), ["damaged.seer", "SHA-256 differs", "export it anew"]),
-        (("eval", "{damaged}"), ["damaged.seer", "SHA-256 differs", "export it anew"]),
+        (("act", "{damaged}"), ["damaged.seer", "SHA-256 differs", "export it again"]),
+        (("eval", "{damaged}"), ["damaged.seer", "SHA-256 differs", "export it again"]),
         (("eval", "{bundle}", "--device", "cuda"), ["--device cuda", "leave it out"]),
         (("export", "{run}"), ["-o"]),
         (("export", "{run}", "-o", "{tmp}/no/p.seer"), ["-o", "no/p.seer: cannot be written"]),
@@ -468,7 +468,7 @@ def test_a_link_to_a_bundle_serves_every_command(run: Run, bundle: Path, tmp_pat
         (("export", "{tmp}", "-o", "{tmp}/p"), ["not a run's folder"]),
         (
             ("train", *PIXEL_GAME, "--from", "{damaged}"),
-            ["--from", "damaged.seer", "SHA-256 differs", "export it anew"],
+            ["--from", "damaged.seer", "SHA-256 differs", "export it again"],
         ),
         (("train", *PIXEL_GAME, "--from", "{tmp}/nowhere"), ["--from", "nowhere", "no such file or folder"]),
         (("train", *PIXEL_GAME, "--from", "{run}"), ["--from", "needs --take encoder"]),
@@ -626,7 +626,7 @@ COUNT = "an integer from 0 to 9,223,372,036,854,775,807"
         ("encoder", None, "encoder is None, not an object"),
         ("encoder", [[]], "encoder is [[]], not an object"),
         ("encoder.encoder", "resnet", "encoder.encoder is 'resnet', not one of data-efficient"),
-        ("encoder.frame", "4\n2", "its encoder does not fit: frame 4 2 there"),
+        ("encoder.frame", "4\n2", "its encoder does not fit: frame is 4 2 there"),
         ("algo", "dqn", "algo is 'dqn', not one of rainbow"),
         ("provenance", {}, "provenance.timestep is missing"),
         ("provenance", [1], "provenance is [1], not an object"),
@@ -673,4 +673,4 @@ def test_a_bundle_from_before_codecs_counted_is_taken(run: Run, bundle: Path, tm
     words = ("--from", tmp_path / "p.seer", "--total-timesteps", "5", "--run-dir", tmp_path / "run")
     status, out, _ = run("train", *PIXEL_GAME, *words)
     assert status == 0
-    assert "rows of its replay are taken" in out
+    assert "replay rows are imported" in out

@@ -15,4 +15,4 @@ def test_grids_over_few_rows_are_warned_of(
     run: Run = runner(monkeypatch, capsys)
     status, out, error = run("train", "--env", GAME, "--latent-codec", codec, "--run-dir", tmp_path / "run")
     assert status == 0
-    assert ("warning: the grids of uint8 lie over " in out + error) == warned, error
+    assert ("warning: the quantization ranges of uint8 are calibrated on " in out + error) == warned, error

@@ -188,7 +188,7 @@ def test_a_disk_without_room(limit_bytes: int, reached: int, tmp_path: Path) -> 
     )
     lines = done.stderr.splitlines()
     assert done.returncode == 75
-    refused = [line for line in lines if "no freeze at step 2750" in line and "goes on from pixels" in line]
+    refused = [line for line in lines if "no freeze at step 2750" in line and "the run continues on frames" in line]
     assert len(refused) == (reached > 0)
     assert lines[-1].startswith(f"seer-edge train: {folder}: cannot be written any more")
     summary = read_json(folder / "summary.json")

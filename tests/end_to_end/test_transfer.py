@@ -152,17 +152,17 @@ def _refusal(run: Run, folder: Path, *words: str | Path) -> str:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ((*PIXEL_GAME, "--encoder", "canonical"), "encoder data-efficient there, canonical here"),
-        ((*PIXEL_GAME, "--resolution", "84"), "frame 42x42 there, 84x84 here"),
-        (CONTROL, "encoder data-efficient there, sac-ae here"),
-        (("--env", TASK, "--resolution", "50", "--encoder", "data-efficient"), "networks 1 there, 2 here"),
+        ((*PIXEL_GAME, "--encoder", "canonical"), "encoder is data-efficient there and canonical here"),
+        ((*PIXEL_GAME, "--resolution", "84"), "frame is 42x42 there and 84x84 here"),
+        (CONTROL, "encoder is data-efficient there and sac-ae here"),
+        (("--env", TASK, "--resolution", "50", "--encoder", "data-efficient"), "networks is 1 there and 2 here"),
     ],
 )
 def test_an_encoder_that_does_not_fit(
     run: Run, source: Path, tmp_path: Path, flags: tuple[str, ...], message: str
 ) -> None:
     error = _refusal(run, tmp_path / "run", *flags, "--from", source, "--take", "encoder")
-    assert f"--from {source}: its encoder does not fit: {message}; take that of a run like this one" in error
+    assert f"--from {source}: its encoder does not fit: {message}; import from a run with the same " in error
 
 
 def test_a_run_that_is_not_there_or_has_no_checkpoint(run: Run, source: Path, tmp_path: Path) -> None:

@@ -55,8 +55,8 @@ def check_resume(path: Path, step: int) -> None:
     log = path.with_suffix(".resumed")
     assert runs.start(log, runs.command, "resume", path, "--env-timeout", "60s").join() == 0, log.read_text()
     text = log.read_text()
-    assert f"goes on at step {step} of {STEPS}" in text
-    assert "note: its environment gave no state to save: a new episode begins" in text
+    assert f"resumed at step {step} of {STEPS}" in text
+    assert "note: the environment saved no state: a new episode begins" in text
     saved = checkpoint.newest(path / "checkpoints")
     assert saved.timestep == STEPS
     summary = json.loads((path / "summary.json").read_text())

@@ -17,6 +17,7 @@ import pytest
 
 import seer_edge.training.freeze
 from seer_edge.runs import checkpoint
+from seer_edge.runs.checkpoint import Snapshot
 from seer_edge.training.session import Session
 from seer_runtime import durable
 from seer_runtime.durable import files
@@ -64,10 +65,10 @@ def report(tell: Callable[[Any], None]) -> None:
         with phase("latent learning" if session.agent.frozen else pixels):
             return step(session)
 
-    def saving(session: Session, *args: Any) -> Path:
+    def saving(snapshot: Snapshot, *args: Any) -> Path:
         with phase("checkpoint"):
-            path = save(session, *args)
-        tell(("saved", session.timestep))
+            path = save(snapshot, *args)
+        tell(("saved", snapshot.timestep))
         return path
 
     Session.step = stepping  # type: ignore[method-assign]
@@ -118,9 +119,9 @@ def at_step_of_a_save(number: int, save_at: int, tell: Callable[[Any], None]) ->
 
         return called
 
-    def saving(session: Session, *args: Any) -> Path:
-        now["saving"] = session.timestep == save_at
-        path = save(session, *args)
+    def saving(snapshot: Snapshot, *args: Any) -> Path:
+        now["saving"] = snapshot.timestep == save_at
+        path = save(snapshot, *args)
         now["saving"] = False
         return path
 
@@ -145,9 +146,9 @@ def keep_all(tell: Callable[[Any], None]) -> None:
     """Send the hashes of each checkpoint when it is published."""
     save = checkpoint.save
 
-    def saving(session: Session, *args: Any) -> Path:
-        path = save(session, *args)
-        tell((session.timestep, runs.fingerprint(path)))
+    def saving(snapshot: Snapshot, *args: Any) -> Path:
+        path = save(snapshot, *args)
+        tell((snapshot.timestep, runs.fingerprint(path)))
         return path
 
     checkpoint.save = saving  # type: ignore[assignment]

@@ -113,7 +113,7 @@ def test_a_run_survives_a_failed_allocation_in_a_step(step: int, spare_bytes: in
 @pytest.mark.parametrize("spare_bytes", [4 * KB, pytest.param(256 * KB, marks=pytest.mark.faults)])
 def test_a_run_survives_a_failed_allocation_in_the_conversion(spare_bytes: int, alien: Path, tmp_path: Path) -> None:
     path, log = tmp_path / "run", tmp_path / "log"
-    prepare = functools.partial(starve_at, "seer_edge.training.freeze:_commit", 1, spare_bytes)
+    prepare = functools.partial(starve_at, "seer_edge.training.session:Session.switch_to_latents", 1, spare_bytes)
     child = runs.start(log, runs.train_command, runs.alien(), path, prepare=prepare)
     assert child.join() == 75, log.read_text()
     assert child.messages() == [1]

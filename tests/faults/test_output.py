@@ -62,7 +62,7 @@ def test_a_signal_ignored_at_the_start_stays_ignored(tmp_path: Path) -> None:
     command = f"trap '' HUP; exec {sys.executable} -m seer_edge resume {path}"
     child = subprocess.Popen(["bash", "-c", command], stderr=subprocess.PIPE, text=True)
     assert child.stderr is not None
-    while "goes on at step" not in child.stderr.readline():
+    while "resumed at step" not in child.stderr.readline():
         assert child.poll() is None
     child.send_signal(signal.SIGHUP)
     child.stderr.close()

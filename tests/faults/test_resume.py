@@ -83,7 +83,7 @@ def test_a_stopped_run_ends_identically(kind: str, whole: Callable[[str], Path],
         assert json.loads((path / "summary.json").read_text())["status"] == "interrupted"
         child = runs.start(log, runs.command, "resume", path, prepare=functools.partial(stop_at, steps[index + 1 :]))
         assert child.join() == (143 if index + 1 < len(steps) else 0), log.read_text()
-        assert f"goes on at step {step} of" in log.read_text()
+        assert f"resumed at step {step} of" in log.read_text()
     assert runs.fingerprint(runs.newest(path)) == runs.fingerprint(runs.newest(whole(kind)))
     assert runs.results(path) == runs.results(whole(kind))
     assert json.loads((path / "summary.json").read_text())["resumed_at"] == list(steps)
@@ -141,9 +141,9 @@ def test_resume_with_another_budget_keeps_the_newest_rows(stop: int, frames: int
     capacity = frames if stop < 90 else frames * 7056 // 2304
     dropped = max(0, rows - capacity)
     text = log.read_text()
-    assert (f"the oldest {dropped:,} rows had no room in this budget; the newest {capacity:,} stay" in text) == (
-        dropped > 0
-    )
+    assert (
+        f"dropped the oldest {dropped:,} rows, which do not fit into this budget; kept the newest {capacity:,}" in text
+    ) == (dropped > 0)
     summary = json.loads((path / "summary.json").read_text())
     assert summary["status"] == "finished"
     assert 0 < summary["budget"]["observation_bytes_peak"] <= summary["budget"]["limit_bytes"] == frames * 7056
@@ -163,7 +163,7 @@ def test_resume_without_a_saved_environment_starts_a_new_episode_and_reports_it(
     config = runs.alien(**game)
     assert runs.start(log, runs.train, config, path, prepare=functools.partial(stop_at, (77,))).join() == 143
     assert runs.start(log, runs.command, "resume", path).join() == 0, log.read_text()
-    assert "note: its environment gave no state to save: a new episode begins" in log.read_text()
+    assert "note: the environment saved no state: a new episode begins" in log.read_text()
 
 
 def test_auto_equals_a_run_with_the_chosen_codec(whole: Callable[[str], Path], tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_auto_equals_a_run_with_the_chosen_codec(whole: Callable[[str], Path], t
     assert runs.start(log, runs.train, runs.alien(latent_codec=chosen), given).join() == 0
     assert runs.fingerprint(runs.newest(path)) == runs.fingerprint(runs.newest(given))
     assert runs.results(path)["replay"] == runs.results(given)["replay"]
-    assert "not what the checkpoint says" not in log.read_text()
+    assert "differs from the checkpoint" not in log.read_text()
 
 
 def _codec(folder: Path) -> str:

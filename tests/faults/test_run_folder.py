@@ -123,9 +123,9 @@ def every(damages: tuple[Callable[[Path], None], ...], *sample: Callable[[Path],
 
 DAMAGES = (link, pipe, folder, garbage, empty, gone, cut, flipped)
 FILES = {
-    "config.json": "config.json: not what the checkpoint says, which counts; it is written anew",
-    "encoder.onnx": "encoder.onnx: not what the checkpoint says, which counts; it is written anew",
-    "progress.csv": "progress.csv: its rows up to step 50 are not as they were written",
+    "config.json": "config.json: differs from the checkpoint; rewritten from the checkpoint",
+    "encoder.onnx": "encoder.onnx: differs from the checkpoint; rewritten from the checkpoint",
+    "progress.csv": "progress.csv: its rows up to step 50 were changed since they were written",
     "summary.json": "",  # written often, never read
 }
 FOLDERS = ("checkpoints", "tb")
@@ -153,7 +153,7 @@ def test_damaged_files_are_reported_and_rewritten(
     assert not (run / "tb").is_symlink()
     if damage is folder:
         for name in ("config.json", "progress.csv", "summary.json", "encoder.onnx"):
-            assert f"{name}: a folder stands where a file belongs; move it away" in rejection(run, "resume", run)
+            assert f"{name}: is a folder, but must be a file; move it away" in rejection(run, "resume", run)
             (run / name).rmdir()
     status, text = run_command(run, "resume", run)
     assert status == 0, text
@@ -230,12 +230,12 @@ def test_commands_reject_a_run_without_a_sound_checkpoint(command: str, run: Pat
     assert f"{older.name}: 'replay.safetensors'" in line
     assert f"{newer.name}: " in line
     assert "state.json" in line
-    assert f"begin it anew with train; its flags are in {run / 'config.json'}" in line
+    assert f"start a new one with train; its flags are in {run / 'config.json'}" in line
     assert "generation" not in line
     assert sorted(run.rglob("*")) == before
     shutil.rmtree(older)
     shutil.rmtree(newer)
-    assert "no checkpoint was published here; nothing of this run can be used" in rejection(run, *words)
+    assert "no checkpoint was published here; this run cannot continue" in rejection(run, *words)
     shutil.rmtree(run)
     run.mkdir()
     (run / "notes.txt").write_text("x")

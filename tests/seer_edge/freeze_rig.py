@@ -151,11 +151,11 @@ class Rig:
         return freeze(self.session, self.path, self.save)
 
     def save(self) -> Path:
-        return checkpoint.save(self.session, self.checkpoints)
+        return checkpoint.save(self.session.snapshot(), self.checkpoints)
 
     def encoder(self) -> Encoder:
         """A torch encoder of its own with the weights that a freeze takes now."""
-        self.session.catch_up()
+        self.session.flush_updates()
         encoder = Encoder(self.plan.encoder, torch.Generator())
         encoder.load_state_dict(self.session.agent.encoder.state_dict())
         return encoder

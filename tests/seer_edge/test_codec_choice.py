@@ -19,7 +19,7 @@ from seer_edge.training.freeze import FreezeRefusedError
 from seer_edge.training.session import resume_session
 from seer_runtime.replay.codecs import FRAMES
 from seer_runtime.system.ledger import Line
-from tests.runtime.naive_replay import grids
+from tests.runtime.naive_replay import quantizers
 from tests.seer_edge.freeze_rig import KINDS, Rig, assert_same, snapshot
 
 Bound = Callable[[float], None]
@@ -48,8 +48,8 @@ def _naive_errors(run: Rig) -> dict[str, float]:
         if name == "float16":
             decoded = flat.astype(np.float16).astype(np.float32)
         else:
-            laid = grids(seen, {"uint8": 255, "uint4": 15}[name])
-            decoded = np.array([[grid.decoded(x) for grid, x in zip(laid, row, strict=True)] for row in flat])
+            columns = quantizers(seen, {"uint8": 255, "uint4": 15}[name])
+            decoded = np.array([[column.decoded(x) for column, x in zip(columns, row, strict=True)] for row in flat])
         got = _outputs(run, decoded.reshape(measured.shape).astype(np.float32))
         spread = [math.sqrt(sum((x - column.mean()) ** 2 for x in column) / len(column)) for column in exact.T]
         errors[name] = float(np.mean([np.abs(row - want) / spread for row, want in zip(got, exact, strict=True)]))

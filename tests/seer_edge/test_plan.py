@@ -18,9 +18,10 @@ from seer_edge.errors import BadInputError
 from seer_edge.networks.flops import QLearningFlops
 from seer_edge.networks.graph import encoder_graph
 from seer_edge.runs import checkpoint
-from seer_edge.runs.transfer import TakenEncoder
+from seer_edge.runs.transfer import Imported, ImportedEncoder
 from seer_edge.training.evaluate import evaluate_session
 from seer_edge.training.freeze import freeze
+from seer_edge.training.imports import build_imported_session
 from seer_edge.training.session import build_session
 from seer_runtime.system.ledger import WORKSPACE_CAP_BYTES, Line
 from seer_runtime.system.memory import MemoryLimits
@@ -422,14 +423,14 @@ def test_model_and_optimizer_are_two_and_three_copies_of_the_parameters() -> Non
     assert plan.optimizer_bytes == 3 * 4 * (encoder + head)
 
 
-def _taken(plan: BytePlan) -> TakenEncoder:
-    """Some encoder that fits."""
+def _imported(plan: BytePlan) -> Imported:
+    """An encoder that fits the plan."""
     rng = np.random.default_rng(1)
     weights = {
         name: rng.normal(0, 0.05, shape).astype(np.float32) for name, shape in plan.encoder.weight_shapes.items()
     }
     graph = encoder_graph(plan.encoder, weights)
-    return TakenEncoder(0, make_agent(plan, seed=1).state().arrays, (), graph)
+    return Imported(0, ImportedEncoder(dict(make_agent(plan, seed=1).state().arrays), graph))
 
 
 @pytest.mark.parametrize(
@@ -453,14 +454,17 @@ def test_a_session_holds_what_was_planned_to_the_byte(env: EnvSpec, given: dict[
     """Real frames, a real freeze and an evaluation beside it; learning has not begun, which changes no array."""
     config = build_config(env, resolution=env.frame_shape[-1], seed=3, **given)
     plan = make_plan(config, env)
-    taken = None if config.source is None else _taken(plan)
-    session = build_session(plan, taken)
+    session = build_session(plan) if config.source is None else build_imported_session(plan, _imported(plan))
     try:
         for _ in range(12):
             session.step()
         evaluate_session(plan, session, lambda: True, lambda count: None)
         if config.freeze_at:
-            freeze(session, tmp_path / "encoder.onnx", lambda: checkpoint.save(session, tmp_path / "checkpoints"))
+            freeze(
+                session,
+                tmp_path / "encoder.onnx",
+                lambda: checkpoint.save(session.snapshot(), tmp_path / "checkpoints"),
+            )
             session.step()
             evaluate_session(plan, session, lambda: True, lambda count: None)
         planned = {
@@ -493,14 +497,14 @@ def test_a_checkpoint_takes_what_was_planned_and_no_more(env: EnvSpec, given: di
     session = build_session(plan)
 
     def saved_bytes() -> int:
-        path = checkpoint.save(session, tmp_path / "checkpoints")
+        path = checkpoint.save(session.snapshot(), tmp_path / "checkpoints")
         return sum(file.stat().st_size for file in path.iterdir())
 
     try:
         for _ in range(plan.frame_capacity):
             session.step()
         of_frames = saved_bytes()
-        freeze(session, tmp_path / "encoder.onnx", lambda: checkpoint.save(session, tmp_path / "freeze"))
+        freeze(session, tmp_path / "encoder.onnx", lambda: checkpoint.save(session.snapshot(), tmp_path / "freeze"))
         for _ in range(5):
             session.step()
         of_latents = saved_bytes()

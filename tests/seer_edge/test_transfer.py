@@ -18,10 +18,12 @@ from seer_edge.envs import Continuous, Discrete, EnvSpec, make_env
 from seer_edge.errors import BadInputError
 from seer_edge.networks.encoder import Encoder
 from seer_edge.runs import checkpoint
-from seer_edge.runs.transfer import take_encoder
+from seer_edge.runs.transfer import import_source
+from seer_edge.training.components import Seeds
 from seer_edge.training.evaluate import evaluate_session
 from seer_edge.training.freeze import freeze
-from seer_edge.training.session import Seeds, Session, build_session
+from seer_edge.training.imports import build_imported_session
+from seer_edge.training.session import Session, build_session
 from seer_runtime.replay.codecs import FRAMES
 from seer_runtime.replay.crops import Crop
 from seer_runtime.system.ledger import Line
@@ -65,7 +67,8 @@ class Runs:
     def open(self, plan: BytePlan) -> Session:
         """A session of the plan, with the encoder that it takes, if it takes one."""
         source = plan.config.source
-        self.sessions.append(build_session(plan, None if source is None else take_encoder(source, plan)))
+        session = build_session(plan) if source is None else build_imported_session(plan, import_source(source, plan))
+        self.sessions.append(session)
         return self.sessions[-1]
 
     def source(self, plan: BytePlan, steps: int = 14, *, frozen: bool = False) -> tuple[str, Arrays]:
@@ -74,9 +77,11 @@ class Runs:
         _steps(session, steps)
         if frozen:
             folder.mkdir()
-            freeze(session, folder / "encoder.onnx", lambda: checkpoint.save(session, folder / "checkpoints"))
+            freeze(
+                session, folder / "encoder.onnx", lambda: checkpoint.save(session.snapshot(), folder / "checkpoints")
+            )
             _steps(session, 4)
-        checkpoint.save(session, folder / "checkpoints")
+        checkpoint.save(session.snapshot(), folder / "checkpoints")
         return str(folder), _encoder(session)
 
 
@@ -145,11 +150,11 @@ def test_the_encoder_is_the_sources_bit_for_bit_and_stays_so(runs: Runs, env: En
 
 def test_only_the_encoder_is_read_and_a_run_that_has_not_learned_is_named(runs: Runs) -> None:
     source, taken = runs.source(_plan(TASK, seed=1))
-    read = take_encoder(source, _plan(TASK, source))
-    assert read.arrays.keys() == taken.keys()
+    read = import_source(source, _plan(TASK, source))
+    assert read.encoder.arrays.keys() == taken.keys()
     assert read.warnings == ()
     early, _ = runs.source(_plan(TASK, seed=1), steps=8)
-    (warning,) = take_encoder(early, _plan(TASK, early)).warnings
+    (warning,) = import_source(early, _plan(TASK, early)).warnings
     assert warning == f"warning: --from {early}: that run had made no update by step 8"
 
 
@@ -206,7 +211,7 @@ def test_an_encoder_is_passed_on_by_a_run_that_took_it(runs: Runs, env: EnvSpec,
     between = runs.open(_plan(env, source, seed=2))
     _steps(between, 12)
     folder = runs.folder / "between"
-    checkpoint.save(between, folder / "checkpoints")
+    checkpoint.save(between.snapshot(), folder / "checkpoints")
     session = runs.open(_plan(env, str(folder), freeze_layers=layers))
     assert _differing(_encoder(session), taken) == set()
     assert (session.graph is None) == (layers is not None)
@@ -247,24 +252,22 @@ LARGER = dataclasses.replace(TASK, frame_shape=(3, 50, 50), crop_shape=(42, 42))
 @pytest.mark.parametrize(
     ("of", "env", "given", "message"),
     [
-        (GAME, GAME, {"encoder": "canonical"}, "encoder data-efficient there, canonical here"),
-        (GAME, GAME, {"stack": 3}, "stack 4 there, 3 here"),
-        (GAME, SMALLER, {}, "frame 42x42 there, 40x40 here"),
-        (GAME, TASK, {}, "encoder data-efficient there, sac-ae here"),
-        (TASK, TASK, {"encoder": "impala"}, "encoder sac-ae there, impala here"),
-        (TASK, TASK, {"stack": 2}, "stack 3 there, 2 here"),
-        (TASK, LARGER, {}, "frame 3x25x25 there, 3x50x50 here"),
-        (TASK, GAME, {"encoder": "sac-ae"}, "networks 2 there, 1 here"),
+        (GAME, GAME, {"encoder": "canonical"}, "encoder is data-efficient there and canonical here"),
+        (GAME, GAME, {"stack": 3}, "stack is 4 there and 3 here"),
+        (GAME, SMALLER, {}, "frame is 42x42 there and 40x40 here"),
+        (GAME, TASK, {}, "encoder is data-efficient there and sac-ae here"),
+        (TASK, TASK, {"encoder": "impala"}, "encoder is sac-ae there and impala here"),
+        (TASK, TASK, {"stack": 2}, "stack is 3 there and 2 here"),
+        (TASK, LARGER, {}, "frame is 3x25x25 there and 3x50x50 here"),
+        (TASK, GAME, {"encoder": "sac-ae"}, "networks is 2 there and 1 here"),
     ],
 )
 def test_an_encoder_that_does_not_fit_is_refused_by_name(
     runs: Runs, of: EnvSpec, env: EnvSpec, given: dict[str, Any], message: str
 ) -> None:
     source, _ = runs.source(_plan(of))
-    with pytest.raises(
-        BadInputError, match=f"--from {source}: its encoder does not fit: {message}; take that of a run"
-    ):
-        take_encoder(source, _plan(env, source, **given))
+    with pytest.raises(BadInputError, match=f"--from {source}: its encoder does not fit: {message}; import from a run"):
+        import_source(source, _plan(env, source, **given))
 
 
 def test_what_the_encoder_does_not_see_may_differ(runs: Runs) -> None:
@@ -286,26 +289,26 @@ def test_a_folder_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
         with pytest.raises(
             BadInputError, match=f"--from {folder}: .*no checkpoint was published here.*; give the --run"
         ):
-            take_encoder(str(folder), plan)
+            import_source(str(folder), plan)
 
 
 def test_a_damaged_checkpoint_is_passed_over_for_an_older_one(runs: Runs) -> None:
     session = runs.open(_plan(GAME))
     checkpoints = runs.folder / "source/checkpoints"
     _steps(session, 12)
-    checkpoint.save(session, checkpoints)
+    checkpoint.save(session.snapshot(), checkpoints)
     older = _encoder(session)
     _steps(session, 2)
-    newest = checkpoint.save(session, checkpoints) / "agent.safetensors"
+    newest = checkpoint.save(session.snapshot(), checkpoints) / "agent.safetensors"
     source = str(checkpoints.parent)
-    assert take_encoder(source, _plan(GAME, source)).timestep == 14
+    assert import_source(source, _plan(GAME, source)).timestep == 14
     _flip_last_bit(newest)
-    taken = take_encoder(source, _plan(GAME, source))
+    taken = import_source(source, _plan(GAME, source))
     assert taken.timestep == 12
-    assert _differing({name: taken.arrays[name] for name in older}, older) == set()
+    assert _differing({name: taken.encoder.arrays[name] for name in older}, older) == set()
     _flip_last_bit(checkpoints / "step_0000000012" / "agent.safetensors")
     with pytest.raises(BadInputError, match=f"--from {source}: .*no sound checkpoint .*agent.safetensors"):
-        take_encoder(source, _plan(GAME, source))
+        import_source(source, _plan(GAME, source))
 
 
 def _flip_last_bit(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a step of the loop passes on, and when it learns."""
+"""A step of a session: when it learns, from which batch, and what it passes on. Evaluation's exploration."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,24 +13,26 @@ from seer_edge.envs.games import play
 from seer_edge.envs.guarded import Guarded
 from seer_edge.errors import EnvironmentFailedError, RunStoppedError
 from seer_edge.training.evaluate import evaluate_session
+from seer_edge.training.updates import PipelinedUpdates
 from seer_runtime.policy.perception import Observed
+from seer_runtime.system.state import State
 from tests.seer_edge.freeze_rig import Arrays, Rig
 
 
 @pytest.mark.parametrize("pipeline", [False, True])
-def test_learning_begins_after_learning_starts_and_not_before(rig: Callable[..., Rig], pipeline: bool) -> None:
-    """Under the pipeline a step learns from the batch of the step before it."""
+def test_updates_start_after_learning_starts(rig: Callable[..., Rig], pipeline: bool) -> None:
+    """With the pipeline a step learns from the batch of the step before."""
     run = rig(learning_starts=90, pipeline=pipeline)
     losses = [run.session.step().loss for _ in range(95)]
     first = 90 + pipeline
     assert [loss is not None for loss in losses] == [False] * first + [True] * (95 - first)
     assert run.session.agent.updates == 95 - first
-    assert (run.session.catch_up() is not None) == pipeline
+    assert (run.session.flush_updates() is not None) == pipeline
     assert run.session.agent.updates == 5
-    assert run.session.catch_up() is None
+    assert run.session.flush_updates() is None
 
 
-def test_sampling_is_told_how_much_of_the_run_is_over(rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sampling_is_given_the_progress_of_the_run(rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch) -> None:
     run = rig(learning_starts=90)
     seen: list[float] = []
     sample = run.session.replay.sample
@@ -58,38 +60,49 @@ def test_a_loss_that_is_not_finite_stops_the_run(rig: Callable[..., Rig], pipeli
 # --- the pipeline ------------------------------------------------------------------------------------------
 
 
-class Inline:
-    """In place of the thread: the job is done when it is waited for."""
+class InlineWorker:
+    """Stands in for the worker thread: does the job on the calling thread, when it starts or when it is waited for."""
 
-    def __init__(self, *, at_once: bool) -> None:
-        self.at_once = at_once
+    def __init__(self, *, at_start: bool) -> None:
+        self.at_start = at_start
         self.due: list[Callable[[], UpdateResult]] = []
 
-    def begin(self, job: Callable[[], UpdateResult]) -> None:
-        result = job() if self.at_once else None
+    def start(self, job: Callable[[], UpdateResult]) -> None:
+        result = job() if self.at_start else None
         self.due = [job if result is None else lambda: result]
 
-    def wait(self) -> UpdateResult:
+    def result(self) -> UpdateResult:
         return self.due.pop()()
+
+
+def _use_worker(run: Rig, worker: InlineWorker) -> None:
+    updates = run.session.updates
+    assert isinstance(updates, PipelinedUpdates)
+    updates._worker = worker  # type: ignore[assignment]
+
+
+def _parts(run: Rig) -> dict[str, State | None]:
+    snapshot = run.session.snapshot()
+    return {name: getattr(snapshot, name) for name in ("pending", "agent", "replay", "perception", "environment")}
 
 
 def _arrays(run: Rig) -> Arrays:
     return {
         f"{part}.{name}": array.copy()
-        for part, state in run.session.parts().items()
+        for part, state in _parts(run).items()
         if state is not None
         for name, array in state.arrays.items()
     }
 
 
 @pytest.mark.parametrize("replay", ["uniform", "prioritized"])
-def test_what_is_learned_does_not_depend_on_timing(rig: Callable[..., Rig], replay: str) -> None:
-    """Beside the environment, all before it or all after it: the ring wraps, and the freeze comes on the way."""
+def test_updates_do_not_depend_on_timing(rig: Callable[..., Rig], replay: str) -> None:
+    """Each update runs beside, before or after the environment's step. The ring wraps, and the run freezes midway."""
     beside, before, after = (
         rig(learning_starts=20, replay=replay, latent_codec="uint8", pipeline=True) for _ in range(3)
     )
-    before.session._learner = Inline(at_once=True)  # type: ignore[assignment]
-    after.session._learner = Inline(at_once=False)  # type: ignore[assignment]
+    _use_worker(before, InlineWorker(at_start=True))
+    _use_worker(after, InlineWorker(at_start=False))
     losses = []
     for run in (beside, before, after):
         losses.append([run.session.step().loss for _ in range(110)])
@@ -97,7 +110,7 @@ def test_what_is_learned_does_not_depend_on_timing(rig: Callable[..., Rig], repl
         losses[-1] += [run.session.step().loss for _ in range(90)]
     assert losses[0] == losses[1] == losses[2]
     wanted = _arrays(before)
-    assert "waiting.row_ids" in wanted
+    assert "pending.row_ids" in wanted
     for run in (beside, after):
         got = _arrays(run)
         assert got.keys() == wanted.keys()
@@ -105,37 +118,36 @@ def test_what_is_learned_does_not_depend_on_timing(rig: Callable[..., Rig], repl
             np.testing.assert_array_equal(got[name], array, err_msg=name)
 
 
-def test_the_pipeline_is_one_step_behind_and_no_more(rig: Callable[..., Rig]) -> None:
-    """Until the first update shows in an action both do the same; and each learns from what it drew."""
+def test_the_pipeline_is_exactly_one_step_behind(rig: Callable[..., Rig]) -> None:
+    """Until the first update changes an action, runs with and without the pipeline are equal."""
     behind, plain = (rig(learning_starts=90, pipeline=pipeline) for pipeline in (True, False))
     for run in (behind, plain):
         run.steps(91)
-    drawn = behind.session._waiting
-    assert drawn is not None
+    assert behind.session.updates.pending is not None
     assert behind.session.agent.updates == 0
     for got, wanted in zip(behind.env.rows(), plain.env.rows(), strict=True):
         np.testing.assert_array_equal(got[0].frames[got[1]], wanted[0].frames[wanted[1]])
-    behind.session.catch_up()
+    behind.session.flush_updates()
     for name, array in plain.session.agent.state().arrays.items():
         np.testing.assert_array_equal(behind.session.agent.state().arrays[name], array, err_msg=name)
 
 
-def test_a_waiting_batch_reads_the_rows_that_it_drew(rig: Callable[..., Rig]) -> None:
-    """However many rows one step appends: what the ring overwrites meanwhile was not drawn."""
+def test_a_pending_batch_reads_the_rows_that_were_sampled(rig: Callable[..., Rig]) -> None:
+    """The next step may append several rows. The ring must not overwrite rows of the pending batch."""
     run = rig(learning_starts=20, pipeline=True)
     run.steps(80)
     for _ in range(200):
-        drawn = run.session._waiting
-        assert drawn is not None
-        observations = drawn.batch.observations
+        pending = run.session.updates.pending
+        assert pending is not None
+        observations = pending.batch.observations
         wanted = [piece.copy() for piece in observations.slices()]
         run.session._interact()
         for piece, want in zip(observations.slices(), wanted, strict=True):
             np.testing.assert_array_equal(piece, want)
-        run.session._waiting = run.session._draw()
+        run.session.updates.pending = run.session._sample()
 
 
-def test_an_environment_that_fails_beside_an_update_leaves_it_whole(
+def test_a_failing_environment_does_not_interrupt_the_running_update(
     rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failing, settled = rig(learning_starts=20, pipeline=True), rig(learning_starts=20, pipeline=True)
@@ -149,9 +161,9 @@ def test_an_environment_that_fails_beside_an_update_leaves_it_whole(
     with pytest.raises(EnvironmentFailedError):
         failing.session.step()
     settled.session.agent.refresh()
-    settled.session.catch_up()
-    got, wanted = (run.session.parts() for run in (failing, settled))
-    assert got["waiting"] is wanted["waiting"] is None
+    settled.session.flush_updates()
+    got, wanted = (_parts(run) for run in (failing, settled))
+    assert got["pending"] is wanted["pending"] is None
     assert got["agent"] is not None
     assert wanted["agent"] is not None
     for name, array in wanted["agent"].arrays.items():
@@ -159,10 +171,10 @@ def test_an_environment_that_fails_beside_an_update_leaves_it_whole(
             np.testing.assert_array_equal(got["agent"].arrays[name], array, err_msg=name)
 
 
-class Still:
-    """Frames of zeros, three actions, no end; remembers what was done."""
+class BlackFrames:
+    """An endless environment of black frames with three actions. Records the actions."""
 
-    spec = EnvSpec("Still-v0", "Still", (4, 4), (4, 4), Discrete(3))
+    spec = EnvSpec("Black-v0", "Black", (4, 4), (4, 4), Discrete(3))
     new_scene = True
 
     def __init__(self, reward: float = 0.0) -> None:
@@ -179,8 +191,8 @@ class Still:
     def close(self) -> None: ...
 
 
-class Whole:
-    """Perceives a frame as it is."""
+class Identity:
+    """Passes frames on unchanged."""
 
     def observe(self, frame: Any, *, first: bool) -> Observed:
         return Observed(frame, frame)
@@ -188,8 +200,8 @@ class Whole:
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.3, 1.0])
 def test_evaluation_explores_with_epsilon(epsilon: float) -> None:
-    env, steps = Still(), 6_000
-    games = play(env, Whole(), lambda observed: 2, epsilon=epsilon, rng=np.random.default_rng(0))
+    env, steps = BlackFrames(), 6_000
+    games = play(env, Identity(), lambda observed: 2, epsilon=epsilon, rng=np.random.default_rng(0))
     for _ in range(steps):
         next(games)
     share = np.bincount(env.actions, minlength=3) / steps
@@ -208,6 +220,6 @@ def test_evaluation_uses_the_settings_epsilon(rig: Callable[..., Rig], monkeypat
 
 
 @pytest.mark.parametrize("reward", [float("nan"), float("inf")])
-def test_rewards_that_are_not_finite_are_the_environments_failure(reward: float) -> None:
+def test_a_reward_that_is_not_finite_is_an_environment_failure(reward: float) -> None:
     with pytest.raises(EnvironmentFailedError, match="the reward is"):
-        Guarded(Still(reward)).step(0)
+        Guarded(BlackFrames(reward)).step(0)

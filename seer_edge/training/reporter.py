@@ -1,0 +1,192 @@
+"""Everything that a run reports: console lines, the tables, TensorBoard and `summary.json`."""
+
+import contextlib
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from seer_edge.envs.games import Evaluation
+from seer_edge.runs.run_folder import RunFolder
+from seer_edge.runs.transfer import Imported
+from seer_edge.training.codec_choice import CALIBRATION_ROWS, OUTPUT_ERROR_BOUND
+from seer_edge.training.freeze import FreezeRefusedError, FreezeReport
+from seer_edge.training.metrics import Console, Interval, PhaseClock, TensorBoard, Tracker
+from seer_edge.training.session import Session, StepReport
+from seer_edge.training.summary import Outcome, flops, summary
+from seer_edge.training.tables import changed_tables, episode_row, open_tables
+from seer_runtime import durable
+from seer_runtime.system.ledger import Line
+from seer_runtime.system.process import rss_bytes
+from seer_runtime.system.units import format_size
+
+
+class Reporter:
+    """Records what a run does and reports it.
+
+    A checkpoint stores `state()`, so that a resumed run continues the record.
+
+    Attributes:
+        outcome: the results so far, for `summary.json`.
+        trackers: receive the figures of each log interval.
+        logged_at: the step of the last log interval.
+        evaluated_at: the step of the last evaluation.
+
+    """
+
+    def __init__(self, folder: RunFolder, session: Session, console: Console, state: Mapping[str, Any] | None) -> None:
+        """Continue the record of an earlier process from its `state()`; None begins a new record.
+
+        Raises KeyError, TypeError or ValueError if `state` is malformed.
+        """
+        self.console = console
+        self.outcome, self.interval = Outcome(), Interval()
+        self.logged_at = self.evaluated_at = 0
+        self._folder = folder
+        self._session = session
+        self._clock = PhaseClock()
+        self._begin = time.monotonic()
+        if state is not None:
+            self.outcome = Outcome.of(state["outcome"])
+            self.outcome.resumed_at.append(session.timestep)
+            self.outcome.checkpoint = session.timestep
+            self._clock.restore(state["clock"])
+            self.interval.restore(state["interval"])
+            self.logged_at, self.evaluated_at = int(state["logged_at"]), int(state["evaluated_at"])
+            self._begin -= float(state["seconds"])
+        self._tables = open_tables(folder, self.logged_at, session.timestep)
+        for warning in [] if state is None else changed_tables(self._tables, state):
+            console.warn(warning)
+        self.trackers: list[Tracker] = [self._tables["progress"]]
+        if session.config.tensorboard:
+            self.trackers.append(TensorBoard(folder.tensorboard, self.logged_at))
+
+    def state(self) -> dict[str, Any]:
+        """Return what a later process needs to continue the record: the content of a checkpoint's `run.json`."""
+        return {
+            "outcome": {**self.outcome.state(), "peaks": self.outcome.measure(self._session)},
+            "clock": self._clock.state(),
+            "interval": self.interval.state(),
+            "logged_at": self.logged_at,
+            **{name: table.digest for name, table in self._tables.items()},
+            "evaluated_at": self.evaluated_at,
+            "seconds": time.monotonic() - self._begin,
+        }
+
+    def sync(self) -> None:
+        """Force the tables to the disk. Raises OSError."""
+        for tracker in (*self.trackers, self._tables["episodes"]):
+            tracker.sync()
+
+    def close(self) -> None:
+        """Write the summary and close everything; a disk that fails now is only reported."""
+        try:
+            self.write_summary()
+        except OSError as error:
+            self.console.warn(f"{self._folder.summary} could not be updated at the end ({error})")
+        for tracker in (*self.trackers, self._tables["episodes"]):
+            with contextlib.suppress(OSError):
+                tracker.close()
+        self.console.close()
+
+    def describe(self) -> dict[str, Any]:
+        """Return the content of `summary.json`."""
+        return summary(self._session, self.outcome, self._clock)
+
+    def write_summary(self) -> None:
+        """Write `summary.json`. Raises OSError."""
+        durable.write_json(self._folder.summary, self.describe())
+
+    # --- events --------------------------------------------------------------------------------------------
+
+    def stepped(self, report: StepReport) -> None:
+        """Record one step."""
+        session = self._session
+        self._clock.add(session.phase, report)
+        self.interval.add(report)
+        if report.episode is not None:
+            self._tables["episodes"].write(episode_row(session.timestep, report.episode, session.agent.updates))
+        self.console.advance(session.timestep)
+
+    def imported(self, imported: Imported) -> None:
+        """Report the import of a run that starts frozen: its freeze is at step 0 and converts nothing."""
+        session, rss = self._session, rss_bytes()
+        self.outcome.freeze = FreezeReport(0, 0, 0.0, rss, rss, rss, None)
+        self.console.say(
+            f"encoder of {session.config.source}, step {imported.timestep:,}, frozen from the start; "
+            f"capacity {session.replay.store.capacity:,} {'latents' if session.graph else 'frames'}"
+        )
+        for note in imported.notes:
+            self.console.say(note)
+
+    def freeze_refused(self, refusal: FreezeRefusedError) -> None:
+        """Report a refused freeze."""
+        self.outcome.freeze_refused = str(refusal)
+        self.console.say(f"{refusal}; the run continues on frames")
+
+    def frozen(self, report: FreezeReport) -> None:
+        """Report the freeze."""
+        self.outcome.freeze = report
+        store = self._session.replay.store
+        if report.codec_errors is not None:
+            errors = ", ".join(f"{name} {error:.2%}" for name, error in report.codec_errors.items())
+            self.console.say(
+                f"latent codec {self._session.config.latent_codec}; error of the head's outputs: {errors} "
+                f"(bound {OUTPUT_ERROR_BOUND:.0%})"
+            )
+        if store.codec.clip_rate is not None and report.rows < CALIBRATION_ROWS:
+            self.console.warn(
+                f"the quantization ranges of {store.codec.name} are calibrated on {report.rows:,} rows only; values "
+                "outside them are clipped (replay/clip_rate): freeze later, give a larger --mem-budget, or float16"
+            )
+        parity = "" if report.onnx_max_abs_error is None else f", ONNX against torch {report.onnx_max_abs_error:.1e}"
+        self.console.say(
+            f"freeze at step {report.timestep:,}: {report.rows:,} rows kept in {report.seconds:.2f} s, "
+            f"capacity {store.capacity:,}, RSS {format_size(report.rss_before_bytes)} -> "
+            f"{format_size(report.rss_after_bytes)} (peak {format_size(report.rss_peak_bytes)}){parity}"
+        )
+
+    def evaluated(self, evaluation: Evaluation) -> None:
+        """Report an evaluation and update `summary.json`. Raises OSError."""
+        self.outcome.evaluation, self.evaluated_at = evaluation, self._session.timestep
+        self.write_summary()
+        self.console.say(
+            f"evaluation at step {self.evaluated_at:,}: {len(evaluation.returns)} episodes, "
+            f"return {evaluation.mean_return:.1f} ± {evaluation.std_return:.1f}"
+        )
+
+    def log(self, evaluation: Evaluation | None) -> None:
+        """End a log interval: pass its figures to the trackers and show them. Raises OSError."""
+        session, ledger = self._session, self._session.ledger
+        observations, rss = ledger.held_bytes(Line.OBSERVATIONS), rss_bytes()
+        mean_return, speed = self.interval.mean_return, self.interval.steps_per_second
+        row = {
+            "time/total_timesteps": session.timestep,
+            **self.interval.drain(),
+            "memory/observation_bytes": observations,
+            "memory/workspace_bytes": ledger.held_bytes(Line.WORKSPACE),
+            "memory/budget_bytes": session.config.mem_budget_bytes,
+            "memory/rss_bytes": rss,
+            "replay/rows": session.replay.store.rows,
+            "replay/capacity": session.replay.store.capacity,
+            "seer/frozen": int(session.agent.frozen),
+            "compute/flops": flops(session, self.outcome, session.timestep),
+            "time/time_elapsed": time.monotonic() - self._begin,
+        }
+        clip_rate = session.replay.store.codec.clip_rate
+        if clip_rate is not None:
+            row["replay/clip_rate"] = clip_rate
+        if evaluation is not None:
+            row |= {"eval/mean_reward": evaluation.mean_return, "eval/std_reward": evaluation.std_return}
+        self.logged_at = session.timestep
+        for tracker in self.trackers:
+            tracker.write(row)
+        shown = "-" if mean_return is None else f"{mean_return:.1f}"
+        self.console.status(
+            session.timestep,
+            f"{session.phase} {_format_speed(speed)} steps/s return {shown} "
+            f"obs {observations / 1e6:.1f}/{session.config.mem_budget_bytes / 1e6:.1f} MB rss {rss / 1e6:.0f} MB",
+        )
+
+
+def _format_speed(speed: float) -> str:
+    return f"{speed:.0f}" if speed >= 10 else f"{speed:.1f}"

@@ -27,8 +27,9 @@ def logits(head: RainbowHead, latents: torch.Tensor) -> torch.Tensor:
     """Return logits `[B, actions, atoms]` of latents `[B, L]`: V + A - mean(A) (Wang et al. 2016, Eq. 9)."""
     value_stream, advantage_stream = (torch.relu(noisy_linear(head.hidden, latents, stream)) for stream in (0, 1))
     values = noisy_linear(head.value, value_stream)[:, None]
-    advantages = noisy_linear(head.advantage, advantage_stream).unflatten(1, (head.spec.actions, head.spec.atoms))
-    return values + advantages - advantages.mean(dim=1, keepdim=True)
+    advantages = noisy_linear(head.advantage, advantage_stream).view(-1, head.spec.actions, head.spec.atoms)
+    dueling: torch.Tensor = values + advantages - advantages.mean(dim=1, keepdim=True)
+    return dueling
 
 
 def rainbow_loss(agent: RainbowAgent, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:

@@ -33,8 +33,10 @@ ALGORITHMS: dict[str, Algorithm] = {"rainbow": RAINBOW, "curl-sac": CURL_SAC, "s
 def register_algorithm(name: str, algorithm: Algorithm, *presets: Preset) -> None:
     """Add an agent and its presets, the default one among them. Raises ValueError where they do not go together."""
     for preset in presets:
-        if preset.algo != name or not isinstance(preset.settings, algorithm.settings):
+        if preset.algo != name:
             raise ValueError(f"preset {preset.name}: is of agent {preset.algo}; give presets of {name}")
+        if not isinstance(preset.settings, algorithm.settings):
+            raise ValueError(f"preset {preset.name}: its settings are not {algorithm.settings.__name__} of {name}")
     if algorithm.default_preset not in {preset.name for preset in presets}:
         raise ValueError(f"agent {name}: its default preset {algorithm.default_preset} is missing; give it too")
     ALGORITHMS[name] = algorithm

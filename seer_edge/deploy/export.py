@@ -112,7 +112,7 @@ def _spec(plan: BytePlan) -> bundle.PolicySpec:
         stack=plan.config.settings.stack,
         crop_shape=plan.env.crop_shape,
         discrete=isinstance(actions, Discrete),
-        actions=actions.count if isinstance(actions, Discrete) else actions.size,
+        actions=actions.outputs,
         resize=plan.config.resize,
     )
 

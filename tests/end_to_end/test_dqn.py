@@ -49,7 +49,7 @@ def test_the_same_seed_twice_gives_the_same_bits(short_run: Callable[..., Finish
 
 
 def _agent(folder: Path) -> dict[str, Any]:
-    return durable.read_tensors(durable.newest_generation(folder / "checkpoints").path / "agent.safetensors")
+    return durable.read_tensors(durable.newest_checkpoint(folder / "checkpoints").path / "agent.safetensors")
 
 
 @pytest.mark.parametrize("flags", [(), ("--freeze-at", "never"), ("--freeze-layers", "1")])

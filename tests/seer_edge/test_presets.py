@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from seer_edge.config import registry
 from seer_edge.config.config import SHORT_RUN_FACTOR, TrainConfig, build_config
 from seer_edge.config.presets import PRESETS, Preset, RainbowSettings, SacSettings, register_preset
 from seer_edge.config.presets.atari import ATARI, ATARI_DEFAULT
@@ -216,3 +217,22 @@ def test_a_registered_preset_replaces_the_one_of_its_task_and_agent(monkeypatch:
     register_preset(longer)
     assert presets.PRESETS["alien", "rainbow"] is longer
     assert len(presets.PRESETS) == len(PRESETS)
+
+
+# --- registering an agent ----------------------------------------------------------------------------------
+
+
+def test_an_agent_is_registered_with_presets_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "ALGORITHMS", dict(registry.ALGORITHMS))
+    monkeypatch.setattr("seer_edge.config.presets.PRESETS", PRESETS | {})
+    own = dataclasses.replace(DQN_DEFAULT, algo="dqn-2")
+    for presets, message in (
+        ((DQN_DEFAULT,), "preset default: is of agent dqn; give presets of dqn-2"),
+        ((dataclasses.replace(own, settings=RainbowSettings()),), "preset default: its settings are not DqnSettings"),
+        ((dataclasses.replace(own, name="Alien"),), "agent dqn-2: its default preset default is missing; give it too"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            registry.register_algorithm("dqn-2", registry.ALGORITHMS["dqn"], *presets)
+        assert "dqn-2" not in registry.ALGORITHMS
+    registry.register_algorithm("dqn-2", registry.ALGORITHMS["dqn"], own)
+    assert registry.ALGORITHMS["dqn-2"] is registry.ALGORITHMS["dqn"]

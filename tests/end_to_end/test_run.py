@@ -124,7 +124,7 @@ def test_latents_in_the_replay_are_the_encoders(alien: Path) -> None:
         np.testing.assert_allclose(latents[row - dropped], expected[0, 0], atol=1e-4)
 
 
-def test_eval_plays_the_newest_generation(alien: Path) -> None:
+def test_eval_plays_the_newest_checkpoint(alien: Path) -> None:
     first = seer_edge("eval", str(alien), "--episodes", "2", "--seed", "3")
     assert "step 2,600, 2 episodes" in first
     assert first == seer_edge("eval", str(alien), "--episodes", "2", "--seed", "3")

@@ -42,7 +42,8 @@ if "no hook" in sys.argv[1]:
     from seer_edge.machine import lean_torch
     lean_torch.DEFERRED = ()
 from seer_edge.cli.commands import main
-sys.exit(main(sys.argv[2:]))
+del sys.argv[1]
+sys.exit(main())
 """
 ARMS = {
     "both": "",
@@ -142,10 +143,11 @@ def drop_from_cache(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: its exit status, and the seconds that its steps cost. None if it was stopped as too slow."""
+    """How a run ended."""
 
-    status: int | None
-    seconds: float
+    status: int | None  # None if it was stopped as too slow
+    seconds: float  # what its steps cost
+    error: str = ""  # the last line on stderr
 
 
 def process_seconds(pid: int) -> tuple[float, int]:
@@ -169,26 +171,29 @@ def run(command: list[str], environment: dict[str, str], begun: Callable[[], boo
     Kills it once it has used more than `most_seconds`. The disk wait is sampled, and is summed over threads. Time that
     the process waits for a CPU is not counted, so other processes hardly change the figure.
     """
-    quiet = subprocess.DEVNULL
-    child = subprocess.Popen(command, env=environment, stdin=quiet, stdout=quiet, stderr=quiet)
-    first, used, waited, last = None, 0.0, 0.0, time.monotonic()
-    try:
-        while child.poll() is None:
-            time.sleep(SAMPLE_EVERY_SECONDS)
-            now = time.monotonic()
-            with contextlib.suppress(OSError):  # it has ended
-                cpu, waiting = process_seconds(child.pid)
-                if first is None and begun():
-                    first, waited = cpu, 0.0
-                waited += waiting * (now - last)
-                used = cpu + waited - (first or 0.0)
-            last = now
-            if used > most_seconds:
-                return Outcome(None, used)
-        return Outcome(child.returncode, used)
-    finally:
-        child.kill()
-        child.wait()
+    with tempfile.TemporaryFile("w+") as errors:
+        child = subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors
+        )
+        first, used, waited, last = None, 0.0, 0.0, time.monotonic()
+        try:
+            while child.poll() is None:
+                time.sleep(SAMPLE_EVERY_SECONDS)
+                now = time.monotonic()
+                with contextlib.suppress(OSError, IndexError):  # it has ended
+                    cpu, waiting = process_seconds(child.pid)
+                    if first is None and begun():
+                        first, waited = cpu, 0.0
+                    waited += waiting * (now - last)
+                    used = cpu + waited - (first or 0.0)
+                last = now
+                if used > most_seconds:
+                    return Outcome(None, used)
+        finally:
+            child.kill()
+            child.wait()
+        errors.seek(0)
+        return Outcome(child.returncode, used, (errors.read().splitlines() or [""])[-1])
 
 
 @dataclass(frozen=True)
@@ -251,7 +256,7 @@ class Arm:
         if len(self.free) < self.free_runs:
             outcome = self.bench.train(self.name, None, float("inf"))
             if outcome.status != 0:
-                raise FaultError(f"the free run ended with status {outcome.status}; try its flags with seer-edge train")
+                raise FaultError(f"the free run ended with status {outcome.status}: {outcome.error}")
             self.free.append(outcome.seconds)
         most_seconds = statistics.median(self.free) / SPEED_FRACTION
         outcome = self.bench.train(self.name, limit_bytes, most_seconds)

@@ -3,7 +3,11 @@
     python tools/cgroupbench.py [--low 120MB] [--high 320MB] [--step 4MB] [-- TRAIN FLAGS]      needs root
 
 The command is measured with and without each of two means against memory: the import hook `lean_torch`, and
-`_drop_clean_pages` of `settle`. All runs import their packages from a private copy of the installed ones. Otherwise
+`_drop_clean_pages` of `settle`. The speed is that of the steps: imports, which a long run forgets, are not counted. A
+small cgroup costs system time and waits for the disk. It leaves user time unchanged, which the load of the machine
+changes more than any cgroup, so the user time of a free run is used for both.
+
+All runs import their packages from a private copy of the installed ones. Otherwise
 the kernel would charge code pages to the cgroup of another process that has read the same files.
 """
 
@@ -143,21 +147,29 @@ def drop_from_cache(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended."""
+    """How a run ended, and the seconds that its steps took on the CPU and waited for a disk."""
 
     status: int | None  # None if it was stopped as too slow
-    seconds: float  # what its steps cost
+    user: float
+    system: float
+    disk: float
     error: str = ""  # the last line on stderr
 
+    @property
+    def overhead(self) -> float:
+        """The seconds that depend on the size of the cgroup: page faults, reclaim, and files that are read again."""
+        return self.system + self.disk
 
-def process_seconds(pid: int) -> tuple[float, int]:
-    """Return the CPU seconds of a process, user and system, and how many of its threads wait for a disk now."""
+
+def process_seconds(pid: int) -> tuple[float, float, int]:
+    """Return the user and system seconds of a process, and how many of its threads wait for a disk now."""
     fields = _stat(Path(f"/proc/{pid}/stat"))
     waiting = 0
     for task in Path(f"/proc/{pid}/task").iterdir():
         with contextlib.suppress(OSError):  # a thread that has ended
             waiting += _stat(task / "stat")[0] == "D"
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), waiting
+    ticks = os.sysconf("SC_CLK_TCK")
+    return int(fields[11]) / ticks, int(fields[12]) / ticks, waiting
 
 
 def _stat(path: Path) -> list[str]:
@@ -165,35 +177,35 @@ def _stat(path: Path) -> list[str]:
     return path.read_text().rpartition(")")[2].split()
 
 
-def run(command: list[str], environment: dict[str, str], begun: Callable[[], bool], most_seconds: float) -> Outcome:
-    """Run `command` and return the user, system and disk wait seconds that it used after `begun()` became true.
+def run(command: list[str], environment: dict[str, str], begun: Callable[[], bool], most_overhead: float) -> Outcome:
+    """Run `command` and return the seconds that it used after `begun()` became true.
 
-    Kills it once it has used more than `most_seconds`. The disk wait is sampled, and is summed over threads. Time that
-    the process waits for a CPU is not counted, so other processes hardly change the figure.
+    Kills it once its overhead exceeds `most_overhead`. The disk wait is sampled, and is summed over threads.
     """
     with tempfile.TemporaryFile("w+") as errors:
         child = subprocess.Popen(
             command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors
         )
-        first, used, waited, last = None, 0.0, 0.0, time.monotonic()
+        start, used, disk, last = (0.0, 0.0), (0.0, 0.0), 0.0, time.monotonic()
+        counting = False
         try:
             while child.poll() is None:
                 time.sleep(SAMPLE_EVERY_SECONDS)
                 now = time.monotonic()
                 with contextlib.suppress(OSError, IndexError):  # it has ended
-                    cpu, waiting = process_seconds(child.pid)
-                    if first is None and begun():
-                        first, waited = cpu, 0.0
-                    waited += waiting * (now - last)
-                    used = cpu + waited - (first or 0.0)
+                    *cpu, waiting = process_seconds(child.pid)
+                    if not counting and begun():
+                        counting, start, disk = True, (cpu[0], cpu[1]), 0.0
+                    disk += waiting * (now - last)
+                    used = cpu[0] - start[0], cpu[1] - start[1]
                 last = now
-                if used > most_seconds:
-                    return Outcome(None, used)
+                if used[1] + disk > most_overhead:
+                    return Outcome(None, *used, disk)
         finally:
             child.kill()
             child.wait()
         errors.seek(0)
-        return Outcome(child.returncode, used, (errors.read().splitlines() or [""])[-1])
+        return Outcome(child.returncode, *used, disk, (errors.read().splitlines() or [""])[-1])
 
 
 @dataclass(frozen=True)
@@ -204,8 +216,8 @@ class Bench:
     hierarchy: Hierarchy
     train_flags: tuple[str, ...]
 
-    def train(self, arm: str, limit_bytes: int | None, most_seconds: float) -> Outcome:
-        """Run one arm in a cgroup of `limit_bytes`, or free if it is None. A job longer than an hour is stopped."""
+    def train(self, arm: str, limit_bytes: int | None, most_overhead: float) -> Outcome:
+        """Run one arm in a cgroup of `limit_bytes`, or free if it is None."""
         drop_from_cache(self.packages)
         environment = {**os.environ, "PYTHONPATH": str(self.packages), "PYTHONDONTWRITEBYTECODE": "1"}
         with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as limits:
@@ -217,7 +229,7 @@ class Bench:
                 group = limits.enter_context(memory_cgroup(self.hierarchy, limit_bytes))
                 command = ["sh", "-c", f'echo $$ > {group}/cgroup.procs; exec "$@"', "sh", *command]
             # The checkpoint before the first step ends the imports, whose share of a short job is too large.
-            return run(command, environment, lambda: any(path.glob("checkpoints/step_*")), most_seconds)
+            return run(command, environment, lambda: any(path.glob("checkpoints/step_*")), most_overhead)
 
 
 # --- the smallest cgroup ------------------------------------------------------------------------------------------
@@ -249,7 +261,7 @@ class Arm:
     bench: Bench
     name: str
     free_runs: int
-    free: list[float]
+    free: list[Outcome]
 
     def fits(self, limit_bytes: int) -> bool:
         """Return whether the command runs to its end in a cgroup, at 90 % of its free speed or more."""
@@ -257,13 +269,25 @@ class Arm:
             outcome = self.bench.train(self.name, None, float("inf"))
             if outcome.status != 0:
                 raise FaultError(f"the free run ended with status {outcome.status}: {outcome.error}")
-            self.free.append(outcome.seconds)
-        most_seconds = statistics.median(self.free) / SPEED_FRACTION
-        outcome = self.bench.train(self.name, limit_bytes, most_seconds)
+            self.free.append(outcome)
+        outcome = self.bench.train(self.name, limit_bytes, self.overhead + self.seconds * (1 / SPEED_FRACTION - 1))
         how = {None: "too slow", 0: "fits"}.get(outcome.status, f"ended with status {outcome.status}")
-        free = ", ".join(f"{seconds:.1f}" for seconds in self.free)
-        progress(f"{self.name}, {mb(limit_bytes)} MB: {how}; {outcome.seconds:.1f} s of steps, free {free} s")
-        return outcome.status == 0 and outcome.seconds <= most_seconds
+        speed = self.seconds / (self.seconds + outcome.overhead - self.overhead)
+        progress(
+            f"{self.name}, {mb(limit_bytes)} MB: {how}, {speed:.1%} of the free speed; system {outcome.system:.2f} s, "
+            f"disk {outcome.disk:.2f} s; free {self.seconds:.1f} s, of which {self.overhead:.2f} s system and disk"
+        )
+        return outcome.status == 0
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of the free runs' steps on the CPU and waiting for a disk; the median."""
+        return statistics.median(run.user + run.overhead for run in self.free)
+
+    @property
+    def overhead(self) -> float:
+        """The part of `seconds` that depends on memory; the median."""
+        return statistics.median(run.overhead for run in self.free)
 
 
 # --- command line -------------------------------------------------------------------------------------------------
@@ -296,7 +320,7 @@ def _run() -> int:
         for name in flags.arm or ARMS:
             arm = Arm(bench, name, flags.free_runs, [])
             limit_bytes = smallest(flags.low, flags.high, flags.step, arm.fits)
-            found.append((name, mb(limit_bytes), f"{statistics.median(arm.free):.1f}"))
+            found.append((name, mb(limit_bytes), f"{arm.seconds:.1f}"))
             print(f"{name}: {mb(limit_bytes)} MB", flush=True)
     print(render(("means in use", "smallest cgroup MB", "free run s"), found))
     return 0

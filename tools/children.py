@@ -4,6 +4,7 @@ A tool's child is the tool itself, started again with `--child`; see `run_child`
 imports only the standard library, because children measure the cost of each import.
 """
 
+import importlib
 import json
 import subprocess
 import sys
@@ -23,7 +24,10 @@ Sample = tuple[float, int, int]
 
 
 class MemorySampler:
-    """Context manager: a thread that appends the memory of a process to `samples` every millisecond."""
+    """Context manager: a thread that appends the memory of a process to `samples` every millisecond.
+
+    Call `import_reader` before the process starts, because the imports take longer than a short process lives.
+    """
 
     def __init__(self, pid: int) -> None:
         import psutil
@@ -62,6 +66,11 @@ class MemorySampler:
         self._thread.join()
 
 
+def import_reader() -> None:
+    """Import what a `MemorySampler` needs."""
+    importlib.import_module("seer_runtime.system.process")
+
+
 @dataclass(frozen=True)
 class Mark:
     """A point where a child paused: its memory there, the largest since its last mark, and facts that it reported."""
@@ -76,6 +85,7 @@ class Mark:
 
 def run_child(script: str, job: str, **settings: Any) -> Iterator[Mark]:
     """Run a job of `script` in a child process and yield its marks. Raises FaultError where the child fails."""
+    import_reader()
     command = [sys.executable, script, "--child", json.dumps({"job": job, **settings})]
     child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert child.stdin is not None

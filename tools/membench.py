@@ -2,8 +2,8 @@
 
     python tools/membench.py [--env Alien] [--budget 0.07GB] [--out DIR]    table; DIR/membench.csv and .png
 
-Conversions run in a child process whose memory is sampled from outside. The top of this module imports only the standard
-library, because further imports would be part of the child's memory.
+Conversions run in a child process whose memory is sampled from outside. The top of this module imports only the
+standard library, because further imports would be part of the child's memory.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Measure RSS and anonymous memory of training processes, sampled from outside.
 
-    python tools/rssbench.py causes [--env Alien] [--resolution N] [--budget 0.07GB]   memory of `seer-edge train` by cause
+    python tools/rssbench.py causes [--env Alien] [--resolution N] [--budget 0.07GB]   memory of `seer-edge train`
     python tools/rssbench.py slope [--env Alien] [--resolution N]     bytes of RSS per byte of budget
     python tools/rssbench.py watch [--out FILE.csv] -- COMMAND...     peak of a training command, and its freeze
 
@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from children import Mark, MemorySampler, Sample, mark, run_child, serve
+from children import Mark, MemorySampler, Sample, import_reader, mark, run_child, serve
 from commandline import (
     BadInputError,
     FaultError,
@@ -177,6 +177,7 @@ class Watched:
 
 def watch(command: list[str]) -> Watched:
     """Run `command` to its end and pass its stderr on. Raises FaultError where it ends before the first sample."""
+    import_reader()
     child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert child.stderr is not None
     frozen = None

@@ -96,9 +96,18 @@ class BytePlan:
     @property
     def rss_peak_bytes(self) -> int:
         """Estimated peak RSS of the process once the arena is full."""
+        return PROCESS_BASE_BYTES + self._counted_bytes
+
+    @property
+    def anon_peak_bytes(self) -> int:
+        """Estimated peak of the process's anonymous memory, which the kernel cannot take back without swap."""
+        return ANON_BASE_BYTES + self._counted_bytes
+
+    @property
+    def _counted_bytes(self) -> int:
         lines = self.columns_bytes + self.priorities_bytes + self.workspace_bytes
         learner = self.model_bytes + self.optimizer_bytes + self.activation_bytes
-        return PROCESS_BASE_BYTES + self.env.process_bytes + self.arena_bytes + lines + learner
+        return self.env.process_bytes + self.arena_bytes + lines + learner
 
     @property
     def holds_frames(self) -> bool:
@@ -160,6 +169,7 @@ class BytePlan:
             ("gradients and optimizer", f"{self.optimizer_bytes:,} B"),
             ("activations of an update (estimate)", f"{self.activation_bytes:,} B"),
             ("process, peak RSS (estimate)", format_size(self.rss_peak_bytes)),
+            ("of it anonymous (estimate)", format_size(self.anon_peak_bytes)),
             ("a checkpoint", f"at most {format_size(self.checkpoint_bytes)}; two are kept"),
             ("written an hour", self._written()),
         ]

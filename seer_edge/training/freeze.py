@@ -42,8 +42,8 @@ class FreezeRefusedError(Exception):
 class FreezeReport:
     """The `freeze` entry of `summary.json`.
 
-    `seconds` are of the whole freeze. The figures of memory, RSS and the peak of anonymous memory, are of the conversion
-    alone, from just before it to just after. They are sampled every millisecond.
+    `seconds` are of the whole freeze. The figures of memory are of the conversion alone, from just before it to just
+    after, sampled every millisecond.
     """
 
     timestep: int

@@ -106,7 +106,10 @@ def test_an_arm_is_judged_by_the_overhead_of_its_steps(capsys: pytest.CaptureFix
 
     bench = Recorded(Path(), cgroupbench.Hierarchy(Path(), "", "", swap_counts_memory=False), ())
     assert cgroupbench.Arm(bench, "both", 1, []).fits(10**8)
-    assert limits == [float("inf"), pytest.approx(2.0)]  # 1 s as when free, and a tenth of the time at 90 % of the speed
+    assert limits == [
+        float("inf"),
+        pytest.approx(2.0),
+    ]  # 1 s as when free, and a tenth of the time at 90 % of the speed
     assert "both, 100.0 MB: fits, 90.0% of the free speed" in capsys.readouterr().err
 
 

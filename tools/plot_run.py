@@ -19,7 +19,7 @@ Rows = list[dict[str, str]]
 
 
 def series(rows: Rows, column: str) -> tuple[list[int], list[float]]:
-    """Return steps and values of the rows in which `column` is not empty. Runs of earlier versions lack some columns."""
+    """Return steps and values of the rows in which `column` is not empty. It is missing in some older runs."""
     filled = [row for row in rows if row.get(column)]
     return [int(row["time/total_timesteps"]) for row in filled], [float(row[column]) for row in filled]
 

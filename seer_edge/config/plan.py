@@ -27,6 +27,9 @@ from seer_runtime.system.units import format_duration, format_size
 # "everything else", without an evaluation from frames. A whole run has 260 MB (`rssbench.py watch`,
 # docs/results/alien-30k). Below a budget of 2MB the imports are the peak, 268 MB.
 PROCESS_BASE_BYTES = 260_000_000
+# The same for anonymous memory: `rssbench.py causes` prints 174 MB as "everything else, anonymous". A whole run has 189
+# MB, with an evaluation from frames (`rssbench.py watch`, Alien in 14.2MB, 2,060 steps with learning_starts=2000).
+ANON_BASE_BYTES = 190_000_000
 # Peak memory of an update, divided by the size of its feature maps. Measured with batches of 128 and 512 at 84x84.
 ACTIVATION_FACTOR = 1.7
 FLOAT_BYTES = 4

@@ -117,7 +117,7 @@ def test_dropped_files_leave_the_page_cache(tmp_path: Path) -> None:
     path = tmp_path / "below" / "file"
     path.parent.mkdir()
     path.write_bytes(b"x" * 8_000_000)
-    os.symlink(tmp_path / "gone", tmp_path / "dangling")
+    (tmp_path / "dangling").symlink_to(tmp_path / "gone")
     with path.open("rb") as file:
         os.fsync(file.fileno())
         assert os.preadv(file.fileno(), [bytearray(4096)], 4_000_000, os.RWF_NOWAIT) == 4096

@@ -182,6 +182,7 @@ WEIGHT, MOMENT = "head.hidden.weight", "optimizer.second.head.hidden.bias"
         (bundle.REPLAY, cast("rows", "float32"), "rows"),
         (bundle.REPLAY, fill("reward", np.nan), "rewards or flags that are none"),
         (bundle.REPLAY, fill("flags", 255), "rewards or flags that are none"),
+        (bundle.REPLAY, fill("flags", 8), "rewards or flags that are none"),  # a scene goes on after no end
         (bundle.REPLAY, fill("action", 3), "actions that are none of the environment's 3 actions"),
         (bundle.REPLAY, fill("action", -1), "actions that are none of the environment's 3 actions"),
         (bundle.REPLAY, fill("priorities", -1), "priorities must be finite"),

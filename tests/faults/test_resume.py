@@ -1,5 +1,6 @@
 """A run that was stopped and resumed is the run that never was: parameters, replay, returns, to the bit."""
 
+import dataclasses
 import functools
 import json
 import os
@@ -9,20 +10,29 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from seer_edge.config.config import TrainConfig
 from seer_edge.training.session import Session
+from seer_runtime import durable
+from seer_runtime.replay.store import CONTINUED
 from tests.faults import runs
 
 EXACT = pytest.mark.fault(
     "SIGTERM between any two steps, or in the middle of an evaluation, and `resume`",
     promise="exit 143; parameters, replay, returns and `progress.csv` are those of the run that was never stopped",
 )
+LIVES = {
+    "env": "ALE/RoadRunner-v5",
+    "env_name": "RoadRunner",
+    "settings": dataclasses.replace(runs.alien().settings, random_steps=160),
+}
 KINDS: dict[str, tuple[Callable[..., TrainConfig], dict[str, Any], tuple[int, ...]]] = {
     # 90 is the freeze's own step, 100 an evaluation's.
     "alien": (runs.alien, {}, (7, 90, 131)),
     "alien-prioritized": (runs.alien, {"replay": "prioritized", "protocol": "machado"}, (100,)),
+    "lives": (runs.alien, LIVES, (57, 58, 145)),  # lost with steps 57 and 145
     "alien-uint8": (runs.alien, {"latent_codec": "uint8"}, (50, 90, 117)),
     "alien-auto": (runs.alien, {"latent_codec": "auto"}, (50, 90, 117)),
     "cartpole": (runs.cartpole, {}, (23, 45)),
@@ -76,6 +86,13 @@ def test_a_stopped_run_goes_on_to_the_bit(kind: str, whole: Callable[[str], Path
     assert runs.fingerprint(runs.newest(path)) == runs.fingerprint(runs.newest(whole(kind)))
     assert runs.results(path) == runs.results(whole(kind))
     assert json.loads((path / "summary.json").read_text())["resumed_at"] == list(steps)
+
+
+def test_the_run_that_loses_lives_does_so_where_it_is_stopped(whole: Callable[[str], Path]) -> None:
+    replay = durable.read_tensors(runs.newest(whole("lives")) / "replay.safetensors")
+    appended = json.loads((runs.newest(whole("lives")) / "state.json").read_text())["replay"]["layout"]["appended"]
+    assert (np.flatnonzero(replay["flags"] & CONTINUED) + appended - len(replay["flags"])).tolist() == [56, 144]
+    assert (np.diff(replay["age"]) == 1).all()
 
 
 def test_a_checkpoint_changes_nothing(whole: Callable[[str], Path], tmp_path: Path) -> None:

@@ -74,6 +74,22 @@ def test_ids_of_overwritten_and_future_rows_are_not_held() -> None:
     assert (store.oldest, store.appended, store.rows, store.capacity) == (2, 5, 3, 3)
 
 
+def test_a_scene_goes_on_only_after_an_episode_that_terminated() -> None:
+    store, frame = _store(3, frame_codec((1, 1)), stack=2), np.zeros((1, 1), np.uint8)
+    for terminated, truncated in ((None, None), (False, False), (False, True)):
+        if terminated is not None:
+            store.append(frame, 0, 0.0, terminated=terminated, truncated=truncated)
+        with pytest.raises(ValueError, match="a scene goes on only where an episode has just terminated"):
+            store.continue_scene()
+    store.append_final(frame)
+    with pytest.raises(ValueError, match="a scene goes on only"):
+        store.continue_scene()
+    store.append(frame, 0, 0.0, terminated=True, truncated=False)
+    store.continue_scene()
+    store.append(frame, 0, 0.0, terminated=False, truncated=False)
+    assert store.columns.age[store.slots(np.array([3, 4]))].tolist() == [0, 1]
+
+
 def test_columns_are_on_their_line() -> None:
     store = _store(10, frame_codec((1, 1)))
     assert store.ledger.held_bytes(Line.COLUMNS) == 10 * (4 + 4 + 1 + 1)

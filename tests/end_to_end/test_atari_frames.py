@@ -26,7 +26,7 @@ STEPS = 1_000
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     preset = short(ATARI_DEFAULT, "RoadRunner", RAINBOW, None)
-    monkeypatch.setitem(PRESETS, "roadrunner", preset)
+    monkeypatch.setitem(PRESETS, ("roadrunner", "rainbow"), preset)
     monkeypatch.setattr(seer_edge.envs.games, "EPISODE_STEPS_MAX", STEPS)
     return runner(monkeypatch, capsys)
 

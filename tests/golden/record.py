@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 import seer_edge.envs.games
 from seer_edge.config.config import TrainConfig
-from seer_edge.deploy.act import Game, act
+from seer_edge.deploy.act import Game, play_bundle
 from seer_edge.envs import Step
 from seer_edge.envs.guarded import Guarded
 from seer_runtime import Policy, durable
@@ -105,7 +105,7 @@ def played(bundle: Path) -> dict[str, Any]:
         mock.patch.object(Guarded, "step", recorded),
         mock.patch.object(seer_edge.envs.games, "EPISODE_STEPS_MAX", GAME_STEPS),
     ):
-        assert act(bundle, game, as_json=True) == 0
+        assert play_bundle(bundle, game).returns
     policy, noise = Policy.load(bundle), np.random.default_rng(0)
     screens = (noise.integers(0, 256, (210, 160, 3), np.uint8) for _ in range(SCREENS))
     library = [int(policy.act(screen)) for screen in screens]  # type: ignore[arg-type]

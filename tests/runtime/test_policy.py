@@ -100,7 +100,7 @@ def test_a_policy_sees_frames_as_its_manifest_says(resize: Resize, tmp_path: Pat
         np.testing.assert_array_equal(
             policy.act((older, newer)), same.act(pool_and_resize(older, newer, (10, 12), resize))
         )
-    with pytest.raises(ValueError, match="expected two screens of one shape"):
+    with pytest.raises(ValueError, match="expected two screens of equal shape"):
         policy.act((older, newer[1:]))
 
 

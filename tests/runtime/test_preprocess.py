@@ -154,7 +154,7 @@ def test_a_pair_of_screens_becomes_one_frame(how: Resize, channels: tuple[int, .
 
 @pytest.mark.parametrize("screens", [(_screen(0), _screen(0, (84, 84))), (_screen(0),), (_screen(0),) * 3])
 def test_a_pair_is_two_screens_of_one_shape(screens: tuple[Frame, Frame]) -> None:
-    with pytest.raises(ValueError, match="expected two screens of one shape, got"):
+    with pytest.raises(ValueError, match="expected two screens of equal shape, got"):
         to_frame(screens, (84, 84))
 
 

@@ -6,7 +6,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := runs/demo
-FAST := 'not slow and not faults'
+# A test file runs in one process, so that its tests share their fixtures.
+PYTEST = $(BIN)/pytest -n logical --dist loadfile
+TESTS := not slow and not faults
 SOURCES := seer_edge runtime tools tests
 
 .DEFAULT_GOAL := help
@@ -37,7 +39,7 @@ test: setup lint types unit  ## everything CI runs
 check: setup lint types fast  ## before each commit: format, lint, types, fast tests
 
 fast: setup
-	$(BIN)/pytest -m $(FAST) tests/runtime tests/seer_edge
+	$(PYTEST) -m '$(TESTS) and not integration' tests/runtime tests/seer_edge
 
 test-pythons: $(VERSIONS:%=test-python-%)  ## the fast tests on each further Python version that is installed here
 
@@ -61,11 +63,8 @@ test-faults: setup  ## every injected fault: 200 kills, each step of each save, 
 reliability: FAULTS_ARGS := --reliability docs/reliability.md
 reliability: test-faults  ## the same, and write the table of docs/reliability.md
 
-# Two processes, for two cores: the one's output comes when the other is done.
 unit: setup
-	@log=$$(mktemp); $(BIN)/pytest -m $(FAST) tests/runtime tests/seer_edge > $$log 2>&1 & beside=$$!; \
-	$(BIN)/pytest -m $(FAST) tests/end_to_end tests/faults tests/tools; status=$$?; \
-	wait $$beside || status=1; cat $$log; rm -f $$log; exit $$status
+	$(PYTEST) -m '$(TESTS)'
 
 test-arm64: setup  ## the wheel on an emulated Raspberry Pi 4, some ten minutes; 77 where this host cannot
 	$(BIN)/python tools/arm64.py

@@ -13,6 +13,8 @@ from seer_runtime.replay.codecs import latent_codec
 from tests.runtime.naive_replay import hash_encoder
 from tests.runtime.replay_pair import Pair
 
+pytestmark = pytest.mark.integration
+
 sides = st.integers(1, 4)
 
 

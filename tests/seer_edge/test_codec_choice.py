@@ -22,6 +22,8 @@ from seer_runtime.system.ledger import Line
 from tests.runtime.naive_replay import quantizers
 from tests.seer_edge.freeze_rig import KINDS, Rig, assert_same, snapshot
 
+pytestmark = pytest.mark.integration
+
 Bound = Callable[[float], None]
 DENSER = ("uint4", "uint8", "float16")
 BOTH_OVER_LATENTS_OR_FRAMES = {"encoder": "canonical", "freeze_layers": 2}  # float32 of these are larger than a frame

@@ -21,6 +21,8 @@ from seer_runtime.system.ledger import WORKSPACE_CAP_BYTES, Line
 from tests.runtime.naive_replay import quantizers
 from tests.seer_edge.freeze_rig import CAPACITY, KINDS, LARGE, Rig, assert_rows, assert_same, clipped, encode, snapshot
 
+pytestmark = pytest.mark.integration
+
 WIDE = dataclasses.replace(KINDS["curl-sac"]["settings"], features=20)
 
 

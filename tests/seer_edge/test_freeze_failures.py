@@ -32,6 +32,8 @@ from tests.seer_edge.freeze_rig import (
     snapshot,
 )
 
+pytestmark = pytest.mark.integration
+
 
 def _perturbed(change: Callable[[str, NDArray[np.float32]], None]) -> Callable[..., bytes]:
     """`change` is given the kernel and the bias of the last layer by name, to change them in place."""

@@ -14,6 +14,8 @@ from seer_runtime.replay.codecs import FRAMES
 from seer_runtime.system.ledger import WORKSPACE_CAP_BYTES, Line
 from tests.seer_edge.freeze_rig import CAPACITY, Arrays, Frame, Rig, assert_rows, assert_same, encode, snapshot
 
+pytestmark = pytest.mark.integration
+
 OVER_FRAMES: list[dict[str, Any]] = [
     {"agent": "rainbow", "freeze_layers": 1},
     {"agent": "rainbow", "encoder": "canonical", "freeze_layers": 2},  # float32 of these are larger than a frame

@@ -13,6 +13,8 @@ from seer_edge.training.session import resume_session
 from seer_runtime.replay.windows import n_step_windows
 from tests.seer_edge.freeze_rig import Rig, assert_rows
 
+pytestmark = pytest.mark.integration
+
 
 def _after(run: Rig, end: str, at_least: int) -> None:
     """Step on until an episode has just begun after one that ended as `end` says, and was long enough to show."""

@@ -28,6 +28,8 @@ from seer_runtime.replay.codecs import FRAMES
 from seer_runtime.replay.crops import Crop
 from seer_runtime.system.ledger import Line
 
+pytestmark = pytest.mark.integration
+
 Arrays = dict[str, NDArray[Any]]
 
 GAME = EnvSpec("tests.end_to_end.pixel_match:PixelMatch-v0", "PixelMatch", (42, 42), (42, 42), Discrete(3))

@@ -1,5 +1,59 @@
-"""SEER on small computers: train vision agents inside a byte budget."""
+"""Train vision agents inside a byte budget, on desks and on boards.
+
+Importing the package is cheap. Each function imports what it needs when it is called, so only learning imports torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from seer_edge.version import __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from seer_edge.api import (
+        BadInputError,
+        BytePlan,
+        EnvironmentFailedError,
+        EvaluationResult,
+        ExportResult,
+        RunOptions,
+        RunResult,
+        RunStoppedError,
+        act,
+        evaluate,
+        export,
+        plan,
+        resume,
+        train,
+    )
+    from seer_runtime.policy.policy import Policy
+
+__all__ = [
+    "BadInputError",
+    "BytePlan",
+    "EnvironmentFailedError",
+    "EvaluationResult",
+    "ExportResult",
+    "Policy",
+    "RunOptions",
+    "RunResult",
+    "RunStoppedError",
+    "__version__",
+    "act",
+    "evaluate",
+    "export",
+    "plan",
+    "resume",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = "seer_runtime.policy.policy" if name == "Policy" else "seer_edge.api"
+    return getattr(importlib.import_module(module), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

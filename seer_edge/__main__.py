@@ -1,4 +1,4 @@
-"""`python -m seer_edge`."""
+"""Run the command line: `python -m seer_edge`."""
 
 import sys
 

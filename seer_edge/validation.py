@@ -1,18 +1,23 @@
-"""Types of configuration fields, for values that come from a file; and files that a user names to be written."""
+"""Checks of values that users give: types of dataclass fields, and files that a command will write."""
 
+import math
 import os
 import stat
+import sys
 import types
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from seer_edge.errors import BadInputError
 
+NONE = "none"
+"""How a preset file and `--set` write None, which TOML does not have."""
+
 
 def check_target(flag: str, path: Path) -> None:
-    """Raise BadInputError where what stands at `path` is not a file that a new one may take the place of.
+    """Raise BadInputError unless a new file may be renamed to `path`.
 
-    A rename would put a plain file in the place of a device, and of a link instead of what it names.
+    A rename would replace a device by a plain file, and a link by the file instead of writing what it points to.
     """
     try:
         mode = os.lstat(path).st_mode
@@ -27,9 +32,10 @@ def check_target(flag: str, path: Path) -> None:
 
 
 def check_types(instance: Any) -> None:
-    """Raise ValueError for the first field of a dataclass whose value is not of its annotated type.
+    """Raise ValueError for the first field of a dataclass whose value does not fit its annotation.
 
-    A whole number passes for a float, True and False pass for bool alone.
+    An integer is accepted for a float. True and False are accepted for bool only. The message begins with the name of
+    the field.
     """
     for name, kind in get_type_hints(type(instance)).items():
         value = getattr(instance, name)
@@ -37,13 +43,64 @@ def check_types(instance: Any) -> None:
             raise ValueError(f"{name} cannot be {value!r}")
 
 
+def typed(value: Any, kind: Any) -> Any:
+    """Return `value`, read from TOML or given in Python, as the annotation `kind` wants it.
+
+    Integers become floats, lists become tuples, and "none" becomes None where the annotation allows them. Raises
+    ValueError with what to give instead.
+    """
+    if _optional(kind) and value in (None, NONE):
+        return None
+    base = _base(kind)
+    if get_origin(base) is tuple and isinstance(value, list | tuple) and len(value) == len(get_args(base)):
+        try:
+            return tuple(map(typed, value, get_args(base)))
+        except ValueError as error:
+            raise ValueError(f"give {describe(kind)}") from error
+    if base is float and _fits(value, float):
+        value = float(value) if abs(value) <= sys.float_info.max else math.inf
+    too_long = isinstance(value, int) and abs(value) >= 10**18
+    if not _fits(value, base) or too_long or (isinstance(value, float) and not math.isfinite(value)):
+        raise ValueError(f"give {describe(kind)}")
+    return value
+
+
+def describe(kind: Any) -> str:
+    """Say in words which values an annotation accepts: "a whole number, or none"."""
+    base = _base(kind)
+    names = {int: "a whole number of up to 18 digits", float: "a number", bool: "true or false"}
+    if get_origin(base) is tuple:
+        text = f"{len(get_args(base))} numbers in brackets, for example [-1.0, 1.0]"
+    else:
+        text = names.get(base, "text")
+    return text + (f", or {NONE}" if _optional(kind) else "")
+
+
+def _options(kind: Any) -> tuple[Any, ...]:
+    """The members of a union; of any other annotation itself alone."""
+    return get_args(kind) if get_origin(kind) in (types.UnionType, Union) else (kind,)
+
+
+def _optional(kind: Any) -> bool:
+    return types.NoneType in _options(kind)
+
+
+def _base(kind: Any) -> Any:
+    """The first type of an annotation that is not None."""
+    return next(option for option in _options(kind) if option is not types.NoneType)
+
+
 def _fits(value: Any, kind: Any) -> bool:
+    if kind is Any:
+        return True
     if get_origin(kind) is Literal:
         return value in get_args(kind)
     if get_origin(kind) in (types.UnionType, Union):
         return any(_fits(value, option) for option in get_args(kind))
     if get_origin(kind) is tuple:
         parts = get_args(kind)
+        if len(parts) == 2 and parts[1] is Ellipsis:
+            return isinstance(value, tuple) and all(_fits(item, parts[0]) for item in value)
         return isinstance(value, tuple) and len(value) == len(parts) and all(map(_fits, value, parts))
     if isinstance(value, bool):
         return kind is bool

@@ -178,7 +178,7 @@ def check_origin(bundle: Path, run: Path) -> None:
     env = make_env(saved.config.env, saved.config.env_options, seed=0, training=False)
     env.close()
     plan = make_plan(saved.config, env.spec)
-    if plan.networks.policy_graph(plan.config, agent.arrays) != head:
+    if plan.networks.policy_graph(plan.config.settings, agent.arrays) != head:
         raise BadInputError(
             f"--run {run}: {bundle} is not from step {saved.timestep:,} of this run; "
             "give the run that it was exported from, or export it again"

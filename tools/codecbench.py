@@ -188,7 +188,7 @@ def _measure_before_the_freeze(session: "Session") -> None:
     import numpy as np
 
     from seer_edge.training.codec_choice import encoded, trial_rows, without_blank_frames
-    from seer_runtime.replay.codecs import CALIBRATED
+    from seer_runtime.replay.codecs import LATENT_CODECS
 
     calibrating, held_out = trial_rows(session)
     seen, between = (np.concatenate(list(encoded(session, ids))) for ids in (calibrating, held_out))
@@ -198,7 +198,11 @@ def _measure_before_the_freeze(session: "Session") -> None:
         f"measured on {len(between):,} rows between them; output errors in standard deviations"
     )
     whole = np.isin(held_out, without_blank_frames(session, held_out))
-    means = (f"{name} {figures(session, name, seen, between[whole]).output_error:.2%}" for name in CALIBRATED)
+    means = (
+        f"{name} {figures(session, name, seen, between[whole]).output_error:.2%}"
+        for name, codec in LATENT_CODECS.items()
+        if codec.calibrated
+    )
     print(f"output mean without the {int((~whole).sum())} rows with blank frames: {', '.join(means)}")
     if session.config.algo == "rainbow":
         print(f"the noise of the head's layers changes the outputs by {noise_error(session, between):.2%} on average")
@@ -217,9 +221,9 @@ def _measure_after_the_freeze(session: "Session", carried: int, rows: int) -> No
 
 
 def _print_figures(session: "Session", seen: "Latents", measured: "Latents") -> None:
-    from seer_runtime.replay.codecs import LATENT_ELEMENT_BYTES
+    from seer_runtime.replay.codecs import LATENT_CODECS
 
-    lines = [figures(session, name, seen, measured) for name in LATENT_ELEMENT_BYTES]
+    lines = [figures(session, name, seen, measured) for name in LATENT_CODECS]
     table = [
         (
             line.codec,

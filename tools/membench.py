@@ -131,7 +131,7 @@ def measure_stores(
     """
     import stores
 
-    from seer_runtime.replay.codecs import LATENT_ELEMENT_BYTES
+    from seer_runtime.replay.codecs import LATENT_CODECS
 
     spec = environment.spec
     encoder = new_encoder(environment, seed)
@@ -142,7 +142,7 @@ def measure_stores(
     frames = stores.Rows("frames once", *common)
     compressed = stores.CompressedFrames(LZ4, *common, rows=rows)
     stacks = [stores.TwoStacks("two stacks a row", *common), stores.SharedStacks("one stack a row", *common)]
-    latents = {codec: stores.Rows(f"latents {codec}", *common) for codec in LATENT_ELEMENT_BYTES}
+    latents = {codec: stores.Rows(f"latents {codec}", *common) for codec in LATENT_CODECS}
     every: list[Store] = [*stacks, frames, compressed, *latents.values()]
     stores.fill(every, environment, rows, seed)
     for codec, store in latents.items():

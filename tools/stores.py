@@ -285,6 +285,8 @@ class Rows(Store):
         codec = latent_codec(name, encoder.latent_shape, 1, self.ledger)
         ids = np.linspace(self.rows.oldest, self.rows.appended - 1, CALIBRATION_ROWS).astype(np.int64)
         ids = ids[self.rows.stack_is_whole(ids)]
+        full = ids[self.rows.columns.age[self.rows.slots(ids)] >= STACK - 1]  # stacks without blank frames
+        ids = full if len(full) else ids
         codec.calibrate(map(encoder, self.replay.observations(ids).slices(at_most=MAX_BATCH)))
         return codec
 

@@ -22,7 +22,7 @@ from commandline import Parser, answer, count, render, say
 Job = Callable[[], object]
 Submit = Callable[[Job], object]
 
-HANG_SECONDS = 10
+HANG_SECONDS = 5
 ROUNDS = 5
 SPARE_BYTES = (1_024, 4_096, 16_384, 65_536)
 """Address space that a job has left; one value per trial in turn."""
@@ -114,7 +114,7 @@ def main() -> int:
     """Command line."""
     parser = Parser(prog="workerbench.py", description="Compare the worker thread with the standard executor.")
     parser.add_argument("--jobs", type=count, default=2_000, metavar="N", help="small jobs in each round (2000)")
-    parser.add_argument("--trials", type=count, default=60, metavar="N", help="jobs that run out of memory (60)")
+    parser.add_argument("--trials", type=count, default=40, metavar="N", help="jobs that run out of memory (40)")
 
     def job() -> int:
         flags = parser.parse_args()

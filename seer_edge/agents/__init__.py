@@ -1,4 +1,9 @@
-"""Agents: what acts and learns from batches."""
+"""Agents: they act and learn from batches. One module for each agent, with torch.
+
+May import `config`, `envs` and `networks`.
+Start with `agent.py` (`Agent`), then `rainbow.py`. `rainbow_reference.py` has Rainbow's update by
+autograd, which is easier to read.
+"""
 
 import importlib
 
@@ -8,9 +13,10 @@ from seer_edge.config.registry import ALGORITHMS
 
 
 def make_agent(plan: BytePlan, *, seed: int) -> Agent:
-    """The agent of a run, with weights drawn from `seed`."""
+    """Build the agent of a run, with initial weights drawn from `seed`."""
     config, networks = plan.config, plan.networks
     module, _, name = ALGORITHMS[config.algo].agent.partition(":")
     build = getattr(importlib.import_module(module), name)
-    agent: Agent = build(networks.encoder, networks.head, config.settings, seed=seed, device=config.device)
+    settings = config.settings.for_run(config.total_timesteps)
+    agent: Agent = build(networks.encoder, networks.head, settings, seed=seed, device=config.device)
     return agent

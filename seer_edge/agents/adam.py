@@ -1,6 +1,6 @@
 """Adam (Kingma & Ba 2015) on torch's fused kernel.
 
-`torch.optim.Adam` computes the same, but building one imports torch's compiler stack: 70 MB of RSS.
+`torch.optim.Adam` computes the same numbers, but building one imports torch's compiler stack: 70 MB of RSS.
 """
 
 from collections.abc import Iterable, Mapping
@@ -27,7 +27,7 @@ class Adam:
         self._epsilon = epsilon
         self._first = {name: torch.zeros_like(p) for name, p in self.parameters.items()}
         self._second = {name: torch.zeros_like(p) for name, p in self.parameters.items()}
-        # One count for all: they step together, and counting each apart took 8 % of the kernel's own time.
+        # One step count for all parameters: they step together, and separate counts cost 8 % of the kernel's time.
         self._count = torch.zeros((), dtype=torch.float32, device=next(iter(self.parameters.values())).device)
 
     def zero_grad(self) -> None:
@@ -42,7 +42,7 @@ class Adam:
 
     @torch.no_grad()
     def step(self) -> None:
-        """One step along the gradients; every parameter must have one."""
+        """Take one step along the gradients. Raises ValueError where a parameter has none."""
         parameters: list[torch.Tensor] = list(self.parameters.values())
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         if len(gradients) != len(parameters):
@@ -52,13 +52,13 @@ class Adam:
         _step(parameters, gradients, *moments, self._count, self._learning_rate, *self._betas, self._epsilon)
 
     def drop(self, names: Iterable[str]) -> None:
-        """Forget the parameters `names`, their gradients and their moments; the others keep theirs."""
+        """Remove the parameters `names` with their gradients and moments. The others keep theirs."""
         for name in names:
             self.parameters.pop(name).grad = None
             del self._first[name], self._second[name]
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Moments and step counts by name."""
+        """Return moments and step counts by name."""
         kinds = {"first": self._first, "second": self._second, "steps": dict.fromkeys(self.parameters, self._count)}
         return {f"{kind}.{name}": tensor for kind, state in kinds.items() for name, tensor in state.items()}
 
@@ -66,7 +66,7 @@ class Adam:
 @scripted
 def _clip(gradients: list[torch.Tensor], most: float) -> None:
     norm = torch.norm(torch.stack(torch._foreach_norm(gradients)))
-    if not bool(norm <= most):  # a norm that is NaN makes all of them NaN
+    if not bool(norm <= most):  # a NaN norm makes all gradients NaN
         torch._foreach_mul_(gradients, most / (norm + 1e-6))
 
 

@@ -1,4 +1,4 @@
-"""What the loop, the freeze and the checkpoint need of any agent, and the way from a batch to its heads."""
+"""The base class of all agents: what the loop, the freeze and the checkpoint call, and the path from batch to heads."""
 
 import abc
 import copy
@@ -18,38 +18,39 @@ from seer_runtime.replay.replay import Batch, Observations
 from seer_runtime.system.state import State, StateError
 
 GENERATOR = "generator"
-"""The array in which an agent's state holds its random stream."""
+"""Name of the array with the random stream in an agent's state."""
 
 
 @dataclass(frozen=True)
 class UpdateResult:
-    """What one update learned."""
+    """The loss of one update and the new priorities of its rows."""
 
     loss: float
-    priorities: NDArray[np.float32]  # [B], how wrong each row was
+    priorities: NDArray[np.float32]  # [B], the size of each row's error
 
 
 class Inputs(Enum):
-    """What the trained part of an encoder is given."""
+    """The input of the trained part of an encoder."""
 
-    FRAMES = "frames"  # uint8 [B, C, h, w]: all of the encoder trains
+    FRAMES = "frames"  # uint8 [B, C, h, w]: the whole encoder trains
     CUT = "maps at the cut"  # float32 [B, 1, L]: the layers above the cut train
-    LATENTS = "latents"  # float32 [B, N, L]: nothing trains
+    LATENTS = "latents"  # float32 [B, N, L]: no layer trains
 
 
 class Agent(abc.ABC):
-    """An encoder with heads that take latents, always.
+    """An encoder and heads that always take latents.
 
-    Before the freeze the encoder stands in front of the heads. From `freeze_encoder` on the frozen part's outputs are
-    read from the batch or, over a replay of frames, computed once an update. One update serves all of this: it asks
-    for the `_inputs` of observations and the `_latents` of those.
+    Before the freeze the encoder runs in front of the heads. After `freeze_encoder` the outputs of the frozen part come
+    from the batch or, if the replay still holds frames, from one pass in each update. Every agent has one update for
+    both phases: it asks for the `_inputs` of observations and then for their `_latents`.
 
     Attributes:
         encoder: the online encoder.
-        frozen: the frozen layers do not train any more.
-        reads_latents: observations are latents `[N, L]`, not frames `[C, h, w]`; set by `freeze_encoder`, never
-            guessed from an array.
-        updates: how many updates were made.
+        acting_encoder: the encoder that `explore` reads; a copy after `act_beside_updates`.
+        frozen: whether the frozen layers have stopped training.
+        reads_latents: whether observations are latents `[N, L]` and not frames `[C, h, w]`. `freeze_encoder` sets it.
+            It is never guessed from an array.
+        updates: the number of updates so far.
         generator: the agent's random stream.
 
     """
@@ -64,54 +65,61 @@ class Agent(abc.ABC):
 
     @property
     def contrasts(self) -> bool:
-        """Whether an update reads a batch's positives."""
+        """Whether an update reads the positives of a batch (CURL)."""
         return False
 
     # --- acting and learning -------------------------------------------------------------------------------
 
     def act_beside_updates(self) -> None:
-        """From now on `explore` and `prepare` may run in one thread while `update` runs in another.
+        """Allow `explore` and `prepare` to run in one thread while `update` runs in another.
 
-        They then read nothing that an update writes: `refresh` copies what acting needs.
+        From now on they read nothing that an update writes. `refresh` copies what acting needs.
         """
         self.acting_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
 
     def refresh(self, *, new_noise: bool = True) -> None:
-        """Between two updates: new noise to explore with, and the networks as they are now to act with."""
+        """Copy the current networks for acting and, with `new_noise`, draw new noise. Call it between two updates."""
         if self._kind is Inputs.LATENTS:
-            self.acting_encoder = self.encoder  # nothing of it trains any more
+            self.acting_encoder = self.encoder  # it does not train any more
         elif self.acting_encoder is not self.encoder:
             copy_parameters(self.acting_encoder, self.encoder)
 
     @abc.abstractmethod
-    def explore(self, observation: NDArray[Any]) -> Action:
-        """The action for one observation, `[C, h, w]` or `[N, L]`, as `refresh` left noise and networks."""
+    def explore(self, observation: NDArray[Any], timestep: int) -> Action:
+        """Return the training action for one observation, `[C, h, w]` or `[N, L]`.
 
-    def act(self, observation: NDArray[Any]) -> Action:
-        """`refresh` and `explore`."""
+        `timestep` is the number of agent steps before this one. Noise and networks are those of the last `refresh`, so
+        this draws no random numbers.
+        """
+
+    def act(self, observation: NDArray[Any], timestep: int = 0) -> Action:
+        """Call `refresh`, then `explore`."""
         self.refresh()
-        return self.explore(observation)
+        return self.explore(observation, timestep)
 
     @abc.abstractmethod
     def greedy(self, observation: NDArray[Any]) -> Action:
-        """The action for one observation, `[C, h, w]` or `[N, L]`, without exploration, for evaluation."""
+        """Return the action for one observation, `[C, h, w]` or `[N, L]`, without exploration. Evaluations use it."""
 
     def prepare(self, batch: Batch) -> Any:
-        """What of an update does not depend on the networks that train; it draws no random numbers."""
+        """Compute the part of an update that does not depend on the trained networks. It draws no random numbers."""
         return None
 
     @abc.abstractmethod
     def update(self, batch: Batch, prepared: Any = None) -> UpdateResult:
-        """Learn from one batch, of which `prepare` gave `prepared` since the last `refresh` or the one before."""
+        """Learn from one batch.
+
+        `prepared` is the result of `prepare` for this batch, from after the last `refresh` or the one before it.
+        """
 
     @abc.abstractmethod
     def outputs(self, latents: torch.Tensor) -> torch.Tensor:
-        """What the heads make of the frozen part's outputs `[B, N, L]`, `[B, M]`; without noise and gradient."""
+        """Return the heads' outputs `[B, M]` for outputs of the frozen part `[B, N, L]`, without noise or gradient."""
 
     # --- from observations to latents ----------------------------------------------------------------------
 
     def encode(self, observations: NDArray[np.uint8]) -> torch.Tensor:
-        """What the freeze's layers give for frame stacks `[B, C, h, w]`: `[B, N, L]`, without gradient."""
+        """Return the frozen part's outputs `[B, N, L]` for frame stacks `[B, C, h, w]`, without gradient."""
         with torch.no_grad():
             frames = self._tensor(observations)
             if self.encoder.spec.whole:
@@ -124,24 +132,25 @@ class Agent(abc.ABC):
         return _behind_the_cut(self.encoder) if self.frozen else Inputs.FRAMES
 
     def _inputs(self, observations: Observations) -> Iterable[torch.Tensor]:
-        """The trained part's inputs, slice by slice: frames, valid until the next slice, or all that is behind the cut.
+        """Return the inputs of the trained part, slice by slice.
 
-        May be iterated more than once; what is behind the cut is computed or copied only once, here.
+        Before the freeze these are frames, each slice valid until the next one. After it they are the outputs of the
+        frozen part in one piece, computed or copied here. The result can be iterated more than once.
         """
         if self.frozen:
             return [_joined([self._frozen_part(piece) for piece in observations.slices()])]
         return _Again(lambda: map(self._tensor, observations.slices()))
 
     def _read(self, observations: Observations) -> Iterator[torch.Tensor]:
-        """`_inputs` as the first layer takes them, in memory of their own.
+        """Return `_inputs` in the form that the first layer reads, copied out of the replay.
 
-        Others may read the replay while these are learned from.
+        Another thread can read the replay while an update uses them.
         """
         for piece in self._inputs(observations):
             yield piece if self.frozen else self.encoder.pixels(piece)
 
     def _frozen_part(self, observations: NDArray[Any]) -> torch.Tensor:
-        """`[b, N, L]` of its own memory."""
+        """Return the outputs of the frozen part `[b, N, L]`, in memory of their own."""
         return self._tensor(observations).clone() if self.reads_latents else self.encode(observations)
 
     def _latents(
@@ -151,13 +160,14 @@ class Agent(abc.ABC):
         trunk_gradient: bool = True,
         read: bool = False,
     ) -> list[torch.Tensor]:
-        """`[B, L]` for the head of each (encoder, network); inputs are read once and pass each encoder's trunk once.
+        """Return latents `[B, L]` for the head of each (encoder, network).
 
-        The trunk is tied: only the gradient of network 0 reaches it, and none without `trunk_gradient`. The inputs are
-        those of `_inputs`, or, where they were `read`, of `_read`.
+        Each slice of `inputs` is read once and passes the trunk of each encoder once. The trunk is tied: only the
+        gradient of network 0 reaches it, and none without `trunk_gradient`. `inputs` come from `_read` if `read` is
+        true, otherwise from `_inputs`.
         """
         kind, pieces = self._kind, []
-        if kind is Inputs.LATENTS:  # nothing left to compute
+        if kind is Inputs.LATENTS:  # there is nothing to compute
             latents = _joined([*inputs])
             return [latents[:, network] for _, network in networks]
         for piece in inputs:
@@ -165,18 +175,23 @@ class Agent(abc.ABC):
                 piece = self.encoder.pixels(piece) if kind is Inputs.FRAMES and not read else piece
                 maps = {encoder: _maps(kind, encoder, piece) for encoder in dict(networks)}
             pieces.append([_latents(kind, encoder, maps[encoder], network) for encoder, network in networks])
-        # Only the narrow latents are put together: a whole minibatch's maps are 20 MB of sac-ae's at 84x84.
+        # Only the narrow latents are joined: the maps of a minibatch of sac-ae at 84x84 take 20 MB.
         return [_joined(latents) for latents in zip(*pieces, strict=True)]
 
+    def latents_of(self, observations: Observations, encoder: Encoder, network: int = 0) -> torch.Tensor:
+        """Return latents `[B, L]` of observations for the head of one network, with a graph to the trained layers."""
+        (latents,) = self._latents(self._inputs(observations), (encoder, network))
+        return latents
+
     def _observe(self, observation: NDArray[Any], encoder: Encoder, network: int = 0) -> torch.Tensor:
-        """`[1, L]` for one network's head of one observation."""
+        """Return the latent `[1, L]` of one observation for the head of one network."""
         pieces = observation[None]
         inputs = self._frozen_part(pieces) if self.frozen else self._tensor(pieces)
         (latents,) = self._latents([inputs], (encoder, network))
         return latents
 
     def _latents_behind_the_cut(self, latents: torch.Tensor, network: int = 0) -> torch.Tensor:
-        """`[B, L]` for one network's head of the frozen part's outputs `[B, N, L]`, before and after the freeze."""
+        """Return latents `[B, L]` for the head of one network from outputs of the frozen part `[B, N, L]`."""
         kind = _behind_the_cut(self.encoder)
         return _latents(kind, self.encoder, _maps(kind, self.encoder, latents), network)
 
@@ -186,14 +201,14 @@ class Agent(abc.ABC):
     # --- the freeze ----------------------------------------------------------------------------------------
 
     def encoder_weights(self) -> dict[str, NDArray[np.float32]]:
-        """The encoder's weights and biases by their names in its state, as copies."""
+        """Return copies of the encoder's weights and biases, by their names in its state."""
         return {name: tensor.cpu().numpy().copy() for name, tensor in self.encoder.state_dict().items()}
 
     @torch.no_grad()
     def take_encoder(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Take on what `arrays` hold of another agent's state, for the target too (Section 5.4).
+        """Copy the encoder from the state `arrays` of another agent, into the target too (Section 5.4).
 
-        Raises StateError where one of the encoder's is missing or has another shape.
+        Raises StateError where an array of the encoder is missing or has another shape or dtype.
         """
         for name, tensor in self.tensors():
             source = name.removeprefix("target_")
@@ -203,33 +218,33 @@ class Agent(abc.ABC):
                     raise StateError(f"{source} is {array.dtype} {list(array.shape)}, not float32 {list(tensor.shape)}")
                 tensor.copy_(torch.from_numpy(array))
             elif source.startswith("encoder."):
-                raise StateError(f"there is no {source}")
+                raise StateError(f"{source} is missing")
 
     @abc.abstractmethod
     def freeze_encoder(self, *, reads_latents: bool) -> None:
-        """Freeze the encoder up to its cut, tie the target's and drop gradients and optimizer state.
+        """Freeze the encoder up to its cut, tie the target encoder to it, and drop gradients and optimizer state.
 
-        From now on batches and `act` hold latents where `reads_latents`, frames otherwise.
+        From now on observations are latents if `reads_latents` is true, and frames otherwise.
         """
 
     # --- state ---------------------------------------------------------------------------------------------
 
     @abc.abstractmethod
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Every tensor that a checkpoint keeps, by name."""
+        """Yield the name and the tensor of everything that a checkpoint keeps."""
 
     def state(self) -> State:
-        """`tensors` as arrays, with the generator's state; the number of updates.
+        """Return `tensors` as arrays, the state of the generator and the number of updates.
 
-        On the CPU the arrays are the tensors' own memory, so they hold until the next update.
+        On the CPU the arrays share the memory of the tensors, so they are valid until the next update.
         """
         arrays = {name: tensor.detach().cpu().numpy() for name, tensor in self.tensors()}
         return State({"updates": self.updates}, {**arrays, GENERATOR: self.generator.get_state().numpy()})
 
     def restore(self, state: State) -> None:
-        """Take on the state that `state` gave.
+        """Set the agent to what `state` returned.
 
-        Raises StateError where it is not this agent's, as that of one that is frozen when this one is not.
+        Raises StateError where the state does not fit, for example that of a frozen agent when this one is not frozen.
         """
         tensors, arrays = dict(self.tensors()), state.arrays
         wanted = {name: ("float32", *tensor.shape) for name, tensor in tensors.items()}
@@ -238,11 +253,11 @@ class Agent(abc.ABC):
         updates = state.values.get("updates")
         if found != wanted or type(updates) is not int or updates < 0:
             differing = {name for name in {*wanted, *found} if wanted.get(name) != found.get(name)} or {"updates"}
-            raise StateError(f"the state is another agent's: {', '.join(sorted(differing)[:3])} differ")
+            raise StateError(f"the state is of another agent: {', '.join(sorted(differing)[:3])} differ")
         try:
             self.generator.set_state(torch.from_numpy(arrays[GENERATOR]))
         except RuntimeError as error:
-            raise StateError(f"not the state of a random stream: {error}") from error
+            raise StateError(f"{GENERATOR} is not the state of a random stream: {error}") from error
         with torch.no_grad():
             for name, tensor in tensors.items():
                 tensor.copy_(torch.from_numpy(arrays[name]))
@@ -250,7 +265,7 @@ class Agent(abc.ABC):
 
 
 def tie(target: nn.Module, online: nn.Module, names: Iterable[str]) -> None:
-    """Make the parameters `names` of `target` those of `online`."""
+    """Let `target` share the parameters `names` of `online`."""
     for name in names:
         module, _, leaf = name.rpartition(".")
         setattr(target.get_submodule(module), leaf, online.get_parameter(name))
@@ -258,12 +273,12 @@ def tie(target: nn.Module, online: nn.Module, names: Iterable[str]) -> None:
 
 @torch.no_grad()
 def copy_parameters(target: nn.Module, source: nn.Module) -> None:
-    """Make the parameters of `target` those of `source`."""
+    """Copy the parameters of `source` to `target`."""
     torch._foreach_copy_(list(target.parameters()), list(source.parameters()))
 
 
 class _Again:
-    """An iterable that begins anew each time."""
+    """An iterable that calls `begin` for each iteration."""
 
     def __init__(self, begin: Callable[[], Iterator[torch.Tensor]]) -> None:
         self._begin = begin
@@ -273,7 +288,7 @@ class _Again:
 
 
 def _joined(pieces: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The slices of a minibatch put together; most often it is one."""
+    """Join the slices of a minibatch. Most often there is one."""
     return pieces[0] if len(pieces) == 1 else torch.cat(tuple(pieces))
 
 
@@ -282,7 +297,7 @@ def _behind_the_cut(encoder: Encoder) -> Inputs:
 
 
 def _maps(kind: Inputs, encoder: Encoder, inputs: torch.Tensor) -> torch.Tensor:
-    """The trunk's last maps `[B, flat_size]`, or the latents `[B, N, L]` where there is nothing left to compute."""
+    """Return the last maps of the trunk `[B, flat_size]`, or the latents `[B, N, L]` if `inputs` are latents."""
     match kind:
         case Inputs.FRAMES:
             return encoder.maps_of_pixels(inputs)
@@ -293,7 +308,7 @@ def _maps(kind: Inputs, encoder: Encoder, inputs: torch.Tensor) -> torch.Tensor:
 
 
 def _latents(kind: Inputs, encoder: Encoder, maps: torch.Tensor, network: int) -> torch.Tensor:
-    """`[B, L]` for one network's head."""
+    """Return latents `[B, L]` for the head of one network."""
     if kind is Inputs.LATENTS:
         return maps[:, network]
     return encoder.project(maps if network == 0 else maps.detach(), network)

@@ -11,13 +11,13 @@ def project(
 ) -> torch.Tensor:
     """Project the distribution of `returns + discounts * support` back onto `support` (Algorithm 1 there).
 
-    `probabilities` `[B, atoms]`, `returns` and `discounts` `[B]`, `support` `[atoms]`, evenly spaced. Each shifted
-    atom is clamped to the support and shared between its two neighbours in proportion to nearness. Returns
+    `probabilities` are `[B, atoms]`, `returns` and `discounts` are `[B]`. `support` `[atoms]` is evenly spaced. Each
+    shifted atom is clamped to the support and divided between its two neighbours in proportion to nearness. Returns
     `[B, atoms]`.
     """
     low, high, last = float(support[0]), float(support[-1]), len(support) - 1
     shifted = (returns[:, None] + discounts[:, None] * support).clamp_(low, high)
-    places = shifted.sub_(low).mul_(last / (high - low)).clamp_(0, last)  # [B, atoms], counted in atoms
+    places = shifted.sub_(low).mul_(last / (high - low)).clamp_(0, last)  # [B, atoms], in units of atoms
     below = places.floor().clamp_(max=last - 1)
     upper = (places - below).mul_(probabilities)
     index = below.long()

@@ -26,20 +26,25 @@ TRAINED = {
     "actor": (f"encoder.fcs.{ACTOR}.", "actor."),
     "contrastive": ("encoder.convs.", f"encoder.fcs.{CRITIC}.", "critic.norm.", "bilinear."),
 }
-"""Prefixes of the parameters that each loss trains. The convolutions are tied: the actor's loss does not reach them."""
+"""Prefixes of the parameters that each loss trains. The actor's loss does not train the convolutions: they are tied."""
 
 
 class CurlSacAgent(Agent):
     """An encoder of two networks, actor and critic heads, their targets, a temperature and CURL's bilinear form.
 
-    An update steps, in CURL's order: the critic with trunk and its fc; every `target_update_steps` the targets' moving
-    averages; every `actor_update_steps` the actor with its fc, and the temperature (CURL has these before the
-    averages; neither touches what the other reads); and while anything of the encoder trains the contrastive loss of
-    anchors (the observations) and positives (other crops of them, encoded by the target). The released code steps the
-    encoder twice by the same contrastive gradient, with two optimizers; here it is one step of one optimizer over
-    trunk, the critic's fc, its layer norm and W.
+    One update takes these steps:
 
-    Raises ValueError for an encoder that does not give two networks latents of the heads' size.
+    1. The critic, with the trunk and the critic's fc.
+    2. Every `target_update_steps` updates, the moving averages of the targets.
+    3. Every `actor_update_steps` updates, the actor with its fc, and the temperature.
+    4. While a layer of the encoder trains, the contrastive loss of anchors (the observations) and positives (other
+       crops of them, encoded by the target).
+
+    CURL has step 3 before step 2. The result is the same, because neither step reads what the other changes. The
+    released code steps the encoder twice by the same contrastive gradient, with two optimizers. Here one optimizer
+    takes one step over trunk, the critic's fc, its layer norm and W.
+
+    Raises ValueError for an encoder without latents of the heads' size for two networks.
     """
 
     def __init__(
@@ -65,7 +70,7 @@ class CurlSacAgent(Agent):
         self.actor = self.acting = ActorHead(head_spec, settings.log_std_range, init).to(self.device)
         self.critic = CriticHead(head_spec, init)
         self.target_encoder = Encoder(dataclasses.replace(encoder_spec, networks=1), torch.Generator())
-        self.target_encoder.load_state_dict(self.encoder.state_dict(), strict=False)  # it has no fc for the actor
+        self.target_encoder.load_state_dict(self.encoder.state_dict(), strict=False)  # it has no actor fc
         self.target_critic = copy.deepcopy(self.critic)
         self.networks = nn.ModuleDict(
             {
@@ -79,7 +84,7 @@ class CurlSacAgent(Agent):
         if settings.contrastive:
             self.networks["bilinear"] = Bilinear(head_spec.features, init)
         self.networks.to(self.device)
-        self._noise = torch.zeros(1, head_spec.actions, device=self.device)  # of the next action, by `refresh`
+        self._noise = torch.zeros(1, head_spec.actions, device=self.device)  # for the next action, drawn by `refresh`
         self.log_temperature = nn.Parameter(torch.tensor(math.log(settings.initial_temperature), device=self.device))
         self.optimizers = {
             loss: Adam(self._trained_by(loss), learning_rate=settings.learning_rate)
@@ -98,7 +103,7 @@ class CurlSacAgent(Agent):
 
     @property
     def contrasts(self) -> bool:
-        """Whether the contrastive loss is part of an update."""
+        """Whether an update includes the contrastive loss."""
         return "contrastive" in self.optimizers
 
     # --- acting --------------------------------------------------------------------------------------------
@@ -110,7 +115,7 @@ class CurlSacAgent(Agent):
 
     @torch.no_grad()
     def refresh(self, *, new_noise: bool = True) -> None:
-        """New noise for one action, and the actor as it is now."""
+        """Copy the current actor for acting and, with `new_noise`, draw the noise of one action."""
         super().refresh()
         if self.acting is not self.actor:
             copy_parameters(self.acting, self.actor)
@@ -118,15 +123,15 @@ class CurlSacAgent(Agent):
             self._noise.normal_(generator=self.generator)
 
     @torch.no_grad()
-    def explore(self, observation: NDArray[Any]) -> NDArray[np.float32]:
-        """An action `[A]` drawn from the policy for one observation."""
+    def explore(self, observation: NDArray[Any], timestep: int) -> NDArray[np.float32]:
+        """Return an action `[A]` drawn from the policy for one observation."""
         mean, log_std = self.acting(self._observe(observation, self.acting_encoder, ACTOR))
         action: NDArray[np.float32] = tanh_gaussian(mean, log_std, self._noise)[0][0].cpu().numpy()
         return action
 
     @torch.no_grad()
     def greedy(self, observation: NDArray[Any]) -> NDArray[np.float32]:
-        """The policy's mean action `[A]`, tanh of the Gaussian's mean, for one observation."""
+        """Return the mean action `[A]` for one observation: tanh of the Gaussian's mean."""
         action: NDArray[np.float32] = (
             torch.tanh(self.actor(self._observe(observation, self.encoder, ACTOR))[0])[0].cpu().numpy()
         )
@@ -134,13 +139,13 @@ class CurlSacAgent(Agent):
 
     @torch.no_grad()
     def outputs(self, latents: torch.Tensor) -> torch.Tensor:
-        """Mean actions and both Qs of them, `[B, A + 2]`, of the frozen part's outputs `[B, N, L]`."""
+        """Return mean actions and their two Q-values `[B, A + 2]` for outputs of the frozen part `[B, N, L]`."""
         of_critic, of_actor = (self._latents_behind_the_cut(latents, network) for network in (CRITIC, ACTOR))
         actions = torch.tanh(self.actor(of_actor)[0])
         return torch.cat([actions, self.critic(of_critic, actions).T], dim=1)
 
     def _draw(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Actions `[B, A]` drawn from the policy at the actor's latents `[B, L]`, log-probabilities `[B]`."""
+        """Draw actions `[B, A]` from the policy at the actor's latents `[B, L]`, with log-probabilities `[B]`."""
         mean, log_std = self.actor(latents)
         noise = torch.empty_like(mean).normal_(generator=self.generator)
         return tanh_gaussian(mean, log_std, noise)
@@ -148,7 +153,7 @@ class CurlSacAgent(Agent):
     # --- learning ------------------------------------------------------------------------------------------
 
     def update(self, batch: Batch, prepared: None = None) -> UpdateResult:
-        """One update; its loss is the critic's, its priorities the mean |TD error| of the two Qs."""
+        """Make one update. Return the critic's loss and, as priorities, the mean |TD error| of the two Qs."""
         settings = self.settings
         self.updates += 1
         inputs = self._inputs(batch.observations)
@@ -157,7 +162,7 @@ class CurlSacAgent(Agent):
             self.update_target()
         updates_actor = self.updates % settings.actor_update_steps == 0
         if updates_actor or self.contrasts:
-            # The critic's step has changed the trunk and the actor's will not, so that one pass serves both.
+            # The critic's step has changed the trunk and the actor's step will not, so one pass serves both.
             networks = (self.encoder, CRITIC), (self.encoder, ACTOR)
             wanted = networks if updates_actor else networks[:1]
             of_critic, *of_actor = self._latents(inputs, *wanted, trunk_gradient=self.contrasts)
@@ -170,7 +175,7 @@ class CurlSacAgent(Agent):
         return result
 
     def _step(self, name: str, loss: torch.Tensor) -> None:
-        """One step of the optimizer `name`; no gradient but its parameters' is computed."""
+        """Take one step of the optimizer `name`. Only the gradients of its parameters are computed."""
         optimizer = self.optimizers[name]
         torch.autograd.backward(loss, inputs=list(optimizer.parameters.values()))
         optimizer.step()
@@ -186,7 +191,7 @@ class CurlSacAgent(Agent):
 
     @torch.no_grad()
     def _targets(self, batch: Batch) -> torch.Tensor:
-        """Targets `[B]`: the online actor picks the next action, the target critic values it."""
+        """Return targets `[B]`: the online actor draws the next action, the target critic values it."""
         inputs = self._inputs(batch.next_observations)
         of_actor, of_target = self._latents(inputs, (self.encoder, ACTOR), (self.target_encoder, CRITIC))
         actions, log_probabilities = self._draw(of_actor)
@@ -195,7 +200,7 @@ class CurlSacAgent(Agent):
         return critic_targets(returns, discounts, next_qs, log_probabilities, self.log_temperature.exp())
 
     def _update_actor(self, of_critic: torch.Tensor, of_actor: torch.Tensor) -> None:
-        """The actor and the temperature; latents `[B, L]` of the critic, a constant, and of the actor."""
+        """Step the actor and the temperature. The critic's latents `[B, L]` are constants, the actor's are not."""
         actions, log_probabilities = self._draw(of_actor)
         qs = self.critic(of_critic, actions)
         self._step("actor", actor_loss(log_probabilities, qs, self.log_temperature.detach().exp()))
@@ -203,7 +208,7 @@ class CurlSacAgent(Agent):
         self._step("temperature", temperature_loss(self.log_temperature, constants, self.target_entropy))
 
     def _update_contrast(self, anchors: torch.Tensor, other_view: Observations) -> None:
-        """The contrastive loss of `anchors`, the critic's latents `[B, L]`, and the target's of another view."""
+        """Step the contrastive loss of `anchors` `[B, L]`, the critic's latents, and the target's of another view."""
         with torch.no_grad():
             (positives,) = self._latents(self._inputs(other_view), (self.target_encoder, CRITIC))
             positives = self.target_critic.norm(positives)
@@ -214,14 +219,17 @@ class CurlSacAgent(Agent):
         """Move the targets towards the online networks."""
         encoder_tau, target_tau = self.settings.encoder_tau, self.settings.target_tau
         _follow(self.target_encoder, self.encoder, encoder_tau)
-        # The layer norm is the critic head's but, as in the released code, it follows at the encoder's pace.
+        # The layer norm belongs to the critic head. As in the released code, it follows with the encoder's tau.
         _follow(self.target_critic.norm, self.critic.norm, encoder_tau)
         _follow(self.target_critic.qs, self.critic.qs, target_tau)
 
     # --- the freeze ----------------------------------------------------------------------------------------
 
     def freeze_encoder(self, *, reads_latents: bool) -> None:
-        """Freeze the encoder up to its cut; all of it, with the heads' layer norms, ends the contrastive loss too."""
+        """Freeze the encoder up to its cut (see `Agent`).
+
+        If the whole encoder is frozen, the layer norms of the heads are too, and the contrastive loss ends.
+        """
         self.frozen, self.reads_latents = True, reads_latents
         frozen = {f"encoder.{name}" for name in self.encoder.frozen_parameters()}
         tie(self.target_encoder, self.encoder, self.target_encoder.frozen_parameters())
@@ -240,7 +248,7 @@ class CurlSacAgent(Agent):
     # --- state ---------------------------------------------------------------------------------------------
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Every tensor that a checkpoint keeps, by name; what is tied, once."""
+        """Yield the name and the tensor of everything that a checkpoint keeps. Tied tensors come once."""
         yield from self.networks.named_parameters()
         yield "log_temperature", self.log_temperature
         for loss, optimizer in self.optimizers.items():
@@ -249,7 +257,7 @@ class CurlSacAgent(Agent):
 
 @torch.no_grad()
 def _follow(target: nn.Module, online: nn.Module, tau: float) -> None:
-    """Target += tau (online - target) for all parameters that are not tied."""
+    """Move `target` by tau (online - target), except for tied parameters."""
     followed = dict(online.named_parameters())
     pairs = [(own, followed[name]) for name, own in target.named_parameters() if own is not followed[name]]
     if pairs:

@@ -1,16 +1,17 @@
-"""Rainbow (Hessel et al. 2018): double, dueling, distributional, noisy, n-step; prioritized where the replay is."""
+"""Rainbow (Hessel et al. 2018): double, dueling, distributional, noisy and n-step Q-learning.
 
-import copy
-from collections.abc import Iterator
+It is prioritized if the replay is. The head's gradients are written by hand, because autograd takes longer
+(decision 12). `rainbow_reference.py` has the same loss by autograd. Tests compare the two.
+"""
+
 from typing import Any, NamedTuple
 
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
-from seer_edge.agents.adam import Adam
-from seer_edge.agents.agent import Agent, UpdateResult, tie
+from seer_edge.agents.agent import UpdateResult
 from seer_edge.agents.c51 import project
+from seer_edge.agents.q_learning import QLearningAgent
 from seer_edge.config.presets import RainbowSettings
 from seer_edge.networks.encoder import Encoder
 from seer_edge.networks.heads import RainbowHead, Weights, draw_noise, head_backward, head_trace, q_values
@@ -19,8 +20,8 @@ from seer_edge.networks.spec import EncoderSpec, RainbowHeadSpec
 from seer_runtime.replay.replay import Batch
 
 
-class RainbowAgent(Agent):
-    """An encoder, a head, their targets and an optimizer. N = 1: the head takes the one latent of each observation."""
+class RainbowAgent(QLearningAgent[RainbowHead]):
+    """A noisy head with a categorical distribution of returns for each action."""
 
     def __init__(
         self,
@@ -32,40 +33,38 @@ class RainbowAgent(Agent):
         device: str = "cpu",
     ) -> None:
         init = torch.Generator().manual_seed(seed)
-        super().__init__(Encoder(encoder_spec, init), seed=seed, device=device)
-        self.settings = settings
-        self.head = RainbowHead(head_spec, init, settings.noisy_sigma).to(self.device)
-        self.target_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
-        self.target_head = copy.deepcopy(self.head).requires_grad_(False)
-        self.support = torch.linspace(*settings.value_range, head_spec.atoms, device=self.device)
-        self.optimizer = Adam(
-            dict(self._online().named_parameters()),
+        super().__init__(
+            Encoder(encoder_spec, init),
+            RainbowHead(head_spec, init, settings.noisy_sigma),
+            target_update_steps=settings.target_update_steps,
             learning_rate=settings.learning_rate,
-            epsilon=settings.adam_epsilon,
+            adam_epsilon=settings.adam_epsilon,
+            seed=seed,
+            device=device,
         )
+        self.settings = settings
+        self.support = torch.linspace(*settings.value_range, head_spec.atoms, device=self.device)
         self._weights: Weights = self.head.noisy_weights()
-
-    def _online(self) -> nn.ModuleDict:
-        return nn.ModuleDict({"encoder": self.encoder, "head": self.head})
 
     # --- acting --------------------------------------------------------------------------------------------
 
     def refresh(self, *, new_noise: bool = True) -> None:
-        """New noise in all heads; the online one's weights under it serve acting and the next update."""
-        if self.updates and self.updates % self.settings.target_update_steps == 0:
-            self.update_target()
+        """Draw new noise for both heads and compute the online head's weights under it.
+
+        Acting and the next update use the same weights.
+        """
+        super().refresh()
         if new_noise:
             draw_noise([*self.head.noise, *self.target_head.noise], self.generator)
         self._weights = self.head.noisy_weights()
-        super().refresh()
 
-    def explore(self, observation: NDArray[Any]) -> int:
-        """The action for one observation under the present noise."""
+    def explore(self, observation: NDArray[Any], timestep: int) -> int:
+        """Return the best action for one observation under the current noise. The noise explores at every step."""
         with torch.no_grad():
             return int(self._values(observation, self._weights, self.acting_encoder).argmax())
 
     def greedy(self, observation: NDArray[Any]) -> int:
-        """The action for one observation without noise, for evaluation."""
+        """Return the best action for one observation, without noise."""
         with torch.no_grad():
             return int(self._values(observation, self.head.mean_weights(), self.encoder).argmax())
 
@@ -73,7 +72,7 @@ class RainbowAgent(Agent):
         return q_values(self._observe(observation, encoder), weights, self.support, self.head.spec.actions)[0]
 
     def outputs(self, latents: torch.Tensor) -> torch.Tensor:
-        """Q-values `[B, actions]` of the frozen part's outputs `[B, 1, L]`, without noise."""
+        """Return Q-values `[B, actions]` of outputs of the frozen part `[B, 1, L]`, without noise."""
         with torch.no_grad():
             latents = self._latents_behind_the_cut(latents)
             return q_values(latents, self.head.mean_weights(), self.support, self.head.spec.actions)
@@ -82,14 +81,14 @@ class RainbowAgent(Agent):
 
     @torch.no_grad()
     def prepare(self, batch: Batch) -> "Prepared":
-        """The inputs of both networks, and the target network's logits under its noise."""
+        """Read the inputs of both networks and compute the target network's logits under its noise."""
         inputs, next_inputs = ([*self._read(o)] for o in (batch.observations, batch.next_observations))
         (latents,) = self._latents(next_inputs, (self.target_encoder, 0), read=True)
         weights = self.target_head.noisy_weights()
         return Prepared(inputs, next_inputs, head_trace(latents, weights, self.target_head.spec.actions)[1])
 
     def update(self, batch: Batch, prepared: "Prepared | None" = None) -> UpdateResult:
-        """One gradient step on the distributional n-step double-Q loss, weighted by importance.
+        """Take one gradient step on the distributional n-step double-Q loss, weighted by importance.
 
         Acting and this update share the noise that `refresh` drew.
         """
@@ -114,46 +113,20 @@ class RainbowAgent(Agent):
         if latents.requires_grad:
             self.encoder.zero_grad()
             slopes = below @ self.head.hidden.noisy_weight
-            # A scalar: torch imports its compiler stack to check the shape of any other root's gradient.
+            # A scalar, because torch imports its compiler stack to check the gradient of any other root.
             (latents * slopes).sum().backward()  # type: ignore[no-untyped-call]
         self.optimizer.clip(self.settings.max_gradient_norm)
         self.optimizer.step()
         self.updates += 1
         return UpdateResult(float(loss), losses.cpu().numpy())
 
-    def update_target(self) -> None:
-        """Copy the online network to the target network."""
-        self.target_encoder.load_state_dict(self.encoder.state_dict())
-        self.target_head.load_state_dict(self.head.state_dict())
-
-    # --- the freeze ----------------------------------------------------------------------------------------
-
-    def freeze_encoder(self, *, reads_latents: bool) -> None:
-        """Freeze the encoder up to its cut (see `Agent`)."""
-        frozen = self.encoder.frozen_parameters()
-        for parameter in frozen.values():
-            parameter.requires_grad_(False)
-        tie(self.target_encoder, self.encoder, frozen)
-        self.optimizer.drop(f"encoder.{name}" for name in frozen)
-        self.frozen, self.reads_latents = True, reads_latents
-
-    # --- state ---------------------------------------------------------------------------------------------
-
-    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Every tensor that a checkpoint keeps, by name."""
-        yield from (("encoder." + name, tensor) for name, tensor in self.encoder.state_dict().items())
-        yield from (("head." + name, tensor) for name, tensor in self.head.state_dict().items())
-        yield from (("target_encoder." + name, tensor) for name, tensor in self.target_encoder.state_dict().items())
-        yield from (("target_head." + name, tensor) for name, tensor in self.target_head.state_dict().items())
-        yield from (("optimizer." + name, tensor) for name, tensor in self.optimizer.state().items())
-
 
 class Prepared(NamedTuple):
-    """What `RainbowAgent.prepare` gives."""
+    """The result of `RainbowAgent.prepare`."""
 
     inputs: list[torch.Tensor]  # of s, slice by slice
-    next_inputs: list[torch.Tensor]  # of s'
-    target_logits: torch.Tensor  # [B, actions, atoms], the target network's of s'
+    next_inputs: list[torch.Tensor]  # of s', slice by slice
+    target_logits: torch.Tensor  # [B, actions, atoms], of s' by the target network
 
 
 @scripted
@@ -170,7 +143,10 @@ def _learn_head(
     noise: list[torch.Tensor],
     gradients: list[torch.Tensor],
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Write the head's `gradients`; returns the loss, the rows' `[B]`, and the hidden layer's gradient."""
+    """Write the head's `gradients`. Return the loss, the losses of the rows `[B]` and the hidden layer's gradient.
+
+    `rainbow_reference.head_loss` is the same loss without the gradients.
+    """
     count, atoms = len(latents), len(support)
     streams, logits = head_trace(torch.cat([latents, next_latents]), weights, weights[4].size(0) // atoms)
     best = torch.matmul(torch.softmax(logits[count:], 2), support).argmax(1)
@@ -178,8 +154,8 @@ def _learn_head(
     targets = project(torch.softmax(target_logits[rows, best], 1), returns, discounts, support)
     log_probabilities = torch.log_softmax(logits[:count][rows, actions], 1)
     losses = -(targets * log_probabilities).sum(1)
-    shares = importance / count  # of each row in the loss
-    # Of the cross-entropy, by the logits of a softmax.
+    shares = importance / count  # the share of each row in the loss
+    # The gradient of a cross-entropy by the logits of its softmax.
     slopes = (log_probabilities.exp() * targets.sum(1, keepdim=True) - targets) * shares[:, None]
     below = head_backward(latents, streams[:count], weights, noise, gradients, actions, slopes)
     return torch.dot(losses, shares), losses, below

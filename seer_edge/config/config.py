@@ -1,54 +1,56 @@
-"""The configuration of a run: everything resolved, validated where it is built, written to `config.json`."""
+"""The configuration of a run: every setting resolved, validated at construction, written to `config.json`."""
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-from seer_edge.config.presets import Preset, RainbowSettings, SacSettings, preset_for
-from seer_edge.config.registry import ALGORITHMS, check_actions
-from seer_edge.envs import EnvOptions, EnvSpec, ProtocolName
-from seer_edge.envs.actions import Continuous
+from seer_edge.config.hyperparameters import is_preset_file, override, preset_from_file
+from seer_edge.config.presets import Preset, Settings
+from seer_edge.config.registry import ALGORITHMS, check_settings, choose_preset
+from seer_edge.config.request import PROTOCOLS, REPLAYS
+from seer_edge.config.values import NEVER
+from seer_edge.envs import Continuous, EnvOptions, EnvSpec, ProtocolName
 from seer_edge.errors import BadInputError
 from seer_edge.networks.spec import ENCODERS
 from seer_edge.validation import check_types
 from seer_runtime.onnx.encoder import MAX_BATCH
 from seer_runtime.policy.preprocess import COLORS, RESIZES, Color, Resize
-from seer_runtime.replay.codecs import CALIBRATED, LATENT_ELEMENT_BYTES
+from seer_runtime.replay.codecs import LATENT_CODECS
 
 Value = TypeVar("Value")
 
-NEVER = "never"
 AUTO = "auto"
-"""--latent-codec: the densest whose error is small, chosen at the freeze (`seer_edge.training.codec_choice`)."""
+"""Value of --latent-codec: choose the densest codec with a small error at the freeze (`training.codec_choice`)."""
 SHORT_RUN_FRACTION = 0.4
 SHORT_RUN_FACTOR = 2.5
 LOG_EVERY_STEPS = 1_000
 CHECKPOINT_EVERY_SECONDS = 1800.0
-"""Kind to SD cards: 48 generations a day."""
+"""48 checkpoints a day, which an SD card bears."""
 ENV_TIMEOUT_SECONDS = 60.0
-"""After which an environment that does not answer counts as hanging."""
+"""An environment that does not answer for so long counts as hanging."""
 MAX_THREADS = 256
 MAX_AUGMENTATIONS = MAX_BATCH - 1  # encoded in one call with the center crop
-
-PROTOCOLS = ("paper", "machado")
-REPLAYS = ("uniform", "prioritized")
-BEFORE_RECORDED = {"resize": "area", "blank_at_lost_life": True}
-"""What runs did whose configuration was written before it said so."""
+BEFORE_RECORDED: Mapping[str, Any] = {"resize": "area", "blank_at_lost_life": True, "overrides": ()}
+"""Values that runs had whose `config.json` was written before these entries existed."""
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One run. Steps are agent steps, sizes are bytes."""
+    """Every setting of one run. Steps are agent steps, sizes are bytes.
 
-    env: str  # resolved id, as `make_env` takes it
+    Raises BadInputError, which names the flag, or ValueError, which names the entry, for a value that cannot be used.
+    """
+
+    env: str  # resolved id, which `make_env` accepts
     env_name: str
-    preset: str
+    preset: str  # its name, or the path of its file
     mem_budget_bytes: int
     total_timesteps: int
-    freeze_at: int | None  # T_f; None for never, 0 where the encoder comes from another run
+    freeze_at: int | None  # T_f; None for never, 0 if the encoder is imported
     freeze_reason: str
-    settings: RainbowSettings | SacSettings
+    settings: Settings
     algo: str = "rainbow"
     encoder: str = "data-efficient"
     protocol: ProtocolName = "paper"
@@ -57,39 +59,37 @@ class TrainConfig:
     color: Color | None = None  # None: the environment's own
     render_observations: bool = False
     resize: Resize = "area"  # how screens become frames
-    blank_at_lost_life: bool = False  # whether a lost life begins a new scene, as before the configuration said so
+    blank_at_lost_life: bool = False  # whether a lost life blanks the frame stack, as in older runs
     freeze_layers: int | None = None  # None: all
-    latent_codec: str = "float32"  # auto up to the freeze, from there on what was chosen
+    latent_codec: str = "float32"  # auto up to the freeze, then the chosen one
     augmentations: int = 1  # K
-    source: str | None = None  # the run or bundle whose encoder is taken
+    source: str | None = None  # the run or bundle whose encoder is imported
     replay: str = "uniform"
     seed: int = 0
     threads: int = 1
-    pipeline: bool = True  # learn from the batch of the step before, beside the environment
+    pipeline: bool = True  # update on a second thread, from the batch of the step before
     device: str = "cpu"
     eval_every: int = 10_000
     eval_episodes: int = 10
     log_every: int = LOG_EVERY_STEPS
-    checkpoint_every_steps: int | None = None  # at most one of the two
+    checkpoint_every_steps: int | None = None  # exactly one of the two is set
     checkpoint_every_seconds: float | None = CHECKPOINT_EVERY_SECONDS
     rss_limit_bytes: int | None = None
     env_timeout_seconds: float = ENV_TIMEOUT_SECONDS
     tensorboard: bool = False
+    overrides: tuple[str, ...] = ()  # `name=value` of every hyperparameter that --set changed
 
     def __post_init__(self) -> None:
         _one_of("--protocol", self.protocol, PROTOCOLS)
         _one_of("--replay", self.replay, REPLAYS)
         _one_of("--algo", self.algo, tuple(ALGORITHMS))
         _one_of("--encoder", self.encoder, tuple(ENCODERS))
-        _one_of("--latent-codec", self.latent_codec, (*LATENT_ELEMENT_BYTES, AUTO))
+        _one_of("--latent-codec", self.latent_codec, (*LATENT_CODECS, AUTO))
         if self.color is not None:
             _one_of("--color", self.color, COLORS)
         _one_of("resize", self.resize, RESIZES)
         check_types(self)
-        if not isinstance(self.settings, ALGORITHMS[self.algo].settings):
-            raise ValueError(f"settings are not those of algo {self.algo}")
-        if isinstance(self.settings, SacSettings) and self.settings.contrastive != (self.algo == "curl-sac"):
-            raise ValueError(f"algo {self.algo} cannot have contrastive {self.settings.contrastive}")
+        check_settings(self.algo, self.settings)
         _require(self.mem_budget_bytes >= 1, "--mem-budget", self.mem_budget_bytes, "give at least one byte")
         _at_least_one("--total-timesteps", self.total_timesteps)
         _require(1 <= self.threads <= MAX_THREADS, "--threads", self.threads, f"give 1 to {MAX_THREADS}")
@@ -98,7 +98,7 @@ class TrainConfig:
         _at_least_one("log_every", self.log_every)
         steps, seconds = self.checkpoint_every_steps, self.checkpoint_every_seconds
         if (steps is None) == (seconds is None):
-            raise ValueError(f"checkpoint_every: {steps} steps and {seconds} seconds; one of them is needed")
+            raise ValueError(f"checkpoint_every: {steps} steps and {seconds} seconds; set exactly one")
         if steps is not None:
             _at_least_one("--checkpoint-every", steps)
         if seconds is not None:
@@ -118,17 +118,17 @@ class TrainConfig:
                 frozen,
                 "--freeze-layers",
                 self.freeze_layers,
-                "nothing is frozen under --freeze-at never; leave one of them out",
+                "--freeze-at never freezes nothing; leave one of the two out",
             )
         if self.source is not None:
             _require(
                 self.latent_codec != AUTO,
                 "--latent-codec",
                 self.latent_codec,
-                "is chosen by rows of frames, and under --from there are none; "
+                "needs rows of frames to choose by, and a run with --from has none; "
                 f"choose one of {', '.join(self.latent_codecs)}",
             )
-            _require(self.freeze_at == 0, "--freeze-at", self.freeze_at, "under --from it is 0; leave it out")
+            _require(self.freeze_at == 0, "--freeze-at", self.freeze_at, "--from freezes at step 0; leave it out")
         elif self.freeze_at is not None:
             _at_least_one("--freeze-at", self.freeze_at)
             _require(
@@ -140,7 +140,7 @@ class TrainConfig:
 
     @property
     def env_options(self) -> EnvOptions:
-        """What `make_env` needs beside the id."""
+        """The options that `make_env` needs beside the id."""
         return EnvOptions(
             self.protocol,
             self.resolution,
@@ -153,23 +153,26 @@ class TrainConfig:
 
     @property
     def latent_codecs(self) -> tuple[str, ...]:
-        """The codecs that the rows of a run like this one can have, where it takes none that are calibrated already."""
-        return tuple(name for name in LATENT_ELEMENT_BYTES if self.source is None or name not in CALIBRATED)
+        """The codecs that this run can use for its own rows.
+
+        An imported encoder leaves no frames to calibrate on. Only imported rows bring a calibrated codec then.
+        """
+        return tuple(name for name, codec in LATENT_CODECS.items() if self.source is None or not codec.calibrated)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data for `config.json`."""
+        """Return plain data for `config.json`."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "TrainConfig":
-        """Read back what `to_json` gave. Raises BadInputError for missing, unknown or unusable entries."""
+        """Return the configuration that `to_json` wrote.
+
+        Raises BadInputError for missing, unknown or invalid entries.
+        """
         try:
             entries = {**BEFORE_RECORDED, **data}
-            given = {
-                name: tuple(value) if isinstance(value, list) else value
-                for name, value in dict(entries.pop("settings")).items()
-            }
-            return _read(cls, {**entries, "settings": _read(ALGORITHMS[entries["algo"]].settings, given)})
+            settings = _read(ALGORITHMS[entries["algo"]].settings, dict(entries.pop("settings")))
+            return _read(cls, {**entries, "settings": settings})
         except (KeyError, TypeError, ValueError) as error:
             raise BadInputError(f"config.json: not a configuration of this version ({error})") from error
         except BadInputError as error:
@@ -177,16 +180,16 @@ class TrainConfig:
 
 
 def _read(kind: type[Value], entries: dict[str, Any]) -> Value:
-    """A dataclass of all its fields, defaults too: `to_json` has written every one."""
+    """Build a dataclass from all of its fields. None may be missing, because `to_json` writes every one."""
     missing = {field.name for field in dataclasses.fields(cast(Any, kind))} - set(entries)
     if missing:
-        raise ValueError(f"without {', '.join(sorted(missing))}")
-    return kind(**entries)
+        raise ValueError(f"{', '.join(sorted(missing))} missing")
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in entries.items()})
 
 
-def _require(holds: bool, flag: str, value: object, mend: str) -> None:
+def _require(holds: bool, flag: str, value: object, hint: str) -> None:
     if not holds:
-        raise BadInputError(f"{flag} {value}: {mend}")
+        raise BadInputError(f"{flag} {value}: {hint}")
 
 
 def _at_least_one(flag: str, value: int) -> None:
@@ -200,10 +203,10 @@ def _one_of(flag: str, value: str, choices: tuple[str, ...]) -> None:
 def resolve_freeze_at(
     given: int | str | None, preset: Preset, source: str | None, *, total_timesteps: int, frame_capacity: int
 ) -> tuple[int | None, str]:
-    """T_f and the reason for it, shown in the plan.
+    """Return T_f and the reason for it, which the plan shows.
 
     The preset has one T_f for a replay that holds the whole run and one for a replay that does not. In a run shorter
-    than 2.5 times that, T_f is 40 % of the run. An encoder that comes from another run is frozen from step 0.
+    than 2.5 times that, T_f is 40 % of the run. An imported encoder is frozen from step 0.
     """
     if source is not None:
         _require(given is None, "--freeze-at", given, "the encoder of --from is frozen from step 0; leave it out")
@@ -220,26 +223,6 @@ def resolve_freeze_at(
     return freeze_at, f"preset {preset.name}, a replay that {'holds' if whole else 'does not hold'} the whole run"
 
 
-def choose_preset(env: EnvSpec, name: str | None = None, algo: str | None = None) -> Preset:
-    """The preset `name`, else the task's, for the agent `algo`, else its own.
-
-    Raises BadInputError where agent, preset and actions do not go together.
-    """
-    preset = preset_for(name or env.name, continuous=isinstance(env.actions, Continuous))
-    wanted = algo or preset.algo
-    try:
-        check_actions(wanted, env)
-    except ValueError as error:
-        flag = f"--algo {wanted}" if algo else f"--preset {preset.name}"
-        raise BadInputError(f"{flag}: {error}") from error
-    settings = preset.settings
-    if not isinstance(settings, ALGORITHMS[wanted].settings):
-        raise BadInputError(f"--preset {preset.name}: is one of {preset.algo}; name another or leave it out")
-    if isinstance(settings, SacSettings):
-        settings = dataclasses.replace(settings, contrastive=wanted == "curl-sac")
-    return dataclasses.replace(preset, algo=wanted, settings=settings)
-
-
 def build_config(
     env: EnvSpec,
     *,
@@ -254,10 +237,13 @@ def build_config(
     eval_every: int | None = None,
     eval_episodes: int | None = None,
     source: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
     **others: Any,
 ) -> TrainConfig:
-    """A configuration from what the user gave; None leaves it to the preset. Raises BadInputError."""
-    chosen = choose_preset(env, preset, algo)
+    """Return the configuration of a new run. None leaves an option to the preset. Raises BadInputError."""
+    from_file = preset is not None and is_preset_file(preset)
+    chosen = preset_from_file(env, preset or "", algo) if from_file else choose_preset(env, preset, algo)
+    chosen, changed = override(chosen, overrides or {})
     budget = _given(mem_budget_bytes, chosen.mem_budget_bytes)
     steps = _given(total_timesteps, chosen.total_timesteps)
     step, reason = resolve_freeze_at(
@@ -275,15 +261,21 @@ def build_config(
         encoder=_given(encoder, chosen.encoder),
         latent_codec=_given(latent_codec, TrainConfig.latent_codec),
         augmentations=_augmentations(augmentations, chosen, env),
-        action_repeat=None if env.as_registered else chosen.action_repeat,
+        action_repeat=chosen.action_repeat if _repeats_actions(env) else None,
         source=source,
         resize=env.resize,
-        eval_every=_given(eval_every, chosen.evaluate_every),
-        eval_episodes=_given(eval_episodes, chosen.evaluation_episodes),
+        eval_every=_given(eval_every, chosen.eval_every),
+        eval_episodes=_given(eval_episodes, chosen.eval_episodes),
         log_every=max(1, min(LOG_EVERY_STEPS, steps // 20)),
         settings=chosen.settings,
+        overrides=changed,
         **others,
     )
+
+
+def _repeats_actions(env: EnvSpec) -> bool:
+    """Whether the action repeat of a preset applies: to control tasks only."""
+    return isinstance(env.actions, Continuous) and not env.as_registered
 
 
 def _given(value: Value | None, preset: Value) -> Value:
@@ -291,8 +283,8 @@ def _given(value: Value | None, preset: Value) -> Value:
 
 
 def _augmentations(given: int | None, preset: Preset, env: EnvSpec) -> int:
-    """K, which is 1 where a crop is the whole frame: there is but one view to store."""
+    """Return K. It is 1 if the crop is the whole frame, because there is only one view to store."""
     if env.crop_shape == env.frame_shape[-2:]:
-        _require(given in (None, 1), "--augmentations", given, f"{env.name} is seen whole, without crops; leave it out")
+        _require(given in (None, 1), "--augmentations", given, f"{env.name} is not cropped; leave it out")
         return 1
     return _given(given, preset.augmentations)

@@ -1,11 +1,12 @@
-"""The byte plan: what a run will hold, computed before it starts and without torch."""
+"""The byte plan: what a run will hold in memory and on disk, computed before it starts and without torch."""
 
 import dataclasses
 import math
 from dataclasses import dataclass
 
 from seer_edge.config.config import AUTO, TrainConfig
-from seer_edge.config.registry import ALGORITHMS, Networks, check_actions
+from seer_edge.config.plan_warnings import export_warnings, freeze_warnings
+from seer_edge.config.registry import Networks, check_actions, make_networks
 from seer_edge.envs import EnvSpec
 from seer_edge.errors import BadInputError
 from seer_edge.networks.flops import FlopsModel
@@ -21,33 +22,33 @@ from seer_runtime.system.ledger import WORKSPACE_CAP_BYTES, Ledger, Line
 from seer_runtime.system.memory import MemoryLimits
 from seer_runtime.system.units import format_duration, format_size
 
-# Interpreter, imports, the buffers of a first update and what a first evaluation leaves, without what the plan and the
-# environment name: of Alien in 0.07GB, `tools/rssbench.py causes` prints 232 MB as "everything else", without an
-# evaluation from frames, and a whole run has 260 (`rssbench.py watch`, docs/results/alien-30k). Below 2MB the imports
-# are the peak, 268 MB.
+# Interpreter, imports, the buffers of a first update and the remains of a first evaluation. The plan counts everything
+# else, and the environment's own memory, line by line. For Alien in 0.07GB `tools/rssbench.py causes` prints 232 MB as
+# "everything else", without an evaluation from frames. A whole run has 260 MB (`rssbench.py watch`,
+# docs/results/alien-30k). Below a budget of 2MB the imports are the peak, 268 MB.
 PROCESS_BASE_BYTES = 260_000_000
-# An update holds its maps and their gradients, not all at once: from batches of 128 and 512 at 84x84.
+# Peak memory of an update, divided by the size of its feature maps. Measured with batches of 128 and 512 at 84x84.
 ACTIVATION_FACTOR = 1.7
 FLOAT_BYTES = 4
-# Of a checkpoint: random states, the environment's, counters, metrics, the manifest, headers of tensors.
+# Small parts of a checkpoint: random states, environment, counters, metrics, manifest, tensor headers.
 CHECKPOINT_BASE_BYTES = 200_000
 PRIORITY_BYTES = 8
 REFERENCE_STEPS_PER_SECOND = 100
-"""Where checkpoints are counted in steps, what is written in an hour is said of this speed."""
+"""Assumed speed for the bytes that are written in an hour, if checkpoints are counted in steps."""
 
 
 @dataclass(frozen=True)
 class BytePlan:
-    """Bytes and capacities of a run (design, section 2; Section 4.2 of the paper).
+    """Bytes and capacities of a run (Section 4.2 of the paper).
 
-    Before the codec of latents is chosen, latents and their capacity are those of the widest one that there may be, and
-    lines of bytes those of the codec that needs most.
+    With --latent-codec auto the codec is chosen at the freeze. Until then the latent row and capacity are those of the
+    widest codec, and each line of bytes is that of the codec that needs most.
     """
 
     config: TrainConfig
     env: EnvSpec
     networks: Networks
-    latent_replay: bool  # whether the replay holds latents from the freeze on; else frames to the end
+    latent_replay: bool  # whether the replay holds latents from the freeze on, or frames to the end
     frame_row_bytes: int  # P
     latent_row_bytes: int  # b N K L
     frame_capacity: int  # C
@@ -56,7 +57,8 @@ class BytePlan:
     priorities_bytes: int
     workspace_bytes: int
     warnings: tuple[str, ...]
-    choices: tuple["BytePlan", ...] = ()  # with each codec that --latent-codec auto chooses from, the widest first
+    choices: tuple["BytePlan", ...] = ()  # plans with each codec that auto chooses from, the widest first
+    notes: tuple[str, ...] = ()  # what the run imports from another
 
     @property
     def encoder(self) -> EncoderSpec:
@@ -65,7 +67,7 @@ class BytePlan:
 
     @property
     def crop(self) -> Crop:
-        """The views of a frame."""
+        """How a frame is cropped."""
         height, width = self.env.frame_shape[-2:]
         return Crop((height, width), self.env.crop_shape)
 
@@ -76,24 +78,24 @@ class BytePlan:
 
     @property
     def model_bytes(self) -> int:
-        """Weights, online and target."""
+        """Bytes of weights, online and target."""
         return (self.networks.parameters + self.networks.target_parameters) * FLOAT_BYTES
 
     @property
     def optimizer_bytes(self) -> int:
-        """Gradients, and both moments of every Adam."""
+        """Bytes of gradients, and of both moments of every Adam."""
         return (self.networks.parameters + 2 * self.networks.optimized_parameters) * FLOAT_BYTES
 
     @property
     def activation_bytes(self) -> int:
-        """Estimate of what an update from frames holds beside the model; 0 where every row is a latent."""
+        """Estimated bytes of feature maps in an update from frames; 0 if every row is a latent."""
         if not self.holds_frames:
             return 0
         return round(ACTIVATION_FACTOR * self.config.settings.batch_size * self.encoder.map_elements * FLOAT_BYTES)
 
     @property
     def rss_peak_bytes(self) -> int:
-        """Estimate of the process's peak RSS once the arena is full."""
+        """Estimated peak RSS of the process once the arena is full."""
         lines = self.columns_bytes + self.priorities_bytes + self.workspace_bytes
         learner = self.model_bytes + self.optimizer_bytes + self.activation_bytes
         return PROCESS_BASE_BYTES + self.env.process_bytes + self.arena_bytes + lines + learner
@@ -105,13 +107,13 @@ class BytePlan:
 
     @property
     def most_rows(self) -> int:
-        """The most that the replay ever holds."""
+        """The largest number of rows that the replay ever holds."""
         own = max(self.holds_frames * self.frame_capacity, self.latent_replay * self.latent_capacity)
         return max([own, *(choice.most_rows for choice in self.choices)])
 
     @property
     def checkpoint_bytes(self) -> int:
-        """The most that one generation takes of the disk: a full replay, every weight and moment, the graph."""
+        """The largest size of one checkpoint: a full replay, every weight and moment, the encoder's graph."""
         row = column_bytes(self.env.actions.shape, self.env.actions.dtype) + PRIORITY_BYTES
         weights = self.networks.optimized_parameters * 2 + self.latent_replay * self.encoder.frozen_parameters
         replay = self.arena_bytes + self.most_rows * row + self.config.settings.stack * self.frame_row_bytes
@@ -119,19 +121,27 @@ class BytePlan:
 
     @property
     def flops(self) -> FlopsModel:
-        """The terms of Appendix C."""
-        return self.networks.flops(self.config, self.frame_capacity, self.latent_replay)
+        """Multiply-adds of the run (Appendix C)."""
+        return self.networks.flops(
+            batch_size=self.config.settings.batch_size,
+            augmentations=self.config.augmentations,
+            frame_capacity=self.frame_capacity,
+            latent_replay=self.latent_replay,
+        )
 
     def frame_codec(self) -> Codec:
-        """Of the rows before the freeze."""
+        """Return the codec of rows before the freeze."""
         return frame_codec(self.env.frame_shape, self.env.crop_shape)
 
     def latent_codec(self, ledger: Ledger) -> Codec:
-        """Of the rows after it; its own memory is counted in `ledger`. Raises ValueError before it is chosen."""
+        """Return the codec of rows after the freeze. `ledger` counts its memory.
+
+        Raises ValueError if the codec is not chosen yet.
+        """
         return latent_codec(self.config.latent_codec, self.encoder.latent_shape, self.config.augmentations, ledger)
 
     def rows(self) -> list[tuple[str, str]]:
-        """Label and value of each line of the table."""
+        """Return label and value of each line of the table."""
         config = self.config
         rows = [
             ("environment", self._environment()),
@@ -153,6 +163,8 @@ class BytePlan:
             ("a checkpoint", f"at most {format_size(self.checkpoint_bytes)}; two are kept"),
             ("written an hour", self._written()),
         ]
+        if config.overrides:
+            rows.insert(2, ("hyperparameters set", ", ".join(config.overrides)))
         if config.rss_limit_bytes is not None:
             rows.append(("RSS limit", f"{config.rss_limit_bytes:,} B"))
         return rows
@@ -161,7 +173,7 @@ class BytePlan:
         config, env = self.config, self.env
         shown = "x".join(map(str, env.frame_shape))
         crop = "" if self.crop.whole else f", crops of {env.crop_shape[0]}x{env.crop_shape[1]}"
-        # Only the presets of control have an action repeat, and they have no protocol.
+        # Only control tasks have an action repeat, and only Atari games have a protocol.
         how = f"protocol {config.protocol}" if config.action_repeat is None else f"action repeat {config.action_repeat}"
         how = "" if env.as_registered else f", {how}"
         return f"{env.id}, {env.actions}, frames {shown}{crop}{how}"
@@ -189,7 +201,7 @@ class BytePlan:
         if self.choices:
             return ", ".join(f"{plan.config.latent_codec} {plan._latent_capacity()}" for plan in self.choices)
         if not self.latent_replay:
-            return f"{self.frame_capacity:,} rows: the replay stays one of frames"
+            return f"{self.frame_capacity:,} rows: the replay keeps frames"
         ratio = self.latent_capacity / self.frame_capacity
         alone = ", the replay holds latents from the first row" if self.config.freeze_at == 0 else ""
         return f"{self.latent_capacity:,} rows ({ratio:.2f}x){alone}"
@@ -199,21 +211,21 @@ class BytePlan:
         if seconds is not None:
             often, every = 3600 / seconds, format_duration(seconds)
         else:
-            assert steps is not None  # as the configuration has seen to
+            assert steps is not None  # the configuration has exactly one of the two
             often = 3600 * REFERENCE_STEPS_PER_SECOND / steps
             every = f"{steps:,} steps, at {REFERENCE_STEPS_PER_SECOND} steps a second"
         return f"at most {format_size(round(often * self.checkpoint_bytes))} (a checkpoint every {every})"
 
     def render(self, limits: MemoryLimits | None = None) -> str:
-        """The plan as a table, warnings below it; with what memory there is, where `limits` are given."""
+        """Return the plan as a table, with warnings and notes below. `limits` adds a line on this machine's memory."""
         rows = self.rows() + ([] if limits is None else [("memory of this machine", str(limits))])
         width = max(len(label) for label, _ in rows)
         lines = [f"  {label:<{width}}  {value}" for label, value in rows]
-        return "\n".join(["byte plan", *lines, *(f"warning: {warning}" for warning in self.warnings)])
+        return "\n".join(["byte plan", *lines, *(f"warning: {warning}" for warning in self.warnings), *self.notes])
 
 
 def make_plan(config: TrainConfig, env: EnvSpec) -> BytePlan:
-    """The plan of a run. Raises BadInputError where the budget cannot hold one batch of windows."""
+    """Return the plan of a run. Raises BadInputError if the budget cannot hold one batch of windows."""
     if config.latent_codec == AUTO:
         return _plan_of_all(config, env)
     try:
@@ -221,7 +233,14 @@ def make_plan(config: TrainConfig, env: EnvSpec) -> BytePlan:
     except ValueError as error:
         raise BadInputError(f"--algo {config.algo}: {error}") from error
     try:
-        parts = ALGORITHMS[config.algo].networks(config, env)
+        parts = make_networks(
+            config.algo,
+            config.settings,
+            env,
+            encoder=config.encoder,
+            frozen_layers=config.freeze_layers,
+            imported=config.source is not None,
+        )
     except ValueError as error:
         flag = "--encoder" if config.freeze_layers is None else f"--freeze-layers {config.freeze_layers} --encoder"
         raise BadInputError(f"{flag} {config.encoder}: {error}") from error
@@ -231,7 +250,7 @@ def make_plan(config: TrainConfig, env: EnvSpec) -> BytePlan:
     latents = latent_codec(config.latent_codec, encoder.latent_shape, config.augmentations, own)
     capacity = config.mem_budget_bytes // frames.row_bytes
     latent_capacity = capacity * frames.row_bytes // latents.row_bytes
-    # A cut below the preset's pays in compute alone where its latents are larger than frames (Appendix D).
+    # If latents are larger than frames, freezing some layers saves compute but no memory (Appendix D).
     latent_replay = config.freeze_at is not None and (encoder.whole or latents.row_bytes <= frames.row_bytes)
     frames_first = config.freeze_at != 0 or not latent_replay
     _check_room(config, frames.row_bytes, latents.row_bytes, frames_first=frames_first, latent_replay=latent_replay)
@@ -243,14 +262,8 @@ def make_plan(config: TrainConfig, env: EnvSpec) -> BytePlan:
         frames_first=frames_first,
         latent_replay=latent_replay,
     )
-    if workspace > WORKSPACE_CAP_BYTES:
-        shown = "x".join(map(str, env.frame_shape))
-        raise BadInputError(
-            f"--resolution {env.frame_shape[-1]}: frames of {shown} need {workspace:,} B of workspace, and the cap is "
-            f"{WORKSPACE_CAP_BYTES:,}; give a smaller one"
-        )
-
-    # During the conversion old and new columns stand side by side.
+    _check_workspace(config, env, workspace)
+    # The conversion holds old and new columns at once.
     row_counts = [*([capacity] if frames_first else []), *([latent_capacity] if latent_replay else [])]
     column = column_bytes(env.actions.shape, env.actions.dtype)
     return BytePlan(
@@ -265,14 +278,17 @@ def make_plan(config: TrainConfig, env: EnvSpec) -> BytePlan:
         columns_bytes=sum(row_counts) * column,
         priorities_bytes=tree_bytes(max(row_counts)) if config.replay == "prioritized" else 0,
         workspace_bytes=workspace,
-        warnings=_warnings(config, encoder, capacity, frames.row_bytes, latents.row_bytes, latent_replay),
+        warnings=(
+            *freeze_warnings(config, encoder, capacity, frames.row_bytes, latents.row_bytes, latent_replay),
+            *export_warnings(config, parts),
+        ),
     )
 
 
 def _plan_of_all(config: TrainConfig, env: EnvSpec) -> BytePlan:
-    """The plan of a run whose codec of latents is not chosen yet."""
+    """Return the plan of a run whose latent codec is chosen at the freeze."""
     choices = [make_plan(dataclasses.replace(config, latent_codec=name), env) for name in config.latent_codecs]
-    # Under --freeze-layers the latents of wide codecs may be larger than frames, which then stay.
+    # With --freeze-layers the latents of wide codecs may be larger than frames. Then the replay keeps frames.
     widest = next((plan for plan in choices if plan.latent_replay), choices[0])
     return dataclasses.replace(
         widest,
@@ -280,13 +296,16 @@ def _plan_of_all(config: TrainConfig, env: EnvSpec) -> BytePlan:
         columns_bytes=max(plan.columns_bytes for plan in choices),
         priorities_bytes=max(plan.priorities_bytes for plan in choices),
         workspace_bytes=max(plan.workspace_bytes for plan in choices),
-        warnings=_warnings(
-            config,
-            widest.encoder,
-            widest.frame_capacity,
-            widest.frame_row_bytes,
-            widest.latent_row_bytes,
-            widest.latent_replay,
+        warnings=(
+            *freeze_warnings(
+                config,
+                widest.encoder,
+                widest.frame_capacity,
+                widest.frame_row_bytes,
+                widest.latent_row_bytes,
+                widest.latent_replay,
+            ),
+            *export_warnings(config, widest.networks),
         ),
         choices=tuple(choices),
     )
@@ -301,7 +320,7 @@ def _workspace(
     frames_first: bool,
     latent_replay: bool,
 ) -> int:
-    """The most that is held at once: beside an evaluation, or at the freeze (`freeze`, `LatentPerception`)."""
+    """Return the largest workspace: during an evaluation, or at the freeze (`freeze`, `LatentPerception`)."""
     settings = config.settings
     stack = settings.stack * frames.row_bytes
     view_bytes, latent = math.prod(frames.view_shape), math.prod(latents.view_shape) * FLOAT_BYTES
@@ -320,6 +339,16 @@ def _workspace(
     return max(moments)
 
 
+def _check_workspace(config: TrainConfig, env: EnvSpec, workspace_bytes: int) -> None:
+    """Raise BadInputError if the workspace is larger than its cap."""
+    if workspace_bytes > WORKSPACE_CAP_BYTES:
+        shown = "x".join(map(str, env.frame_shape))
+        raise BadInputError(
+            f"--resolution {env.frame_shape[-1]}: stacks of {config.settings.stack} frames of {shown} need "
+            f"{workspace_bytes:,} B of workspace, and the cap is {WORKSPACE_CAP_BYTES:,}; give a smaller one"
+        )
+
+
 def _check_room(
     config: TrainConfig, frame_row: int, latent_row: int, *, frames_first: bool, latent_replay: bool
 ) -> None:
@@ -327,42 +356,10 @@ def _check_room(
     rows = settings.batch_size + settings.n_step + settings.stack - 1
     needed, kind = (rows * frame_row, "frames") if frames_first else (0, "")
     if latent_replay and rows * latent_row > needed:
-        # The arena is a whole number of frames, even where it never holds one.
+        # The arena is a whole number of frames, even in a run that never stores a frame.
         needed, kind = -(-rows * latent_row // frame_row) * frame_row, "latents"
     if config.mem_budget_bytes < needed:
         raise BadInputError(
             f"--mem-budget {config.mem_budget_bytes} B: cannot hold one batch of {settings.batch_size} windows of "
             f"{settings.n_step} steps, {rows} {kind}; give at least {needed}"
         )
-
-
-def _warnings(
-    config: TrainConfig, encoder: EncoderSpec, capacity: int, frame_row: int, latent_row: int, latent_replay: bool
-) -> tuple[str, ...]:
-    warnings = []
-    if latent_replay and latent_row > frame_row:
-        row_bytes = {
-            name: latent_codec(name, encoder.latent_shape, config.augmentations).row_bytes
-            for name in config.latent_codecs
-        }
-        rows = {name: capacity * frame_row // size for name, size in row_bytes.items()}
-        growing = [f"{name} ({count:,} rows)" for name, count in rows.items() if count > capacity]
-        shrinks = "may shrink" if config.latent_codec == AUTO else "will shrink"
-        mend = f"it grows with {', '.join(growing)}" if growing else "no codec built so far makes it grow"
-        warnings.append(
-            f"--latent-codec {config.latent_codec}: the freeze {shrinks} the capacity from {capacity:,} to "
-            f"{capacity * frame_row // latent_row:,} rows; {mend}"
-        )
-    if config.freeze_at is not None and not latent_replay:
-        warnings.append(
-            f"--freeze-layers {config.freeze_layers}: a latent of {latent_row:,} B is larger than a frame of "
-            f"{frame_row:,} B, so the replay stays one of frames: the freeze saves compute, not memory"
-        )
-    if config.freeze_at and config.freeze_at == config.total_timesteps:
-        warnings.append(f"--freeze-at {config.freeze_at}: is the last step, so nothing is learned from latents")
-    if config.freeze_at and config.freeze_at <= config.settings.learning_starts:
-        warnings.append(
-            f"--freeze-at {config.freeze_at}: learning starts at step {config.settings.learning_starts:,}, so the "
-            "encoder would be frozen as it was initialised"
-        )
-    return tuple(warnings)

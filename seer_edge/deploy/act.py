@@ -3,7 +3,7 @@
 import array
 import dataclasses
 import functools
-import json
+import logging
 import os
 import sys
 import time
@@ -11,13 +11,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from seer_edge.config.registry import ALGORITHMS
-from seer_edge.envs import Action, Discrete, EnvOptions, EnvSpec, Frame, ResolutionError, ViewError, resolve
-from seer_edge.envs.games import Evaluation, game_seeds, play
+from seer_edge.envs import Action, Discrete, EnvOptions, Frame, ResolutionError, ViewError, resolve
+from seer_edge.envs.games import game_seeds, play
 from seer_edge.envs.guarded import Guarded, open_guarded
 from seer_edge.envs.recorder import Recorder
 from seer_edge.envs.translate_errors import translate_errors
@@ -32,9 +31,8 @@ from seer_runtime.policy.perception import Observed
 from seer_runtime.policy.policy import Policy
 from seer_runtime.system.manifest_reader import ManifestReader
 from seer_runtime.system.process import rss_peak_bytes
-from seer_runtime.system.units import format_size
 
-EPISODES = 10
+LOG = logging.getLogger(__name__)
 ACTION_REPEAT_MAX = 10_000
 PERCENTILES = (50, 90, 99)
 
@@ -161,11 +159,22 @@ class Game:
     int8: bool = True  # whether the bundle's int8 encoder may be used
 
 
-def act(path: Path, game: Game, *, as_json: bool) -> int:
-    """Play `game` with the bundle at `path` and print returns and latencies; returns the exit status.
+@dataclass(frozen=True)
+class Played:
+    """Episodes that a bundle played; `signal` is the number of the signal that stopped it early."""
 
-    Raises BadInputError, EnvironmentFailedError.
-    """
+    env: str
+    timestep: int
+    returns: tuple[float, ...]
+    signal: int | None
+    steps: int
+    frame_to_action_ms: Mapping[str, float] | None
+    rss_peak_bytes: int
+    encoder: str | None  # which encoder ran and why, if the bundle has two
+
+
+def play_bundle(path: Path, game: Game) -> Played:
+    """Play `game` with the bundle at `path`. Raises BadInputError, EnvironmentFailedError."""
     with opened(path) as bundle:
         origin = Origin.of(bundle)
         policy = Policy.of(bundle, threads=game.threads or 1, int8=game.int8)
@@ -177,8 +186,6 @@ def act(path: Path, game: Game, *, as_json: bool) -> int:
     with closing(_open(env, origin, policy.spec, env_seed, game.timeout_seconds)) as environment, StopSignal() as stop:
         steps = 0
         with Recorder.writing(game.record) as recorder:
-            if policy.choice is not None and not as_json:
-                print(policy.choice, flush=True)
             player = Player(policy, recorder)
             for episode in play(environment, player, player.act, epsilon=epsilon, rng=rng):
                 steps += 1
@@ -186,31 +193,16 @@ def act(path: Path, game: Game, *, as_json: bool) -> int:
                     returns.append(episode.episode_return)
                 if len(returns) == episodes or stop():
                     break
-    result = _result(environment.spec, origin.timestep, returns, player, steps)
-    print(json.dumps(result) if as_json else _told(result), flush=True)
-    return 0 if stop.received is None else 128 + stop.received
-
-
-def _result(spec: EnvSpec, timestep: int, returns: list[float], player: Player, steps: int) -> dict[str, Any]:
-    return {
-        "env": spec.id,
-        "timestep": timestep,
-        **(Evaluation(tuple(returns)).to_json() if returns else {"episodes": 0}),
-        "steps": steps,
-        "frame_to_action_ms": player.milliseconds() if player.seconds else None,
-        "rss_peak_bytes": rss_peak_bytes(),
-    }
-
-
-def _told(result: Mapping[str, Any]) -> str:
-    lines = [f"{result['env']}, step {result['timestep']:,}, {result['episodes']} episodes"]
-    if result["episodes"]:
-        returns = " ".join(f"{value:g}" for value in result["returns"])
-        lines.append(f"return {result['mean_return']:.1f} ± {result['std_return']:.1f}: {returns}")
-    if result["frame_to_action_ms"]:
-        shown = ", ".join(f"{name} {value:.3f} ms" for name, value in result["frame_to_action_ms"].items())
-        lines.append(f"frame to action, {result['steps']:,} steps: {shown}")
-    return "\n".join([*lines, f"RSS peak {format_size(result['rss_peak_bytes'])}"])
+    return Played(
+        env=environment.spec.id,
+        timestep=origin.timestep,
+        returns=tuple(returns),
+        signal=stop.received,
+        steps=steps,
+        frame_to_action_ms=player.milliseconds() if player.seconds else None,
+        rss_peak_bytes=rss_peak_bytes(),
+        encoder=None if policy.choice is None else str(policy.choice),
+    )
 
 
 def _open(env: str, origin: Origin, spec: PolicySpec, seed: int, timeout_seconds: float | None) -> Guarded:
@@ -219,7 +211,7 @@ def _open(env: str, origin: Origin, spec: PolicySpec, seed: int, timeout_seconds
         sys.path.insert(0, "")  # a user's module may be in the working directory
 
     def give_up(reason: str) -> None:
-        print(f"seer-edge act: the environment failed: {reason}", file=sys.stderr, flush=True)
+        LOG.critical("seer-edge act: the environment failed: %s", reason)
         os._exit(EXIT_UNSAFE)
 
     hint = f"use an environment like {origin.env}"
@@ -236,10 +228,9 @@ def _open(env: str, origin: Origin, spec: PolicySpec, seed: int, timeout_seconds
             needed = f"frames of {options.resolution}x{options.resolution}, which this policy needs"
             raise BadInputError(f"--env {env}: has no {needed}; {hint}") from error
     shown, actions = environment.spec.frame_shape, environment.spec.actions
-    count = actions.count if isinstance(actions, Discrete) else actions.size
     if shown != spec.frame_shape:
         reason = f"has frames of {list(shown)}, but this policy needs {list(spec.frame_shape)}"
-    elif (isinstance(actions, Discrete), count) != (spec.discrete, spec.actions):
+    elif (isinstance(actions, Discrete), actions.outputs) != (spec.discrete, spec.actions):
         kind = "actions" if spec.discrete else "continuous actions"
         reason = f"has {actions}, but this policy has {spec.actions} {kind}"
     else:

@@ -41,8 +41,9 @@ def write_bundle(
 ) -> list[str]:
     """Write a checkpoint, whose agent's state is `agent`, as a bundle; return a line for each of its members.
 
-    `extras` are elements of `bundle.EXTRAS`. Raises BadInputError for an extra that the checkpoint does not have, and
-    where `path` cannot be written.
+    `extras` are elements of `bundle.EXTRAS`. Before the file appears at `path` it is loaded as by `act`, and takes one
+    action. Raises BadInputError for an extra that the checkpoint does not have, for a bundle that `act` cannot load,
+    and where `path` cannot be written.
     """
     _check_place(path, folder)
     with checkpoint.reading(saved.path):
@@ -50,6 +51,7 @@ def write_bundle(
         about = _about(spec, folder, saved, agent, plan)
         members = _members(saved, agent, plan)
         report = []
+        _check_sizes(path, members)
         if int8:
             quantized = _quantized(spec, plan, *(bytes(members[name][0]) for name in (bundle.ENCODER, bundle.HEAD)))
             members[bundle.INT8] = (quantized.graph,)
@@ -63,8 +65,11 @@ def write_bundle(
             members[bundle.REPLAY] = _tensors(bundle.REPLAY, state.arrays)
             members[bundle.NEWEST] = _tensors(bundle.NEWEST, {"latents": newest})
             about["replay"] = {"values": state.values}
+        _check_sizes(path, members)
     try:
-        durable.write_container(path, about, members)
+        durable.write_container(path, about, members, check=_check_loads)
+    except durable.CorruptFileError as error:
+        raise BadInputError(f"-o {path}: not written, because `act` cannot load it ({error.reason})") from error
     except OSError as error:
         raise BadInputError(f"-o {path}: cannot be written ({error.strerror}); name another file") from error
     sizes = {name: sum(memoryview(piece).nbytes for piece in pieces) for name, pieces in members.items()}
@@ -80,6 +85,25 @@ def _check_place(path: Path, folder: RunFolder) -> None:
         raise BadInputError(f"-o {path}: exists and is not a bundle; name another file")
 
 
+def _check_sizes(path: Path, members: Mapping[str, Sequence[BytesLike]]) -> None:
+    """Raise BadInputError for a member that is larger than readers accept."""
+    for name, pieces in members.items():
+        size_bytes, most_bytes = sum(memoryview(piece).nbytes for piece in pieces), bundle.MEMBER_BYTES_MAX[name]
+        if size_bytes > most_bytes:
+            raise BadInputError(
+                f"-o {path}: not written: {name} takes {size_bytes:,} B and `act` reads at most {most_bytes:,} B; "
+                "train with another --encoder or a smaller `hidden`"
+            )
+
+
+def _check_loads(path: Path) -> None:
+    """Load the bundle at `path` and take one action. Raises CorruptFileError where that fails."""
+    policy = Policy.load(path)
+    policy.act(np.zeros(policy.spec.frame_shape, np.uint8))
+    if not np.isfinite(policy.values).all():
+        raise durable.CorruptFileError(path, "its head returns values that are not finite")
+
+
 def _spec(plan: BytePlan) -> bundle.PolicySpec:
     actions = plan.env.actions
     return bundle.PolicySpec(
@@ -88,7 +112,7 @@ def _spec(plan: BytePlan) -> bundle.PolicySpec:
         stack=plan.config.settings.stack,
         crop_shape=plan.env.crop_shape,
         discrete=isinstance(actions, Discrete),
-        actions=actions.count if isinstance(actions, Discrete) else actions.size,
+        actions=actions.outputs,
         resize=plan.config.resize,
     )
 
@@ -129,7 +153,7 @@ def _members(saved: Saved, agent: State, plan: BytePlan) -> dict[str, Sequence[B
         graph = encoder_graph(encoder, weights)
     members: dict[str, Sequence[BytesLike]] = {
         bundle.ENCODER: (graph,),
-        bundle.HEAD: (plan.networks.policy_graph(plan.config, agent.arrays),),
+        bundle.HEAD: (plan.networks.policy_graph(plan.config.settings, agent.arrays),),
     }
     prefixes = tuple(set(ALGORITHMS[plan.config.algo].encoder_arrays) - {ENCODER_PREFIX})
     norms = {name: array for name, array in agent.arrays.items() if prefixes and name.startswith(prefixes)}

@@ -6,6 +6,7 @@ Start with `environment.py` (the interface) and `make_env` below, then `names.py
 
 from seer_edge.envs.actions import Action, Actions, Continuous, Discrete
 from seer_edge.envs.environment import Environment, EnvOptions, EnvSpec, Episode, Frame, ProtocolName, Step
+from seer_edge.envs.families import FAMILIES, register_family
 from seer_edge.envs.names import (
     EnvError,
     EnvId,
@@ -38,6 +39,7 @@ __all__ = [
     "UnsupportedEnvError",
     "ViewError",
     "make_env",
+    "register_family",
     "resolve",
 ]
 
@@ -86,11 +88,14 @@ def make_env(env: str, options: EnvOptions, *, seed: int, training: bool) -> Env
                 render=options.render,
                 resize=options.resize or "area",
             )
+        case family:
+            environment: Environment = FAMILIES[family].make(env_id.registered, options, seed=seed, training=training)
+            return environment
 
 
 def _check_view(env_id: EnvId, options: EnvOptions) -> None:
     """Raise ViewError for a color or a rendering that Atari and control tasks do not offer."""
-    if env_id.kind == "gymnasium":
+    if env_id.kind not in ("atari", "control"):
         return
     offered: Color = "gray" if env_id.kind == "atari" else "rgb"
     if options.color not in (None, offered):

@@ -1,7 +1,7 @@
 """Action spaces of an agent: numbered actions, or a vector of controls in [-1, 1]."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,12 @@ class Discrete:
     """The discrete actions 0 to `count` - 1."""
 
     count: int
+    kind: ClassVar[str] = "discrete"
+
+    @property
+    def outputs(self) -> int:
+        """Number of values that a head gives for them: one for each action."""
+        return self.count
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -43,6 +49,12 @@ class Continuous:
     """Vectors of `size` controls, each in [-1, 1]."""
 
     size: int
+    kind: ClassVar[str] = "continuous"
+
+    @property
+    def outputs(self) -> int:
+        """Number of values that a head gives for them: one for each control."""
+        return self.size
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -4,9 +4,10 @@ import difflib
 import importlib
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from seer_edge.envs.control_tasks import TASKS
+from seer_edge.envs.families import FAMILIES
 
 if TYPE_CHECKING:
     from gymnasium.envs.registration import EnvSpec as Registered
@@ -60,7 +61,7 @@ class EnvId:
     id: str  # resolves to this environment again
     name: str  # short, and valid as a file name
     registered: str  # the id in Gymnasium's registry (`id` without its module), or the Control Suite's domain/task
-    kind: Literal["atari", "control", "gymnasium"]
+    kind: str  # "atari", "control", "gymnasium", or the name of a registered family
 
 
 def resolve(env: str) -> EnvId:
@@ -72,6 +73,9 @@ def resolve(env: str) -> EnvId:
 
     Raises UnknownEnvError, UnsupportedEnvError or UnavailableEnvError.
     """
+    family, _, own = env.partition("/")
+    if family in FAMILIES:
+        return _of_family(family, own)
     module, _, registered = env.rpartition(":")
     prefixed = _CONTROL.fullmatch(env)
     task = _control_tasks().get(_key(prefixed[1] if prefixed else env))
@@ -108,6 +112,15 @@ def resolve(env: str) -> EnvId:
             f"for Atari, ale-py is needed ({missing_ale}): {INSTALL_HINT}"
         ) from missing_ale
     raise UnknownEnvError(f"unknown environment {env!r}; {_nearest(env, list(registry.values()))}")
+
+
+def _of_family(family: str, name: str) -> EnvId:
+    names = FAMILIES[family].names
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=3, cutoff=_NEAR) or sorted(names)[:3]
+        shown = ", ".join(f"{family}/{known}" for known in near)
+        raise UnknownEnvError(f"unknown environment '{family}/{name}'; nearest: {shown}")
+    return EnvId(f"{family}/{name}", re.sub(r"[^\w.-]+", "-", f"{family}-{name}"), name, family)
 
 
 def _key(name: str) -> str:

@@ -1,6 +1,6 @@
 """Set up threads, memory allocation and the compute device for commands that learn. Imports torch."""
 
-import sys
+import logging
 
 import torch
 
@@ -8,6 +8,8 @@ from seer_edge.config.config import TrainConfig
 from seer_edge.machine.devices import check_device
 from seer_runtime.onnx.encoder import has_cuda
 from seer_runtime.system.process import bound_heap
+
+LOG = logging.getLogger(__name__)
 
 
 def prepare_compute(config: TrainConfig) -> None:
@@ -32,13 +34,10 @@ def prepare_compute(config: TrainConfig) -> None:
 
 
 def prepare_cuda() -> None:
-    """Make torch's convolutions match ONNX Runtime's, and print a note where ONNX Runtime has no CUDA."""
+    """Make torch's convolutions match ONNX Runtime's, and log a warning where ONNX Runtime has no CUDA."""
     torch.backends.cudnn.allow_tf32 = False  # its rounding exceeds the tolerance of the freeze's comparison
     if not has_cuda():
-        print(
-            "note: this ONNX Runtime has no CUDA, so the frozen encoder runs on the CPU; install onnxruntime-gpu",
-            file=sys.stderr,
-        )
+        LOG.warning("this ONNX Runtime has no CUDA, so the frozen encoder runs on the CPU; install onnxruntime-gpu")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

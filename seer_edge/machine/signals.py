@@ -1,6 +1,7 @@
 """Turn stop signals into an orderly end of a run. Imports no torch."""
 
 import signal
+import threading
 from types import FrameType
 from typing import Any
 
@@ -17,7 +18,9 @@ class StopSignal:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "StopSignal":
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        # Only the main thread may set handlers. A run in another thread leaves signals to the caller.
+        in_main = threading.current_thread() is threading.main_thread()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) if in_main else ():
             # Keep an ignored signal ignored: under nohup the run survives a closed terminal.
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._previous[number] = signal.signal(number, self._record)

@@ -1,4 +1,4 @@
-"""ONNX graphs of encoders and heads, built by hand: torch's exporters cost 24 to 155 MB of RSS, this costs 3."""
+"""ONNX graphs of encoders and heads. No torch: its exporters cost 24 to 155 MB of RSS, building by hand costs 3 MB."""
 
 from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
@@ -15,16 +15,16 @@ Weights = Mapping[str, NDArray[np.float32]]
 
 
 def encoder_graph(spec: EncoderSpec, weights: Weights) -> bytes:
-    """The serialized graph of the frozen layers: uint8 `[B, C, h, w]` to float32 latents `[B, *spec.latent_shape]`.
+    """Build the graph of the frozen layers: uint8 `[B, C, h, w]` to float32 latents `[B, *spec.latent_shape]`.
 
-    `weights` are by name in the encoder's state; those above the cut are not read. Equal weights give equal bytes.
-    Raises ValueError for a weight that is missing or of another shape or dtype.
+    `weights` has the arrays of the encoder's state by name. Those above the cut are not read. Equal weights give equal
+    bytes. Raises ValueError for a weight that is missing or has another shape or dtype.
     """
     from onnx import TensorProto
 
-    builder = _Builder()
+    builder = GraphBuilder()
     for name, wanted in spec.frozen_weight_shapes.items():
-        builder.constant(name, _checked(f"encoder {spec.name!r}", weights, name, wanted))
+        builder.constant(name, checked_weight(f"encoder {spec.name!r}", weights, name, wanted))
 
     pixels = builder.node("Cast", [INPUT], to=TensorProto.FLOAT)
     maps = _trunk(builder, spec, builder.node("Div", [pixels, builder.constant("scale", np.array(255, np.float32))]))
@@ -32,7 +32,7 @@ def encoder_graph(spec: EncoderSpec, weights: Weights) -> bytes:
 
 
 def int8_layers(spec: EncoderSpec) -> list[Conv]:
-    """The convolutions that `int8_graph` takes; raises ValueError as it does."""
+    """Return the convolutions that `int8_graph` quantizes. Raises ValueError as it does."""
     convs = [layer for layer in spec.layers if isinstance(layer, Conv) and layer.relu]
     if len(convs) < len(spec.layers) or not spec.whole:
         raise ValueError(f"encoder {spec.name!r} is not a whole chain of convolutions with ReLU")
@@ -40,16 +40,16 @@ def int8_layers(spec: EncoderSpec) -> list[Conv]:
 
 
 def int8_graph(spec: EncoderSpec, weights: Weights, largest: Sequence[float]) -> bytes:
-    """The serialized graph of the same encoder with its convolutions in whole numbers; fcs stay float32.
+    """Build the graph of the same encoder with int8 convolutions. Fully connected layers stay float32.
 
-    `largest` is the largest value of each convolution's maps: 255 of their uint8 numbers. Weights are int8 with a scale
-    a filter, biases int32. Raises as `encoder_graph`, and ValueError for an encoder that is not a whole chain of
-    convolutions with ReLU.
+    `largest` has the largest value of each convolution's maps, which uint8 255 stands for. Weights are int8 with one
+    scale for each filter, biases are int32. Raises as `encoder_graph`, and ValueError for an encoder that is not a
+    whole chain of convolutions with ReLU.
     """
     convs = int8_layers(spec)
-    builder = _Builder()
+    builder = GraphBuilder()
     for name, wanted in spec.weight_shapes.items():
-        array = _checked(f"encoder {spec.name!r}", weights, name, wanted)
+        array = checked_weight(f"encoder {spec.name!r}", weights, name, wanted)
         if name.startswith("fcs."):
             builder.constant(name, array)
     zero = builder.constant("zero", np.array(0, np.uint8))
@@ -72,21 +72,21 @@ def int8_graph(spec: EncoderSpec, weights: Weights, largest: Sequence[float]) ->
     return _encoder(builder, spec, builder.node("DequantizeLinear", [maps, scale, zero]))
 
 
-def _encoder(builder: "_Builder", spec: EncoderSpec, maps: str) -> bytes:
-    """The rest of an encoder over the trunk's last maps, or those at the cut."""
+def _encoder(builder: "GraphBuilder", spec: EncoderSpec, maps: str) -> bytes:
+    """Add the layers behind the trunk to its last maps, or to those at the cut, and return the graph."""
     from onnx import TensorProto
 
     if spec.features is not None and spec.whole:
         flat = builder.node("Flatten", [maps], axis=1)
         names = [(f"fcs.{network}.weight", f"fcs.{network}.bias") for network in range(spec.networks)]
         maps = builder.node("Concat", [builder.node("Gemm", [flat, *pair], transB=1) for pair in names], axis=1)
-    shape = builder.constant("shape", np.array([0, *spec.latent_shape], np.int64))  # 0: B, as it comes
+    shape = builder.constant("shape", np.array([0, *spec.latent_shape], np.int64))  # 0: the input's B
     builder.node("Reshape", [maps, shape], OUTPUT)
     return builder.serialized("encoder", (INPUT, TensorProto.UINT8, spec.input_shape), (OUTPUT, spec.latent_shape))
 
 
 def graph_weights(graph: bytes, names: Collection[str]) -> dict[str, NDArray[np.float32]]:
-    """Those weights of an encoder's graph, which has them by their names in its state."""
+    """Return the weights `names` of an encoder's graph, which names them as its state does."""
     import onnx
 
     tensors = onnx.load_from_string(graph).graph.initializer
@@ -94,16 +94,17 @@ def graph_weights(graph: bytes, names: Collection[str]) -> dict[str, NDArray[np.
 
 
 def rainbow_graph(spec: RainbowHeadSpec, value_range: tuple[float, float], weights: Weights) -> bytes:
-    """The serialized graph of Rainbow's head without noise: latents `[B, 1, L]` to Q-values `[B, actions]`.
+    """Build the graph of Rainbow's head without noise: latents `[B, 1, L]` to Q-values `[B, actions]`.
 
-    `weights` are by name in the head's state. The dueling streams' V + A - mean(A) is linear in them, so it is one
-    product with weights that have the mean taken out. Equal weights give equal bytes. Raises as `encoder_graph`.
+    `weights` has the arrays of the head's state by name. V + A - mean(A) is linear in the dueling streams, so the graph
+    has one product, with weights that include the subtraction. Equal weights give equal bytes. Raises as
+    `encoder_graph`.
     """
     rows, atoms = spec.actions * spec.atoms, spec.atoms
 
     def layer(name: str, outputs: int, inputs: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        weight = _checked("Rainbow's head", weights, f"{name}.weight", (outputs, inputs))
-        return weight.astype(float), _checked("Rainbow's head", weights, f"{name}.bias", (outputs,)).astype(float)
+        weight = checked_weight("Rainbow's head", weights, f"{name}.weight", (outputs, inputs))
+        return weight.astype(float), checked_weight("Rainbow's head", weights, f"{name}.bias", (outputs,)).astype(float)
 
     value, value_bias = layer("value", atoms, spec.hidden)
     advantage, advantage_bias = layer("advantage", rows, spec.hidden)
@@ -113,7 +114,7 @@ def rainbow_graph(spec: RainbowHeadSpec, value_range: tuple[float, float], weigh
     dueling_bias = (value_bias + advantage_bias - advantage_bias.mean(axis=0)).reshape(-1)
     hidden, hidden_bias = layer("hidden", 2 * spec.hidden, spec.latent_size)
 
-    builder = _Builder()
+    builder = GraphBuilder()
     streams = builder.node("Relu", [builder.linear(builder.pick(0), "hidden", hidden, hidden_bias)])
     logits = builder.linear(streams, "dueling", dueling, dueling_bias)
     shape = builder.constant("shape", np.array([0, spec.actions, atoms], np.int64))
@@ -124,46 +125,52 @@ def rainbow_graph(spec: RainbowHeadSpec, value_range: tuple[float, float], weigh
 
 
 def actor_graph(spec: SacHeadSpec, network: int, networks: int, weights: Weights) -> bytes:
-    """The serialized graph of SAC's actor: latents `[B, N, L]` of all networks to mean actions `[B, A]` in [-1, 1].
+    """Build the graph of SAC's actor: latents `[B, N, L]` of all networks to mean actions `[B, A]` in [-1, 1].
 
-    `weights` are by name in the actor's state, `network` is its own. Equal weights give equal bytes. Raises as
-    `encoder_graph`.
+    `weights` has the arrays of the actor's state by name. `network` is the actor's index among the `networks`. Equal
+    weights give equal bytes. Raises as `encoder_graph`.
     """
 
     def checked(name: str, *shape: int) -> NDArray[np.float32]:
-        return _checked("SAC's actor", weights, name, shape)
+        return checked_weight("SAC's actor", weights, name, shape)
 
-    builder = _Builder()
+    builder = GraphBuilder()
     norm = [builder.constant(name, checked(name, spec.features)) for name in ("norm.weight", "norm.bias")]
     hidden = builder.node("LayerNormalization", [builder.pick(network), *norm], axis=1)
     sizes = (spec.features, spec.hidden, spec.hidden, 2 * spec.actions)
     for index, (inputs, outputs) in enumerate(pairwise(sizes)):
         name, last = f"policy.layers.{index}", index == len(sizes) - 2
         weight, bias = checked(f"{name}.weight", outputs, inputs), checked(f"{name}.bias", outputs)
-        kept = spec.actions if last else outputs  # without the standard deviations
+        kept = spec.actions if last else outputs  # the graph has no standard deviations
         hidden = builder.linear(hidden, name, weight[:kept], bias[:kept])
         hidden = builder.node("Tanh", [hidden], VALUES) if last else builder.node("Relu", [hidden])
     return builder.head((networks, spec.features), spec.actions)
 
 
-def _checked(whose: str, weights: Weights, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+def checked_weight(whose: str, weights: Weights, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Return the weight `name`. Raises ValueError where it is missing or has another shape or dtype."""
     if name not in weights or weights[name].shape != shape or weights[name].dtype != np.float32:
         raise ValueError(f"{whose} needs a float32 weight {name} of shape {list(shape)}")
     return weights[name]
 
 
-class _Builder:
-    """Collects nodes and constants; a node is called after its output."""
+class GraphBuilder:
+    """Collects the nodes and constants of one graph. Values are named by strings.
+
+    The readers of `seer_runtime` accept only the operators that the graphs in this package use.
+    """
 
     def __init__(self) -> None:
         self.nodes: list[Any] = []
         self.constants: dict[str, NDArray[Any]] = {}
 
     def constant(self, name: str, array: NDArray[Any]) -> str:
+        """Add a constant. Return its name."""
         self.constants[name] = array
         return name
 
     def node(self, operator: str, inputs: list[str], output: str = "", **attributes: Any) -> str:
+        """Add a node with one output. Return the name of the output."""
         from onnx import helper
 
         output = output or f"{operator.lower()}{len(self.nodes)}"
@@ -171,15 +178,17 @@ class _Builder:
         return output
 
     def pick(self, network: int) -> str:
-        """One network's latents `[B, L]`, of a head's input."""
+        """Select the latents `[B, L]` of one network from a head's input `[B, N, L]`."""
         return self.node("Gather", [OUTPUT, self.constant("network", np.array(network, np.int64))], axis=1)
 
-    def linear(self, values: str, name: str, weight: NDArray[Any], bias: NDArray[Any]) -> str:
+    def linear(self, values: str, name: str, weight: NDArray[Any], bias: NDArray[Any], output: str = "") -> str:
+        """Add a linear layer over `values` `[B, in]` with `weight` `[out, in]` and `bias` `[out]`."""
         names = (f"{name}.weight", weight), (f"{name}.bias", bias)
         pair = [self.constant(constant, array.astype(np.float32)) for constant, array in names]
-        return self.node("Gemm", [values, *pair], transB=1)
+        return self.node("Gemm", [values, *pair], output, transB=1)
 
     def head(self, latent_shape: tuple[int, int], outputs: int) -> bytes:
+        """Return the graph of a head that reads latents `[B, *latent_shape]`; its last node must output `VALUES`."""
         from onnx import TensorProto
 
         return self.serialized("head", (OUTPUT, TensorProto.FLOAT, latent_shape), (VALUES, (outputs,)))
@@ -187,21 +196,22 @@ class _Builder:
     def serialized(
         self, name: str, read: tuple[str, int, tuple[int, ...]], given: tuple[str, tuple[int, ...]]
     ) -> bytes:
+        """Return the graph with one input `read` (name, element type, shape) and one output `given`, without B."""
         from onnx import TensorProto, helper, numpy_helper
 
         source = helper.make_tensor_value_info(read[0], read[1], ["B", *read[2]])
         output = helper.make_tensor_value_info(given[0], TensorProto.FLOAT, ["B", *given[1]])
         graph = helper.make_graph(self.nodes, name, [source], [output])
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
-        # Constants last and one by one: the helpers copy what they are given, twice.
+        # Add constants last and one by one: the helpers copy their arguments twice.
         for constant, array in self.constants.items():
             model.graph.initializer.append(numpy_helper.from_array(array, constant))
         serialized: bytes = model.SerializeToString(deterministic=True)
         return serialized
 
 
-def _trunk(builder: _Builder, spec: EncoderSpec, maps: str) -> str:
-    """The trunk up to the cut over the value `maps`."""
+def _trunk(builder: GraphBuilder, spec: EncoderSpec, maps: str) -> str:
+    """Add the trunk up to the cut over the value `maps`. Return the name of its last maps."""
     done = 0
     for layer in spec.layers[: spec.cut]:
         match layer:
@@ -220,7 +230,7 @@ def _trunk(builder: _Builder, spec: EncoderSpec, maps: str) -> str:
     return maps
 
 
-def _convolve(builder: _Builder, conv: Conv, index: int, maps: str) -> str:
+def _convolve(builder: GraphBuilder, conv: Conv, index: int, maps: str) -> str:
     maps = builder.node("Conv", [maps, f"convs.{index}.weight", f"convs.{index}.bias"], **_window(conv))
     return builder.node("Relu", [maps]) if conv.relu else maps
 

@@ -1,4 +1,7 @@
-"""Rainbow's head: noisy, dueling, distributional. It takes latents, always."""
+"""Rainbow's head: noisy, dueling and distributional. It always takes latents.
+
+`agents/rainbow_reference.py` has the same mathematics by autograd.
+"""
 
 import math
 from functools import cached_property
@@ -11,14 +14,14 @@ from seer_edge.networks.script import scripted
 from seer_edge.networks.spec import RainbowHeadSpec
 
 Weights = list[torch.Tensor]
-"""Weight and bias of a layer, or those of several layers one after the other."""
+"""Weight and bias of one layer, or of several layers in turn."""
 
 
 class NoisyLinear(nn.Module):
     """`streams` linear layers side by side with factorised Gaussian noise (Fortunato et al. 2018, Section 3).
 
-    All streams stand in one matrix `[streams * outputs, inputs]`; each has noise of its own. Gradients are written
-    out and not left to autograd: with s and s' in one pass, that took 15 % off an update from latents.
+    All streams are rows of one matrix `[streams * outputs, inputs]`. Each stream has separate noise. Gradients are
+    written by hand and not left to autograd: with s and s' in one pass, an update from latents takes 15 % less time.
     """
 
     noise_in: torch.Tensor  # [streams, 1, inputs]
@@ -40,37 +43,40 @@ class NoisyLinear(nn.Module):
 
     @property
     def noise(self) -> list[torch.Tensor]:
-        """That of the inputs and that of the outputs."""
+        """The noise of the inputs and that of the outputs."""
         return [self.noise_in, self.noise_out]
 
     def draw_noise(self, generator: torch.Generator) -> None:
-        """New noise, f(x) = sign(x) sqrt(|x|) of standard normals."""
+        """Draw new noise: f(x) = sign(x) sqrt(|x|) of standard normals."""
         draw_noise(self.noise, generator)
 
     @torch.no_grad()
     def noisy(self) -> Weights:
-        """Weight and bias under the present noise, mu + sigma * noise; the weight is valid until the next call."""
+        """Return weight and bias under the current noise, mu + sigma * noise.
+
+        The weight is valid until the next call.
+        """
         return _noisy([*self.parameters()], self.noise, [self.noisy_weight])
 
     def mean(self) -> Weights:
-        """Weight and bias without noise, for evaluation."""
+        """Return weight and bias without noise, for evaluation."""
         return [self.weight, self.bias]
 
     @torch.no_grad()
     def backward(self, inputs: torch.Tensor, gradients: torch.Tensor) -> None:
-        """Set the parameters' gradients for a pass under `noisy` that took `inputs` `[B, inputs]`.
+        """Set the parameters' gradients for a pass under `noisy` that read `inputs` `[B, inputs]`.
 
-        `gradients` `[B, streams * outputs]` are those of its outputs.
+        `gradients` `[B, streams * outputs]` are the gradients of its outputs.
         """
         _layer_backward(inputs, gradients, self.noise, self.gradients())
 
     def gradients(self) -> list[torch.Tensor]:
-        """Where the gradients of weight, bias and their sigmas stand."""
+        """Return the gradient tensors of weight, bias, weight sigma and bias sigma. They are written in place."""
         return [_gradient(parameter) for parameter in self.parameters()]
 
 
 def draw_noise(noise: list[torch.Tensor], generator: torch.Generator) -> None:
-    """New noise in all of `noise`, in one draw: most of what it costs is the number of operations."""
+    """Draw new noise for all tensors of `noise` at once: the cost is mostly the number of operations."""
     sizes = [tensor.numel() for tensor in noise]
     normals = torch.empty(sum(sizes), device=generator.device).normal_(generator=generator)
     drawn = torch.copysign(normals.abs().sqrt_(), normals)
@@ -78,7 +84,7 @@ def draw_noise(noise: list[torch.Tensor], generator: torch.Generator) -> None:
 
 
 def _gradient(parameter: nn.Parameter) -> torch.Tensor:
-    """Where the gradient of `parameter` stands."""
+    """Return the gradient tensor of `parameter`, allocated at the first use."""
     if parameter.grad is None:
         parameter.grad = torch.empty_like(parameter)
     return parameter.grad
@@ -90,14 +96,14 @@ def _gradient(parameter: nn.Parameter) -> torch.Tensor:
 
 
 def _outer(noise: list[torch.Tensor], out: torch.Tensor) -> torch.Tensor:
-    """The weights' noise, the outer product of inputs' and outputs', to `out` `[streams * outputs, inputs]`."""
+    """Write the noise of the weights to `out` `[streams * outputs, inputs]`: the outer product of both noises."""
     torch.mul(noise[1], noise[0], out=out.view(noise[1].size(0), -1, out.size(1)))
     return out
 
 
 @scripted
 def _noisy(parameters: list[torch.Tensor], noise: list[torch.Tensor], out: list[torch.Tensor]) -> list[torch.Tensor]:
-    """Each layer's weight, in its tensor of `out`, and bias under `noise`."""
+    """Return weight and bias of each layer under `noise`. The weights are written to the tensors of `out`."""
     weights: list[torch.Tensor] = []
     for layer in range(len(out)):
         weight, bias, weight_sigma, bias_sigma = parameters[4 * layer : 4 * layer + 4]
@@ -111,7 +117,7 @@ def _noisy(parameters: list[torch.Tensor], noise: list[torch.Tensor], out: list[
 def _layer_backward(
     inputs: torch.Tensor, slopes: torch.Tensor, noise: list[torch.Tensor], gradients: list[torch.Tensor]
 ) -> None:
-    """Write one layer's gradients; `slopes` are those of its outputs."""
+    """Write the gradients of one layer. `slopes` are the gradients of its outputs."""
     torch.mm(slopes.t(), inputs, out=gradients[0])
     torch.sum(slopes, [0], out=gradients[1])
     _outer(noise, gradients[2]).mul_(gradients[0])
@@ -119,15 +125,15 @@ def _layer_backward(
 
 
 def _linear(inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """As torch's own, which copies the bias out over the rows first: 8 % more at 64 rows and 918 outputs."""
+    """Compute torch's `linear`, which copies the bias to every row first: 8 % slower at 64 rows and 918 outputs."""
     return torch.mm(inputs, weight.t()).add_(bias)
 
 
 @scripted
 def head_trace(latents: torch.Tensor, weights: list[torch.Tensor], actions: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Hidden streams `[B, 2 * hidden]` after the ReLU and logits `[B, actions, atoms]`, V + A - mean(A).
+    """Return hidden streams `[B, 2 * hidden]` after the ReLU, and logits `[B, actions, atoms]`, V + A - mean(A).
 
-    `weights` are weight and bias of the hidden layer, of the value's and of the advantages'.
+    `weights` are weight and bias of the hidden layer, the value layer and the advantage layer.
     """
     hidden, atoms = weights[2].size(1), weights[2].size(0)
     streams = _linear(latents, weights[0], weights[1]).relu_()
@@ -147,13 +153,13 @@ def head_backward(
     actions: torch.Tensor,
     slopes: torch.Tensor,
 ) -> torch.Tensor:
-    """Write the head's gradients; returns the hidden layer's `[B, 2 * hidden]`, before the ReLU.
+    """Write the head's gradients. Return the gradient of the hidden layer `[B, 2 * hidden]`, before the ReLU.
 
-    `slopes` `[B, atoms]` are those of the logits of `actions` `[B]`; the others' are zero.
+    `slopes` `[B, atoms]` are the gradients of the logits of `actions` `[B]`. Those of the other actions are zero.
     """
     hidden, atoms = weights[2].size(1), weights[2].size(0)
     count = weights[4].size(0) // atoms
-    # What each action's advantage has in the chosen action's logits: they are V + A - mean(A).
+    # The coefficient of each action's advantage in the logits of the action taken: V + A - mean(A).
     shares = torch.full([len(actions), count], -1.0 / count, device=slopes.device)
     shares.scatter_(1, actions[:, None], 1.0 - 1.0 / count)
     advantages = (shares[:, :, None] * slopes[:, None]).flatten(1)
@@ -167,16 +173,16 @@ def head_backward(
 
 @scripted
 def q_values(latents: torch.Tensor, weights: list[torch.Tensor], support: torch.Tensor, actions: int) -> torch.Tensor:
-    """Q `[B, actions]` of latents `[B, L]`: the mean of each action's distribution over the `support` `[atoms]`."""
+    """Return Q `[B, actions]` of latents `[B, L]`: the mean of each action's distribution over `support` `[atoms]`."""
     return torch.matmul(torch.softmax(head_trace(latents, weights, actions)[1], 2), support)
 
 
 class RainbowHead(nn.Module):
     """Latents `[B, L]` to log-probabilities over atoms `[B, actions, atoms]`.
 
-    The weights are materialized once and passed in, so that acting and learning in one step share them. Its tensors
-    are collected at the first use, because walking the modules takes as long as a layer: it is not moved to another
-    device after that.
+    The caller computes the weights once and passes them in, so that acting and learning in one step share them. The
+    head collects its tensors at the first use, because walking the modules takes as long as a layer. Do not move it to
+    another device after that.
     """
 
     def __init__(self, spec: RainbowHeadSpec, generator: torch.Generator, sigma: float = 0.1) -> None:
@@ -188,12 +194,12 @@ class RainbowHead(nn.Module):
 
     @property
     def layers(self) -> tuple[NoisyLinear, ...]:
-        """The hidden layers of both streams, the value's and the advantages' last."""
+        """The hidden layer of both streams, then the last layers of value and advantages."""
         return self.hidden, self.value, self.advantage
 
     @cached_property
     def noise(self) -> list[torch.Tensor]:
-        """That of every layer."""
+        """The noise of every layer."""
         return [noise for layer in self.layers for noise in layer.noise]
 
     @cached_property
@@ -205,23 +211,23 @@ class RainbowHead(nn.Module):
         return [layer.noisy_weight for layer in self.layers]
 
     def gradients(self) -> list[torch.Tensor]:
-        """Where the gradients of every layer stand."""
+        """Return the gradient tensors of every layer. They are written in place."""
         return [_gradient(parameter) for parameter in self._layer_parameters]
 
     def draw_noise(self, generator: torch.Generator) -> None:
-        """New noise in every layer."""
+        """Draw new noise for every layer."""
         draw_noise(self.noise, generator)
 
     @torch.no_grad()
     def noisy_weights(self) -> Weights:
-        """The layers' weights under the present noise, valid until the next call."""
+        """Return the weights of all layers under the current noise, valid until the next call."""
         return _noisy([*self._layer_parameters], self.noise, self._noisy_weights)
 
     def mean_weights(self) -> Weights:
-        """The layers' weights without noise."""
+        """Return the weights of all layers without noise."""
         return [tensor for layer in self.layers for tensor in layer.mean()]
 
     @torch.no_grad()
     def forward(self, latents: torch.Tensor, weights: Weights) -> torch.Tensor:
-        """Log-probabilities `[B, actions, atoms]`: softmax of V + A - mean(A) an atom (Wang et al. 2016)."""
+        """Return log-probabilities `[B, actions, atoms]`: the softmax of V + A - mean(A) (Wang et al. 2016)."""
         return functional.log_softmax(head_trace(latents, weights, self.spec.actions)[1], dim=2)

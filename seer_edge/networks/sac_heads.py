@@ -1,6 +1,6 @@
-"""The heads of CURL + SAC: the tanh-Gaussian policy, the twin Qs, the bilinear form. They take latents, always.
+"""The heads of CURL + SAC: the tanh-Gaussian policy, the twin Qs and the bilinear form. They always take latents.
 
-The encoder is cut before the layer norms, so these are here, as in CURL's code without a tanh behind them.
+The encoder is cut before the layer norms, so the heads have them. As in CURL's code, no tanh follows them.
 """
 
 import math
@@ -15,7 +15,7 @@ from seer_edge.networks.sac_spec import SacHeadSpec
 
 
 class Perceptron(nn.Module):
-    """Linear layers of `sizes` with ReLU between them; orthogonal weights, zero biases."""
+    """Linear layers of `sizes` with ReLU between them. Weights start orthogonal, biases zero."""
 
     def __init__(self, sizes: tuple[int, ...], generator: torch.Generator) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class Perceptron(nn.Module):
         )
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """`[B, sizes[0]]` to `[B, sizes[-1]]`."""
+        """Map `[B, sizes[0]]` to `[B, sizes[-1]]`."""
         *hidden, last = self.layers
         for layer in hidden:
             inputs = torch.relu_(layer(inputs))
@@ -42,7 +42,7 @@ class ActorHead(nn.Module):
         self.policy = Perceptron((spec.features, spec.hidden, spec.hidden, 2 * spec.actions), generator)
 
     def forward(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and log standard deviation; tanh squashes the latter into its range."""
+        """Return mean and log standard deviation. A tanh limits the latter to its range."""
         mean, log_std = self.policy(self.norm(latents)).chunk(2, dim=1)
         low, high = self.log_std_range
         return mean, low + (high - low) / 2 * (torch.tanh(log_std) + 1)
@@ -58,29 +58,30 @@ class CriticHead(nn.Module):
         self.qs = nn.ModuleList(Perceptron(sizes, generator) for _ in range(2))
 
     def forward(self, latents: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
-        """Q-values `[2, B]`."""
+        """Return Q-values `[2, B]`."""
         inputs = torch.cat([self.norm(latents), actions], dim=1)
         return torch.stack([q(inputs)[:, 0] for q in self.qs])
 
 
 class Bilinear(nn.Module):
-    """The similarity of CURL: anchors `W` positives (Srinivas et al. 2020, Section 4.5); W starts uniform in [0, 1)."""
+    """The similarity of CURL: anchors `W` positives (Srinivas et al. 2020, Section 4.5). W starts uniform in [0, 1)."""
 
     def __init__(self, features: int, generator: torch.Generator) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.rand(features, features, generator=generator))
 
     def forward(self, anchors: torch.Tensor, positives: torch.Tensor) -> torch.Tensor:
-        """Logits `[B, B]`, a row an anchor, of `anchors` and `positives` `[B, L]`; each row's maximum is 0."""
+        """Return logits `[B, B]` of `anchors` and `positives` `[B, L]`, one row for each anchor, with maximum 0."""
         logits = anchors @ (self.weight @ positives.T)
         return logits - logits.detach().amax(dim=1, keepdim=True)
 
 
 def tanh_gaussian(mean: torch.Tensor, log_std: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Actions `[B, A]` in [-1, 1] and their log-probabilities `[B]` (Haarnoja et al. 2018, Appendix C).
+    """Return actions `[B, A]` in [-1, 1] and their log-probabilities `[B]` (Haarnoja et al. 2018, Appendix C).
 
-    `noise` is standard normal; `mean`, `log_std` and `noise` are `[B, A]`. The density of tanh(u) is the Gaussian's
-    at u over 1 - tanh(u)^2, whose logarithm 2 (log 2 - u - softplus(-2u)) is exact where tanh(u) rounds to 1.
+    `mean`, `log_std` and the standard normal `noise` are `[B, A]`. The density of tanh(u) is the Gaussian's density at
+    u divided by 1 - tanh(u)^2. The logarithm of the latter, 2 (log 2 - u - softplus(-2u)), is exact even where tanh(u)
+    rounds to 1.
     """
     u = mean + log_std.exp() * noise
     log_gaussian = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)

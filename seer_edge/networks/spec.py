@@ -1,6 +1,7 @@
 """Layers and sizes of the networks. Imports no torch, so that the planner and `plan` can use it."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -118,6 +119,15 @@ ENCODERS: dict[str, tuple[Layer, ...]] = {
     # Espeholt et al. 2018, the deep network with 15 convolutions.
     "impala": (*_impala_section(16), *_impala_section(32), *_impala_section(32), ReLU()),
 }
+
+
+def register_encoder(name: str, layers: Sequence[Layer]) -> None:
+    """Add the encoder `name` with the trunk `layers`, bottom first. Raises ValueError for layers of other kinds."""
+    strangers = [layer for layer in layers if not isinstance(layer, Layer)]
+    if not layers or strangers:
+        found = f"not {strangers[0]!r}" if strangers else "at least one"
+        raise ValueError(f"encoder {name!r}: give Conv, MaxPool, Residual and ReLU layers, {found}")
+    ENCODERS[name] = tuple(layers)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from seer_runtime.durable.files import one_line
 from seer_runtime.policy import bundle
 from seer_runtime.policy.bundle import Bundle, open_bundle
 from seer_runtime.policy.preprocess import Resize
-from seer_runtime.replay.codecs import CALIBRATED, LATENT_ELEMENT_BYTES
+from seer_runtime.replay.codecs import LATENT_CODECS
 from seer_runtime.replay.store import Layout
 from seer_runtime.system.manifest_reader import ManifestReader
 
@@ -87,7 +87,7 @@ def _check_manifest(opened: Bundle) -> None:
     if opened.holds(bundle.LEARNER):
         fields.count("learner.values.updates")
     if opened.holds(bundle.REPLAY):
-        if fields.choice("replay.values.codec", LATENT_ELEMENT_BYTES) in CALIBRATED:
+        if LATENT_CODECS[fields.choice("replay.values.codec", LATENT_CODECS)].calibrated:
             for name in ("clipped", "encoded"):
                 fields.count(f"replay.values.codec_counts.{name}")
         fields.number("replay.values.largest_priority", 0, sys.float_info.max)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from seer_edge.config.plan import BytePlan, make_plan
 from seer_edge.config.registry import ALGORITHMS
+from seer_edge.config.request import AGENT, ENCODER
 from seer_edge.envs import Discrete
 from seer_edge.errors import BadInputError
 from seer_edge.networks.graph import encoder_graph, graph_weights
@@ -23,12 +24,9 @@ from seer_runtime.onnx.check import GraphError, check_graph
 from seer_runtime.onnx.encoder import MAX_BATCH
 from seer_runtime.policy import bundle
 from seer_runtime.policy.bundle import Bundle
-from seer_runtime.replay.codecs import CALIBRATED
+from seer_runtime.replay.codecs import LATENT_CODECS
 
 ENCODER_PREFIX = "encoder."
-AGENT, ENCODER = "agent", "encoder"
-TAKES = (AGENT, ENCODER)
-"""Values of `--take`."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,7 @@ def import_source(source: str, plan: BytePlan, take: str | None = ENCODER, *, ad
     """
     imported = _import(source, plan, take, adopt_codec=adopt_codec)
     codec = imported.adapt(plan).config.latent_codec
-    if codec in CALIBRATED and imported.rows is None:
+    if LATENT_CODECS[codec].calibrated and imported.rows is None:
         raise BadInputError(
             f"--latent-codec {codec}: needs rows to calibrate on, and {source} has no rows of that codec to import; "
             f"choose one of {', '.join(plan.config.latent_codecs)}"
@@ -130,7 +128,7 @@ def _import_run(source: str, plan: BytePlan) -> Imported:
     _check_identity(source, saved.state.get("encoder"), plan)
     warnings = saved.skipped
     if not agent.values.get("updates"):
-        warnings += (f"warning: --from {source}: that run had made no update by step {saved.timestep}",)
+        warnings += (f"--from {source}: that run had made no update by step {saved.timestep}",)
     with checkpoint.reading(saved.path):
         encoder = _fit_encoder(plan, dict(agent.arrays), saved.graph)
     return Imported(saved.timestep, encoder, warnings=warnings)
@@ -210,12 +208,11 @@ def _shown(value: Any) -> str:
 def _head_mismatch(opened: Bundle, plan: BytePlan) -> str | None:
     """Return why training cannot continue from the bundle's head, or None if it can."""
     spec, actions, algo = opened.spec, plan.env.actions, plan.config.algo
-    count = actions.count if isinstance(actions, Discrete) else actions.size
     if not opened.holds(bundle.LEARNER):
         return "the bundle was exported without --with learner"
     if spec.algo != algo:
         return f"the bundle's agent is {spec.algo}, this run's is {algo}"
-    if (spec.discrete, spec.actions) != (isinstance(actions, Discrete), count):
+    if (spec.discrete, spec.actions) != (isinstance(actions, Discrete), actions.outputs):
         return f"the bundle's head has {spec.actions} actions"
     if not plan.encoder.outside:
         return "some layers of the encoder continue to train"

@@ -1,6 +1,7 @@
 """When a run saves a checkpoint, and what happens if it cannot."""
 
 import contextlib
+import logging
 import time
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from seer_edge.runs import checkpoint
 from seer_edge.runs.run_folder import RunFolder
 from seer_edge.training.reporter import Reporter
 from seer_edge.training.session import Session
+
+LOG = logging.getLogger(__name__)
 
 
 class CheckpointPolicy:
@@ -29,6 +32,7 @@ class CheckpointPolicy:
         self._reporter.sync()
         path = checkpoint.save(self._session.snapshot(), self._folder.checkpoints, self._reporter.state())
         self._reporter.outcome.checkpoint, self._saved_at = self._session.timestep, time.monotonic()
+        LOG.debug("wrote %s", path)
         config = self._session.config
         if self._written_config != config:  # the freeze chose the codec
             self._folder.write_config(config)

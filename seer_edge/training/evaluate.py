@@ -1,6 +1,6 @@
 """Evaluation: complete episodes, raw rewards, no parameter noise, epsilon-greedy with a small epsilon."""
 
-import json
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -21,6 +21,8 @@ from seer_runtime.onnx.encoder import OnnxEncoder
 from seer_runtime.policy.perception import LatentPerception
 from seer_runtime.system.ledger import Ledger, Line
 from seer_runtime.system.state import State
+
+LOG = logging.getLogger(__name__)
 
 
 def evaluate_session(
@@ -74,14 +76,17 @@ def _open_encoder(graph: bytes, plan: BytePlan, ledger: Ledger) -> OnnxEncoder:
 
 
 def _give_up(reason: str) -> None:
-    print(f"seer-edge eval: the environment failed: {reason}", file=sys.stderr, flush=True)
+    LOG.critical("seer-edge eval: the environment failed: %s", reason)
     os._exit(EXIT_UNSAFE)
 
 
-def evaluate_run(plan: BytePlan, saved: Saved, state: State, *, as_json: bool = False) -> int:
-    """Evaluate the agent of a checkpoint, whose `state` is given, and print the returns; return the exit status.
+def evaluate_run(
+    plan: BytePlan, saved: Saved, state: State, *, progress_bar: bool = False
+) -> tuple[Evaluation | None, int | None]:
+    """Evaluate the agent of a checkpoint, whose `state` is given.
 
-    Raises BadInputError if this version cannot use the checkpoint.
+    Returns the evaluation and None, or None and the number of the signal that stopped it. Raises BadInputError if the
+    checkpoint is not one of this version.
     """
     agent = make_agent(plan, seed=0)
     ledger, encoder = Ledger({}), None
@@ -91,7 +96,7 @@ def evaluate_run(plan: BytePlan, saved: Saved, state: State, *, as_json: bool = 
         encoder = _open_encoder(saved.graph, plan, ledger)
     with checkpoint.reading(saved.path):
         agent.restore(state)
-    progress = tqdm(total=plan.config.eval_episodes, unit="game", disable=not sys.stderr.isatty())
+    progress = tqdm(total=plan.config.eval_episodes, unit="game", disable=not (progress_bar and sys.stderr.isatty()))
     with progress, StopSignal() as stop:
         evaluation = evaluate_agent(
             plan,
@@ -103,12 +108,4 @@ def evaluate_run(plan: BytePlan, saved: Saved, state: State, *, as_json: bool = 
             lambda count: progress.update(count - progress.n),
             _give_up,
         )
-    if evaluation is None:
-        return 128 + (stop.received or 0)
-    if as_json:
-        print(json.dumps({"env": plan.env.id, "timestep": saved.timestep, **evaluation.to_json()}))
-        return 0
-    returns = " ".join(f"{value:g}" for value in evaluation.returns)
-    print(f"{plan.env.id}, step {saved.timestep:,}, {len(evaluation.returns)} episodes")
-    print(f"return {evaluation.mean_return:.1f} ± {evaluation.std_return:.1f}: {returns}")
-    return 0
+    return evaluation, None if evaluation is not None else stop.received

@@ -1,17 +1,19 @@
 """Metrics of a running training: means over intervals, speeds, TensorBoard and the console."""
 
+import logging
 import sys
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol
 
 from tqdm import tqdm
 
 from seer_edge.envs import Episode
 from seer_edge.training.session import StepReport
 
+LOG = logging.getLogger(__name__)
 RECENT_EPISODES = 100
 
 
@@ -49,6 +51,26 @@ class TensorBoard:
     def close(self) -> None:
         """Close the event file."""
         self._writer.close()
+
+
+class ProgressCallback:
+    """Passes each row to a function of the caller."""
+
+    def __init__(self, call: Callable[[Mapping[str, float]], object]) -> None:
+        self._call = call
+
+    def write(self, row: Mapping[str, float]) -> None:
+        """Call the function with one row. Raises what it raises, but RuntimeError instead of an OSError."""
+        try:
+            self._call(dict(row))
+        except OSError as error:  # an OSError would look as if the run's folder could not be written
+            raise RuntimeError(f"on_progress failed: {error}") from error
+
+    def sync(self) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
 
 
 @dataclass
@@ -131,14 +153,14 @@ class Interval:
 
 
 class Console:
-    """A progress bar on a terminal; elsewhere one plain line per interval."""
+    """The log of a run, and a progress bar if it is wanted and stderr is a terminal."""
 
-    def __init__(self, total: int, stream: TextIO = sys.stderr, begin: int = 0) -> None:
+    def __init__(self, total: int, begin: int = 0, *, progress_bar: bool = False) -> None:
         self._total = total
-        self._stream = stream
         # Leaves room for the figures in 80 columns.
         layout = "{percentage:3.0f}%|{bar:8}|{elapsed}<{remaining}{postfix}"
-        self._bar = tqdm(total=total, initial=begin, file=stream, bar_format=layout) if stream.isatty() else None
+        shown = progress_bar and sys.stderr.isatty()
+        self._bar = tqdm(total=total, initial=begin, file=sys.stderr, bar_format=layout) if shown else None
 
     def advance(self, timestep: int) -> None:
         """Move the bar."""
@@ -151,22 +173,21 @@ class Console:
             self._bar.set_postfix_str(text)
 
     def status(self, timestep: int, text: str) -> None:
-        """Show the figures of an interval."""
+        """Show the figures of an interval on the bar, or log them if there is none."""
+        line = f"step {timestep:,}/{self._total:,}  {text}"
         if self._bar is not None:
             self._bar.set_postfix_str(text)
+            LOG.debug(line)
         else:
-            print(f"step {timestep:,}/{self._total:,}  {text}", file=self._stream, flush=True)
+            LOG.info(line)
 
     def say(self, text: str) -> None:
-        """Print one line."""
-        if self._bar is not None:
-            self._bar.write(text, file=self._stream)
-        else:
-            print(text, file=self._stream, flush=True)
+        """Log one line."""
+        LOG.info(text)
 
     def warn(self, text: str) -> None:
-        """Print a warning."""
-        self.say(f"warning: {text}")
+        """Log a warning."""
+        LOG.warning(text)
 
     def close(self) -> None:
         """Remove the bar and leave the terminal as it was."""

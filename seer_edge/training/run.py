@@ -2,8 +2,8 @@
 
 import contextlib
 import json
+import logging
 import os
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from seer_edge.training.components import OnHang
 from seer_edge.training.evaluate import evaluate_session
 from seer_edge.training.freeze import FreezeRefusedError, freeze
 from seer_edge.training.imports import build_imported_session
-from seer_edge.training.metrics import Console
+from seer_edge.training.metrics import Console, ProgressCallback
 from seer_edge.training.reporter import Reporter
 from seer_edge.training.session import Session, build_session, resume_session
 from seer_edge.training.summary import OBSERVATIONS
@@ -33,6 +33,11 @@ from seer_runtime.system.memory import cgroup_limit_bytes
 from seer_runtime.system.notify import ServiceWatchdog
 from seer_runtime.system.process import RssCeiling, settle
 from seer_runtime.system.units import format_size
+
+LOG = logging.getLogger(__name__)
+
+OnProgress = Callable[[Mapping[str, float]], object]
+"""Called with each row of `progress.csv`, by column."""
 
 
 class Run:
@@ -153,11 +158,18 @@ class Run:
         self.reporter.close()
 
 
-def train(plan: BytePlan, folder: RunFolder, imported: Imported | None = None) -> int:
+def train(
+    plan: BytePlan,
+    folder: RunFolder,
+    imported: Imported | None = None,
+    *,
+    on_progress: OnProgress | None = None,
+    progress_bar: bool = False,
+) -> int:
     """Start the run of `plan` in `folder`, with what it imports; return the exit status. Raises RunStoppedError."""
 
     def build(on_hang: OnHang) -> Run:
-        console = Console(plan.config.total_timesteps, sys.stderr)
+        console = Console(plan.config.total_timesteps, progress_bar=progress_bar)
         if imported is None:
             return Run(folder, build_session(plan, on_hang), console, None)
         with checkpoint.reading(Path(plan.config.source or "")):
@@ -168,17 +180,24 @@ def train(plan: BytePlan, folder: RunFolder, imported: Imported | None = None) -
         run.reporter.imported(imported)
         return run
 
-    return _execute(folder, build)
+    return _execute(folder, build, on_progress)
 
 
-def resume(plan: BytePlan, folder: RunFolder, saved: Saved) -> int:
+def resume(
+    plan: BytePlan,
+    folder: RunFolder,
+    saved: Saved,
+    *,
+    on_progress: OnProgress | None = None,
+    progress_bar: bool = False,
+) -> int:
     """Continue the run in `folder` from a checkpoint, under `plan`; return the exit status.
 
     Raises BadInputError if the checkpoint does not match the plan, RunStoppedError.
     """
 
     def build(on_hang: OnHang) -> Run:
-        console = Console(plan.config.total_timesteps, sys.stderr, saved.timestep)
+        console = Console(plan.config.total_timesteps, saved.timestep, progress_bar=progress_bar)
         with checkpoint.reading(saved.path), contextlib.ExitStack() as undo:
             session, notes = resume_session(plan, saved, on_hang)
             undo.callback(session.env.close)
@@ -197,23 +216,25 @@ def resume(plan: BytePlan, folder: RunFolder, saved: Saved) -> int:
         folder.write_config(plan.config)
         return run
 
-    return _execute(folder, build)
+    return _execute(folder, build, on_progress)
 
 
-def _execute(folder: RunFolder, build: Callable[[OnHang], Run]) -> int:
+def _execute(folder: RunFolder, build: Callable[[OnHang], Run], on_progress: OnProgress | None) -> int:
     """Build a run and execute it; return the exit status. Raises RunStoppedError with what to do."""
     runs: list[Run] = []  # empty while the environment is built and renders its first frame
 
     def on_hang(reason: str) -> None:
         for run in runs:
             run.abandon(reason)
-        print(f"seer-edge: the environment failed: {reason}", file=sys.stderr, flush=True)
+        LOG.critical("seer-edge: the environment failed: %s", reason)
         os._exit(EXIT_UNSAFE)
 
     with StopSignal() as stop, contextlib.ExitStack() as closing:
         try:
             settle()  # most pages that the imports touched are not used again
             runs.append(build(on_hang))
+            if on_progress is not None:
+                runs[0].reporter.trackers.append(ProgressCallback(on_progress))
             closing.callback(runs[0].session.env.close)
             return runs[0].execute(stop)
         except OSError as error:

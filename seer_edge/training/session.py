@@ -117,7 +117,7 @@ class Session:
         if self.timestep < settings.random_steps:
             action = self.env.spec.actions.sample(self.exploration)
         else:
-            action = self.agent.explore(self.observed.input)
+            action = self.agent.explore(self.observed.input, self.timestep)
         step = self.env.step(action)
         reward = step.reward
         if settings.reward_clip is not None:

@@ -11,7 +11,7 @@ import torch
 
 from seer_edge.config.config import TrainConfig
 from seer_edge.config.plan import make_plan
-from seer_edge.config.presets import RainbowSettings
+from seer_edge.config.registry import ALGORITHMS
 from seer_edge.envs import make_env
 from seer_edge.runs import run_folder
 from seer_edge.training import run as train
@@ -65,7 +65,7 @@ def short_run(tmp_path: Path) -> Callable[..., Finished]:
                 "log_every": 500,
                 **changes,
             },
-            settings=RainbowSettings(**{**brief, **(settings or {})}),
+            settings=ALGORITHMS[changes.get("algo", "rainbow")].settings(**{**brief, **(settings or {})}),
         )
         env = make_env(config.env, config.env_options, seed=0, training=True)
         env.close()

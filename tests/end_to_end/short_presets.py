@@ -33,16 +33,20 @@ def short(preset: Preset, name: str, settings: RainbowSettings | SacSettings, ac
         freeze_at_bounded=30,
         total_timesteps=75,
         mem_budget_bytes=300_000,
-        evaluate_every=75,
-        evaluation_episodes=1,
+        eval_every=75,
+        eval_episodes=1,
     )
 
 
 def use_short_presets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a run on GAME or on any task of control be a short one while the test lasts."""
-    monkeypatch.setitem(PRESETS, "pixelmatch-v0", short(ATARI_DEFAULT, "PixelMatch-v0", RAINBOW, None))
+    presets = [short(ATARI_DEFAULT, "PixelMatch-v0", RAINBOW, None)]
     for task in (TASK, "cartpole-balance"):
-        monkeypatch.setitem(PRESETS, task, short(CONTROL_DEFAULT, task, SAC, 84))
+        preset = short(CONTROL_DEFAULT, task, SAC, 84)
+        plain = dataclasses.replace(preset, algo="sac", settings=dataclasses.replace(SAC, contrastive=False))
+        presets += [preset, plain]
+    for preset in presets:
+        monkeypatch.setitem(PRESETS, (preset.name.lower(), preset.algo), preset)
 
 
 Run = Callable[..., tuple[int, str, str]]

@@ -1,7 +1,5 @@
-"""Bad input: one clear line that names the flag, the value and the mend; exit 2; nothing written."""
+"""Bad input gives one line that names the flag, the value and a hint, exit status 2, and writes nothing."""
 
-import argparse
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from seer_edge.cli import main
-from seer_edge.cli.flags import make_parser
+from seer_edge.config.hyperparameters import preset_to_toml
+from seer_edge.config.presets import PRESETS
 
 # Short, so that a refusal that is missing shows as a failure and not as a day of training.
 TRAIN = ["train", "--env", "Alien", "--total-timesteps", "40"]
@@ -76,8 +75,8 @@ def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         ([*TRAIN, "--eval-every", "0"], ["--eval-every", "0"]),
         ([*TRAIN, "--eval-episodes", "0"], ["--eval-episodes", "0"]),
         ([*TRAIN, "--protocol", "atari"], ["--protocol", "'atari'", "machado"]),
-        ([*CONTROL, "--protocol", "machado"], ["--protocol machado: cartpole-swingup is no Atari", "leave it out"]),
-        ([*CONTROL, "--protocol", "paper"], ["--protocol paper: cartpole-swingup is no Atari", "leave it out"]),
+        ([*CONTROL, "--protocol", "machado"], ["--protocol machado: cartpole-swingup is not an Atari", "leave it out"]),
+        ([*CONTROL, "--protocol", "paper"], ["--protocol paper: cartpole-swingup is not an Atari", "leave it out"]),
         ([*TRAIN, "--replay", "ranked"], ["--replay", "'ranked'", "prioritized"]),
         ([*TRAIN, "--encoder", "resnet"], ["--encoder", "'resnet'", "canonical"]),
         ([*TRAIN, "--preset", "Pong2"], ["--preset", "'Pong2'", "Alien"]),
@@ -100,12 +99,12 @@ def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         ([*CONTROL, "--augmentations", "16"], ["--augmentations 16", "give 1 to 15"]),
         ([*CONTROL, "--augmentations", "-4"], ["--augmentations -4", "give 1 to 15"]),
         ([*CONTROL, "--augmentations", "x"], ["--augmentations", "'x'", "whole number", "digits"]),
-        ([*TRAIN, "--augmentations", "4"], ["--augmentations 4", "Alien", "without crops", "leave it out"]),
+        ([*TRAIN, "--augmentations", "4"], ["--augmentations 4", "Alien is not cropped", "leave it out"]),
         ([*TRAIN, "--augmentations", "0"], ["--augmentations 0", "leave it out"]),
         ([*CONTROL, "--algo", "rainbow"], ["--algo rainbow", "cartpole-swingup", "continuous", "curl-sac or sac"]),
         ([*TRAIN, "--algo", "curl-sac"], ["--algo curl-sac", "Alien", "discrete", "rainbow"]),
         ([*TRAIN, "--algo", "sac"], ["--algo sac", "Alien", "discrete", "rainbow"]),
-        ([*TRAIN, "--algo", "dqn"], ["--algo", "'dqn'", "rainbow, curl-sac, sac"]),
+        ([*TRAIN, "--algo", "ddpg"], ["--algo", "'ddpg'", "rainbow, curl-sac, sac, dqn"]),
         ([*CONTROL, "--preset", "Alien"], ["--preset Alien", "cartpole-swingup", "continuous", "curl-sac or sac"]),
         ([*CONTROL, "--preset", "Alien", "--algo", "sac"], ["--preset Alien", "rainbow", "leave it out"]),
         ([*TRAIN, "--preset", "walker-walk"], ["--preset walker-walk", "Alien", "discrete", "rainbow"]),
@@ -139,9 +138,12 @@ def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         (["sweep", "runs/x"], ["sweep", "not built yet", "train"]),
         (["resume"], ["RUN"]),
         (["resume", "no-such-run"], ["no-such-run: there is no such file or folder", "give the --run-dir of a run"]),
-        (["resume", "no-such-run", "--seed", "1"], ["--seed: stays as the run began", "leave it out"]),
-        (["resume", "no-such-run", "--seed=-1"], ["--seed: stays as the run began", "leave it out"]),
-        (["resume", "no-such-run", "--pipeline", "off"], ["--pipeline: stays as the run began", "leave it out"]),
+        (["resume", "no-such-run", "--seed", "1"], ["--seed: cannot change in a run that has begun", "leave it out"]),
+        (["resume", "no-such-run", "--seed=-1"], ["--seed: cannot change in a run that has begun", "leave it out"]),
+        (
+            ["resume", "no-such-run", "--pipeline", "off"],
+            ["--pipeline: cannot change in a run that has begun", "leave it out"],
+        ),
         (["resume", "no-such-run", "--fast"], ["unrecognized arguments: --fast; ", "resume --help"]),
         (["eval", "no-such-run", "--env", "Alien"], ["unrecognized arguments: --env Alien; ", "eval --help"]),
         (["resume", "no-such-run", "--mem-budget", "7Gbit"], ["--mem-budget", "'7Gbit'", "0.07GB"]),
@@ -149,12 +151,44 @@ def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         (["eval", "nope.seer"], ["nope.seer: there is no such file or folder", "of a run, or a bundle"]),
         (["export", "no-such-run", "-o", "p.seer"], ["no-such-run: there is no such file or folder"]),
         (["eval", "no-such-run", "--episodes", "0"], ["--episodes", "'0'"]),
+        ([*TRAIN, "--set", "bach_size=8"], ["--set bach_size=8: unknown hyperparameter; nearest: batch_size"]),
+        ([*TRAIN, "--set", "features=8"], ["--set features=8: unknown hyperparameter; choose one of", "gamma"]),
+        ([*CONTROL, "--set", "atoms=8"], ["--set atoms=8: unknown hyperparameter;", "alpha_beta1"]),
+        ([*TRAIN, "--set", "batch_size"], ["--set: 'batch_size' is not KEY=VALUE; write for example batch_size=64"]),
+        ([*TRAIN, "--set", "=3"], ["--set: '=3' is not KEY=VALUE"]),
+        ([*TRAIN, "--set", "batch_size="], ["--set: 'batch_size=' is not KEY=VALUE"]),
+        ([*TRAIN, "--set", "batch_size=many"], ["--set batch_size=many: give a whole number"]),
+        ([*TRAIN, "--set", "batch_size=8.5"], ["--set batch_size=8.5: give a whole number"]),
+        ([*TRAIN, "--set", "batch_size=true"], ["--set batch_size=True: give a whole number"]),
+        ([*TRAIN, "--set", "batch_size=0"], ["--set batch_size=0: must be at least 1"]),
+        ([*TRAIN, "--set", "batch_size=" + "9" * 5_000], ["--set batch_size=9999", ": give a whole number"]),
+        ([*TRAIN, "--set", "gamma=1.5"], ["--set gamma=1.5: must be in [0, 1]"]),
+        ([*TRAIN, "--set", "gamma=none"], ["--set gamma=none: give a number"]),
+        ([*TRAIN, "--set", "gamma=inf"], ["--set gamma=inf: give a number"]),
+        ([*TRAIN, "--set", "reward_clip=x"], ["--set reward_clip=x: give a number, or none"]),
+        ([*TRAIN, "--set", "value_range=3"], ["--set value_range=3: give 2 numbers in brackets"]),
+        ([*TRAIN, "--set", "value_range=3,1"], ["--set value_range=[3, 1]: must rise"]),
+        ([*TRAIN, "--set", "seed=3"], ["--set seed=3: --seed sets seed; give that flag instead"]),
+        ([*TRAIN, "--set", "mem-budget=3"], ["--set mem-budget=3: --mem-budget sets"]),
+        ([*TRAIN, "--set", "mem_budget_bytes=3"], ["--set mem_budget_bytes=3: --mem-budget sets"]),
+        ([*CONTROL, "--set", "contrastive=false"], ["--set contrastive=False: --algo sets contrastive"]),
+        ([*TRAIN, "--set", "action_repeat=2"], ["--set action_repeat: Alien is not a control task"]),
+        ([*CONTROL, "--set", "action_repeat=0"], ["--set action_repeat=0: must be at least 1"]),
+        ([*TRAIN, "--preset", "mine.toml"], ["--preset mine.toml: there is no such file; give a TOML file, or a name"]),
+        ([*TRAIN, "--preset", "./"], ["--preset ./: cannot be read", "give a TOML file"]),
+        ([*TRAIN, "--quiet", "--verbose"], ["--verbose: not allowed with argument --quiet"]),
+        ([*TRAIN, "--log-file", "no/such/file"], ["--log-file no/such/file: cannot be written", "name another file"]),
+        ([*TRAIN, "--log-file", "/dev/null"], ["--log-file /dev/null: is there already, and is not a regular file"]),
+        (["presets", "Pong2"], ["NAME Pong2: unknown preset; `seer-edge presets` lists them"]),
+        (["presets", "Alien", "--algo", "sac"], ["--algo sac", "rainbow"]),
+        (["completion", "tcsh"], ["SHELL: unknown value 'tcsh'; choose one of bash, zsh, fish"]),
+        (["completion"], ["SHELL"]),
         (["fly"], ["fly", "train"]),
         ([], ["train", "--help"]),
     ],
     ids=lambda words: " ".join(words)[:70],
 )
-def test_one_line_that_names_flag_value_and_mend(
+def test_one_line_that_names_flag_value_and_hint(
     arguments: list[str],
     parts: list[str],
     tmp_path: Path,
@@ -241,27 +275,49 @@ def test_the_plan_of_control(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert "warning" not in plan
 
 
-@pytest.mark.parametrize("command", ["", "train", "plan", "resume", "eval", "export", "act", "doctor"])
-def test_help_fits_a_screen(command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(sys, "argv", ["seer-edge", *command.split(), "--help"])
-    with pytest.raises(SystemExit) as exit_status:
-        main()
-    assert exit_status.value.code == 0
-    text = capsys.readouterr().out
-    lines = text.splitlines()
-    assert len(lines) <= 32
-    assert max(map(len, lines)) <= 80
-    parser = make_parser()
-    if command:
-        (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
-        parser = commands.choices[command]
-    flags = {flag for action in parser._actions for flag in action.option_strings if action.help != argparse.SUPPRESS}
-    assert flags
-    shown = {
-        flag for line in lines if line.startswith("  -") for flag in re.findall(r"(?<=[ ,])--?[a-z][a-z0-9-]*", line)
-    }
-    assert flags <= shown
+ALIEN_PRESET = preset_to_toml(PRESETS["alien", "rainbow"])
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        (ALIEN_PRESET + "bach_size = 3\n", "unknown entry 'bach_size'; nearest: batch_size"),
+        (ALIEN_PRESET + "name = 'x'\n", "unknown entry 'name'; choose one of"),
+        (ALIEN_PRESET.replace("gamma = 0.99", "gamma = 1.5"), "gamma must be in [0, 1]"),
+        (ALIEN_PRESET.replace("gamma = 0.99", "gamma = nan"), "gamma = nan: give a number"),
+        (ALIEN_PRESET.replace("batch_size = 32", "batch_size = 'many'"), "batch_size = many: give a whole number"),
+        (ALIEN_PRESET.replace("batch_size = 32", "batch_size = [32]"), "batch_size = [32]: give a whole number"),
+        (ALIEN_PRESET.replace("batch_size = 32", "[batch_size]"), "batch_size = {"),
+        (ALIEN_PRESET.replace("= 70000000", "= 0"), "mem_budget_bytes must be at least 1"),
+        (ALIEN_PRESET.replace('"data-efficient"', '"resnet"'), "encoder = resnet: choose one of data-efficient"),
+        (ALIEN_PRESET.replace('"rainbow"', '"dreamer"'), "algo = dreamer: unknown agent; choose one of rainbow"),
+        (ALIEN_PRESET.replace("algo", "# algo"), "algo is missing; choose one of rainbow"),
+        (ALIEN_PRESET.replace("total_", "# total_"), "total_timesteps is missing; give a whole number"),
+        (preset_to_toml(PRESETS["walker-walk", "sac"]), "Alien has discrete actions; use --algo rainbow"),
+        ("batch size = 3\n", "not valid TOML ("),
+        ("x = " + "9" * 5_000, "not valid TOML ("),
+        ("\0", "not valid TOML ("),
+        (b"\xff\xfe", "not text in UTF-8"),
+        ("#" * 70_000, "larger than 65,536 B"),
+        ("", "algo is missing"),
+    ],
+    ids=lambda text: repr(text[-40:]),
+)
+def test_a_bad_preset_file(
+    text: str | bytes,
+    part: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.toml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    status, error = run([*TRAIN, "--preset", "mine.toml"], monkeypatch, capsys)
+    assert status == 2
+    assert error.count("\n") == 1
+    assert error.startswith("seer-edge train: --preset mine.toml: ")
+    assert part in error
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.toml"]
 
 
 def test_a_reader_that_leaves_early_is_no_traceback() -> None:

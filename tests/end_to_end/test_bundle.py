@@ -17,10 +17,11 @@ import gymnasium
 import numpy as np
 import pytest
 
-from seer_edge.config.presets import PRESETS
+from seer_edge.config.algorithms.rainbow import RainbowNetworks
+from seer_edge.config.presets import PRESETS, RainbowSettings
 from seer_runtime import Policy, durable
 from seer_runtime.durable.container import CONTAINER_VERSION
-from seer_runtime.policy.bundle import open_bundle
+from seer_runtime.policy.bundle import HEAD, MEMBER_BYTES_MAX, open_bundle
 from tests.end_to_end.short_presets import GAME, RAINBOW, TASK, Run, runner, use_short_presets
 from tests.runtime.bundles import forged
 from tests.seer_edge.env_registry import register
@@ -82,6 +83,46 @@ def test_the_same_run_gives_the_same_bytes(run: Run, frozen: Path, bundle: Path,
             assert f"{(tmp_path / name).stat().st_size:,} B" in out.splitlines()[-1]
         assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
     assert (tmp_path / "two").read_bytes() == bundle.read_bytes()
+
+
+def test_a_head_that_no_reader_takes_is_refused_before_anything_is_written(
+    run: Run, frozen: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bundle that is there already stays."""
+    standing = tmp_path / "policy.seer"
+    standing.write_bytes(bundle.read_bytes())
+    monkeypatch.setitem(MEMBER_BYTES_MAX, HEAD, 1_000)
+    for path in (standing, tmp_path / "new.seer"):
+        status, out, error = run("export", frozen, "-o", path)
+        assert (status, out, error.count("\n")) == (2, "", 1)
+        assert f"-o {path}: not written: head.onnx takes " in error
+        assert "reads at most 1,000 B; train with another --encoder or a smaller `hidden`" in error
+    assert standing.read_bytes() == bundle.read_bytes()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["policy.seer"]
+
+
+def test_export_loads_what_it_wrote(
+    run: Run, frozen: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A head for four actions in a bundle that says three, as an agent of a plugin could build it."""
+    build = RainbowNetworks.policy_graph
+
+    def wrong(networks: RainbowNetworks, settings: RainbowSettings, agent: Any) -> bytes:
+        rows = 4 * networks.head.atoms
+        wider = {
+            name: np.resize(array, (rows, *array.shape[1:])) if name.startswith("head.advantage.") else array
+            for name, array in agent.items()
+        }
+        return build(dataclasses.replace(networks, head=dataclasses.replace(networks.head, actions=4)), settings, wider)
+
+    standing = tmp_path / "policy.seer"
+    standing.write_bytes(bundle.read_bytes())
+    monkeypatch.setattr(RainbowNetworks, "policy_graph", wrong)
+    status, out, error = run("export", frozen, "-o", standing)
+    assert (status, out, error.count("\n")) == (2, "", 1)
+    assert f"-o {standing}: not written, because `act` cannot load it (" in error
+    assert standing.read_bytes() == bundle.read_bytes()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["policy.seer"]
 
 
 def test_the_manifest_tells_where_the_policy_comes_from(bundle: Path) -> None:
@@ -311,9 +352,9 @@ def _equal(one: dict[str, Any], other: dict[str, Any]) -> bool:
 def test_a_head_of_other_sizes_or_actions_begins_anew(
     run: Run, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    preset = PRESETS["pixelmatch-v0"]
+    preset = PRESETS["pixelmatch-v0", "rainbow"]
     smaller = dataclasses.replace(preset, settings=dataclasses.replace(preset.settings, hidden=8))
-    monkeypatch.setitem(PRESETS, "pixelmatch-v0", smaller)
+    monkeypatch.setitem(PRESETS, ("pixelmatch-v0", "rainbow"), smaller)
     words = ("train", *PIXEL_GAME, "--from", bundle, "--total-timesteps", "30")
     reason = "the bundle's head has other sizes: head.hidden.weight is (32, 64), not (16, 64)"
     status, out, error = run(*words, "--take", "agent", "--run-dir", tmp_path / "run")

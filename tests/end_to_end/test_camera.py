@@ -20,8 +20,8 @@ EXAMPLES = Path(__file__).parents[2] / "docs/examples"
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    monkeypatch.setitem(PRESETS, "camera-v0", short(ATARI_DEFAULT, "Camera-v0", RAINBOW, None))
-    monkeypatch.setitem(PRESETS, "smoothcamera-v0", short(CONTROL_DEFAULT, "SmoothCamera-v0", SAC, 4))
+    monkeypatch.setitem(PRESETS, ("camera-v0", "rainbow"), short(ATARI_DEFAULT, "Camera-v0", RAINBOW, None))
+    monkeypatch.setitem(PRESETS, ("smoothcamera-v0", "curl-sac"), short(CONTROL_DEFAULT, "SmoothCamera-v0", SAC, 4))
     monkeypatch.chdir(EXAMPLES)
     monkeypatch.setattr(sys, "path", ["", *sys.path])
     return runner(monkeypatch, capsys)

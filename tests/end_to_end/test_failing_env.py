@@ -35,7 +35,11 @@ def test_refused_before_anything_is_written(
 
 @pytest.mark.parametrize(
     ("how", "reason"),
-    [("step", "RuntimeError: cable pulled (failing_env.py:"), ("shape", "uint8 [41, 42]"), ("reward", "reward of nan")],
+    [
+        ("step", "RuntimeError: cable pulled (failing_env.py:"),
+        ("shape", "uint8 [41, 42]"),
+        ("reward", "the reward is nan"),
+    ],
 )
 def test_a_failure_on_the_way_ends_with_75_and_a_checkpoint(
     how: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -143,7 +143,7 @@ def test_eval_falls_back_to_an_older_generation_and_says_so(alien: Path, tmp_pat
         [*COMMAND, "eval", str(copy), "--episodes", "1"], capture_output=True, text=True, timeout=300, check=True
     )
     assert "step 2,200, 1 episodes" in done.stdout
-    assert done.stderr.startswith("skipped step_0000002600: ")
+    assert done.stderr.startswith("warning: skipped step_0000002600: ")
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])

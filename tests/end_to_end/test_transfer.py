@@ -113,7 +113,7 @@ def test_another_task_takes_a_partly_frozen_runs_encoder_and_freezes_fewer_layer
     to = ("--env", "cartpole-balance", *size, "--from", source, "--take", "encoder", "--freeze-layers", "4")
     status, out, error = run("train", *to, "--total-timesteps", "30", "--run-dir", target)
     assert status == 0
-    assert "the replay stays one of frames" in out
+    assert "the replay keeps frames" in out
     assert "frozen from the start; capacity 160 frames" in error
     assert not (target / "encoder.onnx").exists()
     (agent, replay, state), (theirs, _, _) = _newest(target), _newest(source)
@@ -190,8 +190,8 @@ def test_a_damaged_checkpoint(run: Run, source: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "parts"),
     [
-        (("--from", "{source}"), ["--from {source}: needs --take encoder beside it"]),
-        (("--take", "encoder"), ["--take encoder: needs --from RUN beside it"]),
+        (("--from", "{source}"), ["--from {source}: also give --take encoder"]),
+        (("--take", "encoder"), ["--take encoder: also give --from RUN"]),
         (("--from", "{source}", "--take", "agent"), ["--take agent: {source} is a run", "export --with learner"]),
         (("--from", "{source}", "--take=agent"), ["--take agent: {source} is a run", "export --with learner"]),
         (("--from", "{source}", "--take", "head"), ["--take", "'head'", "encoder"]),

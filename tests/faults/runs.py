@@ -27,6 +27,7 @@ import seer_edge.agents.rainbow
 import seer_edge.envs.atari
 import seer_edge.envs.games
 import seer_edge.training.run
+from seer_edge.api import planning
 from seer_edge.cli import commands as cli
 from seer_edge.config.config import TrainConfig
 from seer_edge.config.plan import make_plan
@@ -118,7 +119,7 @@ def train_command(config: TrainConfig, path: Path) -> int:
     """Run `seer-edge train` with a configuration that flags cannot express; return the exit status."""
     env = make_env(config.env, config.env_options, seed=0, training=True)
     env.close()
-    cli._plan_of = lambda flags: make_plan(config, env.spec)
+    planning.plan_of = lambda request: make_plan(config, env.spec)
     return command("train", "--env", config.env_name, "--run-dir", path)
 
 

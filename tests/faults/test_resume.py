@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from seer_edge.config.config import TrainConfig
+from seer_edge.config.presets.dqn import DqnSettings
 from seer_edge.training.session import Session
 from tests.faults import runs
 
@@ -23,6 +24,16 @@ KINDS: dict[str, tuple[Callable[..., TrainConfig], dict[str, Any], tuple[int, ..
     # The freeze is at step 90, an evaluation at step 100.
     "alien": (runs.alien, {}, (7, 90, 131)),
     "alien-prioritized": (runs.alien, {"replay": "prioritized", "protocol": "machado"}, (100,)),
+    "alien-dqn": (
+        runs.alien,
+        {
+            "algo": "dqn",
+            "settings": DqnSettings(
+                batch_size=8, n_step=3, hidden=16, learning_starts=20, target_update_steps=30, exploration_fraction=0.8
+            ),
+        },
+        (7, 90, 131),
+    ),
     "alien-uint8": (runs.alien, {"latent_codec": "uint8"}, (50, 90, 117)),
     "alien-auto": (runs.alien, {"latent_codec": "auto"}, (50, 90, 117)),
     "cartpole": (runs.cartpole, {}, (23, 45)),

@@ -38,7 +38,7 @@ def test_resume_starts_a_run_killed_before_its_first_checkpoint(tmp_path: Path) 
     assert child.join() == -signal.SIGKILL
     assert (path / "config.json").exists()
     assert runs.start(log, runs.command, "resume", path).join() == 0, log.read_text()
-    assert "it had no checkpoint yet and begins at step 0" in log.read_text()
+    assert "it has no checkpoint yet and starts at step 0" in log.read_text()
     assert runs.fingerprint(runs.newest(path)) == runs.fingerprint(runs.newest(other))
 
 
@@ -100,7 +100,7 @@ def test_resume_of_a_finished_run_reports_that_flags_have_no_effect(tmp_path: Pa
     path, log = tmp_path / "run", tmp_path / "log"
     assert runs.start(log, runs.train, CONFIG, path).join() == 0
     assert runs.start(log, runs.command, "resume", path, "--threads", "2").join() == 0
-    assert log.read_text().splitlines()[-1].endswith("is sound; the flags have nothing to change")
+    assert log.read_text().splitlines()[-1].endswith("is sound; the flags change nothing")
 
 
 def test_no_checkpoint_is_written_without_a_new_step(tmp_path: Path) -> None:

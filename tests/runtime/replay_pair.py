@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from seer_runtime.durable import open_tensors, write_tensors
 from seer_runtime.replay.arena import Arena
-from seer_runtime.replay.codecs import CALIBRATED, Codec, frame_codec, latent_codec
+from seer_runtime.replay.codecs import LATENT_CODECS, Codec, frame_codec, latent_codec
 from seer_runtime.replay.replay import NothingToSampleError, Observations, Replay
 from seer_runtime.replay.samplers import PrioritizedSampler, UniformSampler
 from seer_runtime.replay.store import RowStore
@@ -180,7 +180,9 @@ class Pair:
         codec = latent_codec(name, shape, augmentations, self.ledger)
         self.codec_bytes = self.ledger.held_bytes(Line.WORKSPACE) - before
         seen = (
-            encode(self.rng.integers(0, 256, (5, *store.observation_shape), np.uint8)) if name in CALIBRATED else None
+            encode(self.rng.integers(0, 256, (5, *store.observation_shape), np.uint8))
+            if LATENT_CODECS[name].calibrated
+            else None
         )
         if seen is not None:
             codec.calibrate([seen[:2], seen[2:]])

@@ -207,3 +207,22 @@ def test_folder_sync_ignores_only_einval(tmp_path: Path, monkeypatch: pytest.Mon
         monkeypatch.setattr(os, "fsync", fail)
         with expected:
             files._fsync_folder(tmp_path)
+
+
+@pytest.mark.parametrize("before", [None, b"old"])
+def test_a_file_that_fails_its_check_does_not_take_its_place(tmp_path: Path, before: bytes | None) -> None:
+    path, seen = tmp_path / "file", []
+    if before is not None:
+        path.write_bytes(before)
+
+    def check(temporary: Path) -> None:
+        seen.append((temporary.parent, temporary.read_bytes(), path.exists()))
+        raise ValueError("not good")
+
+    with pytest.raises(ValueError, match="not good"):
+        durable.write_atomic(path, [b"new ", b"bytes"], check=check)
+    assert seen == [(tmp_path, b"new bytes", before is not None)]
+    assert (path.read_bytes() if path.exists() else None) == before
+    assert len([*tmp_path.iterdir()]) == (before is not None)
+    durable.write_atomic(path, b"newer", check=lambda temporary: seen.append(temporary.read_bytes()))
+    assert path.read_bytes() == seen[-1] == b"newer"

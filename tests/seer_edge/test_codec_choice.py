@@ -162,7 +162,7 @@ def test_without_rows_to_judge_by_it_is_float32(build_rig: Callable[..., Rig], b
 def test_layers_whose_latents_only_some_codecs_make_smaller_than_frames(
     build_rig: Callable[..., Rig], bound: Bound, limit: float, codec: str
 ) -> None:
-    """Where no codec is good enough the replay stays one of frames, as it would with float32."""
+    """Where no codec is good enough the replay keeps frames, as it would with float32."""
     bound(limit)
     run = build_rig(latent_codec=AUTO, **BOTH_OVER_LATENTS_OR_FRAMES)
     assert [plan.latent_replay for plan in run.plan.choices] == [False, True, True, True]

@@ -7,14 +7,15 @@ from typing import Any
 import pytest
 
 from seer_edge.config.config import MAX_AUGMENTATIONS, TrainConfig, build_config, resolve_freeze_at
-from seer_edge.config.presets import RainbowSettings, SacSettings, preset_for
+from seer_edge.config.presets import RainbowSettings, SacSettings
+from seer_edge.config.registry import preset_for
 from seer_edge.envs import Continuous, Discrete, EnvSpec
 from seer_edge.errors import BadInputError
 from seer_runtime.onnx.encoder import MAX_BATCH
 
 FRAME_BYTES = 7_056
 WHOLE_RUN_BYTES = 500_000 * FRAME_BYTES
-ALIEN = preset_for("Alien", continuous=False)
+ALIEN = preset_for("Alien", "rainbow")
 
 
 def _config(game: str = "Alien", **given: Any) -> TrainConfig:
@@ -46,13 +47,25 @@ def test_sac_is_curl_sac_without_the_contrastive_loss() -> None:
 @pytest.mark.parametrize(
     ("build", "given", "message"),
     [
-        (_control, {"algo": "rainbow"}, "--algo rainbow: cartpole-swingup has continuous actions; .*curl-sac or sac"),
-        (_config, {"algo": "curl-sac"}, "--algo curl-sac: Alien has discrete actions; its agent is rainbow"),
-        (_config, {"algo": "sac"}, "--algo sac: Alien has discrete actions; its agent is rainbow"),
+        (_control, {"algo": "rainbow"}, "--algo rainbow: cartpole-swingup has continuous actions; .*curl-sac or sac$"),
+        (_config, {"algo": "curl-sac"}, "--algo curl-sac: Alien has discrete actions; use --algo rainbow or dqn"),
+        (_config, {"algo": "sac"}, "--algo sac: Alien has discrete actions; use --algo rainbow or dqn"),
         (_control, {"preset": "Alien"}, "--preset Alien: cartpole-swingup has continuous actions; .*curl-sac or sac"),
-        (_config, {"preset": "walker-walk"}, "--preset walker-walk: Alien has discrete actions; its agent is rainbow"),
-        (_control, {"preset": "Alien", "algo": "sac"}, "--preset Alien: is one of rainbow; name another or leave it"),
-        (_config, {"preset": "walker-walk", "algo": "rainbow"}, "--preset walker-walk: is one of curl-sac; name"),
+        (
+            _config,
+            {"preset": "walker-walk"},
+            "--preset walker-walk: Alien has discrete actions; use --algo rainbow",
+        ),
+        (
+            _control,
+            {"preset": "Alien", "algo": "sac"},
+            "--preset Alien: is a preset of rainbow, not of sac; name another or leave it",
+        ),
+        (
+            _config,
+            {"preset": "walker-walk", "algo": "rainbow"},
+            "--preset walker-walk: is a preset of curl-sac or sac, not of rainbow; name",
+        ),
     ],
 )
 def test_an_agent_or_preset_for_other_actions_is_refused(build: Any, given: dict[str, str], message: str) -> None:
@@ -83,9 +96,7 @@ def test_k_crops_and_the_center_are_encoded_in_one_call() -> None:
 def test_a_frame_that_is_seen_whole_has_one_view() -> None:
     assert _config().augmentations == _config(augmentations=1).augmentations == 1
     for k in (0, 2, 4):
-        with pytest.raises(
-            BadInputError, match=f"--augmentations {k}: Alien is seen whole, without crops; leave it out"
-        ):
+        with pytest.raises(BadInputError, match=f"--augmentations {k}: Alien is not cropped; leave it out"):
             _config(augmentations=k)
 
 
@@ -94,7 +105,7 @@ def test_a_frame_that_is_seen_whole_has_one_view() -> None:
 
 def test_layers_are_frozen_only_where_there_is_a_freeze() -> None:
     assert _control(freeze_layers=2).freeze_layers == 2
-    with pytest.raises(BadInputError, match="--freeze-layers 2: nothing is frozen under --freeze-at never"):
+    with pytest.raises(BadInputError, match="--freeze-layers 2: --freeze-at never freezes nothing"):
         _control(freeze_layers=2, freeze_at="never")
 
 
@@ -104,7 +115,7 @@ def test_a_taken_encoder_is_frozen_from_step_0() -> None:
     assert _control(source="runs/x", freeze_layers=4).freeze_layers == 4
     for codec in ("float16", "uint8", "uint4"):  # rows that are taken bring their grids
         assert _control(source="runs/x", latent_codec=codec).latent_codec == codec
-    with pytest.raises(BadInputError, match="--latent-codec auto: is chosen by rows of frames"):
+    with pytest.raises(BadInputError, match="--latent-codec auto: needs rows of frames"):
         _control(source="runs/x", latent_codec="auto")
     for freeze_at in (5, 10**9, "never"):
         with pytest.raises(

@@ -377,7 +377,7 @@ def test_the_state_of_another_agent_is_refused() -> None:
     frozen.freeze_encoder(reads_latents=True)
     before = weights_of(agent)
     for other in (frozen, make_agent(contrastive=False)):
-        with pytest.raises(ValueError, match="the state is another agent's: "):
+        with pytest.raises(ValueError, match="the state is of another agent: "):
             agent.restore(other.state())
     assert changed(before, agent) == set()
 

@@ -12,10 +12,10 @@ import pytest
 from torch.utils.flop_counter import FlopCounterMode
 
 from seer_edge.agents.curl_sac import CurlSacAgent
+from seer_edge.config.algorithms.curl_sac import SacNetworks
 from seer_edge.config.config import build_config
 from seer_edge.config.plan import make_plan
 from seer_edge.config.presets import SacSettings
-from seer_edge.config.registry import SacNetworks
 from seer_edge.envs import Continuous, EnvSpec
 from seer_edge.networks.flops import ActorCriticFlops, QLearningFlops
 from seer_edge.networks.sac_spec import SacHeadSpec
@@ -241,8 +241,13 @@ def _of(contrastive: bool, frozen_layers: int | None, *, latent_replay: bool) ->
     spec = dataclasses.replace(TINY_SPEC, frozen_layers=frozen_layers)
     settings = dataclasses.replace(TINY, contrastive=contrastive)
     networks = SacNetworks(spec, TINY_HEAD, contrastive)
-    config = dataclasses.replace(build_config(WALKER, algo="curl-sac" if contrastive else "sac"), settings=settings)
-    flops = networks.flops(config, 10, latent_replay)
+    config = build_config(WALKER)
+    flops = networks.flops(
+        batch_size=settings.batch_size,
+        augmentations=config.augmentations,
+        frame_capacity=10,
+        latent_replay=latent_replay,
+    )
     assert isinstance(flops, ActorCriticFlops)
     return CurlSacAgent(spec, TINY_HEAD, settings, seed=0), flops
 

@@ -269,7 +269,9 @@ def test_actions_are_chosen_on_the_center(rig: Callable[..., Rig]) -> None:
     encoder, begun, acted = run.encoder(), 0, []
     run.freeze()
     act = run.session.agent.explore
-    run.session.agent.explore = lambda observation: acted.append(observation.copy()) or act(observation)
+    run.session.agent.explore = lambda observation, timestep: (
+        acted.append(observation.copy()) or act(observation, timestep)
+    )
     for _ in range(25):
         episode, step = run.env.log[-1], len(run.env.log[-1].actions)
         begun += step == 0

@@ -1,4 +1,4 @@
-"""A freeze of the lowest layers only (Appendix D): over a replay that stays one of frames, or of latents at the cut."""
+"""A freeze of the lowest layers only (Appendix D): over a replay that keeps frames, or of latents at the cut."""
 
 from collections.abc import Callable
 from typing import Any

@@ -54,14 +54,14 @@ def test_cuda_index_is_checked_against_the_device_count(monkeypatch: pytest.Monk
         check_device("cuda:2")
 
 
-def test_prepare_cuda_notes_an_onnx_runtime_without_cuda_in_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_prepare_cuda_warns_of_an_onnx_runtime_without_cuda_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     prepare_cuda()
-    note = capsys.readouterr().err
-    assert note.count("\n") == 1
-    assert "runs on the CPU" in note
+    [record] = caplog.records
+    assert record.levelname == "WARNING"
+    assert "runs on the CPU" in record.getMessage()
     assert not torch.backends.cudnn.allow_tf32
 
 

@@ -67,7 +67,7 @@ def test_metadata_has_ranges_and_constraints_pin_versions_inside_them(machine: s
 
 def test_the_base_install_has_four_dependencies() -> None:
     assert {Requirement(line).name for line in METADATA["dependencies"]} == {
-        *("numpy", "onnxruntime", "opencv-python-headless", "psutil")
+        *("numpy", "onnxruntime", "opencv-python-headless", "psutil", "shtab")
     }
 
 

@@ -4,10 +4,13 @@ import dataclasses
 
 import pytest
 
+from seer_edge.config import registry
 from seer_edge.config.config import SHORT_RUN_FACTOR, TrainConfig, build_config
-from seer_edge.config.presets import PRESETS, Preset, RainbowSettings, SacSettings, preset_for
+from seer_edge.config.presets import PRESETS, Preset, RainbowSettings, SacSettings, register_preset
 from seer_edge.config.presets.atari import ATARI, ATARI_DEFAULT
-from seer_edge.config.presets.control import CONTROL, CONTROL_DEFAULT
+from seer_edge.config.presets.control import CONTROL, CONTROL_DEFAULT, SAC
+from seer_edge.config.presets.dqn import DQN_DEFAULT
+from seer_edge.config.registry import choose_preset, preset_for
 from seer_edge.envs import Continuous, Discrete, EnvSpec
 
 # Table 3: freezing times in Figure 3 (a replay of the whole run) and in Figure 4 (one of 10,000 frames).
@@ -33,12 +36,12 @@ class Row:
     action_repeat: int
     learning_rate: float = 1e-3
     batch_size: int = 128
-    evaluate_every: int = 10_000
+    eval_every: int = 10_000
 
 
 WALKER = Row(60_000, 80_000, 2_000, 2)
 TABLE_2 = {
-    "cartpole-swingup": Row(10_000, 10_000, 1_000, 8, evaluate_every=2_500),
+    "cartpole-swingup": Row(10_000, 10_000, 1_000, 8, eval_every=2_500),
     "cheetah-run": Row(80_000, 80_000, 1_000, 4, learning_rate=2e-4, batch_size=512),
     "finger-spin": Row(50_000, 50_000, 1_000, 2),
     "reacher-easy": Row(50_000, 30_000, 2_000, 4),
@@ -85,7 +88,7 @@ def test_hyperparameters_are_table_3s(preset: Preset) -> None:
     assert isinstance(rainbow, RainbowSettings)
     assert (rainbow.batch_size, rainbow.n_step, rainbow.gamma, rainbow.stack, rainbow.hidden) == (32, 20, 0.99, 4, 256)
     assert (rainbow.learning_starts, rainbow.random_steps, rainbow.target_update_steps) == (1_600, 0, 2_000)
-    assert (preset.evaluate_every, preset.evaluation_episodes) == (10_000, 10)
+    assert (preset.eval_every, preset.eval_episodes) == (10_000, 10)
     assert (preset.algo, preset.encoder, preset.augmentations, preset.action_repeat) == (
         "rainbow",
         "data-efficient",
@@ -99,8 +102,8 @@ def test_hyperparameters_are_table_3s(preset: Preset) -> None:
 
 
 def test_other_games_get_the_default() -> None:
-    assert preset_for("Pong", continuous=False) is ATARI_DEFAULT
-    assert preset_for("BANKHEIST", continuous=False).name == "BankHeist"
+    assert preset_for("Pong", "rainbow") is ATARI_DEFAULT
+    assert preset_for("BANKHEIST", "rainbow").name == "BankHeist"
     config = _atari("Pong")
     assert (config.preset, config.freeze_at) == ("default", 100_000)
     assert _atari("Pong", mem_budget_bytes=500_000 * FRAME_BYTES["atari"]).freeze_at == 50_000
@@ -125,7 +128,7 @@ def test_a_control_run_without_flags_is_table_2s(task: str, row: Row) -> None:
     assert (config.mem_budget_bytes // FRAME_BYTES["control"], config.mem_budget_bytes) == (row.rows, row.rows * 30_000)
     assert config.action_repeat == row.action_repeat
     assert (settings.learning_rate, settings.batch_size) == (row.learning_rate, row.batch_size)
-    assert (config.eval_every, config.eval_episodes) == (row.evaluate_every, 10)
+    assert (config.eval_every, config.eval_episodes) == (row.eval_every, 10)
 
 
 @pytest.mark.parametrize(("task", "row"), [*TABLE_2.items(), *TRANSFER.items()])
@@ -148,7 +151,7 @@ def test_hyperparameters_are_table_2s(preset: Preset) -> None:
     assert (sac.learning_starts, sac.random_steps) == (1_000, 1_000)
     assert (sac.alpha_learning_rate, sac.alpha_beta1, sac.initial_temperature) == (1e-4, 0.5, 0.1)
     assert (sac.target_tau, sac.encoder_tau, sac.target_update_steps) == (0.01, 0.05, 2)
-    assert (sac.contrastive, preset.algo, preset.encoder, preset.evaluation_episodes) == (
+    assert (sac.contrastive, preset.algo, preset.encoder, preset.eval_episodes) == (
         True,
         "curl-sac",
         "sac-ae",
@@ -161,8 +164,8 @@ def test_hyperparameters_are_table_2s(preset: Preset) -> None:
 
 
 def test_other_tasks_get_the_default_of_most_tasks() -> None:
-    assert preset_for("hopper-stand", continuous=True) is CONTROL_DEFAULT
-    assert preset_for("Walker-Walk", continuous=True).name == "walker-walk"
+    assert preset_for("hopper-stand", "curl-sac") is CONTROL_DEFAULT
+    assert preset_for("Walker-Walk", "curl-sac").name == "walker-walk"
     config = _control("hopper-stand")
     assert (config.preset, config.action_repeat, config.freeze_at, config.eval_every) == ("control", 4, 50_000, 10_000)
     assert config.settings == SacSettings()
@@ -181,8 +184,55 @@ def test_no_presets_own_run_is_a_short_one(preset: Preset) -> None:
     assert preset.total_timesteps >= SHORT_RUN_FACTOR * latest
 
 
-def test_names_are_unique_in_any_case() -> None:
-    presets = [*ATARI, *CONTROL, ATARI_DEFAULT, CONTROL_DEFAULT]
-    assert len(PRESETS) == len(presets) == 17
-    assert all(PRESETS[preset.name.lower()] is preset for preset in presets)
-    assert all(preset.source.startswith("Table ") for preset in presets)
+def test_each_task_and_agent_has_one_preset_in_any_case() -> None:
+    presets = [*ATARI, *CONTROL, ATARI_DEFAULT, CONTROL_DEFAULT, *SAC, DQN_DEFAULT]
+    assert len({(preset.name.lower(), preset.algo) for preset in presets}) == len(presets) == len(PRESETS) == 26
+    assert all(PRESETS[preset.name.lower(), preset.algo] is preset for preset in presets)
+    assert all(preset.source.startswith("Table ") for preset in presets[:-1])
+
+
+@pytest.mark.parametrize("preset", SAC, ids=lambda preset: preset.name)
+def test_presets_of_sac_are_those_of_curl_sac_without_its_loss(preset: Preset) -> None:
+    curl = preset_for(preset.name, "curl-sac")
+    assert curl.settings.contrastive
+    assert not preset.settings.contrastive
+    assert dataclasses.replace(preset, algo="curl-sac", settings=curl.settings) == curl
+
+
+def test_a_preset_is_looked_up_by_task_and_agent(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = dataclasses.replace(preset_for("control", "sac"), name="hopper-stand", total_timesteps=77)
+    monkeypatch.setitem(PRESETS, ("hopper-stand", "sac"), own)
+    env = EnvSpec("dm_control/hopper-stand-v0", "hopper-stand", (3, 100, 100), (84, 84), Continuous(4))
+    assert choose_preset(env) is CONTROL_DEFAULT
+    assert choose_preset(env, algo="sac") is own
+    assert choose_preset(env, "hopper-stand") is own
+    assert choose_preset(env, "control", "sac") is preset_for("nothing", "sac")
+
+
+def test_a_registered_preset_replaces_the_one_of_its_task_and_agent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seer_edge.config.presets.PRESETS", dict(PRESETS))
+    from seer_edge.config import presets
+
+    longer = dataclasses.replace(ATARI[0], total_timesteps=1_000_000)
+    register_preset(longer)
+    assert presets.PRESETS["alien", "rainbow"] is longer
+    assert len(presets.PRESETS) == len(PRESETS)
+
+
+# --- registering an agent ----------------------------------------------------------------------------------
+
+
+def test_an_agent_is_registered_with_presets_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "ALGORITHMS", dict(registry.ALGORITHMS))
+    monkeypatch.setattr("seer_edge.config.presets.PRESETS", PRESETS | {})
+    own = dataclasses.replace(DQN_DEFAULT, algo="dqn-2")
+    for presets, message in (
+        ((DQN_DEFAULT,), "preset default: is of agent dqn; give presets of dqn-2"),
+        ((dataclasses.replace(own, settings=RainbowSettings()),), "preset default: its settings are not DqnSettings"),
+        ((dataclasses.replace(own, name="Alien"),), "agent dqn-2: its default preset default is missing; give it too"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            registry.register_algorithm("dqn-2", registry.ALGORITHMS["dqn"], *presets)
+        assert "dqn-2" not in registry.ALGORITHMS
+    registry.register_algorithm("dqn-2", registry.ALGORITHMS["dqn"], own)
+    assert registry.ALGORITHMS["dqn-2"] is registry.ALGORITHMS["dqn"]

@@ -1,4 +1,4 @@
-"""Rainbow's update against a slow version in numpy, and what the freeze and a checkpoint leave of the agent."""
+"""Rainbow's update against a slow version in numpy and one by autograd; the freeze and checkpoints of the agent."""
 
 import math
 from collections.abc import Callable
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from seer_edge.agents.agent import UpdateResult
 from seer_edge.agents.rainbow import RainbowAgent
+from seer_edge.agents.rainbow_reference import reference_update
 from seer_edge.config.presets import RainbowSettings
 from seer_edge.networks.spec import RainbowHeadSpec, encoder_spec
 from seer_runtime.replay.replay import Batch
@@ -245,6 +246,30 @@ def _gradient_norm(agent: RainbowAgent) -> float:
     return math.sqrt(sum(float(gradient.double().square().sum()) for gradient in _gradients(agent).values()))
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("frozen", [None, 1, 2])
+def test_update_is_the_one_of_autograd(seed: int, frozen: int | None) -> None:
+    """Losses, every gradient and every weight after the step, from frames, behind a cut and from latents."""
+    by_hand, by_autograd = (_agent_with_opinions(seed, frozen_layers=frozen) for _ in range(2))
+    batch = _batch(seed, latents=frozen == 2)
+    results = []
+    for agent, update in ((by_hand, by_hand.update), (by_autograd, lambda b: reference_update(by_autograd, b))):
+        if frozen is not None:
+            agent.freeze_encoder(reads_latents=frozen == 2)
+        agent.act(batch.observations.array[0])
+        results.append(update(batch))
+    assert results[0].loss == pytest.approx(results[1].loss, rel=1e-6)
+    np.testing.assert_allclose(results[0].priorities, results[1].priorities, rtol=1e-5)
+    wanted = _gradients(by_autograd)
+    assert len(wanted) == {None: 16, 1: 14, 2: 12}[frozen]
+    for name, gradient in _gradients(by_hand).items():
+        torch.testing.assert_close(gradient, wanted.pop(name), rtol=1e-4, atol=1e-6)
+    assert not wanted
+    after = _copy(by_autograd)
+    for name, array in _copy(by_hand).items():
+        np.testing.assert_allclose(array, after[name], rtol=1e-4, atol=1e-6, err_msg=name)
+
+
 def test_gradients_are_clipped_to_a_norm_of_ten_and_then_adam_steps() -> None:
     plain, clipped = _agent_with_opinions(3), _agent_with_opinions(3)
     for agent, weight in ((plain, 1.0), (clipped, 1e3)):
@@ -277,7 +302,7 @@ def test_what_runs_beside_an_update_does_not_see_it(frozen: bool) -> None:
     updated, still = agents
     updated.update(observations)
     for observation in following.observations.array:
-        assert updated.explore(observation) == still.explore(observation)
+        assert updated.explore(observation, 0) == still.explore(observation, 0)
         assert updated._values(observation, updated._weights, updated.acting_encoder).tolist() == (
             still._values(observation, still._weights, still.acting_encoder).tolist()
         )

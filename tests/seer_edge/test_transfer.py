@@ -155,7 +155,7 @@ def test_only_the_encoder_is_read_and_a_run_that_has_not_learned_is_named(runs: 
     assert read.warnings == ()
     early, _ = runs.source(_plan(TASK, seed=1), steps=8)
     (warning,) = import_source(early, _plan(TASK, early)).warnings
-    assert warning == f"warning: --from {early}: that run had made no update by step 8"
+    assert warning == f"--from {early}: that run had made no update by step 8"
 
 
 @pytest.mark.parametrize("env", [GAME, TASK], ids=lambda env: env.name)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from seer_runtime.replay.codecs import LATENT_ELEMENT_BYTES
+from seer_runtime.replay.codecs import LATENT_CODECS
 from tests.faults import runs
 
 CODECBENCH = Path(__file__).parents[2] / "tools" / "codecbench.py"
@@ -28,7 +28,7 @@ def test_denser_codecs_have_larger_errors(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     _, *lines, about, silent = done.stdout.splitlines()
     table = {line.split()[0]: line.split()[1:] for line in lines}
-    assert list(table) == list(LATENT_ELEMENT_BYTES)
+    assert list(table) == list(LATENT_CODECS)
     assert [int(cells[0].replace(",", "")) for cells in table.values()] == [2304, 1152, 576, 288]
     rms, mean, largest = ([float(cells[column].removesuffix("%")) for cells in table.values()] for column in (2, 3, 4))
     for errors in (rms, mean):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from seer_runtime.replay.codecs import LATENT_ELEMENT_BYTES
+from seer_runtime.replay.codecs import LATENT_CODECS
 
 TOOLS = Path(__file__).parents[2] / "tools"
 
@@ -27,7 +27,7 @@ def test_the_command_writes_table_csv_and_chart(tmp_path: Path) -> None:
         lines = {line["store"]: line for line in csv.DictReader(file)}
 
     exact = {"two stacks a row": 2 * 4 * 7_056, "one stack a row": 4 * 7_056, "frames once": 7_056}
-    latents = {f"latents {codec}": 576 * element for codec, element in LATENT_ELEMENT_BYTES.items()}
+    latents = {f"latents {codec}": 576 * element.element_bytes for codec, element in LATENT_CODECS.items()}
     assert list(lines) == [*exact, "LZ4 frames", *latents]
     frames = budget_bytes // 7_056
     for name, line in lines.items():

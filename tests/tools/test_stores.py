@@ -15,7 +15,7 @@ import stores  # noqa: E402
 from seer_edge.envs import EnvSpec, Frame, Step  # noqa: E402
 from seer_edge.envs.actions import Action, Discrete  # noqa: E402
 from seer_edge.networks.spec import encoder_spec  # noqa: E402
-from seer_runtime.replay.codecs import LATENT_ELEMENT_BYTES  # noqa: E402
+from seer_runtime.replay.codecs import LATENT_CODECS  # noqa: E402
 
 FRAME_SHAPE = (25, 25)
 FRAME_BYTES = 625
@@ -54,7 +54,7 @@ def _encoder() -> Any:
 def _filled(rows: int, seed: int = 0) -> tuple[list[stores.Store], Any]:
     encoder = _encoder()
     common = (BUDGET_BYTES, FRAME_SHAPE, seed)
-    latents = [stores.Rows(f"latents {codec}", *common) for codec in LATENT_ELEMENT_BYTES]
+    latents = [stores.Rows(f"latents {codec}", *common) for codec in LATENT_CODECS]
     every: list[stores.Store] = [
         stores.TwoStacks("two stacks", *common),
         stores.SharedStacks("one stack", *common),
@@ -63,7 +63,7 @@ def _filled(rows: int, seed: int = 0) -> tuple[list[stores.Store], Any]:
         *latents,
     ]
     stores.fill(every, Noise(seed), rows, seed)
-    for codec, store in zip(LATENT_ELEMENT_BYTES, latents, strict=True):
+    for codec, store in zip(LATENT_CODECS, latents, strict=True):
         store.convert(store.calibrated(codec, encoder), encoder)
     return every, encoder
 
@@ -99,6 +99,32 @@ def test_check_batches_detects_a_changed_store(fault: str) -> None:
         store.rows.data[...] = np.roll(store.rows.data, 1, axis=0)
     with pytest.raises(stores.DifferentBatchError):
         stores.check_batches(every, encoder, 0)
+
+
+class Recording:
+    """An encoder that keeps the stacks it is given."""
+
+    def __init__(self, encoder: Any) -> None:
+        self._encoder = encoder
+        self.latent_shape = encoder.latent_shape
+        self.stacks: list[Any] = []
+
+    def __call__(self, stacks: Any) -> Any:
+        self.stacks.append(stacks.copy())
+        return self._encoder(stacks)
+
+
+def test_grids_are_calibrated_without_blank_frames_as_the_freeze_does() -> None:
+    store, encoder = stores.Rows("latents uint8", BUDGET_BYTES, FRAME_SHAPE, 0), Recording(_encoder())
+    stores.fill([store], Noise(0), 500, 0)
+    store.calibrated("uint8", encoder)
+    seen = np.concatenate(encoder.stacks)
+    assert len(seen) > 100
+    assert seen.any(axis=(2, 3)).all()
+    ids = np.arange(store.rows.oldest, store.rows.appended)
+    ids = ids[store.rows.stack_is_whole(ids)]
+    everything = np.concatenate([stacks.copy() for stacks in store.replay.observations(ids).slices()])
+    assert not everything.any(axis=(2, 3)).all()
 
 
 def test_compressed_frames_stay_within_the_budget() -> None:

@@ -16,7 +16,7 @@ compute valid hashes too. So each member's own reader must treat its content as 
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,11 +33,18 @@ _PREFIX_BYTES, _DIGEST_BYTES = 16, 32
 _HEAD_BYTES = _PREFIX_BYTES + _DIGEST_BYTES
 
 
-def write_container(path: Path, about: Mapping[str, Any], members: Mapping[str, Sequence[BytesLike]]) -> None:
+def write_container(
+    path: Path,
+    about: Mapping[str, Any],
+    members: Mapping[str, Sequence[BytesLike]],
+    *,
+    check: Callable[[Path], object] | None = None,
+) -> None:
     """Write a container with `members` and the JSON object `about` that describes them.
 
-    Each member is a sequence of byte pieces. Equal input gives equal bytes. Raises ValueError or TypeError if `about`
-    is not valid JSON, ValueError if the manifest exceeds `files.JSON_BYTES`, and OSError.
+    Each member is a sequence of byte pieces. Equal input gives equal bytes. `check` is called with the path of the
+    complete file before the file appears at `path`. Raises ValueError or TypeError if `about` is not valid JSON,
+    ValueError if the manifest exceeds `files.JSON_BYTES`, OSError, and any exception of `check`.
     """
     records = [
         {"name": name, "size_bytes": sum(memoryview(piece).nbytes for piece in pieces), "sha256": _digest(pieces)}
@@ -49,7 +56,7 @@ def write_container(path: Path, about: Mapping[str, Any], members: Mapping[str, 
         raise ValueError(f"the manifest has {len(manifest):,} bytes, the limit is {files.JSON_BYTES:,}")
     prefix = MAGIC + CONTAINER_VERSION.to_bytes(4, "little") + len(manifest).to_bytes(4, "little")
     head = prefix + hashlib.sha256(prefix + manifest).digest() + manifest
-    files.write_atomic(path, (piece for pieces in ([head], *members.values()) for piece in pieces))
+    files.write_atomic(path, (piece for pieces in ([head], *members.values()) for piece in pieces), check=check)
 
 
 def _digest(pieces: Sequence[BytesLike]) -> str:

@@ -13,7 +13,7 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -134,12 +134,15 @@ def make_folder(path: Path) -> None:
     _fsync_folder(path.parent)
 
 
-def write_atomic(path: Path, chunks: BytesLike | Iterable[BytesLike]) -> None:
+def write_atomic(
+    path: Path, chunks: BytesLike | Iterable[BytesLike], *, check: Callable[[Path], object] | None = None
+) -> None:
     """Replace the content of `path` by `chunks`. After a crash, the file has the old or the new content.
 
-    An error before the rename leaves the old file unchanged and removes the temporary file. If the sync of the folder
-    fails after the rename, the new file is complete but may not survive a power cut. Inside `batch(path.parent)`, the
-    folder is not synced. Raises OSError, and any exception of the iteration over `chunks`.
+    An error before the rename leaves the old file unchanged and removes the temporary file. `check` is called with the
+    path of the complete temporary file. If the sync of the folder fails after the rename, the new file is complete but
+    may not survive a power cut. Inside `batch(path.parent)`, the folder is not synced. Raises OSError, and any
+    exception of `check` or of the iteration over `chunks`.
     """
     batch = _batch.get()
     leftover = re.compile(re.escape(f".{path.name}.") + r"[0-9a-f]{8}\.tmp")
@@ -157,6 +160,8 @@ def write_atomic(path: Path, chunks: BytesLike | Iterable[BytesLike]) -> None:
             state = os.fstat(descriptor)
         finally:
             os.close(descriptor)
+        if check is not None:
+            check(temporary)
         _rename(temporary, path)
     except BaseException as error:
         remove_after(error, temporary)

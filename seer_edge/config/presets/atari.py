@@ -30,3 +30,4 @@ ATARI = (
 )
 
 ATARI_DEFAULT = _table_3("default", 50_000, 100_000, "Table 3, with the freezing times of most of its games")
+"""The preset for every other environment with discrete actions."""

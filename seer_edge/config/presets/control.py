@@ -1,8 +1,10 @@
 """Table 2: CURL + SAC on the DeepMind Control Suite.
 
-Where an entry differs from Table 2 the reason stands beside it. The table gives no length of a run: 500,000 steps of
-the simulator here, as CURL's benchmark has it, divided by the action repeat. The budgets are those of Figure 5.
+A comment gives the reason for each entry that differs from Table 2. The table does not give the length of a run. Here
+it is 500,000 simulator steps divided by the action repeat, as in CURL's benchmark. The budgets are those of Figure 5.
 """
+
+import dataclasses
 
 from seer_edge.config.presets.preset import Preset
 from seer_edge.config.presets.settings import SacSettings
@@ -18,7 +20,7 @@ def _table_2(
     mem_budget_bytes: int = 30_000_000,
     source: str = "Table 2",
     settings: SacSettings | None = None,
-    evaluate_every: int = 10_000,
+    eval_every: int = 10_000,
 ) -> Preset:
     return Preset(
         name=name,
@@ -32,7 +34,7 @@ def _table_2(
         total_timesteps=total_timesteps,
         augmentations=4,
         action_repeat=action_repeat,
-        evaluate_every=evaluate_every,
+        eval_every=eval_every,
     )
 
 
@@ -49,8 +51,8 @@ def _walker(name: str, source: str) -> Preset:
 
 
 CONTROL = (
-    _table_2("cartpole-swingup", 10_000, 10_000, action_repeat=8, total_timesteps=62_500, evaluate_every=2_500),
-    # 125,000 steps would end soon after the table's freeze.
+    _table_2("cartpole-swingup", 10_000, 10_000, action_repeat=8, total_timesteps=62_500, eval_every=2_500),
+    # A run of 125,000 steps would end soon after the table's freeze.
     _table_2(
         "cheetah-run",
         80_000,
@@ -62,7 +64,7 @@ CONTROL = (
     _table_2("finger-spin", 50_000, 50_000, action_repeat=2, total_timesteps=250_000),
     _table_2("reacher-easy", 50_000, 30_000, action_repeat=4, total_timesteps=125_000, mem_budget_bytes=60_000_000),
     _walker("walker-walk", "Table 2"),
-    # The tasks of Section 5.4 have no row. There walker-stand is the source: 60,000 steps, never frozen.
+    # The tasks of Section 5.4 have no row. In that section walker-stand is the source task: 60,000 steps, never frozen.
     _walker("walker-stand", "Table 2, walker's row"),
     _walker("hopper-hop", "Table 2, walker's row"),
 )
@@ -76,3 +78,14 @@ CONTROL_DEFAULT = _table_2(
     mem_budget_bytes=60_000_000,
     source="Table 2, with what most of its tasks have",
 )
+"""The preset for every other environment with continuous actions."""
+
+
+def _without_contrastive_loss(preset: Preset) -> Preset:
+    settings = preset.settings
+    assert isinstance(settings, SacSettings)
+    return dataclasses.replace(preset, algo="sac", settings=dataclasses.replace(settings, contrastive=False))
+
+
+SAC = tuple(_without_contrastive_loss(preset) for preset in (*CONTROL, CONTROL_DEFAULT))
+"""The same presets for SAC alone."""

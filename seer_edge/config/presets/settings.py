@@ -1,53 +1,78 @@
-"""Hyperparameters of the agents; the defaults are the paper's tables'."""
+"""Hyperparameters of the agents. The defaults are those of the paper's tables.
+
+Every class checks its values where it is built, and every message begins with the name of the field.
+"""
 
 from dataclasses import dataclass
+from typing import Self
 
 from seer_edge.validation import check_types
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the loop and the replay ask of any agent."""
+    """The hyperparameters that the training loop and the replay read from every agent. Raises ValueError."""
 
     batch_size: int = 32
     n_step: int = 1
     gamma: float = 0.99
-    stack: int = 4
-    hidden: int = 256
+    stack: int = 4  # frames in one observation
+    hidden: int = 256  # width of the hidden layers of the heads
     learning_starts: int = 1_000  # steps before the first update
-    random_steps: int = 0  # of them, those with random actions
+    random_steps: int = 0  # steps at the start of the run that take uniformly random actions
     learning_rate: float = 1e-3
-    reward_clip: float | None = None
-    evaluation_epsilon: float = 0.0
+    reward_clip: float | None = None  # rewards are clipped to [-reward_clip, reward_clip]; None: not clipped
+    evaluation_epsilon: float = 0.0  # probability of a random action in evaluations
     priority_exponent: float = 0.5
     priority_weight_start: float = 0.4
 
     def __post_init__(self) -> None:
         check_types(self)
-        self._at_least_one("batch_size", "n_step", "stack", "hidden")
-        self._fractions("gamma", "evaluation_epsilon")
+        self._at_least(1, "batch_size", "n_step", "stack", "hidden")
+        self._at_least(0, "learning_starts", "random_steps", "learning_rate", "priority_exponent")
+        self._fractions("gamma", "evaluation_epsilon", "priority_weight_start")
+        if self.reward_clip is not None:
+            self._above_zero("reward_clip")
 
-    def _at_least_one(self, *names: str) -> None:
+    def for_run(self, total_timesteps: int) -> Self:
+        """Return the settings of a run of `total_timesteps` steps.
+
+        Override this where a setting is a fraction of the run's length.
+        """
+        return self
+
+    def _at_least(self, least: int, *names: str) -> None:
         for name in names:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+            if not getattr(self, name) >= least:  # rejects NaN too
+                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
+
+    def _above_zero(self, *names: str) -> None:
+        for name in names:
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
 
     def _fractions(self, *names: str) -> None:
         for name in names:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], not {getattr(self, name)}")
 
+    def _rising(self, *names: str) -> None:
+        for name in names:
+            low, high = getattr(self, name)
+            if not low < high:
+                raise ValueError(f"{name} must rise, and {low} is not below {high}")
+
 
 @dataclass(frozen=True)
 class RainbowSettings(Settings):
-    """Rainbow's: Table 3 (data-efficient Rainbow, van Hasselt et al. 2019)."""
+    """Hyperparameters of Rainbow: Table 3 (data-efficient Rainbow, van Hasselt et al. 2019)."""
 
     n_step: int = 20
     learning_starts: int = 1_600
-    target_update_steps: int = 2_000
-    # Table 3 says 1e-3; the released scripts and data-efficient Rainbow use 1e-4.
+    target_update_steps: int = 2_000  # updates between two copies to the target network
+    # Table 3 says 1e-3. The released scripts and data-efficient Rainbow use 1e-4.
     learning_rate: float = 1e-4
-    # The following are not in Table 3 and are those of the released code.
+    # The following are not in Table 3. They are those of the released code.
     reward_clip: float | None = 1.0
     evaluation_epsilon: float = 0.001
     adam_epsilon: float = 1.5e-4
@@ -58,36 +83,37 @@ class RainbowSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._at_least_one("target_update_steps")
-        if self.atoms < 2 or not self.value_range[0] < self.value_range[1]:
-            raise ValueError(f"{self.atoms} atoms over {self.value_range}: at least 2 over a range that rises")
+        self._at_least(1, "target_update_steps")
+        self._at_least(2, "atoms")
+        self._at_least(0, "noisy_sigma")
+        self._above_zero("adam_epsilon", "max_gradient_norm")
+        self._rising("value_range")
 
 
 @dataclass(frozen=True)
 class SacSettings(Settings):
-    """CURL + SAC's: Table 2."""
+    """Hyperparameters of CURL + SAC: Table 2."""
 
     batch_size: int = 128
     stack: int = 3
     hidden: int = 1024
     random_steps: int = 1_000
-    features: int = 50  # L, "latent dimension"
+    features: int = 50  # L, the table's "latent dimension"
     alpha_learning_rate: float = 1e-4
     alpha_beta1: float = 0.5
     initial_temperature: float = 0.1
     target_tau: float = 0.01
     encoder_tau: float = 0.05
     target_update_steps: int = 2
-    contrastive: bool = True  # the CURL loss
-    # The following are not in Table 2 and are those of CURL's code.
+    contrastive: bool = True  # whether the agent trains with CURL's loss
+    # The following are not in Table 2. They are those of CURL's code.
     actor_update_steps: int = 2
     log_std_range: tuple[float, float] = (-10.0, 2.0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._at_least_one("features", "target_update_steps", "actor_update_steps")
+        self._at_least(1, "features", "target_update_steps", "actor_update_steps")
+        self._at_least(0, "alpha_learning_rate")
         self._fractions("alpha_beta1", "target_tau", "encoder_tau")
-        if not self.log_std_range[0] < self.log_std_range[1]:
-            raise ValueError(f"log_std_range {self.log_std_range} must rise")
-        if self.initial_temperature <= 0:
-            raise ValueError(f"initial_temperature must be positive, not {self.initial_temperature}")
+        self._above_zero("initial_temperature")
+        self._rising("log_std_range")

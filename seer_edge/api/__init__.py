@@ -1,0 +1,30 @@
+"""The Python API: the commands as functions, with the names and units of the flags.
+
+May import every folder but `cli`, which is a thin layer over it. torch is imported only by the functions that learn.
+Start with `runs.py` (plan, train, resume), then `policies.py` (evaluate, act, export). `planning.py` turns a request
+into a plan.
+"""
+
+from seer_edge.api.policies import act, evaluate, export
+from seer_edge.api.results import EvaluationResult, ExportResult, RunResult
+from seer_edge.api.runs import plan, resume, train
+from seer_edge.config.plan import BytePlan
+from seer_edge.config.request import RunOptions
+from seer_edge.errors import BadInputError, EnvironmentFailedError, RunStoppedError
+
+__all__ = [
+    "BadInputError",
+    "BytePlan",
+    "EnvironmentFailedError",
+    "EvaluationResult",
+    "ExportResult",
+    "RunOptions",
+    "RunResult",
+    "RunStoppedError",
+    "act",
+    "evaluate",
+    "export",
+    "plan",
+    "resume",
+    "train",
+]

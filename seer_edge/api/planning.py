@@ -1,0 +1,164 @@
+"""From a request to a plan: the environment is opened once, the imported encoder is checked, memory is counted."""
+
+import contextlib
+import dataclasses
+import importlib.util
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from seer_edge.config.config import ENV_TIMEOUT_SECONDS, TrainConfig, build_config
+from seer_edge.config.plan import BytePlan, make_plan
+from seer_edge.config.request import RunRequest
+from seer_edge.envs import EnvOptions, EnvSpec, resolve
+from seer_edge.envs.guarded import open_guarded
+from seer_edge.envs.translate_errors import translate_errors
+from seer_edge.errors import EXIT_BAD_INPUT, EXIT_UNSAFE, BadInputError
+from seer_edge.machine.lean_torch import import_torch
+from seer_edge.runs.run_folder import RunFolder
+from seer_edge.runs.source import bundle_flags, exists, is_bundle, resize_of
+from seer_edge.runs.transfer import Imported, import_source
+from seer_runtime.policy.preprocess import Resize
+from seer_runtime.system.units import format_size
+
+LOG = logging.getLogger(__name__)
+CHECKPOINTS_ON_DISK = 3  # two are kept, and the next one is written before the oldest is removed
+
+
+def plan_of(request: RunRequest) -> BytePlan:
+    """Return the plan of a new run, without what it imports. Raises BadInputError."""
+    _check_source(request)
+    wanted, resize = request, None
+    if request.from_ is not None:
+        resize = resize_of(request.from_)  # the encoder must see frames as it was trained on
+        if is_bundle(request.from_):
+            wanted = request.filled(bundle_flags(request.from_))
+    spec = _spec_of(request, wanted, resize)
+    kind = resolve(request.env).kind
+    if request.protocol is not None and kind != "atari":
+        raise BadInputError(
+            f"--protocol {request.protocol}: {spec.name} is not an Atari game and has no protocol; leave it out"
+        )
+    if "action_repeat" in dict(request.set) and kind != "control":
+        raise BadInputError(f"--set action_repeat: {spec.name} is not a control task and keeps its own; leave it out")
+    plan = make_plan(build_config(spec, **wanted.config_options()), spec)
+    LOG.debug("environment %s: frames %s, %s", spec.id, "x".join(map(str, spec.frame_shape)), spec.actions)
+    LOG.debug("settings: %s", plan.config.settings)
+    return plan
+
+
+def _check_source(request: RunRequest) -> None:
+    """Raise BadInputError if --from, --take and --freeze-layers do not fit together."""
+    source, take = request.from_, request.take
+    if source is not None and not exists(source):
+        raise BadInputError(
+            f"--from {source}: there is no such file or folder; give the --run-dir of a run, or a bundle"
+        )
+    if source is not None and is_bundle(source):
+        if request.freeze_layers is not None:
+            raise BadInputError(
+                f"--freeze-layers {request.freeze_layers}: the encoder of a bundle is frozen whole; leave it out"
+            )
+    elif (source is None) != (take is None):
+        given, missing = (f"--take {take}", "--from RUN") if source is None else (f"--from {source}", "--take encoder")
+        raise BadInputError(f"{given}: also give {missing}")
+
+
+def _spec_of(request: RunRequest, wanted: RunRequest, resize: Resize | None) -> EnvSpec:
+    """Open the environment as the imported encoder needs it. `request` is what the user asked for."""
+    timeout = ENV_TIMEOUT_SECONDS if request.env_timeout is None else request.env_timeout
+    options, asked = (dataclasses.replace(of.env_options, resize=resize) for of in (wanted, request))
+    try:
+        return open_spec(request.env, options, timeout)
+    except BadInputError:
+        if asked == options:
+            raise
+        open_spec(request.env, asked, timeout)  # raises if the environment itself is at fault
+        size = "" if options.resolution is None else f" of {options.resolution}x{options.resolution}"
+        raise BadInputError(
+            f"--from {request.from_}: its encoder needs {options.color} frames{size}, which --env {request.env} does "
+            "not show; import the encoder of a similar environment"
+        ) from None
+
+
+def open_spec(env: str, options: EnvOptions, timeout_seconds: float, *, resumed: bool = False) -> EnvSpec:
+    """Build the environment, render one frame and return its spec.
+
+    Raises BadInputError. For a run that is `resumed`, raises EnvironmentFailedError if another try may succeed. An
+    environment that does not answer in time ends the process, because its thread cannot be interrupted.
+    """
+    if ":" in env and "" not in sys.path:
+        sys.path.insert(0, "")  # a user's own module is in the working directory
+
+    def end_process(reason: str) -> None:
+        LOG.critical("seer-edge: %s %s: %s", "environment" if resumed else "--env", env, reason)
+        os._exit(EXIT_UNSAFE if resumed else EXIT_BAD_INPUT)
+
+    with translate_errors(env, options, resumed=resumed):
+        environment = open_guarded(
+            env, options, seed=0, training=True, timeout_seconds=timeout_seconds, on_hang=end_process
+        )
+        with contextlib.closing(environment):
+            environment.reset()
+            return environment.spec
+
+
+def plan_again(config: TrainConfig, folder: RunFolder) -> BytePlan:
+    """Return the plan of a run that exists. Raises BadInputError, and EnvironmentFailedError."""
+    spec = open_spec(config.env, config.env_options, config.env_timeout_seconds, resumed=True)
+    try:
+        return make_plan(config, spec)
+    except BadInputError as error:
+        raise BadInputError(f"{folder.path}: {error}") from error
+
+
+def with_import(plan: BytePlan, take: str | None, *, adopt_codec: bool = False) -> tuple[BytePlan, Imported | None]:
+    """Return the plan of a run that imports from its source, with notes on what it imports; see `import_source`."""
+    source = plan.config.source
+    if source is None:
+        return plan, None
+    with learner_needed():
+        imported = import_source(source, plan, take, adopt_codec=adopt_codec)
+    for line in imported.warnings:
+        LOG.warning(line)
+    origin = f"the encoder is that of step {imported.timestep:,} of {source}"
+    return dataclasses.replace(imported.adapt(plan), notes=(origin, *imported.notes)), imported
+
+
+@contextlib.contextmanager
+def learner_needed() -> Iterator[None]:
+    """Import torch. Raises BadInputError if it, or a package that the block imports, is not installed."""
+    try:
+        import_torch()
+        yield
+    except ImportError as error:
+        raise BadInputError(f"learning needs {error.name}; pip install 'seer-edge[train]'") from error
+
+
+def prepare_learner(plan: BytePlan) -> None:
+    """Import the packages that learning needs and bound their threads. Raises BadInputError for a missing one."""
+    with learner_needed():
+        from seer_edge.machine.host import prepare_compute
+
+        # The freeze imports it, which is too late to find out that it is missing.
+        if plan.latent_replay and plan.config.freeze_at and importlib.util.find_spec("onnx") is None:
+            raise ImportError(name="onnx")
+    prepare_compute(plan.config)
+    if plan.config.tensorboard and importlib.util.find_spec("tensorboardX") is None:
+        raise BadInputError("--tensorboard: needs tensorboardX; pip install 'seer-edge[tensorboard]'")
+
+
+def warn_of_disk(path: Path, plan: BytePlan) -> None:
+    """Log a warning if the disk is too small for the checkpoints."""
+    place = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+    free_bytes, needed_bytes = shutil.disk_usage(place).free, CHECKPOINTS_ON_DISK * plan.checkpoint_bytes
+    if free_bytes < needed_bytes:
+        LOG.warning(
+            "%s: %s are free, and three checkpoints may take %s; free some space, or give a smaller --mem-budget",
+            path,
+            format_size(free_bytes),
+            format_size(needed_bytes),
+        )

@@ -1,0 +1,230 @@
+"""Evaluating runs and bundles, and exporting bundles."""
+
+import importlib.util
+import logging
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from seer_edge.api import planning
+from seer_edge.api.results import EvaluationResult, ExportResult
+from seer_edge.config.config import ENV_TIMEOUT_SECONDS, MAX_THREADS
+from seer_edge.config.plan import BytePlan
+from seer_edge.config.request import flag_of
+from seer_edge.config.values import parse_seconds
+from seer_edge.errors import BadInputError
+from seer_edge.runs import checkpoint, run_folder
+from seer_edge.runs.checkpoint import Saved
+from seer_edge.runs.run_folder import RunFolder
+from seer_edge.runs.source import is_bundle
+from seer_runtime.policy.bundle import EXTRAS
+from seer_runtime.system.state import State
+
+if TYPE_CHECKING:
+    from seer_edge.deploy.act import Game  # which imports ONNX Runtime
+
+LOG = logging.getLogger(__name__)
+
+
+def evaluate(
+    run: str | os.PathLike[str],
+    *,
+    episodes: int | None = None,
+    seed: int | None = None,
+    threads: int | None = None,
+    device: str | None = None,
+    progress_bar: bool = False,
+) -> EvaluationResult:
+    """Play whole episodes with the newest sound checkpoint of a run, or with a bundle.
+
+    Args:
+        run: the folder of a run, or a file that `export` wrote. Bundles do not need torch.
+        episodes: number of episodes. None uses the number of the run, as for all of the following.
+        seed: seed of the environment and of random actions, from 0 to 2**32 - 1.
+        threads: compute threads, from 1 to 256.
+        device: "cpu" or "cuda"; bundles run on the CPU.
+        progress_bar: show a bar on stderr, if that is a terminal.
+
+    Returns:
+        Raw returns of the episodes; none if a signal stopped the evaluation of a run.
+
+    Raises:
+        BadInputError: `run` is neither a run nor a bundle, or an option cannot be used.
+        EnvironmentFailedError: the environment failed.
+
+    Example:
+        >>> import seer_edge
+        >>> result = seer_edge.evaluate("runs/camera", episodes=2)
+        >>> len(result.returns), result.timestep
+        (2, 140)
+
+    """
+    _check_numbers(episodes=episodes, seed=seed, threads=threads)
+    path = Path(run)
+    if is_bundle(path):
+        if device not in (None, "cpu"):
+            raise BadInputError(f"--device {device}: a bundle runs on the CPU; leave it out")
+        from seer_edge.deploy.act import Game
+
+        # As the run itself is evaluated, so without an int8 encoder.
+        game = Game(episodes=episodes, seed=seed, threads=threads, timeout_seconds=ENV_TIMEOUT_SECONDS, int8=False)
+        return _play(path, game)
+    given = {"eval_episodes": episodes, "seed": seed, "threads": threads, "device": device}
+    folder = run_folder.open_run(path, "the --run-dir of a run, or a bundle")
+    plan, saved, agent = _newest(folder, given)
+    with planning.learner_needed():
+        from seer_edge.machine.host import prepare_compute
+        from seer_edge.training.evaluate import evaluate_run
+    prepare_compute(plan.config)
+    evaluation, signal = evaluate_run(plan, saved, agent, progress_bar=progress_bar)
+    return EvaluationResult(plan.env.id, saved.timestep, () if evaluation is None else evaluation.returns, signal)
+
+
+def act(
+    bundle: str | os.PathLike[str],
+    *,
+    env: str | None = None,
+    episodes: int = 10,
+    seed: int | None = None,
+    epsilon: float = 0.0,
+    record: str | os.PathLike[str] | None = None,
+    threads: int | None = None,
+    env_timeout: float | str | None = None,
+) -> EvaluationResult:
+    """Play whole episodes with a bundle, and measure how long a frame takes to become an action.
+
+    Needs no torch. `Policy` acts on frames of your own instead of an environment.
+
+    Args:
+        bundle: a file that `export` wrote.
+        env: the environment to play; None is the one that the agent was trained on.
+        episodes: number of episodes.
+        seed: seed of the environment and of random actions; None is that of the run.
+        epsilon: probability of a random action, from 0 to 1.
+        record: new .mp4 file for what the agent sees.
+        threads: compute threads, 1 by default.
+        env_timeout: seconds as float, or a time such as "60s", that the environment may take for an answer.
+
+    Returns:
+        Raw returns, latencies and peak memory. Fewer episodes than asked for if a signal stopped it.
+
+    Raises:
+        BadInputError: `bundle` is not a sound bundle, or an option cannot be used.
+        EnvironmentFailedError: the environment failed.
+
+    Example:
+        >>> import seer_edge
+        >>> result = seer_edge.act("policy.seer", episodes=1)
+        >>> result.steps, sorted(result.frame_to_action_ms)
+        (100, ['p50', 'p90', 'p99'])
+
+    """
+    _check_numbers(episodes=episodes, seed=seed, threads=threads)
+    if not 0 <= epsilon <= 1:
+        raise BadInputError(f"--epsilon {epsilon}: give a number from 0 to 1")
+    from seer_edge.deploy.act import Game
+
+    game = Game(
+        env=env,
+        episodes=episodes,
+        seed=seed,
+        epsilon=epsilon,
+        threads=threads,
+        timeout_seconds=_seconds(env_timeout),
+        record=None if record is None else Path(record),
+    )
+    return _play(Path(bundle), game)
+
+
+def export(
+    run: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    with_: Collection[str] = (),
+    int8: bool = False,
+) -> ExportResult:
+    """Write the newest sound checkpoint of a run as a bundle: one file that acts without torch.
+
+    Args:
+        run: the folder of a run.
+        output: file to write, for example "policy.seer". An older bundle is replaced.
+        with_: extra parts: "learner" for heads and optimizers, "replay" for the rows of the replay.
+        int8: also write an int8 encoder, which a device uses if it is faster there.
+
+    Returns:
+        The file, and its parts with their sizes.
+
+    Raises:
+        BadInputError: `run` is not a run, it lacks a part, or `output` cannot be written.
+
+    Example:
+        >>> import numpy as np
+        >>> import seer_edge
+        >>> seer_edge.export("runs/camera", "policy.seer").timestep
+        140
+        >>> policy = seer_edge.Policy.load("policy.seer")
+        >>> policy.reset()
+        >>> action = policy.act(np.zeros((120, 160, 3), np.uint8))
+        >>> action in (0, 1, 2)
+        True
+
+    """
+    unknown = [name for name in with_ if name not in EXTRAS]
+    if unknown:
+        raise BadInputError(f"--with {unknown[0]}: unknown value; choose one of {', '.join(EXTRAS)}")
+    if importlib.util.find_spec("onnx") is None:
+        raise BadInputError("export needs onnx; pip install 'seer-edge[train]'")
+    from seer_edge.deploy.export import write_bundle
+
+    path = Path(output)
+    folder = run_folder.open_run(Path(run))
+    plan, saved, agent = _newest(folder, {})
+    lines = write_bundle(path, folder, saved, agent, plan, with_, int8=int8)
+    return ExportResult(path, plan.env.id, saved.timestep, tuple(lines))
+
+
+def _play(path: Path, game: "Game") -> EvaluationResult:
+    from seer_edge.deploy.act import play_bundle
+
+    played = play_bundle(path, game)
+    return EvaluationResult(
+        env=played.env,
+        timestep=played.timestep,
+        returns=played.returns,
+        signal=played.signal,
+        steps=played.steps,
+        frame_to_action_ms=played.frame_to_action_ms,
+        rss_peak_bytes=played.rss_peak_bytes,
+        encoder=played.encoder,
+    )
+
+
+def _newest(folder: RunFolder, changes: Mapping[str, Any]) -> tuple[BytePlan, Saved, State]:
+    """Return the newest sound checkpoint, its plan under `changes` that are not None, and its agent's state."""
+    saved, agent = checkpoint.newest_agent(folder.checkpoints)
+    for line in saved.skipped:
+        LOG.warning(line)
+    given = {name: value for name, value in changes.items() if value is not None}
+    plan = planning.plan_again(replace(saved.config, **given), folder)
+    saved.check_fits(plan)
+    return plan, saved, agent
+
+
+def _seconds(value: float | str | None) -> float:
+    if not isinstance(value, str):
+        return ENV_TIMEOUT_SECONDS if value is None else value
+    try:
+        return parse_seconds(value)
+    except ValueError as error:
+        raise BadInputError(f"--env-timeout: {error}") from error
+
+
+def _check_numbers(**numbers: int | None) -> None:
+    """Raise BadInputError for an option that is not a whole number in its range."""
+    ranges = {"episodes": (1, 2**31 - 1), "seed": (0, 2**32 - 1), "threads": (1, MAX_THREADS)}
+    for name, value in numbers.items():
+        least, most = ranges[name]
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most):
+            raise BadInputError(f"{flag_of(name)} {value}: give a whole number from {least} to {most}")

@@ -1,0 +1,273 @@
+"""Planning, training and resuming runs."""
+
+import dataclasses
+import logging
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Unpack
+
+from seer_edge.api import planning
+from seer_edge.api.results import RunResult
+from seer_edge.config.plan import BytePlan
+from seer_edge.config.request import ENCODER, ResumeRequest, RunOptions, RunRequest
+from seer_edge.errors import BadInputError
+from seer_edge.machine.ceiling import check_memory
+from seer_edge.machine.devices import check_device
+from seer_edge.runs import checkpoint, run_folder
+from seer_edge.runs.checkpoint import Saved
+from seer_edge.runs.run_folder import RunFolder
+from seer_edge.runs.source import is_bundle
+from seer_edge.runs.transfer import Imported
+from seer_runtime import durable
+from seer_runtime.system.memory import MemoryLimits, memory_limits
+
+LOG = logging.getLogger(__name__)
+OUTPUT = logging.getLogger("seer_edge.output")
+"""Takes the plan and the folder of a run. The command line prints them to stdout, and all other records to stderr."""
+
+ANY_MACHINE = MemoryLimits(2**62, 2**62)
+"""Limits of a plan for another machine: no memory is too large."""
+
+OnProgress = Callable[[Mapping[str, float]], object]
+"""Receives one row of `progress.csv`, by column name, at each log interval."""
+
+
+def plan(env: str, **options: Unpack[RunOptions]) -> BytePlan:
+    """Compute what a run would hold in memory and on disk, without starting it.
+
+    Args:
+        env: an Atari game, a control task, a Gymnasium id or "module:Id", as `--env` takes it.
+        **options: the flags of `seer-edge plan` as keywords; see `RunOptions` for units.
+
+    Returns:
+        The plan. Sizes are bytes, capacities are rows. `render()` returns it as a table.
+
+    Raises:
+        BadInputError: an option cannot be used, or the budget cannot hold one batch.
+
+    Example:
+        >>> import seer_edge
+        >>> plan = seer_edge.plan("camera_env:Camera-v0", mem_budget="0.02GB", total_timesteps=20_000)
+        >>> plan.config.mem_budget_bytes
+        20000000
+        >>> plan.frame_capacity * plan.frame_row_bytes <= 20_000_000
+        True
+        >>> print(plan.render().splitlines()[0])
+        byte plan
+
+    """
+    request = RunRequest.of(env=env, **options)
+    planned = planning.plan_of(request)
+    check_device(planned.config.device)
+    planned, _ = planning.with_import(planned, request.take, adopt_codec=request.latent_codec is None)
+    check_memory(planned, ANY_MACHINE)
+    return planned
+
+
+def train(
+    env: str,
+    *,
+    run_dir: str | os.PathLike[str] | None = None,
+    on_progress: OnProgress | None = None,
+    progress_bar: bool = False,
+    **options: Unpack[RunOptions],
+) -> RunResult:
+    """Train an agent inside a byte budget. Freeze its encoder on the way, and evaluate it at the end.
+
+    SIGINT, SIGTERM and SIGHUP end the run after the current step with a checkpoint, if this is the main thread. An
+    environment that does not answer within `env_timeout` ends the process with status 75 after a checkpoint, because
+    a thread that hangs cannot be interrupted. Progress is logged to the logger "seer_edge".
+
+    Args:
+        env: an Atari game, a control task, a Gymnasium id or "module:Id", as `--env` takes it.
+        run_dir: new folder for the run. The default is runs/ENV__ALGO__SEED__TIME.
+        on_progress: called with each row of `progress.csv`, a mapping from column name to number. What it raises ends
+            the run; the last checkpoint stays.
+        progress_bar: show a bar on stderr, if that is a terminal.
+        **options: the flags of `seer-edge train` as keywords; see `RunOptions` for units.
+
+    Returns:
+        The folder of the run and its summary.
+
+    Raises:
+        BadInputError: an option cannot be used. Nothing was written.
+        EnvironmentFailedError: the environment failed before the first step.
+        RunStoppedError: the run stopped to stay safe. `resume` continues it from its last checkpoint.
+
+    Example:
+        >>> import seer_edge
+        >>> steps = []
+        >>> result = seer_edge.train(
+        ...     "camera_env:Camera-v0",
+        ...     mem_budget="4MB",
+        ...     total_timesteps=120,
+        ...     eval_episodes=1,
+        ...     run_dir="runs/camera",
+        ...     set={"batch_size": 8, "learning_starts": 40},
+        ...     on_progress=lambda row: steps.append(row["time/total_timesteps"]),
+        ... )
+        >>> result.status, result.timestep, steps[-1]
+        ('finished', 120, 120)
+        >>> sorted(file.name for file in result.folder.iterdir() if file.suffix == ".json")
+        ['config.json', 'summary.json']
+
+    """
+    return _train(RunRequest.of(env=env, **options), run_dir, on_progress, progress_bar)
+
+
+def _train(
+    request: RunRequest, run_dir: str | os.PathLike[str] | None, on_progress: OnProgress | None, progress_bar: bool
+) -> RunResult:
+    planned, imported = planning.with_import(
+        planning.plan_of(request), request.take, adopt_codec=request.latent_codec is None
+    )
+    check_memory(planned, memory_limits())
+    path = run_folder.default_path(planned.config) if run_dir is None else Path(run_dir)
+    run_folder.check(path)
+    planning.prepare_learner(planned)
+    if imported is not None:
+        from seer_edge.training.trial import check_import
+
+        check_import(planned, imported)
+    folder = run_folder.create(path, planned.config)
+    with folder.locked():
+        _announce(planned, f"run folder: {path}", path)
+        return _begin(planned, folder, imported, on_progress, progress_bar)
+
+
+def resume(
+    run: str | os.PathLike[str],
+    *,
+    mem_budget: int | str | None = None,
+    rss_limit: int | str | None = None,
+    total_timesteps: int | None = None,
+    threads: int | None = None,
+    device: str | None = None,
+    checkpoint_every: int | float | str | None = None,
+    env_timeout: float | str | None = None,
+    on_progress: OnProgress | None = None,
+    progress_bar: bool = False,
+) -> RunResult:
+    """Continue a run from its newest sound checkpoint, as if it had not stopped.
+
+    A run that has finished is returned as it is, unless `total_timesteps` is larger than before. Signals and an
+    environment that hangs are handled as by `train`.
+
+    Args:
+        run: the folder of the run.
+        mem_budget: byte budget of observations from now on. None keeps the budget, as for all of the following.
+        rss_limit: resident memory, in bytes, at which the run stops.
+        total_timesteps: agent steps at which the run ends.
+        threads: compute threads.
+        device: "cpu" or "cuda".
+        checkpoint_every: steps as int, or a time such as "30min".
+        env_timeout: seconds as float, or a time such as "60s".
+        on_progress: called with each row of `progress.csv`.
+        progress_bar: show a bar on stderr, if that is a terminal.
+
+    Returns:
+        The folder of the run and its summary.
+
+    Raises:
+        BadInputError: the folder is not a run, its checkpoints cannot be used, or an option does not fit it.
+        EnvironmentFailedError: the environment failed before the first step.
+        RunStoppedError: the run stopped to stay safe. `resume` continues it from its last checkpoint.
+
+    Example:
+        >>> import seer_edge
+        >>> seer_edge.resume("runs/camera", total_timesteps=140).timestep
+        140
+
+    """
+    request = ResumeRequest.of(
+        mem_budget=mem_budget,
+        rss_limit=rss_limit,
+        total_timesteps=total_timesteps,
+        threads=threads,
+        device=device,
+        checkpoint_every=checkpoint_every,
+        env_timeout=env_timeout,
+    )
+    folder = run_folder.open_run(Path(run))
+    with folder.locked():
+        return _resume(folder, request.config_fields(), on_progress, progress_bar)
+
+
+def _resume(
+    folder: RunFolder, changes: dict[str, Any], on_progress: OnProgress | None, progress_bar: bool
+) -> RunResult:
+    if folder.has_no_progress:
+        return _begin_after_all(folder, changes, on_progress, progress_bar)
+    saved = checkpoint.newest(folder.checkpoints)
+    for line in saved.skipped:
+        LOG.warning(line)
+    _check_length(saved, changes.get("total_timesteps"))
+    config = dataclasses.replace(saved.config, **changes)
+    planned = planning.plan_again(config, folder)
+    check_memory(planned, memory_limits(), resumed=True)
+    saved.check_fits(planned)
+    folder.check_places()
+    planning.prepare_learner(planned)
+    if saved.is_finished and saved.timestep == config.total_timesteps and folder.is_finished:
+        for line in folder.repair(saved.config, saved.graph):
+            LOG.warning(line)
+        unused = "; the flags change nothing" if changes else ""
+        OUTPUT.info(f"{folder.path}: finished at step {saved.timestep:,}; {saved.path.name} is sound{unused}")
+        return _result(folder, 0)
+    from seer_edge.training import run
+
+    _announce(planned, f"run folder: {folder.path}", folder.path)
+    return _result(folder, run.resume(planned, folder, saved, on_progress=on_progress, progress_bar=progress_bar))
+
+
+def _check_length(saved: Saved, total_timesteps: int | None) -> None:
+    """Raise BadInputError if the run cannot end at `total_timesteps`."""
+    if total_timesteps is None:
+        return
+    if total_timesteps < saved.timestep:
+        raise BadInputError(
+            f"--total-timesteps {total_timesteps}: the run is at step {saved.timestep} already; give more"
+        )
+    freeze_at = saved.config.freeze_at
+    if freeze_at is not None and total_timesteps < freeze_at:
+        raise BadInputError(f"--total-timesteps {total_timesteps}: the freeze is at step {freeze_at}; give more")
+
+
+def _begin_after_all(
+    folder: RunFolder, changes: dict[str, Any], on_progress: OnProgress | None, progress_bar: bool
+) -> RunResult:
+    """Start a run that ended before its first checkpoint. It has nothing to lose."""
+    config = dataclasses.replace(folder.read_config(), **changes)
+    planned = planning.plan_again(config, folder)
+    # The plan in the folder is already that of a run with its import.
+    _, imported = planning.with_import(planned, None if is_bundle(config.source or "") else ENCODER)
+    check_memory(planned, memory_limits())
+    folder.check_places()
+    planning.prepare_learner(planned)
+    _announce(planned, f"run folder: {folder.path}; it has no checkpoint yet and starts at step 0", folder.path)
+    folder.write_config(config)
+    return _begin(planned, folder, imported, on_progress, progress_bar)
+
+
+def _begin(
+    planned: BytePlan,
+    folder: RunFolder,
+    imported: Imported | None,
+    on_progress: OnProgress | None,
+    progress_bar: bool,
+) -> RunResult:
+    from seer_edge.training import run
+
+    return _result(folder, run.train(planned, folder, imported, on_progress=on_progress, progress_bar=progress_bar))
+
+
+def _announce(planned: BytePlan, line: str, path: Path) -> None:
+    OUTPUT.info(planned.render(memory_limits()))
+    planning.warn_of_disk(path, planned)
+    OUTPUT.info(line)
+
+
+def _result(folder: RunFolder, status: int) -> RunResult:
+    """`status` is 0, or 128 and the number of the signal that stopped the run."""
+    return RunResult(folder.path, durable.read_json(folder.summary), status - 128 if status else None)

@@ -1,0 +1,34 @@
+"""Scripts that complete commands and flags in a shell, written by shtab from the parser."""
+
+import argparse
+from collections.abc import Iterator
+
+import shtab
+
+from seer_edge.cli.flags import make_parser
+from seer_edge.config.presets import PRESETS
+
+FOLDERS = ("RUN", "DIR")
+FILES = ("FILE", "BUNDLE", "RUN|BUNDLE", "SRC")
+
+
+def script(shell: str) -> str:
+    """Return the completion script for `shell`: bash, zsh or fish."""
+    parser = make_parser()
+    for action in _actions(parser):
+        if action.metavar in FOLDERS:
+            action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
+        elif action.metavar in FILES:
+            action.complete = shtab.FILE  # type: ignore[attr-defined]
+        elif action.metavar in ("NAME|FILE", "NAME") and action.dest in ("preset", "name"):
+            action.choices = tuple(dict.fromkeys(preset.name for preset in PRESETS.values()))
+    return shtab.complete(parser, shell).rstrip()
+
+
+def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
+    """Every action of a parser and of its commands."""
+    for action in parser._actions:
+        yield action
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                yield from _actions(command)

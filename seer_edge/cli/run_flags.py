@@ -1,0 +1,220 @@
+"""The flags of `train` and `plan`, and those groups of them that other commands share."""
+
+import argparse
+
+from seer_edge.cli.flag_types import (
+    flag_type,
+    integer,
+    named,
+    output_file,
+    place,
+    positive,
+    preset,
+    seconds,
+    size,
+    switch,
+)
+from seer_edge.config.config import AUTO
+from seer_edge.config.registry import ALGORITHMS
+from seer_edge.config.request import PROTOCOLS, REPLAYS, TAKES
+from seer_edge.config.values import parse_assignment, parse_checkpoint_every, parse_freeze_at
+from seer_edge.networks.spec import ENCODERS
+from seer_runtime.policy.preprocess import COLORS
+from seer_runtime.replay.codecs import LATENT_CODECS
+
+
+def add_run_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `train` and `plan`."""
+    what = parser.add_argument_group("what to train")
+    _add_task_flags(what)
+    _add_frame_flags(what)
+    _add_import_flags(what)
+    _add_byte_flags(parser.add_argument_group("bytes and the freeze"))
+    how = parser.add_argument_group("how to run")
+    how.add_argument("--seed", type=integer, default=0, metavar="N", help="Seed of every random stream. Default: 0.")
+    how.add_argument(
+        "--pipeline",
+        type=switch,
+        default=True,
+        metavar="on|off",
+        help="Update on a second thread while the environment steps. Default: on.",
+    )
+    add_host_flags(how, threads="1", checkpoint="30min", timeout="60s", device="cpu")
+    how.add_argument(
+        "--eval-every", type=integer, metavar="N", help="Agent steps between evaluations. Default: the preset's."
+    )
+    how.add_argument(
+        "--eval-episodes", type=integer, metavar="N", help="Episodes of each evaluation. Default: the preset's."
+    )
+    how.add_argument(
+        "--run-dir",
+        type=place("a folder"),
+        metavar="DIR",
+        help="New folder for the run. Default: runs/ENV__ALGO__SEED__TIME.",
+    )
+    how.add_argument("--tensorboard", action="store_true", help="Also write TensorBoard events. Default: off.")
+    add_output_flags(parser)
+
+
+def _add_task_flags(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--env",
+        type=named("an environment: Alien, cartpole-swingup, module:EnvId"),
+        required=True,
+        help="Atari game, control task, Gymnasium id or module:Id, for example Alien or walker-walk. Required.",
+    )
+    group.add_argument(
+        "--preset",
+        type=preset,
+        metavar="NAME|FILE",
+        help="Hyperparameters: a name from `seer-edge presets`, or a .toml file. Default: those of the task.",
+    )
+    group.add_argument(
+        "--set",
+        type=flag_type(parse_assignment),
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="Change one hyperparameter of the preset, for example batch_size=64. May be repeated.",
+    )
+    group.add_argument(
+        "--algo",
+        choices=tuple(ALGORITHMS),
+        metavar="NAME",
+        help=f"Agent: {', '.join(ALGORITHMS)}. Default: the preset's.",
+    )
+    group.add_argument(
+        "--encoder",
+        choices=tuple(ENCODERS),
+        metavar="NAME",
+        help=f"Convolutional encoder: {', '.join(ENCODERS)}. Default: the preset's.",
+    )
+    group.add_argument(
+        "--total-timesteps", type=integer, metavar="N", help="Length of the run in agent steps. Default: the preset's."
+    )
+
+
+def _add_frame_flags(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--resolution",
+        type=positive,
+        metavar="N",
+        help="Height and width of a frame in pixels. Default: 84 for Atari, 100 for control, else the environment's.",
+    )
+    group.add_argument(
+        "--color",
+        choices=COLORS,
+        metavar="NAME",
+        help=f"Color of frames: {', '.join(COLORS)}. Default: gray for Atari, rgb for control, else what it shows.",
+    )
+    group.add_argument(
+        "--render-observations",
+        action="store_true",
+        help="Use what a Gymnasium environment renders as its frames. Default: use its observations.",
+    )
+    group.add_argument(
+        "--protocol",
+        choices=PROTOCOLS,
+        metavar="NAME",
+        help="Atari only: paper (no sticky actions) or machado (sticky actions, whole games). Default: paper.",
+    )
+
+
+def _add_import_flags(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--from",
+        dest="from_",
+        type=named("a folder"),
+        metavar="SRC",
+        help="Run or bundle whose frozen encoder this run imports. Default: train an encoder.",
+    )
+    group.add_argument(
+        "--take",
+        choices=TAKES,
+        metavar="WHAT",
+        help="Import the encoder alone, or the whole agent of a bundle: agent, encoder. Default: what fits.",
+    )
+
+
+def _add_byte_flags(group: argparse._ArgumentGroup) -> None:
+    add_memory_flags(group, otherwise="the preset's")
+    group.add_argument(
+        "--freeze-at",
+        type=flag_type(parse_freeze_at),
+        metavar="N|never",
+        help="Agent step of the freeze. Default: the preset's, or 40 %% of a short run.",
+    )
+    group.add_argument(
+        "--freeze-layers",
+        type=positive,
+        metavar="N",
+        help="Freeze only the lowest N layers with weights. Default: the whole encoder.",
+    )
+    codecs = (*LATENT_CODECS, AUTO)
+    group.add_argument(
+        "--latent-codec",
+        choices=codecs,
+        metavar="NAME",
+        help=f"How latents are stored: {', '.join(codecs)}. Default: float32.",
+    )
+    group.add_argument(
+        "--augmentations",
+        type=integer,
+        metavar="K",
+        help="Random crops stored for each latent row, 1 to 15. Default: the preset's.",
+    )
+    group.add_argument(
+        "--replay",
+        choices=REPLAYS,
+        default=REPLAYS[0],
+        metavar="NAME",
+        help=f"How batches are drawn: {', '.join(REPLAYS)}. Default: {REPLAYS[0]}.",
+    )
+
+
+def add_memory_flags(group: argparse._ArgumentGroup, otherwise: str) -> None:
+    """Add the flags of bytes that a resumed run may change."""
+    group.add_argument(
+        "--mem-budget",
+        type=size,
+        metavar="SIZE",
+        help=f"Most bytes of observations, for example 0.07GB or 64MiB. Default: {otherwise}.",
+    )
+    group.add_argument(
+        "--rss-limit",
+        type=size,
+        metavar="SIZE",
+        help="Resident memory of the process at which the run stops, for example 2GB. Default: no limit.",
+    )
+
+
+def add_host_flags(group: argparse._ArgumentGroup, *, threads: str, checkpoint: str, timeout: str, device: str) -> None:
+    """Add the flags that do not change what is learned. The texts are their defaults."""
+    group.add_argument("--threads", type=integer, metavar="N", help=f"Compute threads, 1 to 256. Default: {threads}.")
+    group.add_argument("--device", metavar="NAME", help=f"Device of the learner: cpu or cuda. Default: {device}.")
+    group.add_argument(
+        "--checkpoint-every",
+        type=flag_type(parse_checkpoint_every),
+        metavar="N|TIME",
+        help=f"Agent steps, or a time such as 90s, 10min or 2h. Default: {checkpoint}.",
+    )
+    group.add_argument(
+        "--env-timeout",
+        type=seconds,
+        metavar="TIME",
+        help=f"Time for an answer of the environment before the run stops. Default: {timeout}.",
+    )
+
+
+def add_output_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of messages, which most commands have."""
+    group = parser.add_argument_group("messages")
+    amount = group.add_mutually_exclusive_group()
+    amount.add_argument("--quiet", action="store_true", help="Print only results, warnings and errors.")
+    amount.add_argument("--verbose", action="store_true", help="Also print details, and the time of each message.")
+    group.add_argument(
+        "--log-file",
+        type=output_file,
+        metavar="FILE",
+        help="Also append all messages to this file, with times. Default: none.",
+    )

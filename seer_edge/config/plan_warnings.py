@@ -1,0 +1,54 @@
+"""Warnings of a plan: settings that work, but probably not as the user wants."""
+
+from seer_edge.config.config import AUTO, TrainConfig
+from seer_edge.config.registry import Networks
+from seer_edge.networks.spec import EncoderSpec
+from seer_runtime.policy.bundle import HEAD, MEMBER_BYTES_MAX
+from seer_runtime.replay.codecs import latent_codec
+from seer_runtime.system.units import format_size
+
+FLOAT_BYTES = 4
+
+
+def export_warnings(config: TrainConfig, networks: Networks) -> tuple[str, ...]:
+    """Return a warning if `export` would write a head that `act` refuses to read."""
+    head_bytes = networks.policy_parameters * FLOAT_BYTES
+    if head_bytes <= MEMBER_BYTES_MAX[HEAD]:
+        return ()
+    return (
+        f"--encoder {config.encoder}: this run cannot be exported: its head takes {format_size(head_bytes)} and `act` "
+        f"reads at most {format_size(MEMBER_BYTES_MAX[HEAD])}; choose another encoder or a smaller `hidden`",
+    )
+
+
+def freeze_warnings(
+    config: TrainConfig, encoder: EncoderSpec, capacity: int, frame_row: int, latent_row: int, latent_replay: bool
+) -> tuple[str, ...]:
+    """Return warnings of a freeze that does not help: `frame_row` and `latent_row` are bytes, `capacity` is frames."""
+    warnings = []
+    if latent_replay and latent_row > frame_row:
+        row_bytes = {
+            name: latent_codec(name, encoder.latent_shape, config.augmentations).row_bytes
+            for name in config.latent_codecs
+        }
+        rows = {name: capacity * frame_row // size for name, size in row_bytes.items()}
+        growing = [f"{name} ({count:,} rows)" for name, count in rows.items() if count > capacity]
+        shrinks = "may shrink" if config.latent_codec == AUTO else "will shrink"
+        hint = f"it grows with {', '.join(growing)}" if growing else "no codec makes it grow"
+        warnings.append(
+            f"--latent-codec {config.latent_codec}: the freeze {shrinks} the capacity from {capacity:,} to "
+            f"{capacity * frame_row // latent_row:,} rows; {hint}"
+        )
+    if config.freeze_at is not None and not latent_replay:
+        warnings.append(
+            f"--freeze-layers {config.freeze_layers}: a latent of {latent_row:,} B is larger than a frame of "
+            f"{frame_row:,} B, so the replay keeps frames: the freeze saves compute, not memory"
+        )
+    if config.freeze_at and config.freeze_at == config.total_timesteps:
+        warnings.append(f"--freeze-at {config.freeze_at}: is the last step, so the agent never learns from latents")
+    if config.freeze_at and config.freeze_at <= config.settings.learning_starts:
+        warnings.append(
+            f"--freeze-at {config.freeze_at}: learning starts at step {config.settings.learning_starts:,}, so the "
+            "encoder would be frozen untrained"
+        )
+    return tuple(warnings)

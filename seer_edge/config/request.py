@@ -1,0 +1,196 @@
+"""What a user asks for, before anything is resolved. The command line and the Python API build the same requests."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Self, TypedDict, cast
+
+from seer_edge.config.values import parse_checkpoint_every, parse_freeze_at, parse_memory, parse_seconds
+from seer_edge.envs import EnvOptions, ProtocolName
+from seer_edge.errors import BadInputError
+from seer_edge.validation import check_types
+from seer_runtime.policy.preprocess import COLORS, Color
+
+AGENT, ENCODER = "agent", "encoder"
+TAKES = (AGENT, ENCODER)
+PROTOCOLS = ("paper", "machado")
+REPLAYS = ("uniform", "prioritized")
+CHOICES = {"color": COLORS, "protocol": PROTOCOLS, "take": TAKES, "replay": REPLAYS}
+"""Values of the options that have a fixed set of them, the default first."""
+
+_TEXT: Mapping[str, Callable[[str], Any]] = {
+    "mem_budget": parse_memory,
+    "rss_limit": parse_memory,
+    "freeze_at": parse_freeze_at,
+    "checkpoint_every": parse_checkpoint_every,
+    "env_timeout": parse_seconds,
+}
+"""Options that may also be given as text with a unit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResumeRequest:
+    """Settings that a resumed run may change. None keeps what the run has.
+
+    Sizes are bytes, times are seconds. `checkpoint_every` is a number of steps as int, a time as float.
+    """
+
+    mem_budget: int | None = None
+    rss_limit: int | None = None
+    total_timesteps: int | None = None
+    threads: int | None = None
+    device: str | None = None
+    checkpoint_every: int | float | None = None
+    env_timeout: float | None = None
+
+    @classmethod
+    def of(cls, **options: Any) -> Self:
+        """Build a request from the options of the Python API, or from parsed flags.
+
+        Sizes and times may be text with a unit. Raises BadInputError, which names the flag, and TypeError for an
+        unknown option.
+        """
+        return cls(**{name: _converted(name, value) for name, value in options.items()})
+
+    def __post_init__(self) -> None:
+        try:
+            check_types(self)
+        except ValueError as error:
+            name, _, reason = str(error).partition(" ")
+            raise BadInputError(f"{flag_of(name)}: {reason}") from error
+
+    def config_fields(self) -> dict[str, Any]:
+        """Return the fields of `TrainConfig` that are given, without those that are None."""
+        given = {
+            "mem_budget_bytes": self.mem_budget,
+            "rss_limit_bytes": self.rss_limit,
+            "total_timesteps": self.total_timesteps,
+            "threads": self.threads,
+            "device": self.device,
+            "env_timeout_seconds": self.env_timeout,
+        }
+        fields: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        if self.checkpoint_every is not None:
+            in_steps = isinstance(self.checkpoint_every, int)
+            fields["checkpoint_every_steps"] = self.checkpoint_every if in_steps else None
+            fields["checkpoint_every_seconds"] = None if in_steps else self.checkpoint_every
+        return fields
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRequest(ResumeRequest):
+    """A new run as the user asks for it.
+
+    None leaves an option to the preset, the environment or the imported encoder.
+    """
+
+    env: str
+    preset: str | None = None  # a name, or the path of a TOML file
+    algo: str | None = None
+    set: tuple[tuple[str, Any], ...] = ()  # hyperparameters by name
+    encoder: str | None = None
+    resolution: int | None = None
+    color: str | None = None
+    render_observations: bool = False
+    protocol: str | None = None
+    from_: str | None = None  # a run's folder or a bundle
+    take: str | None = None
+    freeze_at: int | Literal["never"] | None = None
+    freeze_layers: int | None = None
+    latent_codec: str | None = None
+    augmentations: int | None = None
+    replay: str = "uniform"
+    seed: int = 0
+    pipeline: bool = True
+    eval_every: int | None = None
+    eval_episodes: int | None = None
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in (None, *choices):
+                flag = f"{flag_of(name)} {getattr(self, name)}"
+                raise BadInputError(f"{flag}: unknown value; choose one of {', '.join(choices)}")
+
+    @property
+    def env_options(self) -> EnvOptions:
+        """How the environment is shown and stepped, as far as the request says."""
+        protocol, color = cast(ProtocolName, self.protocol or PROTOCOLS[0]), cast("Color | None", self.color)
+        return EnvOptions(protocol, self.resolution, color=color, render=self.render_observations)
+
+    def filled(self, defaults: Mapping[str, Any]) -> "RunRequest":
+        """Return this request with `defaults` for those of its options that are None."""
+        missing = {name: value for name, value in defaults.items() if getattr(self, name) is None}
+        return dataclasses.replace(self, **missing)
+
+    def config_options(self) -> dict[str, Any]:
+        """Return what `build_config` takes beside the environment's spec."""
+        own = {field.name for field in dataclasses.fields(RunRequest)} - {
+            field.name for field in dataclasses.fields(ResumeRequest)
+        }
+        renamed = {"from_": "source", "set": "overrides"}
+        options = {renamed.get(name, name): getattr(self, name) for name in sorted(own - {"env", "take"})}
+        options["overrides"] = dict(self.set)
+        options["protocol"] = self.env_options.protocol
+        return options | self.config_fields()
+
+
+class RunOptions(TypedDict, total=False):
+    """Options of `seer_edge.plan` and `seer_edge.train`, with the names, units and defaults of the flags.
+
+    A size is a number of bytes or text such as "0.07GB". A time is a number of seconds as float, or text such as
+    "10min". `seer-edge train --help` and docs/cli.md give the meaning of each.
+    """
+
+    preset: str | None
+    algo: str | None
+    set: Mapping[str, Any]
+    encoder: str | None
+    resolution: int | None
+    color: str | None
+    render_observations: bool
+    protocol: str | None
+    total_timesteps: int | None
+    from_: str | os.PathLike[str] | None
+    take: str | None
+    mem_budget: int | str | None
+    rss_limit: int | str | None
+    freeze_at: int | str | None
+    freeze_layers: int | None
+    latent_codec: str | None
+    augmentations: int | None
+    replay: str
+    seed: int
+    pipeline: bool
+    threads: int | None
+    device: str | None
+    checkpoint_every: int | float | str | None
+    env_timeout: float | str | None
+    eval_every: int | None
+    eval_episodes: int | None
+    tensorboard: bool
+
+
+def has_flag(name: str) -> bool:
+    """Whether the command line has a flag for the configuration entry `name`."""
+    return name.removesuffix("_bytes") in {field.name for field in dataclasses.fields(RunRequest)} - {"set"}
+
+
+def flag_of(name: str) -> str:
+    """Return the flag of an option: `mem_budget` and `mem_budget_bytes` are set by --mem-budget."""
+    return "--" + name.removesuffix("_bytes").strip("_").replace("_", "-")
+
+
+def _converted(name: str, value: Any) -> Any:
+    if name == "set":
+        return tuple(value.items()) if isinstance(value, Mapping) else tuple(value or ())
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if isinstance(value, str) and name in _TEXT:
+        try:
+            return _TEXT[name](value)
+        except ValueError as error:
+            raise BadInputError(f"{flag_of(name)}: {error}") from error
+    return value

@@ -1,0 +1,64 @@
+"""Values of flags as people write them, turned into bytes, seconds and steps.
+
+Every function raises ValueError with what is wrong and what to give.
+"""
+
+import re
+import tomllib
+from typing import Any
+
+from seer_runtime.system.units import parse_duration, parse_size
+
+NEVER = "never"
+_INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
+SHOWN_CHARACTERS = 40
+
+parse_memory = parse_size
+parse_seconds = parse_duration
+
+
+def parse_integer(text: str, instead: str = "") -> int:
+    """Return a whole number of up to 18 digits. `instead` names what else the flag accepts."""
+    if _INTEGER.fullmatch(text) is None:
+        raise ValueError(f"{text[:SHOWN_CHARACTERS]!r} is not a whole number; write up to 18 digits{instead}")
+    return int(text)
+
+
+def parse_positive(text: str) -> int:
+    """Return a whole number of at least 1."""
+    value = parse_integer(text)
+    if value < 1:
+        raise ValueError(f"{text!r} is too small; give a whole number of at least 1")
+    return value
+
+
+def parse_freeze_at(text: str) -> int | str:
+    """Return a step, or "never"."""
+    return NEVER if text == NEVER else parse_integer(text, instead=f", or {NEVER}")
+
+
+def parse_checkpoint_every(text: str) -> int | float:
+    """Return steps as int for a bare number, and seconds as float for a duration such as 10min."""
+    if re.fullmatch(r"[+-]?\d+", text, re.ASCII):
+        return parse_positive(text)
+    return parse_duration(text)
+
+
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """Return the key and the value of `KEY=VALUE`. The value is read as TOML, and as text if it is not TOML."""
+    key, equals, value = text.partition("=")
+    if not (key.strip() and equals and value.strip()):
+        raise ValueError(f"{text[:SHOWN_CHARACTERS]!r} is not KEY=VALUE; write for example batch_size=64")
+    return key.strip(), _literal(value.strip())
+
+
+def _literal(text: str) -> Any:
+    """TOML needs a digit before the point and brackets around a list. A user of `--set` may leave them out."""
+    if "\n" in text:
+        return text
+    for candidate in (f"0{text}" if text.startswith(".") else text, f"[{text}]"):
+        try:
+            return tomllib.loads(f"value = {candidate}")["value"]
+        except ValueError:  # of tomllib, and of int for too many digits
+            continue
+    return text

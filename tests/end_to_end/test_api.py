@@ -1,0 +1,104 @@
+"""The Python API: its examples run, its errors are typed, and importing it costs nothing."""
+
+import doctest
+import inspect
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import seer_edge
+from tests.end_to_end.test_imports import modules_after
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
+IN_ORDER = ("plan", "train", "resume", "evaluate", "export", "act")  # later examples use the files of earlier ones
+
+
+def test_every_function_has_an_example() -> None:
+    functions = {name for name in seer_edge.__all__ if inspect.isfunction(getattr(seer_edge, name))}
+    assert functions == set(IN_ORDER)
+
+
+def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    runner = doctest.DocTestRunner(optionflags=doctest.REPORT_NDIFF)
+    for name in IN_ORDER:
+        [example] = doctest.DocTestFinder(recurse=False).find(getattr(seer_edge, name), name, globs={})
+        assert example.examples, name
+        failures, _ = runner.run(example)
+        assert failures == 0, name
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    modules = modules_after("import seer_edge; seer_edge.__version__; dir(seer_edge)")
+    assert not modules & {"torch", "numpy", "onnxruntime", "cv2", "argparse", "seer_edge.api", "seer_edge.config"}
+
+
+def test_planning_imports_no_torch() -> None:
+    modules = modules_after("import seer_edge; seer_edge.plan('Alien'); seer_edge.BytePlan")
+    assert not modules & {"torch", "onnx", "onnxruntime", "argparse", "seer_edge.cli"}
+
+
+def test_a_policy_imports_the_runtime_alone() -> None:
+    modules = modules_after("import seer_edge; seer_edge.Policy")
+    assert not modules & {"torch", "seer_edge.config", "seer_edge.api"}
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: seer_edge.plan("Alein"), "--env Alein: unknown environment; nearest: Alien"),
+        (lambda: seer_edge.plan("Alien", mem_budget="7Gbit"), "--mem-budget: '7Gbit' is not a size"),
+        (lambda: seer_edge.plan("Alien", mem_budget=0.5), "--mem-budget: cannot be 0.5"),
+        (lambda: seer_edge.plan("Alien", seed="3"), "--seed: cannot be '3'"),
+        (lambda: seer_edge.plan("Alien", color="blue"), "--color blue: unknown value; choose one of gray, rgb"),
+        (lambda: seer_edge.plan("Alien", set={"gama": 0.9}), "--set gama=0.9: unknown hyperparameter; nearest: gamma"),
+        (lambda: seer_edge.plan("Alien", checkpoint_every=True), "--checkpoint-every: cannot be True"),
+        (lambda: seer_edge.plan("Alien", env_timeout="1"), "--env-timeout: '1' is not a duration"),
+        (lambda: seer_edge.train("Alien", latent_codec="x"), "--latent-codec x: choose one of float32"),
+        (lambda: seer_edge.resume("nowhere"), "nowhere: there is no such file or folder"),
+        (lambda: seer_edge.evaluate("nowhere", episodes=0), "--episodes 0: give a whole number from 1 to"),
+        (lambda: seer_edge.export("nowhere", "x.seer", with_=["all"]), "--with all: unknown value; choose one of"),
+        (lambda: seer_edge.act("nowhere", epsilon=2), "--epsilon 2: give a number from 0 to 1"),
+    ],
+)
+def test_bad_input_raises_one_clear_line(
+    call: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(seer_edge.BadInputError) as refusal:
+        call()
+    assert str(refusal.value).startswith(message)
+    assert "\n" not in str(refusal.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_callback_that_fails_ends_the_run_with_its_own_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def send(row: Mapping[str, float]) -> None:
+        if row["time/total_timesteps"] >= 20:
+            raise ConnectionError("no route to the dashboard")
+
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.chdir(tmp_path)
+    options: seer_edge.RunOptions = {"mem_budget": "1MB", "total_timesteps": 40, "freeze_at": "never"}
+    with pytest.raises(RuntimeError, match="on_progress failed: no route to the dashboard"):
+        seer_edge.train("camera_env:Camera-v0", run_dir="run", on_progress=send, **options)
+    assert json.loads(Path("run/summary.json").read_text())["status"] == "failed"
+    assert seer_edge.resume("run", total_timesteps=20).timestep == 20
+
+
+def test_an_unknown_option_is_a_type_error() -> None:
+    with pytest.raises(TypeError, match="mem_buget"):
+        seer_edge.plan("Alien", mem_buget="1GB")  # type: ignore[call-arg]
+
+
+def test_the_library_prints_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.chdir(tmp_path)
+    seer_edge.plan("camera_env:Camera-v0")
+    assert capfd.readouterr() == ("", "")
+    assert "" in sys.path  # where a user's own module is looked for

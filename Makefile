@@ -39,14 +39,18 @@ check: setup lint types fast  ## before each commit: format, lint, types, fast t
 fast: setup
 	$(BIN)/pytest -m $(FAST) tests/runtime tests/seer_edge
 
-# Tests VERSIONS except that of .venv, each in a folder of its own, such as .venv-3.13.
-test-pythons: setup  ## the fast tests on each further Python version that is installed here
-	@status=0; for version in $(VERSIONS); do \
-	  case "$$($(BIN)/python -V)" in "Python $$version."*) continue;; esac; \
-	  python=$$(tools/find_python.sh $$version) || { echo "Python $$version: not tested, no interpreter found"; continue; }; \
-	  echo "Python $$version: testing with $$python"; \
-	  $(MAKE) --no-print-directory fast VENV=.venv-$$version PYTHON=$$python || status=1; \
-	done; exit $$status
+test-pythons: $(VERSIONS:%=test-python-%)  ## the fast tests on each further Python version that is installed here
+
+# Each version has a virtual environment of its own, such as .venv-3.13. The version of .venv is left to `make test`.
+test-python-%: setup
+	@if $(BIN)/python -V | grep -q 'Python $*\.'; then \
+	  echo "Python $*: tested by make test"; \
+	elif python=$$(tools/find_python.sh $*); then \
+	  echo "Python $*: testing with $$python"; \
+	  $(MAKE) --no-print-directory fast VENV=.venv-$* PYTHON=$$python; \
+	else \
+	  echo "Python $*: not tested, no interpreter found"; \
+	fi
 
 test-slow: setup  ## the tests that take minutes
 	$(BIN)/pytest -m slow

@@ -153,7 +153,7 @@ class Interval:
 
 
 class Console:
-    """The log of a run, and a progress bar if it is wanted and stderr is a terminal."""
+    """Log messages of a run, and a progress bar if one is asked for and stderr is a terminal."""
 
     def __init__(self, total: int, begin: int = 0, *, progress_bar: bool = False) -> None:
         self._total = total

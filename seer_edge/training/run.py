@@ -37,7 +37,7 @@ from seer_runtime.system.units import format_size
 LOG = logging.getLogger(__name__)
 
 OnProgress = Callable[[Mapping[str, float]], object]
-"""Called with each row of `progress.csv`, by column."""
+"""Receives one row of `progress.csv`, by column, at each log interval."""
 
 
 class Run:

@@ -23,7 +23,7 @@ from seer_edge.networks.encoder import Encoder
 from seer_edge.runs import checkpoint
 from seer_edge.training.freeze import freeze
 from seer_edge.training.session import Session, build_session
-from seer_runtime.replay.store import FINAL, TERMINATED, TRUNCATED
+from seer_runtime.replay.store import CONTINUED, FINAL, TERMINATED, TRUNCATED
 from seer_runtime.system.ledger import Line
 from seer_runtime.system.state import State
 
@@ -58,19 +58,29 @@ KINDS: dict[str, dict[str, Any]] = {
 
 @dataclass
 class Log:
-    """One episode: its frames, and the action and reward of each step."""
+    """One episode: its frames, the action and reward of each step, and the episode whose scene it continues."""
 
     frames: list[Frame] = field(default_factory=list)
     actions: list[Action] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
     end: str = ""
+    earlier: "Log | None" = None
+
+    def scene(self, step: int) -> list[Frame]:
+        """The frames of its scene up to `step`. What a lost life led to is in none: no action was taken on it."""
+        before = [] if self.earlier is None else self.earlier.scene(len(self.earlier.actions) - 1)
+        return [*before, *self.frames[: step + 1]]
 
 
 class Noise:
-    """Episodes of 1 to 12 steps with random frames, terminated or truncated. Logs everything that it returns."""
+    """Episodes of 1 to 12 steps with random frames, terminated or truncated. Logs everything that it returns.
 
-    def __init__(self, spec: EnvSpec, seed: int) -> None:
+    With `lives` some episodes end by a lost life, after which the scene continues.
+    """
+
+    def __init__(self, spec: EnvSpec, seed: int, *, lives: bool = False) -> None:
         self.spec = spec
+        self.ends = ["terminated", "truncated", *(["life", "life"] if lives else [])]
         self.log: list[Log] = []
         self._rng = np.random.default_rng(seed)
         self.left = 0
@@ -82,7 +92,8 @@ class Noise:
         return frame.copy()
 
     def reset(self) -> Frame:
-        self.log.append(Log())
+        self.new_scene = not self.log or self.log[-1].end != "life"
+        self.log.append(Log(earlier=None if self.new_scene else self.log[-1]))
         self.left = int(self._rng.integers(1, 13))
         return self._frame()
 
@@ -92,11 +103,11 @@ class Noise:
         self.left -= 1
         reward = float(self._rng.normal(0, 2))
         if self.left == 0:
-            episode.end = str(self._rng.choice(["terminated", "truncated"]))
+            episode.end = str(self._rng.choice(self.ends))
         episode.actions.append(np.copy(action))
         episode.rewards.append(reward)
-        over = Episode(sum(episode.rewards), len(episode.rewards)) if episode.end else None
-        return Step(self._frame(), reward, episode.end == "terminated", episode.end == "truncated", over)
+        over = Episode(sum(episode.rewards), len(episode.rewards)) if episode.end not in ("", "life") else None
+        return Step(self._frame(), reward, episode.end in ("terminated", "life"), episode.end == "truncated", over)
 
     def close(self) -> None: ...
 
@@ -175,9 +186,9 @@ class Rig:
     # --- what the environment showed -----------------------------------------------------------------------
 
     def stack_of(self, episode: Log, step: int) -> Frame:
-        """Return the stack `[C, H, W]`, oldest frame first, zero before the episode's first frame."""
+        """Return the stack `[C, H, W]`, oldest frame first, zero before the scene's first frame."""
         depth, blank = self.plan.config.settings.stack, np.zeros_like(episode.frames[0])
-        frames = [episode.frames[k] if k >= 0 else blank for k in range(step - depth + 1, step + 1)]
+        frames = [*[blank] * depth, *episode.scene(step)][-depth:]
         return np.stack(frames).reshape(-1, *self.env.spec.frame_shape[-2:])
 
     def offsets(self) -> list[tuple[int, int]]:
@@ -223,14 +234,24 @@ def build_rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     """A function that builds rigs. The same arguments give the same run."""
     envs: list[Noise] = []
     count = itertools.count()
+    with_lives = False
 
     def make_env(env: str, options: Any, *, seed: int, training: bool) -> Environment:
-        envs.append(Noise(SPECS[env], seed))
+        envs.append(Noise(SPECS[env], seed, lives=with_lives and training))
         return envs[-1]
 
     monkeypatch.setattr(seer_edge.envs.guarded, "make_env", make_env)
 
-    def build(agent: str = "rainbow", *, learning_starts: int = 90, pipeline: bool = False, **changes: Any) -> Rig:
+    def build(
+        agent: str = "rainbow",
+        *,
+        learning_starts: int = 90,
+        pipeline: bool = False,
+        lives: bool = False,
+        **changes: Any,
+    ) -> Rig:
+        nonlocal with_lives
+        with_lives = lives
         given = {**KINDS[agent], **changes}
         spec, settings = given.pop("spec"), given.pop("settings")
         config = TrainConfig(
@@ -281,12 +302,12 @@ def assert_rows(rig: Rig, encoder: Encoder, *, tolerance: float = 1e-4) -> NDArr
     assert (np.abs(np.diff(wanted, axis=0)).max(axis=(2, 3)) > 10 * allowed).all()  # nor rows
     for row, slot in zip(ids, store.slots(ids), strict=True):
         episode, step = rows[row]
-        assert store.columns.age[slot] == step
+        assert store.columns.age[slot] == len(episode.scene(step)) - 1
         if step == len(episode.actions):
             assert store.columns.flags[slot] == FINAL
             continue
-        ends = {"": 0, "terminated": int(TERMINATED), "truncated": int(TRUNCATED)}
-        assert store.columns.flags[slot] == ends[episode.end if step == len(episode.actions) - 1 else ""]
+        flags = {"": 0, "terminated": TERMINATED, "truncated": TRUNCATED, "life": TERMINATED | CONTINUED}
+        assert store.columns.flags[slot] == flags[episode.end if step == len(episode.actions) - 1 else ""]
         np.testing.assert_array_equal(store.columns.action[slot], episode.actions[step])
         assert store.columns.reward[slot] == np.float32(clipped(rig, episode.rewards[step]))
     return views

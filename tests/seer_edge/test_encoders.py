@@ -270,7 +270,7 @@ def test_latents_equal_the_naive_ones(name: str, fcs: dict[str, int]) -> None:
             ),
         ),
     ],
-    ids=str,
+    ids=["max-pool", "relu", "convolution", "residual"],
 )
 def test_each_layer_alone_equals_the_naive_one(layer: Layer, naive: Callable[..., NDArray[np.float64]]) -> None:
     """The layer reads raw pixels, so that no other layer can mask an error."""

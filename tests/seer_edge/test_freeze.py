@@ -18,7 +18,7 @@ from seer_runtime.replay.replay import Observations
 from seer_runtime.replay.samplers import PrioritizedSampler
 from seer_runtime.replay.windows import n_step_windows
 from seer_runtime.system.ledger import WORKSPACE_CAP_BYTES, Line
-from tests.runtime.naive_replay import grids
+from tests.runtime.naive_replay import quantizers
 from tests.seer_edge.freeze_rig import CAPACITY, KINDS, LARGE, Rig, assert_rows, assert_same, clipped, encode, snapshot
 
 WIDE = dataclasses.replace(KINDS["curl-sac"]["settings"], features=20)
@@ -92,7 +92,7 @@ def test_integer_codecs_are_calibrated_on_the_rows_of_the_replay(
     shown = [run.env.rows()[row] for row in whole]
     full = [(episode, step) for episode, step in shown if step >= store.stack - 1]
     assert 0 < len(full) < len(shown)
-    wanted = grids(run.wanted(encoder, full)[:, run.center()], levels)
+    wanted = quantizers(run.wanted(encoder, full)[:, run.center()], levels)
     run.freeze()
     assert store.capacity == run.plan.latent_capacity > 3 * CAPACITY
     arrays = store.codec.state().arrays

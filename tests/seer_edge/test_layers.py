@@ -22,8 +22,8 @@ RUNTIME = {
 ALLOWED: dict[str, set[str]] = {
     # seer_edge, from the top: a folder imports only folders below it.
     "__main__": {"cli"},
-    "cli": {"api", "deploy", "runs", "machine", "config", "networks", "envs", *ROOT, *RUNTIME},
-    "api": {"training", "deploy", "runs", "machine", "config", "networks", "envs", *ROOT, *RUNTIME},
+    "cli": {"api", "runs", "machine", "config", "networks", *ROOT, *RUNTIME},
+    "api": {"training", "deploy", "runs", "machine", "config", "envs", *ROOT, *RUNTIME},
     "training": {"runs", "agents", "machine", "config", "networks", "envs", "errors", *RUNTIME},
     "deploy": {"runs", "machine", "config", "networks", "envs", *ROOT, *RUNTIME},
     "runs": {"config", "networks", "envs", "errors", *RUNTIME},
@@ -35,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     "validation": {"errors"},
     "errors": set(),
     "version": set(),
-    # The package itself hands out the public names of the API, which it imports when they are used.
+    # The package itself holds the public names, which it imports when they are used.
     "seer_edge": {"api", "version", "seer_runtime.policy"},
     # seer_runtime
     "seer_runtime": {"seer_runtime.policy"},

@@ -289,10 +289,10 @@ def test_latents_that_are_larger_than_frames_leave_a_replay_of_frames() -> None:
     assert plan.encoder.latent_shape == (1, 39_200)
     assert not plan.latent_replay
     assert plan.latent_row_bytes == 4 * 4 * 39_200
-    warning, *_ = plan.warnings  # the head is too large to export, too
+    (warning,) = plan.warnings
     assert warning == (
-        "--freeze-layers 4: a latent of 627,200 B is larger than a frame of 30,000 B, so the replay stays one of "
-        "frames: the freeze saves compute, not memory"
+        "--freeze-layers 4: a latent of 627,200 B is larger than a frame of 30,000 B, so the replay keeps frames: "
+        "the freeze saves compute, not memory"
     )
     assert _line(plan, "capacity after the freeze (C_hat)") == "1,000 rows: the replay keeps frames"
     assert _line(plan, "freeze (T_f)").endswith(", the lowest 4 of 5 weight layers")

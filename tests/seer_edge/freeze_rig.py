@@ -1,4 +1,4 @@
-"""A small real session of either agent on an environment that keeps its own log; what a freeze is held against."""
+"""A small real session of any agent on an environment that logs its episodes, to compare a freeze with."""
 
 import dataclasses
 import functools
@@ -50,7 +50,7 @@ KINDS: dict[str, dict[str, Any]] = {
         "augmentations": 3,
     },
 }
-"""What a rig of each kind of agent is built with."""
+"""Arguments of a rig, by agent."""
 
 
 # --- the environment and its log ---------------------------------------------------------------------------
@@ -58,7 +58,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 @dataclass
 class Log:
-    """One episode: its frames, what was done and got at each of its steps, and whose scene it goes on with."""
+    """One episode: its frames, the action and reward of each step, and the episode whose scene it continues."""
 
     frames: list[Frame] = field(default_factory=list)
     actions: list[Action] = field(default_factory=list)
@@ -73,9 +73,9 @@ class Log:
 
 
 class Noise:
-    """Episodes of 1 to 12 steps of random frames that end either way; keeps a log of all it ever showed.
+    """Episodes of 1 to 12 steps with random frames, terminated or truncated. Logs everything that it returns.
 
-    With `lives` some end by a lost life, after which the scene goes on.
+    With `lives` some episodes end by a lost life, after which the scene continues.
     """
 
     def __init__(self, spec: EnvSpec, seed: int, *, lives: bool = False) -> None:
@@ -118,7 +118,7 @@ class Noise:
         raise NotImplementedError
 
     def rows(self) -> list[tuple[Log, int]]:
-        """(episode, step) of every row that a replay must have been given, in order."""
+        """Return (episode, step) of every row that the replay must have received, in order."""
         rows = []
         for episode in self.log:
             final = episode.end == "truncated"
@@ -131,7 +131,7 @@ class Noise:
 
 @dataclass
 class Rig:
-    """A session, the environment under it and the folder it freezes into."""
+    """A session, its environment, and where it writes its encoder and checkpoints."""
 
     plan: BytePlan
     session: Session
@@ -144,7 +144,7 @@ class Rig:
             self.session.step()
 
     def until(self, last_step: str, at_least: int) -> None:
-        """Step on to at least `at_least` steps, the last of which ended an episode as `last_step` says, or none."""
+        """Step at least to step `at_least`, until a step ends its episode as `last_step` says; "" means no end."""
         while True:
             before = len(self.env.log)
             self.session.step()
@@ -153,7 +153,7 @@ class Rig:
                 return
 
     def until_mid_episode(self, at_least: int) -> None:
-        """Step on to where an episode has three steps behind it and five ahead."""
+        """Step until the episode has at least three steps behind it and five ahead."""
         self.until("", at_least)
         while len(self.env.log[-1].actions) < 3 or self.env.left < 5:
             self.until("", 0)
@@ -165,14 +165,14 @@ class Rig:
         return checkpoint.save(self.session.snapshot(), self.checkpoints)
 
     def encoder(self) -> Encoder:
-        """A torch encoder of its own with the weights that a freeze takes now."""
+        """Return a torch encoder with the weights that a freeze would export now."""
         self.session.flush_updates()
         encoder = Encoder(self.plan.encoder, torch.Generator())
         encoder.load_state_dict(self.session.agent.encoder.state_dict())
         return encoder
 
     def latents(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        """What the replay decodes of each row, `[B, K, N, L]`."""
+        """Return the latents that the replay decodes from each row, `[B, K, N, L]`."""
         augmentations = self.plan.config.augmentations
         out = np.zeros((augmentations, len(ids), *self.plan.encoder.latent_shape), np.float32)
         for k, latents in enumerate(out):
@@ -186,27 +186,27 @@ class Rig:
     # --- what the environment showed -----------------------------------------------------------------------
 
     def stack_of(self, episode: Log, step: int) -> Frame:
-        """`[C, H, W]`, channels of the oldest frame first, zero before the scene's first frame."""
+        """Return the stack `[C, H, W]`, oldest frame first, zero before the scene's first frame."""
         depth, blank = self.plan.config.settings.stack, np.zeros_like(episode.frames[0])
         frames = [*[blank] * depth, *episode.scene(step)][-depth:]
         return np.stack(frames).reshape(-1, *self.env.spec.frame_shape[-2:])
 
     def offsets(self) -> list[tuple[int, int]]:
-        """(y, x) of every view there is."""
+        """Return (y, x) of every possible view."""
         (height, width), (h, w) = self.env.spec.frame_shape[-2:], self.env.spec.crop_shape
         return list(itertools.product(range(height - h + 1), range(width - w + 1)))
 
     def center(self) -> int:
-        """Which of `offsets` is acted on."""
+        """Return the index in `offsets` of the view that the agent acts on."""
         return len(self.offsets()) // 2
 
     def view_of(self, stack: Frame, offset: tuple[int, int]) -> Frame:
-        """`[C, h, w]`."""
+        """Return the view `[C, h, w]`."""
         (y, x), (h, w) = offset, self.env.spec.crop_shape
         return stack[:, y : y + h, x : x + w]
 
     def wanted(self, encoder: Encoder, rows: list[tuple[Log, int]]) -> NDArray[np.float32]:
-        """Latents `[B, O, N, L]` of each (episode, step) under each of the `offsets`."""
+        """Return latents `[B, O, N, L]` of each (episode, step) under each of the `offsets`."""
         offsets, latents = self.offsets(), []
         for row in rows:
             stack = self.stack_of(*row)
@@ -215,13 +215,13 @@ class Rig:
         return np.stack(latents)
 
     def acted_on(self, encoder: Encoder, episode: Log, step: int) -> NDArray[np.float32]:
-        """The latent `[N, L]` of the center."""
+        """Return the latent `[N, L]` of the center view."""
         latents: NDArray[np.float32] = self.wanted(encoder, [(episode, step)])[0, self.center()]
         return latents
 
 
 def encode(encoder: Encoder, observations: Frame) -> NDArray[np.float32]:
-    """What the layers up to the cut give of `[B, C, h, w]`: `[B, N, L]`."""
+    """Return the output `[B, N, L]` of the layers up to the cut for `[B, C, h, w]`."""
     with torch.no_grad():
         inputs = torch.from_numpy(observations)
         latents = encoder(inputs) if encoder.spec.whole else encoder.frozen(inputs)[:, None]
@@ -231,7 +231,7 @@ def encode(encoder: Encoder, observations: Frame) -> NDArray[np.float32]:
 
 @pytest.fixture
 def build_rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Rig]:
-    """Builds rigs; the same arguments give the same run."""
+    """A function that builds rigs. The same arguments give the same run."""
     envs: list[Noise] = []
     count = itertools.count()
     with_lives = False
@@ -279,7 +279,7 @@ def build_rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
 
 @pytest.fixture(params=KINDS)
 def rig(request: pytest.FixtureRequest, build_rig: Callable[..., Rig]) -> Callable[..., Rig]:
-    """`build_rig` with each kind of agent in turn."""
+    """`build_rig` for each agent in turn."""
     return functools.partial(build_rig, request.param)
 
 
@@ -287,7 +287,7 @@ def rig(request: pytest.FixtureRequest, build_rig: Callable[..., Rig]) -> Callab
 
 
 def assert_rows(rig: Rig, encoder: Encoder, *, tolerance: float = 1e-4) -> NDArray[np.int64]:
-    """Every row that the replay holds against the environment's own log.
+    """Compare every row that the replay holds with the environment's log.
 
     Returns which of the `offsets` each of its latents is the view under, `[B, K]`.
     """
@@ -314,13 +314,13 @@ def assert_rows(rig: Rig, encoder: Encoder, *, tolerance: float = 1e-4) -> NDArr
 
 
 def clipped(rig: Rig, rewards: Any) -> Any:
-    """Rewards as the replay is given them."""
+    """Return rewards as the replay stores them."""
     limit = rig.plan.config.settings.reward_clip
     return rewards if limit is None else np.clip(rewards, -limit, limit)
 
 
 def snapshot(run: Rig) -> Arrays:
-    """Copies of everything that a refused freeze must leave as it was."""
+    """Copy everything that a refused freeze must not change."""
     session, store = run.session, run.session.replay.store
     arrays = {name: array.copy() for name, array in session.agent.state().arrays.items()}
     arrays |= {f"column.{name}": array.copy() for name, array in vars(store.columns).items()}

@@ -124,7 +124,7 @@ FILES = {
     "config.json": "config.json: not what the checkpoint says, which counts; it is written anew",
     "encoder.onnx": "encoder.onnx: not what the checkpoint says, which counts; it is written anew",
     "progress.csv": "progress.csv: its rows up to step 50 are not as they were written",
-    "episodes.csv": "episodes.csv: its rows up to step 50 are not as they were written",
+    "episodes.csv": "",  # no game has ended by then, so no row is lost
     "summary.json": "",  # written all the time, read by nobody
 }
 FOLDERS = ("checkpoints", "tb")
@@ -159,7 +159,7 @@ def test_damaged_files_are_said_and_written_anew(
     canary_is_unharmed(run)
     assert CANARY not in text
     # A flipped bit in a table of figures is another figure.
-    expected = {name: line for name, line in FILES.items() if not (name.endswith(".csv") and damage is flipped)}
+    expected = {name: line for name, line in FILES.items() if not (name == "progress.csv" and damage is flipped)}
     assert all(line in text for line in expected.values()), text
     assert runs.fingerprint(runs.newest(run)) == runs.fingerprint(runs.newest(finished))
     assert (run / "encoder.onnx").read_bytes() == (finished / "encoder.onnx").read_bytes()

@@ -126,7 +126,7 @@ FILES = {
     "config.json": "config.json: differs from the checkpoint; rewritten from the checkpoint",
     "encoder.onnx": "encoder.onnx: differs from the checkpoint; rewritten from the checkpoint",
     "progress.csv": "progress.csv: its rows up to step 50 were changed since they were written",
-    "episodes.csv": "episodes.csv: its rows up to step 50 were changed since they were written",
+    "episodes.csv": "",  # no episode has ended by then, so no row is lost
     "summary.json": "",  # written often, never read
 }
 FOLDERS = ("checkpoints", "tb")
@@ -160,8 +160,8 @@ def test_damaged_files_are_reported_and_rewritten(
     assert status == 0, text
     check_canary_is_unchanged(run)
     assert CANARY not in text
-    # A flipped bit in a table may be just another number.
-    expected = {name: line for name, line in FILES.items() if not (name.endswith(".csv") and damage is flipped)}
+    # A flipped bit in progress.csv may be just another number.
+    expected = {name: line for name, line in FILES.items() if not (name == "progress.csv" and damage is flipped)}
     assert all(line in text for line in expected.values()), text
     assert runs.fingerprint(runs.newest(run)) == runs.fingerprint(runs.newest(finished))
     assert (run / "encoder.onnx").read_bytes() == (finished / "encoder.onnx").read_bytes()

@@ -6,7 +6,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := runs/demo
-FAST := 'not slow and not faults'
+# A test file runs in one process, so that its tests share their fixtures.
+PYTEST = $(BIN)/pytest -n logical --dist loadfile
+TESTS := not slow and not faults
 SOURCES := seer_edge runtime tools tests
 
 .DEFAULT_GOAL := help
@@ -37,16 +39,20 @@ test: setup lint types unit  ## everything CI runs
 check: setup lint types fast  ## before each commit: format, lint, types, fast tests
 
 fast: setup
-	$(BIN)/pytest -m $(FAST) tests/runtime tests/seer_edge
+	$(PYTEST) -m '$(TESTS) and not integration' tests/runtime tests/seer_edge
 
-# Tests VERSIONS except that of .venv, each in a folder of its own, such as .venv-3.13.
-test-pythons: setup  ## the fast tests on each further Python version that is installed here
-	@status=0; for version in $(VERSIONS); do \
-	  case "$$($(BIN)/python -V)" in "Python $$version."*) continue;; esac; \
-	  python=$$(tools/find_python.sh $$version) || { echo "Python $$version: not tested, no interpreter found"; continue; }; \
-	  echo "Python $$version: testing with $$python"; \
-	  $(MAKE) --no-print-directory fast VENV=.venv-$$version PYTHON=$$python || status=1; \
-	done; exit $$status
+test-pythons: $(VERSIONS:%=test-python-%)  ## the fast tests on each further Python version that is installed here
+
+# Each version has a virtual environment of its own, such as .venv-3.13. The version of .venv is left to `make test`.
+test-python-%: setup
+	@if $(BIN)/python -V | grep -q 'Python $*\.'; then \
+	  echo "Python $*: tested by make test"; \
+	elif python=$$(tools/find_python.sh $*); then \
+	  echo "Python $*: testing with $$python"; \
+	  $(MAKE) --no-print-directory fast VENV=.venv-$* PYTHON=$$python; \
+	else \
+	  echo "Python $*: not tested, no interpreter found"; \
+	fi
 
 test-slow: setup  ## the tests that take minutes
 	$(BIN)/pytest -m slow
@@ -57,11 +63,8 @@ test-faults: setup  ## every injected fault: 200 kills, each step of each save, 
 reliability: FAULTS_ARGS := --reliability docs/reliability.md
 reliability: test-faults  ## the same, and write the table of docs/reliability.md
 
-# Two processes, for two cores: the one's output comes when the other is done.
 unit: setup
-	@log=$$(mktemp); $(BIN)/pytest -m $(FAST) tests/runtime tests/seer_edge > $$log 2>&1 & beside=$$!; \
-	$(BIN)/pytest -m $(FAST) tests/end_to_end tests/faults tests/tools; status=$$?; \
-	wait $$beside || status=1; cat $$log; rm -f $$log; exit $$status
+	$(PYTEST) -m '$(TESTS)'
 
 test-arm64: setup  ## the wheel on an emulated Raspberry Pi 4, some ten minutes; 77 where this host cannot
 	$(BIN)/python tools/arm64.py

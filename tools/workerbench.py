@@ -7,6 +7,7 @@ second, each trial is a process that lowers its address space limit inside the j
 The error must reach the waiting thread. A process that still waits after `HANG_SECONDS` counts as hung.
 """
 
+import contextlib
 import os
 import resource
 import signal
@@ -17,13 +18,15 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from commandline import Parser, answer, count, render, say
+from commandline import Parser, count, progress, render, run_tool
 
 Job = Callable[[], object]
 Submit = Callable[[Job], object]
 
-HANG_SECONDS = 10
+HANG_SECONDS = 5
 ROUNDS = 5
+BLOCK_BYTES = (2**24, 2**20, 2**16, 2**12)
+"""Sizes of the blocks that use up the heap, largest first, so that this takes milliseconds."""
 SPARE_BYTES = (1_024, 4_096, 16_384, 65_536)
 """Address space that a job has left; one value per trial in turn."""
 
@@ -69,8 +72,12 @@ def run_out_of_memory(spare_bytes: int, seed: int) -> None:
     limit = pages * resource.getpagesize() + spare_bytes
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     held: list[object] = []
+    for size_bytes in BLOCK_BYTES:
+        with contextlib.suppress(MemoryError):
+            while True:
+                held = [held, bytes(size_bytes)]
     while True:
-        held = [held, bytearray(100 + seed)]
+        held = [held, bytes(32 + seed)]
 
 
 def trial(build: Callable[[], Submit], spare_bytes: int, seed: int) -> str:
@@ -101,7 +108,7 @@ def measure(jobs: int, trials: int) -> int:
     bound_heap()  # as training does
     lines = []
     for name, build in KINDS.items():
-        say(f"{name}: {trials} jobs that run out of memory")
+        progress(f"{name}: {trials} jobs that run out of memory")
         ends = Counter(trial(build, SPARE_BYTES[seed % len(SPARE_BYTES)], seed) for seed in range(trials))
         medians = microseconds(build(), jobs)
         times = f"{min(medians):.0f} to {max(medians):.0f}"
@@ -111,16 +118,16 @@ def measure(jobs: int, trials: int) -> int:
 
 
 def main() -> int:
-    """Command line."""
+    """Run the command line; return the exit status."""
     parser = Parser(prog="workerbench.py", description="Compare the worker thread with the standard executor.")
     parser.add_argument("--jobs", type=count, default=2_000, metavar="N", help="small jobs in each round (2000)")
-    parser.add_argument("--trials", type=count, default=60, metavar="N", help="jobs that run out of memory (60)")
+    parser.add_argument("--trials", type=count, default=40, metavar="N", help="jobs that run out of memory (40)")
 
     def job() -> int:
         flags = parser.parse_args()
         return measure(flags.jobs, flags.trials)
 
-    return answer("workerbench.py", job)
+    return run_tool("workerbench.py", job)
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ class FileHandler(logging.FileHandler):
 
 @contextlib.contextmanager
 def _bar_hidden(stream: Any) -> Iterator[None]:
-    if "tqdm" not in sys.modules:
+    if sys.modules.get("tqdm") is None:
         yield
         return
     from tqdm import tqdm

@@ -128,7 +128,7 @@ def _import_run(source: str, plan: BytePlan) -> Imported:
     _check_identity(source, saved.state.get("encoder"), plan)
     warnings = saved.skipped
     if not agent.values.get("updates"):
-        warnings += (f"warning: --from {source}: that run had made no update by step {saved.timestep}",)
+        warnings += (f"--from {source}: that run had made no update by step {saved.timestep}",)
     with checkpoint.reading(saved.path):
         encoder = _fit_encoder(plan, dict(agent.arrays), saved.graph)
     return Imported(saved.timestep, encoder, warnings=warnings)

@@ -54,16 +54,16 @@ class TensorBoard:
 
 
 class ProgressCallback:
-    """Pass each row to a function of the caller."""
+    """Passes each row to a function of the caller."""
 
     def __init__(self, call: Callable[[Mapping[str, float]], object]) -> None:
         self._call = call
 
     def write(self, row: Mapping[str, float]) -> None:
-        """Call it with one interval, by column. Raises what it raises, and RuntimeError for an OSError."""
+        """Call the function with one row. Raises what it raises, but RuntimeError instead of an OSError."""
         try:
             self._call(dict(row))
-        except OSError as error:  # which would otherwise look as if the run's folder could not be written
+        except OSError as error:  # an OSError would look as if the run's folder could not be written
             raise RuntimeError(f"on_progress failed: {error}") from error
 
     def sync(self) -> None:

@@ -80,7 +80,7 @@ def test_a_run_through_its_freeze(run: Run, tmp_path: Path) -> None:
     assert [int(row["seer/frozen"]) for row in rows] == [int(int(row["time/total_timesteps"]) >= 30) for row in rows]
     assert {row["replay/capacity"] for row in rows} == {str(capacity), str(latent_capacity)}
     assert {path.name for path in folder.iterdir()} == {
-        *("config.json", "progress.csv", "summary.json", "encoder.onnx", "checkpoints")
+        *("config.json", "progress.csv", "episodes.csv", "summary.json", "encoder.onnx", "checkpoints")
     }
 
     before, after = tensors(folder, 30), tensors(folder, 75)

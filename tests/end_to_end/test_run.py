@@ -1,6 +1,7 @@
 """The command as a user runs it: real Alien, real ONNX Runtime, a process of its own."""
 
 import csv
+import itertools
 import json
 import resource
 import signal
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from seer_edge.training.tables import COLUMNS
+from seer_edge.training.tables import COLUMNS, EPISODE_COLUMNS
 from seer_runtime import durable
 
 COMMAND = [sys.executable, "-m", "seer_edge"]
@@ -96,9 +97,25 @@ def test_progress_has_the_ecosystems_columns(alien: Path) -> None:
     assert rows[-1]["eval/mean_reward"] != ""
 
 
+def test_every_game_of_training_is_a_row(alien: Path) -> None:
+    with (alien / "episodes.csv").open(newline="") as file:
+        reader = csv.DictReader(file)
+        games = [{name: float(cell) for name, cell in row.items()} for row in reader]
+    assert tuple(reader.fieldnames or ()) == EPISODE_COLUMNS == ("step", "return", "length", "updates")
+    assert len(games) >= 3
+    steps = [0.0, *(game["step"] for game in games)]
+    assert [after - before for before, after in itertools.pairwise(steps)] == [game["length"] for game in games]
+    made = [game["updates"] for game in games]
+    assert made == [max(0, game["step"] - 1_601) for game in games]  # under the pipeline the step's own comes after it
+    with (alien / "progress.csv").open(newline="") as file:
+        *_, last = csv.DictReader(file)
+    assert float(last["rollout/ep_rew_mean"]) == pytest.approx(np.mean([game["return"] for game in games]), rel=1e-5)
+    assert float(last["rollout/ep_len_mean"]) == pytest.approx(np.mean([game["length"] for game in games]), rel=1e-5)
+
+
 def test_the_folder_holds_what_the_design_names(alien: Path) -> None:
     assert {path.name for path in alien.iterdir()} == {
-        *("config.json", "progress.csv", "summary.json", "encoder.onnx", "checkpoints")
+        *("config.json", "progress.csv", "episodes.csv", "summary.json", "encoder.onnx", "checkpoints")
     }
     assert {path.name for path in (alien / "checkpoints").iterdir()} == {"step_0000002200", "step_0000002600"}
     config = read_json(alien / "config.json")

@@ -238,6 +238,7 @@ def results(path: Path) -> dict[str, Any]:
     rows = [line.split(",") for line in (path / "progress.csv").read_text().splitlines()]
     timed = {rows[0].index(name) for name in ("time/fps", "time/time_elapsed", "memory/rss_bytes", "memory/anon_bytes")}
     return {
+        "episodes": (path / "episodes.csv").read_text(),
         "rows": [[cell for column, cell in enumerate(row) if column not in timed] for row in rows],
         "encoder": [hashlib.sha256(file.read_bytes()).hexdigest() for file in path.glob("encoder.onnx")],
         "freeze": (summary["freeze"]["timestep"], summary["freeze"]["rows"]),

@@ -182,6 +182,7 @@ WEIGHT, MOMENT = "head.hidden.weight", "optimizer.second.head.hidden.bias"
         (bundle.REPLAY, cast("rows", "float32"), "rows"),
         (bundle.REPLAY, fill("reward", np.nan), "invalid rewards or flags"),
         (bundle.REPLAY, fill("flags", 255), "invalid rewards or flags"),
+        (bundle.REPLAY, fill("flags", 8), "invalid rewards or flags"),  # a scene continues although no episode ended
         (bundle.REPLAY, fill("action", 3), "actions outside the environment's 3 actions"),
         (bundle.REPLAY, fill("action", -1), "actions outside the environment's 3 actions"),
         (bundle.REPLAY, fill("priorities", -1), "priorities must be finite"),

@@ -1,5 +1,6 @@
 """A stopped and resumed run equals the undisturbed run bit for bit: parameters, replay and returns."""
 
+import dataclasses
 import functools
 import json
 import os
@@ -9,17 +10,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from seer_edge.config.config import TrainConfig
 from seer_edge.config.presets.dqn import DqnSettings
 from seer_edge.training.session import Session
+from seer_runtime import durable
+from seer_runtime.replay.store import CONTINUED
 from tests.faults import runs
 
 EXACT = pytest.mark.fault(
     "SIGTERM between any two steps or during an evaluation, then `resume`",
     promise="exit 143; parameters, replay, returns and `progress.csv` equal the undisturbed run's",
 )
+LIVES = {
+    "env": "ALE/RoadRunner-v5",
+    "env_name": "RoadRunner",
+    "settings": dataclasses.replace(runs.alien().settings, random_steps=160),
+}
 KINDS: dict[str, tuple[Callable[..., TrainConfig], dict[str, Any], tuple[int, ...]]] = {
     # The freeze is at step 90, an evaluation at step 100.
     "alien": (runs.alien, {}, (7, 90, 131)),
@@ -34,6 +43,7 @@ KINDS: dict[str, tuple[Callable[..., TrainConfig], dict[str, Any], tuple[int, ..
         },
         (7, 90, 131),
     ),
+    "lives": (runs.alien, LIVES, (57, 58, 145)),  # lives are lost at steps 57 and 145
     "alien-uint8": (runs.alien, {"latent_codec": "uint8"}, (50, 90, 117)),
     "alien-auto": (runs.alien, {"latent_codec": "auto"}, (50, 90, 117)),
     "cartpole": (runs.cartpole, {}, (23, 45)),
@@ -87,6 +97,13 @@ def test_a_stopped_run_ends_identically(kind: str, whole: Callable[[str], Path],
     assert runs.fingerprint(runs.newest(path)) == runs.fingerprint(runs.newest(whole(kind)))
     assert runs.results(path) == runs.results(whole(kind))
     assert json.loads((path / "summary.json").read_text())["resumed_at"] == list(steps)
+
+
+def test_the_run_with_lost_lives_loses_them_at_the_expected_steps(whole: Callable[[str], Path]) -> None:
+    replay = durable.read_tensors(runs.newest(whole("lives")) / "replay.safetensors")
+    appended = json.loads((runs.newest(whole("lives")) / "state.json").read_text())["replay"]["layout"]["appended"]
+    assert (np.flatnonzero(replay["flags"] & CONTINUED) + appended - len(replay["flags"])).tolist() == [56, 144]
+    assert (np.diff(replay["age"]) == 1).all()
 
 
 def test_checkpoints_do_not_change_the_run(whole: Callable[[str], Path], tmp_path: Path) -> None:

@@ -126,6 +126,7 @@ FILES = {
     "config.json": "config.json: differs from the checkpoint; rewritten from the checkpoint",
     "encoder.onnx": "encoder.onnx: differs from the checkpoint; rewritten from the checkpoint",
     "progress.csv": "progress.csv: its rows up to step 50 were changed since they were written",
+    "episodes.csv": "",  # no episode has ended by then, so no row is lost
     "summary.json": "",  # written often, never read
 }
 FOLDERS = ("checkpoints", "tb")
@@ -152,7 +153,7 @@ def test_damaged_files_are_reported_and_rewritten(
     assert run_command(run, "eval", run)[0] == 0
     assert not (run / "tb").is_symlink()
     if damage is folder:
-        for name in ("config.json", "progress.csv", "summary.json", "encoder.onnx"):
+        for name in ("config.json", "progress.csv", "episodes.csv", "summary.json", "encoder.onnx"):
             assert f"{name}: is a folder, but must be a file; move it away" in rejection(run, "resume", run)
             (run / name).rmdir()
     status, text = run_command(run, "resume", run)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seer_runtime.replay.store import FINAL, TERMINATED, TRUNCATED, RowStore
+from seer_runtime.replay.store import CONTINUED, FINAL, TERMINATED, TRUNCATED, RowStore
 from seer_runtime.replay.windows import n_step_windows
 from seer_runtime.system.ledger import WORKSPACE_CAP_BYTES, Ledger, Line
 
@@ -24,9 +24,14 @@ Encode = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 @dataclass
 class Episode:
-    """The frames, actions and rewards of an episode. The final frame of a truncated episode has no action."""
+    """The frames, actions and rewards of an episode. The final frame of a truncated episode has no action.
+
+    `earlier` are frames of the same scene from before the episode. `goes_on` says that the scene continues after it.
+    """
 
     frames: list[Frame] = field(default_factory=list)
+    earlier: list[Frame] = field(default_factory=list)
+    goes_on: bool = False
     actions: list[Any] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
     terminated: bool = False
@@ -114,6 +119,9 @@ class NaiveReplay:
 
     def step(self, frame: Frame, action: Any, reward: float, *, terminated: bool, truncated: bool) -> int:
         episode = self.rows[-1][0] if self.running else Episode()
+        if not self.running and self.rows and self.rows[-1][0].goes_on:
+            before = self.rows[-1][0]
+            episode.earlier = [*before.earlier, *before.frames]
         self.rows.append((episode, len(episode.frames)))
         episode.frames.append(frame)
         episode.actions.append(action)
@@ -128,9 +136,16 @@ class NaiveReplay:
         episode.frames.append(frame)
         return len(self.rows) - 1
 
+    def continue_scene(self) -> None:
+        """Continue the scene of the episode that has just terminated."""
+        self.rows[-1][0].goes_on = True
+
     def interrupt(self) -> None:
-        """Mark the running episode as truncated. Call `final` next."""
-        self.rows[-1][0].truncated = True
+        """Mark the running episode as truncated, and end the scene. Call `final` next."""
+        if self.running:
+            self.rows[-1][0].truncated = True
+        elif self.rows:
+            self.rows[-1][0].goes_on = False
 
     def convert(
         self,
@@ -184,18 +199,21 @@ class NaiveReplay:
         return list(range(max(len(self.rows) - self.capacity, self._dropped_before, 0), len(self.rows)))
 
     def stack(self, row: int) -> Frame:
-        """Return the frame stack `[S, *frame]`, zero before the first frame of the episode."""
+        """Return the frame stack `[S, *frame]`, zero before the first frame of the scene."""
         episode, step = self.rows[row]
-        blank = np.zeros_like(episode.frames[0])
-        return np.stack(
-            [episode.frames[k] if k >= 0 else blank for k in range(step - self.stack_size + 1, step + 1)],
-        )
+        frames = [*episode.earlier, *episode.frames[: step + 1]][-self.stack_size :]
+        blanks = [np.zeros_like(frames[0])] * (self.stack_size - len(frames))
+        return np.stack([*blanks, *frames])
+
+    def age(self, row: int) -> int:
+        """Return how many rows of the same scene came before."""
+        episode, step = self.rows[row]
+        return len(episode.earlier) + step
 
     def stack_is_whole(self, row: int) -> bool:
         if self.encode is not None:
             return True
-        _, step = self.rows[row]
-        needed = range(row - min(step, self.stack_size - 1), row + 1)
+        needed = range(row - min(self.age(row), self.stack_size - 1), row + 1)
         held = self.held()
         return all(held[0] <= other for other in needed)
 
@@ -244,7 +262,8 @@ class NaiveReplay:
         if step == len(episode.actions):
             return int(FINAL)
         if step == len(episode.actions) - 1:
-            return int(TERMINATED) * episode.terminated + int(TRUNCATED) * episode.truncated
+            ended = int(TERMINATED) * episode.terminated + int(TRUNCATED) * episode.truncated
+            return ended + int(CONTINUED) * episode.goes_on
         return 0
 
     def target(self, row: int, n: int, gamma: float) -> Target | None:
@@ -318,7 +337,7 @@ def _assert_columns(store: RowStore, log: NaiveReplay, held: list[int]) -> None:
     for row, slot in zip(held, slots.tolist(), strict=True):
         episode, step = log.rows[row]
         assert store.columns.flags[slot] == log.flags(row), f"row {row}"
-        assert store.columns.age[slot] == min(step, 255), f"row {row}"
+        assert store.columns.age[slot] == min(log.age(row), 255), f"row {row}"
         if step < len(episode.actions):
             np.testing.assert_array_equal(store.columns.action[slot], episode.actions[step], err_msg=f"row {row}")
             assert store.columns.reward[slot] == np.float32(episode.rewards[step]), f"row {row}"

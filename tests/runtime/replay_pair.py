@@ -23,6 +23,7 @@ from tests.runtime.naive_replay import NaiveReplay, assert_agrees, hash_encoder,
 
 GAMMA = 0.9
 POISON = 77
+ENDINGS = ("terminated", "truncated", "interrupted", "lost life")
 
 
 @dataclass
@@ -93,26 +94,36 @@ class Pair:
     def final(self) -> None:
         self.replay.append_final(self.stored(self.log.final(self.frame())))
 
+    def lose_life(self) -> None:
+        """The episode terminates and its scene goes on."""
+        self.step(terminated=True)
+        self.log.continue_scene()
+        self.replay.continue_scene()
+
     def interrupt(self) -> None:
         if self.log.running:
             self.log.interrupt()
             self.replay.interrupt(self.stored(self.log.final(self.frame())))
         else:
             appended = self.store.appended
+            self.log.interrupt()
             self.replay.interrupt(np.zeros(self.store.codec.shape, self.store.codec.dtype))
             assert self.store.appended == appended
 
     def episode(self, length: int, ending: str) -> None:
-        """Play `length` steps. `ending` is terminated, truncated, interrupted or running."""
+        """Play `length` steps. `ending` is terminated, lost life, truncated, interrupted or running."""
         for _ in range(length - 1):
             self.step()
+        if ending == "lost life":
+            self.lose_life()
+            return
         self.step(terminated=ending == "terminated", truncated=ending == "truncated")
         if ending == "truncated":
             self.final()
         elif ending == "interrupted":
             self.interrupt()
 
-    def play(self, rows: int, endings: Sequence[str] = ("terminated", "truncated", "interrupted")) -> None:
+    def play(self, rows: int, endings: Sequence[str] = ENDINGS) -> None:
         """Play episodes of random lengths and endings for at least `rows` rows, then six steps of a running episode."""
         goal = len(self.log.rows) + rows
         while len(self.log.rows) < goal:

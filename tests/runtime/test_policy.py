@@ -1,5 +1,6 @@
 """Tests of the acting policy against a naive one, and of the rejection of invalid heads."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from seer_runtime.onnx.check import OUTPUT, GraphError, HeadShapes, check_head
 from seer_runtime.onnx.encoder import INPUT
 from seer_runtime.onnx.head import OnnxHead
 from seer_runtime.policy.bundle import PolicySpec
+from seer_runtime.policy.preprocess import RESIZES, Resize, pool_and_resize
 from seer_runtime.system.ledger import Ledger
 from tests.runtime.bundles import ACTIONS, CONTROLS, SPEC, small_actor, small_head, write
 from tests.runtime.onnx_graphs import LATENT, constant_of, node_of, small_model
@@ -82,6 +84,24 @@ def test_act_accepts_screens_of_any_size_and_color(tmp_path: Path) -> None:
     for wrong in (*arrays, *empty, *others):
         with pytest.raises(ValueError, match="expected a screen"):
             policy.act(wrong)
+
+
+@pytest.mark.parametrize("resize", RESIZES)
+def test_a_policy_sees_frames_as_its_manifest_says(resize: Resize, tmp_path: Path) -> None:
+    spec = dataclasses.replace(CONTROLS, resize=resize)
+    policy, same = (Policy.load(write(tmp_path / "p.seer", spec)) for _ in range(2))
+    assert policy.spec == spec
+    interpolation = cv2.INTER_AREA if resize == "area" else cv2.INTER_LINEAR
+    rng = np.random.default_rng(4)
+    for _ in range(5):
+        older, newer = rng.integers(0, 256, (2, 40, 60), np.uint8)
+        one = cv2.resize(newer, (12, 10), interpolation=interpolation)
+        np.testing.assert_array_equal(policy.act(newer), same.act(one))
+        np.testing.assert_array_equal(
+            policy.act((older, newer)), same.act(pool_and_resize(older, newer, (10, 12), resize))
+        )
+    with pytest.raises(ValueError, match="expected two screens of equal shape"):
+        policy.act((older, newer[1:]))
 
 
 def test_check_head_returns_the_shapes_of_valid_heads() -> None:

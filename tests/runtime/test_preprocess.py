@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from seer_runtime.policy.preprocess import FrameStack, pool_and_resize, resize, to_frame, to_gray
+from seer_runtime.policy.preprocess import RESIZES, FrameStack, Resize, pool_and_resize, resize, to_frame, to_gray
 
 Frame = NDArray[np.uint8]
 
@@ -108,6 +108,54 @@ def test_area_pooling_takes_the_maximum_before_the_resize() -> None:
     assert pool_and_resize(older, newer, (84, 84), pooled=newer, out=out) is out
     np.testing.assert_array_equal(out, expected)
     np.testing.assert_array_equal(newer, np.maximum(*kept))
+
+
+def _bilinear(screen: Frame, size: tuple[int, int] = (84, 84)) -> Frame:
+    return np.asarray(cv2.resize(screen, size[::-1], interpolation=cv2.INTER_LINEAR), np.uint8)
+
+
+def test_bilinear_resizes_each_screen_before_the_maximum() -> None:
+    older, newer = _screen(1), _screen(2)
+    kept = older.copy(), newer.copy()
+    expected = np.maximum(_bilinear(older), _bilinear(newer))
+    assert not np.array_equal(expected, _bilinear(np.maximum(older, newer)))
+    out = np.zeros((84, 84), np.uint8)
+    assert pool_and_resize(older, newer, (84, 84), "bilinear", pooled=newer, out=out) is out
+    for got in (out, pool_and_resize(older, newer, (84, 84), "bilinear")):
+        np.testing.assert_array_equal(got, expected)
+    np.testing.assert_array_equal((older, newer), kept)
+
+
+@pytest.mark.parametrize("how", RESIZES)
+def test_screens_of_the_size_of_frames_are_left_alone(how: Resize) -> None:
+    older, newer = _screen(1, (84, 84)), _screen(2, (84, 84))
+    kept = older.copy(), newer.copy()
+    frame = pool_and_resize(older, newer, (84, 84), how)
+    np.testing.assert_array_equal(frame, np.maximum(older, newer))
+    assert not np.shares_memory(frame, older)
+    np.testing.assert_array_equal((older, newer), kept)
+
+
+@pytest.mark.parametrize("how", RESIZES)
+@pytest.mark.parametrize("channels", [(), (1,), (3,)])
+def test_a_pair_of_screens_becomes_one_frame(how: Resize, channels: tuple[int, ...]) -> None:
+    older, newer = _screen(1, (20, 30, *channels)), _screen(2, (20, 30, *channels))
+    grays = [to_gray(screen) if channels == (3,) else screen.reshape(20, 30) for screen in (older, newer)]
+    gray = to_frame((older, newer), (8, 9), how)
+    np.testing.assert_array_equal(gray, pool_and_resize(grays[0], grays[1], (8, 9), how))
+    color = to_frame((older, newer), (3, 8, 9), how)
+    assert (color.shape, color.flags.c_contiguous) == ((3, 8, 9), True)
+    for index, channel in enumerate(color):
+        of = [screen[..., index] if channels == (3,) else screen.reshape(20, 30) for screen in (older, newer)]
+        np.testing.assert_array_equal(channel, pool_and_resize(of[0].copy(), of[1].copy(), (8, 9), how))
+    one = to_frame(newer, (8, 9), how)
+    np.testing.assert_array_equal(one, to_frame((newer, newer), (8, 9), how))
+
+
+@pytest.mark.parametrize("screens", [(_screen(0), _screen(0, (84, 84))), (_screen(0),), (_screen(0),) * 3])
+def test_a_pair_is_two_screens_of_one_shape(screens: tuple[Frame, Frame]) -> None:
+    with pytest.raises(ValueError, match="expected two screens of equal shape, got"):
+        to_frame(screens, (84, 84))
 
 
 def test_to_frame_converts_size_and_colors() -> None:

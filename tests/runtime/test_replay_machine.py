@@ -13,6 +13,8 @@ from seer_runtime.replay.codecs import latent_codec
 from tests.runtime.naive_replay import hash_encoder
 from tests.runtime.replay_pair import Pair
 
+pytestmark = pytest.mark.integration
+
 sides = st.integers(1, 4)
 
 
@@ -86,13 +88,19 @@ class ReplayMachine(RuleBasedStateMachine):
     @precondition(lambda self: not self.pair.log.lacks_final)
     @rule(rows=st.sampled_from([40, 15]))
     def play(self, rows: int) -> None:
-        self.pair.play(rows, ("terminated", "truncated"))
+        self.pair.play(rows, ("terminated", "truncated", "lost life"))
         self.note_priorities()
 
     @precondition(lambda self: not self.pair.log.lacks_final)
     @rule(terminated=st.booleans(), truncated=st.booleans())
     def step(self, terminated: bool, truncated: bool) -> None:
         self.pair.step(terminated=terminated, truncated=truncated)
+        self.note_priorities()
+
+    @precondition(lambda self: not self.pair.log.lacks_final)
+    @rule()
+    def lose_life(self) -> None:
+        self.pair.lose_life()
         self.note_priorities()
 
     @precondition(lambda self: self.pair.log.lacks_final)

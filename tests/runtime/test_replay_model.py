@@ -17,6 +17,8 @@ from tests.runtime.frequencies import assert_frequencies
 from tests.runtime.naive_replay import assert_observations, hash_encoder
 from tests.runtime.replay_pair import Pair
 
+pytestmark = pytest.mark.integration
+
 # Latent rows that are smaller than, equal to and larger than a frame of 8 bytes.
 LATENTS = [("float16", 1), ("float32", 1), ("float16", 4), ("float32", 2), ("float16", 7), ("float32", 5)]
 LATENTS += [("uint4", 1), ("uint8", 2), ("uint4", 7), ("uint8", 8), ("uint8", 14), ("uint4", 27)]

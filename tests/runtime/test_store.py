@@ -74,6 +74,22 @@ def test_holds_is_false_for_overwritten_and_future_rows() -> None:
     assert (store.oldest, store.appended, store.rows, store.capacity) == (2, 5, 3, 3)
 
 
+def test_a_scene_continues_only_after_a_terminated_episode() -> None:
+    store, frame = _store(3, frame_codec((1, 1)), stack=2), np.zeros((1, 1), np.uint8)
+    for terminated, truncated in ((None, None), (False, False), (False, True)):
+        if terminated is not None:
+            store.append(frame, 0, 0.0, terminated=terminated, truncated=truncated)
+        with pytest.raises(ValueError, match="a scene can continue only after an episode has terminated"):
+            store.continue_scene()
+    store.append_final(frame)
+    with pytest.raises(ValueError, match="a scene can continue only"):
+        store.continue_scene()
+    store.append(frame, 0, 0.0, terminated=True, truncated=False)
+    store.continue_scene()
+    store.append(frame, 0, 0.0, terminated=False, truncated=False)
+    assert store.columns.age[store.slots(np.array([3, 4]))].tolist() == [0, 1]
+
+
 def test_columns_are_counted_on_the_columns_line() -> None:
     store = _store(10, frame_codec((1, 1)))
     assert store.ledger.held_bytes(Line.COLUMNS) == 10 * (4 + 4 + 1 + 1)

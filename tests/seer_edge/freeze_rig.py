@@ -1,4 +1,4 @@
-"""A small real session of either agent on an environment that keeps its own log; what a freeze is held against."""
+"""A small real session of any agent on an environment that logs its episodes, to compare a freeze with."""
 
 import dataclasses
 import functools
@@ -23,7 +23,7 @@ from seer_edge.networks.encoder import Encoder
 from seer_edge.runs import checkpoint
 from seer_edge.training.freeze import freeze
 from seer_edge.training.session import Session, build_session
-from seer_runtime.replay.store import FINAL, TERMINATED, TRUNCATED
+from seer_runtime.replay.store import CONTINUED, FINAL, TERMINATED, TRUNCATED
 from seer_runtime.system.ledger import Line
 from seer_runtime.system.state import State
 
@@ -50,7 +50,7 @@ KINDS: dict[str, dict[str, Any]] = {
         "augmentations": 3,
     },
 }
-"""What a rig of each kind of agent is built with."""
+"""Arguments of a rig, by agent."""
 
 
 # --- the environment and its log ---------------------------------------------------------------------------
@@ -58,19 +58,29 @@ KINDS: dict[str, dict[str, Any]] = {
 
 @dataclass
 class Log:
-    """One episode: its frames, and what was done and got at each of its steps."""
+    """One episode: its frames, the action and reward of each step, and the episode whose scene it continues."""
 
     frames: list[Frame] = field(default_factory=list)
     actions: list[Action] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
     end: str = ""
+    earlier: "Log | None" = None
+
+    def scene(self, step: int) -> list[Frame]:
+        """The frames of its scene up to `step`. What a lost life led to is in none: no action was taken on it."""
+        before = [] if self.earlier is None else self.earlier.scene(len(self.earlier.actions) - 1)
+        return [*before, *self.frames[: step + 1]]
 
 
 class Noise:
-    """Episodes of 1 to 12 steps of random frames that end either way; keeps a log of all it ever showed."""
+    """Episodes of 1 to 12 steps with random frames, terminated or truncated. Logs everything that it returns.
 
-    def __init__(self, spec: EnvSpec, seed: int) -> None:
+    With `lives` some episodes end by a lost life, after which the scene continues.
+    """
+
+    def __init__(self, spec: EnvSpec, seed: int, *, lives: bool = False) -> None:
         self.spec = spec
+        self.ends = ["terminated", "truncated", *(["life", "life"] if lives else [])]
         self.log: list[Log] = []
         self._rng = np.random.default_rng(seed)
         self.left = 0
@@ -82,7 +92,8 @@ class Noise:
         return frame.copy()
 
     def reset(self) -> Frame:
-        self.log.append(Log())
+        self.new_scene = not self.log or self.log[-1].end != "life"
+        self.log.append(Log(earlier=None if self.new_scene else self.log[-1]))
         self.left = int(self._rng.integers(1, 13))
         return self._frame()
 
@@ -92,11 +103,11 @@ class Noise:
         self.left -= 1
         reward = float(self._rng.normal(0, 2))
         if self.left == 0:
-            episode.end = str(self._rng.choice(["terminated", "truncated"]))
+            episode.end = str(self._rng.choice(self.ends))
         episode.actions.append(np.copy(action))
         episode.rewards.append(reward)
-        over = Episode(sum(episode.rewards), len(episode.rewards)) if episode.end else None
-        return Step(self._frame(), reward, episode.end == "terminated", episode.end == "truncated", over)
+        over = Episode(sum(episode.rewards), len(episode.rewards)) if episode.end not in ("", "life") else None
+        return Step(self._frame(), reward, episode.end in ("terminated", "life"), episode.end == "truncated", over)
 
     def close(self) -> None: ...
 
@@ -107,7 +118,7 @@ class Noise:
         raise NotImplementedError
 
     def rows(self) -> list[tuple[Log, int]]:
-        """(episode, step) of every row that a replay must have been given, in order."""
+        """Return (episode, step) of every row that the replay must have received, in order."""
         rows = []
         for episode in self.log:
             final = episode.end == "truncated"
@@ -120,7 +131,7 @@ class Noise:
 
 @dataclass
 class Rig:
-    """A session, the environment under it and the folder it freezes into."""
+    """A session, its environment, and where it writes its encoder and checkpoints."""
 
     plan: BytePlan
     session: Session
@@ -133,7 +144,7 @@ class Rig:
             self.session.step()
 
     def until(self, last_step: str, at_least: int) -> None:
-        """Step on to at least `at_least` steps, the last of which ended an episode as `last_step` says, or none."""
+        """Step at least to step `at_least`, until a step ends its episode as `last_step` says; "" means no end."""
         while True:
             before = len(self.env.log)
             self.session.step()
@@ -142,7 +153,7 @@ class Rig:
                 return
 
     def until_mid_episode(self, at_least: int) -> None:
-        """Step on to where an episode has three steps behind it and five ahead."""
+        """Step until the episode has at least three steps behind it and five ahead."""
         self.until("", at_least)
         while len(self.env.log[-1].actions) < 3 or self.env.left < 5:
             self.until("", 0)
@@ -154,14 +165,14 @@ class Rig:
         return checkpoint.save(self.session.snapshot(), self.checkpoints)
 
     def encoder(self) -> Encoder:
-        """A torch encoder of its own with the weights that a freeze takes now."""
+        """Return a torch encoder with the weights that a freeze would export now."""
         self.session.flush_updates()
         encoder = Encoder(self.plan.encoder, torch.Generator())
         encoder.load_state_dict(self.session.agent.encoder.state_dict())
         return encoder
 
     def latents(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        """What the replay decodes of each row, `[B, K, N, L]`."""
+        """Return the latents that the replay decodes from each row, `[B, K, N, L]`."""
         augmentations = self.plan.config.augmentations
         out = np.zeros((augmentations, len(ids), *self.plan.encoder.latent_shape), np.float32)
         for k, latents in enumerate(out):
@@ -175,27 +186,27 @@ class Rig:
     # --- what the environment showed -----------------------------------------------------------------------
 
     def stack_of(self, episode: Log, step: int) -> Frame:
-        """`[C, H, W]`, channels of the oldest frame first, zero before the episode's first frame."""
+        """Return the stack `[C, H, W]`, oldest frame first, zero before the scene's first frame."""
         depth, blank = self.plan.config.settings.stack, np.zeros_like(episode.frames[0])
-        frames = [episode.frames[k] if k >= 0 else blank for k in range(step - depth + 1, step + 1)]
+        frames = [*[blank] * depth, *episode.scene(step)][-depth:]
         return np.stack(frames).reshape(-1, *self.env.spec.frame_shape[-2:])
 
     def offsets(self) -> list[tuple[int, int]]:
-        """(y, x) of every view there is."""
+        """Return (y, x) of every possible view."""
         (height, width), (h, w) = self.env.spec.frame_shape[-2:], self.env.spec.crop_shape
         return list(itertools.product(range(height - h + 1), range(width - w + 1)))
 
     def center(self) -> int:
-        """Which of `offsets` is acted on."""
+        """Return the index in `offsets` of the view that the agent acts on."""
         return len(self.offsets()) // 2
 
     def view_of(self, stack: Frame, offset: tuple[int, int]) -> Frame:
-        """`[C, h, w]`."""
+        """Return the view `[C, h, w]`."""
         (y, x), (h, w) = offset, self.env.spec.crop_shape
         return stack[:, y : y + h, x : x + w]
 
     def wanted(self, encoder: Encoder, rows: list[tuple[Log, int]]) -> NDArray[np.float32]:
-        """Latents `[B, O, N, L]` of each (episode, step) under each of the `offsets`."""
+        """Return latents `[B, O, N, L]` of each (episode, step) under each of the `offsets`."""
         offsets, latents = self.offsets(), []
         for row in rows:
             stack = self.stack_of(*row)
@@ -204,13 +215,13 @@ class Rig:
         return np.stack(latents)
 
     def acted_on(self, encoder: Encoder, episode: Log, step: int) -> NDArray[np.float32]:
-        """The latent `[N, L]` of the center."""
+        """Return the latent `[N, L]` of the center view."""
         latents: NDArray[np.float32] = self.wanted(encoder, [(episode, step)])[0, self.center()]
         return latents
 
 
 def encode(encoder: Encoder, observations: Frame) -> NDArray[np.float32]:
-    """What the layers up to the cut give of `[B, C, h, w]`: `[B, N, L]`."""
+    """Return the output `[B, N, L]` of the layers up to the cut for `[B, C, h, w]`."""
     with torch.no_grad():
         inputs = torch.from_numpy(observations)
         latents = encoder(inputs) if encoder.spec.whole else encoder.frozen(inputs)[:, None]
@@ -220,17 +231,27 @@ def encode(encoder: Encoder, observations: Frame) -> NDArray[np.float32]:
 
 @pytest.fixture
 def build_rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Rig]:
-    """Builds rigs; the same arguments give the same run."""
+    """A function that builds rigs. The same arguments give the same run."""
     envs: list[Noise] = []
     count = itertools.count()
+    with_lives = False
 
     def make_env(env: str, options: Any, *, seed: int, training: bool) -> Environment:
-        envs.append(Noise(SPECS[env], seed))
+        envs.append(Noise(SPECS[env], seed, lives=with_lives and training))
         return envs[-1]
 
     monkeypatch.setattr(seer_edge.envs.guarded, "make_env", make_env)
 
-    def build(agent: str = "rainbow", *, learning_starts: int = 90, pipeline: bool = False, **changes: Any) -> Rig:
+    def build(
+        agent: str = "rainbow",
+        *,
+        learning_starts: int = 90,
+        pipeline: bool = False,
+        lives: bool = False,
+        **changes: Any,
+    ) -> Rig:
+        nonlocal with_lives
+        with_lives = lives
         given = {**KINDS[agent], **changes}
         spec, settings = given.pop("spec"), given.pop("settings")
         config = TrainConfig(
@@ -258,7 +279,7 @@ def build_rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
 
 @pytest.fixture(params=KINDS)
 def rig(request: pytest.FixtureRequest, build_rig: Callable[..., Rig]) -> Callable[..., Rig]:
-    """`build_rig` with each kind of agent in turn."""
+    """`build_rig` for each agent in turn."""
     return functools.partial(build_rig, request.param)
 
 
@@ -266,7 +287,7 @@ def rig(request: pytest.FixtureRequest, build_rig: Callable[..., Rig]) -> Callab
 
 
 def assert_rows(rig: Rig, encoder: Encoder, *, tolerance: float = 1e-4) -> NDArray[np.int64]:
-    """Every row that the replay holds against the environment's own log.
+    """Compare every row that the replay holds with the environment's log.
 
     Returns which of the `offsets` each of its latents is the view under, `[B, K]`.
     """
@@ -281,25 +302,25 @@ def assert_rows(rig: Rig, encoder: Encoder, *, tolerance: float = 1e-4) -> NDArr
     assert (np.abs(np.diff(wanted, axis=0)).max(axis=(2, 3)) > 10 * allowed).all()  # nor rows
     for row, slot in zip(ids, store.slots(ids), strict=True):
         episode, step = rows[row]
-        assert store.columns.age[slot] == step
+        assert store.columns.age[slot] == len(episode.scene(step)) - 1
         if step == len(episode.actions):
             assert store.columns.flags[slot] == FINAL
             continue
-        ends = {"": 0, "terminated": int(TERMINATED), "truncated": int(TRUNCATED)}
-        assert store.columns.flags[slot] == ends[episode.end if step == len(episode.actions) - 1 else ""]
+        flags = {"": 0, "terminated": TERMINATED, "truncated": TRUNCATED, "life": TERMINATED | CONTINUED}
+        assert store.columns.flags[slot] == flags[episode.end if step == len(episode.actions) - 1 else ""]
         np.testing.assert_array_equal(store.columns.action[slot], episode.actions[step])
         assert store.columns.reward[slot] == np.float32(clipped(rig, episode.rewards[step]))
     return views
 
 
 def clipped(rig: Rig, rewards: Any) -> Any:
-    """Rewards as the replay is given them."""
+    """Return rewards as the replay stores them."""
     limit = rig.plan.config.settings.reward_clip
     return rewards if limit is None else np.clip(rewards, -limit, limit)
 
 
 def snapshot(run: Rig) -> Arrays:
-    """Copies of everything that a refused freeze must leave as it was."""
+    """Copy everything that a refused freeze must not change."""
     session, store = run.session, run.session.replay.store
     arrays = {name: array.copy() for name, array in session.agent.state().arrays.items()}
     arrays |= {f"column.{name}": array.copy() for name, array in vars(store.columns).items()}

@@ -1,4 +1,4 @@
-"""--latent-codec auto against a slow model of it, and against a run that was given its choice by hand."""
+"""`--latent-codec auto`, compared with a slow model of it and with a run that was given the same codec."""
 
 import dataclasses
 import math
@@ -22,6 +22,8 @@ from seer_runtime.system.ledger import Line
 from tests.runtime.naive_replay import quantizers
 from tests.seer_edge.freeze_rig import KINDS, Rig, assert_same, snapshot
 
+pytestmark = pytest.mark.integration
+
 Bound = Callable[[float], None]
 DENSER = ("uint4", "uint8", "float16")
 BOTH_OVER_LATENTS_OR_FRAMES = {"encoder": "canonical", "freeze_layers": 2}  # float32 of these are larger than a frame
@@ -29,12 +31,12 @@ BOTH_OVER_LATENTS_OR_FRAMES = {"encoder": "canonical", "freeze_layers": 2}  # fl
 
 @pytest.fixture
 def bound(monkeypatch: pytest.MonkeyPatch) -> Bound:
-    """Sets the bound."""
+    """Sets the accepted error."""
     return lambda value: monkeypatch.setattr(seer_edge.training.codec_choice, "OUTPUT_ERROR_BOUND", value)
 
 
 def _naive_errors(run: Rig) -> dict[str, float]:
-    """Element by element, on the environment's own log: every other row calibrates, those between are measured."""
+    """Compute the error of each codec element by element: every other row calibrates, the rows between are measured."""
     store = run.session.replay.store
     ids = run.held()[store.stack_is_whole(run.held())]
     rows = [run.env.rows()[row] for row in ids]
@@ -63,7 +65,7 @@ def _outputs(run: Rig, latents: NDArray[np.float32]) -> NDArray[np.float64]:
 
 @pytest.mark.parametrize("chosen", [*DENSER, "float32"])
 @pytest.mark.parametrize("agent", KINDS)
-def test_the_densest_below_the_bound_is_chosen(
+def test_the_densest_codec_below_the_bound_is_chosen(
     build_rig: Callable[..., Rig], bound: Bound, agent: str, chosen: str
 ) -> None:
     run = build_rig(agent, latent_codec=AUTO)
@@ -85,10 +87,10 @@ HEADS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 
 @pytest.mark.parametrize("chosen", HEADS)
-def test_a_head_decides_by_what_it_can_tell_apart(
+def test_the_choice_depends_on_the_heads_outputs(
     build_rig: Callable[..., Rig], chosen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that looks at no latent, and one to which the last bits of each are all."""
+    """One head ignores latents; the other depends on their last bits."""
     monkeypatch.setattr("seer_edge.training.freeze.PARITY_TOLERANCE", 10.0)  # ONNX Runtime's last bits are others
     run = build_rig(latent_codec=AUTO)
     run.steps(100)
@@ -98,7 +100,7 @@ def test_a_head_decides_by_what_it_can_tell_apart(
 
 
 @pytest.mark.parametrize(("agent", "limit"), [("rainbow", math.inf), ("rainbow", 0.0), ("curl-sac", math.inf)])
-def test_the_run_is_the_one_that_was_given_the_choice(
+def test_the_run_equals_one_that_was_given_the_chosen_codec(
     build_rig: Callable[..., Rig], bound: Bound, agent: str, limit: float
 ) -> None:
     bound(limit)
@@ -116,7 +118,7 @@ def test_the_run_is_the_one_that_was_given_the_choice(
     assert run.session.ledger.peak_bytes(Line.COLUMNS) <= run.plan.columns_bytes
 
 
-def test_before_the_commit_nothing_is_chosen(build_rig: Callable[..., Rig]) -> None:
+def test_a_refused_freeze_leaves_the_codec_open(build_rig: Callable[..., Rig]) -> None:
     run = build_rig(latent_codec=AUTO)
     run.steps(100)
     before = snapshot(run)
@@ -134,7 +136,7 @@ def test_before_the_commit_nothing_is_chosen(build_rig: Callable[..., Rig]) -> N
     assert run.session.config.latent_codec != AUTO
 
 
-def test_a_failure_while_it_chooses_is_a_refusal(build_rig: Callable[..., Rig]) -> None:
+def test_a_failure_while_choosing_refuses_the_freeze(build_rig: Callable[..., Rig]) -> None:
     run = build_rig(latent_codec=AUTO)
     run.steps(100)
     before, outputs = snapshot(run), run.session.agent.outputs
@@ -149,7 +151,7 @@ def test_a_failure_while_it_chooses_is_a_refusal(build_rig: Callable[..., Rig]) 
     assert_same(snapshot(run), before)
 
 
-def test_without_rows_to_judge_by_it_is_float32(build_rig: Callable[..., Rig], bound: Bound) -> None:
+def test_without_rows_to_measure_on_the_choice_is_float32(build_rig: Callable[..., Rig], bound: Bound) -> None:
     bound(math.inf)
     run = build_rig(latent_codec=AUTO)
     run.steps(1)
@@ -159,7 +161,7 @@ def test_without_rows_to_judge_by_it_is_float32(build_rig: Callable[..., Rig], b
 
 
 @pytest.mark.parametrize(("limit", "codec"), [(math.inf, "uint4"), (0.0, FRAMES)])
-def test_layers_whose_latents_only_some_codecs_make_smaller_than_frames(
+def test_partial_freezes_where_only_some_codecs_shrink_a_row(
     build_rig: Callable[..., Rig], bound: Bound, limit: float, codec: str
 ) -> None:
     """Where no codec is good enough the replay keeps frames, as it would with float32."""
@@ -181,7 +183,7 @@ def test_layers_whose_latents_only_some_codecs_make_smaller_than_frames(
     assert session.replay.store.codec.name == codec
 
 
-def test_a_frozen_generation_without_a_choice_is_refused(build_rig: Callable[..., Rig]) -> None:
+def test_a_frozen_checkpoint_without_a_chosen_codec_is_refused(build_rig: Callable[..., Rig]) -> None:
     run = build_rig(latent_codec=AUTO)
     run.steps(100)
     undecided = run.session.plan

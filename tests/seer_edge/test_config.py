@@ -12,6 +12,7 @@ from seer_edge.config.registry import preset_for
 from seer_edge.envs import Continuous, Discrete, EnvSpec
 from seer_edge.errors import BadInputError
 from seer_runtime.onnx.encoder import MAX_BATCH
+from seer_runtime.policy.preprocess import RESIZES
 
 FRAME_BYTES = 7_056
 WHOLE_RUN_BYTES = 500_000 * FRAME_BYTES
@@ -206,6 +207,20 @@ def test_a_configuration_of_control_survives_json(given: dict[str, Any]) -> None
     assert isinstance(read.settings.log_std_range, tuple)
 
 
+def test_a_configuration_records_the_frames_and_what_a_lost_life_does() -> None:
+    for resize in RESIZES:
+        spec = EnvSpec("ALE/Alien-v5", "Alien", (84, 84), (84, 84), Discrete(18), resize=resize)
+        config = build_config(spec)
+        assert (config.resize, config.blank_at_lost_life) == (resize, False)
+        data = json.loads(json.dumps(config.to_json()))
+        read = TrainConfig.from_json(data)
+        assert (read.env_options.resize, read.env_options.blank_at_lost_life) == (resize, False)
+        for name in ("resize", "blank_at_lost_life"):
+            del data[name]
+        before = TrainConfig.from_json(data)
+        assert (before.env_options.resize, before.env_options.blank_at_lost_life) == ("area", True)
+
+
 def test_settings_that_are_not_the_presets_survive_json() -> None:
     settings = RainbowSettings(batch_size=7, n_step=3, value_range=(-1.5, 2.0), learning_rate=0.1, gamma=0.9)
     config = dataclasses.replace(_config(), settings=settings, log_every=17)
@@ -229,6 +244,8 @@ def test_settings_that_are_not_the_presets_survive_json() -> None:
         {"mem_budget_bytes": None},
         {"colour": "red"},
         {"replay": "newest"},
+        {"resize": "cubic"},
+        {"blank_at_lost_life": 1},
         {"total_timesteps": 0},
     ],
 )

@@ -61,6 +61,68 @@ def test_atari_is_bit_identical_to_gymnasiums_preprocessing(game: str, steps: in
     theirs.close()
 
 
+class _Watched:
+    """An emulator that keeps the screen of every frame."""
+
+    def __init__(self, ale: Any) -> None:
+        self._ale, self.screens = ale, list[Frame]()
+
+    def act(self, action: Any) -> Any:
+        reward = self._ale.act(action)
+        self.screens.append(self._ale.getScreenGrayscale())
+        return reward
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ale, name)
+
+
+def _paper(older: Frame, newer: Frame) -> Frame:
+    older, newer = (cv2.resize(screen, (84, 84), interpolation=cv2.INTER_LINEAR) for screen in (older, newer))
+    return np.maximum(older, newer)
+
+
+def _machado(older: Frame, newer: Frame) -> Frame:
+    return cv2.resize(np.maximum(older, newer), (84, 84), interpolation=cv2.INTER_AREA)
+
+
+def _assert_frames(game: str, protocol: Any, steps: int) -> None:
+    env = make_env(game, EnvOptions(protocol), seed=3, training=True)
+    assert isinstance(env, Atari)
+    assert env.spec.resize == ("bilinear" if protocol == "paper" else "area")
+    env._ale = watched = _Watched(env._ale)  # type: ignore[assignment]
+    of_two = _paper if protocol == "paper" else _machado
+    env.reset()
+    compared = 0
+    for action in _actions(env.spec.actions.count, steps):
+        watched.screens.clear()
+        step = env.step(action)
+        if len(watched.screens) == 4 and not (step.episode and step.terminated):  # or the game ended within the step
+            np.testing.assert_array_equal(step.frame, of_two(*watched.screens[-2:]))
+            compared += 1
+        if step.terminated or step.truncated:
+            frame = env.reset()
+            newest = env._ale.getScreenGrayscale()
+            np.testing.assert_array_equal(frame, of_two(np.zeros_like(newest), newest))
+    assert compared > 0.9 * steps
+    env.close()
+
+
+SIX = ["Alien", "Breakout", "CrazyClimber", "Krull", "Qbert", "RoadRunner"]
+
+
+@pytest.mark.parametrize("protocol", ["paper", "machado"])
+@pytest.mark.parametrize("game", SIX)
+def test_frames_are_two_lines_of_opencv_and_numpy(game: str, protocol: str) -> None:
+    _assert_frames(game, protocol, 150)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("protocol", ["paper", "machado"])
+@pytest.mark.parametrize("game", SIX)
+def test_frames_are_two_lines_of_opencv_and_numpy_over_whole_games(game: str, protocol: str) -> None:
+    _assert_frames(game, protocol, 3_000)
+
+
 def test_returned_frames_are_not_overwritten() -> None:
     env = _atari("Alien")
     env.reset()
@@ -91,6 +153,7 @@ def test_a_lost_life_ends_the_episode_and_the_game_continues() -> None:
                 env.step(0)
             frames_before = ale.getEpisodeFrameNumber()
             frame = env.reset()
+            assert not env.new_scene
             assert ale.getEpisodeFrameNumber() == frames_before + 1
             assert ale.lives() == lives_seen[-1]
             screen = cv2.resize(ale.getScreenGrayscale(), (84, 84), interpolation=cv2.INTER_AREA)
@@ -101,6 +164,7 @@ def test_a_lost_life_ends_the_episode_and_the_game_continues() -> None:
     assert after_loss > 0
 
     env.reset()
+    assert env.new_scene
     assert ale.lives() == 3
     assert ale.getEpisodeFrameNumber() == 0
     total, length = 0.0, 0
@@ -124,16 +188,36 @@ def test_a_reset_within_a_life_or_after_a_fatal_noop_starts_a_new_game(monkeypat
     assert env._ale.lives() == 2
     env.reset()
     assert env._ale.lives() == 2
+    assert not env.new_scene
     env.reset()
     assert env._ale.lives() == 3
+    assert env.new_scene
 
     for action in _actions(18, 1500):
         if env.step(action).terminated:
             break
     monkeypatch.setattr(env, "_survives_noop", lambda: False)
     env.reset()
+    assert env.new_scene
     assert env._ale.lives() == 3
     assert env._ale.getEpisodeFrameNumber() == 0
+
+
+def test_a_lost_life_begins_a_new_scene_where_that_is_asked_for() -> None:
+    kept, blank = (_atari("Breakout", life_loss_ends=True, blank_at_lost_life=asked) for asked in (False, True))
+    np.testing.assert_array_equal(kept.reset(), blank.reset())
+    assert kept.new_scene
+    assert blank.new_scene
+    lives_lost = 0
+    for action in _actions(4, 600):
+        steps = kept.step(action), blank.step(action)
+        np.testing.assert_array_equal(steps[0].frame, steps[1].frame)
+        if steps[0].terminated:
+            np.testing.assert_array_equal(kept.reset(), blank.reset())
+            lives_lost += steps[0].episode is None
+            assert kept.new_scene == (steps[0].episode is not None)
+            assert blank.new_scene
+    assert lives_lost > 4
 
 
 class _Lives:
@@ -234,10 +318,10 @@ def test_machado_plays_whole_games() -> None:
 @pytest.mark.parametrize(
     ("protocol", "training", "options"),
     [
-        ("paper", True, {"sticky": 0.0, "noops_max": 29, "life_loss_ends": True}),
-        ("paper", False, {"sticky": 0.0, "noops_max": 29, "life_loss_ends": False}),
-        ("machado", True, {"sticky": 0.25, "noops_max": 0, "life_loss_ends": False}),
-        ("machado", False, {"sticky": 0.25, "noops_max": 0, "life_loss_ends": False}),
+        ("paper", True, {"sticky": 0.0, "noops_max": 29, "life_loss_ends": True, "resize": "bilinear"}),
+        ("paper", False, {"sticky": 0.0, "noops_max": 29, "life_loss_ends": False, "resize": "bilinear"}),
+        ("machado", True, {"sticky": 0.25, "noops_max": 0, "life_loss_ends": False, "resize": "area"}),
+        ("machado", False, {"sticky": 0.25, "noops_max": 0, "life_loss_ends": False, "resize": "area"}),
     ],
 )
 def test_the_protocol_overrides_the_registered_settings(
@@ -246,7 +330,10 @@ def test_the_protocol_overrides_the_registered_settings(
     built: dict[str, Any] = {}
     monkeypatch.setattr(seer_edge.envs.atari, "Atari", lambda env_id, **given: built.update(given, id=env_id))
     make_env(env, EnvOptions(protocol, resolution=42, action_repeat=8), seed=7, training=training)
-    assert built == {"id": resolve(env), "seed": 7, "resolution": 42, **options}
+    assert built == {"id": resolve(env), "seed": 7, "resolution": 42, "blank_at_lost_life": False, **options}
+    asked = {"resize": "area" if protocol == "paper" else "bilinear", "blank_at_lost_life": True}
+    make_env(env, EnvOptions(protocol, **asked), seed=7, training=training)
+    assert {name: built[name] for name in asked} == asked
 
 
 def test_the_emulator_uses_the_protocol_and_not_the_registered_kwargs() -> None:

@@ -18,6 +18,8 @@ from seer_runtime.system.state import State, StateError
 from tests.seer_edge.env_registry import fresh
 from tests.seer_edge.env_twins import assert_continue_alike, changed, play, through_files
 
+pytestmark = pytest.mark.integration
+
 PAPER = {"sticky": 0.0, "noops_max": 29, "life_loss_ends": True}
 MACHADO = {"sticky": 0.25, "noops_max": 0, "life_loss_ends": False}
 

@@ -26,6 +26,8 @@ from seer_edge.envs.control import _camera as rendering_camera
 from seer_edge.envs.rendering import load_suite
 from tests.seer_edge.env_registry import fresh
 
+pytestmark = pytest.mark.integration
+
 SUITE = load_suite()
 
 

@@ -13,6 +13,8 @@ from seer_edge.envs.physics_state import MODEL_ARRAYS
 from seer_runtime.system.state import State, StateError
 from tests.seer_edge.env_twins import assert_continue_alike, changed, play, through_files
 
+pytestmark = pytest.mark.integration
+
 ALL_TASKS = [f"{domain}-{task}" for domain, tasks in TASKS.items() if domain != "lqr" for task in tasks]
 FEW_TASKS = ["cartpole-swingup", "reacher-hard", "finger-turn_easy", "swimmer-swimmer6", "quadruped-escape"]
 

@@ -1,4 +1,4 @@
-"""The freeze of a real session: every kept row against the encoder on a log that the environment keeps itself."""
+"""The freeze of a real session. Every kept row is compared with the encoder's output on the environment's own log."""
 
 import dataclasses
 from collections.abc import Callable
@@ -21,6 +21,8 @@ from seer_runtime.system.ledger import WORKSPACE_CAP_BYTES, Line
 from tests.runtime.naive_replay import quantizers
 from tests.seer_edge.freeze_rig import CAPACITY, KINDS, LARGE, Rig, assert_rows, assert_same, clipped, encode, snapshot
 
+pytestmark = pytest.mark.integration
+
 WIDE = dataclasses.replace(KINDS["curl-sac"]["settings"], features=20)
 
 
@@ -29,7 +31,7 @@ WIDE = dataclasses.replace(KINDS["curl-sac"]["settings"], features=20)
 
 @pytest.mark.parametrize("last_step", ["", "terminated", "truncated"])
 @pytest.mark.parametrize("at_least", [1, 20, CAPACITY - 1, CAPACITY, CAPACITY + 1, 100, 137])
-def test_every_row_is_the_encoder_on_its_own_stack(rig: Callable[..., Rig], last_step: str, at_least: int) -> None:
+def test_every_row_is_the_latent_of_its_stack(rig: Callable[..., Rig], last_step: str, at_least: int) -> None:
     run = rig()
     run.until(last_step, at_least)
     before, encoder = run.held(), run.encoder()
@@ -61,7 +63,7 @@ def test_every_row_is_the_encoder_on_its_own_stack(rig: Callable[..., Rig], last
         ({"agent": "curl-sac", "augmentations": 15, "settings": WIDE}, 1e-4, False),
     ],
 )
-def test_codecs_encoders_and_samplers(
+def test_every_codec_encoder_and_sampler_converts(
     build_rig: Callable[..., Rig], given: dict[str, Any], tolerance: float, grows: bool
 ) -> None:
     run = build_rig(**given)
@@ -110,7 +112,7 @@ def test_integer_codecs_are_calibrated_on_the_rows_of_the_replay(
     assert store.codec.clip_rate > 0
 
 
-def test_a_refused_freeze_gives_the_codec_s_memory_back(build_rig: Callable[..., Rig]) -> None:
+def test_a_refused_freeze_releases_the_memory_of_the_codec(build_rig: Callable[..., Rig]) -> None:
     run = build_rig(latent_codec="uint8")
     run.steps(100)
     before = snapshot(run)
@@ -121,7 +123,7 @@ def test_a_refused_freeze_gives_the_codec_s_memory_back(build_rig: Callable[...,
 
 
 @pytest.mark.parametrize("given", [{}, {"agent": "curl-sac", "settings": WIDE}])
-def test_the_latent_ring_wraps_too(build_rig: Callable[..., Rig], given: dict[str, Any]) -> None:
+def test_the_ring_of_latents_wraps(build_rig: Callable[..., Rig], given: dict[str, Any]) -> None:
     run = build_rig(**given, learning_starts=1_000)
     run.steps(130)
     encoder = run.encoder()
@@ -131,7 +133,7 @@ def test_the_latent_ring_wraps_too(build_rig: Callable[..., Rig], given: dict[st
     assert_rows(run, encoder)
 
 
-def test_the_log_would_show_rows_that_are_one_off(rig: Callable[..., Rig]) -> None:
+def test_rows_shifted_by_one_do_not_pass(rig: Callable[..., Rig]) -> None:
     run = rig()
     run.steps(100)
     encoder = run.encoder()
@@ -153,7 +155,7 @@ def test_the_log_would_show_rows_that_are_one_off(rig: Callable[..., Rig]) -> No
         assert_rows(run, encoder)
 
 
-def test_the_log_would_show_one_latent_of_another_view(build_rig: Callable[..., Rig]) -> None:
+def test_a_latent_of_another_view_does_not_pass(build_rig: Callable[..., Rig]) -> None:
     run = build_rig("curl-sac")
     run.steps(100)
     encoder = run.encoder()
@@ -184,7 +186,7 @@ def test_the_log_would_show_one_latent_of_another_view(build_rig: Callable[..., 
 
 
 def test_views_are_drawn_uniformly_and_for_each_latent(build_rig: Callable[..., Rig]) -> None:
-    """Before and after the freeze each latent of a row is under a view drawn for it alone."""
+    """Before and after the freeze, each latent of a row has its own random view."""
     run = build_rig("curl-sac", learning_starts=1_000)
     run.steps(100)
     encoder = run.encoder()
@@ -212,7 +214,7 @@ def test_priorities_stay_with_their_rows(rig: Callable[..., Rig]) -> None:
     assert len(set(after)) > 10
 
 
-def test_the_freeze_keeps_to_the_bytes(build_rig: Callable[..., Rig]) -> None:
+def test_the_freeze_stays_within_the_budget(build_rig: Callable[..., Rig]) -> None:
     for given in (
         {},
         {"spec": LARGE, "encoder": "canonical"},
@@ -239,7 +241,7 @@ def test_the_freeze_keeps_to_the_bytes(build_rig: Callable[..., Rig]) -> None:
 # --- the run goes on ---------------------------------------------------------------------------------------
 
 
-def test_the_running_episode_goes_on_from_latents(rig: Callable[..., Rig]) -> None:
+def test_the_running_episode_continues_on_latents(rig: Callable[..., Rig]) -> None:
     run = rig()
     run.until_mid_episode(100)
     session, store = run.session, run.session.replay.store
@@ -262,8 +264,8 @@ def test_the_running_episode_goes_on_from_latents(rig: Callable[..., Rig]) -> No
     assert windows.returns[0] == pytest.approx(rewards @ [1, 0.9, 0.81], rel=1e-5)
 
 
-def test_actions_are_chosen_on_the_center(rig: Callable[..., Rig]) -> None:
-    """At the freeze, after it and at the beginning of an episode."""
+def test_actions_are_chosen_from_the_center_crop(rig: Callable[..., Rig]) -> None:
+    """At the freeze, after it, and at the start of an episode."""
     run = rig()
     run.steps(100)
     encoder, begun, acted = run.encoder(), 0, []
@@ -282,7 +284,7 @@ def test_actions_are_chosen_on_the_center(rig: Callable[..., Rig]) -> None:
 
 
 def test_batches_after_the_freeze_are_latents_of_the_log(rig: Callable[..., Rig]) -> None:
-    """Both ends of a transition are the same one of their rows' latents."""
+    """Both ends of a transition use the latent of the same view index."""
     run = rig()
     run.until_mid_episode(120)
     encoder, frozen_at = run.encoder(), run.session.replay.store.appended
@@ -312,7 +314,7 @@ def _whole(observations: Observations) -> NDArray[Any]:
     return np.concatenate([piece.copy() for piece in observations.slices()])
 
 
-def test_the_encoder_stays_and_the_head_learns(rig: Callable[..., Rig]) -> None:
+def test_the_encoder_is_fixed_and_the_head_learns(rig: Callable[..., Rig]) -> None:
     run = rig()
     run.steps(110)
     agent = run.session.agent
@@ -332,8 +334,8 @@ def test_the_encoder_stays_and_the_head_learns(rig: Callable[..., Rig]) -> None:
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-def test_an_evaluation_leaves_the_session_as_it_was(rig: Callable[..., Rig], frozen: bool) -> None:
-    """A twin that never evaluated goes on the same, to the bit: the two share encoder, agent and ledger."""
+def test_an_evaluation_does_not_change_the_session(rig: Callable[..., Rig], frozen: bool) -> None:
+    """A run that evaluates and one that does not stay bit-identical, though evaluation shares encoder and ledger."""
     run, twin = rig(), rig()
     for each in (run, twin):
         each.until("", 100)
@@ -357,7 +359,7 @@ def test_an_evaluation_leaves_the_session_as_it_was(rig: Callable[..., Rig], fro
 # --- what it leaves behind ---------------------------------------------------------------------------------
 
 
-def test_the_graph_is_written_and_is_the_one_in_use(rig: Callable[..., Rig]) -> None:
+def test_the_written_graph_is_the_one_in_use(rig: Callable[..., Rig]) -> None:
     runs = [rig(), rig()]
     for run in runs:
         run.steps(100)
@@ -375,7 +377,7 @@ def test_the_graph_is_written_and_is_the_one_in_use(rig: Callable[..., Rig]) -> 
     assert differences.min(axis=1).max() < 1e-6
 
 
-def test_the_generation_before_the_commit_is_of_the_pixel_phase(rig: Callable[..., Rig]) -> None:
+def test_the_checkpoint_before_the_conversion_holds_frames(rig: Callable[..., Rig]) -> None:
     run = rig()
     run.steps(100)
     before, store = snapshot(run), run.session.replay.store
@@ -390,7 +392,7 @@ def test_the_generation_before_the_commit_is_of_the_pixel_phase(rig: Callable[..
     np.testing.assert_array_equal(durable.read_tensors(generation.path / checkpoint.REPLAY)["rows"], frames)
 
 
-def test_the_report_is_the_summarys_entry(rig: Callable[..., Rig]) -> None:
+def test_the_report_has_the_fields_of_the_summary(rig: Callable[..., Rig]) -> None:
     run = rig()
     run.steps(100)
     report = run.freeze()

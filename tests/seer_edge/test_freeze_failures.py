@@ -1,4 +1,4 @@
-"""Every way in which a freeze can fail: before the commit point nothing may have changed, after it the run stops."""
+"""Failures of a freeze. Before the conversion begins nothing may change; afterwards the run must stop."""
 
 import errno
 import itertools
@@ -32,9 +32,11 @@ from tests.seer_edge.freeze_rig import (
     snapshot,
 )
 
+pytestmark = pytest.mark.integration
+
 
 def _perturbed(change: Callable[[str, NDArray[np.float32]], None]) -> Callable[..., bytes]:
-    """`change` is given the kernel and the bias of the last layer by name, to change them in place."""
+    """Call `change` with the name and the array of the last layer's kernel and bias, to modify them in place."""
 
     def build(spec: Any, weights: Arrays) -> bytes:
         changed = {name: array.copy() for name, array in weights.items()}
@@ -78,7 +80,7 @@ def _latents_differ(run: Rig, patch: pytest.MonkeyPatch) -> None:
 
 
 def _outputs_differ(run: Rig, patch: pytest.MonkeyPatch) -> None:
-    """Latents within the tolerance, before a head steep enough to make much of the difference."""
+    """Latents differ within the tolerance, but the head is steep enough to amplify the difference."""
 
     def change(name: str, array: NDArray[np.float32]) -> None:
         if name.endswith("bias"):
@@ -145,7 +147,7 @@ def test_a_refused_freeze_changes_nothing(
     assert all(parameter is not online[name] for name, parameter in agent.target_encoder.named_parameters())
 
 
-def test_latents_that_a_codec_cannot_hold_are_a_refusal(rig: Callable[..., Rig]) -> None:
+def test_latents_out_of_the_codecs_range_refuse_the_freeze(rig: Callable[..., Rig]) -> None:
     run = rig(latent_codec="float16", learning_starts=1_000)
     with torch.no_grad():
         for parameter in run.session.agent.encoder.convs[-1].parameters():
@@ -158,7 +160,7 @@ def test_latents_that_a_codec_cannot_hold_are_a_refusal(rig: Callable[..., Rig])
     assert_same(snapshot(run), before)
 
 
-def test_a_run_goes_on_after_a_refusal_as_if_it_had_not_tried(
+def test_a_run_continues_after_a_refused_freeze_as_without_it(
     rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, twin = rig(), rig()
@@ -185,10 +187,10 @@ TOUCHES = ("_create", "_write", "_fsync", "_fsync_folder", "_rename", "_make_fol
     # Every tensor is a write of its own, and CURL + SAC has more than 200.
     [*(("rainbow", call) for call in TOUCHES), *(("curl-sac", call) for call in TOUCHES if call != "_write")],
 )
-def test_a_refusal_at_every_touch_of_the_disk(
+def test_a_disk_error_at_any_call_refuses_the_freeze(
     build_rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch, agent: str, call: str
 ) -> None:
-    """The first, the second, … call fails; every attempt but the last is refused and leaves all as it was."""
+    """The first, second, … call fails. Every attempt but the last is refused and changes nothing."""
     run = build_rig(agent)
     run.steps(100)
     before, real, refusals = snapshot(run), getattr(files, call), 0
@@ -219,7 +221,7 @@ def test_a_refusal_at_every_touch_of_the_disk(
 
 
 @pytest.mark.parametrize("room_bytes", [0, 5_000, 20_000, 30_000, 60_000])
-def test_no_workspace_for_the_conversion_is_never_a_half_frozen_run(rig: Callable[..., Rig], room_bytes: int) -> None:
+def test_too_little_workspace_never_leaves_a_half_frozen_run(rig: Callable[..., Rig], room_bytes: int) -> None:
     run = rig()
     run.steps(100)
     ledger = run.session.ledger
@@ -238,7 +240,7 @@ def test_no_workspace_for_the_conversion_is_never_a_half_frozen_run(rig: Callabl
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 4])
-def test_a_failed_conversion_stops_the_run_and_leaves_a_generation(
+def test_a_failed_conversion_stops_the_run_and_keeps_a_checkpoint(
     rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
     run = rig()

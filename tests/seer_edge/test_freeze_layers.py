@@ -14,6 +14,8 @@ from seer_runtime.replay.codecs import FRAMES
 from seer_runtime.system.ledger import WORKSPACE_CAP_BYTES, Line
 from tests.seer_edge.freeze_rig import CAPACITY, Arrays, Frame, Rig, assert_rows, assert_same, encode, snapshot
 
+pytestmark = pytest.mark.integration
+
 OVER_FRAMES: list[dict[str, Any]] = [
     {"agent": "rainbow", "freeze_layers": 1},
     {"agent": "rainbow", "encoder": "canonical", "freeze_layers": 2},  # float32 of these are larger than a frame
@@ -41,7 +43,7 @@ def _frozen_at_100(build_rig: Callable[..., Rig], given: dict[str, Any]) -> Rig:
 
 
 def _weights(run: Rig) -> Arrays:
-    """All that is or was trained, and its targets; what is tied, too."""
+    """Return copies of all parameters, trained or frozen, and of their targets, tied ones too."""
     agent = run.session.agent
     state = {name: array.copy() for name, array in agent.state().arrays.items() if not name.startswith("optimizer.")}
     target = {f"target_encoder.{name}": tensor for name, tensor in agent.target_encoder.state_dict().items()}
@@ -49,7 +51,7 @@ def _weights(run: Rig) -> Arrays:
 
 
 def _center(run: Rig) -> Frame:
-    """What is acted on next, as the environment showed it."""
+    """Return the center crop of the next observation, from the environment's log."""
     episode = run.env.log[-1]
     return run.view_of(run.stack_of(episode, len(episode.actions)), run.offsets()[run.center()])
 
@@ -58,9 +60,7 @@ def _center(run: Rig) -> Frame:
 
 
 @pytest.mark.parametrize("given", [*OVER_FRAMES, *OVER_LATENTS], ids=_called)
-def test_the_lowest_layers_stay_and_all_else_goes_on_training(
-    build_rig: Callable[..., Rig], given: dict[str, Any]
-) -> None:
+def test_only_the_lowest_layers_are_frozen(build_rig: Callable[..., Rig], given: dict[str, Any]) -> None:
     run = _frozen_at_100(build_rig, given)
     spec, before = run.plan.encoder, _weights(run)
     updates = run.session.agent.updates
@@ -85,7 +85,7 @@ def test_the_lowest_layers_stay_and_all_else_goes_on_training(
 
 
 @pytest.mark.parametrize("given", [*OVER_FRAMES, *OVER_LATENTS], ids=_called)
-def test_an_evaluation_leaves_the_session_as_it_was(build_rig: Callable[..., Rig], given: dict[str, Any]) -> None:
+def test_an_evaluation_does_not_change_the_session(build_rig: Callable[..., Rig], given: dict[str, Any]) -> None:
     run, twin = (_frozen_at_100(build_rig, given) for _ in range(2))
     evaluation = seer_edge.training.evaluate.evaluate_session(run.plan, run.session, lambda: False, lambda count: None)
     assert evaluation is not None
@@ -96,7 +96,7 @@ def test_an_evaluation_leaves_the_session_as_it_was(build_rig: Callable[..., Rig
 
 
 @pytest.mark.parametrize("given", [*OVER_FRAMES, *OVER_LATENTS], ids=_called)
-def test_a_saved_agent_acts_as_the_one_that_was_saved(build_rig: Callable[..., Rig], given: dict[str, Any]) -> None:
+def test_a_restored_agent_acts_as_the_saved_one(build_rig: Callable[..., Rig], given: dict[str, Any]) -> None:
     run = _frozen_at_100(build_rig, given)
     run.steps(5)
     run.save()
@@ -115,7 +115,7 @@ def test_a_saved_agent_acts_as_the_one_that_was_saved(build_rig: Callable[..., R
 
 
 @pytest.mark.parametrize("given", OVER_FRAMES, ids=_called)
-def test_the_replay_stays_one_of_frames(build_rig: Callable[..., Rig], given: dict[str, Any]) -> None:
+def test_the_replay_keeps_its_frames(build_rig: Callable[..., Rig], given: dict[str, Any]) -> None:
     run = build_rig(**given)
     run.steps(100)
     before, session = snapshot(run), run.session
@@ -167,7 +167,9 @@ def test_a_refused_freeze_changes_nothing(build_rig: Callable[..., Rig], given: 
 
 
 @pytest.mark.parametrize("given", OVER_LATENTS, ids=_called)
-def test_every_row_is_the_frozen_layers_on_its_own_stack(build_rig: Callable[..., Rig], given: dict[str, Any]) -> None:
+def test_every_row_is_the_frozen_layers_output_on_its_stack(
+    build_rig: Callable[..., Rig], given: dict[str, Any]
+) -> None:
     run = build_rig(**given)
     run.steps(100)
     encoder = run.encoder()

@@ -11,6 +11,8 @@ import seer_edge.training.freeze
 from seer_runtime.replay.convert import Conversion
 from tests.seer_edge.freeze_rig import Rig
 
+pytestmark = pytest.mark.integration
+
 BALLAST_BYTES = 200_000_000
 
 

@@ -160,7 +160,7 @@ def test_the_runtime_never_imports(package: str) -> None:
     assert importing == []
 
 
-@pytest.mark.parametrize("folder", ["cli", "deploy", "runs", "config", "envs"])
+@pytest.mark.parametrize("folder", ["cli", "api", "deploy", "runs", "config", "envs"])
 def test_torch_is_imported_only_by_folders_that_learn(folder: str) -> None:
     importing = [
         module

@@ -9,6 +9,8 @@ import pytest
 
 from seer_edge.machine.lean_torch import DEFERRED
 
+pytestmark = pytest.mark.integration
+
 LEAN = "from seer_edge.machine.lean_torch import DEFERRED, import_torch; import_torch(); import torch"
 EAGER = "from seer_edge.machine.lean_torch import DEFERRED; import torch"
 REPORT = """

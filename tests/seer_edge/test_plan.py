@@ -27,6 +27,8 @@ from seer_runtime.system.ledger import WORKSPACE_CAP_BYTES, Line
 from seer_runtime.system.memory import MemoryLimits
 from seer_runtime.system.units import format_size
 
+pytestmark = pytest.mark.integration
+
 ALIEN = EnvSpec("ALE/Alien-v5", "Alien", (84, 84), (84, 84), Discrete(18))
 CARTPOLE = EnvSpec("dm_control/cartpole-swingup-v0", "cartpole-swingup", (3, 100, 100), (84, 84), Continuous(1))
 WALKER = EnvSpec("dm_control/walker-walk-v0", "walker-walk", (3, 100, 100), (84, 84), Continuous(6))

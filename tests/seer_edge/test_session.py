@@ -18,6 +18,8 @@ from seer_runtime.policy.perception import Observed
 from seer_runtime.system.state import State
 from tests.seer_edge.freeze_rig import Arrays, Rig
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.mark.parametrize("pipeline", [False, True])
 def test_updates_start_after_learning_starts(rig: Callable[..., Rig], pipeline: bool) -> None:

@@ -1,4 +1,4 @@
-"""A run's encoder in another run: what is taken, what never changes, what the replay holds, and what does not fit."""
+"""Importing the encoder of a run: what is imported, what stays fixed, what the replay holds, and what is refused."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -27,6 +27,8 @@ from seer_edge.training.session import Session, build_session
 from seer_runtime.replay.codecs import FRAMES
 from seer_runtime.replay.crops import Crop
 from seer_runtime.system.ledger import Line
+
+pytestmark = pytest.mark.integration
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -58,21 +60,21 @@ def _plan(env: EnvSpec, source: str | None = None, *, stack: int | None = None, 
 
 
 class Runs:
-    """Sessions that are closed when the test is over, and a folder for their checkpoints."""
+    """Opens sessions, closes them after the test, and has a folder for their checkpoints."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.sessions: list[Session] = []
 
     def open(self, plan: BytePlan) -> Session:
-        """A session of the plan, with the encoder that it takes, if it takes one."""
+        """Build a session of the plan, with its imported encoder if it imports one."""
         source = plan.config.source
         session = build_session(plan) if source is None else build_imported_session(plan, import_source(source, plan))
         self.sessions.append(session)
         return self.sessions[-1]
 
     def source(self, plan: BytePlan, steps: int = 14, *, frozen: bool = False) -> tuple[str, Arrays]:
-        """A run that has learned a little: its folder, and the encoder and layer norms in its checkpoint."""
+        """Train a run briefly; return its folder, and the encoder and layer norms in its checkpoint."""
         session, folder = self.open(plan), self.folder / f"source{len(self.sessions)}"
         _steps(session, steps)
         if frozen:
@@ -104,7 +106,7 @@ def _arrays(session: Session, *prefixes: str) -> Arrays:
 
 
 def _encoder(session: Session) -> Arrays:
-    """What a transfer takes: the online encoder, and the layer norms behind its cut where there are any.
+    """Return what an import reads: the online encoder, and the layer norms behind its cut if there are any.
 
     Of an encoder that was taken as a whole the weights are in the graph alone.
     """
@@ -123,12 +125,12 @@ def _differing(got: Arrays, wanted: Arrays) -> set[str]:
     return {name for name in wanted if not np.array_equal(got[name], wanted[name])}
 
 
-# --- what is taken and what never changes ------------------------------------------------------------------
+# --- what is imported and what stays fixed ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("env", [GAME, TASK], ids=lambda env: env.name)
 @pytest.mark.parametrize("frozen", [False, True])
-def test_the_encoder_is_the_sources_bit_for_bit_and_stays_so(runs: Runs, env: EnvSpec, frozen: bool) -> None:
+def test_the_imported_encoder_equals_the_source_and_stays_fixed(runs: Runs, env: EnvSpec, frozen: bool) -> None:
     source, taken = runs.source(_plan(env, seed=1), frozen=frozen)
     assert len(taken) == {"PixelMatch": 2 * 2, "cartpole-swingup": 2 * 4 + 2 * 2 + 2 * 2}[env.name]
     untaught = _encoder(runs.open(_plan(env)))
@@ -148,18 +150,18 @@ def test_the_encoder_is_the_sources_bit_for_bit_and_stays_so(runs: Runs, env: En
         assert not encoder.state_dict()  # nothing of it is in torch
 
 
-def test_only_the_encoder_is_read_and_a_run_that_has_not_learned_is_named(runs: Runs) -> None:
+def test_only_the_encoder_is_read_and_an_untrained_source_is_warned_of(runs: Runs) -> None:
     source, taken = runs.source(_plan(TASK, seed=1))
     read = import_source(source, _plan(TASK, source))
     assert read.encoder.arrays.keys() == taken.keys()
     assert read.warnings == ()
     early, _ = runs.source(_plan(TASK, seed=1), steps=8)
     (warning,) = import_source(early, _plan(TASK, early)).warnings
-    assert warning == f"warning: --from {early}: that run had made no update by step 8"
+    assert warning == f"--from {early}: that run had made no update by step 8"
 
 
 @pytest.mark.parametrize("env", [GAME, TASK], ids=lambda env: env.name)
-def test_the_replay_is_one_of_latents_from_the_first_row(runs: Runs, env: EnvSpec) -> None:
+def test_the_replay_holds_latents_from_the_first_row(runs: Runs, env: EnvSpec) -> None:
     source, _ = runs.source(_plan(env, seed=1))
     plan = _plan(env, source)
     session = runs.open(plan)
@@ -175,7 +177,7 @@ def test_the_replay_is_one_of_latents_from_the_first_row(runs: Runs, env: EnvSpe
     assert session.ledger.peak_bytes(Line.WORKSPACE) == plan.workspace_bytes
 
 
-def test_rows_and_input_are_the_taken_encoders_latents_of_crops(runs: Runs) -> None:
+def test_rows_and_input_are_the_imported_encoders_latents_of_crops(runs: Runs) -> None:
     source, _ = runs.source(_plan(TASK, seed=1))
     plan = _plan(TASK, source)
     session = runs.open(plan)
@@ -205,8 +207,8 @@ def test_rows_and_input_are_the_taken_encoders_latents_of_crops(runs: Runs) -> N
 
 @pytest.mark.parametrize("layers", [None, 1], ids=["whole", "partly"])
 @pytest.mark.parametrize("env", [GAME, TASK], ids=lambda env: env.name)
-def test_an_encoder_is_passed_on_by_a_run_that_took_it(runs: Runs, env: EnvSpec, layers: int | None) -> None:
-    """Its weights stand in the graph of that run alone."""
+def test_an_imported_encoder_can_be_imported_again(runs: Runs, env: EnvSpec, layers: int | None) -> None:
+    """The run in between holds its weights in its graph only."""
     source, taken = runs.source(_plan(env, seed=1))
     between = runs.open(_plan(env, source, seed=2))
     _steps(between, 12)
@@ -229,8 +231,10 @@ def test_an_encoder_is_passed_on_by_a_run_that_took_it(runs: Runs, env: EnvSpec,
         (GAME, 1, ["encoder.convs.0."]),
     ],
 )
-def test_of_fewer_layers_only_those_stand_still(runs: Runs, env: EnvSpec, layers: int, frozen: list[str]) -> None:
-    """The layers above them start as the source's and go on training, over a replay of pixels."""
+def test_with_fewer_frozen_layers_the_others_continue_to_train(
+    runs: Runs, env: EnvSpec, layers: int, frozen: list[str]
+) -> None:
+    """The layers above the cut start from the source's weights. The replay holds frames."""
     source, taken = runs.source(_plan(env, seed=1), frozen=True)
     plan = _plan(env, source, freeze_layers=layers)
     assert not plan.latent_replay
@@ -270,8 +274,8 @@ def test_an_encoder_that_does_not_fit_is_refused_by_name(
         import_source(source, _plan(env, source, **given))
 
 
-def test_what_the_encoder_does_not_see_may_differ(runs: Runs) -> None:
-    """Another task, other actions, another agent's loss, other bytes."""
+def test_settings_that_do_not_concern_the_encoder_may_differ(runs: Runs) -> None:
+    """Another task, other actions, another loss, another codec."""
     source, taken = runs.source(_plan(TASK, algo="sac"))
     walker = EnvSpec("dm_control/walker-walk-v0", "walker-walk", (3, 25, 25), (21, 21), Continuous(6))
     session = runs.open(_plan(walker, source, latent_codec="float16", augmentations=2, seed=9))
@@ -292,7 +296,7 @@ def test_a_folder_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
             import_source(str(folder), plan)
 
 
-def test_a_damaged_checkpoint_is_passed_over_for_an_older_one(runs: Runs) -> None:
+def test_a_damaged_checkpoint_is_skipped_for_an_older_one(runs: Runs) -> None:
     session = runs.open(_plan(GAME))
     checkpoints = runs.folder / "source/checkpoints"
     _steps(session, 12)

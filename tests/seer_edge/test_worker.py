@@ -6,6 +6,8 @@ import pytest
 
 from seer_edge.training.worker import WorkerThread
 
+pytestmark = pytest.mark.integration
+
 
 def test_the_result_of_a_job_comes_from_another_thread() -> None:
     worker: WorkerThread[int] = WorkerThread()

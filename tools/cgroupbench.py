@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -327,4 +328,5 @@ def _run() -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # end the child, remove the cgroup and the copy
     sys.exit(run_tool("cgroupbench.py", _run))

@@ -44,9 +44,12 @@ def fork(base: Path, target: Path, *, before_freeze: bool = False, **changes: An
                 raise BadInputError(f"{base}: step {saved.timestep:,} is not before a freeze; stop a run earlier")
 
             def write(folder: Path) -> None:
-                for name in set(saved.generation.manifest["files"]) - {checkpoint.CONFIG}:
+                for name in set(saved.generation.manifest["files"]) - {checkpoint.CONFIG, checkpoint.RUN}:
                     shutil.copyfile(saved.path / name, folder / name)
                 durable.write_json(folder / checkpoint.CONFIG, config.to_json())
+                told = saved.run()
+                told["outcome"]["resumed_at"] = []  # those of `base`
+                durable.write_json(folder / checkpoint.RUN, told)
                 if "seed" in changes:
                     _reseed(folder, saved, config.seed, config.device)
 

@@ -1,9 +1,10 @@
-"""Sample a process's RSS from outside, and run child processes that pause at marks so that their RSS can be read.
+"""Sample a process's memory from outside, and run child processes that pause at marks so that it can be read.
 
 A tool's child is the tool itself, started again with `--child`; see `run_child` and `serve`. The top of this module
 imports only the standard library, because children measure the cost of each import.
 """
 
+import importlib
 import json
 import subprocess
 import sys
@@ -18,37 +19,43 @@ from commandline import FaultError
 
 SAMPLE_EVERY_SECONDS = 1e-3
 
-Sample = tuple[float, int]
-"""Seconds on the monotonic clock, bytes of RSS."""
+Sample = tuple[float, int, int]
+"""Seconds on the monotonic clock, bytes of RSS, bytes of anonymous memory."""
 
 
-class RssSampler:
-    """Context manager: a thread that appends the RSS of a process to `samples` every millisecond."""
+class MemorySampler:
+    """Context manager: a thread that appends the memory of a process to `samples` every millisecond.
+
+    Call `import_reader` before the process starts, because the imports take longer than a short process lives.
+    """
 
     def __init__(self, pid: int) -> None:
         import psutil
 
+        from seer_runtime.system.process import anon_bytes
+
         self.samples: list[Sample] = []
         self._process = psutil.Process(pid)
         self._gone = psutil.Error
+        self._anon_bytes = anon_bytes
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
 
-    def rss_bytes(self) -> int:
-        """Return the present RSS in bytes. Raises psutil.Error where the process has ended."""
-        return int(self._process.memory_info().rss)
+    def read(self) -> Sample:
+        """Return a sample of now. Raises psutil.Error where the process has ended."""
+        return time.monotonic(), int(self._process.memory_info().rss), self._anon_bytes(self._process.pid)
 
     def _sample(self) -> None:
         while not self._done.is_set():
             try:
-                rss_bytes = self.rss_bytes()
+                sample = self.read()
             except self._gone:
                 return
-            if rss_bytes:  # 0 for a process that has ended but was not waited for
-                self.samples.append((time.monotonic(), rss_bytes))
+            if sample[1]:  # 0 for a process that has ended but was not waited for
+                self.samples.append(sample)
             time.sleep(SAMPLE_EVERY_SECONDS)
 
-    def __enter__(self) -> "RssSampler":
+    def __enter__(self) -> "MemorySampler":
         self._thread.start()
         return self
 
@@ -59,32 +66,40 @@ class RssSampler:
         self._thread.join()
 
 
+def import_reader() -> None:
+    """Import what a `MemorySampler` needs."""
+    importlib.import_module("seer_runtime.system.process")
+
+
 @dataclass(frozen=True)
 class Mark:
-    """A point where a child paused: its RSS there, the largest since its last mark, and facts that it reported."""
+    """A point where a child paused: its memory there, the largest since its last mark, and facts that it reported."""
 
     name: str
     rss_bytes: int
-    peak_bytes: int
+    peak_bytes: int  # of the RSS
+    anon_bytes: int
+    anon_peak_bytes: int
     facts: dict[str, Any]
 
 
 def run_child(script: str, job: str, **settings: Any) -> Iterator[Mark]:
     """Run a job of `script` in a child process and yield its marks. Raises FaultError where the child fails."""
+    import_reader()
     command = [sys.executable, script, "--child", json.dumps({"job": job, **settings})]
     child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert child.stdin is not None
     assert child.stdout is not None
     seen = 0
     try:
-        with RssSampler(child.pid) as sampler:
+        with MemorySampler(child.pid) as sampler:
             for line in child.stdout:
                 if not line.startswith("{"):
                     continue
                 facts = json.loads(line)
-                rss_bytes = sampler.rss_bytes()
-                peak_bytes = max(sampled_bytes for _, sampled_bytes in [*sampler.samples[seen:], (0.0, rss_bytes)])
-                yield Mark(facts.pop("mark"), rss_bytes, peak_bytes, facts)
+                now = sampler.read()
+                _, rss_bytes, anon_bytes = zip(*sampler.samples[seen:], now, strict=True)
+                yield Mark(facts.pop("mark"), now[1], max(rss_bytes), now[2], max(anon_bytes), facts)
                 seen = len(sampler.samples)
                 child.stdin.write("\n")
                 child.stdin.flush()
@@ -105,6 +120,6 @@ def serve(jobs: dict[str, Callable[..., None]]) -> bool:
 
 
 def mark(name: str, **facts: Any) -> None:
-    """In a child, report a mark and wait until the parent has read the RSS."""
+    """In a child, report a mark and wait until the parent has read the memory."""
     print(json.dumps({"mark": name, **facts}), flush=True)
     sys.stdin.readline()

@@ -2,8 +2,8 @@
 
     python tools/membench.py [--env Alien] [--budget 0.07GB] [--out DIR]    table; DIR/membench.csv and .png
 
-Conversions run in a child process whose RSS is sampled from outside. The top of this module imports only the standard
-library, because further imports would be part of the child's RSS.
+Conversions run in a child process whose memory is sampled from outside. The top of this module imports only the
+standard library, because further imports would be part of the child's memory.
 """
 
 import argparse
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 LZ4 = "LZ4 frames"
 CONVERSION_NOTE = (
-    "conversion: of a full ring that has wrapped, in a separate process, RSS sampled from outside; the added "
+    "conversion: of a full ring that has wrapped, in a separate process, memory sampled from outside; the added "
     "memory is ONNX Runtime's and that of new columns"
 )
 
@@ -61,6 +61,9 @@ class Figures:
     rss_before_bytes: int | None = None
     rss_peak_bytes: int | None = None
     rss_after_bytes: int | None = None
+    anon_before_bytes: int | None = None
+    anon_peak_bytes: int | None = None
+    anon_after_bytes: int | None = None
 
 
 def check_sizes(frame_shape: tuple[int, ...], budget_bytes: int, rows: int | None) -> None:
@@ -98,13 +101,16 @@ def convert_job(env: str, budget_bytes: int, codec: str, seed: int) -> None:
 
 
 def conversion_figures(env: str, budget_bytes: int, codec: str, seed: int) -> dict[str, Any]:
-    """Measure one conversion in a child; return time and RSS by the names of `Figures`."""
+    """Measure one conversion in a child; return time and memory by the names of `Figures`."""
     before, after = run_child(__file__, "convert", env=env, budget_bytes=budget_bytes, codec=codec, seed=seed)
     return {
         "conversion_seconds": after.facts["seconds"],
         "rss_before_bytes": before.rss_bytes,
         "rss_peak_bytes": after.peak_bytes,
         "rss_after_bytes": after.rss_bytes,
+        "anon_before_bytes": before.anon_bytes,
+        "anon_peak_bytes": after.anon_peak_bytes,
+        "anon_after_bytes": after.anon_bytes,
     }
 
 
@@ -202,10 +208,11 @@ def store_table(figures: list[Figures]) -> str:
             "-" if line.sample_seconds is None else f"{line.sample_seconds * 1e3:.2f}",
             "-" if line.conversion_seconds is None else f"{line.conversion_seconds:.2f}",
             *map(mb, (line.rss_before_bytes, line.rss_peak_bytes, line.rss_after_bytes)),
+            *map(mb, (line.anon_before_bytes, line.anon_peak_bytes, line.anon_after_bytes)),
         )
         for line in figures
     ]
-    return render((*header, "RSS before MB", "peak", "after"), lines)
+    return render((*header, "RSS before MB", "peak", "after", "anonymous before MB", "peak", "after"), lines)
 
 
 def write_csv(figures: list[Figures], path: Path) -> None:

@@ -19,8 +19,8 @@ Rows = list[dict[str, str]]
 
 
 def series(rows: Rows, column: str) -> tuple[list[int], list[float]]:
-    """Return steps and values of the rows in which `column` is not empty."""
-    filled = [row for row in rows if row[column]]
+    """Return steps and values of the rows in which `column` is not empty. It is missing in some older runs."""
+    filled = [row for row in rows if row.get(column)]
     return [int(row["time/total_timesteps"]) for row in filled], [float(row[column]) for row in filled]
 
 
@@ -53,11 +53,14 @@ def _plot_returns(axes: Axes, rows: Rows) -> None:
 def _plot_memory(axes: Axes, rows: Rows) -> None:
     for column, label in (
         ("memory/rss_bytes", "process RSS"),
+        ("memory/anon_bytes", "of it anonymous"),
         ("memory/budget_bytes", "budget"),
         ("memory/observation_bytes", "observations"),
         ("memory/workspace_bytes", "workspace"),
     ):
         steps, values = series(rows, column)
+        if not steps:
+            continue
         axes.plot(steps, [value / 1e6 for value in values], label=label, linestyle="--" if "budget" in column else "-")
     axes.set_ylabel("MB")
     axes.set_ylim(bottom=0)

@@ -1,6 +1,6 @@
-"""Measure the RSS of training processes, sampled from outside.
+"""Measure RSS and anonymous memory of training processes, sampled from outside.
 
-    python tools/rssbench.py causes [--env Alien] [--resolution N] [--budget 0.07GB]   RSS of `seer-edge train` by cause
+    python tools/rssbench.py causes [--env Alien] [--resolution N] [--budget 0.07GB]   memory of `seer-edge train`
     python tools/rssbench.py slope [--env Alien] [--resolution N]     bytes of RSS per byte of budget
     python tools/rssbench.py watch [--out FILE.csv] -- COMMAND...     peak of a training command, and its freeze
 
@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from children import Mark, RssSampler, Sample, mark, run_child, serve
+from children import Mark, MemorySampler, Sample, import_reader, mark, run_child, serve
 from commandline import (
     BadInputError,
     FaultError,
@@ -123,22 +123,32 @@ def _train_marks(spec: "EnvSpec", resolution: int | None, budget_bytes: int, see
 
 
 def show_causes(spec: "EnvSpec", resolution: int | None, budget_bytes: int, seed: int) -> None:
-    """Print the RSS of a training process by cause, and the part that the plan does not cover."""
+    """Print the memory of a training process by cause, and the parts that the plan does not cover."""
     marks = list(_train_marks(spec, resolution, budget_bytes, seed))
     before = [0, *(mark.rss_bytes for mark in marks)]
     lines = [
-        (mark.name, mb(mark.rss_bytes), f"{(mark.rss_bytes - last) / 1e6:+.1f}", mb(mark.peak_bytes))
+        (
+            mark.name,
+            mb(mark.rss_bytes),
+            f"{(mark.rss_bytes - last) / 1e6:+.1f}",
+            mb(mark.peak_bytes),
+            mb(mark.anon_bytes),
+            mb(mark.anon_peak_bytes),
+        )
         for mark, last in zip(marks, before, strict=False)
     ]
     peak_bytes = max(mark.peak_bytes for mark in marks)
     planned = marks[-1].facts
-    rest = peak_bytes - sum(planned.values())
+    anon_peak_bytes = max(mark.anon_peak_bytes for mark in marks)
+    rest, anon_rest = (peak - sum(planned.values()) for peak in (peak_bytes, anon_peak_bytes))
     frames = "x".join(map(str, spec.frame_shape))
-    print(f"{spec.id}, frames {frames}, budget {budget_bytes:,} B; RSS in MB, sampled from outside")
-    print(render(("after", "RSS", "added", "peak since"), lines))
+    print(f"{spec.id}, frames {frames}, budget {budget_bytes:,} B; memory in MB, sampled from outside")
+    print(render(("after", "RSS", "added", "peak since", "anonymous", "peak since"), lines))
     print(f"peak {peak_bytes:,} B")
+    print(f"peak of anonymous memory {anon_peak_bytes:,} B")
     print("plan: " + ", ".join(f"{name} {size_bytes:,}" for name, size_bytes in planned.items()))
     print(f"everything else: {rest:,} B")
+    print(f"everything else, anonymous: {anon_rest:,} B")
 
 
 def show_slope(spec: "EnvSpec", resolution: int | None, seed: int) -> None:
@@ -158,7 +168,7 @@ def show_slope(spec: "EnvSpec", resolution: int | None, seed: int) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Watched:
-    """Exit status and RSS samples of a command."""
+    """Exit status and memory samples of a command."""
 
     status: int
     samples: list[Sample]
@@ -167,10 +177,11 @@ class Watched:
 
 def watch(command: list[str]) -> Watched:
     """Run `command` to its end and pass its stderr on. Raises FaultError where it ends before the first sample."""
+    import_reader()
     child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert child.stderr is not None
     frozen = None
-    with child.stderr, RssSampler(child.pid) as sampler:
+    with child.stderr, MemorySampler(child.pid) as sampler:
         for line in child.stderr:
             moment = time.monotonic()
             sys.stderr.write(line)
@@ -178,24 +189,24 @@ def watch(command: list[str]) -> Watched:
                 frozen = moment - float(match[1]), moment
         status = child.wait()
     if not sampler.samples:
-        raise FaultError(f"{command[0]} ended with status {status} before its RSS could be read")
+        raise FaultError(f"{command[0]} ended with status {status} before its memory could be read")
     return Watched(status, sampler.samples, frozen)
 
 
 def watched_bytes(watched: Watched) -> dict[str, int]:
-    """Return the peak of the process and the figures of its freeze, in bytes.
+    """Return the peaks of the process and the figures of its freeze, in bytes.
 
     For the freeze these are RSS before, at its peak and after, the growth, and the peak's excess over both ends. Its
     start is known to 10 ms, because the printed duration is rounded and the line is read a little later.
     """
-    sizes = {"process peak": max(rss_bytes for _, rss_bytes in watched.samples)}
+    moments, rss_bytes, anon_bytes = zip(*watched.samples, strict=True)
+    sizes = {"process peak": max(rss_bytes), "anonymous peak": max(anon_bytes)}
     if watched.frozen is None:
         return sizes
     begin, end = watched.frozen
-    moments = [moment for moment, _ in watched.samples]
     # From the last sample before the freeze to the first one after it, where they exist.
     first, last = max(bisect.bisect_left(moments, begin) - 1, 0), bisect.bisect_left(moments, end)
-    during = [rss_bytes for _, rss_bytes in watched.samples[first : last + 1]]
+    during = rss_bytes[first : last + 1]
     before, peak, after = during[0], max(during), during[-1]
     return sizes | {
         "freeze before": before,
@@ -207,12 +218,12 @@ def watched_bytes(watched: Watched) -> dict[str, int]:
 
 
 def write_samples(samples: list[Sample], path: Path) -> None:
-    """Write a CSV with the seconds since the first sample and the RSS in bytes."""
+    """Write a CSV with the seconds since the first sample, the RSS and the anonymous memory in bytes."""
     start = samples[0][0]
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(("seconds", "rss_bytes"))
-        writer.writerows((f"{moment - start:.4f}", rss_bytes) for moment, rss_bytes in samples)
+        writer.writerow(("seconds", "rss_bytes", "anon_bytes"))
+        writer.writerows((f"{moment - start:.4f}", *sizes) for moment, *sizes in samples)
 
 
 def show_watch(command: list[str], out: Path | None) -> int:
@@ -225,7 +236,7 @@ def show_watch(command: list[str], out: Path | None) -> int:
         except OSError as error:
             raise BadInputError(f"--out {out}: cannot be written ({error.strerror}); name another file") from error
     watched = watch(command)
-    print(render(("RSS, sampled from outside", "MB"), [(name, mb(b)) for name, b in watched_bytes(watched).items()]))
+    print(render(("memory, sampled from outside", "MB"), [(name, mb(b)) for name, b in watched_bytes(watched).items()]))
     if out is not None:
         write_samples(watched.samples, out)
     return watched.status
@@ -237,15 +248,17 @@ def show_watch(command: list[str], out: Path | None) -> int:
 def _flags() -> argparse.Namespace:
     parser = Parser(prog="rssbench.py", description=(__doc__ or "").splitlines()[0])
     jobs = parser.add_subparsers(dest="job", required=True, metavar="JOB")
-    causes = jobs.add_parser("causes", help="RSS of seer-edge train by cause")
+    causes = jobs.add_parser("causes", help="memory of seer-edge train by cause")
     causes.add_argument("--budget", type=size, default="0.07GB", metavar="SIZE", help="bytes for observations (0.07GB)")
     low, high = (f"{size_bytes // 10**6} MB" for size_bytes in SLOPE_BUDGETS_BYTES)
     slope = jobs.add_parser("slope", help=f"RSS of seer-edge train at budgets of {low} and {high}")
     for job in (causes, slope):
         add_env_flags(job)
         job.add_argument("--resolution", type=count, metavar="N", help="side of a frame (the environment's default)")
-    watch_ = jobs.add_parser("watch", help="RSS of a training command, and around its freeze")
-    watch_.add_argument("--out", type=out_file, metavar="FILE", help="write the samples as CSV: seconds, bytes")
+    watch_ = jobs.add_parser("watch", help="memory of a training command, and RSS around its freeze")
+    watch_.add_argument(
+        "--out", type=out_file, metavar="FILE", help="write the samples as CSV: seconds, RSS, anonymous"
+    )
     watch_.add_argument("command", nargs="+", metavar="COMMAND", help="after --, the command to run")
     return parser.parse_args()
 

@@ -27,6 +27,9 @@ from seer_runtime.system.units import format_duration, format_size
 # "everything else", without an evaluation from frames. A whole run has 260 MB (`rssbench.py watch`,
 # docs/results/alien-30k). Below a budget of 2MB the imports are the peak, 268 MB.
 PROCESS_BASE_BYTES = 260_000_000
+# The same for anonymous memory: `rssbench.py causes` prints 174 MB as "everything else, anonymous". A whole run has 189
+# MB, with an evaluation from frames (`rssbench.py watch`, Alien in 14.2MB, 2,060 steps with learning_starts=2000).
+ANON_BASE_BYTES = 190_000_000
 # Peak memory of an update, divided by the size of its feature maps. Measured with batches of 128 and 512 at 84x84.
 ACTIVATION_FACTOR = 1.7
 FLOAT_BYTES = 4
@@ -96,9 +99,18 @@ class BytePlan:
     @property
     def rss_peak_bytes(self) -> int:
         """Estimated peak RSS of the process once the arena is full."""
+        return PROCESS_BASE_BYTES + self._counted_bytes
+
+    @property
+    def anon_peak_bytes(self) -> int:
+        """Estimated peak of the process's anonymous memory, which the kernel cannot take back without swap."""
+        return ANON_BASE_BYTES + self._counted_bytes
+
+    @property
+    def _counted_bytes(self) -> int:
         lines = self.columns_bytes + self.priorities_bytes + self.workspace_bytes
         learner = self.model_bytes + self.optimizer_bytes + self.activation_bytes
-        return PROCESS_BASE_BYTES + self.env.process_bytes + self.arena_bytes + lines + learner
+        return self.env.process_bytes + self.arena_bytes + lines + learner
 
     @property
     def holds_frames(self) -> bool:
@@ -160,6 +172,7 @@ class BytePlan:
             ("gradients and optimizer", f"{self.optimizer_bytes:,} B"),
             ("activations of an update (estimate)", f"{self.activation_bytes:,} B"),
             ("process, peak RSS (estimate)", format_size(self.rss_peak_bytes)),
+            ("of it anonymous (estimate)", format_size(self.anon_peak_bytes)),
             ("a checkpoint", f"at most {format_size(self.checkpoint_bytes)}; two are kept"),
             ("written an hour", self._written()),
         ]

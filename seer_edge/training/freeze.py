@@ -42,7 +42,8 @@ class FreezeRefusedError(Exception):
 class FreezeReport:
     """The `freeze` entry of `summary.json`.
 
-    `seconds` are of the whole freeze. The RSS figures are of the conversion alone, from just before it to just after.
+    `seconds` are of the whole freeze. The figures of memory are of the conversion alone, from just before it to just
+    after, sampled every millisecond.
     """
 
     timestep: int
@@ -53,6 +54,7 @@ class FreezeReport:
     rss_after_bytes: int
     onnx_max_abs_error: float | None  # None if torch continues to encode the frames
     codec_errors: dict[str, float] | None = None  # of each codec that --latent-codec auto tried
+    anon_peak_bytes: int | None = None  # None in the checkpoints of versions that did not measure it
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain data."""
@@ -86,6 +88,7 @@ def freeze(session: Session, encoder_path: Path, save: Save) -> FreezeReport:
         rss_after_bytes=rss.after_bytes,
         onnx_max_abs_error=error,
         codec_errors=codec_errors,
+        anon_peak_bytes=rss.anon_peak_bytes,
     )
 
 

@@ -110,7 +110,8 @@ class Reporter:
     def imported(self, imported: Imported) -> None:
         """Report the import of a run that starts frozen: its freeze is at step 0 and converts nothing."""
         session, rss = self._session, rss_bytes()
-        self.outcome.freeze = FreezeReport(0, 0, 0.0, rss, rss, rss, None)
+        anon = self.outcome.sample_anon()
+        self.outcome.freeze = FreezeReport(0, 0, 0.0, rss, rss, rss, None, anon_peak_bytes=anon)
         self.console.say(
             f"encoder of {session.config.source}, step {imported.timestep:,}, frozen from the start; "
             f"capacity {session.replay.store.capacity:,} {'latents' if session.graph else 'frames'}"
@@ -157,7 +158,7 @@ class Reporter:
     def log(self, evaluation: Evaluation | None) -> None:
         """End a log interval: pass its figures to the trackers and show them. Raises OSError."""
         session, ledger = self._session, self._session.ledger
-        observations, rss = ledger.held_bytes(Line.OBSERVATIONS), rss_bytes()
+        observations, rss, anon = ledger.held_bytes(Line.OBSERVATIONS), rss_bytes(), self.outcome.sample_anon()
         mean_return, speed = self.interval.mean_return, self.interval.steps_per_second
         row = {
             "time/total_timesteps": session.timestep,
@@ -166,6 +167,7 @@ class Reporter:
             "memory/workspace_bytes": ledger.held_bytes(Line.WORKSPACE),
             "memory/budget_bytes": session.config.mem_budget_bytes,
             "memory/rss_bytes": rss,
+            "memory/anon_bytes": anon,
             "replay/rows": session.replay.store.rows,
             "replay/capacity": session.replay.store.capacity,
             "seer/frozen": int(session.agent.frozen),
@@ -184,7 +186,8 @@ class Reporter:
         self.console.status(
             session.timestep,
             f"{session.phase} {_format_speed(speed)} steps/s return {shown} "
-            f"obs {observations / 1e6:.1f}/{session.config.mem_budget_bytes / 1e6:.1f} MB rss {rss / 1e6:.0f} MB",
+            f"obs {observations / 1e6:.1f}/{session.config.mem_budget_bytes / 1e6:.1f} MB "
+            f"rss {rss / 1e6:.0f} MB anon {anon / 1e6:.0f} MB",
         )
 
 

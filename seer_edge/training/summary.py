@@ -9,9 +9,10 @@ from seer_edge.training.freeze import FreezeReport
 from seer_edge.training.metrics import PhaseClock
 from seer_edge.training.session import Session
 from seer_runtime.system.ledger import Line
-from seer_runtime.system.process import rss_peak_bytes
+from seer_runtime.system.process import anon_bytes, rss_peak_bytes
 
 OBSERVATIONS = "observations"
+ANON = "anon"
 
 
 @dataclass
@@ -24,7 +25,7 @@ class Outcome:
     evaluation: Evaluation | None = None
     resumed_at: list[int] = field(default_factory=list)
     checkpoint: int | None = None  # step of the newest checkpoint
-    peaks: dict[str, int] = field(default_factory=dict)  # bytes, of earlier processes of the run
+    peaks: dict[str, int] = field(default_factory=dict)  # bytes, of earlier processes of the run and earlier samples
 
     def state(self) -> dict[str, Any]:
         """Return plain data for a checkpoint, without the status, which belongs to the process."""
@@ -48,14 +49,26 @@ class Outcome:
             peaks={name: int(peak) for name, peak in state["peaks"].items()},
         )
 
+    def sample_anon(self) -> int:
+        """Return the anonymous memory now, in bytes. `measure` takes it into account for the peak."""
+        now = anon_bytes()
+        self.peaks[ANON] = max(now, self.peaks.get(ANON, 0))
+        return now
+
     def measure(self, session: Session) -> dict[str, int]:
-        """Return the peaks in bytes over all processes of the run. That of observations is under the current budget."""
+        """Return the peaks in bytes over all processes of the run. That of observations is under the current budget.
+
+        The kernel keeps no peak of the anonymous memory. Its peak is that of the samples: one now, one at each earlier
+        log interval and measurement, and those of the freeze.
+        """
         ledger = session.ledger
+        self.sample_anon()
         now = {
             OBSERVATIONS: ledger.peak_bytes(Line.OBSERVATIONS),
             "workspace": ledger.peak_bytes(Line.WORKSPACE),
             # The kernel's peak lags behind the samples that the freeze took.
             "rss": max(rss_peak_bytes(), 0 if self.freeze is None else self.freeze.rss_peak_bytes),
+            ANON: 0 if self.freeze is None else self.freeze.anon_peak_bytes or 0,
         }
         return {name: max(peak, self.peaks.get(name, 0)) for name, peak in now.items()}
 
@@ -88,6 +101,7 @@ def summary(session: Session, outcome: Outcome, clock: PhaseClock) -> dict[str, 
         "checkpoint": outcome.checkpoint,
         "resumed_at": outcome.resumed_at,
         "rss_peak_bytes": peaks["rss"],
+        "anon_peak_bytes": peaks[ANON],
         "steps_per_second": {phase: clock.steps_per_second(phase) for phase in ("pixel", "latent")},
         "flops": {
             "total": flops(session, outcome, session.timestep),

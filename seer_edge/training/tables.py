@@ -26,6 +26,7 @@ COLUMNS = (
     "memory/workspace_bytes",
     "memory/budget_bytes",
     "memory/rss_bytes",
+    "memory/anon_bytes",
     "replay/rows",
     "replay/capacity",
     "replay/clip_rate",
@@ -41,22 +42,30 @@ TABLE_BYTES_MAX = 2**27
 class Table:
     """A CSV file with one row per event. The first column is the event's step; an empty cell means no value.
 
-    Opening it keeps the rows up to step `until` and drops later ones: a resumed run writes them again.
+    Opening it keeps the rows up to step `until` and drops later ones: a resumed run writes them again. Columns that the
+    file of an earlier version lacks are added, with empty cells in the rows that are kept.
+
+    Attributes:
+        found_digest: SHA-256 of the rows that were kept, in the columns that the file had when it was opened.
+        last: the step of the last row, 0 without rows.
+
     """
 
     def __init__(self, path: Path, columns: Sequence[str], until: int) -> None:
         self.path, self.until = path, until
         self._columns, self._unsynced = columns, False
-        self._begin(until)
+        self.found_digest = self._begin(until)
 
-    def _begin(self, until: int) -> None:
-        """Rewrite the file with its rows up to `until`, ready to append."""
-        rows = _rows_until(self.path, len(self._columns), until)
-        lines = [_line(self._columns), *map(_line, rows)]
+    def _begin(self, until: int) -> str:
+        """Rewrite the file with its rows up to `until`, ready to append. Return the digest of the rows as found."""
+        header, rows = _read(self.path, self._columns, until)
+        found = [dict(zip(header, row, strict=True)) for row in rows]
+        lines = [_line(self._columns), *(_line([row.get(name, "") for name in self._columns]) for row in found)]
         durable.write_atomic(self.path, lines)
         self._file = durable.Appender(self.path)
         self._digest = hashlib.sha256(b"".join(lines))
-        self.last = int(rows[-1][0]) if rows else 0  # the step of the last row
+        self.last = int(rows[-1][0]) if rows else 0
+        return hashlib.sha256(b"".join(map(_line, [header, *rows]))).hexdigest()
 
     @property
     def digest(self) -> str:
@@ -93,15 +102,21 @@ def _line(cells: Sequence[str]) -> bytes:
     return text.getvalue().encode()
 
 
-def _rows_until(path: Path, width: int, step: int) -> list[list[str]]:
-    """Return the complete rows up to `step` of a file that may be missing or cut off anywhere."""
+def _read(path: Path, columns: Sequence[str], step: int) -> tuple[Sequence[str], list[list[str]]]:
+    """Return the columns, and the complete rows up to `step`, of a file that may be missing or cut off anywhere.
+
+    The columns are those of the file if they are `columns` without some of them, as in a file of an earlier version.
+    """
     try:
         data = durable.read_bytes(path, TABLE_BYTES_MAX)
     except (OSError, durable.CorruptFileError):
-        return []
-    rows = csv.reader(io.StringIO(data.decode(errors="replace"), newline=""))
-    kept = [row for row in rows if len(row) == width and row[0].isascii() and row[0].isdigit()]
-    return [row for row in kept if int(row[0]) <= step]
+        return columns, []
+    rows = list(csv.reader(io.StringIO(data.decode(errors="replace"), newline="")))
+    header = rows[0] if rows else []
+    if not header or header != [name for name in columns if name in header] or header[0] != columns[0]:
+        header = list(columns)
+    kept = [row for row in rows if len(row) == len(header) and row[0].isascii() and row[0].isdigit()]
+    return header, [row for row in kept if int(row[0]) <= step]
 
 
 def _cell(value: float) -> str:
@@ -127,5 +142,5 @@ def changed_tables(tables: Mapping[str, Table], digests: Mapping[str, Any]) -> I
     """Yield a line for each table whose rows differ from those that the checkpoint's `digests` were taken of."""
     for name, table in tables.items():
         # Checkpoints of earlier versions lack the digest of a table that did not exist then.
-        if digests.get(name, table.digest) != table.digest:
+        if digests.get(name, table.found_digest) != table.found_digest:
             yield f"{table.path}: its rows up to step {table.until:,} were changed since they were written"

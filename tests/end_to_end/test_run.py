@@ -56,6 +56,7 @@ def test_the_summary_says_what_happened(alien: Path) -> None:
     assert summary["budget"]["observation_bytes_peak"] == 2012 * 7056
     assert 0 < summary["budget"]["workspace_bytes_peak"] <= 8_000_000
     assert summary["rss_peak_bytes"] >= summary["freeze"]["rss_peak_bytes"]
+    assert summary["rss_peak_bytes"] > summary["anon_peak_bytes"] >= summary["freeze"]["anon_peak_bytes"]
     assert summary["replay"] == {
         "frame_capacity": 2012,
         "latent_capacity": 2012 * 7056 // 2304,
@@ -88,6 +89,10 @@ def test_progress_has_the_ecosystems_columns(alien: Path) -> None:
     assert tuple(reader.fieldnames or ()) == COLUMNS
     assert [int(row["time/total_timesteps"]) for row in rows][-1] == 2600
     assert {row["memory/observation_bytes"] for row in rows} == {str(2012 * 7056)}
+    for row in rows:
+        assert int(row["memory/observation_bytes"]) < int(row["memory/anon_bytes"]) < int(row["memory/rss_bytes"])
+    sampled = max(int(row["memory/anon_bytes"]) for row in rows)
+    assert read_json(alien / "summary.json")["anon_peak_bytes"] >= sampled
     assert [row["seer/frozen"] for row in rows] == sorted(row["seer/frozen"] for row in rows)
     assert rows[-1]["eval/mean_reward"] != ""
 

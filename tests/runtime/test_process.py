@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seer_runtime.system import process
-from seer_runtime.system.process import Pressure, RssCeiling, rss_bytes
+from seer_runtime.system.process import Pressure, RssCeiling, anon_bytes, rss_bytes
 
 PEAK_OF_A_CHILD = """
 import subprocess, sys
@@ -88,6 +88,51 @@ def test_bounded_heap_keeps_freed_memory_unless_a_variable_overrides_it(variable
 
 def test_rss_equals_the_figure_of_psutil() -> None:
     assert rss_bytes() == pytest.approx(psutil.Process().memory_info().rss, rel=0.02)
+
+
+ANON = """
+import mmap, sys
+from pathlib import Path
+from seer_runtime.system.process import RssWatch, anon_bytes, rss_bytes
+SIZE = 40_000_000
+Path(sys.argv[1]).write_bytes(b"file" * (SIZE // 4))
+before, rss_before = anon_bytes(), rss_bytes()
+with RssWatch() as watch:
+    block = bytearray(b"x") * SIZE
+    touched = anon_bytes()
+    del block
+with open(sys.argv[1], "rb") as file:
+    area = mmap.mmap(file.fileno(), SIZE, prot=mmap.PROT_READ)
+total = sum(area[::mmap.PAGESIZE])
+print(SIZE, before, touched, watch.anon_peak_bytes, anon_bytes(), rss_before, rss_bytes())
+"""
+
+
+def test_anonymous_memory_grows_with_touched_memory_and_not_with_a_mapped_file(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", ANON, str(tmp_path / "data")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    size, before, touched, peak, read, rss_before, rss_read = map(int, done.stdout.split())
+    assert touched - before == pytest.approx(size, abs=2_000_000)
+    assert peak == pytest.approx(touched, abs=2_000_000)
+    assert rss_read - rss_before > size * 0.9
+    assert read - before < 2_000_000
+
+
+def test_anonymous_memory_of_other_processes() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "print(flush=True); input()"], stdin=-1, stdout=-1)
+    with child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdout.readline()
+        assert 1_000_000 < anon_bytes(child.pid) < 100_000_000
+    with pytest.raises(psutil.NoSuchProcess):
+        anon_bytes(child.pid)
+
+
+def test_anonymous_memory_without_proc_is_the_unshared_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    expected = anon_bytes()
+    monkeypatch.setattr(process, "_STATUS", tmp_path / "none")
+    assert expected / 2 < anon_bytes() < 2 * rss_bytes()
 
 
 # --- idle code -----------------------------------------------------------------------------------------------

@@ -401,8 +401,9 @@ def test_the_report_has_the_fields_of_the_summary(rig: Callable[..., Rig]) -> No
     assert report.seconds > 0
     assert 0 < report.rss_before_bytes <= report.rss_peak_bytes
     assert 0 < report.rss_after_bytes <= report.rss_peak_bytes
+    assert 0 < report.anon_peak_bytes <= report.rss_peak_bytes
     assert set(report.to_json()) == {
         *("timestep", "rows", "seconds", "rss_before_bytes", "rss_peak_bytes", "rss_after_bytes"),
-        *("onnx_max_abs_error", "codec_errors"),
+        *("onnx_max_abs_error", "codec_errors", "anon_peak_bytes"),
     }
     assert report.codec_errors is None

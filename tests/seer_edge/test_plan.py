@@ -593,6 +593,8 @@ def test_the_peak_names_what_an_update_and_the_renderer_take() -> None:
     assert plan.activation_bytes == round(ACTIVATION_FACTOR * 128 * 4 * maps)
     rendered = _plan(dataclasses.replace(CARTPOLE, process_bytes=10**9))
     assert rendered.rss_peak_bytes == plan.rss_peak_bytes + 10**9
+    assert rendered.anon_peak_bytes == plan.anon_peak_bytes + 10**9
+    assert plan.arena_bytes < plan.anon_peak_bytes < plan.rss_peak_bytes
     assert f"{plan.activation_bytes:,} B" in plan.render()
     assert _plan(CARTPOLE, source="elsewhere").activation_bytes == 0
     assert _plan(CARTPOLE, source="elsewhere", freeze_layers=4).activation_bytes == plan.activation_bytes

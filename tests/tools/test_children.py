@@ -1,4 +1,4 @@
-"""Children pause at their marks, and a mark's peak is the largest RSS since the mark before."""
+"""Children pause at their marks, and a mark's peaks are the largest memory since the mark before."""
 
 import json
 import subprocess
@@ -46,6 +46,9 @@ def test_marks_carry_rss_facts_and_the_peak_since_the_last_one(tmp_path: Path) -
     assert grown.peak_bytes >= start.rss_bytes + 49_000_000
     assert grown.rss_bytes < start.rss_bytes + 5_000_000
     assert still.rss_bytes <= still.peak_bytes < start.rss_bytes + 5_000_000
+    assert grown.anon_peak_bytes >= start.anon_bytes + 49_000_000
+    assert grown.anon_bytes < start.anon_bytes + 5_000_000
+    assert all(0 < mark.anon_peak_bytes <= mark.peak_bytes for mark in (start, grown, still))
 
 
 def test_a_failing_child_raises_fault_error(tmp_path: Path) -> None:

@@ -40,12 +40,13 @@ def test_the_command_writes_table_csv_and_chart(tmp_path: Path) -> None:
         assert int(line["rows"]) <= min(capacity, frames)
         assert float(line["sample_seconds"]) > 0
         assert f"{capacity:,}" in result.stdout
-        rss = [line[f"rss_{moment}_bytes"] for moment in ("before", "peak", "after")]
+        rss, anon = ([line[f"{kind}_{when}_bytes"] for when in ("before", "peak", "after")] for kind in ("rss", "anon"))
         if name in latents:
             assert float(line["conversion_seconds"]) > 0
             assert int(rss[1]) >= max(int(rss[0]), int(rss[2]))
+            assert int(rss[1]) > int(anon[1]) >= max(int(anon[0]), int(anon[2])) > 0
         else:
-            assert [line["conversion_seconds"], *rss] == [""] * 4
+            assert [line["conversion_seconds"], *rss, *anon] == [""] * 7
     assert 100 < float(lines["LZ4 frames"]["bytes_a_transition"]) < 7_056
 
 

@@ -50,19 +50,23 @@ def test_watch_prints_the_peak_and_the_memory_of_the_freeze(tmp_path: Path) -> N
     assert figures["freeze growth"] == pytest.approx(after - before, abs=0.11)
     assert figures["freeze transient"] == pytest.approx(peak - after, abs=0.11)
     assert figures["process peak"] == pytest.approx(after + 60, abs=2)
+    assert 90 < figures["anonymous peak"] < figures["process peak"]
 
     with out.open(newline="") as file:
-        samples = [(float(line["seconds"]), int(line["rss_bytes"])) for line in csv.DictReader(file)]
+        lines = list(csv.DictReader(file))
+        samples = [(float(line["seconds"]), int(line["rss_bytes"])) for line in lines]
     assert samples[0][0] == 0
     assert samples == sorted(samples, key=lambda sample: sample[0])
     assert max(rss_bytes for _, rss_bytes in samples) == pytest.approx(figures["process peak"] * 1e6, abs=1e5)
+    assert max(int(line["anon_bytes"]) for line in lines) == pytest.approx(figures["anonymous peak"] * 1e6, abs=1e5)
 
 
-def test_watch_prints_only_the_peak_without_a_freeze() -> None:
+def test_watch_prints_only_the_peaks_without_a_freeze() -> None:
     result = _rssbench("watch", "--", sys.executable, "-c", "import time; time.sleep(0.1)")
     assert result.returncode == 0
-    _, line = result.stdout.splitlines()
+    _, line, anonymous = result.stdout.splitlines()
     assert line.startswith("process peak")
+    assert anonymous.startswith("anonymous peak")
 
 
 @pytest.mark.parametrize(
@@ -81,9 +85,9 @@ def test_causes_add_up_to_the_peak(package: str, arguments: list[str], title: st
     pytest.importorskip("torch")
     result = _rssbench("causes", *arguments)
     assert result.returncode == 0, result.stderr
-    first, _, *lines, peak, plan, rest = result.stdout.splitlines()
+    first, _, *lines, peak, anon_peak, plan, rest, anon_rest = result.stdout.splitlines()
     assert first.startswith(title + ";")
-    marks = [line.rsplit(maxsplit=3) for line in lines]
+    marks = [line.rsplit(maxsplit=5) for line in lines]
     assert marks[0][0] == "interpreter"
     assert marks[-1][0] == "evaluation"
     rss = [float(mark[1]) for mark in marks]
@@ -94,6 +98,10 @@ def test_causes_add_up_to_the_peak(package: str, arguments: list[str], title: st
     assert peak_bytes == pytest.approx(max(peaks) * 1e6, abs=1e5)
     planned = [int(words[-1].replace(",", "")) for words in map(str.split, plan[len("plan: ") :].split(", "))]
     assert peak_bytes == sum(planned) + rest_bytes
+    anon_bytes, anon_rest_bytes = (int(line.split()[-2].replace(",", "")) for line in (anon_peak, anon_rest))
+    assert anon_bytes == pytest.approx(max(float(mark[5]) for mark in marks) * 1e6, abs=1e5)
+    assert anon_bytes == sum(planned) + anon_rest_bytes
+    assert anon_bytes < peak_bytes
 
 
 @pytest.mark.parametrize(
@@ -105,11 +113,12 @@ def test_causes_add_up_to_the_peak(package: str, arguments: list[str], title: st
     ],
 )
 def test_the_freeze_spans_the_samples_around_it(frozen: tuple[float, float], figures: tuple[int, int, int]) -> None:
-    samples = [(0.5, 10), (1.0, 20), (2.0, 40), (3.0, 50), (4.0, 30), (5.0, 70)]
+    samples = [(0.5, 10, 9), (1.0, 20, 8), (2.0, 40, 7), (3.0, 50, 6), (4.0, 30, 5), (5.0, 70, 4)]
     sizes = rssbench.watched_bytes(rssbench.Watched(0, samples, frozen))
     before, peak, after = figures
     assert sizes == {
         "process peak": 70,
+        "anonymous peak": 9,
         "freeze before": before,
         "freeze peak": peak,
         "freeze after": after,

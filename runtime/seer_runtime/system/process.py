@@ -1,4 +1,4 @@
-"""Memory of this process: current and peak resident set size (RSS), heap options, and a ceiling on the RSS."""
+"""Memory of this process: resident set size (RSS), anonymous memory, heap options, and a ceiling on the RSS."""
 
 import _thread
 import ctypes
@@ -16,6 +16,7 @@ import psutil
 
 _PROCESS = psutil.Process()
 _STATM = "/proc/self/statm"
+_STATUS = Path("/proc/self/status")
 
 
 def rss_bytes() -> int:
@@ -33,15 +34,33 @@ def rss_bytes() -> int:
 
 def rss_peak_bytes() -> int:
     """Return the largest resident set size since the process started."""
-    status = Path("/proc/self/status")
-    if status.exists():
+    if _STATUS.exists():
         # On Linux, the maximum of getrusage is inherited from the parent process.
-        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        (line,) = (line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024
     import resource
 
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def anon_bytes(process_id: int | None = None) -> int:
+    """Return the anonymous memory of a process, by default of this one: its resident pages that no file backs.
+
+    Without swap the kernel cannot take these pages back. Where `/proc` does not report them, as on macOS, this returns
+    the memory that no other process shares. A process that has ended and was not waited for has 0.
+
+    Raises psutil.Error if there is no such process.
+    """
+    pid = os.getpid() if process_id is None else process_id
+    if not _STATUS.exists():
+        return int(psutil.Process(pid).memory_full_info().uss)
+    try:
+        status = Path(f"/proc/{pid}/status").read_bytes()
+    except (FileNotFoundError, ProcessLookupError) as error:
+        raise psutil.NoSuchProcess(pid) from error
+    _, found, figure = status.partition(b"\nRssAnon:")
+    return int(figure.split(maxsplit=1)[0]) * 1024 if found else 0
 
 
 _THREAD_START_MAX_SECONDS = 10.0
@@ -67,27 +86,30 @@ def start_thread(run: Callable[[], None]) -> None:
 
 
 class RssWatch:
-    """Context manager: samples the resident set size every millisecond.
+    """Context manager: samples the resident set size and the anonymous memory every millisecond.
 
-    Attributes, in bytes: `before_bytes` at entry, `peak_bytes` over the block, `after_bytes` at exit.
+    Attributes, in bytes: the RSS `before_bytes` at entry, `peak_bytes` over the block, `after_bytes` at exit. The
+    anonymous memory `anon_peak_bytes` over the block.
     """
 
     INTERVAL_SECONDS = 1e-3
 
     def __init__(self) -> None:
-        self.before_bytes = self.peak_bytes = self.after_bytes = 0
+        self.before_bytes = self.peak_bytes = self.after_bytes = self.anon_peak_bytes = 0
         self._stop, self._ended = threading.Event(), threading.Event()
 
     def _sample(self) -> None:
         try:
             while not self._stop.is_set():
                 self.peak_bytes = max(self.peak_bytes, rss_bytes())
+                self.anon_peak_bytes = max(self.anon_peak_bytes, anon_bytes())
                 time.sleep(self.INTERVAL_SECONDS)
         finally:
             self._ended.set()
 
     def __enter__(self) -> "RssWatch":
         self.before_bytes = self.peak_bytes = rss_bytes()
+        self.anon_peak_bytes = anon_bytes()
         start_thread(self._sample)
         return self
 
@@ -98,6 +120,7 @@ class RssWatch:
         self._ended.wait()
         self.after_bytes = rss_bytes()
         self.peak_bytes = max(self.peak_bytes, self.after_bytes)
+        self.anon_peak_bytes = max(self.anon_peak_bytes, anon_bytes())
 
 
 _HEAP_BOUNDS = {

@@ -1,0 +1,53 @@
+"""`progress.csv` of a run that an earlier version began."""
+
+import csv
+import hashlib
+from pathlib import Path
+
+from seer_edge.runs.run_folder import RunFolder
+from seer_edge.training.tables import COLUMNS, changed_tables, open_tables
+
+OLD_COLUMNS = [name for name in COLUMNS if name != "memory/anon_bytes"]
+
+
+def _old_run(path: Path) -> tuple[RunFolder, str]:
+    """Write a progress.csv without the new column; return the run's folder and the digest up to step 200."""
+    folder = RunFolder(path)
+    lines = [OLD_COLUMNS, *([str(step + column) for column in range(len(OLD_COLUMNS))] for step in (100, 200, 300))]
+    data = ["".join((",".join(line), "\r\n")).encode() for line in lines]
+    folder.progress.write_bytes(b"".join(data))
+    return folder, hashlib.sha256(b"".join(data[:3])).hexdigest()
+
+
+def test_a_resumed_run_keeps_the_rows_that_lack_a_new_column(tmp_path: Path) -> None:
+    folder, digest = _old_run(tmp_path)
+    tables = open_tables(folder, 200, 200)
+    assert list(changed_tables(tables, {"progress": digest})) == []
+    tables["progress"].write({"time/total_timesteps": 300, "memory/anon_bytes": 7})
+    for table in tables.values():
+        table.close()
+    with folder.progress.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == list(COLUMNS)
+    assert [row["time/total_timesteps"] for row in rows] == ["100", "200", "300"]
+    assert [row["memory/anon_bytes"] for row in rows] == ["", "", "7"]
+    assert [[row[name] for name in OLD_COLUMNS] for row in rows[:2]] == [
+        [str(step + column) for column in range(len(OLD_COLUMNS))] for step in (100, 200)
+    ]
+    again = open_tables(folder, 300, 300)["progress"]
+    assert again.found_digest == again.digest == tables["progress"].digest
+    again.close()
+
+
+def test_a_changed_row_without_the_new_column_is_reported(tmp_path: Path) -> None:
+    folder, digest = _old_run(tmp_path)
+    folder.progress.write_bytes(folder.progress.read_bytes().replace(b"\r\n200,", b"\r\n199,"))
+    (warning,) = changed_tables(open_tables(folder, 200, 200), {"progress": digest})
+    assert "rows up to step 200 were changed" in warning
+
+
+def test_rows_below_an_unknown_column_are_dropped(tmp_path: Path) -> None:
+    folder, _ = _old_run(tmp_path)
+    folder.progress.write_bytes(folder.progress.read_bytes().replace(b"train/loss", b"train/lost"))
+    tables = open_tables(folder, 200, 200)
+    assert tables["progress"].last == 0

@@ -45,9 +45,12 @@ def fork(base: Path, target: Path, *, before_freeze: bool = False, **changes: An
                 raise BadInputError(f"{base}: step {saved.timestep:,} is not before a freeze; stop a run earlier")
 
             def write(folder: Path) -> None:
-                for name in set(saved.stored.manifest["files"]) - {checkpoint.CONFIG}:
+                for name in set(saved.stored.manifest["files"]) - {checkpoint.CONFIG, checkpoint.RUN}:
                     shutil.copyfile(saved.path / name, folder / name)
                 durable.write_json(folder / checkpoint.CONFIG, config.to_json())
+                record = saved.run()
+                record["outcome"]["resumed_at"] = []  # the entries belong to `base`
+                durable.write_json(folder / checkpoint.RUN, record)
                 if "seed" in changes:
                     _reseed(folder, saved, config.seed, config.device)
 

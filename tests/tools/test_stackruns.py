@@ -1,0 +1,106 @@
+"""stackruns forks one run into continuations of both arms, goes on where it was stopped, and tells what came out."""
+
+import csv
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from seer_runtime import durable
+from tests.faults import runs
+
+STACKRUNS = Path(__file__).parents[2] / "tools" / "stackruns.py"
+STOPPED, END = 40, 400
+RANDOM = dataclasses.replace(runs.alien().settings, random_steps=END, learning_starts=380)
+GAME = {"env": "ALE/RoadRunner-v5", "env_name": "RoadRunner", "settings": RANDOM, "resolution": 25}
+
+
+def _stackruns(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(STACKRUNS), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+
+def _stop(tell: Callable[[Any], None]) -> None:
+    runs.at_call("seer_edge.training.session:Session.step", STOPPED, lambda: os.kill(os.getpid(), signal.SIGTERM))
+
+
+def _replay(run: Path) -> dict[str, Any]:
+    return durable.read_tensors(runs.newest(run) / "replay.safetensors")
+
+
+@pytest.mark.slow
+def test_continuations_differ_and_the_table_is_of_their_late_games(tmp_path: Path) -> None:
+    base, out = tmp_path / "base", tmp_path / "out"
+    config = runs.alien(**GAME, total_timesteps=END, freeze_at=None, eval_every=END, mem_budget_bytes=END * 625)
+    assert runs.start(tmp_path / "log", runs.train, config, base, prepare=_stop).join() == 128 + signal.SIGTERM
+    for only in (["--only", "kept-0"], []):
+        done = _stackruns("run", base, out, "--continuations", "2", "--jobs", "2", *only)
+        assert done.returncode == 0, done.stderr
+    assert "kept-0" not in done.stderr.split()  # it was finished before
+    names = ["blank-0", "blank-1", "kept-0", "kept-1"]
+    assert sorted(path.name for path in out.iterdir() if path.is_dir()) == names
+    told = {name: json.loads((out / name / "config.json").read_text()) for name in names}
+    assert [told[name]["blank_at_lost_life"] for name in names] == [True, True, False, False]
+    assert [told[name]["seed"] for name in names] == [1, 2, 1, 2]
+
+    replays = {name: _replay(out / name) for name in names}
+    for name in names:
+        np.testing.assert_array_equal(replays[name]["action"][:STOPPED], _replay(base)["action"])
+    after = {name: replay["action"][STOPPED:] for name, replay in replays.items()}
+    assert np.array_equal(after["kept-0"], after["blank-0"])  # the same random actions
+    assert not np.array_equal(after["kept-0"][:100], after["kept-1"][:100])
+    for name in names:
+        flags, age = replays[name]["flags"], replays[name]["age"]
+        lives = (flags & 8).astype(bool)
+        assert lives.any() == name.startswith("kept")
+        assert ((flags & 1) > 0).sum() > lives.sum()
+        assert (age[1:][lives[:-1]] > 0).all()
+
+    late = {}
+    for name in names:
+        with (out / name / "episodes.csv").open(newline="") as file:
+            games = [(int(row["step"]), float(row["return"])) for row in csv.DictReader(file)]
+        late[name] = [value for step, value in games if step > END - (END - STOPPED) / 4]
+    assert any(late.values())
+    shutil.copytree(out / "kept-0", out / "kept-2")
+    summary = json.loads((out / "kept-2/summary.json").read_text())
+    (out / "kept-2/summary.json").write_text(json.dumps({**summary, "status": "running"}))
+    table = _stackruns("table", out)
+    assert table.returncode == 0, table.stderr
+    cells = {line.split()[0]: line.split()[1:] for line in table.stdout.splitlines()[2:7]}
+    assert cells.pop("kept-2") == ["-", "0"]
+    assert cells == {
+        name: [f"{statistics.fmean(returns):,.1f}", str(len(returns))] if returns else ["-", "0"]
+        for name, returns in late.items()
+    }
+    if all(late.values()):
+        arms = [[statistics.fmean(late[f"{arm}-{i}"]) for i in range(2)] for arm in ("kept", "blank")]
+        error = (sum(statistics.variance(means) / 2 for means in arms)) ** 0.5
+        difference = statistics.fmean(arms[0]) - statistics.fmean(arms[1])
+        assert f"kept - blank: {difference:,.1f} ± {error:,.1f} (standard error)" in table.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("run", "no-such-run", "out"), "no-such-run"),
+        (("run", "no-such-run", "out", "--arms", "kept,half"), "--arms kept,half: name kept and blank"),
+        (("run", "no-such-run", "out", "--only", "kept-6"), "--only kept-6: no such continuation; name one of kept-0,"),
+        (("table", "no-such-folder"), "no-such-folder: holds no runs of stackruns.py run"),
+    ],
+)
+def test_bad_input_is_one_line(words: tuple[str, ...], message: str) -> None:
+    done = _stackruns(*words)
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert message in line

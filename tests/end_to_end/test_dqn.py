@@ -84,7 +84,7 @@ def test_another_run_continues_its_agent_or_takes_its_encoder(run: Run, tmp_path
 
     status, out, _ = run("train", *words, "--from", bundle, "--total-timesteps", "1", "--run-dir", tmp_path / "agent")
     assert status == 0
-    assert "rows of its replay" in out
+    assert "replay rows are imported" in out
     continued = _agent(tmp_path / "agent")
     for name in ("head.hidden.weight", "head.values.weight"):
         moved = np.abs(continued[name] - before[name]).max()

@@ -180,7 +180,11 @@ def test_damaged_files_of_a_finished_run_are_rewritten(finished: Path, tmp_path:
     status, text = run_command(run, "resume", run)
     assert status == 0
     sound = f"{run}: finished at step 60; step_0000000060 is sound"
-    assert text.splitlines() == [f"{run}/{FILES['config.json']}", f"{run}/{FILES['encoder.onnx']}", sound]
+    assert text.splitlines() == [
+        f"warning: {run}/{FILES['config.json']}",
+        f"warning: {run}/{FILES['encoder.onnx']}",
+        sound,
+    ]
     assert (run / "encoder.onnx").read_bytes() == (finished / "encoder.onnx").read_bytes()
     assert run_command(run, "resume", run)[1] == f"{sound}\n"
 

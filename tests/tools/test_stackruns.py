@@ -94,9 +94,12 @@ def test_continuations_differ_and_the_table_is_of_their_late_games(tmp_path: Pat
     ("words", "message"),
     [
         (("run", "no-such-run", "out"), "no-such-run"),
-        (("run", "no-such-run", "out", "--arms", "kept,half"), "--arms kept,half: name kept and blank"),
+        (
+            ("run", "no-such-run", "out", "--arms", "kept,half"),
+            "--arms kept,half: unknown arm; use kept,blank or one of them",
+        ),
         (("run", "no-such-run", "out", "--only", "kept-6"), "--only kept-6: no such continuation; name one of kept-0,"),
-        (("table", "no-such-folder"), "no-such-folder: holds no runs of stackruns.py run"),
+        (("table", "no-such-folder"), "no-such-folder: has no runs of stackruns.py; give the OUT"),
     ],
 )
 def test_bad_input_is_one_line(words: tuple[str, ...], message: str) -> None:

@@ -11,7 +11,7 @@ import sys
 import time
 from typing import Any
 
-from commandline import BadInputError, Parser, add_env_flags, answer, count, render
+from commandline import BadInputError, Parser, add_env_flags, count, render, run_tool
 
 BLOCK_STEPS = 20
 BLOCK_FRAMES = 16
@@ -93,7 +93,7 @@ def main() -> int:
         print(render(header, figures(flags.env, flags.steps, flags.seed)))
         return 0
 
-    return answer("framebench.py", run)
+    return run_tool("framebench.py", run)
 
 
 if __name__ == "__main__":

@@ -105,7 +105,7 @@ def _add_frame_flags(group: argparse._ArgumentGroup) -> None:
         "--color",
         choices=COLORS,
         metavar="NAME",
-        help=f"Color of frames: {', '.join(COLORS)}. Default: gray for Atari, rgb for control, else what it shows.",
+        help=f"Color of frames: {', '.join(COLORS)}. Default: gray for discrete actions, else rgb.",
     )
     group.add_argument(
         "--render-observations",

@@ -123,9 +123,9 @@ ENCODERS: dict[str, tuple[Layer, ...]] = {
 
 def register_encoder(name: str, layers: Sequence[Layer]) -> None:
     """Add the encoder `name` with the trunk `layers`, bottom first. Raises ValueError for layers of other kinds."""
-    strangers = [layer for layer in layers if not isinstance(layer, Layer)]
-    if not layers or strangers:
-        found = f"not {strangers[0]!r}" if strangers else "at least one"
+    others = [layer for layer in layers if not isinstance(layer, Layer)]
+    if not layers or others:
+        found = f"not {others[0]!r}" if others else "at least one"
         raise ValueError(f"encoder {name!r}: give Conv, MaxPool, Residual and ReLU layers, {found}")
     ENCODERS[name] = tuple(layers)
 

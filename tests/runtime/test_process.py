@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,39 @@ def test_rss_watch_sees_memory_that_was_freed_again() -> None:
     assert after <= before + 10_000_000
     assert highest >= 0.98 * peak  # the kernel updates the counts per thread, in batches
     assert 0.98 * now <= highest
+
+
+def test_rss_watch_goes_on_after_a_sample_for_which_memory_lacked(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    measure, missed, measured = process.anon_bytes, threading.Event(), threading.Event()
+
+    def fail_once() -> int:
+        if threading.current_thread() is not threading.main_thread() and not missed.is_set():
+            missed.set()
+            raise MemoryError
+        if missed.is_set():
+            measured.set()
+        return measure()
+
+    monkeypatch.setattr(process, "anon_bytes", fail_once)
+    with process.RssWatch() as watch:
+        assert measured.wait(10)
+    assert watch.anon_peak_bytes > 0
+    assert capfd.readouterr().err == ""
+
+
+def test_rss_watch_leaves_the_error_of_its_block_when_memory_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> int:
+        raise MemoryError
+
+    def block() -> None:
+        with process.RssWatch():
+            monkeypatch.setattr(process, "anon_bytes", fail)
+            raise ValueError("the block's own")
+
+    with pytest.raises(ValueError, match="the block's own"):
+        block()
 
 
 FREED_AND_TAKEN = """

@@ -1,6 +1,7 @@
 """Memory of this process: resident set size (RSS), anonymous memory, heap options, and a ceiling on the RSS."""
 
 import _thread
+import contextlib
 import ctypes
 import gc
 import os
@@ -101,8 +102,10 @@ class RssWatch:
     def _sample(self) -> None:
         try:
             while not self._stop.is_set():
-                self.peak_bytes = max(self.peak_bytes, rss_bytes())
-                self.anon_peak_bytes = max(self.anon_peak_bytes, anon_bytes())
+                # Without memory for a sample, the block itself is about to report that there is none.
+                with contextlib.suppress(MemoryError):
+                    self.peak_bytes = max(self.peak_bytes, rss_bytes())
+                    self.anon_peak_bytes = max(self.anon_peak_bytes, anon_bytes())
                 time.sleep(self.INTERVAL_SECONDS)
         finally:
             self._ended.set()
@@ -118,9 +121,10 @@ class RssWatch:
     ) -> None:
         self._stop.set()
         self._ended.wait()
-        self.after_bytes = rss_bytes()
-        self.peak_bytes = max(self.peak_bytes, self.after_bytes)
-        self.anon_peak_bytes = max(self.anon_peak_bytes, anon_bytes())
+        with contextlib.suppress(MemoryError) if kind is not None else contextlib.nullcontext():
+            self.after_bytes = rss_bytes()
+            self.peak_bytes = max(self.peak_bytes, self.after_bytes)
+            self.anon_peak_bytes = max(self.anon_peak_bytes, anon_bytes())
 
 
 _HEAP_BOUNDS = {

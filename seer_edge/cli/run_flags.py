@@ -17,7 +17,7 @@ from seer_edge.cli.flag_types import (
 from seer_edge.config.config import AUTO
 from seer_edge.config.registry import ALGORITHMS
 from seer_edge.config.request import PROTOCOLS, REPLAYS, TAKES
-from seer_edge.config.values import parse_assignment, parse_checkpoint_every, parse_freeze_at
+from seer_edge.config.values import parse_assignment, parse_checkpoint_every, parse_freeze_at, parse_json_object
 from seer_edge.networks.spec import ENCODERS
 from seer_runtime.policy.preprocess import COLORS
 from seer_runtime.replay.codecs import LATENT_CODECS
@@ -61,7 +61,13 @@ def _add_task_flags(group: argparse._ArgumentGroup) -> None:
         "--env",
         type=named("an environment: Alien, cartpole-swingup, module:EnvId"),
         required=True,
-        help="Atari game, control task, Gymnasium id or module:Id, for example Alien or walker-walk. Required.",
+        help="Atari game, control task, Gymnasium id, module:Id or module:Class, for example Alien. Required.",
+    )
+    group.add_argument(
+        "--env-kwargs",
+        type=flag_type(parse_json_object),
+        metavar="JSON",
+        help="Arguments for the environment, for example '{\"full_action_space\": true}'. Default: none.",
     )
     group.add_argument(
         "--preset",
@@ -111,6 +117,12 @@ def _add_frame_flags(group: argparse._ArgumentGroup) -> None:
         "--render-observations",
         action="store_true",
         help="Use what a Gymnasium environment renders as its frames. Default: use its observations.",
+    )
+    group.add_argument(
+        "--obs-key",
+        type=named("a key of the observations"),
+        metavar="KEY",
+        help="Picture in observations that are a dictionary. Default: the only picture.",
     )
     group.add_argument(
         "--protocol",

@@ -32,7 +32,13 @@ ENV_TIMEOUT_SECONDS = 60.0
 """An environment that does not answer for so long counts as hanging."""
 MAX_THREADS = 256
 MAX_AUGMENTATIONS = MAX_BATCH - 1  # encoded in one call with the center crop
-BEFORE_RECORDED: Mapping[str, Any] = {"resize": "area", "blank_at_lost_life": True, "overrides": ()}
+BEFORE_RECORDED: Mapping[str, Any] = {
+    "resize": "area",
+    "blank_at_lost_life": True,
+    "overrides": (),
+    "obs_key": None,
+    "env_kwargs": None,
+}
 """Values that runs had whose `config.json` was written before these entries existed."""
 
 
@@ -58,6 +64,8 @@ class TrainConfig:
     action_repeat: int | None = None  # None: the environment's own
     color: Color | None = None  # None: the environment's own
     render_observations: bool = False
+    obs_key: str | None = None  # the picture in observations that are a dictionary
+    env_kwargs: dict[str, Any] | None = None  # arguments for the environment
     resize: Resize = "area"  # how screens become frames
     blank_at_lost_life: bool = False  # whether a lost life blanks the frame stack, as in older runs
     freeze_layers: int | None = None  # None: all
@@ -149,6 +157,8 @@ class TrainConfig:
             self.render_observations,
             self.resize,
             self.blank_at_lost_life,
+            self.obs_key,
+            self.env_kwargs,
         )
 
     @property

@@ -1,12 +1,19 @@
 """What a user asks for, before anything is resolved. The command line and the Python API build the same requests."""
 
 import dataclasses
+import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self, TypedDict, cast
 
-from seer_edge.config.values import parse_checkpoint_every, parse_freeze_at, parse_memory, parse_seconds
+from seer_edge.config.values import (
+    parse_checkpoint_every,
+    parse_freeze_at,
+    parse_json_object,
+    parse_memory,
+    parse_seconds,
+)
 from seer_edge.envs import EnvOptions, ProtocolName
 from seer_edge.errors import BadInputError
 from seer_edge.validation import check_types
@@ -25,6 +32,7 @@ _TEXT: Mapping[str, Callable[[str], Any]] = {
     "freeze_at": parse_freeze_at,
     "checkpoint_every": parse_checkpoint_every,
     "env_timeout": parse_seconds,
+    "env_kwargs": parse_json_object,
 }
 """Options that may also be given as text with a unit."""
 
@@ -93,6 +101,8 @@ class RunRequest(ResumeRequest):
     resolution: int | None = None
     color: str | None = None
     render_observations: bool = False
+    obs_key: str | None = None
+    env_kwargs: dict[str, Any] | None = None
     protocol: str | None = None
     from_: str | None = None  # a run's folder or a bundle
     take: str | None = None
@@ -113,12 +123,23 @@ class RunRequest(ResumeRequest):
             if getattr(self, name) not in (None, *choices):
                 flag = f"{flag_of(name)} {getattr(self, name)}"
                 raise BadInputError(f"{flag}: unknown value; choose one of {', '.join(choices)}")
+        try:
+            json.dumps(self.env_kwargs, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise BadInputError(f"--env-kwargs: not JSON ({error}); give texts, numbers, lists and objects") from error
 
     @property
     def env_options(self) -> EnvOptions:
         """How the environment is shown and stepped, as far as the request says."""
         protocol, color = cast(ProtocolName, self.protocol or PROTOCOLS[0]), cast("Color | None", self.color)
-        return EnvOptions(protocol, self.resolution, color=color, render=self.render_observations)
+        return EnvOptions(
+            protocol,
+            self.resolution,
+            color=color,
+            render=self.render_observations,
+            obs_key=self.obs_key,
+            kwargs=self.env_kwargs,
+        )
 
     def filled(self, defaults: Mapping[str, Any]) -> "RunRequest":
         """Return this request with `defaults` for those of its options that are None."""
@@ -151,6 +172,8 @@ class RunOptions(TypedDict, total=False):
     resolution: int | None
     color: str | None
     render_observations: bool
+    obs_key: str | None
+    env_kwargs: Mapping[str, Any] | str | None
     protocol: str | None
     total_timesteps: int | None
     from_: str | os.PathLike[str] | None
@@ -184,6 +207,8 @@ def flag_of(name: str) -> str:
 
 
 def _converted(name: str, value: Any) -> Any:
+    if name == "env_kwargs" and isinstance(value, Mapping):
+        return dict(value)
     if name == "set":
         return tuple(value.items()) if isinstance(value, Mapping) else tuple(value or ())
     if isinstance(value, os.PathLike):

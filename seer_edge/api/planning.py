@@ -47,9 +47,9 @@ def plan_of(request: RunRequest) -> BytePlan:
     replaced = replaced_options(request.env, request.env_options)
     if replaced:
         LOG.warning(
-            "--env %s: %s; bare names such as Alien have the options of the protocol too, and --env-kwargs sets %s",
+            "--env %s: the Atari protocol replaces registered options: %s; --env-kwargs sets %s",
             request.env,
-            ", ".join(f"{name} is {used}, not {asked} as registered" for name, (asked, used) in replaced.items()),
+            ", ".join(f"{name} {asked} by {used}" for name, (asked, used) in replaced.items()),
             ", ".join(ATARI_KWARGS),
         )
     plan = make_plan(build_config(spec, **wanted.config_options()), spec)

@@ -10,7 +10,7 @@ from seer_edge.envs.black_frames import BlackFrames
 from seer_edge.envs.checks import checked_frame, checked_step
 from seer_edge.envs.isolation import Isolation
 from seer_edge.envs.watchdog import Watchdog
-from seer_edge.errors import EnvironmentFailedError, describe_error
+from seer_edge.errors import BadInputError, EnvironmentFailedError, describe_error
 from seer_runtime.system.state import State, StateError
 
 LOG = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ class Guarded:
     """An environment whose calls and return values are checked, and whose side effects are undone (see `Isolation`).
 
     Raises EnvironmentFailedError for any exception of `env`, SystemExit included, and for an invalid frame, reward or
-    end flag. An EnvError is raised unchanged: no other attempt would succeed. With `timeout_seconds` a longer call is a
+    end flag, and BadInputError for an EnvError, after which no other attempt would succeed. With `timeout_seconds` a longer call is a
     hang, and a `Watchdog` calls `on_hang`. Raises ValueError where `on_hang` is missing then.
 
     Frames that turn black are reported with the step, counted from `first_step`.
@@ -143,9 +143,12 @@ class Guarded:
         try:
             with self._watchdog.watch(call) if self._watchdog is not None else nullcontext():
                 yield
-        except (EnvironmentFailedError, EnvError, StateError, KeyboardInterrupt):
+        except (EnvironmentFailedError, StateError, KeyboardInterrupt):
             self._failed = True  # an interrupt may have left the environment in the middle of a step
             raise
+        except EnvError as error:
+            self._failed = True
+            raise BadInputError(f"--env {self._env.spec.id}: {error}") from error
         except BaseException as error:
             self._failed = True
             raise EnvironmentFailedError(describe_error(error)) from error

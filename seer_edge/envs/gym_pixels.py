@@ -27,6 +27,8 @@ DISCRETE_SIDE_MAX = 84
 CONTINUOUS_SIDE_MAX = 100
 CROP, OF_SIDE = 84, 100
 """The learner crops CROP of each OF_SIDE pixels where actions are continuous (Section 4.2)."""
+_read_as_rgba: set[str] = set()
+"""Environments whose four channels were reported."""
 OLD_API = "it has the API of Gym before version 0.26; port it to Gymnasium, or wrap it with shimmy"
 
 
@@ -64,7 +66,6 @@ class GymPixels:
     ) -> None:
         asked_size = None if resolution is None else pixel_size(resolution)
         self._render = render
-        self._id = env_id.id
         seed %= SEEDS  # many simulators take seeds as a C int
         self._env = _make(env_id, render, kwargs or {})
         try:
@@ -109,7 +110,8 @@ class GymPixels:
             if not renders or "--obs-key" in str(error):
                 hint = "" if "; " in str(error) else "return uint8 images [H, W, 3]"
             raise ViewError(f"environment {env_id.id!r} {error}", hint) from error
-        if picture.shape[2:] == (4,):
+        if picture.shape[2:] == (4,) and env_id.id not in _read_as_rgba:
+            _read_as_rgba.add(env_id.id)
             LOG.warning(
                 "environment %r: observes %s, read as red, green, blue and alpha; alpha is dropped. If these are "
                 "stacked frames, return the newest one, because seer-edge stacks frames",
@@ -153,7 +155,7 @@ class GymPixels:
         return result[0]
 
     def _old_api(self, reason: str) -> UnsupportedEnvError:
-        return UnsupportedEnvError(f"environment {self._id!r}: {reason}: {OLD_API}")
+        return UnsupportedEnvError(f"{reason}: {OLD_API}")
 
     def step(self, action: Action) -> Step:
         """Take one step. A step that is both terminated and truncated counts as terminated.

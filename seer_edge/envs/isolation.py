@@ -26,6 +26,7 @@ Result = TypeVar("Result")
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)
 """Signals whose handlers belong to the program."""
+_NUMBERS = tuple(map(int, SIGNALS))
 
 _inside: ContextVar[bool] = ContextVar("_inside", default=False)
 _process = threading.Lock()
@@ -143,18 +144,21 @@ class _ProcessState:
     """Handlers, filters and options of libraries, as they are now. With `thorough` also those that are slow to read."""
 
     def __init__(self, thorough: bool) -> None:
-        in_main = threading.get_ident() == threading.main_thread().ident
-        self._handlers = [_signal.getsignal(number) for number in SIGNALS] if in_main else []
+        in_main = threading.get_ident() == threading.main_thread().ident  # other threads cannot set handlers
+        self._handlers = list(map(_signal.getsignal, _NUMBERS)) if in_main else None
         self._filters, self._listed = warnings.filters, list(warnings.filters)
         self._torch = _torch_state()
         self._thorough = thorough
         if thorough:
             self._numpy_errors, self._disabled = np.geterr(), logging.root.manager.disable
+            self._device_and_threads = _torch_device_and_threads()
 
     def restore(self) -> None:
         """Restore what differs."""
-        for number, handler in zip(SIGNALS, self._handlers, strict=False):
-            _restore_handler(number, handler, always=self._thorough)
+        handlers = self._handlers
+        if handlers is not None and (self._thorough or list(map(_signal.getsignal, _NUMBERS)) != handlers):
+            for number, handler in zip(_NUMBERS, handlers, strict=True):
+                _restore_handler(number, handler)
         if warnings.filters is not self._filters or warnings.filters != self._listed:
             warnings.simplefilter("ignore", append=True)  # forget which warnings were shown under other filters
             warnings.filters[:] = self._listed  # type: ignore[index]
@@ -163,14 +167,13 @@ class _ProcessState:
             np.seterr(**self._numpy_errors)  # before numpy 2 it is not a context variable
             logging.disable(self._disabled)
             _enable_loggers()
+            _restore_torch_device_and_threads(self._device_and_threads)
 
 
-def _restore_handler(number: int, handler: Any, *, always: bool) -> None:
+def _restore_handler(number: int, handler: Any) -> None:
+    """Install `handler` again, also where a C library has installed another one without Python's knowledge."""
     # A handler that is spent has replaced itself because its signal arrived. None was not installed by Python.
-    if handler is None or getattr(handler, "spent", False):
-        return
-    # `always` also replaces a handler that a C library has installed without Python's knowledge.
-    if always or _signal.getsignal(number) is not handler:
+    if handler is not None and not getattr(handler, "spent", False):
         signal.signal(number, handler)
 
 
@@ -181,32 +184,37 @@ def _enable_loggers() -> None:
             logger.disabled = False
 
 
-_UNTOUCHED = (True, "float32", False, None, None)
-"""State of torch when it is imported, in the order of `_torch_state`. The number of threads depends on the machine."""
+_UNTOUCHED = (True, "float32", False)
+"""State of torch when it is imported, in the order of `_torch_state`."""
 
 
 def _torch_state() -> tuple[Any, ...]:
     torch = sys.modules.get("torch")
-    if torch is None or not hasattr(torch, "_GLOBAL_DEVICE_CONTEXT"):  # not imported, or not completely
+    if not hasattr(torch, "_GLOBAL_DEVICE_CONTEXT"):  # not imported, or not completely
         return _UNTOUCHED
-    return (
-        torch.is_grad_enabled(),
-        torch.get_default_dtype(),
-        torch.are_deterministic_algorithms_enabled(),
-        getattr(torch._GLOBAL_DEVICE_CONTEXT, "device_context", None),
-        torch.get_num_threads(),
-    )
+    return torch.is_grad_enabled(), torch.get_default_dtype(), torch.are_deterministic_algorithms_enabled()
 
 
 def _restore_torch(before: tuple[Any, ...]) -> None:
     torch, now = sys.modules.get("torch"), _torch_state()
     if now == before or torch is None:
         return
-    gradients, dtype, deterministic, device, threads = before
+    gradients, dtype, deterministic = before
     torch.set_grad_enabled(gradients)
     torch.set_default_dtype(torch.float32 if dtype == "float32" else dtype)
     torch.use_deterministic_algorithms(deterministic)
-    if device is not now[3]:
+
+
+def _torch_device_and_threads() -> tuple[Any, int | None]:
+    torch = sys.modules.get("torch")
+    if not hasattr(torch, "_GLOBAL_DEVICE_CONTEXT"):
+        return None, None
+    return getattr(torch._GLOBAL_DEVICE_CONTEXT, "device_context", None), torch.get_num_threads()
+
+
+def _restore_torch_device_and_threads(before: tuple[Any, int | None]) -> None:
+    torch, (device, threads), (device_now, threads_now) = sys.modules.get("torch"), before, _torch_device_and_threads()
+    if torch is not None and device is not device_now:
         torch.set_default_device(None if device is None else device.device)
-    if threads is not None and threads != now[4]:
+    if torch is not None and threads is not None and threads != threads_now:
         torch.set_num_threads(threads)

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from seer_edge.config.plan import BytePlan
-from seer_edge.envs import EnvError
 from seer_edge.envs.games import Evaluation
-from seer_edge.errors import EXIT_UNSAFE, BadInputError, EnvironmentFailedError, RunStoppedError
+from seer_edge.errors import EXIT_UNSAFE, EnvironmentFailedError, RunStoppedError
 from seer_edge.machine.host import is_out_of_memory
 from seer_edge.machine.signals import StopSignal
 from seer_edge.runs import checkpoint
@@ -81,8 +80,6 @@ class Run:
             outcome.status = "failed"
             if isinstance(error, EnvironmentFailedError | OSError):
                 self.checkpoints.rescue()
-            if isinstance(error, EnvError):  # no later attempt would succeed
-                raise BadInputError(f"--env {self.session.config.env}: {error}") from error
             if isinstance(error, EnvironmentFailedError):
                 raise RunStoppedError(
                     f"the environment failed after step {self.session.timestep:,}: {error}"

@@ -20,35 +20,31 @@ class BlackFrames:
         self._env = env
         self._step = first_step
         self._bright: int | None = None  # index of a pixel that was not black in the last bright frame
-        self._black_steps = 0
+        self._black_since: int | None = None  # step of the first of the black frames
         self._reported = False
 
     def step(self, frame: Frame) -> None:
         """Count one step, and look at its frame."""
         self._step += 1
         self.see(frame)
-        if self._black_steps:
-            self._black_steps += 1
-            if self._black_steps > PATIENCE_STEPS and not self._reported:
-                self._reported = True
-                self._report()
+        since = self._black_since
+        if since is not None and self._step - since >= PATIENCE_STEPS and not self._reported:
+            self._reported = True
+            LOG.warning(
+                "environment %r: every frame since step %s is black, and earlier ones were not, so the agent sees "
+                "nothing. Has a renderer lost its OpenGL context, or a camera its picture? Check the environment, and "
+                "start again from an earlier checkpoint",
+                self._env,
+                f"{since:,}",
+            )
 
     def see(self, frame: Frame) -> None:
         """Look at one frame, uint8 of any shape."""
-        if self._bright is not None and frame.item(self._bright):  # usually true, and a hundred times as fast
-            self._black_steps = 0
+        if self._bright is not None and frame.item(self._bright):  # usually true, and ten times as fast
+            self._black_since = None
             return
         brightest = int(frame.argmax())
         if frame.item(brightest):
-            self._bright, self._black_steps = brightest, 0
-        elif self._bright is not None and not self._black_steps:
-            self._black_steps = 1
-
-    def _report(self) -> None:
-        LOG.warning(
-            "environment %r: every frame since step %s is black, and earlier ones were not; the agent sees nothing. A "
-            "renderer may have lost its OpenGL context, or a camera its picture. Check the environment, then resume "
-            "from a checkpoint before that step",
-            self._env,
-            f"{self._step - self._black_steps + 2:,}",
-        )
+            self._bright, self._black_since = brightest, None
+        elif self._bright is not None and self._black_since is None:
+            self._black_since = self._step

@@ -22,8 +22,8 @@ class Guarded:
     """An environment whose calls and return values are checked, and whose side effects are undone (see `Isolation`).
 
     Raises EnvironmentFailedError for any exception of `env`, SystemExit included, and for an invalid frame, reward or
-    end flag, and BadInputError for an EnvError, after which no other attempt would succeed. With `timeout_seconds` a longer call is a
-    hang, and a `Watchdog` calls `on_hang`. Raises ValueError where `on_hang` is missing then.
+    end flag. Raises BadInputError for an EnvError, after which no other attempt would succeed. With `timeout_seconds` a
+    longer call is a hang, and a `Watchdog` calls `on_hang`. Raises ValueError where `on_hang` is missing then.
 
     Frames that turn black are reported with the step, counted from `first_step`.
     """

@@ -75,7 +75,7 @@ class Picture:
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise EnvironmentFailedError("the picture has values that are not finite")
         values = (array.astype(np.float32) - self.low) * (255 / (self.high - self.low))
-        return np.rint(np.clip(values, 0, 255)).astype(np.uint8)
+        return np.asarray(np.rint(np.clip(values, 0, 255)), np.uint8)
 
 
 def find_picture(space: Space, key: str | None = None) -> Picture:

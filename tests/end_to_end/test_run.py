@@ -187,7 +187,9 @@ def test_a_signal_leaves_a_checkpoint(number: signal.Signals, status: int, tmp_p
     assert int(progress.read_text().splitlines()[-1].split(",")[0]) == timestep
 
 
-@pytest.mark.parametrize(("limit_bytes", "reached"), [(15_000_000, 0), (19_000_000, 2_800)])
+@pytest.mark.parametrize(
+    ("limit_bytes", "reached"), [(15_000_000, 0), pytest.param(19_000_000, 2_800, marks=pytest.mark.slow)]
+)
 def test_a_disk_without_room(limit_bytes: int, reached: int, tmp_path: Path) -> None:
     """A limit on a file's size stands in for the full disk: the agent takes 18 MB, the replay grows beyond 19."""
     folder = tmp_path / "run"

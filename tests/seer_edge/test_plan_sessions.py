@@ -37,17 +37,22 @@ def _imported(plan: BytePlan) -> Imported:
     ("env", "given"),
     [
         (ALIEN, {}),
-        (ALIEN, {"freeze_at": "never", "replay": "prioritized"}),
-        (ALIEN, {"latent_codec": "uint8"}),
         (ALIEN, {"latent_codec": "uint4", "encoder": "canonical"}),
-        (CARTPOLE, {"latent_codec": "uint8"}),
-        (CARTPOLE_50, {"latent_codec": "uint4", "augmentations": 15}),
-        (CARTPOLE, {}),
-        (CARTPOLE, {"freeze_at": "never"}),
         (CARTPOLE, {"freeze_layers": 2}),
         (CARTPOLE, {"source": "runs/x"}),
-        (CARTPOLE, {"augmentations": 1, "latent_codec": "float16", "encoder": "impala", "freeze_layers": 15}),
         (CARTPOLE_50, {"replay": "prioritized", "augmentations": 15}),
+        *(
+            pytest.param(env, given, marks=pytest.mark.slow)
+            for env, given in (
+                (ALIEN, {"freeze_at": "never", "replay": "prioritized"}),
+                (ALIEN, {"latent_codec": "uint8"}),
+                (CARTPOLE, {"latent_codec": "uint8"}),
+                (CARTPOLE_50, {"latent_codec": "uint4", "augmentations": 15}),
+                (CARTPOLE, {}),
+                (CARTPOLE, {"freeze_at": "never"}),
+                (CARTPOLE, {"augmentations": 1, "latent_codec": "float16", "encoder": "impala", "freeze_layers": 15}),
+            )
+        ),
     ],
 )
 def test_a_session_holds_what_was_planned_to_the_byte(env: EnvSpec, given: dict[str, Any], tmp_path: Path) -> None:
@@ -82,7 +87,7 @@ def test_a_session_holds_what_was_planned_to_the_byte(env: EnvSpec, given: dict[
     ("env", "given"),
     [
         (ALIEN, {"mem_budget_bytes": 400_000, "replay": "prioritized"}),
-        (ALIEN, {"mem_budget_bytes": 400_000, "latent_codec": "float16"}),
+        pytest.param(ALIEN, {"mem_budget_bytes": 400_000, "latent_codec": "float16"}, marks=pytest.mark.slow),
         (ALIEN, {"mem_budget_bytes": 400_000, "latent_codec": "uint4"}),
         (CARTPOLE_50, {"mem_budget_bytes": 1_000_000}),
         (CARTPOLE_50, {"mem_budget_bytes": 1_000_000, "encoder": "impala", "freeze_layers": 15, "algo": "sac"}),
@@ -115,7 +120,10 @@ def test_a_checkpoint_takes_what_was_planned_and_no_more(env: EnvSpec, given: di
 
 
 @pytest.mark.parametrize("encoder", ["data-efficient", "canonical", "sac-ae", "impala"])
-@pytest.mark.parametrize(("env", "algo"), [(ALIEN, "rainbow"), (CARTPOLE_50, "curl-sac"), (CARTPOLE_50, "sac")])
+@pytest.mark.parametrize(
+    ("env", "algo"),
+    [(ALIEN, "rainbow"), (CARTPOLE_50, "curl-sac"), pytest.param(CARTPOLE_50, "sac", marks=pytest.mark.slow)],
+)
 def test_model_and_optimizer_are_those_of_the_agent(env: EnvSpec, algo: str, encoder: str) -> None:
     plan = plan_of(env, algo=algo, encoder=encoder)
     agent = make_agent(plan, seed=0)

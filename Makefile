@@ -6,8 +6,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := runs/demo
-# A test file runs in one process, so that its tests share their fixtures.
-PYTEST = $(BIN)/pytest -n logical --dist loadfile
+# Each process begins with its own half of the test files, so that most tests share their fixtures.
+PYTEST = $(BIN)/pytest -n logical --dist worksteal
 TESTS := not slow and not faults
 SOURCES := seer_edge runtime tools tests
 

@@ -33,7 +33,8 @@ def run_all(base: Path, out: Path, arms: list[str], continuations: int, only: li
     chosen = [name for name in names if name in only or not only]
     for name in chosen:
         arm, _, number = name.partition("-")
-        fork(base, out / name, blank_at_lost_life=ARMS[arm], seed=seed + int(number))
+        # The training games are the measure, so one episode is enough for the evaluation at the end.
+        fork(base, out / name, blank_at_lost_life=ARMS[arm], eval_episodes=1, seed=seed + int(number))
     finish_all([out / name for name in chosen], jobs)
     return 0
 

@@ -51,7 +51,9 @@ def _config(folder: Path) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize(("protocol", "resize"), [("paper", "bilinear"), ("machado", "area")])
+@pytest.mark.parametrize(
+    ("protocol", "resize"), [("paper", "bilinear"), pytest.param("machado", "area", marks=pytest.mark.slow)]
+)
 def test_act_and_eval_choose_the_same_actions_on_the_same_frames(
     protocol: str, resize: str, run: Run, steps: list[tuple[int, bytes]], tmp_path: Path
 ) -> None:

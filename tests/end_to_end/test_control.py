@@ -97,6 +97,7 @@ def test_a_run_through_its_freeze(run: Run, tmp_path: Path) -> None:
     assert run("eval", folder, "--episodes", "2", "--seed", "3", "--json")[1] == out
 
 
+@pytest.mark.slow
 def test_the_same_seed_twice_gives_the_same_bits(run: Run, tmp_path: Path) -> None:
     flags = ("--total-timesteps", "45", "--freeze-at", "28", "--replay", "prioritized")
     first, second = tmp_path / "first", tmp_path / "second"
@@ -119,6 +120,7 @@ def test_without_the_contrastive_loss(run: Run, tmp_path: Path) -> None:
     assert run("eval", folder)[0] == 0
 
 
+@pytest.mark.slow
 def test_fewer_frozen_layers_over_a_replay_of_frames(run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     summary = train(run, folder, "--freeze-layers", "2", "--total-timesteps", "45", "--freeze-at", "28")

@@ -13,11 +13,11 @@ from tests.end_to_end.conftest import Finished
 COMPARED = ("agent.safetensors", "replay.safetensors", "state.json")
 
 
-@pytest.mark.parametrize("replay", ["uniform", "prioritized"])
+@pytest.mark.parametrize("replay", [pytest.param("uniform", marks=pytest.mark.slow), "prioritized"])
 def test_the_same_seed_twice_gives_the_same_bits(short_run: Callable[..., Finished], replay: str) -> None:
-    options = {"total_timesteps": 900, "freeze_at": 600, "replay": replay, "eval_every": 700}
+    options = {"total_timesteps": 600, "freeze_at": 400, "replay": replay, "eval_every": 500, "eval_episodes": 3}
     first, second, other = short_run(**options), short_run(**options), short_run(**options, seed=1)
-    for step in (600, 900):
+    for step in (400, 600):
         for name in COMPARED:
             assert (first.generation(step) / name).read_bytes() == (second.generation(step) / name).read_bytes()
     assert first.folder.encoder.read_bytes() == second.folder.encoder.read_bytes()
@@ -26,9 +26,9 @@ def test_the_same_seed_twice_gives_the_same_bits(short_run: Callable[..., Finish
 
 
 def test_evaluation_does_not_disturb_training(short_run: Callable[..., Finished]) -> None:
-    often = short_run(total_timesteps=900, freeze_at=600, eval_every=100)
-    seldom = short_run(total_timesteps=900, freeze_at=600, eval_every=900)
-    ours, theirs = (durable.read_tensors(run.generation(900) / "agent.safetensors") for run in (often, seldom))
+    often = short_run(total_timesteps=500, freeze_at=350, eval_every=100, eval_episodes=2)
+    seldom = short_run(total_timesteps=500, freeze_at=350, eval_every=500, eval_episodes=2)
+    ours, theirs = (durable.read_tensors(run.generation(500) / "agent.safetensors") for run in (often, seldom))
     assert ours.keys() == theirs.keys()
     assert all((ours[name] == theirs[name]).all() for name in ours)
 

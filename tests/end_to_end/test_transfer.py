@@ -48,7 +48,7 @@ def _encode(folder: Path, observations: Any) -> Any:
     ("flags", "stack", "frame", "latent"),
     [
         (PIXEL_GAME, (4, 42, 42), 42 * 42, 4 * 64),
-        (CONTROL, (9, 21, 21), 3 * 25 * 25, 4 * 4 * 2 * SAC.features),
+        pytest.param(CONTROL, (9, 21, 21), 3 * 25 * 25, 4 * 4 * 2 * SAC.features, marks=pytest.mark.slow),
     ],
     ids=["game", "control"],
 )

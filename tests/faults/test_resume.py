@@ -52,6 +52,10 @@ KINDS: dict[str, tuple[Callable[..., TrainConfig], dict[str, Any], tuple[int, ..
 }
 
 
+EVERYDAY = ("alien", "alien-prioritized", "lives", "alien-auto", "cartpole")
+"""The kinds that `make test` runs; `make test-faults` runs all."""
+
+
 def stop_at(steps: tuple[int, ...], tell: Callable[[Any], None]) -> None:
     """Send SIGTERM to this process after each of `steps`."""
     step = Session.step
@@ -82,7 +86,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 @EXACT
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=() if kind in EVERYDAY else pytest.mark.faults) for kind in KINDS]
+)
 def test_a_stopped_run_ends_identically(kind: str, whole: Callable[[str], Path], tmp_path: Path) -> None:
     build, changes, steps = KINDS[kind]
     path, log = tmp_path / "run", tmp_path / "log"

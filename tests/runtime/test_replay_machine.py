@@ -181,5 +181,10 @@ class ReplayMachine(RuleBasedStateMachine):
             np.testing.assert_allclose(got, [self.priorities[row] for row in rows], rtol=1e-6)
 
 
-ReplayMachine.TestCase.settings = settings(max_examples=300, stateful_step_count=25, deadline=None, derandomize=True)
-TestReplayMachine = ReplayMachine.TestCase
+class TestReplayMachine(ReplayMachine.TestCase):
+    settings = settings(max_examples=80, stateful_step_count=25, deadline=None, derandomize=True)
+
+
+@pytest.mark.slow
+class TestReplayMachineAtLength(ReplayMachine.TestCase):
+    settings = settings(max_examples=1_000, stateful_step_count=25, deadline=None)

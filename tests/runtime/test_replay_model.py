@@ -55,7 +55,7 @@ def _convert_and_continue(pair: Pair, *latent: Any) -> None:
 
 @pytest.mark.parametrize("latent", LATENTS)
 @pytest.mark.parametrize("stack", [1, 4])
-@pytest.mark.parametrize("rows", [150, 500])
+@pytest.mark.parametrize("rows", [pytest.param(150, marks=pytest.mark.slow), 500])
 def test_conversion_over_many_chunks_agrees_with_the_model(latent: tuple[str, int], stack: int, rows: int) -> None:
     pair = Pair.build(capacity=230, stack=stack, n=3, slack_bytes=5)
     pair.play(rows)
@@ -64,7 +64,7 @@ def test_conversion_over_many_chunks_agrees_with_the_model(latent: tuple[str, in
 
 @pytest.mark.parametrize(("frame", "crop", "augmentations", "name", "shape"), CROPPED)
 @pytest.mark.parametrize("stack", [1, 3])
-@pytest.mark.parametrize("rows", [80, 300])
+@pytest.mark.parametrize("rows", [pytest.param(80, marks=pytest.mark.slow), 300])
 def test_converted_rows_hold_the_latents_of_their_stacks_under_each_crop(
     frame: tuple[int, ...],
     crop: tuple[int, int],

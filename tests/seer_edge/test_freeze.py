@@ -30,7 +30,13 @@ WIDE = dataclasses.replace(KINDS["curl-sac"]["settings"], features=20)
 
 
 @pytest.mark.parametrize("last_step", ["", "terminated", "truncated"])
-@pytest.mark.parametrize("at_least", [1, 20, CAPACITY - 1, CAPACITY, CAPACITY + 1, 100, 137])
+@pytest.mark.parametrize(
+    "at_least",
+    [
+        *(1, CAPACITY, 137),
+        *(pytest.param(number, marks=pytest.mark.slow) for number in (20, CAPACITY - 1, CAPACITY + 1, 100)),
+    ],
+)
 def test_every_row_is_the_latent_of_its_stack(rig: Callable[..., Rig], last_step: str, at_least: int) -> None:
     run = rig()
     run.until(last_step, at_least)

@@ -129,7 +129,7 @@ def _differing(got: Arrays, wanted: Arrays) -> set[str]:
 
 
 @pytest.mark.parametrize("env", [GAME, TASK], ids=lambda env: env.name)
-@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("frozen", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_the_imported_encoder_equals_the_source_and_stays_fixed(runs: Runs, env: EnvSpec, frozen: bool) -> None:
     source, taken = runs.source(_plan(env, seed=1), frozen=frozen)
     assert len(taken) == {"PixelMatch": 2 * 2, "cartpole-swingup": 2 * 4 + 2 * 2 + 2 * 2}[env.name]
@@ -206,7 +206,7 @@ def test_rows_and_input_are_the_imported_encoders_latents_of_crops(runs: Runs) -
 
 
 @pytest.mark.parametrize("layers", [None, 1], ids=["whole", "partly"])
-@pytest.mark.parametrize("env", [GAME, TASK], ids=lambda env: env.name)
+@pytest.mark.parametrize("env", [GAME, pytest.param(TASK, marks=pytest.mark.slow)], ids=lambda env: env.name)
 def test_an_imported_encoder_can_be_imported_again(runs: Runs, env: EnvSpec, layers: int | None) -> None:
     """The run in between holds its weights in its graph only."""
     source, taken = runs.source(_plan(env, seed=1))
@@ -226,7 +226,7 @@ def test_an_imported_encoder_can_be_imported_again(runs: Runs, env: EnvSpec, lay
 @pytest.mark.parametrize(
     ("env", "layers", "frozen"),
     [
-        (TASK, 4, [f"encoder.convs.{index}." for index in range(4)]),
+        pytest.param(TASK, 4, [f"encoder.convs.{index}." for index in range(4)], marks=pytest.mark.slow),
         (TASK, 1, ["encoder.convs.0."]),
         (GAME, 1, ["encoder.convs.0."]),
     ],

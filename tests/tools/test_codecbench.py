@@ -41,7 +41,11 @@ def test_denser_codecs_have_larger_errors(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "named"), [({"latent_codec": "uint8"}, "float32"), ({"freeze_at": None}, "float32")]
+    ("changes", "named"),
+    [
+        ({"latent_codec": "uint8"}, "float32"),
+        pytest.param({"freeze_at": None}, "float32", marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_without_float32_latents_is_rejected(changes: dict[str, object], named: str, tmp_path: Path) -> None:
     config = runs.alien(total_timesteps=100, eval_every=100, **changes)

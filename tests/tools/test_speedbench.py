@@ -30,6 +30,7 @@ def _speedbench(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=240)
 
 
+@pytest.mark.slow
 def test_both_phases_are_timed_and_compared(tmp_path: Path) -> None:
     report, small = tmp_path / "report.json", ("--env", "Alien", "--resolution", "42", "--times", "5")
     done = _speedbench(*small, "--json", str(report))

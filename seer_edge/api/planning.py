@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import importlib
 import importlib.util
 import logging
 import os
@@ -17,7 +18,6 @@ from seer_edge.envs import EnvOptions, EnvSpec, resolve
 from seer_edge.envs.guarded import open_guarded
 from seer_edge.envs.translate_errors import translate_errors
 from seer_edge.errors import EXIT_BAD_INPUT, EXIT_UNSAFE, BadInputError
-from seer_edge.machine.lean_torch import import_torch
 from seer_edge.runs.run_folder import RunFolder
 from seer_edge.runs.source import bundle_flags, exists, is_bundle, resize_of
 from seer_edge.runs.transfer import Imported, import_source
@@ -132,7 +132,7 @@ def with_import(plan: BytePlan, take: str | None, *, adopt_codec: bool = False) 
 def learner_needed() -> Iterator[None]:
     """Import torch. Raises BadInputError if it, or a package that the block imports, is not installed."""
     try:
-        import_torch()
+        importlib.import_module("torch")
         yield
     except ImportError as error:
         raise BadInputError(f"learning needs {error.name}; pip install 'seer-edge[train]'") from error

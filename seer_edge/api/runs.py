@@ -113,6 +113,8 @@ def train(
         ['config.json', 'summary.json']
 
     """
+    if on_progress is not None and not callable(on_progress):
+        raise BadInputError(f"on_progress {on_progress!r}: give a function that takes a row, or None")
     return _train(RunRequest.of(env=env, **options), run_dir, on_progress, progress_bar)
 
 
@@ -133,7 +135,12 @@ def _train(
     folder = run_folder.create(path, planned.config)
     with folder.locked():
         _announce(planned, f"run folder: {path}", path)
-        return _begin(planned, folder, imported, on_progress, progress_bar)
+        try:
+            return _begin(planned, folder, imported, on_progress, progress_bar)
+        except KeyboardInterrupt:
+            if folder.has_no_progress:
+                LOG.warning(f"stopped before the first checkpoint; start it again with: seer-edge resume {path}")
+            raise
 
 
 def resume(

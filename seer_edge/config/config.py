@@ -196,8 +196,13 @@ def _at_least_one(flag: str, value: int) -> None:
     _require(value >= 1, flag, value, "give a whole number of at least 1")
 
 
+EXTENDABLE = ("--algo", "--encoder", "--latent-codec")
+"""Flags whose values a plugin may add to."""
+
+
 def _one_of(flag: str, value: str, choices: tuple[str, ...]) -> None:
-    _require(value in choices, flag, value, f"choose one of {', '.join(choices)}")
+    more = ", or load the module that adds it with --plugin" if flag in EXTENDABLE else ""
+    _require(value in choices, flag, value, f"choose one of {', '.join(choices)}{more}")
 
 
 def resolve_freeze_at(

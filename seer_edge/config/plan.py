@@ -374,5 +374,5 @@ def _check_room(
     if config.mem_budget_bytes < needed:
         raise BadInputError(
             f"--mem-budget {config.mem_budget_bytes} B: cannot hold one batch of {settings.batch_size} windows of "
-            f"{settings.n_step} steps, {rows} {kind}; give at least {needed}"
+            f"{settings.n_step} steps, {rows} {kind}; give at least {needed} B, or set a smaller batch_size or n_step"
         )

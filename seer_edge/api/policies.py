@@ -37,7 +37,7 @@ def evaluate(
     device: str | None = None,
     progress_bar: bool = False,
 ) -> EvaluationResult:
-    """Play whole episodes with the newest sound checkpoint of a run, or with a bundle.
+    """Play whole episodes with the newest undamaged checkpoint of a run, or with a bundle.
 
     Args:
         run: the folder of a run, or a file that `export` wrote. Bundles do not need torch.
@@ -145,7 +145,7 @@ def export(
     with_: Collection[str] = (),
     int8: bool = False,
 ) -> ExportResult:
-    """Write the newest sound checkpoint of a run as a bundle: one file that acts without torch.
+    """Write the newest undamaged checkpoint of a run as a bundle: one file that acts without torch.
 
     Args:
         run: the folder of a run.
@@ -202,7 +202,7 @@ def _play(path: Path, game: "Game") -> EvaluationResult:
 
 
 def _newest(folder: RunFolder, changes: Mapping[str, Any]) -> tuple[BytePlan, Saved, State]:
-    """Return the newest sound checkpoint, its plan under `changes` that are not None, and its agent's state."""
+    """Return the newest undamaged checkpoint, its plan under `changes` that are not None, and its agent's state."""
     saved, agent = checkpoint.newest_agent(folder.checkpoints)
     for line in saved.skipped:
         LOG.warning(line)

@@ -156,7 +156,7 @@ def resume(
     on_progress: OnProgress | None = None,
     progress_bar: bool = False,
 ) -> RunResult:
-    """Continue a run from its newest sound checkpoint, as if it had not stopped.
+    """Continue a run from its newest undamaged checkpoint, as if it had not stopped.
 
     A run that has finished is returned as it is, unless `total_timesteps` is larger than before. Signals and an
     environment that hangs are handled as by `train`.
@@ -220,7 +220,7 @@ def _resume(
         for line in folder.repair(saved.config, saved.graph):
             LOG.warning(line)
         unused = "; the flags change nothing" if changes else ""
-        OUTPUT.info(f"{folder.path}: finished at step {saved.timestep:,}; {saved.path.name} is sound{unused}")
+        OUTPUT.info(f"{folder.path}: finished at step {saved.timestep:,}; {saved.path.name} is undamaged{unused}")
         return _result(folder, 0)
     from seer_edge.training import run
 

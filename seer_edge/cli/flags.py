@@ -68,9 +68,11 @@ def make_parser() -> argparse.ArgumentParser:
 
     add_run_flags(add("train", "--env ENV", "Train inside the budget, freeze on the way, evaluate at the end."))
     add_run_flags(add("plan", "--env ENV", "Print what a run would hold, byte by byte, and exit."))
-    _add_resume_flags(add("resume", "RUN", "Continue a run from its newest sound checkpoint."))
+    _add_resume_flags(add("resume", "RUN", "Continue a run from its newest undamaged checkpoint."))
     _add_eval_flags(add("eval", "RUN|BUNDLE", "Evaluate the newest checkpoint of a run, or a bundle."))
-    _add_export_flags(add("export", "RUN -o FILE", "Write the newest checkpoint of a run as one file that acts."))
+    _add_export_flags(
+        add("export", "RUN -o FILE", "Write the newest checkpoint of a run as a bundle, one file for `act`.")
+    )
     _add_act_flags(add("act", "BUNDLE", "Play episodes with a bundle, without torch."))
     presets = add("presets", "[NAME]", "List the presets, or print one as a TOML file to edit.")
     presets.add_argument("name", nargs="?", type=named("a preset"), metavar="NAME", help="Preset to print.")

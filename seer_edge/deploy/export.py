@@ -1,4 +1,4 @@
-"""`seer-edge export`: write a run's newest sound checkpoint as a bundle. Imports no torch."""
+"""`seer-edge export`: write a run's newest undamaged checkpoint as a bundle. Imports no torch."""
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence

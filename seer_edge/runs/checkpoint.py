@@ -255,7 +255,7 @@ class Saved:
 
 
 def newest(checkpoints: Path) -> Saved:
-    """Return the newest sound checkpoint. Raises BadInputError if this version can read none."""
+    """Return the newest undamaged checkpoint. Raises BadInputError if this version can read none."""
     for attempt in range(_READ_ATTEMPTS):
         try:
             stored = durable.newest_checkpoint(checkpoints)
@@ -278,13 +278,13 @@ def newest(checkpoints: Path) -> Saved:
 
 def _explain_no_checkpoint(run: Path, error: Exception) -> str:
     """Say why a run cannot continue, and the only way out."""
-    reason = error.reason if isinstance(error, durable.NoSoundCheckpointError) else f"no sound checkpoint ({error})"
+    reason = error.reason if isinstance(error, durable.NoSoundCheckpointError) else f"no undamaged checkpoint ({error})"
     flags = f"; its flags are in {run / 'config.json'}" if (run / "config.json").is_file() else ""
     return f"{run}: {reason}; this run cannot continue, start a new one with train{flags}"
 
 
 def newest_agent(checkpoints: Path) -> tuple[Saved, State]:
-    """Return the newest sound checkpoint and its agent, with the encoder read into memory.
+    """Return the newest undamaged checkpoint and its agent, with the encoder read into memory.
 
     A run that is still training may remove a checkpoint at any moment. Raises BadInputError if this version can read
     none.

@@ -126,7 +126,7 @@ def test_resume_checks_a_finished_run_and_changes_nothing(whole: Callable[[str],
     shutil.copytree(whole("alien"), path)
     before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
     assert runs.start(log, runs.command, "resume", path).join() == 0
-    assert log.read_text() == f"{path}: finished at step 160; step_0000000160 is sound\n"
+    assert log.read_text() == f"{path}: finished at step 160; step_0000000160 is undamaged\n"
     assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
 
 

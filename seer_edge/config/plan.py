@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass
 
 from seer_edge.config.config import AUTO, TrainConfig
+from seer_edge.config.plan_text import evaluation_text, reward_text
 from seer_edge.config.plan_warnings import export_warnings, freeze_warnings
 from seer_edge.config.registry import Networks, check_actions, make_networks
 from seer_edge.envs import EnvSpec
@@ -155,6 +156,7 @@ class BytePlan:
     def rows(self) -> list[tuple[str, str]]:
         """Return label and value of each line of the table."""
         config = self.config
+        best = ", and the best without its replay" if config.keep_best else ""
         rows = [
             ("environment", self._environment()),
             ("agent", f"{config.algo}, encoder {config.encoder}, {config.replay} replay, preset {config.preset}"),
@@ -173,11 +175,14 @@ class BytePlan:
             ("activations of an update (estimate)", f"{self.activation_bytes:,} B"),
             ("process, peak RSS (estimate)", format_size(self.rss_peak_bytes)),
             ("of it anonymous (estimate)", format_size(self.anon_peak_bytes)),
-            ("a checkpoint", f"at most {format_size(self.checkpoint_bytes)}; two are kept"),
+            ("a checkpoint", f"at most {format_size(self.checkpoint_bytes)}; two are kept{best}"),
             ("written an hour", self._written()),
+            ("evaluation", evaluation_text(config)),
         ]
         if config.overrides:
             rows.insert(2, ("hyperparameters set", ", ".join(config.overrides)))
+        if self.env.as_registered:
+            rows.append(("rewards", reward_text(config)))
         if config.rss_limit_bytes is not None:
             rows.append(("RSS limit", f"{config.rss_limit_bytes:,} B"))
         return rows

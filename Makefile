@@ -19,6 +19,7 @@ help:  ## list the targets
 
 setup: $(READY)  ## make .venv (or VENV) and install everything, system libraries included where possible
 
+
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Python 3.11 or newer is needed; name it with make PYTHON=python3.11"; exit 1; }
@@ -27,6 +28,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet $(PIP_ARGS) -c constraints.txt --no-deps dm_control  # [all] lacks it on Python 3.13
 	@tools/system_libs.sh
 	@touch $@
+	@echo "installed into $(VENV); to run seer-edge: . $(BIN)/activate"
 
 demo: setup  ## the main job in about five minutes: real Alien, 0.07GB, a freeze, an evaluation, a plot
 	rm -rf $(DEMO)

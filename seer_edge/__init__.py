@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         EnvironmentFailedError,
         EvaluationResult,
         ExportResult,
+        ResumeOptions,
         RunOptions,
         RunResult,
         RunStoppedError,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         evaluate,
         export,
         plan,
+        plan_of_run,
         resume,
         train,
     )
@@ -34,6 +36,7 @@ __all__ = [
     "EvaluationResult",
     "ExportResult",
     "Policy",
+    "ResumeOptions",
     "RunOptions",
     "RunResult",
     "RunStoppedError",
@@ -42,6 +45,7 @@ __all__ = [
     "evaluate",
     "export",
     "plan",
+    "plan_of_run",
     "resume",
     "train",
 ]

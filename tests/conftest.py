@@ -1,5 +1,6 @@
 """Configuration of all tests."""
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -7,6 +8,8 @@ from importlib.util import find_spec
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # tests import onnxruntime without seer_runtime too
 
 # Selected by tools/arm64.py with --hypothesis-profile: under emulation, generating examples is slow.
 settings.register_profile("emulated", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -45,7 +45,7 @@ def collect(bundle: str, folder: str, frames: int) -> None:
             firsts.write(bytes([first]))
             if first:
                 policy.reset()
-            action = policy.act(frame)
+            action = policy.act_normalized(frame)
             step = env.step(env.spec.actions.sample(rng) if rng.random() < RANDOM_STEPS else action)
             first = step.terminated or step.truncated
             frame = env.reset() if first else step.frame
@@ -66,7 +66,7 @@ def act(bundle: str, folder: str, threads: int) -> None:
         begin = time.perf_counter()
         if first:
             policy.reset()
-        actions.append(policy.act(frame))
+        actions.append(policy.act_normalized(frame))
         seconds.append(time.perf_counter() - begin)
         if len(actions) == 1:
             print("first", flush=True)

@@ -2,13 +2,12 @@
 
     python tools/cgroupbench.py [--low 120MB] [--high 320MB] [--step 4MB] [-- TRAIN FLAGS]      needs root
 
-The command is measured with and without each of two means against memory: the import hook `lean_torch`, and
-`_drop_clean_pages` of `settle`. The speed is that of the steps: imports, which a long run forgets, are not counted. A
-small cgroup costs system time and waits for the disk. It leaves user time unchanged, which the load of the machine
-changes more than any cgroup, so the user time of a free run is used for both.
+The command is measured with and without `_drop_clean_pages` of `settle`. The speed is that of the steps: imports,
+which a long run forgets, are not counted. A small cgroup costs system time and waits for the disk. It leaves user time
+unchanged, which the load of the machine changes more than any cgroup, so the user time of a free run is used for both.
 
-All runs import their packages from a private copy of the installed ones. Otherwise
-the kernel would charge code pages to the cgroup of another process that has read the same files.
+All runs import their packages from a private copy of the installed ones. Otherwise the kernel would charge code pages
+to the cgroup of another process that has read the same files.
 """
 
 import argparse
@@ -43,19 +42,11 @@ from seer_runtime.system import memory, process
 memory.cgroup_limit_bytes = lambda *_: None  # the kernel decides what fits, not the plan
 if "no drop" in sys.argv[1]:
     process._drop_clean_pages = lambda: None
-if "no hook" in sys.argv[1]:
-    from seer_edge.machine import lean_torch
-    lean_torch.DEFERRED = ()
 from seer_edge.cli.commands import main
 del sys.argv[1]
 sys.exit(main())
 """
-ARMS = {
-    "both": "",
-    "without lean_torch": "no hook",
-    "without _drop_clean_pages": "no drop",
-    "neither": "no hook, no drop",
-}
+ARMS = {"as it is": "", "without _drop_clean_pages": "no drop"}
 
 
 # --- cgroups ------------------------------------------------------------------------------------------------------
@@ -323,7 +314,7 @@ def _run() -> int:
             limit_bytes = smallest(flags.low, flags.high, flags.step, arm.fits)
             found.append((name, mb(limit_bytes), f"{arm.seconds:.1f}"))
             print(f"{name}: {mb(limit_bytes)} MB", flush=True)
-    print(render(("means in use", "smallest cgroup MB", "free run s"), found))
+    print(render(("released pages", "smallest cgroup MB", "free run s"), found))
     return 0
 
 

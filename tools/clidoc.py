@@ -27,9 +27,10 @@ Exit status: 0 for success, 2 for bad input, 75 for a run that stopped to stay s
 SETTINGS_HEAD = """\
 ## Hyperparameters of `--set` and preset files
 
-`--set KEY=VALUE` changes one of these. A preset file has one `key = value` on each line, in TOML, and may also have the
-entries that are flags: `algo`, `encoder`, `mem_budget_bytes`, `total_timesteps`, `augmentations`, `eval_every` and
-`eval_episodes`. `seer-edge presets NAME` prints a preset as such a file.
+`--set KEY=VALUE` changes one of these. A preset file has one `key = value` on each line, in TOML, and names its
+`algo`. It may also have these entries, which are flags of `train`: `encoder`, `mem_budget_bytes`, `total_timesteps`,
+`augmentations`, `eval_every` and `eval_episodes`. Entries that it leaves out have the values of the preset `default`.
+`seer-edge presets NAME` prints a whole preset as such a file.
 """
 
 

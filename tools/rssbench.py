@@ -12,6 +12,7 @@ import bisect
 import csv
 import dataclasses
 import importlib
+import os
 import re
 import shutil
 import subprocess
@@ -52,13 +53,10 @@ FREEZE_LINE = re.compile(r"freeze at step .* in ([\d.]+) s,")
 def train_job(env: str, resolution: int | None, budget_bytes: int, seed: int) -> None:
     """In a child, do everything in `seer-edge train` that affects memory, with as few updates as possible."""
     mark("interpreter")
-    for module in ("numpy", "onnxruntime"):
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as `seer_runtime.onnx.load`, whose imports are measured later
+    for module in ("numpy", "onnxruntime", "torch"):
         importlib.import_module(module)
         mark(module)
-    from seer_edge.machine.lean_torch import import_torch
-
-    import_torch()
-    mark("torch")
     from seer_edge.envs import EnvOptions, make_env
 
     environment = make_env(env, EnvOptions(resolution=resolution), seed=seed, training=True)

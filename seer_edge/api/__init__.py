@@ -7,9 +7,9 @@ into a plan.
 
 from seer_edge.api.policies import act, evaluate, export
 from seer_edge.api.results import EvaluationResult, ExportResult, RunResult
-from seer_edge.api.runs import plan, resume, train
+from seer_edge.api.runs import plan, plan_of_run, resume, train
 from seer_edge.config.plan import BytePlan
-from seer_edge.config.request import RunOptions
+from seer_edge.config.request import ResumeOptions, RunOptions
 from seer_edge.errors import BadInputError, EnvironmentFailedError, RunStoppedError
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "EnvironmentFailedError",
     "EvaluationResult",
     "ExportResult",
+    "ResumeOptions",
     "RunOptions",
     "RunResult",
     "RunStoppedError",
@@ -25,6 +26,7 @@ __all__ = [
     "evaluate",
     "export",
     "plan",
+    "plan_of_run",
     "resume",
     "train",
 ]

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import importlib
 import importlib.util
 import logging
 import os
@@ -11,13 +12,13 @@ from pathlib import Path
 
 from seer_edge.config.config import ENV_TIMEOUT_SECONDS, TrainConfig, build_config
 from seer_edge.config.plan import BytePlan, make_plan
+from seer_edge.config.recorded_env import changed_since
 from seer_edge.config.request import RunRequest
 from seer_edge.envs import EnvOptions, EnvSpec, resolve
 from seer_edge.envs.atari_options import ATARI_KWARGS, replaced_options
 from seer_edge.envs.guarded import open_guarded
 from seer_edge.envs.translate_errors import translate_errors
 from seer_edge.errors import EXIT_BAD_INPUT, EXIT_UNSAFE, BadInputError
-from seer_edge.machine.lean_torch import import_torch
 from seer_edge.runs.run_folder import RunFolder
 from seer_edge.runs.source import bundle_flags, exists, is_bundle, resize_of
 from seer_edge.runs.transfer import Imported, import_source
@@ -115,6 +116,34 @@ def open_spec(env: str, options: EnvOptions, timeout_seconds: float, *, resumed:
 def plan_again(config: TrainConfig, folder: RunFolder) -> BytePlan:
     """Return the plan of a run that exists. Raises BadInputError, and EnvironmentFailedError."""
     spec = open_spec(config.env, config.env_options, config.env_timeout_seconds, resumed=True)
+    then = config.environment or spec  # runs of earlier versions do not record it
+    changed = changed_since(then, spec)
+    if changed is not None:
+        raise BadInputError(
+            f"{folder.path}: the environment {config.env} has changed: {changed}; "
+            "change it back, or start a new run with train"
+        )
+    if then.own_actions != spec.own_actions:
+        LOG.warning(
+            "environment %s: its actions were %s when the run began, and are %s now",
+            config.env,
+            then.own_actions or "those of the agent",
+            spec.own_actions or "those of the agent",
+        )
+    return _plan_in(config, spec, folder)
+
+
+def recorded_plan(config: TrainConfig, folder: RunFolder) -> BytePlan:
+    """Return the plan of a run without opening its environment. Raises BadInputError.
+
+    A run of an earlier version does not record its environment, which is opened then, as by `plan_again`.
+    """
+    if config.environment is None:
+        return plan_again(config, folder)
+    return _plan_in(config, config.environment, folder)
+
+
+def _plan_in(config: TrainConfig, spec: EnvSpec, folder: RunFolder) -> BytePlan:
     try:
         return make_plan(config, spec)
     except BadInputError as error:
@@ -138,7 +167,7 @@ def with_import(plan: BytePlan, take: str | None, *, adopt_codec: bool = False) 
 def learner_needed() -> Iterator[None]:
     """Import torch. Raises BadInputError if it, or a package that the block imports, is not installed."""
     try:
-        import_torch()
+        importlib.import_module("torch")
         yield
     except ImportError as error:
         raise BadInputError(f"learning needs {error.name}; pip install 'seer-edge[train]'") from error
@@ -155,6 +184,9 @@ def prepare_learner(plan: BytePlan) -> None:
     prepare_compute(plan.config)
     if plan.config.tensorboard and importlib.util.find_spec("tensorboardX") is None:
         raise BadInputError("--tensorboard: needs tensorboardX; pip install 'seer-edge[tensorboard]'")
+    events = plan.config.tensorboard_dir
+    if events is not None and os.path.lexists(events) and not Path(events).is_dir():
+        raise BadInputError(f"--tensorboard-dir {events}: not a folder; name another")
 
 
 def warn_of_disk(path: Path, plan: BytePlan) -> None:

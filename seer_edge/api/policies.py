@@ -3,7 +3,7 @@
 import importlib.util
 import logging
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from seer_edge.api import planning
 from seer_edge.api.results import EvaluationResult, ExportResult
 from seer_edge.config.config import ENV_TIMEOUT_SECONDS, MAX_THREADS
-from seer_edge.config.plan import BytePlan
 from seer_edge.config.request import flag_of
 from seer_edge.config.values import parse_seconds
 from seer_edge.errors import BadInputError
@@ -32,16 +31,20 @@ def evaluate(
     run: str | os.PathLike[str],
     *,
     episodes: int | None = None,
+    max_steps: int | None = None,
+    best: bool = False,
     seed: int | None = None,
     threads: int | None = None,
     device: str | None = None,
     progress_bar: bool = False,
 ) -> EvaluationResult:
-    """Play whole episodes with the newest sound checkpoint of a run, or with a bundle.
+    """Play whole episodes with the newest undamaged checkpoint of a run, or with a bundle.
 
     Args:
         run: the folder of a run, or a file that `export` wrote. Bundles do not need torch.
-        episodes: number of episodes. None uses the number of the run, as for all of the following.
+        episodes: number of episodes. None uses the number of the run, as for all of the following numbers.
+        max_steps: agent steps at which an episode is cut off.
+        best: whether to use the best checkpoint of a run with `keep_best`, instead of the newest.
         seed: seed of the environment and of random actions, from 0 to 2**32 - 1.
         threads: compute threads, from 1 to 256.
         device: "cpu" or "cuda"; bundles run on the CPU.
@@ -61,19 +64,29 @@ def evaluate(
         (2, 140)
 
     """
-    _check_numbers(episodes=episodes, seed=seed, threads=threads)
+    _check_numbers(episodes=episodes, max_steps=max_steps, seed=seed, threads=threads)
     path = Path(run)
-    if is_bundle(path):
-        if device not in (None, "cpu"):
-            raise BadInputError(f"--device {device}: a bundle runs on the CPU; leave it out")
-        from seer_edge.deploy.act import Game
+    if not is_bundle(path):
+        given: dict[str, Any] = {"eval_episodes": episodes, "eval_max_steps": max_steps}
+        given |= {"seed": seed, "threads": threads, "device": device}
+        return _evaluate_run(path, given, best=best, progress_bar=progress_bar)
+    if best:
+        raise BadInputError("--best: a bundle has one policy; leave it out")
+    if device not in (None, "cpu"):
+        raise BadInputError(f"--device {device}: a bundle runs on the CPU; leave it out")
+    from seer_edge.deploy.act import Game
 
-        # As the run itself is evaluated, so without an int8 encoder.
-        game = Game(episodes=episodes, seed=seed, threads=threads, timeout_seconds=ENV_TIMEOUT_SECONDS, int8=False)
-        return _play(path, game)
-    given = {"eval_episodes": episodes, "seed": seed, "threads": threads, "device": device}
+    game = Game(episodes=episodes, seed=seed, threads=threads, timeout_seconds=ENV_TIMEOUT_SECONDS, max_steps=max_steps)
+    return _play(path, replace(game, int8=False))  # as the run itself is evaluated
+
+
+def _evaluate_run(path: Path, given: dict[str, Any], *, best: bool, progress_bar: bool) -> EvaluationResult:
+    """Evaluate a checkpoint of the run at `path` under the settings `given` that are not None."""
     folder = run_folder.open_run(path, "the --run-dir of a run, or a bundle")
-    plan, saved, agent = _newest(folder, given)
+    saved, agent = _saved_agent(folder, best=best)
+    changed = replace(saved.config, **{name: value for name, value in given.items() if value is not None})
+    plan = planning.plan_again(changed, folder)
+    saved.check_fits(plan)
     with planning.learner_needed():
         from seer_edge.machine.host import prepare_compute
         from seer_edge.training.evaluate import evaluate_run
@@ -87,6 +100,7 @@ def act(
     *,
     env: str | None = None,
     episodes: int = 10,
+    max_steps: int | None = None,
     seed: int | None = None,
     epsilon: float = 0.0,
     record: str | os.PathLike[str] | None = None,
@@ -101,6 +115,7 @@ def act(
         bundle: a file that `export` wrote.
         env: the environment to play; None is the one that the agent was trained on.
         episodes: number of episodes.
+        max_steps: agent steps at which an episode is cut off; None is the number of the run.
         seed: seed of the environment and of random actions; None is that of the run.
         epsilon: probability of a random action, from 0 to 1.
         record: new .mp4 file for what the agent sees.
@@ -121,7 +136,7 @@ def act(
         (100, ['p50', 'p90', 'p99'])
 
     """
-    _check_numbers(episodes=episodes, seed=seed, threads=threads)
+    _check_numbers(episodes=episodes, max_steps=max_steps, seed=seed, threads=threads)
     if not 0 <= epsilon <= 1:
         raise BadInputError(f"--epsilon {epsilon}: give a number from 0 to 1")
     from seer_edge.deploy.act import Game
@@ -129,6 +144,7 @@ def act(
     game = Game(
         env=env,
         episodes=episodes,
+        max_steps=max_steps,
         seed=seed,
         epsilon=epsilon,
         threads=threads,
@@ -144,14 +160,18 @@ def export(
     *,
     with_: Collection[str] = (),
     int8: bool = False,
+    best: bool = False,
 ) -> ExportResult:
-    """Write the newest sound checkpoint of a run as a bundle: one file that acts without torch.
+    """Write the newest undamaged checkpoint of a run as a bundle: one file that acts without torch.
+
+    The environment is opened only for `int8`, and for runs of earlier versions.
 
     Args:
         run: the folder of a run.
         output: file to write, for example "policy.seer". An older bundle is replaced.
         with_: extra parts: "learner" for heads and optimizers, "replay" for the rows of the replay.
         int8: also write an int8 encoder, which a device uses if it is faster there.
+        best: write the best checkpoint of a run with `keep_best`, instead of the newest.
 
     Returns:
         The file, and its parts with their sizes.
@@ -180,7 +200,9 @@ def export(
 
     path = Path(output)
     folder = run_folder.open_run(Path(run))
-    plan, saved, agent = _newest(folder, {})
+    saved, agent = _saved_agent(folder, best=best)
+    plan = planning.recorded_plan(saved.config, folder)
+    saved.check_fits(plan)
     lines = write_bundle(path, folder, saved, agent, plan, with_, int8=int8)
     return ExportResult(path, plan.env.id, saved.timestep, tuple(lines))
 
@@ -196,20 +218,20 @@ def _play(path: Path, game: "Game") -> EvaluationResult:
         signal=played.signal,
         steps=played.steps,
         frame_to_action_ms=played.frame_to_action_ms,
+        actions=played.actions,
         rss_peak_bytes=played.rss_peak_bytes,
         encoder=played.encoder,
     )
 
 
-def _newest(folder: RunFolder, changes: Mapping[str, Any]) -> tuple[BytePlan, Saved, State]:
-    """Return the newest sound checkpoint, its plan under `changes` that are not None, and its agent's state."""
-    saved, agent = checkpoint.newest_agent(folder.checkpoints)
+def _saved_agent(folder: RunFolder, *, best: bool) -> tuple[Saved, State]:
+    """Return the newest undamaged checkpoint, or the best one, and its agent's state. Raises BadInputError."""
+    if best and not folder.best.is_dir():
+        raise BadInputError(f"--best: {folder.path} has no best checkpoint; train with --keep-best, or leave it out")
+    saved, agent = checkpoint.newest_agent(folder.best if best else folder.checkpoints, acting_only=best)
     for line in saved.skipped:
         LOG.warning(line)
-    given = {name: value for name, value in changes.items() if value is not None}
-    plan = planning.plan_again(replace(saved.config, **given), folder)
-    saved.check_fits(plan)
-    return plan, saved, agent
+    return saved, agent
 
 
 def _seconds(value: float | str | None) -> float:
@@ -223,7 +245,12 @@ def _seconds(value: float | str | None) -> float:
 
 def _check_numbers(**numbers: int | None) -> None:
     """Raise BadInputError for an option that is not a whole number in its range."""
-    ranges = {"episodes": (1, 2**31 - 1), "seed": (0, 2**32 - 1), "threads": (1, MAX_THREADS)}
+    ranges = {
+        "episodes": (1, 2**31 - 1),
+        "max_steps": (1, 2**31 - 1),
+        "seed": (0, 2**32 - 1),
+        "threads": (1, MAX_THREADS),
+    }
     for name, value in numbers.items():
         least, most = ranges[name]
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most):

@@ -53,6 +53,8 @@ class EvaluationResult:
         signal: number of the signal that stopped the evaluation early; None if all episodes were played.
         steps: agent steps played. Bundles only, as are the following.
         frame_to_action_ms: percentiles of the time from a frame to its action, in milliseconds, by name: "p50".
+        actions: the environment's actions that the policy chose: how often each integer was taken, or for arrays
+            the "low", "mean" and "high" of each element.
         rss_peak_bytes: peak resident memory of the process.
         encoder: which encoder ran, and the times of both, if the bundle has an int8 encoder too.
 
@@ -64,6 +66,7 @@ class EvaluationResult:
     signal: int | None = None
     steps: int | None = None
     frame_to_action_ms: Mapping[str, float] | None = None
+    actions: Mapping[str, Any] | None = None
     rss_peak_bytes: int | None = None
     encoder: str | None = None
 
@@ -86,6 +89,7 @@ class EvaluationResult:
             data |= {
                 "steps": self.steps,
                 "frame_to_action_ms": self.frame_to_action_ms,
+                "actions": self.actions,
                 "rss_peak_bytes": self.rss_peak_bytes,
             }
         return data

@@ -10,7 +10,7 @@ from typing import Any, Unpack
 from seer_edge.api import planning
 from seer_edge.api.results import RunResult
 from seer_edge.config.plan import BytePlan
-from seer_edge.config.request import ENCODER, ResumeRequest, RunOptions, RunRequest
+from seer_edge.config.request import ENCODER, ResumeOptions, ResumeRequest, RunOptions, RunRequest
 from seer_edge.errors import BadInputError
 from seer_edge.machine.ceiling import check_memory
 from seer_edge.machine.devices import check_device
@@ -65,6 +65,29 @@ def plan(env: str, **options: Unpack[RunOptions]) -> BytePlan:
     return planned
 
 
+def plan_of_run(run: str | os.PathLike[str]) -> BytePlan:
+    """Compute what a run holds in memory and on disk, without opening its environment.
+
+    Args:
+        run: the folder of a run.
+
+    Returns:
+        The plan of its newest undamaged checkpoint.
+
+    Raises:
+        BadInputError: the folder is not a run, or its checkpoints cannot be used.
+
+    Example:
+        >>> import seer_edge
+        >>> seer_edge.plan_of_run("runs/camera").config.total_timesteps
+        140
+
+    """
+    folder = run_folder.open_run(Path(run))
+    config = folder.read_config() if folder.has_no_progress else checkpoint.newest(folder.checkpoints).config
+    return planning.recorded_plan(config, folder)
+
+
 def train(
     env: str,
     *,
@@ -113,6 +136,8 @@ def train(
         ['config.json', 'summary.json']
 
     """
+    if on_progress is not None and not callable(on_progress):
+        raise BadInputError(f"on_progress {on_progress!r}: give a function that takes a row, or None")
     return _train(RunRequest.of(env=env, **options), run_dir, on_progress, progress_bar)
 
 
@@ -123,48 +148,45 @@ def _train(
         planning.plan_of(request), request.take, adopt_codec=request.latent_codec is None
     )
     check_memory(planned, memory_limits())
-    path = run_folder.default_path(planned.config) if run_dir is None else Path(run_dir)
-    run_folder.check(path)
+    run_folder.check(run_folder.default_path(planned.config) if run_dir is None else Path(run_dir))
     planning.prepare_learner(planned)
     if imported is not None:
         from seer_edge.training.trial import check_import
 
         check_import(planned, imported)
-    folder = run_folder.create(path, planned.config)
+    folder = (
+        run_folder.create_default(planned.config)
+        if run_dir is None
+        else run_folder.create(Path(run_dir), planned.config)
+    )
     with folder.locked():
-        _announce(planned, f"run folder: {path}", path)
-        return _begin(planned, folder, imported, on_progress, progress_bar)
+        _announce(planned, f"run folder: {folder.path}", folder.path)
+        try:
+            return _begin(planned, folder, imported, on_progress, progress_bar)
+        except KeyboardInterrupt:
+            if folder.has_no_progress:
+                LOG.warning(f"stopped before the first checkpoint; start it again with: seer-edge resume {folder.path}")
+            raise
 
 
 def resume(
     run: str | os.PathLike[str],
     *,
-    mem_budget: int | str | None = None,
-    rss_limit: int | str | None = None,
-    total_timesteps: int | None = None,
-    threads: int | None = None,
-    device: str | None = None,
-    checkpoint_every: int | float | str | None = None,
-    env_timeout: float | str | None = None,
     on_progress: OnProgress | None = None,
     progress_bar: bool = False,
+    **options: Unpack[ResumeOptions],
 ) -> RunResult:
-    """Continue a run from its newest sound checkpoint, as if it had not stopped.
+    """Continue a run from its newest undamaged checkpoint, as if it had not stopped.
 
-    A run that has finished is returned as it is, unless `total_timesteps` is larger than before. Signals and an
-    environment that hangs are handled as by `train`.
+    A run that has finished is returned as it is, unless the options leave something to do, as a larger
+    `total_timesteps` does. Signals and an environment that hangs are handled as by `train`.
 
     Args:
         run: the folder of the run.
-        mem_budget: byte budget of observations from now on. None keeps the budget, as for all of the following.
-        rss_limit: resident memory, in bytes, at which the run stops.
-        total_timesteps: agent steps at which the run ends.
-        threads: compute threads.
-        device: "cpu" or "cuda".
-        checkpoint_every: steps as int, or a time such as "30min".
-        env_timeout: seconds as float, or a time such as "60s".
         on_progress: called with each row of `progress.csv`.
         progress_bar: show a bar on stderr, if that is a terminal.
+        **options: the flags of `seer-edge resume` as keywords; see `ResumeOptions` for units. None keeps what the run
+            has.
 
     Returns:
         The folder of the run and its summary.
@@ -180,15 +202,7 @@ def resume(
         140
 
     """
-    request = ResumeRequest.of(
-        mem_budget=mem_budget,
-        rss_limit=rss_limit,
-        total_timesteps=total_timesteps,
-        threads=threads,
-        device=device,
-        checkpoint_every=checkpoint_every,
-        env_timeout=env_timeout,
-    )
+    request = ResumeRequest.of(**options)
     folder = run_folder.open_run(Path(run))
     with folder.locked():
         return _resume(folder, request.config_fields(), on_progress, progress_bar)
@@ -209,11 +223,11 @@ def _resume(
     saved.check_fits(planned)
     folder.check_places()
     planning.prepare_learner(planned)
-    if saved.is_finished and saved.timestep == config.total_timesteps and folder.is_finished:
+    if saved.is_complete(saved.config) and saved.is_complete(config) and folder.is_finished:
         for line in folder.repair(saved.config, saved.graph):
             LOG.warning(line)
         unused = "; the flags change nothing" if changes else ""
-        OUTPUT.info(f"{folder.path}: finished at step {saved.timestep:,}; {saved.path.name} is sound{unused}")
+        OUTPUT.info(f"{folder.path}: finished at step {saved.timestep:,}; {saved.path.name} is undamaged{unused}")
         return _result(folder, 0)
     from seer_edge.training import run
 

@@ -18,7 +18,7 @@ from seer_edge.cli.plugins import PLUGIN_COMMANDS, load_plugins
 from seer_edge.cli.private_stdout import private_stdout
 from seer_edge.config.hyperparameters import preset_to_toml
 from seer_edge.config.presets import PRESETS
-from seer_edge.config.request import RunRequest
+from seer_edge.config.request import ResumeRequest, RunRequest, flag_of
 from seer_edge.errors import (
     EXIT_BAD_INPUT,
     EXIT_BROKEN_PIPE,
@@ -30,6 +30,9 @@ from seer_edge.errors import (
 )
 from seer_edge.runs.source import is_bundle
 from seer_runtime.system.memory import memory_limits
+
+FLAGS_BESIDE_RUN = ("run", "command", "quiet", "verbose", "log_file")
+"""Flags of `plan RUN`."""
 
 
 def _run_options(flags: argparse.Namespace) -> dict[str, Any]:
@@ -43,22 +46,24 @@ def _train(flags: argparse.Namespace) -> int:
 
 
 def _plan(flags: argparse.Namespace) -> int:
+    if flags.run is not None:
+        plain = vars(parse(["plan"]))
+        given = [name for name, value in vars(flags).items() if value != plain[name] and name not in FLAGS_BESIDE_RUN]
+        if given:
+            raise BadInputError(
+                f"{flag_of(given[0])}: cannot be given with a run, which has its settings; leave it out"
+            )
+        print_result(api.plan_of_run(flags.run).render(memory_limits()))
+        return 0
+    if flags.env is None:
+        raise BadInputError("the following arguments are required: --env, or the folder of a run")
     print_result(api.plan(flags.env, **_run_options(flags)).render(memory_limits()))
     return 0
 
 
 def _resume(flags: argparse.Namespace) -> int:
-    result = api.resume(
-        flags.run,
-        mem_budget=flags.mem_budget,
-        rss_limit=flags.rss_limit,
-        total_timesteps=flags.total_timesteps,
-        threads=flags.threads,
-        device=flags.device,
-        checkpoint_every=flags.checkpoint_every,
-        env_timeout=flags.env_timeout,
-        progress_bar=not flags.quiet,
-    )
+    options: Any = {field.name: getattr(flags, field.name) for field in fields(ResumeRequest)}
+    result = api.resume(flags.run, progress_bar=not flags.quiet, **options)
     return _status(result.signal)
 
 
@@ -66,6 +71,8 @@ def _eval(flags: argparse.Namespace) -> int:
     result = api.evaluate(
         flags.run,
         episodes=flags.episodes,
+        max_steps=flags.max_steps,
+        best=flags.best,
         seed=flags.seed,
         threads=flags.threads,
         device=flags.device,
@@ -77,7 +84,7 @@ def _eval(flags: argparse.Namespace) -> int:
 
 
 def _export(flags: argparse.Namespace) -> int:
-    print_result(api.export(flags.run, flags.output, with_=flags.with_, int8=flags.int8).render())
+    print_result(api.export(flags.run, flags.output, with_=flags.with_, int8=flags.int8, best=flags.best).render())
     return 0
 
 
@@ -86,6 +93,7 @@ def _act(flags: argparse.Namespace) -> int:
         flags.bundle,
         env=flags.env,
         episodes=flags.episodes,
+        max_steps=flags.max_steps,
         seed=flags.seed,
         epsilon=flags.epsilon,
         record=flags.record,

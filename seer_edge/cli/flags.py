@@ -7,7 +7,13 @@ from typing import Any, NoReturn
 
 from seer_edge.cli.flag_types import fraction, integer, named, output_file, place, positive, seconds, seed, threads
 from seer_edge.cli.plugins import PLUGIN_COMMANDS
-from seer_edge.cli.run_flags import add_host_flags, add_memory_flags, add_output_flags, add_run_flags
+from seer_edge.cli.run_flags import (
+    add_evaluation_flags,
+    add_host_flags,
+    add_memory_flags,
+    add_output_flags,
+    add_run_flags,
+)
 from seer_edge.config.registry import ALGORITHMS
 from seer_edge.errors import BadInputError
 from seer_edge.version import __version__
@@ -67,10 +73,16 @@ def make_parser() -> argparse.ArgumentParser:
         return commands.add_parser(name, usage=usage, help=text, description=text)
 
     add_run_flags(add("train", "--env ENV", "Train inside the budget, freeze on the way, evaluate at the end."))
-    add_run_flags(add("plan", "--env ENV", "Print what a run would hold, byte by byte, and exit."))
-    _add_resume_flags(add("resume", "RUN", "Continue a run from its newest sound checkpoint."))
+    plan = add("plan", "--env ENV|RUN", "Print what a run would hold, or what RUN holds, byte by byte, and exit.")
+    plan.add_argument(
+        "run", nargs="?", type=_run, metavar="RUN", help="Folder of a run, whose environment is not opened."
+    )
+    add_run_flags(plan, env_required=False)
+    _add_resume_flags(add("resume", "RUN", "Continue a run from its newest undamaged checkpoint."))
     _add_eval_flags(add("eval", "RUN|BUNDLE", "Evaluate the newest checkpoint of a run, or a bundle."))
-    _add_export_flags(add("export", "RUN -o FILE", "Write the newest checkpoint of a run as one file that acts."))
+    _add_export_flags(
+        add("export", "RUN -o FILE", "Write the newest checkpoint of a run as a bundle, one file for `act`.")
+    )
     _add_act_flags(add("act", "BUNDLE", "Play episodes with a bundle, without torch."))
     presets = add("presets", "[NAME]", "List the presets, or print one as a TOML file to edit.")
     presets.add_argument("name", nargs="?", type=named("a preset"), metavar="NAME", help="Preset to print.")
@@ -94,6 +106,7 @@ def _add_resume_flags(parser: argparse.ArgumentParser) -> None:
         "--total-timesteps", type=integer, metavar="N", help="Length of the run in agent steps. Default: as before."
     )
     add_host_flags(changes, threads="as before", checkpoint="as before", timeout="as before", device="as before")
+    add_evaluation_flags(changes, otherwise="as before")
     add_output_flags(parser)
 
 
@@ -105,6 +118,8 @@ def _add_eval_flags(parser: argparse.ArgumentParser) -> None:
         help="Folder of the run, or a file that `export` wrote.",
     )
     parser.add_argument("--episodes", type=positive, metavar="N", help="Episodes to play. Default: as the run.")
+    _add_max_steps(parser)
+    parser.add_argument("--best", action="store_true", help="Use the best checkpoint of a run with --keep-best.")
     parser.add_argument("--seed", type=seed, metavar="N", help="Seed of the episodes. Default: the run's.")
     parser.add_argument("--threads", type=threads, metavar="N", help="Compute threads, 1 to 256. Default: as the run.")
     parser.add_argument("--device", metavar="NAME", help="Device of the agent: cpu or cuda. Default: as the run.")
@@ -117,6 +132,7 @@ def _add_export_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", dest="output", type=output_file, required=True, metavar="FILE", help="Bundle to write. Required."
     )
+    parser.add_argument("--best", action="store_true", help="Use the best checkpoint of a run with --keep-best.")
     parser.add_argument(
         "--with",
         dest="with_",
@@ -138,6 +154,7 @@ def _add_act_flags(parser: argparse.ArgumentParser) -> None:
         "--env", type=named("an environment"), help="Environment to play. Default: that of the training."
     )
     parser.add_argument("--episodes", type=positive, default=10, metavar="N", help="Episodes to play. Default: 10.")
+    _add_max_steps(parser)
     parser.add_argument("--seed", type=seed, metavar="N", help="Seed of the episodes. Default: the run's.")
     parser.add_argument(
         "--epsilon",
@@ -153,6 +170,15 @@ def _add_act_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="Print the result as JSON.")
     add_output_flags(parser)
+
+
+def _add_max_steps(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--max-steps",
+        type=positive,
+        metavar="N",
+        help="Agent steps at which an episode is cut off. Default: as the run.",
+    )
 
 
 # --- parsing ---------------------------------------------------------------------------------------------------

@@ -33,9 +33,13 @@ class TolerantStream:
         self._passes_broken_pipes = passes_broken_pipes
 
     def write(self, text: str) -> int:
-        """Write `text`, or discard it."""
-        self._try(lambda: self._stream.write(text))
+        """Write `text`, or discard it. Characters that the stream cannot encode are written as escapes."""
+        self._try(lambda: self._stream.write(self._encodable(text)))
         return len(text)
+
+    def _encodable(self, text: str) -> str:
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"
+        return text.encode(encoding, "backslashreplace").decode(encoding)
 
     def flush(self) -> None:
         """Flush the stream, or discard what it holds."""
@@ -134,7 +138,7 @@ def configure(*, quiet: bool, verbose: bool, log_file: Path | None) -> None:
         return
     check_target("--log-file", log_file)
     try:
-        file = FileHandler(log_file, encoding="utf-8")
+        file = FileHandler(log_file, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise BadInputError(
             f"--log-file {log_file}: cannot be written ({error.strerror}); name another file"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from seer_edge.errors import BadInputError
 from seer_runtime.durable.files import one_line
+from seer_runtime.system.registry import add_entry
 from seer_runtime.system.user_modules import import_user_module
 
 FLAG = "--plugin"
@@ -44,8 +45,8 @@ def register_command(
     run: Callable[[argparse.Namespace], int],
     add_flags: Callable[[argparse.ArgumentParser], object] = lambda parser: None,
 ) -> None:
-    """Add the command `seer-edge NAME` (see `Command`)."""
-    PLUGIN_COMMANDS[name] = Command(summary, run, add_flags)
+    """Add the command `seer-edge NAME` (see `Command`). Raises ValueError for a name that is taken."""
+    add_entry(PLUGIN_COMMANDS, "command", name, Command(summary, run, add_flags))
 
 
 def load_plugins(arguments: list[str]) -> list[str]:

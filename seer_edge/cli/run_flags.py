@@ -16,17 +16,24 @@ from seer_edge.cli.flag_types import (
 )
 from seer_edge.config.config import AUTO
 from seer_edge.config.registry import ALGORITHMS
-from seer_edge.config.request import PROTOCOLS, REPLAYS, TAKES
-from seer_edge.config.values import parse_assignment, parse_checkpoint_every, parse_freeze_at, parse_json_object
+from seer_edge.config.request import EVAL_IN, PROTOCOLS, REPLAYS, TAKES
+from seer_edge.config.values import (
+    parse_assignment,
+    parse_checkpoint_every,
+    parse_eval_every,
+    parse_freeze_at,
+    parse_json_object,
+    parse_return,
+)
 from seer_edge.networks.spec import ENCODERS
 from seer_runtime.policy.preprocess import COLORS
 from seer_runtime.replay.codecs import LATENT_CODECS
 
 
-def add_run_flags(parser: argparse.ArgumentParser) -> None:
+def add_run_flags(parser: argparse.ArgumentParser, *, env_required: bool = True) -> None:
     """Add the flags of `train` and `plan`."""
     what = parser.add_argument_group("what to train")
-    _add_task_flags(what)
+    _add_task_flags(what, env_required=env_required)
     _add_frame_flags(what)
     _add_import_flags(what)
     _add_byte_flags(parser.add_argument_group("bytes and the freeze"))
@@ -40,28 +47,43 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
         help="Update on a second thread while the environment steps. Default: on.",
     )
     add_host_flags(how, threads="1", checkpoint="30min", timeout="60s", device="cpu")
-    how.add_argument(
-        "--eval-every", type=integer, metavar="N", help="Agent steps between evaluations. Default: the preset's."
+    evaluation = parser.add_argument_group("evaluation")
+    add_evaluation_flags(evaluation, otherwise="the preset's", place="training, but separate for Atari and control")
+    evaluation.add_argument(
+        "--keep-best",
+        action="store_true",
+        help="Keep the policy of the best evaluation too, for `eval --best` and `export --best`. Default: off.",
     )
-    how.add_argument(
-        "--eval-episodes", type=integer, metavar="N", help="Episodes of each evaluation. Default: the preset's."
-    )
-    how.add_argument(
+    what = parser.add_argument_group("what to write")
+    what.add_argument(
         "--run-dir",
         type=place("a folder"),
         metavar="DIR",
         help="New folder for the run. Default: runs/ENV__ALGO__SEED__TIME.",
     )
-    how.add_argument("--tensorboard", action="store_true", help="Also write TensorBoard events. Default: off.")
+    what.add_argument(
+        "--log-every",
+        type=integer,
+        metavar="N",
+        help="Agent steps between rows of progress.csv. Default: 1000 or fewer.",
+    )
+    what.add_argument("--tensorboard", action="store_true", help="Also write TensorBoard events. Default: off.")
+    what.add_argument(
+        "--tensorboard-dir",
+        type=named("a folder"),
+        metavar="DIR",
+        help="Write TensorBoard events to a folder in DIR with the run's name. Default: tb in the run's folder.",
+    )
     add_output_flags(parser)
 
 
-def _add_task_flags(group: argparse._ArgumentGroup) -> None:
+def _add_task_flags(group: argparse._ArgumentGroup, *, env_required: bool) -> None:
     group.add_argument(
         "--env",
         type=named("an environment: Alien, cartpole-swingup, module:EnvId"),
-        required=True,
-        help="Atari game, control task, Gymnasium id, module:Id or module:Class, for example Alien. Required.",
+        required=env_required,
+        help="Atari game, control task, Gymnasium id, module:Id or module:Class, for example Alien. "
+        f"{'Required.' if env_required else 'Default: that of RUN.'}",
     )
     group.add_argument(
         "--env-kwargs",
@@ -197,6 +219,38 @@ def add_memory_flags(group: argparse._ArgumentGroup, otherwise: str) -> None:
         type=size,
         metavar="SIZE",
         help="Resident memory of the process at which the run stops, for example 2GB. Default: no limit.",
+    )
+
+
+def add_evaluation_flags(group: argparse._ArgumentGroup, *, otherwise: str, place: str | None = None) -> None:
+    """Add the flags of evaluations that a resumed run may change. The texts are their defaults."""
+    group.add_argument(
+        "--eval-every",
+        type=flag_type(parse_eval_every),
+        metavar="N|never",
+        help=f"Agent steps between evaluations; never: not even at the end. Default: {otherwise}.",
+    )
+    group.add_argument(
+        "--eval-episodes", type=integer, metavar="N", help=f"Episodes of each evaluation. Default: {otherwise}."
+    )
+    group.add_argument(
+        "--eval-in",
+        choices=EVAL_IN,
+        metavar="WHERE",
+        help="Environment that evaluations play: training (between episodes) or separate (opened for it). "
+        f"Default: {place or otherwise}.",
+    )
+    group.add_argument(
+        "--eval-max-steps",
+        type=integer,
+        metavar="N",
+        help=f"Agent steps at which an evaluation cuts an episode off. Default: {'27000' if place else otherwise}.",
+    )
+    group.add_argument(
+        "--stop-at-return",
+        type=flag_type(parse_return),
+        metavar="X|never",
+        help=f"End the run at the first evaluation with this mean return. Default: {'never' if place else otherwise}.",
     )
 
 

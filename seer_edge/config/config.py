@@ -8,8 +8,9 @@ from typing import Any, TypeVar, cast
 
 from seer_edge.config.hyperparameters import is_preset_file, override, preset_from_file
 from seer_edge.config.presets import Preset, Settings
+from seer_edge.config.recorded_env import env_from_json, env_to_json
 from seer_edge.config.registry import ALGORITHMS, check_settings, choose_preset
-from seer_edge.config.request import PROTOCOLS, REPLAYS
+from seer_edge.config.request import EVAL_IN, PROTOCOLS, REPLAYS, EvalIn
 from seer_edge.config.values import NEVER
 from seer_edge.envs import Continuous, EnvOptions, EnvSpec, ProtocolName
 from seer_edge.errors import BadInputError
@@ -38,6 +39,12 @@ BEFORE_RECORDED: Mapping[str, Any] = {
     "overrides": (),
     "obs_key": None,
     "env_kwargs": None,
+    "eval_in": "separate",
+    "eval_max_steps": None,
+    "stop_at_return": None,
+    "keep_best": False,
+    "tensorboard_dir": None,
+    "environment": None,
 }
 """Values that runs had whose `config.json` was written before these entries existed."""
 
@@ -77,15 +84,21 @@ class TrainConfig:
     threads: int = 1
     pipeline: bool = True  # update on a second thread, from the batch of the step before
     device: str = "cpu"
-    eval_every: int = 10_000
+    eval_every: int | None = 10_000  # None: no evaluation, not even at the end
     eval_episodes: int = 10
+    eval_in: EvalIn = "separate"  # the environment that evaluations play
+    eval_max_steps: int | None = None  # of an episode; None: `games.EPISODE_STEPS_MAX`
+    stop_at_return: float | None = None  # mean return of an evaluation at which the run ends
+    keep_best: bool = False  # whether to keep the policy of the best evaluation
     log_every: int = LOG_EVERY_STEPS
     checkpoint_every_steps: int | None = None  # exactly one of the two is set
     checkpoint_every_seconds: float | None = CHECKPOINT_EVERY_SECONDS
     rss_limit_bytes: int | None = None
     env_timeout_seconds: float = ENV_TIMEOUT_SECONDS
     tensorboard: bool = False
+    tensorboard_dir: str | None = None  # None: `tb` in the run's folder
     overrides: tuple[str, ...] = ()  # `name=value` of every hyperparameter that --set changed
+    environment: EnvSpec | None = None  # as it was when the run began; None in runs of earlier versions
 
     def __post_init__(self) -> None:
         _one_of("--protocol", self.protocol, PROTOCOLS)
@@ -101,9 +114,8 @@ class TrainConfig:
         _require(self.mem_budget_bytes >= 1, "--mem-budget", self.mem_budget_bytes, "give at least one byte")
         _at_least_one("--total-timesteps", self.total_timesteps)
         _require(1 <= self.threads <= MAX_THREADS, "--threads", self.threads, f"give 1 to {MAX_THREADS}")
-        _at_least_one("--eval-every", self.eval_every)
-        _at_least_one("--eval-episodes", self.eval_episodes)
-        _at_least_one("log_every", self.log_every)
+        self._check_evaluation()
+        _at_least_one("--log-every", self.log_every)
         steps, seconds = self.checkpoint_every_steps, self.checkpoint_every_seconds
         if (steps is None) == (seconds is None):
             raise ValueError(f"checkpoint_every: {steps} steps and {seconds} seconds; set exactly one")
@@ -146,6 +158,30 @@ class TrainConfig:
                 f"the run ends at step {self.total_timesteps}; give an earlier step, or never",
             )
 
+    def _check_evaluation(self) -> None:
+        _one_of("--eval-in", self.eval_in, EVAL_IN)
+        for flag, value in (("--eval-every", self.eval_every), ("--eval-max-steps", self.eval_max_steps)):
+            if value is not None:
+                _at_least_one(flag, value)
+        _at_least_one("--eval-episodes", self.eval_episodes)
+        target = self.stop_at_return
+        if target is not None:
+            _require(math.isfinite(target), "--stop-at-return", target, "give a finite number")
+        if self.eval_every is None and (target is not None or self.keep_best):
+            flag = "--keep-best" if target is None else f"--stop-at-return {target:g}"
+            raise BadInputError(f"{flag}: needs evaluations, and --eval-every never turns them off; leave one out")
+
+    def is_complete(self, timestep: int, evaluated_at: int, mean_return: float | None) -> bool:
+        """Whether nothing is left to do at `timestep`.
+
+        The last evaluation was at step `evaluated_at`, with `mean_return`.
+        """
+        evaluated = evaluated_at == timestep
+        target = self.stop_at_return
+        if target is not None and evaluated and mean_return is not None and mean_return >= target:
+            return True
+        return timestep == self.total_timesteps and (evaluated or self.eval_every is None)
+
     @property
     def env_options(self) -> EnvOptions:
         """The options that `make_env` needs beside the id."""
@@ -171,7 +207,8 @@ class TrainConfig:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data for `config.json`."""
-        return dataclasses.asdict(self)
+        environment = None if self.environment is None else env_to_json(self.environment)
+        return {**dataclasses.asdict(self), "environment": environment}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "TrainConfig":
@@ -182,6 +219,9 @@ class TrainConfig:
         try:
             entries = {**BEFORE_RECORDED, **data}
             settings = _read(ALGORITHMS[entries["algo"]].settings, dict(entries.pop("settings")))
+            if entries["environment"] is not None:
+                names = (entries["env"], entries["env_name"], entries["resize"])
+                entries["environment"] = env_from_json(entries["environment"], *names)
             return _read(cls, {**entries, "settings": settings})
         except (KeyError, TypeError, ValueError) as error:
             raise BadInputError(f"config.json: not a configuration of this version ({error})") from error
@@ -206,8 +246,13 @@ def _at_least_one(flag: str, value: int) -> None:
     _require(value >= 1, flag, value, "give a whole number of at least 1")
 
 
+EXTENDABLE = ("--algo", "--encoder", "--latent-codec")
+"""Flags whose values a plugin may add to."""
+
+
 def _one_of(flag: str, value: str, choices: tuple[str, ...]) -> None:
-    _require(value in choices, flag, value, f"choose one of {', '.join(choices)}")
+    more = ", or load the module that adds it with --plugin" if flag in EXTENDABLE else ""
+    _require(value in choices, flag, value, f"choose one of {', '.join(choices)}{more}")
 
 
 def resolve_freeze_at(
@@ -244,8 +289,12 @@ def build_config(
     encoder: str | None = None,
     latent_codec: str | None = None,
     augmentations: int | None = None,
-    eval_every: int | None = None,
+    eval_every: int | str | None = None,
     eval_episodes: int | None = None,
+    eval_in: EvalIn | None = None,
+    log_every: int | None = None,
+    tensorboard: bool = False,
+    tensorboard_dir: str | None = None,
     source: str | None = None,
     overrides: Mapping[str, Any] | None = None,
     **others: Any,
@@ -259,6 +308,7 @@ def build_config(
     step, reason = resolve_freeze_at(
         freeze_at, chosen, source, total_timesteps=steps, frame_capacity=budget // math.prod(env.frame_shape)
     )
+    every: Any = _given(eval_every, chosen.eval_every)
     return TrainConfig(
         env=env.id,
         env_name=env.name,
@@ -274,11 +324,16 @@ def build_config(
         action_repeat=chosen.action_repeat if _repeats_actions(env) else None,
         source=source,
         resize=env.resize,
-        eval_every=_given(eval_every, chosen.eval_every),
+        eval_every=None if every == NEVER else every,
         eval_episodes=_given(eval_episodes, chosen.eval_episodes),
-        log_every=max(1, min(LOG_EVERY_STEPS, steps // 20)),
+        # Cameras, serial ports and simulators can often be opened only once.
+        eval_in=_given(eval_in, "training" if env.as_registered else "separate"),
+        log_every=_given(log_every, max(1, min(LOG_EVERY_STEPS, steps // 20))),
+        tensorboard=tensorboard or tensorboard_dir is not None,
+        tensorboard_dir=tensorboard_dir,
         settings=chosen.settings,
         overrides=changed,
+        environment=env,
         **others,
     )
 

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from seer_edge.config.presets import Preset
+from seer_edge.config.presets import PRESETS, Preset
 from seer_edge.config.registry import ALGORITHMS, check_actions
 from seer_edge.config.request import flag_of, has_flag
 from seer_edge.envs import EnvSpec
 from seer_edge.errors import BadInputError
 from seer_edge.networks.spec import ENCODERS
-from seer_edge.validation import NONE, describe, typed
+from seer_edge.validation import NONE, typed
 
 SUFFIX = ".toml"
 FILE_BYTES_MAX = 65_536
@@ -118,7 +118,8 @@ def toml_value(value: Any) -> str:
 def read_preset(path: str) -> Preset:
     """Return the preset in the TOML file `path`; its name is the path.
 
-    Entries that the file leaves out have the default of the agent. Raises BadInputError, which names the entry.
+    Entries that the file leaves out have the value of the agent's default preset. Raises BadInputError, which names the
+    entry.
     """
     text = _read_text(path)
     try:
@@ -184,12 +185,11 @@ def _preset_from(found: Mapping[str, Any], path: str) -> Preset:
             raise ValueError(f"{name} = {_plain_text(value)}: {error}") from error
     if "encoder" in values and values["encoder"] not in ENCODERS:
         raise ValueError(f"encoder = {_plain_text(values['encoder'])}: choose one of {', '.join(ENCODERS)}")
-    for name, entry in known.items():
-        if entry.default is dataclasses.MISSING and name not in values:
-            raise ValueError(f"{name} is missing; give {describe(entry.kind)}")
+    base = PRESETS[algorithm.default_preset.lower(), algo]
     inside = {name: value for name, value in values.items() if known[name].in_settings}
     outside = {name: value for name, value in values.items() if not known[name].in_settings}
-    return Preset(name=path, source=path, settings=algorithm.settings(**inside, **algorithm.fixed), **outside)
+    settings = dataclasses.replace(base.settings, **inside, **algorithm.fixed)
+    return dataclasses.replace(base, name=path, source=path, settings=settings, **outside)
 
 
 def _plain_text(value: Any) -> str:

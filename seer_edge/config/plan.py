@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass
 
 from seer_edge.config.config import AUTO, TrainConfig
+from seer_edge.config.plan_text import evaluation_text, reward_text
 from seer_edge.config.plan_warnings import export_warnings, freeze_warnings
 from seer_edge.config.registry import Networks, check_actions, make_networks
 from seer_edge.envs import EnvSpec
@@ -23,13 +24,13 @@ from seer_runtime.system.memory import MemoryLimits
 from seer_runtime.system.units import format_duration, format_size
 
 # Interpreter, imports, the buffers of a first update and the remains of a first evaluation. The plan counts everything
-# else, and the environment's own memory, line by line. For Alien in 0.07GB `tools/rssbench.py causes` prints 232 MB as
-# "everything else", without an evaluation from frames. A whole run has 260 MB (`rssbench.py watch`,
-# docs/results/alien-30k). Below a budget of 2MB the imports are the peak, 268 MB.
-PROCESS_BASE_BYTES = 260_000_000
-# The same for anonymous memory: `rssbench.py causes` prints 174 MB as "everything else, anonymous". A whole run has 189
-# MB, with an evaluation from frames (`rssbench.py watch`, Alien in 14.2MB, 2,060 steps with learning_starts=2000).
-ANON_BASE_BYTES = 190_000_000
+# else, and the environment's own memory, line by line. For Alien in 0.07GB `tools/rssbench.py causes` prints 248 MB as
+# "everything else", without an evaluation from frames, which adds up to 28 MB (docs/results/alien-30k). Below a budget
+# of 2MB the imports are the peak, 285 MB.
+PROCESS_BASE_BYTES = 276_000_000
+# The same for anonymous memory: `rssbench.py causes` prints 186 MB as "everything else, anonymous". An evaluation from
+# frames adds up to 16 MB (`rssbench.py watch`, Alien in 14.2MB, 2,060 steps with learning_starts=2000).
+ANON_BASE_BYTES = 202_000_000
 # Peak memory of an update, divided by the size of its feature maps. Measured with batches of 128 and 512 at 84x84.
 ACTIVATION_FACTOR = 1.7
 FLOAT_BYTES = 4
@@ -155,6 +156,7 @@ class BytePlan:
     def rows(self) -> list[tuple[str, str]]:
         """Return label and value of each line of the table."""
         config = self.config
+        best = ", and the best without its replay" if config.keep_best else ""
         rows = [
             ("environment", self._environment()),
             ("agent", f"{config.algo}, encoder {config.encoder}, {config.replay} replay, preset {config.preset}"),
@@ -173,11 +175,14 @@ class BytePlan:
             ("activations of an update (estimate)", f"{self.activation_bytes:,} B"),
             ("process, peak RSS (estimate)", format_size(self.rss_peak_bytes)),
             ("of it anonymous (estimate)", format_size(self.anon_peak_bytes)),
-            ("a checkpoint", f"at most {format_size(self.checkpoint_bytes)}; two are kept"),
+            ("a checkpoint", f"at most {format_size(self.checkpoint_bytes)}; two are kept{best}"),
             ("written an hour", self._written()),
+            ("evaluation", evaluation_text(config)),
         ]
         if config.overrides:
             rows.insert(2, ("hyperparameters set", ", ".join(config.overrides)))
+        if self.env.as_registered:
+            rows.append(("rewards", reward_text(config)))
         if config.rss_limit_bytes is not None:
             rows.append(("RSS limit", f"{config.rss_limit_bytes:,} B"))
         return rows
@@ -374,5 +379,5 @@ def _check_room(
     if config.mem_budget_bytes < needed:
         raise BadInputError(
             f"--mem-budget {config.mem_budget_bytes} B: cannot hold one batch of {settings.batch_size} windows of "
-            f"{settings.n_step} steps, {rows} {kind}; give at least {needed}"
+            f"{settings.n_step} steps, {rows} {kind}; give at least {needed} B, or set a smaller batch_size or n_step"
         )

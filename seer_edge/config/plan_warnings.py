@@ -48,7 +48,8 @@ def freeze_warnings(
         warnings.append(f"--freeze-at {config.freeze_at}: is the last step, so the agent never learns from latents")
     if config.freeze_at and config.freeze_at <= config.settings.learning_starts:
         warnings.append(
-            f"--freeze-at {config.freeze_at}: learning starts at step {config.settings.learning_starts:,}, so the "
-            "encoder would be frozen untrained"
+            f"the freeze at step {config.freeze_at:,} comes before learning starts, at step "
+            f"{config.settings.learning_starts:,}, so the encoder would be frozen untrained; give a later --freeze-at, "
+            "or --set learning_starts=N with a smaller N"
         )
     return tuple(warnings)

@@ -13,6 +13,7 @@ from seer_edge.config.algorithms.rainbow import RAINBOW
 from seer_edge.config.presets import PRESETS, Preset, Settings, register_preset
 from seer_edge.envs import Actions, EnvSpec
 from seer_edge.errors import BadInputError
+from seer_runtime.system.registry import add_entry
 
 __all__ = [
     "ALGORITHMS",
@@ -39,7 +40,7 @@ def register_algorithm(name: str, algorithm: Algorithm, *presets: Preset) -> Non
             raise ValueError(f"preset {preset.name}: its settings are not {algorithm.settings.__name__} of {name}")
     if algorithm.default_preset not in {preset.name for preset in presets}:
         raise ValueError(f"agent {name}: its default preset {algorithm.default_preset} is missing; give it too")
-    ALGORITHMS[name] = algorithm
+    add_entry(ALGORITHMS, "agent", name, algorithm)
     for preset in presets:
         register_preset(preset)
 

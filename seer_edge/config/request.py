@@ -5,13 +5,17 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self, TypedDict, cast
+from pathlib import Path
+from typing import Any, Literal, Self, TypedDict, cast, get_args
 
 from seer_edge.config.values import (
+    NEVER,
     parse_checkpoint_every,
+    parse_eval_every,
     parse_freeze_at,
     parse_json_object,
     parse_memory,
+    parse_return,
     parse_seconds,
 )
 from seer_edge.envs import EnvOptions, ProtocolName
@@ -23,7 +27,9 @@ AGENT, ENCODER = "agent", "encoder"
 TAKES = (AGENT, ENCODER)
 PROTOCOLS = ("paper", "machado")
 REPLAYS = ("uniform", "prioritized")
-CHOICES = {"color": COLORS, "protocol": PROTOCOLS, "take": TAKES, "replay": REPLAYS}
+EvalIn = Literal["training", "separate"]
+EVAL_IN = get_args(EvalIn)
+CHOICES = {"color": COLORS, "protocol": PROTOCOLS, "take": TAKES, "replay": REPLAYS, "eval_in": EVAL_IN}
 """Values of the options that have a fixed set of them, the default first."""
 
 _TEXT: Mapping[str, Callable[[str], Any]] = {
@@ -33,6 +39,8 @@ _TEXT: Mapping[str, Callable[[str], Any]] = {
     "checkpoint_every": parse_checkpoint_every,
     "env_timeout": parse_seconds,
     "env_kwargs": parse_json_object,
+    "eval_every": parse_eval_every,
+    "stop_at_return": parse_return,
 }
 """Options that may also be given as text with a unit."""
 
@@ -51,6 +59,11 @@ class ResumeRequest:
     device: str | None = None
     checkpoint_every: int | float | None = None
     env_timeout: float | None = None
+    eval_every: int | Literal["never"] | None = None
+    eval_episodes: int | None = None
+    eval_in: EvalIn | None = None
+    eval_max_steps: int | None = None
+    stop_at_return: float | Literal["never"] | None = None
 
     @classmethod
     def of(cls, **options: Any) -> Self:
@@ -62,6 +75,10 @@ class ResumeRequest:
         return cls(**{name: _converted(name, value) for name, value in options.items()})
 
     def __post_init__(self) -> None:
+        for name, choices in CHOICES.items():
+            if getattr(self, name, None) not in (None, *choices):
+                flag = f"{flag_of(name)} {getattr(self, name)}"
+                raise BadInputError(f"{flag}: unknown value; choose one of {', '.join(choices)}")
         try:
             check_types(self)
         except ValueError as error:
@@ -77,8 +94,15 @@ class ResumeRequest:
             "threads": self.threads,
             "device": self.device,
             "env_timeout_seconds": self.env_timeout,
+            "eval_every": self.eval_every,
+            "eval_episodes": self.eval_episodes,
+            "eval_in": self.eval_in,
+            "eval_max_steps": self.eval_max_steps,
+            "stop_at_return": self.stop_at_return,
         }
-        fields: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        fields: dict[str, Any] = {
+            name: None if value == NEVER else value for name, value in given.items() if value is not None
+        }
         if self.checkpoint_every is not None:
             in_steps = isinstance(self.checkpoint_every, int)
             fields["checkpoint_every_steps"] = self.checkpoint_every if in_steps else None
@@ -113,16 +137,13 @@ class RunRequest(ResumeRequest):
     replay: str = "uniform"
     seed: int = 0
     pipeline: bool = True
-    eval_every: int | None = None
-    eval_episodes: int | None = None
+    keep_best: bool = False
+    log_every: int | None = None
     tensorboard: bool = False
+    tensorboard_dir: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, choices in CHOICES.items():
-            if getattr(self, name) not in (None, *choices):
-                flag = f"{flag_of(name)} {getattr(self, name)}"
-                raise BadInputError(f"{flag}: unknown value; choose one of {', '.join(choices)}")
         try:
             json.dumps(self.env_kwargs, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
@@ -155,14 +176,37 @@ class RunRequest(ResumeRequest):
         options = {renamed.get(name, name): getattr(self, name) for name in sorted(own - {"env", "take"})}
         options["overrides"] = dict(self.set)
         options["protocol"] = self.env_options.protocol
-        return options | self.config_fields()
+        if self.tensorboard_dir is not None:
+            options["tensorboard_dir"] = str(Path(self.tensorboard_dir).absolute())
+        # None means the preset's there, and "never" no evaluation.
+        return options | self.config_fields() | {"eval_every": self.eval_every}
 
 
-class RunOptions(TypedDict, total=False):
-    """Options of `seer_edge.plan` and `seer_edge.train`, with the names, units and defaults of the flags.
+class ResumeOptions(TypedDict, total=False):
+    """Options of `seer_edge.resume`, with the names and units of the flags. None keeps what the run has.
 
     A size is a number of bytes or text such as "0.07GB". A time is a number of seconds as float, or text such as
-    "10min". `seer-edge train --help` and docs/cli.md give the meaning of each.
+    "10min". `seer-edge resume --help` and docs/cli.md give the meaning of each.
+    """
+
+    mem_budget: int | str | None
+    rss_limit: int | str | None
+    total_timesteps: int | None
+    threads: int | None
+    device: str | None
+    checkpoint_every: int | float | str | None
+    env_timeout: float | str | None
+    eval_every: int | str | None
+    eval_episodes: int | None
+    eval_in: str | None
+    eval_max_steps: int | None
+    stop_at_return: float | str | None
+
+
+class RunOptions(ResumeOptions, total=False):
+    """Options of `seer_edge.plan` and `seer_edge.train`, with the names, units and defaults of the flags.
+
+    They include those of `ResumeOptions`. `seer-edge train --help` and docs/cli.md give the meaning of each.
     """
 
     preset: str | None
@@ -175,11 +219,8 @@ class RunOptions(TypedDict, total=False):
     obs_key: str | None
     env_kwargs: Mapping[str, Any] | str | None
     protocol: str | None
-    total_timesteps: int | None
     from_: str | os.PathLike[str] | None
     take: str | None
-    mem_budget: int | str | None
-    rss_limit: int | str | None
     freeze_at: int | str | None
     freeze_layers: int | None
     latent_codec: str | None
@@ -187,13 +228,10 @@ class RunOptions(TypedDict, total=False):
     replay: str
     seed: int
     pipeline: bool
-    threads: int | None
-    device: str | None
-    checkpoint_every: int | float | str | None
-    env_timeout: float | str | None
-    eval_every: int | None
-    eval_episodes: int | None
+    keep_best: bool
+    log_every: int | None
     tensorboard: bool
+    tensorboard_dir: str | os.PathLike[str] | None
 
 
 def has_flag(name: str) -> bool:

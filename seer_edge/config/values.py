@@ -12,6 +12,7 @@ from seer_runtime.system.units import parse_duration, parse_size
 
 NEVER = "never"
 _INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
+_NUMBER = re.compile(r"[+-]?(\d{1,18}\.?\d{0,18}|\.\d{1,18})(e[+-]?\d{1,2})?", re.ASCII | re.IGNORECASE)
 SHOWN_CHARACTERS = 40
 
 parse_memory = parse_size
@@ -36,6 +37,20 @@ def parse_positive(text: str) -> int:
 def parse_freeze_at(text: str) -> int | str:
     """Return a step, or "never"."""
     return NEVER if text == NEVER else parse_integer(text, instead=f", or {NEVER}")
+
+
+def parse_eval_every(text: str) -> int | str:
+    """Return a number of steps, or "never"."""
+    return NEVER if text == NEVER else parse_integer(text, instead=f", or {NEVER}")
+
+
+def parse_return(text: str) -> float | str:
+    """Return a number, or "never"."""
+    if text == NEVER:
+        return NEVER
+    if _NUMBER.fullmatch(text) is None:
+        raise ValueError(f"{text[:SHOWN_CHARACTERS]!r} is not a number; write for example 195.5, or {NEVER}")
+    return float(text)
 
 
 def parse_checkpoint_every(text: str) -> int | float:

@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from seer_edge.config.registry import ALGORITHMS
+from seer_edge.deploy.tally import ActionTally
 from seer_edge.envs import Action, Discrete, EnvOptions, Frame, ResolutionError, ViewError, resolve
-from seer_edge.envs.games import game_seeds, play
+from seer_edge.envs.games import LongPlay, game_seeds, play
 from seer_edge.envs.guarded import Guarded, open_guarded
 from seer_edge.envs.recorder import Recorder
 from seer_edge.envs.translate_errors import translate_errors
@@ -61,6 +63,7 @@ class Origin:
     options: EnvOptions
     epsilon: float
     episodes: int
+    max_steps: int | None
     seed: int
     timestep: int
 
@@ -75,6 +78,7 @@ class Origin:
                 options=replace(_options(fields), resize=bundle.spec.resize),
                 epsilon=fields.number("evaluation.epsilon", 0, 1),
                 episodes=fields.count("evaluation.episodes", 1, EPISODES_MAX),
+                max_steps=_max_steps(fields),
                 seed=fields.count("provenance.seed", 0, 2**32 - 1),
                 timestep=fields.count("provenance.timestep"),
             )
@@ -97,6 +101,12 @@ class Origin:
         options = replace(options, obs_key=None, kwargs=None)
         # Atari and control tasks offer one color each. `_open` rejects frames of another shape.
         return options if env_id.kind == "gymnasium" else replace(options, color=None)
+
+
+def _max_steps(fields: ManifestReader) -> int | None:
+    if "max_steps" not in fields.record("evaluation"):  # of a run with the default, or of an earlier version
+        return None
+    return fields.count("evaluation.max_steps", 1)
 
 
 def _options(fields: ManifestReader) -> EnvOptions:
@@ -122,6 +132,7 @@ class Player:
         self._recorder = recorder
         self._perceiving = 0.0
         self.seconds = array.array("f")
+        self.actions = ActionTally()
 
     def observe(self, frame: Frame, *, first: bool) -> Observed:
         """Return the observation after the next frame, as `Observes` says, and record the frame."""
@@ -137,6 +148,7 @@ class Player:
         begin = time.perf_counter()
         action = self._policy.decide(observed.input)
         self.seconds.append(self._perceiving + time.perf_counter() - begin)
+        self.actions.add(self._policy.spec.own(action))
         return action
 
     def milliseconds(self) -> dict[str, float]:
@@ -156,6 +168,7 @@ class Game:
     threads: int | None = None
     timeout_seconds: float | None = None
     record: Path | None = None
+    max_steps: int | None = None
     int8: bool = True  # whether the bundle's int8 encoder may be used
 
 
@@ -169,6 +182,7 @@ class Played:
     signal: int | None
     steps: int
     frame_to_action_ms: Mapping[str, float] | None
+    actions: Mapping[str, Any]  # see `ActionTally`
     rss_peak_bytes: int
     encoder: str | None  # which encoder ran and why, if the bundle has two
 
@@ -181,14 +195,17 @@ def play_bundle(path: Path, game: Game) -> Played:
     env = origin.env if game.env is None else game.env
     env_seed, rng = game_seeds(origin.seed if game.seed is None else game.seed, origin.timestep)
     episodes = game.episodes or origin.episodes
+    max_steps = game.max_steps or origin.max_steps
+    report = LongPlay(episodes, max_steps)
     epsilon = origin.epsilon if game.epsilon is None else game.epsilon
     returns: list[float] = []
     with closing(_open(env, origin, policy.spec, env_seed, game.timeout_seconds)) as environment, StopSignal() as stop:
         steps = 0
         with Recorder.writing(game.record) as recorder:
             player = Player(policy, recorder)
-            for episode in play(environment, player, player.act, epsilon=epsilon, rng=rng):
+            for episode in play(environment, player, player.act, epsilon=epsilon, rng=rng, max_steps=max_steps):
                 steps += 1
+                report(episode)
                 if episode is not None:
                     returns.append(episode.episode_return)
                 if len(returns) == episodes or stop():
@@ -200,6 +217,7 @@ def play_bundle(path: Path, game: Game) -> Played:
         signal=stop.received,
         steps=steps,
         frame_to_action_ms=player.milliseconds() if player.seconds else None,
+        actions=player.actions.to_json(),
         rss_peak_bytes=rss_peak_bytes(),
         encoder=None if policy.choice is None else str(policy.choice),
     )

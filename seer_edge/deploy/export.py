@@ -1,4 +1,4 @@
-"""`seer-edge export`: write a run's newest sound checkpoint as a bundle. Imports no torch."""
+"""`seer-edge export`: write a run's newest undamaged checkpoint as a bundle. Imports no torch."""
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
@@ -114,6 +114,7 @@ def _spec(plan: BytePlan) -> bundle.PolicySpec:
         discrete=isinstance(actions, Discrete),
         actions=actions.outputs,
         resize=plan.config.resize,
+        own_actions=plan.env.own_actions,
     )
 
 
@@ -131,7 +132,11 @@ def _about(spec: bundle.PolicySpec, folder: RunFolder, saved: Saved, agent: Stat
         **spec.to_json(),
         "encoder": checkpoint.encoder_identity(plan),
         "environment": {"id": config.env, "name": config.env_name, "options": dataclasses.asdict(config.env_options)},
-        "evaluation": {"epsilon": config.settings.evaluation_epsilon, "episodes": episodes},
+        "evaluation": {
+            "epsilon": config.settings.evaluation_epsilon,
+            "episodes": episodes,
+            **({} if config.eval_max_steps is None else {"max_steps": config.eval_max_steps}),
+        },
         "provenance": {
             "seed": config.seed,
             "timestep": saved.timestep,
@@ -167,6 +172,8 @@ def _learner(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
 
 def _replay(saved: Saved, plan: BytePlan) -> tuple[State, NDArray[np.float32]]:
     """Return the replay's state, and the latents `[K, N, L]` of the observation after its newest row."""
+    if not saved.has_replay:
+        raise BadInputError("--with replay: the best checkpoint has no replay; leave it or --best out")
     if saved.graph is None or not plan.encoder.whole:
         raise BadInputError("--with replay: this run's replay does not hold latents of the whole encoder; leave it out")
     newest = np.ascontiguousarray(saved.perception().arrays["latents"][: plan.config.augmentations])

@@ -82,7 +82,7 @@ def _play(plan: BytePlan, policy: Policy) -> NDArray[np.uint8]:
     ):
         frame = env.reset()
         for stack in stacks:
-            action = policy.act(frame)
+            action = policy.act_normalized(frame)
             crop.cut(held, crop.center, stack.reshape(*held.shape[:-2], *crop.size))
             step = env.step(env.spec.actions.sample(rng) if rng.random() < RANDOM_STEPS else action)
             frame = step.frame

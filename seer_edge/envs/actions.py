@@ -79,12 +79,3 @@ class Continuous:
 
 
 Actions = Discrete | Continuous
-
-
-def middle_and_half_range(low: Any, high: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return `middle` and `half_range`, both float64 `[A]`.
-
-    `middle + half_range * control` maps a control in [-1, 1] to the bounds `low` and `high`.
-    """
-    low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
-    return (high + low) / 2, (high - low) / 2

@@ -5,12 +5,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seer_edge.envs.actions import Action, Continuous, middle_and_half_range
+from seer_edge.envs.actions import Action, Continuous
 from seer_edge.envs.environment import EnvSpec, Episode, Frame, Step
 from seer_edge.envs.names import EnvId, ResolutionError, UnsupportedEnvError
 from seer_edge.envs.physics_state import restore_suite, suite_state
 from seer_edge.envs.rendering import cannot_render, load_suite
 from seer_edge.envs.state_reader import StateReader
+from seer_runtime.policy.actions import Bounded, middle_and_half_range
 from seer_runtime.system.state import State
 
 RESOLUTION = 100
@@ -58,7 +59,15 @@ class Control:
         self._middle, self._half_range = _scale(self._env.action_spec(), env_id)
         crop = size * CROP // RESOLUTION
         actions = Continuous(len(self._middle))
-        self.spec = EnvSpec(env_id.id, env_id.name, (3, size, size), (crop, crop), actions, PROCESS_BYTES)
+        self.spec = EnvSpec(
+            env_id.id,
+            env_id.name,
+            (3, size, size),
+            (crop, crop),
+            actions,
+            PROCESS_BYTES,
+            own_actions=_own_actions(self._env.action_spec()),
+        )
         self._camera = _camera(self._env.physics, size, _CAMERAS.get(domain, 0))
 
         self._stepping = False
@@ -135,6 +144,13 @@ def _scale(spec: Any, env_id: EnvId) -> tuple[NDArray[np.float64], NDArray[np.fl
             f"control task {env_id.name!r} has unbounded actions; choose a task with bounded ones"
         )
     return middle, half_range
+
+
+def _own_actions(spec: Any) -> Bounded | None:
+    """Return the bounds of the task's actions, or None where they are [-1, 1]."""
+    low, high = (np.broadcast_to(bound, spec.shape).ravel().tolist() for bound in (spec.minimum, spec.maximum))
+    own = Bounded(spec.shape, str(spec.dtype), tuple(low), tuple(high))
+    return None if set(own.low) == {-1.0} and set(own.high) == {1.0} else own
 
 
 def _camera(physics: Any, size: int, camera: int | str) -> Any:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seer_edge.envs.actions import Action, Actions
+from seer_runtime.policy.actions import OwnActions
 from seer_runtime.policy.preprocess import Color, Resize
 from seer_runtime.system.state import State
 
@@ -36,6 +37,8 @@ class EnvSpec:
     """Whether Gymnasium builds and steps it as registered, so that protocol and action repeat do not apply."""
     resize: Resize = "area"
     """The interpolation that turns screens into frames."""
+    own_actions: OwnActions | None = field(default=None, compare=False)
+    """How the environment numbers or bounds its actions; None where they equal `actions`."""
 
 
 @dataclass(frozen=True)

@@ -35,4 +35,6 @@ def register_family(family: str, names: Sequence[str], make: Callable[..., Any])
             raise ValueError(f"environment family {family!r}: cannot use the name {name!r}; leave out / : and spaces")
     if family.lower() in ("ale", "dm_control"):
         raise ValueError(f"environment family {family!r}: is built in; choose another name")
+    if family in FAMILIES:
+        raise ValueError(f"environment family {family!r}: there is one of this name already; choose another name")
     FAMILIES[family] = Family(tuple(names), make)

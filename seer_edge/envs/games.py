@@ -3,6 +3,8 @@
 On Atari an episode here is a whole game, not one life.
 """
 
+import logging
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,8 +15,38 @@ from seer_edge.envs.actions import Action
 from seer_edge.envs.environment import Environment, Episode, Frame
 from seer_runtime.policy.perception import Observed
 
+LOG = logging.getLogger(__name__)
 EPISODE_STEPS_MAX = 27_000
 """Agent steps after which an endless episode is cut off, with its return so far: Atari's limit of 108,000 frames."""
+REPORT_SECONDS = 10.0
+"""Time between two messages of an evaluation that takes longer."""
+
+
+def episode_limit(max_steps: int | None) -> int:
+    """Return the agent steps after which an episode is cut off. None selects `EPISODE_STEPS_MAX`."""
+    return EPISODE_STEPS_MAX if max_steps is None else max_steps
+
+
+class LongPlay:
+    """Logs how far `episodes` episodes are, every `REPORT_SECONDS`. Call it after each step."""
+
+    def __init__(self, episodes: int, max_steps: int | None) -> None:
+        self._episodes, self._limit = episodes, episode_limit(max_steps)
+        self._due = time.monotonic() + REPORT_SECONDS
+        self._finished = self._steps = 0
+
+    def __call__(self, episode: Episode | None) -> None:
+        """Take one step, which ended `episode`."""
+        self._finished, self._steps = (self._finished, self._steps + 1) if episode is None else (self._finished + 1, 0)
+        if time.monotonic() >= self._due and self._finished < self._episodes:
+            self._due = time.monotonic() + REPORT_SECONDS
+            LOG.info(
+                "played %d of %d episodes, and %s of at most %s steps of the next one",
+                self._finished,
+                self._episodes,
+                f"{self._steps:,}",
+                f"{self._limit:,}",
+            )
 
 
 class Observes(Protocol):
@@ -67,8 +99,13 @@ def play(
     *,
     epsilon: float,
     rng: np.random.Generator,
+    max_steps: int | None = None,
 ) -> Iterator[Episode | None]:
-    """Play without end. Yield after each step: the episode that has just ended or grown too long, else None."""
+    """Play without end. Yield after each step: the episode that has just ended or grown too long, else None.
+
+    An episode is too long after `max_steps` agent steps; see `episode_limit`.
+    """
+    limit = episode_limit(max_steps)
     observed = perception.observe(env.reset(), first=True)
     total, length_steps = 0.0, 0
     while True:
@@ -76,13 +113,15 @@ def play(
         step = env.step(action)
         total, length_steps = total + step.reward, length_steps + 1
         episode = step.episode
-        if episode is None and length_steps == EPISODE_STEPS_MAX:
+        if episode is None and length_steps == limit:
             episode = Episode(total, length_steps)
         ended = step.terminated or step.truncated or episode is not None
         yield episode
         if episode is not None:
             total, length_steps = 0.0, 0
-        observed = perception.observe(env.reset() if ended else step.frame, first=ended)
+        frame = env.reset() if ended else step.frame
+        # A training environment of Atari continues the game after a lost life.
+        observed = perception.observe(frame, first=ended and env.new_scene)
 
 
 def evaluate(
@@ -93,17 +132,21 @@ def evaluate(
     episodes: int,
     epsilon: float,
     rng: np.random.Generator,
+    max_steps: int | None = None,
     stop: Callable[[], bool] = lambda: False,
     played: Callable[[int], object] = lambda count: None,
 ) -> Evaluation | None:
     """Play `episodes` whole episodes and return their evaluation, or None once `stop()` is true.
 
-    After each episode `played` is called with the number of episodes so far.
+    Episodes of more than `max_steps` agent steps are cut off; see `episode_limit`. After each episode `played` is
+    called with the number of episodes so far.
     """
     returns: list[float] = []
-    for episode in play(env, perception, act, epsilon=epsilon, rng=rng):
+    report = LongPlay(episodes, max_steps)
+    for episode in play(env, perception, act, epsilon=epsilon, rng=rng, max_steps=max_steps):
         if stop():
             return None
+        report(episode)
         if episode is not None:
             returns.append(episode.episode_return)
             played(len(returns))

@@ -8,9 +8,8 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from numpy.typing import NDArray
 
-from seer_edge.envs.actions import Action, Actions, Continuous, Discrete, middle_and_half_range
+from seer_edge.envs.actions import Action, Actions, Continuous, Discrete
 from seer_edge.envs.checks import finite_reward, truth
 from seer_edge.envs.environment import SEEDS, EnvSpec, Episode, Step
 from seer_edge.envs.names import EnvId, UnavailableEnvError, UnsupportedEnvError, ViewError
@@ -18,6 +17,7 @@ from seer_edge.envs.pictures import NoPictureError, Picture, find_picture, rende
 from seer_edge.envs.rendering import prepare_rendering
 from seer_edge.envs.resolution import pixel_size
 from seer_edge.errors import describe_error
+from seer_runtime.policy.actions import DTYPES, NUMBER_MAX, Bounded, Numbered, OwnActions
 from seer_runtime.policy.preprocess import Color, Frame, Resize, to_frame
 from seer_runtime.system.state import State, StateError
 
@@ -51,6 +51,7 @@ class GymPixels:
     """
 
     new_scene = True  # each episode starts one
+    _own: OwnActions
 
     def __init__(
         self,
@@ -79,7 +80,17 @@ class GymPixels:
         in_color = color == "rgb" or (color is None and continuous)
         frame_shape = (3, *size) if in_color else size
         crop = (size[0] * CROP // OF_SIDE, size[1] * CROP // OF_SIDE) if continuous else size
-        self.spec = EnvSpec(env_id.id, env_id.name, frame_shape, crop, actions, as_registered=True, resize=resize)
+        own = None if self._own.plain else self._own
+        self.spec = EnvSpec(
+            env_id.id,
+            env_id.name,
+            frame_shape,
+            crop,
+            actions,
+            as_registered=True,
+            resize=resize,
+            own_actions=own,
+        )
 
         self._seed: int | None = seed
         self._stepping = False
@@ -90,13 +101,13 @@ class GymPixels:
         """Return the agent's action space."""
         space = self._env.action_space
         if isinstance(space, gymnasium.spaces.Discrete):
-            self._first_action = int(space.start)
+            self._own = Numbered(int(space.start))
             return Discrete(int(space.n))
         if isinstance(space, gymnasium.spaces.Box) and np.issubdtype(space.dtype, np.floating) and space.low.size:
-            self._box = space
-            self._middle, self._half_range = middle_and_half_range(space.low.ravel(), space.high.ravel())
-            if np.isfinite(self._half_range).all():
-                return Continuous(self._middle.size)
+            low, high = (np.asarray(bound, np.float64).ravel().tolist() for bound in (space.low, space.high))
+            if str(space.dtype) in DTYPES and np.abs([*low, *high]).max() <= NUMBER_MAX:
+                self._own = Bounded(space.shape, str(space.dtype), tuple(low), tuple(high))
+                return Continuous(len(low))
         raise UnsupportedEnvError(
             f"environment {env_id.id!r} has the action space {_line(space)}; only Discrete and bounded float Box work"
         )
@@ -165,7 +176,7 @@ class GymPixels:
         """
         if not self._stepping:
             raise RuntimeError("reset the environment before its next step")
-        result: Any = self._env.step(self._own_action(action))
+        result: Any = self._env.step(self._own.own(action))
         if len(result) == 4:
             raise self._old_api("step returns four values, not five")
         observation, raw_reward, terminated, truncated, _ = result
@@ -188,13 +199,6 @@ class GymPixels:
     def restore(self, state: State) -> None:
         """Raise StateError, because these environments have no saved states."""
         raise StateError(f"environment {self.spec.id!r} cannot be restored")
-
-    def _own_action(self, action: Action) -> int | NDArray[Any]:
-        if isinstance(self.spec.actions, Discrete):
-            return self._first_action + int(action)
-        controls = (self._middle + self._half_range * np.asarray(action, np.float64)).reshape(self._box.shape)
-        # Rounding may lead beyond a bound.
-        return np.asarray(np.clip(controls.astype(self._box.dtype), self._box.low, self._box.high))
 
     def _frame(self, observation: Any) -> Frame:
         shown = self._env.render() if self._render else observation

@@ -3,7 +3,6 @@
 import re
 
 from seer_edge.errors import BadInputError
-from seer_edge.machine.lean_torch import import_torch
 
 
 def check_device(device: str) -> None:
@@ -14,7 +13,6 @@ def check_device(device: str) -> None:
     if match[1] == "cpu":
         return
     try:
-        import_torch()
         import torch
     except ImportError as error:
         raise BadInputError(

@@ -19,6 +19,7 @@ from seer_edge.config.plan import BytePlan, make_plan
 from seer_edge.envs import Discrete, EnvSpec, rendering
 from seer_edge.machine.board import FEATURES, Board, Profile, deploy_folder, profile_of, this_board
 from seer_edge.machine.ceiling import fitted
+from seer_runtime.onnx.load import onnx_runtime
 from seer_runtime.system.memory import MemoryLimits, memory_limits
 from seer_runtime.system.process import RssCeiling
 from seer_runtime.system.units import exact_size, format_size, parse_size
@@ -146,9 +147,8 @@ def _versions(found: Mapping[str, str | None]) -> str:
 def _providers() -> tuple[str, ...]:
     if importlib.util.find_spec("onnxruntime") is None:
         return ()
-    import onnxruntime
-
-    return tuple(name.removesuffix("ExecutionProvider") for name in onnxruntime.get_available_providers())
+    available = onnx_runtime().get_available_providers()
+    return tuple(name.removesuffix("ExecutionProvider") for name in available)
 
 
 def _needs(

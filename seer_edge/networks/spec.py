@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 
+from seer_runtime.onnx.limits import FILTERS_STEP, KERNEL_MAX
+from seer_runtime.system.registry import add_entry
+
 Shape = tuple[int, int, int]
 
 
@@ -122,12 +125,36 @@ ENCODERS: dict[str, tuple[Layer, ...]] = {
 
 
 def register_encoder(name: str, layers: Sequence[Layer]) -> None:
-    """Add the encoder `name` with the trunk `layers`, bottom first. Raises ValueError for layers of other kinds."""
+    """Add the encoder `name` with the trunk `layers`, bottom first.
+
+    Raises ValueError for a name that is taken, for layers without a convolution or of other kinds, and for a layer that
+    the frozen encoder could not have: the number of filters must be a multiple of 16, a window at most 16 wide.
+    """
     others = [layer for layer in layers if not isinstance(layer, Layer)]
-    if not layers or others:
-        found = f"not {others[0]!r}" if others else "at least one"
+    if others or not any(layer.convs for layer in layers):
+        found = f"not {others[0]!r}" if others else "with at least one convolution"
         raise ValueError(f"encoder {name!r}: give Conv, MaxPool, Residual and ReLU layers, {found}")
-    ENCODERS[name] = tuple(layers)
+    for number, layer in enumerate(layers, 1):
+        try:
+            _check_layer(layer)
+        except ValueError as error:
+            raise ValueError(f"encoder {name!r}, layer {number}, {type(layer).__name__}: {error}") from None
+    add_entry(ENCODERS, "encoder", name, tuple(layers))
+
+
+def _check_layer(layer: Layer) -> None:
+    """Raise ValueError unless the frozen encoder may have this layer (`seer_runtime.onnx.check`)."""
+    fields = {name: value for name, value in vars(layer).items() if name != "relu"}
+    for name, value in fields.items():
+        if type(value) is not int:
+            raise ValueError(f"{name} is {value!r}; give a whole number")
+    for name in ("kernel", "stride"):
+        if name in fields and not 1 <= fields[name] <= KERNEL_MAX:
+            raise ValueError(f"{name} is {fields[name]}; use 1 to {KERNEL_MAX}")
+    if "padding" in fields and not 0 <= fields["padding"] < fields["kernel"]:
+        raise ValueError(f"padding is {fields['padding']}; use 0 to {fields['kernel'] - 1}, less than the kernel")
+    if "filters" in fields and (fields["filters"] < 1 or fields["filters"] % FILTERS_STEP):
+        raise ValueError(f"filters is {fields['filters']}; use a multiple of {FILTERS_STEP}")
 
 
 @dataclass(frozen=True)

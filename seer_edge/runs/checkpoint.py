@@ -38,7 +38,8 @@ CONFIG, ENCODER, RUN, STATE = "config.json", "encoder.onnx", "run.json", "state.
 _ENVIRONMENT, _PERCEPTION, _PENDING = "environment", "perception", "waiting"
 """Names in `state.json`, and prefixes of arrays in `session.safetensors`."""
 
-_REQUIRED = {CONFIG, AGENT, REPLAY, SESSION, STATE, RUN}
+_ACTING = {CONFIG, AGENT, STATE, RUN}
+_REQUIRED = {*_ACTING, REPLAY, SESSION}
 _READ_ATTEMPTS = 3
 
 
@@ -88,11 +89,14 @@ class Snapshot:
         }
 
 
-def save(snapshot: Snapshot, checkpoints: Path, run: Mapping[str, Any] | None = None) -> Path:
+def save(
+    snapshot: Snapshot, checkpoints: Path, run: Mapping[str, Any] | None = None, *, acting_only: bool = False
+) -> Path:
     """Publish a checkpoint in the folder `checkpoints`; `run` is the content of `run.json`. Return its folder.
 
-    Raises RunStoppedError if a weight is not finite, because such a run cannot learn any more. Raises OSError if the
-    disk cannot be written.
+    With `acting_only` it has no replay and no session, and replaces the one before it. `eval` and `export` can use it,
+    `resume` cannot. Raises RunStoppedError if a weight is not finite, because such a run cannot learn any more. Raises
+    OSError if the disk cannot be written.
     """
     diverged = _find_not_finite(snapshot.agent)
     if diverged is not None:
@@ -101,14 +105,15 @@ def save(snapshot: Snapshot, checkpoints: Path, run: Mapping[str, Any] | None = 
     def write(folder: Path) -> None:
         durable.write_json(folder / CONFIG, snapshot.config.to_json())
         durable.write_tensors(folder / AGENT, dict(snapshot.agent.arrays))
-        durable.write_tensors(folder / REPLAY, dict(snapshot.replay.arrays))
-        durable.write_tensors(folder / SESSION, snapshot.session_arrays())
+        if not acting_only:
+            durable.write_tensors(folder / REPLAY, dict(snapshot.replay.arrays))
+            durable.write_tensors(folder / SESSION, snapshot.session_arrays())
         if snapshot.graph is not None:
             durable.write_atomic(folder / ENCODER, snapshot.graph)
         durable.write_json(folder / STATE, snapshot.values())
         durable.write_json(folder / RUN, dict(run or {}))
 
-    return durable.publish_checkpoint(checkpoints, snapshot.timestep, write)
+    return durable.publish_checkpoint(checkpoints, snapshot.timestep, write, keep=1 if acting_only else 2)
 
 
 def _find_not_finite(agent: State) -> str | None:
@@ -177,9 +182,17 @@ class Saved:
         return self.stored.path
 
     @property
-    def is_finished(self) -> bool:
-        """Whether the run had made its last step and its last evaluation."""
-        return self.run().get("evaluated_at") == self.timestep == self.config.total_timesteps
+    def has_replay(self) -> bool:
+        """Whether it has a replay, and a run can resume from it."""
+        return REPLAY in self.stored.manifest["files"]
+
+    def is_complete(self, config: TrainConfig) -> bool:
+        """Whether nothing is left to do under `config`. Raises BadInputError for a malformed `run.json`."""
+        with reading(self.path):
+            run = self.run()
+            returns = run["outcome"]["evaluation"]
+            mean = float(np.mean(returns)) if returns else None
+            return config.is_complete(self.timestep, int(run["evaluated_at"]), mean)
 
     @cached_property
     def graph(self) -> bytes | None:
@@ -254,8 +267,11 @@ class Saved:
         return dict(self.state[name])
 
 
-def newest(checkpoints: Path) -> Saved:
-    """Return the newest sound checkpoint. Raises BadInputError if this version can read none."""
+def newest(checkpoints: Path, *, acting_only: bool = False) -> Saved:
+    """Return the newest undamaged checkpoint. Raises BadInputError if this version can read none.
+
+    With `acting_only` it need not have what only `resume` needs.
+    """
     for attempt in range(_READ_ATTEMPTS):
         try:
             stored = durable.newest_checkpoint(checkpoints)
@@ -268,7 +284,7 @@ def newest(checkpoints: Path) -> Saved:
             raise BadInputError(_explain_no_checkpoint(checkpoints.parent, error)) from error
         except BadInputError as error:
             raise BadInputError(f"{stored.path}: {error}") from error
-        missing = _REQUIRED - set(stored.manifest["files"])
+        missing = (_ACTING if acting_only else _REQUIRED) - set(stored.manifest["files"])
         if missing or not isinstance(state, dict):
             reason = f"missing: {', '.join(sorted(missing))}" if missing else f"{STATE} is not a JSON object"
             raise BadInputError(f"{stored.path}: not a checkpoint of this version ({reason})")
@@ -277,20 +293,22 @@ def newest(checkpoints: Path) -> Saved:
 
 
 def _explain_no_checkpoint(run: Path, error: Exception) -> str:
-    """Say why a run cannot continue, and the only way out."""
-    reason = error.reason if isinstance(error, durable.NoSoundCheckpointError) else f"no sound checkpoint ({error})"
+    """Say why a run cannot continue, and what to do."""
+    if isinstance(error, durable.CorruptFileError) and error.path.is_symlink():
+        return f"{error.path}: is a symbolic link; move the folder that it points to back here, in place of the link"
+    reason = error.reason if isinstance(error, durable.NoSoundCheckpointError) else f"no undamaged checkpoint ({error})"
     flags = f"; its flags are in {run / 'config.json'}" if (run / "config.json").is_file() else ""
     return f"{run}: {reason}; this run cannot continue, start a new one with train{flags}"
 
 
-def newest_agent(checkpoints: Path) -> tuple[Saved, State]:
-    """Return the newest sound checkpoint and its agent, with the encoder read into memory.
+def newest_agent(checkpoints: Path, *, acting_only: bool = False) -> tuple[Saved, State]:
+    """Return the newest undamaged checkpoint and its agent, with the encoder read into memory; see `newest`.
 
     A run that is still training may remove a checkpoint at any moment. Raises BadInputError if this version can read
     none.
     """
     for _ in range(_READ_ATTEMPTS):
-        saved = newest(checkpoints)
+        saved = newest(checkpoints, acting_only=acting_only)
         with reading(saved.path), contextlib.suppress(FileNotFoundError):
             _ = saved.graph  # cached from here on
             return saved, saved.agent()

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
@@ -75,6 +76,17 @@ class RunFolder:
     def checkpoints(self) -> Path:
         """Published checkpoints."""
         return self.path / "checkpoints"
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint of the best evaluation, without replay, with `--keep-best`."""
+        return self.path / "best"
+
+    def events(self, config: TrainConfig) -> Path:
+        """The folder of TensorBoard events."""
+        if config.tensorboard_dir is None:
+            return self.tensorboard
+        return Path(config.tensorboard_dir) / self.path.absolute().name
 
     def write_config(self, config: TrainConfig) -> None:
         """Write `config.json`. Raises OSError."""
@@ -192,9 +204,27 @@ def _holds(path: Path, data: bytes) -> bool:
 
 
 def default_path(config: TrainConfig) -> Path:
-    """Return the default folder of a new run: `runs/ENV__ALGO__SEED__TIME`."""
+    """Return the default folder of a new run, which does not exist: `runs/ENV__ALGO__SEED__TIME`, or with `-2` or more.
+
+    Another run may create it at any moment.
+    """
     moment = time.strftime("%Y%m%d-%H%M%S")
-    return Path("runs") / f"{config.env_name}__{config.algo}__{config.seed}__{moment}"
+    path = Path("runs") / f"{config.env_name}__{config.algo}__{config.seed}__{moment}"
+    numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    return next(path for path in itertools.chain([path], numbered) if not os.path.lexists(path))
+
+
+def create_default(config: TrainConfig) -> RunFolder:
+    """Create the default folder of a new run, which no other run has. Raises BadInputError if that is not possible."""
+    while True:
+        path = default_path(config)
+        with _writable(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                path.mkdir()
+            except FileExistsError:  # another run was faster
+                continue
+        return create(path, config)
 
 
 def check(path: Path) -> None:

@@ -39,6 +39,13 @@ class CheckpointPolicy:
             self._written_config = config
         return path
 
+    def save_best(self) -> None:
+        """Keep the agent as it is now, the best so far, in a folder of its own. If the disk refuses, warn."""
+        try:
+            checkpoint.save(self._session.snapshot(), self._folder.best, self._reporter.state(), acting_only=True)
+        except OSError as error:
+            self._reporter.console.warn(f"{self._folder.best}: the best policy cannot be kept ({error})")
+
     def save_if_due(self) -> None:
         """Save if the interval is over. If the disk refuses, warn and continue: the last checkpoint is still there."""
         if not self._is_due():

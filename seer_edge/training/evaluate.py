@@ -4,18 +4,22 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from contextlib import closing
 
+import numpy as np
 from tqdm import tqdm
 
 from seer_edge.agents import make_agent
 from seer_edge.agents.agent import Agent
 from seer_edge.config.plan import BytePlan
+from seer_edge.config.plan_text import evaluation_cost
+from seer_edge.envs import Environment
 from seer_edge.envs.games import Evaluation, evaluate, game_seeds
 from seer_edge.errors import EXIT_UNSAFE, BadInputError, describe_error
 from seer_edge.machine.signals import StopSignal
 from seer_edge.runs import checkpoint
 from seer_edge.runs.checkpoint import Saved
-from seer_edge.training.components import OnHang, new_perception, open_env
+from seer_edge.training.components import new_perception, open_env
 from seer_edge.training.session import Session
 from seer_runtime.onnx.encoder import OnnxEncoder
 from seer_runtime.policy.perception import LatentPerception
@@ -28,9 +32,23 @@ LOG = logging.getLogger(__name__)
 def evaluate_session(
     plan: BytePlan, session: Session, stop: Callable[[], bool], played: Callable[[int], object]
 ) -> Evaluation | None:
-    """Evaluate the session's agent in a new environment; the session does not change. None if `stop` came first."""
+    """Evaluate the session's agent; None if `stop` came first.
+
+    In a separate environment the session does not change. In the training environment a new episode begins afterwards.
+    Raises EnvironmentFailedError.
+    """
     encoder = session.perception.encoder if isinstance(session.perception, LatentPerception) else None
-    return evaluate_agent(plan, session.agent, encoder, session.ledger, session.timestep, stop, played, session.on_hang)
+    env_seed, rng = game_seeds(plan.config.seed, session.timestep)
+    if plan.config.eval_in == "separate":
+        with closing(open_env(plan, seed=env_seed, training=False, on_hang=session.on_hang)) as env:
+            return evaluate_agent(plan, session.agent, encoder, session.ledger, env, rng, stop, played)
+    before = session.env.state()
+    evaluation = evaluate_agent(plan, session.agent, encoder, session.ledger, session.env, rng, stop, played)
+    if evaluation is None and before is not None:
+        session.env.restore(before)  # a resumed run repeats the evaluation
+    else:
+        session.begin_anew()
+    return evaluation
 
 
 def evaluate_agent(
@@ -38,19 +56,17 @@ def evaluate_agent(
     agent: Agent,
     encoder: OnnxEncoder | None,
     ledger: Ledger,
-    timestep: int,
+    env: Environment,
+    rng: np.random.Generator,
     stop: Callable[[], bool],
     played: Callable[[int], object],
-    on_hang: OnHang | None,
 ) -> Evaluation | None:
-    """Play `eval_episodes` episodes in a new environment; None if `stop` came first.
+    """Play `eval_episodes` episodes in `env`; None if `stop` came first. `rng` draws the random actions.
 
     `encoder` is the frozen encoder if the agent reads latents. `played` is called with the number of finished episodes.
     Raises EnvironmentFailedError.
     """
     perception = new_perception(plan, encoder, ledger)
-    env_seed, rng = game_seeds(plan.config.seed, timestep)
-    env = open_env(plan, seed=env_seed, training=False, on_hang=on_hang)
     try:
         return evaluate(
             env,
@@ -59,11 +75,11 @@ def evaluate_agent(
             episodes=plan.config.eval_episodes,
             epsilon=plan.config.settings.evaluation_epsilon,
             rng=rng,
+            max_steps=plan.config.eval_max_steps,
             stop=stop,
             played=played,
         )
     finally:
-        env.close()
         perception.release()
         ledger.release(Line.WORKSPACE, perception.stack.frames)
 
@@ -96,16 +112,15 @@ def evaluate_run(
         encoder = _open_encoder(saved.graph, plan, ledger)
     with checkpoint.reading(saved.path):
         agent.restore(state)
+    env_seed, rng = game_seeds(plan.config.seed, saved.timestep)
+    LOG.info("evaluating step %s: %s", f"{saved.timestep:,}", evaluation_cost(plan.config))
     progress = tqdm(total=plan.config.eval_episodes, unit="game", disable=not (progress_bar and sys.stderr.isatty()))
-    with progress, StopSignal() as stop:
+    with (
+        progress,
+        StopSignal() as stop,
+        closing(open_env(plan, seed=env_seed, training=False, on_hang=_give_up)) as env,
+    ):
         evaluation = evaluate_agent(
-            plan,
-            agent,
-            encoder,
-            ledger,
-            saved.timestep,
-            stop,
-            lambda count: progress.update(count - progress.n),
-            _give_up,
+            plan, agent, encoder, ledger, env, rng, stop, lambda count: progress.update(count - progress.n)
         )
     return evaluation, None if evaluation is not None else stop.received

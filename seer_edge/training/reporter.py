@@ -12,12 +12,15 @@ from seer_edge.training.codec_choice import CALIBRATION_ROWS, OUTPUT_ERROR_BOUND
 from seer_edge.training.freeze import FreezeRefusedError, FreezeReport
 from seer_edge.training.metrics import Console, Interval, PhaseClock, TensorBoard, Tracker
 from seer_edge.training.session import Session, StepReport
-from seer_edge.training.summary import Outcome, flops, summary
+from seer_edge.training.summary import Best, Outcome, flops, summary
 from seer_edge.training.tables import changed_tables, episode_row, open_tables
 from seer_runtime import durable
 from seer_runtime.system.ledger import Line
 from seer_runtime.system.process import rss_bytes
 from seer_runtime.system.units import format_size
+
+LARGE_LOSS = 1e6
+"""A mean loss at which learning has probably failed. Rewards of about 1 a step give losses below 1,000."""
 
 
 class Reporter:
@@ -45,6 +48,7 @@ class Reporter:
         self._session = session
         self._clock = PhaseClock()
         self._begin = time.monotonic()
+        self._warned_of_loss = False
         if state is not None:
             self.outcome = Outcome.of(state["outcome"])
             self.outcome.resumed_at.append(session.timestep)
@@ -58,7 +62,7 @@ class Reporter:
             console.warn(warning)
         self.trackers: list[Tracker] = [self._tables["progress"]]
         if session.config.tensorboard:
-            self.trackers.append(TensorBoard(folder.tensorboard, self.logged_at))
+            self.trackers.append(TensorBoard(folder.events(session.config), self.logged_at))
 
     def state(self) -> dict[str, Any]:
         """Return what a later process needs to continue the record: the content of a checkpoint's `run.json`."""
@@ -146,14 +150,27 @@ class Reporter:
             f"{format_size(report.rss_after_bytes)} (peak {format_size(report.rss_peak_bytes)}){parity}"
         )
 
-    def evaluated(self, evaluation: Evaluation) -> None:
-        """Report an evaluation and update `summary.json`. Raises OSError."""
+    @property
+    def is_complete(self) -> bool:
+        """Whether the run has reached its last step, or the return at which it ends."""
+        evaluation = self.outcome.evaluation
+        mean = None if evaluation is None else evaluation.mean_return
+        return self._session.config.is_complete(self._session.timestep, self.evaluated_at, mean)
+
+    def evaluated(self, evaluation: Evaluation) -> bool:
+        """Report an evaluation and update `summary.json`; return whether it is the best so far. Raises OSError."""
         self.outcome.evaluation, self.evaluated_at = evaluation, self._session.timestep
+        is_best = self.outcome.best is None or evaluation.mean_return > self.outcome.best.mean_return
+        if is_best:
+            self.outcome.best = Best(self.evaluated_at, evaluation.mean_return)
         self.write_summary()
         self.console.say(
             f"evaluation at step {self.evaluated_at:,}: {len(evaluation.returns)} episodes, "
             f"return {evaluation.mean_return:.1f} ± {evaluation.std_return:.1f}"
         )
+        if self.is_complete and self.evaluated_at < self._session.config.total_timesteps:
+            self.console.say(f"reached --stop-at-return {self._session.config.stop_at_return:g}; the run ends here")
+        return is_best
 
     def log(self, evaluation: Evaluation | None) -> None:
         """End a log interval: pass its figures to the trackers and show them. Raises OSError."""
@@ -180,6 +197,7 @@ class Reporter:
         if evaluation is not None:
             row |= {"eval/mean_reward": evaluation.mean_return, "eval/std_reward": evaluation.std_return}
         self.logged_at = session.timestep
+        self._watch_loss(row.get("train/loss"))
         for tracker in self.trackers:
             tracker.write(row)
         shown = "-" if mean_return is None else f"{mean_return:.1f}"
@@ -188,6 +206,21 @@ class Reporter:
             f"{session.phase} {_format_speed(speed)} steps/s return {shown} "
             f"obs {observations / 1e6:.1f}/{session.config.mem_budget_bytes / 1e6:.1f} MB "
             f"rss {rss / 1e6:.0f} MB anon {anon / 1e6:.0f} MB",
+        )
+
+    def _watch_loss(self, loss: float | None) -> None:
+        """Warn once of a loss that comes of rewards far too large."""
+        if loss is None or abs(loss) < LARGE_LOSS or self._warned_of_loss:
+            return
+        self._warned_of_loss = True
+        clip = self._session.config.settings.reward_clip
+        hint = (
+            "lower --set learning_rate"
+            if clip is not None
+            else "scale the rewards to about 1 a step, or --set reward_clip=1"
+        )
+        self.console.warn(
+            f"the loss is {loss:.1e} at step {self._session.timestep:,}, so the agent probably learns nothing; {hint}"
         )
 
 

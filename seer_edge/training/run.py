@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from seer_edge.config.plan import BytePlan
+from seer_edge.config.plan_text import evaluation_cost
 from seer_edge.envs.games import Evaluation
 from seer_edge.errors import EXIT_UNSAFE, EnvironmentFailedError, RunStoppedError
 from seer_edge.machine.host import is_out_of_memory
@@ -74,8 +75,7 @@ class Run:
             if stop():
                 self.console.say(f"stopped at step {self.session.timestep:,}; wrote {path}")
             # A stop signal may arrive when everything is done.
-            done = self.reporter.evaluated_at == self.session.config.total_timesteps
-            outcome.status = "finished" if done else "interrupted"
+            outcome.status = "finished" if self.reporter.is_complete else "interrupted"
         except BaseException as error:
             outcome.status = "failed"
             if isinstance(error, EnvironmentFailedError | OSError):
@@ -96,7 +96,7 @@ class Run:
                 return
             self._do_due_work(stop)
             self._watch_memory()
-            if session.timestep >= total or stop():
+            if session.timestep >= total or self.reporter.is_complete or stop():
                 return
             self.reporter.stepped(session.step())
 
@@ -105,16 +105,26 @@ class Run:
         config, timestep, reporter = self.session.config, self.session.timestep, self.reporter
         if timestep == config.freeze_at and not self.session.agent.frozen and reporter.outcome.freeze_refused is None:
             self._freeze()
-        evaluating = timestep == config.total_timesteps or (timestep > 0 and timestep % config.eval_every == 0)
         evaluation = None
-        if evaluating and reporter.evaluated_at < timestep:
+        if self._evaluation_is_due():
             evaluation = self._evaluate(stop)
             if evaluation is None:
                 return
-        logging = evaluating or timestep == config.freeze_at or timestep % config.log_every == 0
+        last = timestep in (reporter.evaluated_at, config.total_timesteps)
+        logging = last or timestep == config.freeze_at or timestep % config.log_every == 0
         if logging and reporter.logged_at < timestep:
             reporter.log(evaluation)
         self.checkpoints.save_if_due()
+
+    def _evaluation_is_due(self) -> bool:
+        """In the training environment an evaluation waits for the end of the episode, except at the end of the run."""
+        session, config = self.session, self.session.config
+        if config.eval_every is None:
+            return False
+        at_end = session.timestep == config.total_timesteps
+        due_at = session.timestep if at_end else session.timestep - session.timestep % config.eval_every
+        between = at_end or config.eval_in == "separate" or session.replay.store.between_scenes
+        return self.reporter.evaluated_at < due_at and between
 
     def _freeze(self) -> None:
         try:
@@ -127,11 +137,12 @@ class Run:
     def _evaluate(self, stop: Callable[[], bool]) -> Evaluation | None:
         """Return None if `stop` came before the last episode ended."""
         session, episodes = self.session, self.session.config.eval_episodes
+        self.console.say(f"evaluation at step {session.timestep:,}: {evaluation_cost(session.config)}")
         evaluation = evaluate_session(
             session.plan, session, stop, lambda count: self.console.note(f"evaluation, {count} of {episodes} episodes")
         )
-        if evaluation is not None:
-            self.reporter.evaluated(evaluation)
+        if evaluation is not None and self.reporter.evaluated(evaluation) and session.config.keep_best:
+            self.checkpoints.save_best()
         return evaluation
 
     def _watch_memory(self) -> None:

@@ -98,6 +98,14 @@ class Session:
             self.replay.continue_scene()
         self.observed = self.perception.observe(frame, first=self.env.new_scene)
 
+    def begin_anew(self) -> None:
+        """Begin an episode in a new scene, after an evaluation played the environment.
+
+        An episode that was running ends as truncated. Raises EnvironmentFailedError.
+        """
+        self.replay.interrupt(self.observed.row)
+        self.observed = self.perception.observe(self.env.reset(), first=True)
+
     def step(self) -> StepReport:
         """Act, store the step, sample a batch and learn.
 

@@ -1,5 +1,6 @@
 """`summary.json`: the results of a run so far."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,14 @@ OBSERVATIONS = "observations"
 ANON = "anon"
 
 
+@dataclass(frozen=True)
+class Best:
+    """The step and the mean return of the best evaluation."""
+
+    timestep: int
+    mean_return: float
+
+
 @dataclass
 class Outcome:
     """The results in `summary.json` that are not in the plan; filled in as the run proceeds."""
@@ -23,6 +32,7 @@ class Outcome:
     freeze: FreezeReport | None = None
     freeze_refused: str | None = None
     evaluation: Evaluation | None = None
+    best: Best | None = None
     resumed_at: list[int] = field(default_factory=list)
     checkpoint: int | None = None  # step of the newest checkpoint
     peaks: dict[str, int] = field(default_factory=dict)  # bytes, of earlier processes of the run and earlier samples
@@ -33,6 +43,7 @@ class Outcome:
             "freeze": None if self.freeze is None else self.freeze.to_json(),
             "freeze_refused": self.freeze_refused,
             "evaluation": None if self.evaluation is None else list(self.evaluation.returns),
+            "best": None if self.best is None else [self.best.timestep, self.best.mean_return],
             "resumed_at": self.resumed_at,
             "peaks": self.peaks,
         }
@@ -41,10 +52,12 @@ class Outcome:
     def of(cls, state: Mapping[str, Any]) -> "Outcome":
         """Restore what `state` returned. Raises KeyError, TypeError or ValueError if it is malformed."""
         freeze, returns = state["freeze"], state["evaluation"]
+        best = state.get("best")  # missing in runs of earlier versions
         return cls(
             freeze=None if freeze is None else FreezeReport(**freeze),
             freeze_refused=state["freeze_refused"],
             evaluation=None if returns is None else Evaluation(tuple(map(float, returns))),
+            best=None if best is None else Best(int(best[0]), float(best[1])),
             resumed_at=[int(step) for step in state["resumed_at"]],
             peaks={name: int(peak) for name, peak in state["peaks"].items()},
         )
@@ -108,6 +121,7 @@ def summary(session: Session, outcome: Outcome, clock: PhaseClock) -> dict[str, 
             "at_freeze": None if frozen is None else flops(session, outcome, frozen.timestep),
         },
         "eval": None if outcome.evaluation is None else outcome.evaluation.to_json(),
+        "best": None if outcome.best is None else dataclasses.asdict(outcome.best),
     }
 
 

@@ -14,7 +14,15 @@ import seer_edge
 from tests.end_to_end.test_imports import modules_after
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
-IN_ORDER = ("plan", "train", "resume", "evaluate", "export", "act")  # later examples use the files of earlier ones
+IN_ORDER = (
+    "plan",
+    "train",
+    "resume",
+    "plan_of_run",
+    "evaluate",
+    "export",
+    "act",
+)  # later examples use the files of earlier ones
 
 
 def test_every_function_has_an_example() -> None:

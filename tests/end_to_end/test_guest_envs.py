@@ -15,7 +15,20 @@ import pytest
 from seer_runtime import durable
 
 PROJECT = Path(__file__).parents[2]
-SHORT = ["--mem-budget", "1MB", "--total-timesteps", "60", "--freeze-at", "40", "--eval-episodes", "1", "--seed", "5"]
+SHORT = [
+    "--mem-budget",
+    "1MB",
+    "--total-timesteps",
+    "60",
+    "--freeze-at",
+    "40",
+    "--eval-episodes",
+    "1",
+    "--eval-in",
+    "separate",
+    "--seed",
+    "5",
+]
 SETTINGS = ["--set", "learning_starts=20", "--set", "batch_size=8"]
 
 pytestmark = pytest.mark.integration

@@ -183,7 +183,7 @@ def test_a_damaged_checkpoint(run: Run, source: Path, tmp_path: Path) -> None:
         agent.write_bytes(data)
     error = _refusal(run, tmp_path / "run", *PIXEL_GAME, "--from", damaged, "--take", "encoder")
     assert f"--from {damaged}: " in error
-    assert "no sound checkpoint" in error
+    assert "no undamaged checkpoint" in error
     assert "agent.safetensors" in error
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ import pytest
 
 from seer_edge.config.config import TrainConfig
 from seer_edge.config.presets.dqn import DqnSettings
+from seer_edge.envs.games import LongPlay
 from seer_edge.training.session import Session
 from seer_runtime import durable
 from seer_runtime.replay.store import CONTINUED
@@ -44,9 +46,12 @@ KINDS: dict[str, tuple[Callable[..., TrainConfig], dict[str, Any], tuple[int, ..
         (7, 90, 131),
     ),
     "lives": (runs.alien, LIVES, (57, 58, 145)),  # lives are lost at steps 57 and 145
+    "lives-training": (runs.alien, {**LIVES, "eval_in": "training"}, (58, 145)),  # evaluated at the end only
     "alien-uint8": (runs.alien, {"latent_codec": "uint8"}, (50, 90, 117)),
     "alien-auto": (runs.alien, {"latent_codec": "auto"}, (50, 90, 117)),
     "cartpole": (runs.cartpole, {}, (23, 45)),
+    # Episodes have 12 steps, so the evaluations due at steps 20 and 40 are at steps 24 and 48.
+    "cartpole-training": (runs.cartpole, {"eval_in": "training", "eval_every": 20}, (20, 24, 47, 48)),
     "cartpole-uint4": (runs.cartpole, {"latent_codec": "uint4"}, (45,)),
     "cartpole-layers": (runs.cartpole, {"freeze_layers": 2, "algo": "curl-sac"}, (40,)),
 }
@@ -105,6 +110,34 @@ def test_a_stopped_run_ends_identically(kind: str, whole: Callable[[str], Path],
     assert json.loads((path / "summary.json").read_text())["resumed_at"] == list(steps)
 
 
+def stop_in_evaluation(calls: tuple[int, ...], tell: Callable[[Any], None]) -> None:
+    """Send SIGTERM to this process at each of the steps `calls` of its evaluations."""
+    reported, count = LongPlay.__call__, itertools.count(1)
+
+    def reporting(report: LongPlay, episode: Any) -> None:
+        if next(count) in calls:
+            os.kill(os.getpid(), signal.SIGTERM)
+        reported(report, episode)
+
+    LongPlay.__call__ = reporting  # type: ignore[method-assign]
+
+
+@EXACT
+@pytest.mark.parametrize("step", [5, 20])
+def test_a_run_stopped_while_it_evaluates_in_its_own_environment_ends_identically(
+    step: int, whole: Callable[[str], Path], tmp_path: Path
+) -> None:
+    path, log = tmp_path / "run", tmp_path / "log"
+    build, changes, _ = KINDS["cartpole-training"]
+    prepare = functools.partial(stop_in_evaluation, (step,))
+    assert runs.start(log, runs.train, build(**changes), path, prepare=prepare).join() == 143, log.read_text()
+    # An evaluation has 12 steps.
+    assert runs.newest(path).name == f"step_{24 if step < 12 else 48:010d}"
+    assert runs.start(log, runs.command, "resume", path).join() == 0, log.read_text()
+    assert runs.fingerprint(runs.newest(path)) == runs.fingerprint(runs.newest(whole("cartpole-training")))
+    assert runs.results(path) == runs.results(whole("cartpole-training"))
+
+
 def test_the_run_with_lost_lives_loses_them_at_the_expected_steps(whole: Callable[[str], Path]) -> None:
     replay = durable.read_tensors(runs.newest(whole("lives")) / "replay.safetensors")
     appended = json.loads((runs.newest(whole("lives")) / "state.json").read_text())["replay"]["layout"]["appended"]
@@ -126,7 +159,7 @@ def test_resume_checks_a_finished_run_and_changes_nothing(whole: Callable[[str],
     shutil.copytree(whole("alien"), path)
     before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
     assert runs.start(log, runs.command, "resume", path).join() == 0
-    assert log.read_text() == f"{path}: finished at step 160; step_0000000160 is sound\n"
+    assert log.read_text() == f"{path}: finished at step 160; step_0000000160 is undamaged\n"
     assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
 
 

@@ -179,7 +179,7 @@ def test_damaged_files_of_a_finished_run_are_rewritten(finished: Path, tmp_path:
     cut(run / "config.json")
     status, text = run_command(run, "resume", run)
     assert status == 0
-    sound = f"{run}: finished at step 60; step_0000000060 is sound"
+    sound = f"{run}: finished at step 60; step_0000000060 is undamaged"
     assert text.splitlines() == [
         f"warning: {run}/{FILES['config.json']}",
         f"warning: {run}/{FILES['encoder.onnx']}",

@@ -100,7 +100,7 @@ def test_resume_of_a_finished_run_reports_that_flags_have_no_effect(tmp_path: Pa
     path, log = tmp_path / "run", tmp_path / "log"
     assert runs.start(log, runs.train, CONFIG, path).join() == 0
     assert runs.start(log, runs.command, "resume", path, "--threads", "2").join() == 0
-    assert log.read_text().splitlines()[-1].endswith("is sound; the flags change nothing")
+    assert log.read_text().splitlines()[-1].endswith("is undamaged; the flags change nothing")
 
 
 def test_no_checkpoint_is_written_without_a_new_step(tmp_path: Path) -> None:

@@ -80,9 +80,7 @@ def test_one_of_two_simultaneous_runs_is_rejected(trial: int, tmp_path: Path) ->
     assert json.loads((path / "summary.json").read_text())["status"] == "finished"
 
 
-@pytest.mark.fault(
-    "`eval` of a run that publishes and removes checkpoints meanwhile", promise="every evaluation succeeds"
-)
+@pytest.mark.fault("`eval` of a run that writes and removes checkpoints meanwhile", promise="every evaluation succeeds")
 @pytest.mark.parametrize("evaluations", [2, pytest.param(12, marks=pytest.mark.faults)])
 def test_eval_works_while_the_run_writes(evaluations: int, tmp_path: Path, record_property: Any) -> None:
     path = tmp_path / "run"

@@ -136,6 +136,6 @@ def test_error_without_a_sound_checkpoint_lists_the_reasons_on_one_line(tmp_path
     with pytest.raises(NoSoundCheckpointError) as caught:
         durable.newest_checkpoint(tmp_path)
     assert str(caught.value) == (
-        f"{tmp_path}: no sound checkpoint (step_0000000002: no manifest.json; step_0000000001: no manifest.json)"
+        f"{tmp_path}: no undamaged checkpoint (step_0000000002: no manifest.json; step_0000000001: no manifest.json)"
     )
     assert [path.name for path, _ in caught.value.skipped] == ["step_0000000002", "step_0000000001"]

@@ -138,7 +138,7 @@ def test_suggestions_fit_and_are_nearly_the_largest(limit: int, env: EnvSpec, gi
 
 @pytest.mark.parametrize(
     ("limit", "resolution", "budget"),
-    [(758_000_000, 75, None), (668_000_000, 50, None), (613_000_000, 25, None), (558_000_000, 25, "some")],
+    [(775_000_000, 75, None), (685_000_000, 50, None), (630_000_000, 25, None), (575_000_000, 25, "some")],
 )
 def test_smaller_frames_are_suggested_where_frames_are_cropped(limit: int, resolution: int, budget: str | None) -> None:
     """The suggestion is the largest resolution that fits with the full budget; a smaller budget joins it last."""
@@ -178,7 +178,7 @@ def test_fixed_settings_are_not_suggested() -> None:
     """An imported encoder fixes the frame size. A resumed run has fixed frames and a fixed codec."""
     imported = _refusal(_plan(_control(), source="runs/x", rss_limit_bytes=340_000_000))
     assert "--resolution" not in imported
-    plan = _plan(_control(), mem_budget_bytes=100_000_000, rss_limit_bytes=848_000_000)
+    plan = _plan(_control(), mem_budget_bytes=100_000_000, rss_limit_bytes=865_000_000)
     assert {"--resolution", "--latent-codec"} < set(_refusal(plan).split())
     with pytest.raises(BadInputError, match=r"; --mem-budget \d+MB \([\d,]+ frames, then [\d,]+ latents\) would fit$"):
         check_memory(plan, ROOMY, resumed=True)

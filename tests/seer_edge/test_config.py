@@ -297,7 +297,7 @@ def test_a_bad_value_is_named_with_its_flag_and_a_mend(name: str, value: Any, fl
 
 
 def test_a_bad_log_interval_is_named() -> None:
-    with pytest.raises(BadInputError, match="log_every 0: give a whole number of at least 1"):
+    with pytest.raises(BadInputError, match="--log-every 0: give a whole number of at least 1"):
         dataclasses.replace(_config(), log_every=0)
 
 

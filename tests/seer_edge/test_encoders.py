@@ -3,9 +3,11 @@
 import dataclasses
 import itertools
 import math
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,17 @@ from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 
 from seer_edge.networks.encoder import Encoder
-from seer_edge.networks.spec import ENCODERS, Conv, EncoderSpec, Layer, MaxPool, ReLU, Residual, encoder_spec
+from seer_edge.networks.spec import (
+    ENCODERS,
+    Conv,
+    EncoderSpec,
+    Layer,
+    MaxPool,
+    ReLU,
+    Residual,
+    encoder_spec,
+    register_encoder,
+)
 
 FCS = [{}, {"networks": 2, "features": 50}]
 
@@ -186,8 +198,48 @@ def test_a_residual_block_needs_as_many_channels_as_filters() -> None:
         EncoderSpec("odd", (Residual(8),), (4, 9, 9))
 
 
-def test_spec_needs_neither_torch_nor_numpy() -> None:
-    code = "import sys, seer_edge.networks.spec; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+@pytest.mark.parametrize(
+    ("layers", "reason"),
+    [
+        ([], "give Conv, MaxPool, Residual and ReLU layers, with at least one convolution"),
+        ([ReLU()], "with at least one convolution"),
+        (["conv"], "not 'conv'"),
+        ([Conv(8, 5, 2)], "layer 1, Conv: filters is 8; use a multiple of 16"),
+        ([Conv(0, 5, 2)], "layer 1, Conv: filters is 0; use a multiple of 16"),
+        ([Conv(16, 5, 2), Conv(8.5, 3)], "layer 2, Conv: filters is 8.5; give a whole number"),
+        ([Conv(16, "3")], "layer 1, Conv: kernel is '3'; give a whole number"),
+        ([Conv(16, 0)], "layer 1, Conv: kernel is 0; use 1 to 16"),
+        ([Conv(16, 3, 0)], "layer 1, Conv: stride is 0; use 1 to 16"),
+        ([Conv(16, 17)], "layer 1, Conv: kernel is 17; use 1 to 16"),
+        ([Conv(16, 3, 1, 3)], "layer 1, Conv: padding is 3; use 0 to 2, less than the kernel"),
+        ([Conv(16, 3), MaxPool(0, 0)], "layer 2, MaxPool: kernel is 0; use 1 to 16"),
+        ([Residual(20)], "layer 1, Residual: filters is 20; use a multiple of 16"),
+    ],
+)
+def test_an_encoder_that_could_not_be_frozen_is_not_registered(layers: list[Any], reason: str) -> None:
+    before = dict(ENCODERS)
+    with pytest.raises(ValueError, match=f"^encoder 'mine'.*{re.escape(reason)}"):
+        register_encoder("mine", layers)
+    assert before == ENCODERS
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("sac-ae", "there is one of this name already; choose another name"),
+        ("My encoder!", "use lower-case letters, digits, - and _ for its name"),
+        ("", "use lower-case letters"),
+    ],
+)
+def test_the_name_of_an_encoder_is_new_and_plain(name: str, reason: str) -> None:
+    before = dict(ENCODERS)
+    with pytest.raises(ValueError, match=reason):
+        register_encoder(name, [Conv(16, 5, 5)])
+    assert before == ENCODERS
+
+
+def test_spec_needs_neither_torch_nor_onnxruntime() -> None:
+    code = "import sys, seer_edge.networks.spec; sys.exit('torch' in sys.modules or 'onnxruntime' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

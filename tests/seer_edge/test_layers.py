@@ -30,7 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "agents": {"config", "networks", "envs", "seer_runtime.replay", "seer_runtime.system"},
     "machine": {"config", "envs", "errors", "seer_runtime.onnx", "seer_runtime.system"},
     "config": {"networks", "envs", "errors", "validation", *(RUNTIME - {"seer_runtime.durable"})},
-    "networks": {"seer_runtime.onnx"},
+    "networks": {"seer_runtime.onnx", "seer_runtime.system"},
     "envs": {"errors", "validation", "seer_runtime.policy", "seer_runtime.system"},
     "validation": {"errors"},
     "errors": set(),

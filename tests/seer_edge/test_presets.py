@@ -1,11 +1,13 @@
 """Presets against Tables 2 and 3, typed in here from the paper, and the run that each gives without a flag."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
 from seer_edge.config import registry
 from seer_edge.config.config import SHORT_RUN_FACTOR, TrainConfig, build_config
+from seer_edge.config.hyperparameters import read_preset
 from seer_edge.config.presets import PRESETS, Preset, RainbowSettings, SacSettings, register_preset
 from seer_edge.config.presets.atari import ATARI, ATARI_DEFAULT
 from seer_edge.config.presets.control import CONTROL, CONTROL_DEFAULT, SAC
@@ -217,6 +219,15 @@ def test_a_registered_preset_replaces_the_one_of_its_task_and_agent(monkeypatch:
     register_preset(longer)
     assert presets.PRESETS["alien", "rainbow"] is longer
     assert len(presets.PRESETS) == len(PRESETS)
+
+
+def test_a_preset_file_may_leave_entries_out(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('algo = "rainbow"\nbatch_size = 16\ntotal_timesteps = 700\n')
+    preset, base = read_preset(str(tmp_path / "mine.toml")), PRESETS["default", "rainbow"]
+    assert preset.settings == dataclasses.replace(base.settings, batch_size=16)
+    assert preset == dataclasses.replace(
+        base, name=preset.name, source=preset.source, settings=preset.settings, total_timesteps=700
+    )
 
 
 # --- registering an agent ----------------------------------------------------------------------------------

@@ -311,7 +311,7 @@ def test_a_damaged_checkpoint_is_skipped_for_an_older_one(runs: Runs) -> None:
     assert taken.timestep == 12
     assert _differing({name: taken.encoder.arrays[name] for name in older}, older) == set()
     _flip_last_bit(checkpoints / "step_0000000012" / "agent.safetensors")
-    with pytest.raises(BadInputError, match=f"--from {source}: .*no sound checkpoint .*agent.safetensors"):
+    with pytest.raises(BadInputError, match=f"--from {source}: .*no undamaged checkpoint .*agent.safetensors"):
         import_source(source, _plan(GAME, source))
 
 

@@ -105,12 +105,12 @@ def test_an_arm_is_judged_by_the_overhead_of_its_steps(capsys: pytest.CaptureFix
             return free if limit_bytes is None else cgroupbench.Outcome(0, 20.0, 1.5, 0.5)
 
     bench = Recorded(Path(), cgroupbench.Hierarchy(Path(), "", "", swap_counts_memory=False), ())
-    assert cgroupbench.Arm(bench, "both", 1, []).fits(10**8)
+    assert cgroupbench.Arm(bench, "as it is", 1, []).fits(10**8)
     assert limits == [
         float("inf"),
         pytest.approx(2.0),
     ]  # 1 s as when free, and a tenth of the time at 90 % of the speed
-    assert "both, 100.0 MB: fits, 90.0% of the free speed" in capsys.readouterr().err
+    assert "as it is, 100.0 MB: fits, 90.0% of the free speed" in capsys.readouterr().err
 
 
 def test_dropped_files_leave_the_page_cache(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_dropped_files_leave_the_page_cache(tmp_path: Path) -> None:
         (["--low", "lots"], ["--low", "'lots'"]),
         (["--low", "2MB", "--high", "1MB"], ["--high 1000000 B", "one step above --low 2000000 B"]),
         (["--free-runs", "0"], ["--free-runs", "'0'"]),
-        (["--arm", "all"], ["--arm", "'all'", "neither"]),
+        (["--arm", "all"], ["--arm", "'all'", "as it is"]),
     ],
 )
 def test_bad_input_is_reported_in_one_line(arguments: list[str], words: list[str]) -> None:

@@ -45,7 +45,7 @@ class NoSoundCheckpointError(Exception):
         """The cause, on one line."""
         if not self.skipped:
             return "no checkpoint was published here"
-        return f"no sound checkpoint ({'; '.join(f'{path.name}: {reason}' for path, reason in self.skipped)})"
+        return f"no undamaged checkpoint ({'; '.join(f'{path.name}: {reason}' for path, reason in self.skipped)})"
 
     def __str__(self) -> str:
         return f"{self.checkpoints_dir}: {self.reason}"

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from seer_runtime.durable.files import one_line
 from seer_runtime.onnx.check import INPUT, OUTPUT, GraphError, GraphShapes, check_graph
+from seer_runtime.onnx.load import onnx_runtime
 from seer_runtime.system.ledger import Ledger, Line
 
 __all__ = ["INPUT", "MAX_BATCH", "OUTPUT", "GraphError", "OnnxEncoder", "open_session"]
@@ -78,9 +79,7 @@ class OnnxEncoder:
 
 def has_cuda() -> bool:
     """Whether this build of ONNX Runtime supports CUDA. Imports onnxruntime."""
-    import onnxruntime
-
-    return _CUDA_PROVIDER in onnxruntime.get_available_providers()
+    return _CUDA_PROVIDER in onnx_runtime().get_available_providers()
 
 
 def providers(device: str, available: Collection[str]) -> list[Any]:
@@ -97,8 +96,7 @@ def providers(device: str, available: Collection[str]) -> list[Any]:
 
 def open_session(graph: bytes, threads: int, device: str = CPU) -> Any:
     """Open an ONNX Runtime session for the checked bytes `graph`. Raises GraphError if ONNX Runtime rejects them."""
-    import onnxruntime
-
+    onnxruntime = onnx_runtime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

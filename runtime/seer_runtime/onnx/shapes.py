@@ -12,11 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from seer_runtime.onnx.limits import FILTERS_STEP, KERNEL_MAX
 from seer_runtime.onnx.wire import GraphError
 
-KERNEL_MAX = 16
-FILTERS_STEP = 16
-"""ONNX Runtime may store feature maps in blocks of 16 channels. A single filter would then take the memory of 16."""
 WINDOW = ("kernel_shape", "strides", "pads")
 """The attributes that are lists of integers. Every other attribute is one integer."""
 

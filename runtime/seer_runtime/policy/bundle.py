@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from seer_runtime.durable.container import Container, open_container
 from seer_runtime.durable.files import CorruptFileError, one_line
 from seer_runtime.onnx.check import FILE_BYTES_MAX
+from seer_runtime.policy.actions import Bounded, Numbered, OwnActions, read_own_actions
 from seer_runtime.policy.preprocess import RESIZES, Resize
 from seer_runtime.replay.crops import Crop
 from seer_runtime.system.manifest_reader import ManifestReader, shown
@@ -63,6 +64,7 @@ class PolicySpec:
     discrete: bool
     actions: int  # number of discrete actions, or of components in [-1, 1] of a continuous action
     resize: Resize = "area"  # how screens were resized to frames in training
+    own_actions: OwnActions | None = None  # what the environment takes; None where it takes the policy's actions
 
     def __post_init__(self) -> None:
         if len(self.frame_shape) not in (2, 3) or self.frame_shape[:-2] not in ((), (3,)):
@@ -75,6 +77,14 @@ class PolicySpec:
         _ = self.crop  # raises if the crop does not fit
         if not 1 <= self.actions <= ACTIONS_MAX:
             raise ValueError(f"the number of actions is {self.actions}, not from 1 to {ACTIONS_MAX:,}")
+        own = self.own_actions
+        fits = isinstance(own, Numbered) if self.discrete else isinstance(own, Bounded) and len(own.low) == self.actions
+        if own is not None and not fits:
+            raise ValueError(f"the environment's actions are {own}, which does not fit those of the policy")
+
+    def own(self, action: Any) -> Any:
+        """Return the environment's own action for an action of the policy: an index from 0, or controls in [-1, 1]."""
+        return action if self.own_actions is None else self.own_actions.own(action)
 
     @property
     def crop(self) -> Crop:
@@ -88,9 +98,11 @@ class PolicySpec:
 
     def to_json(self) -> dict[str, Any]:
         """Return the part of the manifest that `of` reads."""
-        actions = {"kind": "discrete", "count": self.actions}
+        actions: dict[str, Any] = {"kind": "discrete", "count": self.actions}
         if not self.discrete:
             actions = {"kind": "continuous", "size": self.actions, "low": -1.0, "high": 1.0}
+        if self.own_actions is not None:
+            actions |= self.own_actions.to_json()
         return {
             "algo": self.algo,
             "observation": {
@@ -112,14 +124,16 @@ class PolicySpec:
         crop_shape = fields.counts("observation.crop_shape", SIDE_MAX)
         if len(crop_shape) != 2:
             raise ValueError(f"observation.crop_shape is {shown(crop_shape)}, not height and width")
+        count = fields.count("actions.count" if discrete else "actions.size", 1, ACTIONS_MAX)
         spec = cls(
             algo=fields.text("algo"),
             frame_shape=fields.counts("observation.frame_shape", SIDE_MAX),
             stack=fields.count("observation.stack", 1, STACK_MAX),
             crop_shape=(crop_shape[0], crop_shape[1]),
             discrete=discrete,
-            actions=fields.count("actions.count" if discrete else "actions.size", 1, ACTIONS_MAX),
+            actions=count,
             resize=cast(Resize, fields.choice("observation.resize", RESIZES)),
+            own_actions=read_own_actions(fields.record("actions"), count),
         )
         for part in ("observation", "actions"):
             supported, found = spec.to_json()[part], fields.record(part)

@@ -3,13 +3,13 @@
 Example:
     policy = Policy.load("policy.seer")
     policy.reset()  # at the start of each episode
-    action = policy.act(frame)
+    action = policy.act(frame)  # for env.step
 
 """
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from seer_runtime.policy.perception import LatentPerception
 from seer_runtime.policy.preprocess import Frame, FrameStack, to_frame
 from seer_runtime.system.ledger import WORKSPACE_CAP_BYTES, BudgetError, Ledger, Line
 
-Action = int | NDArray[np.float32]
+Action = int | NDArray[Any]
 
 
 class Policy:
@@ -120,12 +120,22 @@ class Policy:
         self._first = True
 
     def act(self, frame: Frame | tuple[Frame, Frame]) -> Action:
-        """Return the action for the next frame: an index from 0, or a new array float32 `[A]` in [-1, 1].
+        """Return the action for the next frame, as the environment's own `step` takes it.
+
+        It is an integer of its `Discrete` space, or a new array of the shape, dtype and bounds of its `Box`. Bundles of
+        earlier versions do not record these: then it is the result of `act_normalized`.
 
         `frame` is uint8 of shape `spec.frame_shape`, or a screen of any size: [H, W], [H, W, 1] or RGB [H, W, 3]. For
         Atari games, pass the last two screens as a pair `(older, newer)`, because training saw their maximum. Screens
         are converted to frames as in training (`preprocess.to_frame` with `spec.resize`). Raises ValueError for
         anything else.
+        """
+        return cast(Action, self.spec.own(self.act_normalized(frame)))
+
+    def act_normalized(self, frame: Frame | tuple[Frame, Frame]) -> Action:
+        """Return the action for the next frame as the agent learned it; `frame` is as for `act`.
+
+        It is an index from 0, or a new array float32 `[A]` in [-1, 1]. `spec.own` converts it to the environment's.
         """
         frame = to_frame(frame, self.spec.frame_shape, self.spec.resize)
         observed = self.perception.observe(frame, first=self._first)
@@ -133,6 +143,6 @@ class Policy:
         return self.decide(observed.input)
 
     def decide(self, latents: NDArray[Any]) -> Action:
-        """Return the action for the latents of an observation, float32 `[N, L]`."""
+        """Return the normalized action for the latents of an observation, float32 `[N, L]`."""
         self.values = self._head(latents)
         return int(self.values.argmax()) if self.spec.discrete else self.values.copy()

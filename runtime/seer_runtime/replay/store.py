@@ -179,6 +179,12 @@ class RowStore:
         self.columns.flags[self.slot(self.appended - 1)] |= TRUNCATED
         return self.append_final(observation)
 
+    @property
+    def between_scenes(self) -> bool:
+        """Whether the next row begins a scene: no episode is running, and none continues the scene of the last one."""
+        flags = self._newest_flags()
+        return bool(flags & (TERMINATED | FINAL)) and not flags & CONTINUED
+
     def _newest_flags(self) -> int:
         if self.rows == 0:
             return int(TERMINATED)
@@ -188,8 +194,7 @@ class RowStore:
         return bool(self._newest_flags() & TRUNCATED)
 
     def _next_age(self) -> int:
-        flags = self._newest_flags()
-        if flags & (TERMINATED | FINAL) and not flags & CONTINUED:
+        if self.between_scenes:
             return 0
         return min(int(self.columns.age[self.slot(self.appended - 1)]) + 1, MAX_STACK)
 

@@ -6,6 +6,7 @@ and contains that path.
 
 import reprlib
 from collections.abc import Collection, Mapping
+from math import isfinite
 from typing import Any
 
 COUNT_MAX = 2**63 - 1
@@ -60,6 +61,13 @@ class ManifestReader:
         valid = type(value) in (int, float) and least <= value <= most
         self._require(valid, field, value, f"a number from {least:g} to {most:g}")
         return float(value)
+
+    def numbers(self, field: str, count: int) -> tuple[float, ...]:
+        """Return a list of `count` finite numbers, as a tuple of floats."""
+        value = self.value(field)
+        valid = isinstance(value, list) and all(type(item) in (int, float) and isfinite(item) for item in value)
+        self._require(valid and len(value) == count, field, value, f"a list of {count:,} finite numbers")
+        return tuple(map(float, value))
 
     def text(self, field: str) -> str:
         """Return a string of 1 to `TEXT_MAX` printable characters."""

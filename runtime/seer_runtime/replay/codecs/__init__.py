@@ -15,6 +15,7 @@ from seer_runtime.replay.codecs.integers import BITS, IntegerCodec
 from seer_runtime.replay.codecs.latents import FloatCodec, Latents
 from seer_runtime.replay.crops import Crop
 from seer_runtime.system.ledger import Ledger
+from seer_runtime.system.registry import add_entry
 
 __all__ = [
     "FRAMES",
@@ -59,10 +60,10 @@ def register_codec(
     element_bytes: float,
     calibrated: bool = False,
 ) -> None:
-    """Add the codec `name` (see `LatentCodec`). Raises ValueError for a size that is not above 0."""
+    """Add the codec `name` (see `LatentCodec`). Raises ValueError for a taken name or a size not above 0."""
     if not element_bytes > 0:
         raise ValueError(f"codec {name!r}: element_bytes must be above 0, not {element_bytes}")
-    LATENT_CODECS[name] = LatentCodec(build, element_bytes, calibrated)
+    add_entry(LATENT_CODECS, "codec", name, LatentCodec(build, element_bytes, calibrated))
     widest_first = sorted(LATENT_CODECS.items(), key=lambda entry: -entry[1].element_bytes)
     LATENT_CODECS.clear()
     LATENT_CODECS.update(widest_first)

@@ -36,9 +36,11 @@ demo: setup  ## the main job in about five minutes: real Alien, 0.07GB, a freeze
 	  --eval-every 17000 --eval-episodes 5 --run-dir $(DEMO)
 	$(BIN)/python tools/plot_run.py $(DEMO)
 
-test: setup lint types unit  ## everything CI runs
+test: setup  ## everything CI runs
+	@$(MAKE) --no-print-directory -j lint types unit
 
-check: setup lint types fast  ## before each commit: format, lint, types, fast tests
+check: setup  ## before each commit: format, lint, types, fast tests
+	@$(MAKE) --no-print-directory -j lint types fast
 
 fast: setup
 	$(PYTEST) -m '$(TESTS) and not integration' tests/runtime tests/seer_edge

@@ -30,6 +30,7 @@ def _filled(capacity: int, rows: int, frame: tuple[int, ...] = FRAME) -> tuple[R
     return store, ledger
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "latent",
     [("float32", 576), ("float16", 576), ("uint8", 576), ("uint4", 576), ("float32", 1_764), ("float32", 3_136)],

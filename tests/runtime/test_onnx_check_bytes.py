@@ -58,6 +58,7 @@ EDITS = st.lists(
 )
 
 
+@pytest.mark.integration
 @settings(max_examples=600, deadline=None)
 @given(EDITS)
 def test_damaged_graph_is_rejected_or_harmless(edits: list[Edit]) -> None:

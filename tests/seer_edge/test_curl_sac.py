@@ -408,6 +408,7 @@ LEARN = """
 """
 
 
+@pytest.mark.integration
 def test_learning_does_not_import_the_compiler_stack() -> None:
     command = [sys.executable, "-c", textwrap.dedent(LEARN)]
     root = Path(__file__).parents[2]

@@ -222,6 +222,7 @@ def test_the_schedule_is_a_fraction_of_the_run(total: int) -> None:
         DqnSettings().epsilon(0)
 
 
+@pytest.mark.integration
 def test_exploring_takes_random_actions_as_often_as_epsilon_says() -> None:
     agent, observation = make_agent(), make_batch(0).observations.array[0]
     best = agent.greedy(observation)
@@ -385,6 +386,7 @@ LEARN = """
 """
 
 
+@pytest.mark.integration
 def test_learning_does_not_import_the_compiler_stack() -> None:
     command = [sys.executable, "-c", textwrap.dedent(LEARN)]
     root = Path(__file__).parents[2]

@@ -31,6 +31,7 @@ def _rollout(env: Any, steps: int) -> tuple[Frame, list[float]]:
     return np.stack(frames), rewards
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("game", "steps"), [("Alien", 700), ("Breakout", 500)])
 def test_atari_is_bit_identical_to_gymnasiums_preprocessing(game: str, steps: int) -> None:
     ours = _atari(game, seed=5)
@@ -133,6 +134,7 @@ def test_returned_frames_are_not_overwritten() -> None:
     np.testing.assert_array_equal(first, kept)
 
 
+@pytest.mark.integration
 def test_a_lost_life_ends_the_episode_and_the_game_continues() -> None:
     env = _atari("Alien", life_loss_ends=True)
     ale = env._ale
@@ -203,6 +205,7 @@ def test_a_reset_within_a_life_or_after_a_fatal_noop_starts_a_new_game(monkeypat
     assert env._ale.getEpisodeFrameNumber() == 0
 
 
+@pytest.mark.integration
 def test_a_lost_life_begins_a_new_scene_where_that_is_asked_for() -> None:
     kept, blank = (_atari("Breakout", life_loss_ends=True, blank_at_lost_life=asked) for asked in (False, True))
     np.testing.assert_array_equal(kept.reset(), blank.reset())
@@ -243,6 +246,7 @@ def test_zero_lives_before_the_end_of_the_game_are_not_a_lost_life() -> None:
     assert not env.step(0).terminated
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("frames_max", [40, 41, 43])
 def test_the_time_limit_truncates_and_shows_the_last_screen(frames_max: int) -> None:
     actions = _actions(18, 11)
@@ -285,6 +289,7 @@ def test_the_seed_determines_the_trajectory() -> None:
     assert not np.array_equal(frames, play(4)[0])
 
 
+@pytest.mark.integration
 def test_machado_is_sticky_and_paper_is_not() -> None:
     def play(sticky: float, seed: int) -> Frame:
         return _rollout(_atari("Alien", seed=seed, sticky=sticky), 30)[0]

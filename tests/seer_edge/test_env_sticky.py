@@ -9,6 +9,8 @@ import pytest
 from seer_edge.envs import resolve
 from seer_edge.envs.atari import Atari
 
+pytestmark = pytest.mark.integration
+
 
 def _alien(sticky: float) -> Atari:
     return Atari(resolve("Alien"), seed=1, sticky=sticky, noops_max=0, life_loss_ends=False)

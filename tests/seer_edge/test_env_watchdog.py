@@ -16,6 +16,8 @@ from seer_edge.envs import Discrete, EnvSpec, Step
 from seer_edge.envs.guarded import Guarded
 from seer_edge.envs.watchdog import Watchdog
 
+pytestmark = pytest.mark.integration
+
 
 class Timed:
     """An environment that calls `busy` in each reset, step and close."""

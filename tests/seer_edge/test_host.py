@@ -36,6 +36,7 @@ LEARN = """
 """
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("how", "left"), [("prepared", 0), ("unprepared", 1000)])
 def test_moments_of_dead_units_decay_to_zero(how: str, left: int) -> None:
     """Without `prepare_compute` they stay at the smallest subnormal number, which slows Adam down for good."""

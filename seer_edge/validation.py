@@ -102,6 +102,8 @@ def _fits(value: Any, kind: Any) -> bool:
         if len(parts) == 2 and parts[1] is Ellipsis:
             return isinstance(value, tuple) and all(_fits(item, parts[0]) for item in value)
         return isinstance(value, tuple) and len(value) == len(parts) and all(map(_fits, value, parts))
+    if get_origin(kind) is dict:
+        return isinstance(value, dict) and all(_fits(key, get_args(kind)[0]) for key in value)
     if isinstance(value, bool):
         return kind is bool
     if kind is float:

@@ -7,7 +7,6 @@ import importlib.util
 import logging
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from seer_edge.config.plan import BytePlan, make_plan
 from seer_edge.config.recorded_env import changed_since
 from seer_edge.config.request import RunRequest
 from seer_edge.envs import EnvOptions, EnvSpec, resolve
+from seer_edge.envs.atari_options import ATARI_KWARGS, replaced_options
 from seer_edge.envs.guarded import open_guarded
 from seer_edge.envs.translate_errors import translate_errors
 from seer_edge.errors import EXIT_BAD_INPUT, EXIT_UNSAFE, BadInputError
@@ -45,6 +45,14 @@ def plan_of(request: RunRequest) -> BytePlan:
         )
     if "action_repeat" in dict(request.set) and kind != "control":
         raise BadInputError(f"--set action_repeat: {spec.name} is not a control task and keeps its own; leave it out")
+    replaced = replaced_options(request.env, request.env_options)
+    if replaced:
+        LOG.warning(
+            "--env %s: the Atari protocol replaces registered options: %s; --env-kwargs sets %s",
+            request.env,
+            ", ".join(f"{name} {asked} by {used}" for name, (asked, used) in replaced.items()),
+            ", ".join(ATARI_KWARGS),
+        )
     plan = make_plan(build_config(spec, **wanted.config_options()), spec)
     LOG.debug("environment %s: frames %s, %s", spec.id, "x".join(map(str, spec.frame_shape)), spec.actions)
     LOG.debug("settings: %s", plan.config.settings)
@@ -91,8 +99,6 @@ def open_spec(env: str, options: EnvOptions, timeout_seconds: float, *, resumed:
     Raises BadInputError. For a run that is `resumed`, raises EnvironmentFailedError if another try may succeed. An
     environment that does not answer in time ends the process, because its thread cannot be interrupted.
     """
-    if ":" in env and "" not in sys.path:
-        sys.path.insert(0, "")  # a user's own module is in the working directory
 
     def end_process(reason: str) -> None:
         LOG.critical("seer-edge: %s %s: %s", "environment" if resumed else "--env", env, reason)

@@ -12,8 +12,10 @@ from typing import Any
 from seer_edge import api
 from seer_edge.api.results import EvaluationResult
 from seer_edge.cli.flags import NOT_BUILT_COMMANDS, parse
+from seer_edge.cli.leftovers import end_despite_leftovers
 from seer_edge.cli.output import LOG, configure, print_result, tolerant_output
 from seer_edge.cli.plugins import PLUGIN_COMMANDS, load_plugins
+from seer_edge.cli.private_stdout import private_stdout
 from seer_edge.config.hyperparameters import preset_to_toml
 from seer_edge.config.presets import PRESETS
 from seer_edge.config.request import ResumeRequest, RunRequest, flag_of
@@ -155,8 +157,10 @@ def _status(signal: int | None) -> int:
 
 def main() -> int:
     """Run the command in `sys.argv`. Returns the exit status."""
-    with tolerant_output():
-        return _answer(sys.argv[1:])
+    with private_stdout(), tolerant_output():
+        status = _answer(sys.argv[1:])
+        end_despite_leftovers(status)
+        return status
 
 
 def _answer(arguments: list[str]) -> int:

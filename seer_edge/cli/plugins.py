@@ -7,13 +7,13 @@ A module is loaded because `--plugin MODULE` names it, or because an installed p
 import argparse
 import importlib
 import importlib.metadata
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from seer_edge.errors import BadInputError
 from seer_runtime.durable.files import one_line
 from seer_runtime.system.registry import add_entry
+from seer_runtime.system.user_modules import import_user_module
 
 FLAG = "--plugin"
 ENTRY_POINTS = "seer_edge.plugins"
@@ -55,12 +55,12 @@ def load_plugins(arguments: list[str]) -> list[str]:
     Modules are also looked for in the working directory. Raises BadInputError for one that cannot be imported.
     """
     modules, others = _named(arguments)
-    if modules and "" not in sys.path:
-        sys.path.insert(0, "")
     for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
-        _import(entry.module, f"installed plugin {entry.name}", "repair or uninstall its package")
+        _import(
+            importlib.import_module, entry.module, f"installed plugin {entry.name}", "repair or uninstall its package"
+        )
     for module in modules:
-        _import(module, f"{FLAG} {module}", "give a module that Python can import from here")
+        _import(import_user_module, module, f"{FLAG} {module}", "give a module that Python can import from here")
     return others
 
 
@@ -81,9 +81,9 @@ def _named(arguments: list[str]) -> tuple[list[str], list[str]]:
     return modules, others
 
 
-def _import(module: str, source: str, hint: str) -> None:
+def _import(load: Callable[[str], object], module: str, source: str, hint: str) -> None:
     try:
-        importlib.import_module(module)
+        load(module)
     except Exception as error:
         # A plugin can raise anything. The cause stays attached for a debugger.
         reason = f"{type(error).__name__}: {one_line(error)}"

@@ -22,6 +22,7 @@ from seer_edge.config.values import (
     parse_checkpoint_every,
     parse_eval_every,
     parse_freeze_at,
+    parse_json_object,
     parse_return,
 )
 from seer_edge.networks.spec import ENCODERS
@@ -81,8 +82,14 @@ def _add_task_flags(group: argparse._ArgumentGroup, *, env_required: bool) -> No
         "--env",
         type=named("an environment: Alien, cartpole-swingup, module:EnvId"),
         required=env_required,
-        help="Atari game, control task, Gymnasium id or module:Id, for example Alien or walker-walk. "
+        help="Atari game, control task, Gymnasium id, module:Id or module:Class, for example Alien. "
         f"{'Required.' if env_required else 'Default: that of RUN.'}",
+    )
+    group.add_argument(
+        "--env-kwargs",
+        type=flag_type(parse_json_object),
+        metavar="JSON",
+        help="Arguments for the environment, for example '{\"full_action_space\": true}'. Default: none.",
     )
     group.add_argument(
         "--preset",
@@ -132,6 +139,12 @@ def _add_frame_flags(group: argparse._ArgumentGroup) -> None:
         "--render-observations",
         action="store_true",
         help="Use what a Gymnasium environment renders as its frames. Default: use its observations.",
+    )
+    group.add_argument(
+        "--obs-key",
+        type=named("a key of the observations"),
+        metavar="KEY",
+        help="Picture in observations that are a dictionary. Default: the only picture.",
     )
     group.add_argument(
         "--protocol",

@@ -37,6 +37,8 @@ BEFORE_RECORDED: Mapping[str, Any] = {
     "resize": "area",
     "blank_at_lost_life": True,
     "overrides": (),
+    "obs_key": None,
+    "env_kwargs": None,
     "eval_in": "separate",
     "eval_max_steps": None,
     "stop_at_return": None,
@@ -69,6 +71,8 @@ class TrainConfig:
     action_repeat: int | None = None  # None: the environment's own
     color: Color | None = None  # None: the environment's own
     render_observations: bool = False
+    obs_key: str | None = None  # the picture in observations that are a dictionary
+    env_kwargs: dict[str, Any] | None = None  # arguments for the environment
     resize: Resize = "area"  # how screens become frames
     blank_at_lost_life: bool = False  # whether a lost life blanks the frame stack, as in older runs
     freeze_layers: int | None = None  # None: all
@@ -189,6 +193,8 @@ class TrainConfig:
             self.render_observations,
             self.resize,
             self.blank_at_lost_life,
+            self.obs_key,
+            self.env_kwargs,
         )
 
     @property

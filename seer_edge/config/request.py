@@ -1,6 +1,7 @@
 """What a user asks for, before anything is resolved. The command line and the Python API build the same requests."""
 
 import dataclasses
+import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from seer_edge.config.values import (
     parse_checkpoint_every,
     parse_eval_every,
     parse_freeze_at,
+    parse_json_object,
     parse_memory,
     parse_return,
     parse_seconds,
@@ -36,6 +38,7 @@ _TEXT: Mapping[str, Callable[[str], Any]] = {
     "freeze_at": parse_freeze_at,
     "checkpoint_every": parse_checkpoint_every,
     "env_timeout": parse_seconds,
+    "env_kwargs": parse_json_object,
     "eval_every": parse_eval_every,
     "stop_at_return": parse_return,
 }
@@ -122,6 +125,8 @@ class RunRequest(ResumeRequest):
     resolution: int | None = None
     color: str | None = None
     render_observations: bool = False
+    obs_key: str | None = None
+    env_kwargs: dict[str, Any] | None = None
     protocol: str | None = None
     from_: str | None = None  # a run's folder or a bundle
     take: str | None = None
@@ -137,11 +142,25 @@ class RunRequest(ResumeRequest):
     tensorboard: bool = False
     tensorboard_dir: str | None = None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        try:
+            json.dumps(self.env_kwargs, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise BadInputError(f"--env-kwargs: not JSON ({error}); give texts, numbers, lists and objects") from error
+
     @property
     def env_options(self) -> EnvOptions:
         """How the environment is shown and stepped, as far as the request says."""
         protocol, color = cast(ProtocolName, self.protocol or PROTOCOLS[0]), cast("Color | None", self.color)
-        return EnvOptions(protocol, self.resolution, color=color, render=self.render_observations)
+        return EnvOptions(
+            protocol,
+            self.resolution,
+            color=color,
+            render=self.render_observations,
+            obs_key=self.obs_key,
+            kwargs=self.env_kwargs,
+        )
 
     def filled(self, defaults: Mapping[str, Any]) -> "RunRequest":
         """Return this request with `defaults` for those of its options that are None."""
@@ -197,6 +216,8 @@ class RunOptions(ResumeOptions, total=False):
     resolution: int | None
     color: str | None
     render_observations: bool
+    obs_key: str | None
+    env_kwargs: Mapping[str, Any] | str | None
     protocol: str | None
     from_: str | os.PathLike[str] | None
     take: str | None
@@ -224,6 +245,8 @@ def flag_of(name: str) -> str:
 
 
 def _converted(name: str, value: Any) -> Any:
+    if name == "env_kwargs" and isinstance(value, Mapping):
+        return dict(value)
     if name == "set":
         return tuple(value.items()) if isinstance(value, Mapping) else tuple(value or ())
     if isinstance(value, os.PathLike):

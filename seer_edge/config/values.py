@@ -3,6 +3,7 @@
 Every function raises ValueError with what is wrong and what to give.
 """
 
+import json
 import re
 import tomllib
 from typing import Any
@@ -65,6 +66,17 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     if not (key.strip() and equals and value.strip()):
         raise ValueError(f"{text[:SHOWN_CHARACTERS]!r} is not KEY=VALUE; write for example batch_size=64")
     return key.strip(), _literal(value.strip())
+
+
+def parse_json_object(text: str) -> dict[str, Any]:
+    """Return a JSON object."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise ValueError(f"{text[:SHOWN_CHARACTERS]!r} is not a JSON object; write for example '{{\"size\": 8}}'")
+    return value
 
 
 def _literal(text: str) -> Any:

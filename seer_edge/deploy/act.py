@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import logging
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -99,6 +98,7 @@ class Origin:
             return self.options
         height, width = spec.frame_shape[-2:]
         options = replace(self.options, resolution=width if height == width else None, render=False)
+        options = replace(options, obs_key=None, kwargs=None)
         # Atari and control tasks offer one color each. `_open` rejects frames of another shape.
         return options if env_id.kind == "gymnasium" else replace(options, color=None)
 
@@ -225,8 +225,6 @@ def play_bundle(path: Path, game: Game) -> Played:
 
 def _open(env: str, origin: Origin, spec: PolicySpec, seed: int, timeout_seconds: float | None) -> Guarded:
     """Build the environment and check that the policy can play it. Raises BadInputError."""
-    if ":" in env and "" not in sys.path:
-        sys.path.insert(0, "")  # a user's module may be in the working directory
 
     def give_up(reason: str) -> None:
         LOG.critical("seer-edge act: the environment failed: %s", reason)

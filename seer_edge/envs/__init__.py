@@ -5,7 +5,16 @@ Start with `environment.py` (the interface) and `make_env` below, then `names.py
 """
 
 from seer_edge.envs.actions import Action, Actions, Continuous, Discrete
-from seer_edge.envs.environment import Environment, EnvOptions, EnvSpec, Episode, Frame, ProtocolName, Step
+from seer_edge.envs.environment import (
+    SEEDS,
+    Environment,
+    EnvOptions,
+    EnvSpec,
+    Episode,
+    Frame,
+    ProtocolName,
+    Step,
+)
 from seer_edge.envs.families import FAMILIES, register_family
 from seer_edge.envs.names import (
     EnvError,
@@ -72,6 +81,7 @@ def make_env(env: str, options: EnvOptions, *, seed: int, training: bool) -> Env
                 resolution=options.resolution,
                 resize=options.resize or ("bilinear" if paper else "area"),
                 blank_at_lost_life=options.blank_at_lost_life,
+                kwargs=options.kwargs,
             )
         case "control":
             from seer_edge.envs.control import Control
@@ -87,14 +97,17 @@ def make_env(env: str, options: EnvOptions, *, seed: int, training: bool) -> Env
                 color=options.color,
                 render=options.render,
                 resize=options.resize or "area",
+                obs_key=options.obs_key,
+                kwargs=options.kwargs,
             )
         case family:
-            environment: Environment = FAMILIES[family].make(env_id.registered, options, seed=seed, training=training)
+            make = FAMILIES[family].make
+            environment: Environment = make(env_id.registered, options, seed=seed % SEEDS, training=training)
             return environment
 
 
 def _check_view(env_id: EnvId, options: EnvOptions) -> None:
-    """Raise ViewError for a color or a rendering that Atari and control tasks do not offer."""
+    """Raise UnsupportedEnvError for an option that Atari and control tasks do not offer."""
     if env_id.kind not in ("atari", "control"):
         return
     offered: Color = "gray" if env_id.kind == "atari" else "rgb"
@@ -102,3 +115,7 @@ def _check_view(env_id: EnvId, options: EnvOptions) -> None:
         raise ViewError(f"{env_id.name} has {offered} frames only, not {options.color}", "leave --color out")
     if options.render:
         raise ViewError(f"{env_id.name} already observes images", "leave --render-observations out")
+    if options.obs_key is not None:
+        raise ViewError(f"{env_id.name} observes one image, not {options.obs_key!r}", "leave --obs-key out")
+    if options.kwargs and env_id.kind == "control":
+        raise UnsupportedEnvError(f"environment {env_id.id!r} is a control task; leave --env-kwargs out")

@@ -1,5 +1,6 @@
 """Atari games, played directly on the emulator, which draws only the screens that frames need."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import ale_py
@@ -7,6 +8,7 @@ import gymnasium
 import numpy as np
 
 from seer_edge.envs.actions import Action, Discrete
+from seer_edge.envs.atari_options import EVERY_ACTION, FRAMES_PER_STEP, checked_kwargs
 from seer_edge.envs.environment import EnvSpec, Episode, Step
 from seer_edge.envs.names import EnvId
 from seer_edge.envs.resolution import pixel_size
@@ -16,7 +18,6 @@ from seer_runtime.policy.preprocess import Frame, Resize, pool_and_resize
 from seer_runtime.system.state import State, generator_state, restore_generator
 
 RESOLUTION = 84
-FRAMES_PER_STEP = 4
 GAME_FRAMES_MAX = 108_000
 PROCESS_BYTES = 29_000_000
 """Memory of the emulator in this process, as measured by `tools/rssbench.py causes`."""
@@ -38,8 +39,11 @@ class Atari:
     the episode, and `reset` continues the same game after one frame of no-op. That starts a new scene only with
     `blank_at_lost_life`.
 
-    Raises UnsupportedEnvError where the registered game does not have discrete actions, and ResolutionError unless R
-    is 16 to 210.
+    `kwargs` may hold the options in ATARI_KWARGS. The game has the actions that it uses, or all 18 with
+    `full_action_space`.
+
+    Raises UnsupportedEnvError where the registered game does not have discrete actions and for other `kwargs`, and
+    ResolutionError unless R is 16 to 210.
     """
 
     def __init__(
@@ -54,7 +58,10 @@ class Atari:
         resolution: int | None = None,
         resize: Resize = "area",
         blank_at_lost_life: bool = False,
+        kwargs: Mapping[str, Any] | None = None,
     ) -> None:
+        asked = checked_kwargs(env_id.id, kwargs or {})
+        every_action = asked.pop(EVERY_ACTION, False)
         self._size = pixel_size(RESOLUTION if resolution is None else resolution)
         # At lower levels each new emulator prints a banner.
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
@@ -64,13 +71,14 @@ class Atari:
             frameskip=1,
             # The emulator's own sticky action is not in its saved state, so a restored game would differ.
             repeat_action_probability=0.0,
-            full_action_space=False,
+            full_action_space=every_action,
             max_num_frames_per_episode=game_frames_max,
             obs_type="grayscale",
+            **asked,
         )
         game: Any = self._env.unwrapped
         self._ale: ale_py.ALEInterface = game.ale
-        self._actions = self._ale.getMinimalActionSet()
+        self._actions = self._ale.getLegalActionSet() if every_action else self._ale.getMinimalActionSet()
         actions = Discrete(len(self._actions))
         self.spec = EnvSpec(env_id.id, env_id.name, self._size, self._size, actions, PROCESS_BYTES, resize=resize)
 

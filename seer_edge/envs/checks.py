@@ -35,24 +35,32 @@ def checked_step(step: Any, spec: EnvSpec) -> Step:
 
 
 def finite_reward(reward: Any) -> float:
-    """Convert a finite number, a numpy scalar or an array of shape `()` to a float."""
+    """Convert a finite number, or an array or list of one number, to a float."""
     if type(reward) is not float:
-        array = np.asarray(reward)
-        if array.shape != () or array.dtype.kind not in "biuf":
+        array = _array(reward)
+        if array.size != 1 or array.dtype.kind not in "biuf":
             raise EnvironmentFailedError(f"the reward is {shown(reward)}, not a number")
-        return finite_reward(float(array))
+        return finite_reward(float(array.item()))
     if not math.isfinite(reward):
         raise EnvironmentFailedError(f"the reward is {reward}, not a finite number")
     return float(reward)
 
 
 def truth(name: str, value: Any) -> bool:
-    """Convert a bool, a numpy bool or a bool array of shape `()` to a bool; `name` is for the message."""
+    """Convert a bool, 0 or 1, or an array or list of one of them, to a bool; `name` is for the message."""
     if isinstance(value, bool | np.bool_):
         return bool(value)
-    if isinstance(value, np.ndarray) and value.shape == () and value.dtype == np.bool_:
-        return bool(value)
+    array = _array(value)
+    if array.size == 1 and array.dtype.kind in "biuf" and array.item() in (0, 1):
+        return bool(array.item())
     raise EnvironmentFailedError(f"{name} is {shown(value)}, not true or false")
+
+
+def _array(value: Any) -> Any:
+    try:
+        return np.asarray(value)
+    except ValueError:  # lists of different lengths
+        return np.asarray(None)
 
 
 def shown(value: Any) -> str:

@@ -1,7 +1,7 @@
 """The interface of an environment, and the data that goes through it."""
 
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,9 @@ from seer_runtime.policy.preprocess import Color, Resize
 from seer_runtime.system.state import State
 
 Frame = NDArray[np.uint8]
+SEEDS = 2**31
+"""Seeds of environments are below this number, because many simulators take them as a C int. Atari and control tasks,
+whose results must not change, take seeds below 2**32."""
 ProtocolName = Literal["paper", "machado"]
 
 
@@ -58,6 +61,10 @@ class EnvOptions:
     `machado`; that of other environments is area. Control tasks ignore it, because they render at the frame size."""
     blank_at_lost_life: bool = False
     """Whether a lost life that ends an Atari episode starts a new scene, as in runs of earlier versions."""
+    obs_key: str | None = None
+    """The picture in the observations, where these are a dictionary. Nested keys are written "outer/inner"."""
+    kwargs: dict[str, Any] | None = None
+    """Arguments for the environment, as JSON values. Atari has those of `ATARI_KWARGS`, control tasks have none."""
 
 
 @dataclass(frozen=True)

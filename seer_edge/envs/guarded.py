@@ -1,31 +1,49 @@
-"""A wrapper that reports every failure of an environment as EnvironmentFailedError."""
+"""A wrapper that isolates an environment from the process and reports its failures as EnvironmentFailedError."""
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from weakref import WeakSet
 
 from seer_edge.envs import Action, EnvError, Environment, EnvOptions, EnvSpec, Frame, Step, make_env
+from seer_edge.envs.black_frames import BlackFrames
 from seer_edge.envs.checks import checked_frame, checked_step
+from seer_edge.envs.isolation import Isolation
 from seer_edge.envs.watchdog import Watchdog
-from seer_edge.errors import EnvironmentFailedError, describe_error
+from seer_edge.errors import BadInputError, EnvironmentFailedError, describe_error
 from seer_runtime.system.state import State, StateError
+
+LOG = logging.getLogger(__name__)
+
+OnHang = Callable[[str], object]
 
 
 class Guarded:
-    """An environment whose calls and return values are checked.
+    """An environment whose calls and return values are checked, and whose side effects are undone (see `Isolation`).
 
     Raises EnvironmentFailedError for any exception of `env`, SystemExit included, and for an invalid frame, reward or
-    end flag. With `timeout_seconds` a longer call is a hang, and a `Watchdog` calls `on_hang`. Raises ValueError where
-    `on_hang` is missing then.
+    end flag. Raises BadInputError for an EnvError, after which no other attempt would succeed. With `timeout_seconds` a
+    longer call is a hang, and a `Watchdog` calls `on_hang`. Raises ValueError where `on_hang` is missing then.
+
+    Frames that turn black are reported with the step, counted from `first_step`.
     """
 
     def __init__(
         self,
         env: Environment,
         timeout_seconds: float | None = None,
-        on_hang: Callable[[str], object] | None = None,
+        on_hang: OnHang | None = None,
+        isolation: Isolation | None = None,
+        first_step: int = 0,
     ) -> None:
         self._env = env
         self._failed = False
+        self._key: object = None  # what it was built with, if `open_guarded` may use it again
+        self._isolation = isolation or Isolation(0)
+        self._black = BlackFrames(env.spec.id, first_step)
+        self._watch(timeout_seconds, on_hang)
+
+    def _watch(self, timeout_seconds: float | None, on_hang: OnHang | None) -> None:
         self._watchdog: Watchdog | None = None
         if timeout_seconds is not None:
             if on_hang is None:
@@ -46,7 +64,9 @@ class Guarded:
     def reset(self) -> Frame:
         """Start an episode and return its checked first frame."""
         with self._guard("reset"):
-            return checked_frame(self._env.reset(), self._env.spec)
+            frame = checked_frame(self._isolation.run(True, self._env.reset), self._env.spec)
+        self._black.see(frame)
+        return frame
 
     @property
     def new_scene(self) -> bool:
@@ -56,28 +76,66 @@ class Guarded:
     def step(self, action: Action) -> Step:
         """Take `action` and return the checked step."""
         with self._guard("step"):
-            return checked_step(self._env.step(action), self._env.spec)
+            step = checked_step(self._isolation.run(False, self._env.step, action), self._env.spec)
+        self._black.step(step.frame)
+        return step
 
     def close(self) -> None:
-        """Close the environment and end the watchdog."""
+        """Close the environment and end the watchdog. An environment that raises is reported, because it is done with.
+
+        While another one is in use, keep a Gymnasium environment open for `open_guarded` to use again: many libraries
+        shut down for the whole process when one environment is closed.
+        """
+        _OPEN.discard(self)
+        if _OPEN and self._key is not None and hasattr(self._env, "reseed") and not self._failed:
+            self._end_watch()
+            _IDLE.append(self)
+            return
+        self._close()
+        while _IDLE and not _OPEN:
+            _IDLE.pop()._close()
+
+    def reused(
+        self, key: object, *, seed: int, timeout_seconds: float | None, on_hang: OnHang | None, first_step: int
+    ) -> "Guarded | None":
+        """Return this idle environment as a new one with `seed`, or None if it was built with another `key`."""
+        if key != self._key:
+            return None
+        self._env.reseed(seed)  # type: ignore[attr-defined]
+        self._isolation.reseed(seed)
+        guarded = Guarded(self._env, timeout_seconds, on_hang, self._isolation, first_step)
+        guarded._key = key
+        return guarded
+
+    def _close(self) -> None:
         try:
             with self._guard("close"):
-                self._env.close()
+                self._isolation.run(True, self._env.close)
+        except EnvironmentFailedError as error:
+            LOG.warning("environment %r: could not be closed: %s", self._env.spec.id, error)
         finally:
-            if self._watchdog is not None:
-                self._watchdog.close()
+            self._isolation.release()
+            self._end_watch()
+
+    def _end_watch(self) -> None:
+        if self._watchdog is not None:
+            self._watchdog.close()
 
     def state(self) -> State | None:
         """Return the state of the trajectory, or None for an environment that has failed or cannot be saved."""
         if self._failed:
             return None
         with self._guard("state"):
-            return self._env.state()
+            return self._isolation.run(False, self._saved)
+
+    def _saved(self) -> State | None:
+        state = self._env.state()
+        return None if state is None else self._isolation.generators.add_to(state)
 
     def restore(self, state: State) -> None:
         """Continue from `state`. Raises StateError for an invalid one."""
         with self._guard("restore"):
-            self._env.restore(state)
+            self._isolation.run(False, lambda: self._env.restore(self._isolation.generators.take_from(state)))
 
     @contextmanager
     def _guard(self, call: str) -> Iterator[None]:
@@ -88,13 +146,23 @@ class Guarded:
         except (EnvironmentFailedError, StateError, KeyboardInterrupt):
             self._failed = True  # an interrupt may have left the environment in the middle of a step
             raise
+        except EnvError as error:
+            self._failed = True
+            raise BadInputError(f"--env {self._env.spec.id}: {error}") from error
         except BaseException as error:
             self._failed = True
             raise EnvironmentFailedError(describe_error(error)) from error
 
     def _hang(self, line: str) -> None:
         self._failed = True
+        self._isolation.leave()  # `on_hang` writes a checkpoint, perhaps below a relative path
         self._on_hang(f"environment {self._env.spec.id!r}: {line}")
+
+
+_OPEN: WeakSet[Guarded] = WeakSet()
+"""Environments of `open_guarded` that are in use."""
+_IDLE: list[Guarded] = []
+"""Environments that were closed while another one was in use."""
 
 
 def open_guarded(
@@ -104,23 +172,37 @@ def open_guarded(
     seed: int,
     training: bool,
     timeout_seconds: float | None = None,
-    on_hang: Callable[[str], object] | None = None,
+    on_hang: OnHang | None = None,
+    first_step: int = 0,
 ) -> Guarded:
     """Build an environment as `make_env` does, and return it guarded. The timeout covers its construction too.
 
-    Raises EnvError as `make_env` does, and EnvironmentFailedError for any other exception.
+    `first_step` is the agent step at which it starts, for messages. Raises EnvError as `make_env` does, and
+    EnvironmentFailedError for any other exception.
     """
+    key = (env, options)
+    for idle in _IDLE:
+        reused = idle.reused(key, seed=seed, timeout_seconds=timeout_seconds, on_hang=on_hang, first_step=first_step)
+        if reused is not None:
+            _IDLE.remove(idle)
+            _OPEN.add(reused)
+            return reused
     watchdog = None
+    isolation = Isolation(seed)
     if timeout_seconds is not None and on_hang is not None:
         watchdog = Watchdog(timeout_seconds, lambda line: on_hang(f"environment {env!r}: {line}"))
     try:
         with watchdog.watch("construction") if watchdog is not None else nullcontext():
-            environment = make_env(env, options, seed=seed, training=training)
-    except (EnvError, KeyboardInterrupt):
-        raise
+            environment = isolation.run(True, make_env, env, options, seed=seed, training=training)
     except BaseException as error:
+        isolation.release()
+        if isinstance(error, EnvError | KeyboardInterrupt):
+            raise
         raise EnvironmentFailedError(describe_error(error)) from error
     finally:
         if watchdog is not None:
             watchdog.close()
-    return Guarded(environment, timeout_seconds, on_hang)
+    guarded = Guarded(environment, timeout_seconds, on_hang, isolation, first_step)
+    guarded._key = key
+    _OPEN.add(guarded)
+    return guarded

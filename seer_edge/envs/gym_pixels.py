@@ -1,25 +1,35 @@
 """Gymnasium environments that observe or render images and have discrete actions or bounded controls."""
 
+import inspect
+import logging
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
 import numpy as np
 
 from seer_edge.envs.actions import Action, Actions, Continuous, Discrete
-from seer_edge.envs.checks import finite_reward, shown, truth
-from seer_edge.envs.environment import EnvSpec, Episode, Step
+from seer_edge.envs.checks import finite_reward, truth
+from seer_edge.envs.environment import SEEDS, EnvSpec, Episode, Step
 from seer_edge.envs.names import EnvId, UnavailableEnvError, UnsupportedEnvError, ViewError
+from seer_edge.envs.pictures import NoPictureError, Picture, find_picture, rendered_picture
+from seer_edge.envs.rendering import prepare_rendering
 from seer_edge.envs.resolution import pixel_size
 from seer_edge.errors import describe_error
 from seer_runtime.policy.actions import DTYPES, NUMBER_MAX, Bounded, Numbered, OwnActions
-from seer_runtime.policy.preprocess import Color, Frame, Resize, is_screen, to_frame
+from seer_runtime.policy.preprocess import Color, Frame, Resize, to_frame
 from seer_runtime.system.state import State, StateError
+
+LOG = logging.getLogger(__name__)
 
 DISCRETE_SIDE_MAX = 84
 CONTINUOUS_SIDE_MAX = 100
 CROP, OF_SIDE = 84, 100
 """The learner crops CROP of each OF_SIDE pixels where actions are continuous (Section 4.2)."""
+_read_as_rgba: set[str] = set()
+"""Environments whose four channels were reported."""
+OLD_API = "it has the API of Gym before version 0.26; port it to Gymnasium, or wrap it with shimmy"
 
 
 class GymPixels:
@@ -32,11 +42,12 @@ class GymPixels:
     100x100) keeps its size, and a larger one is resized to that; `resize` is the interpolation. With `render` the
     screens are rendered with render_mode rgb_array instead of observed.
 
-    Controls in [-1, 1] are scaled to the bounds of the action space, a box of any shape.
+    Observations are pictures as `find_picture` takes them; `obs_key` names one in a dictionary. `kwargs` are arguments
+    of the environment. Controls in [-1, 1] are scaled to the bounds of the action space, a box of any shape.
 
-    Raises UnsupportedEnvError for observations other than uint8 `[H, W]`, `[H, W, 1]` or `[H, W, 3]` and for actions
-    that are neither discrete nor bounded floats. Raises UnavailableEnvError where a package is missing or the
-    environment does not render, and ResolutionError unless R is 16 to 210.
+    Raises UnsupportedEnvError for other observations, for actions that are neither discrete nor bounded floats, and for
+    the Gym API before version 0.26. Raises UnavailableEnvError where a package is missing or the environment does not
+    render, and ResolutionError unless R is 16 to 210.
     """
 
     new_scene = True  # each episode starts one
@@ -51,18 +62,21 @@ class GymPixels:
         color: Color | None = None,
         render: bool = False,
         resize: Resize = "area",
+        obs_key: str | None = None,
+        kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         asked_size = None if resolution is None else pixel_size(resolution)
         self._render = render
-        self._env = _make(env_id, render)
+        seed %= SEEDS  # many simulators take seeds as a C int
+        self._env = _make(env_id, render, kwargs or {})
         try:
             actions = self._actions(env_id)
-            self._shape = self._first_render(env_id, seed) if render else self._observed(env_id)
+            self._picture = self._first_render(env_id, seed) if render else self._observed(env_id, obs_key)
         except BaseException:
             self._env.close()
             raise
         continuous = isinstance(actions, Continuous)
-        size = asked_size or _size(self._shape, CONTINUOUS_SIDE_MAX if continuous else DISCRETE_SIDE_MAX)
+        size = asked_size or _size(self._picture.screen_shape, CONTINUOUS_SIDE_MAX if continuous else DISCRETE_SIDE_MAX)
         in_color = color == "rgb" or (color is None and continuous)
         frame_shape = (3, *size) if in_color else size
         crop = (size[0] * CROP // OF_SIDE, size[1] * CROP // OF_SIDE) if continuous else size
@@ -98,48 +112,74 @@ class GymPixels:
             f"environment {env_id.id!r} has the action space {_line(space)}; only Discrete and bounded float Box work"
         )
 
-    def _observed(self, env_id: EnvId) -> tuple[int, ...]:
-        """Return the shape of the observed screens."""
-        space = self._env.observation_space
-        if not isinstance(space, gymnasium.spaces.Box) or space.dtype != np.uint8 or not is_screen(space.shape):
-            raise ViewError(
-                f"environment {env_id.id!r} observes {_line(space)}, not uint8 images [H, W], [H, W, 1] or [H, W, 3]",
-                "use --render-observations to learn from rendered images",
-            )
-        return space.shape
-
-    def _first_render(self, env_id: EnvId, seed: int) -> tuple[int, ...]:
-        """Return the shape of the rendered screens, which no space declares."""
+    def _observed(self, env_id: EnvId, obs_key: str | None) -> Picture:
         try:
-            self._env.reset(seed=seed)
-            screen: Any = self._env.render()
+            picture = find_picture(self._env.observation_space, obs_key)
+        except NoPictureError as error:
+            renders = "rgb_array" in (self._env.metadata or {}).get("render_modes", ())
+            hint = "use --render-observations to learn from rendered images"
+            if not renders or "--obs-key" in str(error):
+                hint = "" if "; " in str(error) else "return uint8 images [H, W, 3]"
+            raise ViewError(f"environment {env_id.id!r} {error}", hint) from error
+        if picture.shape[2:] == (4,) and env_id.id not in _read_as_rgba:
+            _read_as_rgba.add(env_id.id)
+            LOG.warning(
+                "environment %r: observes %s, read as red, green, blue and alpha; alpha is dropped. If these are "
+                "stacked frames, return the newest one, because seer-edge stacks frames",
+                env_id.id,
+                list(picture.shape),
+            )
+        return picture
+
+    def _first_render(self, env_id: EnvId, seed: int) -> Picture:
+        """Render one screen, whose shape no space declares."""
+        try:
+            self._reset(seed)
+            return rendered_picture(self._env.render())
         except (gymnasium.error.Error, ImportError) as error:
             reason = " ".join(str(error).split())
             raise UnavailableEnvError(f"environment {env_id.id!r} cannot be rendered: {reason}") from error
-        if not isinstance(screen, np.ndarray) or screen.dtype != np.uint8 or not is_screen(screen.shape):
-            raise UnsupportedEnvError(
-                f"environment {env_id.id!r} renders {shown(screen)} as rgb_array, not uint8 [H, W, 3]"
-            )
-        return tuple(screen.shape)
+        except NoPictureError as error:
+            raise UnsupportedEnvError(f"environment {env_id.id!r} {error}") from error
+
+    def reseed(self, seed: int) -> None:
+        """Use `seed` for the next episode, as if the environment had been built with it."""
+        self._seed = seed % SEEDS
+        self._stepping = False
 
     def reset(self) -> Frame:
-        """Start an episode and return its first frame."""
-        observation, _ = self._env.reset(seed=self._seed)
+        """Start an episode and return its first frame. Raises UnsupportedEnvError for the API of old Gym."""
+        observation = self._reset(self._seed)
         self._seed = None
         self._stepping = True
         self._return = 0.0
         self._length_steps = 0
         return self._frame(observation)
 
+    def _reset(self, seed: int | None) -> Any:
+        parameters = inspect.signature(self._env.unwrapped.reset).parameters.values()
+        if not any(each.name == "seed" or each.kind is each.VAR_KEYWORD for each in parameters):
+            raise self._old_api("reset takes no seed")
+        result: Any = self._env.reset(seed=seed)
+        if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
+            raise self._old_api("reset returns the observation alone, not observation and info")
+        return result[0]
+
+    def _old_api(self, reason: str) -> UnsupportedEnvError:
+        return UnsupportedEnvError(f"{reason}: {OLD_API}")
+
     def step(self, action: Action) -> Step:
         """Take one step. A step that is both terminated and truncated counts as terminated.
 
-        Raises RuntimeError before `reset`, ValueError for a screen that does not match the space, and
-        EnvironmentFailedError for an invalid reward or end flag.
+        Raises RuntimeError before `reset`, UnsupportedEnvError for the API of old Gym, and EnvironmentFailedError for
+        an invalid picture, reward or end flag.
         """
         if not self._stepping:
             raise RuntimeError("reset the environment before its next step")
-        observation, raw_reward, terminated, truncated, _ = self._env.step(self._own.own(action))
+        result: Any = self._env.step(self._own.own(action))
+        if len(result) == 4:
+            raise self._old_api("step returns four values, not five")
+        observation, raw_reward, terminated, truncated, _ = result
         reward = finite_reward(raw_reward)
         terminated, truncated = truth("terminated", terminated), truth("truncated", truncated)
         self._return += reward
@@ -161,25 +201,24 @@ class GymPixels:
         raise StateError(f"environment {self.spec.id!r} cannot be restored")
 
     def _frame(self, observation: Any) -> Frame:
-        screen = np.asarray(self._env.render() if self._render else observation)
-        if screen.shape != self._shape or screen.dtype != np.uint8:
-            raise ValueError(
-                f"environment {self.spec.id!r} returned a screen of {screen.dtype} {list(screen.shape)}, not uint8 "
-                f"{list(self._shape)}"
-            )
+        shown = self._env.render() if self._render else observation
+        screen = self._picture.screen(shown)
         frame = to_frame(screen, self.spec.frame_shape, self.spec.resize)
         # The environment may draw its next screen into the same memory.
         return frame.copy() if np.may_share_memory(frame, screen) else frame
 
 
-def _make(env_id: EnvId, render: bool) -> gymnasium.Env[Any, Any]:
+def _make(env_id: EnvId, render: bool, kwargs: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:
     # Many users' environments do not accept render_mode, not even None.
-    arguments: dict[str, Any] = {"render_mode": "rgb_array"} if render else {}
+    arguments: dict[str, Any] = {**kwargs, **({"render_mode": "rgb_array"} if render else {})}
+    if render:
+        prepare_rendering()
     try:
         with warnings.catch_warnings():
             # The environment may render even if its metadata does not list the mode.
             warnings.filterwarnings("ignore", ".*that is not in the possible render_modes")
-            return gymnasium.make(gymnasium.registry[env_id.registered], **arguments)
+            # Gymnasium's checker would only repeat in many lines what is checked here.
+            return gymnasium.make(gymnasium.registry[env_id.registered], disable_env_checker=True, **arguments)
     except (gymnasium.error.Error, ImportError) as error:
         reason = " ".join(str(error).split())
         raise UnavailableEnvError(f"environment {env_id.id!r} cannot be built: {reason}") from error
@@ -187,7 +226,7 @@ def _make(env_id: EnvId, render: bool) -> gymnasium.Env[Any, Any]:
         if render and isinstance(error, TypeError) and "render_mode" in str(error):
             raise ViewError(
                 f"environment {env_id.id!r} does not accept render_mode",
-                "leave --render-observations out, or add the argument to the environment",
+                "leave --render-observations out if it observes images, or add the argument to the environment",
             ) from error
         raise UnavailableEnvError(f"environment {env_id.id!r} cannot be built: {describe_error(error)}") from error
 

@@ -1,13 +1,15 @@
 """Resolve the name that a user gives to an environment, without building the environment."""
 
 import difflib
-import importlib
 import re
 from dataclasses import dataclass
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from seer_edge.envs.control_tasks import TASKS
 from seer_edge.envs.families import FAMILIES
+from seer_edge.envs.isolation import run_once
+from seer_runtime.system.user_modules import import_user_module
 
 if TYPE_CHECKING:
     from gymnasium.envs.registration import EnvSpec as Registered
@@ -38,7 +40,7 @@ class ViewError(UnsupportedEnvError):
     """The environment does not offer the requested kind of image; `hint` names the flag of `train` to change."""
 
     def __init__(self, reason: str, hint: str) -> None:
-        super().__init__(f"{reason}; {hint}")
+        super().__init__(f"{reason}; {hint}" if hint else reason)
         self.reason = reason
 
 
@@ -68,8 +70,8 @@ def resolve(env: str) -> EnvId:
     """Return the environment that the name `env` stands for.
 
     `env` may be a control task (with or without `dm_control/`), a bare Atari name, a Gymnasium id, or `module:EnvId`,
-    whose module is imported first. Case and punctuation of task and Atari names do not matter. Control tasks resolve
-    without dm_control, which is imported when one is built.
+    whose module is imported first. A class of the module may stand for the id. Case and punctuation of task and Atari
+    names do not matter. Control tasks resolve without dm_control, which is imported when one is built.
 
     Raises UnknownEnvError, UnsupportedEnvError or UnavailableEnvError.
     """
@@ -94,14 +96,16 @@ def resolve(env: str) -> EnvId:
         gymnasium.register_envs(ale_py)
 
     if module:
-        _import(module, env)
+        registered = _register_class(_import(module, env), registered)
     registry = gymnasium.registry
     games = {_key(known.name): known for known in registry.values() if _is_game(known)}
     if registered in registry:
         return _identify(env, registry[registered], games)
     if module:
         near = _nearest(registered, list(registry.values()))
-        raise UnknownEnvError(f"unknown environment {env!r}: importing {module} registers no {registered!r}; {near}")
+        raise UnknownEnvError(
+            f"unknown environment {env!r}: {module} registers no {registered!r} and has no class of that name; {near}"
+        )
     if (game := games.get(_key(env))) is not None:
         return _identify(game.id, game, games)
     if _RAM.search(env):
@@ -112,6 +116,11 @@ def resolve(env: str) -> EnvId:
             f"for Atari, ale-py is needed ({missing_ale}): {INSTALL_HINT}"
         ) from missing_ale
     raise UnknownEnvError(f"unknown environment {env!r}; {_nearest(env, list(registry.values()))}")
+
+
+def is_bare_name(env: str, env_id: EnvId) -> bool:
+    """Return whether `env` names an Atari game without a version or a namespace."""
+    return _key(env) == _key(env_id.name)
 
 
 def _of_family(family: str, name: str) -> EnvId:
@@ -143,13 +152,26 @@ def _control_tasks() -> dict[str, EnvId]:
     return {_key(env_id.name): env_id for env_id in ids}
 
 
-def _import(module: str, env: str) -> None:
+def _import(module: str, env: str) -> ModuleType:
     try:
-        importlib.import_module(module)
+        return run_once(import_user_module, module)
     except Exception as error:
         # A user's module may raise any exception, with a message of many lines.
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UnavailableEnvError(f"environment {env!r}: module {module!r} cannot be imported: {reason}") from error
+
+
+def _register_class(module: ModuleType, name: str) -> str:
+    """Return the registered id that `name` stands for: itself, or a new one of the class or function of that name."""
+    import gymnasium
+
+    made = getattr(module, name, None)
+    if name in gymnasium.registry or not callable(made):
+        return name
+    env_id = f"{module.__name__.replace('.', '-')}/{name}"
+    if env_id not in gymnasium.registry:
+        gymnasium.register(env_id, made)
+    return env_id
 
 
 def _is_atari(known: "Registered") -> bool:

@@ -1,5 +1,6 @@
-"""Render control tasks without a display: select the OpenGL backend before anything imports OpenGL."""
+"""Render without a display: select the OpenGL backend before anything imports OpenGL."""
 
+import contextlib
 import ctypes
 import logging
 import os
@@ -41,6 +42,21 @@ def load_suite() -> Any:
     # Hide MuJoCo's deprecation warnings about the suite's models, which users cannot fix.
     logging.getLogger("absl").setLevel(logging.ERROR)
     return dm_control.suite
+
+
+def prepare_rendering() -> None:
+    """Let a Gymnasium environment render without a display, if the user has not chosen how.
+
+    Set the OpenGL backend of MuJoCo as for control tasks, where a library for it is installed, and the drivers of SDL,
+    which pygame uses.
+    """
+    if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
+    os.environ.setdefault("LP_NUM_THREADS", "0")
+    if not os.environ.get("MUJOCO_GL"):
+        with contextlib.suppress(UnavailableEnvError):
+            os.environ["MUJOCO_GL"] = _first_backend()
 
 
 def cannot_render(error: Exception) -> UnavailableEnvError:

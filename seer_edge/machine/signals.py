@@ -2,8 +2,27 @@
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
+
+
+class _Handler:
+    """A handler of signals that calls `record`.
+
+    Attributes:
+        spent: whether its signal has arrived. The handler has restored the previous one then, and `Isolation` must
+            not install it again.
+
+    """
+
+    def __init__(self, record: Callable[[int], None]) -> None:
+        self.spent = False
+        self._record = record
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.spent = True
+        self._record(number)
 
 
 class StopSignal:
@@ -15,6 +34,7 @@ class StopSignal:
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self._handler = _Handler(self._record)
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "StopSignal":
@@ -23,10 +43,10 @@ class StopSignal:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) if in_main else ():
             # Keep an ignored signal ignored: under nohup the run survives a closed terminal.
             if signal.getsignal(number) is not signal.SIG_IGN:
-                self._previous[number] = signal.signal(number, self._record)
+                self._previous[number] = signal.signal(number, self._handler)
         return self
 
-    def _record(self, number: int, frame: FrameType | None) -> None:
+    def _record(self, number: int) -> None:
         self.received = number
         self._restore()
 

@@ -182,7 +182,7 @@ class EncoderSpec:
             if min(shape) < 1:
                 raise ValueError(
                     f"encoder {self.name!r}: frames of {height}x{width} are too small for its {layer}; "
-                    "use larger frames or another encoder"
+                    "use a larger --resolution or another encoder"
                 )
         if self.features is None and self.networks > 1:
             raise ValueError(

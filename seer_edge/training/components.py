@@ -57,11 +57,13 @@ def new_ledger(plan: BytePlan) -> Ledger:
 
 def open_training_env(plan: BytePlan, seeds: Seeds, on_hang: OnHang | None, timestep: int) -> Guarded:
     """Build the training environment of a session that is at `timestep`. Raises EnvironmentFailedError."""
-    return open_env(plan, seed=seeds.env_from(timestep), training=True, on_hang=on_hang)
+    return open_env(plan, seed=seeds.env_from(timestep), training=True, on_hang=on_hang, first_step=timestep)
 
 
-def open_env(plan: BytePlan, *, seed: int, training: bool, on_hang: OnHang | None) -> Guarded:
+def open_env(plan: BytePlan, *, seed: int, training: bool, on_hang: OnHang | None, first_step: int = 0) -> Guarded:
     """Build the run's environment behind checks; with `on_hang`, also behind a watchdog.
+
+    `first_step` is the agent step at which it starts, for messages.
 
     Raises EnvironmentFailedError if it cannot be built, because the plan was made with the same environment.
     """
@@ -75,6 +77,7 @@ def open_env(plan: BytePlan, *, seed: int, training: bool, on_hang: OnHang | Non
             training=training,
             timeout_seconds=timeout_seconds,
             on_hang=on_hang,
+            first_step=first_step,
         )
     except EnvError as error:
         raise EnvironmentFailedError(str(error)) from error

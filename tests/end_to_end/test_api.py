@@ -109,4 +109,4 @@ def test_the_library_prints_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(tmp_path)
     seer_edge.plan("camera_env:Camera-v0")
     assert capfd.readouterr() == ("", "")
-    assert "" in sys.path  # where a user's own module is looked for
+    assert str(tmp_path) in sys.path  # where a user's own module is looked for

@@ -33,7 +33,7 @@ def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         (["train", "--env", "nope"], ["--env nope: unknown environment; write an Atari name", "module:EnvId"]),
         (["train", "--env", ":"], ["--env :: unknown environment; write an Atari name"]),
         (["train", "--env", "::"], ["--env ::: module ':' cannot be imported: "]),
-        (["train", "--env", "CartPole-v1"], ["--env", "CartPole-v1", "uint8 images", "use --render-observations"]),
+        (["train", "--env", "CartPole-v1"], ["--env", "CartPole-v1", "not images", "use --render-observations"]),
         ([*TRAIN, "--render-observations"], ["--env Alien", "leave --render-observations out"]),
         ([*TRAIN, "--color", "rgb"], ["--env Alien", "not rgb", "leave --color out"]),
         ([*TRAIN, "--color", "blue"], ["--color", "'blue'", "gray, rgb"]),

@@ -90,8 +90,10 @@ def test_an_invalid_frame_is_a_failure(frame: Any, message: str) -> None:
         ("1.0", "the reward is str '1.0'"),
         (None, "the reward is NoneType None"),
         (1j, "the reward is complex 1j"),
-        (np.ones(1), "the reward is float64 [1]"),
-        ([1.0], "the reward is list [1.0]"),
+        (np.ones(2), "the reward is float64 [2]"),
+        ([1.0, 0.0], "the reward is list [1.0, 0.0]"),
+        ([1.0, [0.0]], "the reward is list [1.0, [0.0]]"),
+        ([], "the reward is list []"),
         (np.datetime64(0, "s"), "the reward is datetime64 "),
         (Fraction(1, 2), "the reward is Fraction Fraction(1, 2)"),
         (10**400, "the reward is int 1000"),
@@ -101,8 +103,22 @@ def test_an_invalid_reward_is_a_failure(reward: Any, message: str) -> None:
     assert failure(Odd(step=step(reward=reward)), "step").startswith(message)
 
 
-@pytest.mark.parametrize("reward", [1, True, 1.0, np.float32(1), np.int64(1), np.bool_(True), np.ones((), np.float16)])
-def test_rewards_are_returned_as_python_floats(reward: Any) -> None:
+@pytest.mark.parametrize(
+    "reward",
+    [
+        1,
+        True,
+        1.0,
+        np.float32(1),
+        np.int64(1),
+        np.bool_(True),
+        np.ones((), np.float16),
+        np.ones(1),
+        np.ones((1, 1)),
+        [1],
+    ],
+)
+def test_rewards_of_one_number_are_returned_as_python_floats(reward: Any) -> None:
     seen = Guarded(Odd(step=step(reward=reward))).step(0).reward
     assert type(seen) is float
     assert seen == 1.0
@@ -111,9 +127,10 @@ def test_rewards_are_returned_as_python_floats(reward: Any) -> None:
 @pytest.mark.parametrize(
     ("ends", "message"),
     [
-        ((1, False), "terminated is int 1, not true or false"),
+        ((2, False), "terminated is int 2, not true or false"),
+        ((0.5, False), "terminated is float 0.5, not true or false"),
         ((False, None), "truncated is NoneType None, not true or false"),
-        ((np.zeros(1, bool), False), "terminated is bool [1], not true or false"),
+        ((np.zeros(2, bool), False), "terminated is bool [2], not true or false"),
         (("False", False), "terminated is str 'False', not true or false"),
         ((True, True), "the step is both terminated and truncated"),
     ],
@@ -122,8 +139,12 @@ def test_invalid_end_flags_are_a_failure(ends: tuple[Any, Any], message: str) ->
     assert failure(Odd(step=step(ends=ends)), "step") == message
 
 
-def test_end_flags_are_returned_as_python_bools() -> None:
-    seen = Guarded(Odd(step=step(ends=(np.bool_(False), np.ones((), bool))))).step(0)
+@pytest.mark.parametrize(
+    ("no", "yes"),
+    [(np.bool_(False), np.ones((), bool)), (0, 1), (0.0, 1.0), (np.zeros(1, bool), np.ones(1)), ([0], [1])],
+)
+def test_end_flags_are_returned_as_python_bools(no: Any, yes: Any) -> None:
+    seen = Guarded(Odd(step=step(ends=(no, yes)))).step(0)
     assert (seen.terminated, seen.truncated) == (False, True)
     assert type(seen.terminated) is type(seen.truncated) is bool
 
@@ -159,7 +180,7 @@ def test_an_invalid_step_is_a_failure() -> None:
 )
 @pytest.mark.parametrize("timeout", [None, 60.0])
 def test_any_exception_is_a_failure(error: BaseException, message: str, timeout: float | None) -> None:
-    for call in ("reset", "step", "close"):
+    for call in ("reset", "step"):
         assert failure(Odd(error, error), call).startswith(message)
         guarded = Guarded(Odd(error, error), timeout, print)
         with pytest.raises(EnvironmentFailedError):
@@ -240,11 +261,11 @@ def test_an_environment_that_reuses_its_buffer_does_not_change_old_frames(monkey
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"spoil": np.full((20, 20), np.nan)}, r"returned a screen of float64 \[20, 20\], not uint8 \[20, 20\]"),
+        ({"spoil": np.full((20, 20), np.nan)}, r"the picture is float64 \[20, 20\], not uint8 \[20, 20\] as declared"),
         ({"spoil": None, "reward": "1.0"}, "the reward is str '1.0'"),
-        ({"reward": np.ones(1)}, r"the reward is float64 \[1\]"),
+        ({"reward": np.ones(2)}, r"the reward is float64 \[2\]"),
         ({"ends": ("no", False)}, "terminated is str 'no', not true or false"),
-        ({"ends": (False, 0)}, "truncated is int 0, not true or false"),
+        ({"ends": (False, -1)}, "truncated is int -1, not true or false"),
     ],
 )
 def test_invalid_values_of_gymnasium_environments_are_not_converted(

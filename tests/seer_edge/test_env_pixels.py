@@ -20,6 +20,7 @@ from seer_edge.envs import (
 )
 from seer_edge.envs.actions import Continuous
 from seer_edge.envs.gym_pixels import GymPixels
+from seer_edge.errors import EnvironmentFailedError
 from seer_runtime.policy.preprocess import Color
 from tests.seer_edge.env_registry import register
 
@@ -146,9 +147,8 @@ def test_the_seed_is_used_for_the_first_episode_only(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"shape": (4,)}, "observes Box.*uint8 images"),
-        ({"shape": (8, 8, 4)}, "observes Box.*uint8 images"),
-        ({"shape": (8, 8), "dtype": np.float32}, "observes Box.*uint8 images"),
+        ({"shape": (4,)}, r"observes Box.*not images .*; return uint8 images \[H, W, 3\]"),
+        ({"shape": (8, 8, 5)}, "observes Box.*; if these are stacked frames, return the newest one"),
         (
             {"actions": gymnasium.spaces.Box(-np.inf, 1.0, (2,))},
             "has the action space Box.*; only Discrete and bounded",
@@ -278,7 +278,7 @@ def test_rendered_frames_replace_observations(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"shape": (20, 30, 4)}, r"renders uint8 \[20, 30, 4\] as rgb_array"),
+        ({"shape": (20, 30, 5)}, r"renders uint8 \[20, 30, 5\] as rgb_array"),
         ({"dtype": np.float32}, r"renders float32 \[120, 160, 3\] as rgb_array"),
     ],
 )
@@ -310,7 +310,7 @@ def test_a_screen_that_does_not_match_the_space_is_rejected(monkeypatch: pytest.
     env = _pixels(monkeypatch)
     env.reset()
     env._env.unwrapped.screen = np.zeros((20, 31), np.uint8)  # type: ignore[attr-defined]
-    with pytest.raises(ValueError, match=r"returned a screen of uint8 \[20, 31\], not uint8 \[20, 30\]"):
+    with pytest.raises(EnvironmentFailedError, match=r"the picture is uint8 \[20, 31\], not uint8 \[20, 30\]"):
         env.step(0)
 
 

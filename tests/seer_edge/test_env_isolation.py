@@ -1,0 +1,291 @@
+"""What an environment does to the process is undone after each call, and kept for the environment."""
+
+import logging
+import os
+import random
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from seer_edge.envs import Discrete, EnvOptions, EnvSpec, Step
+from seer_edge.envs import guarded as guarded_module
+from seer_edge.envs.black_frames import PATIENCE_STEPS
+from seer_edge.envs.guarded import Guarded, open_guarded
+from seer_edge.envs.isolation import SIGNALS, Isolation
+from seer_edge.machine.signals import StopSignal
+from seer_runtime.system.state import State, StateError
+from tests.seer_edge.env_registry import register
+from tests.seer_edge.test_env_guarded import Odd, Reusing, step
+
+BLACK = np.zeros((4, 4), np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def released() -> Iterator[None]:
+    """Return the generators to the tests, which do not close every environment."""
+    yield
+    if Isolation._loaded is not None:
+        Isolation._loaded.release()
+
+
+@pytest.fixture(params=[False, True])
+def thorough(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+def test_signal_handlers_are_restored(thorough: bool) -> None:
+    before = [signal.getsignal(number) for number in SIGNALS]
+
+    def take() -> None:
+        for number in SIGNALS:
+            signal.signal(number, lambda *_: None)
+
+    Isolation(0).run(thorough, take)
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_a_stop_signal_that_arrives_in_a_call_is_recorded_and_not_undone(thorough: bool) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with StopSignal() as stop:
+        Isolation(0).run(thorough, signal.raise_signal, signal.SIGTERM)
+        assert stop.received == signal.SIGTERM
+        assert signal.getsignal(signal.SIGTERM) == before  # a second one ends the process
+
+
+def test_the_working_directory_is_restored_and_kept_for_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "assets").mkdir()
+    guest, other = Isolation(0), Isolation(0)
+    guest.run(True, os.chdir, "assets")
+    assert Path.cwd() == tmp_path
+    assert guest.run(False, Path.cwd) == tmp_path / "assets"
+    assert other.run(False, Path.cwd) == tmp_path
+    guest.run(False, os.chdir, "..")
+    assert guest.run(False, Path.cwd) == Path.cwd() == tmp_path
+
+
+def test_a_hang_restores_directory_and_streams_before_the_run_is_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "assets").mkdir()
+    seen: list[Any] = []
+
+    class Hanging(Odd):
+        def step(self, action: int) -> Step:
+            os.chdir("assets")
+            watchdog = threading.Thread(target=guarded._hang, args=("no answer",))
+            watchdog.start()
+            watchdog.join()
+            return step()
+
+    stdout = sys.stdout
+    guarded = Guarded(Hanging(), 60.0, lambda line: seen.append((Path.cwd(), sys.stdout)))
+    guarded.step(0)
+    assert seen == [(tmp_path, stdout)]
+
+
+def test_prints_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    Isolation(0).run(False, print, "hello")
+    print("ours")
+    assert capsys.readouterr() == ("ours\n", "hello\n")
+
+
+def test_streams_that_the_environment_replaces_are_restored(thorough: bool) -> None:
+    before = sys.stdout, sys.stderr
+
+    def replace() -> None:
+        sys.stdout = sys.stderr = None  # type: ignore[assignment]
+
+    Isolation(0).run(thorough, replace)
+    assert (sys.stdout, sys.stderr) == before
+
+
+def test_numpy_errors_are_restored_and_kept_for_the_environment(thorough: bool) -> None:
+    guest = Isolation(0)
+    guest.run(thorough, lambda: np.seterr(all="raise"))
+    assert np.geterr()["over"] != "raise"
+    assert guest.run(thorough, np.geterr)["over"] == "raise"
+
+
+def test_torch_is_restored(thorough: bool) -> None:
+    def change() -> None:
+        torch.set_default_dtype(torch.float64)
+        torch.set_grad_enabled(False)
+        torch.use_deterministic_algorithms(True)
+        if thorough:
+            torch.set_num_threads(3)
+            torch.set_default_device("meta")
+
+    Isolation(0).run(thorough, change)
+    assert torch.is_grad_enabled()
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.zeros(1).dtype == torch.float32
+    assert torch.zeros(1).device.type == "cpu"
+    assert torch.get_num_threads() == 1
+
+
+def test_filters_of_warnings_are_restored(thorough: bool) -> None:
+    before = list(warnings.filters)
+    Isolation(0).run(thorough, warnings.simplefilter, "error")
+    assert warnings.filters == before
+    Isolation(0).run(thorough, warnings.resetwarnings)
+    assert warnings.filters == before
+
+
+def test_loggers_stay_enabled() -> None:
+    logger = logging.getLogger("seer_edge.envs.guarded")
+
+    def silence() -> None:
+        logging.disable(logging.CRITICAL)
+        logger.disabled = True
+
+    Isolation(0).run(True, silence)
+    assert logger.isEnabledFor(logging.WARNING)
+
+
+def draws() -> tuple[float, float]:
+    return random.random(), float(np.random.rand())  # noqa: NPY002
+
+
+def test_each_environment_has_its_own_seeded_global_generators() -> None:
+    random.seed(9)
+    np.random.seed(9)  # noqa: NPY002
+    ours = [draws() for _ in range(2)]
+    random.seed(9)
+    np.random.seed(9)  # noqa: NPY002
+    assert draws() == ours[0]
+    alone = Isolation(1)
+    expected = [alone.run(False, draws) for _ in range(3)]
+    alone.release()
+    first, second = Isolation(1), Isolation(2)
+    seen = [first.run(False, draws)]
+    assert second.run(False, draws) not in expected
+    seen += [first.run(False, draws) for _ in range(2)]
+    assert seen == expected
+    first.release()
+    assert draws() == ours[1]
+
+
+class Drawing(Odd):
+    """An environment that saves its state and draws its rewards from the global generators."""
+
+    def step(self, action: int) -> Any:
+        return step(reward=sum(draws()))
+
+
+def test_states_hold_the_global_generators_of_environments_that_draw_from_them() -> None:
+    env = Guarded(Drawing(state=State({"a": 1})), isolation=Isolation(1))
+    assert env.state() == State({"a": 1})
+    env.step(0)
+    saved = env.state()
+    assert saved is not None
+    rewards = [env.step(0).reward for _ in range(3)]
+    twin = Guarded(odd := Drawing(state=State()), isolation=Isolation(2))
+    twin.restore(saved)
+    assert odd.restored == [State({"a": 1}, {})]
+    assert [twin.step(0).reward for _ in range(3)] == rewards
+    broken = State(saved.values, {**saved.arrays, "global_generators.numpy": np.zeros(3, np.uint32)})
+    with pytest.raises(StateError, match="global random generators"):
+        twin.restore(broken)
+
+
+def test_calls_inside_a_call_are_not_isolated_again() -> None:
+    guest = Isolation(0)
+    guest.run(False, lambda: Isolation(1).run(True, np.seterr, all="raise"))
+    assert guest.run(False, np.geterr)["over"] == "raise"
+
+
+class Library:
+    """A library that closes for the whole process."""
+
+    open = False
+
+
+class UsesLibrary(Reusing):
+    """An environment that opens the library when it is built, and shuts it down when it is closed."""
+
+    built = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        Library.open = True
+        UsesLibrary.built += 1
+
+    def step(self, action: Any) -> Any:
+        assert Library.open, "the library was shut down"
+        return super().step(action)
+
+    def close(self) -> None:
+        Library.open = False
+
+
+def test_closing_one_environment_does_not_shut_a_library_down_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    register(monkeypatch, "test/Library-v0", entry_point=UsesLibrary, disable_env_checker=True)
+    monkeypatch.setattr(UsesLibrary, "built", 0)
+    env = open_guarded("test/Library-v0", EnvOptions(), seed=0, training=True)
+    env.reset()
+    for seed in (1, 2):
+        evaluation = open_guarded("test/Library-v0", EnvOptions(), seed=seed, training=False)
+        evaluation.reset()
+        evaluation.close()
+        env.step(0)
+    assert UsesLibrary.built == 2  # the second evaluation used the environment of the first again
+    env.close()
+    assert not Library.open
+    assert not guarded_module._IDLE
+
+
+def test_an_environment_that_cannot_be_closed_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    Guarded(Odd(step=RuntimeError("no\nlink"))).close()
+    [record] = caplog.records
+    assert "'Odd-v0': could not be closed: RuntimeError: no link" in record.message
+
+
+class Darkening(Odd):
+    """An environment whose frames are black from the given steps on, up to the given steps."""
+
+    spec = EnvSpec("Dark-v0", "Dark", (4, 4), (4, 4), Discrete(3))
+
+    def __init__(self, *black: tuple[int, int]) -> None:
+        super().__init__(np.eye(4, dtype=np.uint8))
+        self.black, self.steps = black, 0
+
+    def step(self, action: int) -> Step:
+        self.steps += 1
+        dark = any(start <= self.steps < end for start, end in self.black)
+        return step(BLACK if dark else np.roll(np.eye(4, dtype=np.uint8), self.steps, axis=1))
+
+
+def warned(env: Odd, steps: int, caplog: pytest.LogCaptureFixture) -> list[str]:
+    guarded = Guarded(env, first_step=100)
+    guarded.reset()
+    for _ in range(steps):
+        guarded.step(0)
+    return [record.message for record in caplog.records]
+
+
+def test_frames_that_turn_black_are_reported_once_with_the_step(caplog: pytest.LogCaptureFixture) -> None:
+    [message] = warned(Darkening((21, 10**6)), 3 * PATIENCE_STEPS, caplog)
+    assert "every frame since step 121 is black" in message
+
+
+@pytest.mark.parametrize("black", [(), ((5, 5 + PATIENCE_STEPS), (60, 60 + PATIENCE_STEPS)), ((7, 40),)])
+def test_short_darkness_is_not_reported(black: Any, caplog: pytest.LogCaptureFixture) -> None:
+    assert warned(Darkening(*black), 3 * PATIENCE_STEPS, caplog) == []
+
+
+def test_an_environment_that_was_always_black_is_not_reported(caplog: pytest.LogCaptureFixture) -> None:
+    env = Darkening((0, 10**6))
+    env.frame = BLACK
+    assert warned(env, 3 * PATIENCE_STEPS, caplog) == []

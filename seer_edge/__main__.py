@@ -1,4 +1,4 @@
-"""Run the command line: `python -m seer_edge`."""
+"""The program: the command `seer-edge` and `python -m seer_edge`."""
 
 import sys
 from pathlib import Path
@@ -6,6 +6,17 @@ from pathlib import Path
 if sys.path and sys.path[0] == str(Path.cwd()):  # of `python -m`: a user's onnx.py would hide the package onnx
     del sys.path[0]
 
-from seer_edge.cli import main
+INTERRUPTED = 130
 
-sys.exit(main())
+
+def main() -> int:
+    """Run the command line and return the exit status. Ctrl-C during the imports ends quietly."""
+    try:
+        from seer_edge.cli import main as run
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -39,3 +39,20 @@ def test_training_does_not_import_the_compiler_stack() -> None:
     modules = modules_after("import seer_edge.training.run")
     assert "torch" in modules
     assert not modules & {"torch._dynamo", "torch._inductor", "sympy", "onnx", "matplotlib", "tensorboardX"}
+
+
+INTERRUPTED = """
+import sys
+from seer_edge.__main__ import main
+class Interrupt:
+    def find_spec(self, name, path, target=None):
+        if name == "seer_edge.cli.commands":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupt())
+sys.exit(main())
+"""
+
+
+def test_an_interrupt_during_the_imports_ends_quietly() -> None:
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

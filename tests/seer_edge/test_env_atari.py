@@ -335,7 +335,8 @@ def test_the_protocol_overrides_the_registered_settings(
     built: dict[str, Any] = {}
     monkeypatch.setattr(seer_edge.envs.atari, "Atari", lambda env_id, **given: built.update(given, id=env_id))
     make_env(env, EnvOptions(protocol, resolution=42, action_repeat=8), seed=7, training=training)
-    assert built == {"id": resolve(env), "seed": 7, "resolution": 42, "blank_at_lost_life": False, **options}
+    given = {"id": resolve(env), "seed": 7, "resolution": 42, "blank_at_lost_life": False, "kwargs": None}
+    assert built == {**given, **options}
     asked = {"resize": "area" if protocol == "paper" else "bilinear", "blank_at_lost_life": True}
     make_env(env, EnvOptions(protocol, **asked), seed=7, training=training)
     assert {name: built[name] for name in asked} == asked

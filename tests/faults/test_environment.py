@@ -74,7 +74,7 @@ def survives(path: Path, fault: Fault, step: int, reason: str) -> None:
 PIXEL, LATENT = 33, 61
 """A step before and one after the freeze, both in the middle of an episode."""
 REASONS = {
-    "NaN frame": "a screen of float32 [42, 42]",
+    "NaN frame": "the picture is float32 [42, 42], not uint8 [42, 42] as declared",
     "float frame": "a screen of float64 [42, 42]",
     "16-bit frame": "a screen of uint16 [42, 42]",
     "cut frame": "a screen of uint8 [41, 42]",

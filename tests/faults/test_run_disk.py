@@ -63,9 +63,9 @@ def plant(notes: Path, at: int, for_good: bool, number: int, tell: Callable[[Any
         setattr(files, name, guard(name, getattr(files, name)))
     publish = durable.publish_checkpoint
 
-    def publishing(folder: Path, timestep: int, write: Callable[[Path], None]) -> Path:
+    def publishing(folder: Path, timestep: int, write: Callable[[Path], None], **keep: Any) -> Path:
         note("begin", timestep, False)
-        path = publish(folder, timestep, write)
+        path = publish(folder, timestep, write, **keep)
         note("acknowledged", timestep, runs.fingerprint(path))
         return path
 

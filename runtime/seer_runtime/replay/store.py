@@ -170,8 +170,10 @@ class RowStore:
     def interrupt(self, observation: NDArray[Any]) -> int | None:
         """End the running scene. If an episode is running, end it as truncated with the final `observation`.
 
-        Return the id of the final row, or None if no episode is running.
+        Return the id of the final row, or None if no episode is running. Raises ValueError for an observation of
+        another shape or dtype.
         """
+        self._check(observation)
         if self._newest_flags() & (TERMINATED | FINAL):
             if self.rows:
                 self.columns.flags[self.slot(self.appended - 1)] &= ~CONTINUED
@@ -198,12 +200,15 @@ class RowStore:
             return 0
         return min(int(self.columns.age[self.slot(self.appended - 1)]) + 1, MAX_STACK)
 
-    def _write(self, observation: NDArray[Any], action: Any, reward: float, flags: np.uint8) -> int:
+    def _check(self, observation: NDArray[Any]) -> None:
         if observation.shape != self.codec.shape or observation.dtype != self.codec.dtype:
             raise ValueError(
                 f"expected an observation of {self.codec.dtype} {self.codec.shape}, "
                 f"got {observation.dtype} {observation.shape}"
             )
+
+    def _write(self, observation: NDArray[Any], action: Any, reward: float, flags: np.uint8) -> int:
+        self._check(observation)
         age = self._next_age()
         slot = self.slot(self.appended)
         self.codec.encode(observation[None], self.data[slot : slot + 1])

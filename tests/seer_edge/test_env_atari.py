@@ -11,6 +11,7 @@ from gymnasium.wrappers import AtariPreprocessing
 import seer_edge.envs.atari
 from seer_edge.envs import Discrete, EnvOptions, EnvSpec, Episode, Frame, ResolutionError, make_env, resolve
 from seer_edge.envs.atari import Atari
+from seer_edge.envs.atari_options import replaced_options
 
 
 def _atari(game: str, seed: int = 1, **options: Any) -> Atari:
@@ -376,3 +377,17 @@ def test_an_unknown_protocol_is_rejected() -> None:
 def test_a_step_before_reset_is_rejected() -> None:
     with pytest.raises(RuntimeError, match="reset the environment"):
         _atari("Alien").step(0)
+
+
+@pytest.mark.parametrize(
+    ("env", "protocol", "replaced"),
+    [
+        ("Alien", "paper", {}),
+        ("ALE/Alien-v5", "machado", {}),
+        ("ALE/Alien-v5", "paper", {"repeat_action_probability": (0.25, 0.0)}),
+        ("Alien-v0", "machado", {"frameskip": ((2, 5), 4)}),
+        ("Alien-v0", "paper", {"frameskip": ((2, 5), 4), "repeat_action_probability": (0.25, 0.0)}),
+    ],
+)
+def test_registered_options_that_the_protocol_replaces_are_named(env: str, protocol: Any, replaced: Any) -> None:
+    assert replaced_options(env, EnvOptions(protocol)) == replaced

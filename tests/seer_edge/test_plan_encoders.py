@@ -234,7 +234,11 @@ def test_the_smallest_budget_of_control_is_enough(given: dict[str, Any], needed:
 
 @pytest.mark.parametrize(
     ("env", "message"),
-    [(gray(20, 20), "frames of 20x20 are too small"), (gray(84, 3), "frames of 84x3 are too small")],
+    [
+        (gray(20, 20), "frames of 20x20 are too small"),
+        (gray(84, 3), "frames of 84x3 are too small"),
+        (gray(7, 7), "frames of 7x7 are too small .* use a larger --resolution or another encoder"),
+    ],
 )
 def test_frames_that_the_encoder_cannot_take_are_refused(env: EnvSpec, message: str) -> None:
     with pytest.raises(BadInputError, match=f"--encoder data-efficient: .*{message}"):

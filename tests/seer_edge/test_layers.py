@@ -185,3 +185,27 @@ def test_no_function_is_too_long() -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     }
     assert {name: count for name, count in long.items() if count > FUNCTION_LINES_MAX} == {}
+
+
+def _top_level_imports(path: Path) -> set[str]:
+    """The top-level packages that `path` imports, by statement or by a call with the name as text."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add((node.module or "").partition(".")[0])
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in (
+            "import_module",
+            "__import__",
+        ):
+            found |= {str(word.value) for word in node.args if isinstance(word, ast.Constant)}
+    return found
+
+
+def test_one_module_imports_onnx_runtime() -> None:
+    """It turns the telemetry off first."""
+    sources = [path for folder in ("seer_edge", "runtime", "tools") for path in (PROJECT / folder).rglob("*.py")]
+    assert [path for path in sources if "onnxruntime" in _top_level_imports(path)] == [
+        PROJECT / "runtime/seer_runtime/onnx/load.py"
+    ]

@@ -57,7 +57,7 @@ KINDS: dict[str, tuple[Callable[..., TrainConfig], dict[str, Any], tuple[int, ..
 }
 
 
-EVERYDAY = ("alien", "alien-prioritized", "lives", "alien-auto", "cartpole")
+EVERYDAY = ("alien", "lives", "cartpole")
 """The kinds that `make test` runs; `make test-faults` runs all."""
 
 

@@ -161,12 +161,7 @@ def _train(
     )
     with folder.locked():
         _announce(planned, f"run folder: {folder.path}", folder.path)
-        try:
-            return _begin(planned, folder, imported, on_progress, progress_bar)
-        except KeyboardInterrupt:
-            if folder.has_no_progress:
-                LOG.warning(f"stopped before the first checkpoint; start it again with: seer-edge resume {folder.path}")
-            raise
+        return _begin(planned, folder, imported, on_progress, progress_bar)
 
 
 def resume(
@@ -271,9 +266,14 @@ def _begin(
     on_progress: OnProgress | None,
     progress_bar: bool,
 ) -> RunResult:
-    from seer_edge.training import run
+    try:
+        from seer_edge.training import run
 
-    return _result(folder, run.train(planned, folder, imported, on_progress=on_progress, progress_bar=progress_bar))
+        return _result(folder, run.train(planned, folder, imported, on_progress=on_progress, progress_bar=progress_bar))
+    except KeyboardInterrupt:
+        if folder.has_no_progress:
+            LOG.warning(f"stopped before the first checkpoint; start it again with: seer-edge resume {folder.path}")
+        raise
 
 
 def _announce(planned: BytePlan, line: str, path: Path) -> None:

@@ -20,10 +20,9 @@ from seer_edge.config.request import EVAL_IN, PROTOCOLS, REPLAYS, TAKES
 from seer_edge.config.values import (
     parse_assignment,
     parse_checkpoint_every,
-    parse_eval_every,
-    parse_freeze_at,
     parse_json_object,
     parse_return,
+    parse_steps_or_never,
 )
 from seer_edge.networks.spec import ENCODERS
 from seer_runtime.policy.preprocess import COLORS
@@ -174,7 +173,7 @@ def _add_byte_flags(group: argparse._ArgumentGroup) -> None:
     add_memory_flags(group, otherwise="the preset's")
     group.add_argument(
         "--freeze-at",
-        type=flag_type(parse_freeze_at),
+        type=flag_type(parse_steps_or_never),
         metavar="N|never",
         help="Agent step of the freeze. Default: the preset's, or 40 %% of a short run.",
     )
@@ -226,7 +225,7 @@ def add_evaluation_flags(group: argparse._ArgumentGroup, *, otherwise: str, plac
     """Add the flags of evaluations that a resumed run may change. The texts are their defaults."""
     group.add_argument(
         "--eval-every",
-        type=flag_type(parse_eval_every),
+        type=flag_type(parse_steps_or_never),
         metavar="N|never",
         help=f"Agent steps between evaluations; never: not even at the end. Default: {otherwise}.",
     )

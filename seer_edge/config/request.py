@@ -11,12 +11,11 @@ from typing import Any, Literal, Self, TypedDict, cast, get_args
 from seer_edge.config.values import (
     NEVER,
     parse_checkpoint_every,
-    parse_eval_every,
-    parse_freeze_at,
     parse_json_object,
     parse_memory,
     parse_return,
     parse_seconds,
+    parse_steps_or_never,
 )
 from seer_edge.envs import EnvOptions, ProtocolName
 from seer_edge.errors import BadInputError
@@ -35,11 +34,11 @@ CHOICES = {"color": COLORS, "protocol": PROTOCOLS, "take": TAKES, "replay": REPL
 _TEXT: Mapping[str, Callable[[str], Any]] = {
     "mem_budget": parse_memory,
     "rss_limit": parse_memory,
-    "freeze_at": parse_freeze_at,
+    "freeze_at": parse_steps_or_never,
     "checkpoint_every": parse_checkpoint_every,
     "env_timeout": parse_seconds,
     "env_kwargs": parse_json_object,
-    "eval_every": parse_eval_every,
+    "eval_every": parse_steps_or_never,
     "stop_at_return": parse_return,
 }
 """Options that may also be given as text with a unit."""

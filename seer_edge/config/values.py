@@ -34,13 +34,8 @@ def parse_positive(text: str) -> int:
     return value
 
 
-def parse_freeze_at(text: str) -> int | str:
+def parse_steps_or_never(text: str) -> int | str:
     """Return a step, or "never"."""
-    return NEVER if text == NEVER else parse_integer(text, instead=f", or {NEVER}")
-
-
-def parse_eval_every(text: str) -> int | str:
-    """Return a number of steps, or "never"."""
     return NEVER if text == NEVER else parse_integer(text, instead=f", or {NEVER}")
 
 

@@ -1,4 +1,4 @@
-"""framebench tells what both ways of making frames cost on the same screens."""
+"""framebench prints what both ways of making frames cost on the same screens."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""stackruns forks one run into continuations of both arms, goes on where it was stopped, and tells what came out."""
+"""stackruns forks one run into continuations of both arms, goes on where it was stopped, and prints what came out."""
 
 import csv
 import dataclasses
@@ -49,9 +49,9 @@ def test_continuations_differ_and_the_table_is_of_their_late_games(tmp_path: Pat
     assert "kept-0" not in done.stderr.split()  # it was finished before
     names = ["blank-0", "blank-1", "kept-0", "kept-1"]
     assert sorted(path.name for path in out.iterdir() if path.is_dir()) == names
-    told = {name: json.loads((out / name / "config.json").read_text()) for name in names}
-    assert [told[name]["blank_at_lost_life"] for name in names] == [True, True, False, False]
-    assert [told[name]["seed"] for name in names] == [1, 2, 1, 2]
+    configs = {name: json.loads((out / name / "config.json").read_text()) for name in names}
+    assert [configs[name]["blank_at_lost_life"] for name in names] == [True, True, False, False]
+    assert [configs[name]["seed"] for name in names] == [1, 2, 1, 2]
 
     replays = {name: _replay(out / name) for name in names}
     for name in names:

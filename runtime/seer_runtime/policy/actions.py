@@ -123,10 +123,9 @@ def read_own_actions(actions: Mapping[str, Any], size: int) -> OwnActions | None
     if "own" not in actions:
         return None
     fields.record("actions.own", ("shape", "dtype", "low", "high"))
-    own = Bounded(
+    return Bounded(
         shape=fields.counts("actions.own.shape", size),
         dtype=fields.choice("actions.own.dtype", DTYPES),
         low=fields.numbers("actions.own.low", size),
         high=fields.numbers("actions.own.high", size),
     )
-    return own

@@ -147,7 +147,8 @@ def test_a_pair_of_screens_becomes_one_frame(how: Resize, channels: tuple[int, .
     assert (color.shape, color.flags.c_contiguous) == ((3, 8, 9), True)
     for index, channel in enumerate(color):
         of = [screen[..., index] if channels == (3,) else screen.reshape(20, 30) for screen in (older, newer)]
-        np.testing.assert_array_equal(channel, pool_and_resize(of[0].copy(), of[1].copy(), (8, 9), how))
+        # On 64-bit ARM OpenCV rounds three channels at once and one alone differently, by one level at most.
+        np.testing.assert_allclose(channel, pool_and_resize(of[0].copy(), of[1].copy(), (8, 9), how), rtol=0, atol=1)
     one = to_frame(newer, (8, 9), how)
     np.testing.assert_array_equal(one, to_frame((newer, newer), (8, 9), how))
 

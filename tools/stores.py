@@ -25,7 +25,8 @@ from seer_runtime.replay.arena import Arena
 from seer_runtime.replay.codecs import Codec, frame_codec, latent_codec
 from seer_runtime.replay.replay import NothingToSampleError, Replay
 from seer_runtime.replay.samplers import UniformSampler
-from seer_runtime.replay.store import Ids, RowStore
+from seer_runtime.replay.storage import FixedRows, Ids
+from seer_runtime.replay.store import RowStore
 from seer_runtime.replay.windows import n_step_windows
 from seer_runtime.system.ledger import WORKSPACE_CAP_BYTES, Ledger, Line
 
@@ -135,7 +136,7 @@ NO_OBSERVATION = np.zeros((1, 1), np.uint8)
 
 def _columns_only(capacity: int, stack: int) -> tuple[RowStore, Ledger]:
     ledger = Ledger({})
-    return RowStore(Arena(capacity, ledger), frame_codec((1, 1)), stack=stack, ledger=ledger), ledger
+    return RowStore(FixedRows(Arena(capacity, ledger), frame_codec((1, 1))), stack=stack, ledger=ledger), ledger
 
 
 class SharedStacks(Store):
@@ -253,7 +254,7 @@ class Rows(Store):
         codec = frame_codec(frame_shape)
         self.ledger = Ledger({Line.OBSERVATIONS: budget_bytes, Line.WORKSPACE: WORKSPACE_CAP_BYTES})
         arena = Arena(budget_bytes // codec.row_bytes * codec.row_bytes, self.ledger)
-        super().__init__(name, RowStore(arena, codec, stack=STACK, ledger=self.ledger), self.ledger, seed)
+        super().__init__(name, RowStore(FixedRows(arena, codec), stack=STACK, ledger=self.ledger), self.ledger, seed)
         self._out = self._new_batches()
 
     def _new_batches(self) -> NDArray[Any]:

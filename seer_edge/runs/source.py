@@ -22,7 +22,7 @@ from seer_runtime.policy import bundle
 from seer_runtime.policy.bundle import Bundle, open_bundle
 from seer_runtime.policy.preprocess import Resize
 from seer_runtime.replay.codecs import LATENT_CODECS
-from seer_runtime.replay.store import Layout
+from seer_runtime.replay.storage import Layout
 from seer_runtime.system.manifest_reader import ManifestReader
 
 WANTED = "the --run-dir of a run, or a bundle"

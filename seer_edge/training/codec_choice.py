@@ -10,7 +10,7 @@ from seer_edge.config.plan import BytePlan
 from seer_edge.training.session import Session
 from seer_runtime.onnx.encoder import MAX_BATCH
 from seer_runtime.replay.codecs import Codec, latent_codec
-from seer_runtime.replay.store import Ids
+from seer_runtime.replay.storage import Ids
 
 Floats = NDArray[np.float32]
 

@@ -16,6 +16,7 @@ from seer_runtime.policy.preprocess import FrameStack
 from seer_runtime.replay.arena import Arena
 from seer_runtime.replay.replay import Replay
 from seer_runtime.replay.samplers import PrioritizedSampler, Sampler, UniformSampler
+from seer_runtime.replay.storage import FixedRows
 from seer_runtime.replay.store import RowStore
 from seer_runtime.system.ledger import WORKSPACE_CAP_BYTES, Ledger, Line
 from seer_runtime.system.state import StateError
@@ -88,8 +89,7 @@ def build_replay(plan: BytePlan, ledger: Ledger, seed: int, *, latents: bool) ->
     config, settings = plan.config, plan.config.settings
     actions = plan.env.actions
     store = RowStore(
-        Arena(plan.arena_bytes, ledger),
-        plan.latent_codec(ledger) if latents else plan.frame_codec(),
+        FixedRows(Arena(plan.arena_bytes, ledger), plan.latent_codec(ledger) if latents else plan.frame_codec()),
         stack=1 if latents else settings.stack,
         ledger=ledger,
         action_shape=actions.shape,
@@ -114,7 +114,7 @@ def build_replay(plan: BytePlan, ledger: Ledger, seed: int, *, latents: bool) ->
 
 def check_actions(replay: Replay, actions: Actions) -> None:
     """Raise StateError if a row of `replay` holds an action that is not among `actions`."""
-    if not actions.holds(replay.store.columns.action[: replay.store.rows]):
+    if not actions.holds(replay.store.held_columns()["action"]):
         raise StateError(f"the replay holds actions outside the environment's {actions}")
 
 

@@ -17,6 +17,7 @@ from seer_runtime.replay.arena import Arena
 from seer_runtime.replay.codecs import LATENT_CODECS, Codec, frame_codec, latent_codec
 from seer_runtime.replay.replay import NothingToSampleError, Observations, Replay
 from seer_runtime.replay.samplers import PrioritizedSampler, UniformSampler
+from seer_runtime.replay.storage import FixedRows
 from seer_runtime.replay.store import RowStore
 from seer_runtime.system.ledger import Ledger, Line
 from tests.runtime.naive_replay import NaiveReplay, assert_agrees, hash_encoder, ledger_of
@@ -57,8 +58,7 @@ class Pair:
         size_bytes = capacity * codec.row_bytes + slack_bytes
         ledger = ledger_of(size_bytes)
         store = RowStore(
-            Arena(size_bytes, ledger),
-            codec,
+            FixedRows(Arena(size_bytes, ledger), codec),
             stack=stack,
             ledger=ledger,
             action_shape=(2,) if vector else (),
@@ -142,8 +142,7 @@ class Pair:
             size_bytes = capacity * old.codec.row_bytes
             self.ledger, self.draws = ledger_of(size_bytes), np.random.default_rng(0)
             self.store = RowStore(
-                Arena(size_bytes, self.ledger),
-                self._uncalibrated(old.codec),
+                FixedRows(Arena(size_bytes, self.ledger), self._uncalibrated(old.codec)),
                 stack=old.stack,
                 ledger=self.ledger,
                 action_shape=old.action_shape,
@@ -231,7 +230,7 @@ class Pair:
 
     def check(self) -> None:
         assert_agrees(self.store, self.log, self.replay.n_step, GAMMA)
-        assert np.shares_memory(self.store.data, self.store.arena.bytes)
+        assert np.shares_memory(self.store.storage.data, self.store.arena.bytes)
         assert self.ledger.held_bytes(Line.OBSERVATIONS) == self.store.arena.size_bytes
         assert self.ledger.peak_bytes(Line.OBSERVATIONS) == self.ledger.cap_bytes(Line.OBSERVATIONS)
         assert self.ledger.held_bytes(Line.COLUMNS) == sum(array.nbytes for array in self.store.columns.arrays())

@@ -11,6 +11,7 @@ from seer_runtime.replay.codecs import frame_codec, latent_codec
 from seer_runtime.replay.convert import Conversion, conversion_bytes, rotate_rows
 from seer_runtime.replay.replay import Replay
 from seer_runtime.replay.samplers import UniformSampler
+from seer_runtime.replay.storage import FixedRows
 from seer_runtime.replay.store import RowStore
 from seer_runtime.system.ledger import WORKSPACE_CAP_BYTES, BudgetError, Ledger, Line
 from tests.runtime.naive_replay import NaiveReplay, assert_agrees, hash_encoder, ledger_of
@@ -22,7 +23,7 @@ FRAME_BYTES = 7_056
 def _filled(capacity: int, rows: int, frame: tuple[int, ...] = FRAME) -> tuple[RowStore, Ledger]:
     size_bytes = capacity * frame_codec(frame).row_bytes
     ledger = ledger_of(size_bytes)
-    store = RowStore(Arena(size_bytes, ledger), frame_codec(frame), stack=4, ledger=ledger)
+    store = RowStore(FixedRows(Arena(size_bytes, ledger), frame_codec(frame)), stack=4, ledger=ledger)
     image = np.random.default_rng(0).integers(0, 256, frame, np.uint8)
     for step in range(rows):
         image[0, 0] = step % 256
@@ -76,8 +77,8 @@ def test_conversion_allocates_no_second_buffer(latent: tuple[str, int], rows: in
     assert (
         ledger.held_bytes(Line.WORKSPACE) == 4 * width * 4 + own_bytes
     )  # a slice of latents, which is the whole batch of 4
-    assert store.data.base is not None
-    assert np.shares_memory(store.data, arena.bytes)
+    assert store.storage.data.base is not None
+    assert np.shares_memory(store.storage.data, arena.bytes)
     newest = np.array([store.appended - 1])
     got = np.zeros((1, width), np.float32)
     store.gather(newest, store.codec.plain(1), got)
@@ -99,7 +100,7 @@ def test_conversion_without_enough_workspace_leaves_store_and_ledger_unchanged(s
     """The shares make the first, a middle or the last allocation fail."""
     size_bytes, log = 30 * 8, NaiveReplay(30, 4, (2, 4))
     ledger = Ledger({Line.OBSERVATIONS: size_bytes, Line.WORKSPACE: int(share * conversion_bytes(4, 8, 8, 1))})
-    store = RowStore(Arena(size_bytes, ledger), frame_codec((2, 4)), stack=4, ledger=ledger)
+    store = RowStore(FixedRows(Arena(size_bytes, ledger), frame_codec((2, 4))), stack=4, ledger=ledger)
     rng = np.random.default_rng(0)
     for step in range(50):
         frame = rng.integers(0, 256, (2, 4), np.uint8)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from seer_runtime.replay.arena import Arena
 from seer_runtime.replay.codecs import frame_codec
 from seer_runtime.replay.crops import Crop
+from seer_runtime.replay.storage import FixedRows
 from seer_runtime.replay.store import RowStore
 from tests.runtime.frequencies import assert_frequencies
 from tests.runtime.naive_replay import ledger_of
@@ -93,7 +94,7 @@ def test_all_frames_of_a_stack_have_the_same_offset(frame: tuple[int, ...], size
     codec = frame_codec(frame, size)
     capacity = stack + 5
     ledger = ledger_of(capacity * codec.row_bytes)
-    store = RowStore(Arena(capacity * codec.row_bytes, ledger), codec, stack=stack, ledger=ledger)
+    store = RowStore(FixedRows(Arena(capacity * codec.row_bytes, ledger), codec), stack=stack, ledger=ledger)
     places = np.arange(1, 1 + np.prod(frame), dtype=np.uint8).reshape(frame)  # the value of a pixel is its position
     ends = (1, 3, 11)
     for step in range(12 + stack):
@@ -117,7 +118,7 @@ def test_all_frames_of_a_stack_have_the_same_offset(frame: tuple[int, ...], size
 def test_each_observation_has_its_own_offset() -> None:
     codec = frame_codec((4, 4), (2, 2))
     ledger = ledger_of(10 * codec.row_bytes)
-    store = RowStore(Arena(10 * codec.row_bytes, ledger), codec, stack=1, ledger=ledger)
+    store = RowStore(FixedRows(Arena(10 * codec.row_bytes, ledger), codec), stack=1, ledger=ledger)
     places = np.arange(16, dtype=np.uint8).reshape(4, 4)
     store.append(places, 0, 0.0, terminated=False, truncated=False)
     offsets = np.array(_offsets(codec.crop))

@@ -11,6 +11,7 @@ from seer_runtime.replay.arena import Arena
 from seer_runtime.replay.codecs import frame_codec, latent_codec
 from seer_runtime.replay.replay import Observations, Replay
 from seer_runtime.replay.samplers import UniformSampler
+from seer_runtime.replay.storage import FixedRows
 from seer_runtime.replay.store import RowStore
 from tests.runtime.frequencies import assert_frequencies
 from tests.runtime.naive_replay import ledger_of
@@ -25,7 +26,7 @@ def _replay(batch: int, *, slice_rows: int) -> Replay:
     """
     codec = frame_codec((1, 3), (1, 1))
     ledger = ledger_of(ROWS * codec.row_bytes)
-    store = RowStore(Arena(ROWS * codec.row_bytes, ledger), codec, stack=1, ledger=ledger)
+    store = RowStore(FixedRows(Arena(ROWS * codec.row_bytes, ledger), codec), stack=1, ledger=ledger)
     with mock.patch.object(replay, "SLICE_BYTES", slice_rows):
         made = Replay(
             store,

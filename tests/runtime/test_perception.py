@@ -14,6 +14,7 @@ from seer_runtime.policy.preprocess import FrameStack
 from seer_runtime.replay.arena import Arena
 from seer_runtime.replay.codecs import latent_codec
 from seer_runtime.replay.crops import Crop
+from seer_runtime.replay.storage import FixedRows
 from seer_runtime.replay.store import RowStore
 from seer_runtime.system.ledger import Ledger, Line
 from tests.runtime.naive_replay import NaiveReplay
@@ -166,7 +167,7 @@ def test_current_encodes_the_last_observation_of_the_frame_phase() -> None:
 def test_store_returns_every_latent_of_an_observed_row() -> None:
     rig = Rig((3, 6, 7), (5, 4))
     codec = latent_codec("float32", (NETWORKS, WIDTH), 4)
-    store = RowStore(Arena(10 * codec.row_bytes, rig.ledger), codec, stack=1, ledger=rig.ledger)
+    store = RowStore(FixedRows(Arena(10 * codec.row_bytes, rig.ledger), codec), stack=1, ledger=rig.ledger)
     perception, rows = rig.perception(4), []
     for _, pixels, first in rig.frames(10):
         observed = perception.observe(pixels, first=first)

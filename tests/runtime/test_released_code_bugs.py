@@ -11,6 +11,7 @@ from seer_runtime.replay.codecs import Codec, frame_codec, latent_codec
 from seer_runtime.replay.convert import CHUNK_STACKS
 from seer_runtime.replay.replay import NothingToSampleError, Observations, Replay
 from seer_runtime.replay.samplers import PrioritizedSampler, Sampler, UniformSampler
+from seer_runtime.replay.storage import FixedRows
 from seer_runtime.replay.store import RowStore
 from seer_runtime.replay.windows import n_step_windows
 from seer_runtime.system.ledger import Line
@@ -23,7 +24,7 @@ def _replay(
     frames: int, *, n: int = 1, stack: int = 1, gamma: float = 0.5, prioritized: bool = False, batch: int = 16
 ) -> Replay:
     ledger = ledger_of(frames * P)
-    store = RowStore(Arena(frames * P, ledger), frame_codec((1, P)), stack=stack, ledger=ledger)
+    store = RowStore(FixedRows(Arena(frames * P, ledger), frame_codec((1, P))), stack=stack, ledger=ledger)
     sampler: Sampler = PrioritizedSampler(store, ledger) if prioritized else UniformSampler(store)
     rng = np.random.default_rng(0)
     return Replay(store, sampler, batch_size=batch, n_step=n, gamma=gamma, rng=rng, ledger=ledger)
@@ -270,7 +271,7 @@ def test_cpprb_n_step_windows_of_stacks_store_each_frame_once() -> None:
     _episode(replay, 8, "terminated")
     _episode(replay, 12)
     assert replay.store.arena.size_bytes == 30 * P
-    frames = replay.store.data[:20, 0].tolist()
+    frames = replay.store.storage.data[:20, 0].tolist()
     assert frames == list(range(1, 21))  # each frame once, in order
     seen = set()
     for _ in range(40):

@@ -12,6 +12,7 @@ from seer_runtime.replay.arena import Arena
 from seer_runtime.replay.codecs import frame_codec, latent_codec
 from seer_runtime.replay.replay import NothingToSampleError, Replay
 from seer_runtime.replay.samplers import PrioritizedSampler, Sampler, UniformSampler
+from seer_runtime.replay.storage import FixedRows
 from seer_runtime.replay.store import RowStore
 from tests.runtime.frequencies import assert_frequencies
 from tests.runtime.naive_replay import hash_encoder, ledger_of
@@ -21,7 +22,7 @@ FRAME = np.zeros((1, 4), np.uint8)
 
 def _replay(capacity: int, *, prioritized: bool = False, n: int = 1, batch: int = 8, stack: int = 1) -> Replay:
     ledger = ledger_of(4 * capacity)
-    store = RowStore(Arena(4 * capacity, ledger), frame_codec((1, 4)), stack=stack, ledger=ledger)
+    store = RowStore(FixedRows(Arena(4 * capacity, ledger), frame_codec((1, 4))), stack=stack, ledger=ledger)
     sampler: Sampler = PrioritizedSampler(store, ledger) if prioritized else UniformSampler(store)
     rng = np.random.default_rng(7)
     return Replay(store, sampler, batch_size=batch, n_step=n, gamma=0.9, rng=rng, ledger=ledger)

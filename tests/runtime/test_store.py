@@ -5,6 +5,7 @@ import pytest
 
 from seer_runtime.replay.arena import Arena
 from seer_runtime.replay.codecs import Codec, frame_codec, latent_codec
+from seer_runtime.replay.storage import FixedRows
 from seer_runtime.replay.store import RowStore
 from seer_runtime.system.ledger import Line
 from tests.runtime.naive_replay import ledger_of
@@ -12,7 +13,7 @@ from tests.runtime.naive_replay import ledger_of
 
 def _store(rows: int, codec: Codec, stack: int = 1) -> RowStore:
     ledger = ledger_of(rows * codec.row_bytes)
-    return RowStore(Arena(rows * codec.row_bytes, ledger), codec, stack=stack, ledger=ledger)
+    return RowStore(FixedRows(Arena(rows * codec.row_bytes, ledger), codec), stack=stack, ledger=ledger)
 
 
 # Rows by codec, from the table in section 2 of docs/design.md.

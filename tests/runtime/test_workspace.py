@@ -13,6 +13,7 @@ from seer_runtime.replay.codecs import frame_codec, latent_codec
 from seer_runtime.replay.convert import CHUNK_STACKS, conversion_bytes
 from seer_runtime.replay.replay import SLICE_BYTES, Observations, Replay
 from seer_runtime.replay.samplers import UniformSampler
+from seer_runtime.replay.storage import FixedRows
 from seer_runtime.replay.store import RowStore
 from seer_runtime.system.ledger import WORKSPACE_CAP_BYTES, Ledger, Line
 from tests.runtime.naive_replay import ledger_of
@@ -31,8 +32,7 @@ def _full(image: NDArray[np.uint8], crop: tuple[int, int] = CROP) -> tuple[Repla
     """Return a replay whose ring has wrapped around."""
     ledger = ledger_of(BUDGET_BYTES)
     store = RowStore(
-        Arena(BUDGET_BYTES, ledger),
-        frame_codec(FRAME, crop),
+        FixedRows(Arena(BUDGET_BYTES, ledger), frame_codec(FRAME, crop)),
         stack=STACK,
         ledger=ledger,
         action_shape=(6,),

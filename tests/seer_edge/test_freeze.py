@@ -151,15 +151,15 @@ def test_rows_shifted_by_one_do_not_pass(rig: Callable[..., Rig]) -> None:
     run.freeze()
     assert_rows(run, encoder)
     store = run.session.replay.store
-    data = store.data[: store.rows].copy()
-    store.data[: store.rows] = np.roll(data, 1, axis=0)
+    data = store.storage.data[: store.rows].copy()
+    store.storage.data[: store.rows] = np.roll(data, 1, axis=0)
     with pytest.raises(AssertionError):
         assert_rows(run, encoder)
-    store.data[: store.rows] = data
-    store.data[5] = data[6]
+    store.storage.data[: store.rows] = data
+    store.storage.data[5] = data[6]
     with pytest.raises(AssertionError):
         assert_rows(run, encoder)
-    store.data[5] = data[5]
+    store.storage.data[5] = data[5]
     assert_rows(run, encoder)
     store.columns.reward[: store.rows] = np.roll(store.columns.reward[: store.rows], -1)
     with pytest.raises(AssertionError):
@@ -173,7 +173,7 @@ def test_a_latent_of_another_view_does_not_pass(build_rig: Callable[..., Rig]) -
     run.freeze()
     assert_rows(run, encoder)
     store = run.session.replay.store
-    latents = store.data[: store.rows].view(np.float32).reshape(store.rows, *store.codec.shape)
+    latents = store.storage.data[: store.rows].view(np.float32).reshape(store.rows, *store.codec.shape)
     row = int(np.flatnonzero(store.columns.age[: store.rows] >= 2)[0])
     episode, step = run.env.rows()[store.oldest + row]
     stack, wanted = run.stack_of(episode, step), run.wanted(encoder, [(episode, step)])[0]
@@ -242,7 +242,7 @@ def test_the_freeze_stays_within_the_budget(build_rig: Callable[..., Rig]) -> No
         run.steps(10)
         assert session.replay.store.arena is arena
         assert arena.bytes.ctypes.data == address
-        assert np.shares_memory(session.replay.store.data, arena.bytes)
+        assert np.shares_memory(session.replay.store.storage.data, arena.bytes)
         assert ledger.peak_bytes(Line.OBSERVATIONS) == run.plan.arena_bytes <= run.plan.config.mem_budget_bytes
         assert ledger.peak_bytes(Line.WORKSPACE) <= run.plan.workspace_bytes <= WORKSPACE_CAP_BYTES
         assert ledger.held_bytes(Line.COLUMNS) <= run.plan.columns_bytes
@@ -392,7 +392,7 @@ def test_the_checkpoint_before_the_conversion_holds_frames(rig: Callable[..., Ri
     run = rig()
     run.steps(100)
     before, store = snapshot(run), run.session.replay.store
-    frames = store.data[: store.rows].copy()
+    frames = store.storage.data[: store.rows].copy()
     run.freeze()
     saved = checkpoint.newest(run.checkpoints)
     assert (saved.timestep, saved.frozen, saved.graph) == (100, False, None)

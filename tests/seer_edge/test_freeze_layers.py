@@ -139,7 +139,7 @@ def test_the_replay_keeps_its_frames(build_rig: Callable[..., Rig], given: dict[
 
     run.steps(CAPACITY)
     rows = [run.env.rows()[row] for row in run.held()]
-    frames = store.data[store.slots(run.held())].reshape(-1, *run.env.spec.frame_shape)
+    frames = store.storage.data[store.slots(run.held())].reshape(-1, *run.env.spec.frame_shape)
     np.testing.assert_array_equal(frames, np.stack([episode.frames[step] for episode, step in rows]))
     np.testing.assert_array_equal(session.observed.input, _center(run))
     assert session.ledger.peak_bytes(Line.OBSERVATIONS) == run.plan.arena_bytes

@@ -199,7 +199,7 @@ def test_rows_and_input_are_the_imported_encoders_latents_of_crops(runs: Runs) -
     tolerance = 1e-5 * float(np.abs(wanted).max())
     np.testing.assert_allclose(session.observed.input, wanted[12], rtol=0, atol=tolerance)
     _steps(session, 1)
-    latents = session.replay.store.data[0].view(np.float32).reshape(4, 2, 6)
+    latents = session.replay.store.storage.data[0].view(np.float32).reshape(4, 2, 6)
     for latent in latents:
         nearest, next_nearest = np.sort(np.abs(wanted - latent).max(axis=(1, 2)))[:2]  # one crop for both networks
         assert nearest < tolerance < next_nearest / 10

@@ -1,4 +1,4 @@
-"""Convert a store of frames to a store of latents in place (docs/design.md, section 4).
+"""Convert rows of a fixed size from frames to latents in place (docs/design.md, section 4).
 
 The conversion moves the newest frames, in order, to the end of the arena. Then it encodes them chunk by chunk and
 writes the latents from the start of the arena. The latents of a chunk never reach a frame that is still needed, so no
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seer_runtime.replay.codecs import Codec
+from seer_runtime.replay.storage import FixedRows
 from seer_runtime.replay.store import Columns, RowStore
 from seer_runtime.system.ledger import Ledger, Line
 
@@ -21,6 +22,9 @@ CHUNK_STACKS = 16
 
 Encode = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """Maps frame stacks, uint8 `[B, C, h, w]`, to latents, float32 `[B, *view_shape]`."""
+
+Progress = Callable[[int, int], None]
+"""Called with the number of rows that were encoded, and of all rows to encode."""
 
 
 def chunk_rows(augmentations: int) -> int:
@@ -47,12 +51,14 @@ def first_kept(store: RowStore, latent_capacity: int) -> int:
 
 
 class Conversion:
-    """A conversion of `store` to rows of `codec`. The constructor allocates all memory that it needs.
+    """A conversion of a `store` of `FixedRows` to rows of `codec`. The constructor allocates all memory that it needs.
 
     Each row is encoded under K random views from `rng`, where K is the first dimension of `codec.shape`. Raises
     BudgetError if the ledger has no room, and ValueError if the arena cannot hold one latent row. Both leave the store
     unchanged.
     """
+
+    moves_rows = True  # to other slots
 
     def __init__(self, store: RowStore, codec: Codec, rng: np.random.Generator, ledger: Ledger) -> None:
         capacity = store.arena.size_bytes // codec.row_bytes
@@ -76,7 +82,7 @@ class Conversion:
         self._ledger.release(Line.COLUMNS, *self._columns.arrays())
         self._ledger.release(Line.WORKSPACE, self._window, self._views)
 
-    def run(self, encode: Encode) -> int:
+    def run(self, encode: Encode, progress: Progress | None = None) -> int:
         """Convert the frames to latents with `encode`. Return the number of rows kept.
 
         If `encode` raises, the store is unusable afterwards.
@@ -96,7 +102,9 @@ class Conversion:
             encoded = encode(stacks.reshape(-1, *store.observation_shape))
             codec.encode(encoded.reshape(count, augmentations, *codec.view_shape), latents[begin:end])
             window[:reach] = window[count : count + reach].copy()
-        store.adopt(codec, columns, kept)
+            if progress is not None:
+                progress(end, kept)
+        store.adopt(FixedRows(store.arena, codec, origin=self.first), columns, kept)
         self._ledger.release(Line.WORKSPACE, window, self._views)
         return kept
 
@@ -125,10 +133,10 @@ def _copy_columns(store: RowStore, first: int, columns: Columns) -> None:
 
 def _carry_frames_before(store: RowStore, first: int, carried: NDArray[np.uint8]) -> None:
     """Copy the frames before `first` to `carried`. Their rows are not kept, but the stack of `first` needs them."""
-    ids = np.arange(first - len(carried), first)
+    ids, frames = np.arange(first - len(carried), first), store.arena.rows(store.codec.row_bytes)
     held = store.holds(ids)
     for index in np.flatnonzero(held):
-        carried[index] = store.data[store.slot(int(ids[index]))].reshape(store.codec.shape)
+        carried[index] = frames[store.slot(int(ids[index]))].reshape(store.codec.shape)
 
 
 def _right_align(store: RowStore, kept: int, buffer: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -136,7 +144,7 @@ def _right_align(store: RowStore, kept: int, buffer: NDArray[np.uint8]) -> NDArr
     row_bytes = store.codec.row_bytes
     start = store.slot(store.oldest)
     if start + store.rows > store.capacity:
-        rotate_rows(store.data, start, buffer.reshape(-1, row_bytes))
+        rotate_rows(store.arena.rows(row_bytes), start, buffer.reshape(-1, row_bytes))
         start = 0
     source = (start + store.rows - kept) * row_bytes
     size_bytes = kept * row_bytes

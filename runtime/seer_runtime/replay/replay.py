@@ -9,10 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seer_runtime.durable import TensorFile
+from seer_runtime.replay.blocks import BlockRows
 from seer_runtime.replay.codecs import Codec, Views
-from seer_runtime.replay.convert import Conversion, Encode
+from seer_runtime.replay.convert import Conversion, Encode, Progress
+from seer_runtime.replay.convert_blocks import BlockConversion
 from seer_runtime.replay.samplers import Sampler
-from seer_runtime.replay.store import CONTINUED, KNOWN_FLAGS, TERMINATED, Ids, Layout, RowStore
+from seer_runtime.replay.storage import Ids, Layout
+from seer_runtime.replay.store import CONTINUED, KNOWN_FLAGS, TERMINATED, RowStore
 from seer_runtime.replay.windows import Windows, n_step_windows
 from seer_runtime.system.ledger import Ledger, Line
 from seer_runtime.system.state import State, StateError, generator_state, restore_generator
@@ -272,18 +275,18 @@ class Replay:
         The arrays are the replay's own memory, except for the priorities, which start at the oldest row.
         """
         store, codec = self.store, self.store.codec.state()
+        rows = store.state()
         values = {
             "layout": asdict(store.layout),
             "codec": store.codec.name,
             "codec_counts": codec.values,
             "largest_priority": self.sampler.largest,
             "rng": generator_state(self._rng),
+            **rows.values,
         }
         ids = np.arange(store.oldest, store.appended)
-        columns = {name: array[: store.rows] for name, array in vars(store.columns).items()}
         own = {CODEC + name: array for name, array in codec.arrays.items()}
-        arrays = {"rows": store.data[: store.rows], "priorities": self.sampler.priorities(ids), **columns, **own}
-        return State(values, arrays)
+        return State(values, {"priorities": self.sampler.priorities(ids), **rows.arrays, **own})
 
     def restore(self, values: Mapping[str, Any], tensors: TensorFile) -> int:
         """Restore the values and arrays of a `state`. Return how many of the oldest rows did not fit.
@@ -293,20 +296,25 @@ class Replay:
         store = self.store
         try:
             layout, codec, largest = Layout(**values["layout"]), values["codec"], float(values["largest_priority"])
-            expected = {
-                name: array.shape if name.startswith(CODEC) else (layout.rows, *array.shape[1:])
-                for name, array in self.state().arrays.items()
-            }
             if codec != store.codec.name:
                 raise ValueError(f"its codec is {codec}, not {store.codec.name}")
-            if tensors.shapes != expected:
-                raise ValueError(f"its tensors are {tensors.shapes}, not {expected}")
+            own = self.state().arrays
+            if tensors.shapes.keys() != own.keys():
+                raise ValueError(f"its tensors are {sorted(tensors.shapes)}, not {sorted(own)}")
+            for name in {"priorities", *vars(store.columns)}:
+                wanted = (layout.rows, *own[name].shape[1:])
+                if tensors.shapes[name] != wanted:
+                    raise ValueError(f"its tensor {name} is {tensors.shapes[name]}, not {wanted}")
         except (KeyError, TypeError, ValueError) as error:
             raise StateError(f"not the state of this replay: {error}") from error
         restore_generator(self._rng, values.get("rng"))
         self._restore_codec(values, tensors)
-        store.reload(layout, tensors)
-        reward, flags = store.columns.reward[: store.rows], store.columns.flags[: store.rows]
+        try:
+            store.reload(layout, values, tensors)
+        except ValueError as error:
+            raise StateError(f"not the state of this replay: {error}") from error
+        columns = store.held_columns()
+        reward, flags = columns["reward"], columns["flags"]
         strays = (flags & ~KNOWN_FLAGS).any() or (flags[(flags & TERMINATED) == 0] & CONTINUED).any()
         if not np.isfinite(reward).all() or strays:
             raise StateError("the replay contains invalid rewards or flags")
@@ -335,20 +343,24 @@ class ReplayConversion:
         self._replay = replay
         with replay._ledger.all_or_nothing():
             self._slice = replay._allocate_slice(codec, stack=1)
-            self._rows = Conversion(replay.store, codec, replay._rng, replay._ledger)
+            kind = BlockConversion if isinstance(replay.store.storage, BlockRows) else Conversion
+            self._rows = kind(replay.store, codec, replay._rng, replay._ledger)
 
     def cancel(self) -> None:
         """Release the memory without converting."""
         self._rows.cancel()
         self._replay._ledger.release(Line.WORKSPACE, self._slice)
 
-    def run(self, encode: Encode) -> int:
+    def run(self, encode: Encode, progress: Progress | None = None) -> int:
         """Convert the rows and priorities. Return the number of rows kept (see `Conversion.run`)."""
-        replay = self._replay
-        ids = np.arange(self._rows.first, replay.store.appended)
+        replay, moves = self._replay, self._rows.moves_rows
+        ids = np.arange(self._rows.first if moves else replay.store.appended, replay.store.appended)
         priorities = replay.sampler.priorities(ids)
-        kept = self._rows.run(encode)
-        replay.sampler.rebuild(ids, priorities)
+        kept = self._rows.run(encode, progress)
+        if moves:
+            replay.sampler.rebuild(ids, priorities)
+        else:
+            replay.sampler.forget()
         replay._ledger.release(Line.WORKSPACE, replay.slice_buffer)
         replay.slice_buffer = self._slice
         return kept

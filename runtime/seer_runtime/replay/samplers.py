@@ -9,7 +9,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from seer_runtime.replay.store import FINAL, Ids, RowStore
+from seer_runtime.replay.storage import Ids
+from seer_runtime.replay.store import FINAL, RowStore
 from seer_runtime.replay.sumtree import SumTree
 from seer_runtime.system.ledger import Ledger
 
@@ -24,6 +25,9 @@ class Sampler(Protocol):
 
     def appended(self, row_id: int) -> None:
         """Register the row that was just appended to the store."""
+
+    def forget(self) -> None:
+        """Do not propose rows any more that the store gave up since the last call of this object."""
 
     def propose(self, rng: np.random.Generator, count: int) -> Ids:
         """Return `count` row ids. Some may be unable to start a window."""
@@ -52,6 +56,9 @@ class UniformSampler:
         self.largest = 1.0
 
     def appended(self, row_id: int) -> None:
+        """Do nothing."""
+
+    def forget(self) -> None:
         """Do nothing."""
 
     def propose(self, rng: np.random.Generator, count: int) -> Ids:
@@ -86,6 +93,7 @@ class PrioritizedSampler:
         self._exponent = exponent
         self._beta_start = beta_start
         self.largest = 1.0
+        self._oldest = store.oldest  # the oldest row whose priority is in the tree
         self._tree = SumTree(store.capacity, ledger)
 
     def appended(self, row_id: int) -> None:
@@ -93,6 +101,21 @@ class PrioritizedSampler:
         slot = self._store.slot(row_id)
         has_action = not self._store.columns.flags[slot] & FINAL
         self._tree.set(np.array([slot]), self.largest if has_action else 0.0)
+        self._forget_all_but(slot)
+
+    def forget(self) -> None:
+        """Set the priorities of the rows that the store gave up to 0."""
+        self._forget_all_but(None)
+
+    def _forget_all_but(self, used: int | None) -> None:
+        """Forget given-up rows. The slot `used` already belongs to a new row."""
+        if self._oldest == self._store.oldest:
+            return
+        slots = self._store.slots(np.arange(self._oldest, self._store.oldest))
+        self._oldest = self._store.oldest
+        slots = slots[slots != used]
+        if len(slots):
+            self._tree.set(slots, 0.0)
 
     def propose(self, rng: np.random.Generator, count: int) -> Ids:
         """Return `count` row ids by stratified sampling: one from each of `count` equal parts of the total."""
@@ -127,4 +150,5 @@ class PrioritizedSampler:
         """Build a new tree for the current layout of the store, with `priorities` for the rows `ids`."""
         self._tree.release()
         self._tree = SumTree(self._store.capacity, self._ledger)
+        self._oldest = self._store.oldest
         self._tree.set(self._store.slots(ids), priorities)

@@ -5,6 +5,8 @@ several episodes if the same game continues after an episode ends (`RowStore.con
 
 The id of a row is the number of rows appended before it. Ids stay valid when the ring wraps around and when the store
 is converted. So an old id still names the same time step, or `holds` reports that the row is gone.
+
+The store knows ids, columns and scenes. A `Storage` keeps the observations in the arena.
 """
 
 import math
@@ -17,9 +19,9 @@ from numpy.typing import DTypeLike, NDArray
 from seer_runtime.durable import TensorFile
 from seer_runtime.replay.arena import Arena
 from seer_runtime.replay.codecs import Codec, Views
+from seer_runtime.replay.storage import Ids, Layout, Storage
 from seer_runtime.system.ledger import Ledger, Line
-
-Ids = NDArray[np.int64]
+from seer_runtime.system.state import State
 
 TERMINATED = np.uint8(1)
 TRUNCATED = np.uint8(2)
@@ -30,8 +32,6 @@ CONTINUED = np.uint8(8)
 KNOWN_FLAGS = TERMINATED | TRUNCATED | FINAL | CONTINUED
 
 MAX_STACK = 255
-APPENDED_MAX = 2**53
-"""Limit on the rows ever appended, so that no count can overflow."""
 
 
 @dataclass
@@ -54,17 +54,16 @@ def column_bytes(action_shape: tuple[int, ...] = (), action_dtype: DTypeLike = n
 
 
 class RowStore:
-    """A ring buffer of rows in an arena.
+    """A ring buffer of rows, whose observations are in `storage`.
 
     `stack` is the number of consecutive rows that form one observation: S for frames, and 1 for latents, because a
-    latent encodes its whole stack. Raises ValueError if `stack` is not from 1 to `MAX_STACK` or the arena holds fewer
+    latent encodes its whole stack. Raises ValueError if `stack` is not from 1 to `MAX_STACK` or the storage holds fewer
     than `stack` rows, and BudgetError if the ledger has no room for the columns.
     """
 
     def __init__(
         self,
-        arena: Arena,
-        codec: Codec,
+        storage: Storage,
         *,
         stack: int,
         ledger: Ledger,
@@ -73,30 +72,34 @@ class RowStore:
     ) -> None:
         if not 1 <= stack <= MAX_STACK:
             raise ValueError(f"a stack of {stack} frames is not from 1 to {MAX_STACK}")
-        self.arena = arena
+        if storage.capacity < stack:
+            raise ValueError(
+                f"an arena of {storage.arena.size_bytes:,} bytes holds {storage.capacity} rows of "
+                f"{storage.codec.row_bytes:,} bytes, fewer than a stack of {stack}"
+            )
+        self.storage = storage
+        self.stack = stack
         self.ledger = ledger
         self.action_shape = action_shape
         self.action_dtype = np.dtype(action_dtype)
         self.appended = 0
         self.rows = 0
-        self._origin = 0  # the row of id i is in slot (i - _origin) % capacity
-        self._set_codec(codec, stack)
-        if self.capacity < stack:
-            raise ValueError(
-                f"an arena of {arena.size_bytes:,} bytes holds {self.capacity} rows of {codec.row_bytes:,} bytes, "
-                f"fewer than a stack of {stack}"
-            )
         self.columns = self.allocate_columns(self.capacity)
 
-    def _set_codec(self, codec: Codec, stack: int) -> None:
-        self.codec = codec
-        self.stack = stack
-        self.data = self.arena.rows(codec.row_bytes)
+    @property
+    def arena(self) -> Arena:
+        """The memory of the observations."""
+        return self.storage.arena
+
+    @property
+    def codec(self) -> Codec:
+        """The codec of the rows."""
+        return self.storage.codec
 
     @property
     def capacity(self) -> int:
-        """The number of rows that fit into the arena with the current codec."""
-        return len(self.data)
+        """The largest number of rows that can be held at a time."""
+        return self.storage.capacity
 
     @property
     def oldest(self) -> int:
@@ -117,12 +120,12 @@ class RowStore:
         )
 
     def slots(self, ids: Ids) -> Ids:
-        """Return the slots of the rows `ids` in the arena and the columns."""
-        return (ids - self._origin) % self.capacity
+        """Return the slots of the rows `ids` in the columns."""
+        return self.storage.slots(ids)
 
     def slot(self, row_id: int) -> int:
         """Return the slot of one row."""
-        return (row_id - self._origin) % self.capacity
+        return self.storage.slot(row_id)
 
     def holds(self, ids: Ids) -> NDArray[np.bool_]:
         """Return which of the rows `ids` `[B]` are in the store, bool `[B]`."""
@@ -211,13 +214,13 @@ class RowStore:
         self._check(observation)
         age = self._next_age()
         slot = self.slot(self.appended)
-        self.codec.encode(observation[None], self.data[slot : slot + 1])
+        oldest = max(self.oldest, self.storage.write(self.appended, observation))
         self.columns.action[slot] = action
         self.columns.reward[slot] = reward
         self.columns.flags[slot] = flags
         self.columns.age[slot] = age
         self.appended += 1
-        self.rows = min(self.rows + 1, self.capacity)
+        self.rows = self.appended - oldest
         return self.appended - 1
 
     # --- reading -------------------------------------------------------------------------------------------
@@ -229,7 +232,7 @@ class RowStore:
         rows are appended.
         """
         reach = np.minimum(self.columns.age[self.slots(ids)], self.stack - 1)
-        return ids - reach >= self.oldest + max(0, self.rows + spare_rows - self.capacity)
+        return ids - reach >= self.oldest + self.storage.overwritten_by(spare_rows, self.rows)
 
     @property
     def observation_shape(self) -> tuple[int, ...]:
@@ -244,71 +247,63 @@ class RowStore:
         """
         rows = out.reshape(len(ids), self.stack, *self.codec.view_shape)
         back = np.arange(self.stack - 1, -1, -1)
-        self.codec.gather(self.data, self.slots(ids[:, None] - back), views, rows)
+        stacks = ids[:, None] - back
         before_first = back > self.columns.age[self.slots(ids)][:, None]
+        if before_first.any():
+            # The rows before the first may not be held.
+            stacks = np.where(before_first, ids[:, None], stacks)
+        self.storage.gather(stacks, views, rows)
         if before_first.any():
             rows[before_first] = 0
 
     # --- conversion and restoring ---------------------------------------------------------------------------
 
-    def adopt(self, codec: Codec, columns: Columns, rows: int) -> None:
-        """Switch to the result of a conversion: the newest `rows` rows, encoded by `codec`, in slots 0, 1, …."""
-        self.ledger.release(Line.COLUMNS, *self.columns.arrays())
-        self._set_codec(codec, stack=1)
+    def adopt(self, storage: Storage, columns: Columns, rows: int) -> None:
+        """Switch to the result of a conversion to latents: the newest `rows` rows in `storage`."""
+        if columns is not self.columns:
+            self.ledger.release(Line.COLUMNS, *self.columns.arrays())
+        self.storage = storage
+        self.stack = 1
         self.columns = columns
         self.rows = rows
-        self._origin = self.appended - rows
 
-    def reload(self, layout: "Layout", tensors: TensorFile) -> None:
-        """Replace the rows by the newest rows in `tensors` that fit, read directly from the disk into the arena.
+    @property
+    def layout(self) -> Layout:
+        """The order in which the rows are saved."""
+        return self.storage.layout(self.appended, self.rows)
 
-        If the capacity is unchanged, each row returns to its former slot. Otherwise the oldest row goes to slot 0.
-        Raises CorruptFileError and OSError; the store is unusable afterwards.
+    def state(self) -> State:
+        """Return the values and arrays of the storage, and the columns in the order of `layout`.
+
+        The arrays are the store's own memory where they lie in that order.
         """
-        kept = min(layout.rows, self.capacity)
-        self.appended, self.rows = layout.appended, kept
-        same = layout.capacity == self.capacity
-        self._origin = self.oldest - (layout.first_slot if same else 0)
+        state = self.storage.state(self.appended, self.rows)
+        return State(state.values, state.arrays | self.held_columns())
+
+    def held_columns(self) -> dict[str, NDArray[Any]]:
+        """Return the columns of the held rows in the order of `layout`: views where they lie in that order."""
+        start = self.slot(self.oldest - self.layout.first_slot)
+        return {name: _ring_slice(column, start, self.rows) for name, column in vars(self.columns).items()}
+
+    def reload(self, layout: Layout, values: Any, tensors: TensorFile) -> None:
+        """Replace the rows by the newest rows of a `state` that fit, read directly from the disk.
+
+        Raises ValueError for a state that does not match, CorruptFileError and OSError; the store is unusable
+        afterwards.
+        """
+        self.rows = self.storage.reload(layout, values, tensors)
+        self.appended = layout.appended
         begin = self.oldest
         while begin < self.appended:
             source, target = layout.slot(begin), self.slot(begin)
             count = min(self.appended - begin, layout.capacity - source, self.capacity - target)
-            tensors.read_rows_into("rows", source, self.data[target : target + count])
             for name, column in vars(self.columns).items():
                 tensors.read_rows_into(name, source, column[target : target + count])
             begin += count
 
-    @property
-    def layout(self) -> "Layout":
-        """The current positions of the rows."""
-        return Layout(self.appended, self.rows, self.capacity, self.slot(self.oldest))
 
-
-@dataclass(frozen=True)
-class Layout:
-    """The positions of the rows of a store. Raises ValueError for an impossible layout."""
-
-    appended: int
-    rows: int
-    capacity: int
-    first_slot: int  # of the oldest row
-
-    def __post_init__(self) -> None:
-        numbers = (self.appended, self.rows, self.capacity, self.first_slot)
-        if any(type(number) is not int for number in numbers):
-            raise ValueError(f"a layout must consist of integers, not {numbers}")
-        wraps = self.first_slot + self.rows > self.capacity
-        if not (
-            0 <= self.rows <= min(self.appended, self.capacity)
-            and self.appended <= APPENDED_MAX
-            and 0 <= self.first_slot < self.capacity
-            and not (wraps and self.rows < self.capacity)
-        ):
-            raise ValueError(
-                f"impossible layout: {self.rows} rows in {self.capacity} slots, the oldest in slot {self.first_slot}, "
-                f"{self.appended} rows appended"
-            )
-
-    def slot(self, row_id: int) -> int:
-        """Return the slot of the row `row_id`."""
-        return (self.first_slot + row_id - (self.appended - self.rows)) % self.capacity
+def _ring_slice(ring: NDArray[Any], start: int, count: int) -> NDArray[Any]:
+    """Return `count` elements of `ring` from `start` on: a view, or a copy if they wrap around."""
+    if start + count <= len(ring):
+        return ring[start : start + count]
+    return np.concatenate([ring[start:], ring[: start + count - len(ring)]])

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from seer_runtime.replay.store import FINAL, TERMINATED, TRUNCATED, Ids, RowStore
+from seer_runtime.replay.storage import Ids
+from seer_runtime.replay.store import FINAL, TERMINATED, TRUNCATED, RowStore
 
 
 @dataclass(frozen=True)

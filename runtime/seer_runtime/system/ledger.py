@@ -23,6 +23,7 @@ class Line(enum.StrEnum):
     WORKSPACE = "workspace"
     COLUMNS = "columns"
     PRIORITIES = "priorities"
+    INDEX = "index"
 
 
 class Ledger:

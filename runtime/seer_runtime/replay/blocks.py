@@ -1,0 +1,359 @@
+"""Storage of compressed rows: blocks of consecutive rows, compressed with zstd, in a ring of bytes.
+
+A block holds `BLOCK_ROWS` rows. Neighbouring rows are nearly equal, so zstd finds most bytes of a row in the row
+before it. A block that does not become smaller is stored as it is. The newest rows, whose block is not full yet, are
+not compressed. They lie in the workspace.
+
+Block k holds the rows with ids from k * BLOCK_ROWS on. Positions in the ring of bytes only ever grow: the byte at
+position p is `arena.bytes[p % size]`. Blocks lie one behind the other without gaps, and may wrap around.
+
+After each block the oldest blocks are given up until the next block fits, even if it does not become smaller. So a row
+that was given up can still be read until the next block is full. A batch that was drawn earlier remains valid that
+long, also if another thread reads it.
+"""
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seer_runtime.durable import TensorFile
+from seer_runtime.replay.arena import Arena
+from seer_runtime.replay.codecs import Codec, Views
+from seer_runtime.replay.storage import Ids, Layout
+from seer_runtime.system.ledger import Ledger, Line
+from seer_runtime.system.state import State
+
+BLOCK_ROWS = 8
+"""Rows in a block (decision 0016)."""
+LEVEL = 1
+"""The compression level of zstd (decision 0016)."""
+SPARE_BLOCKS = 2
+"""Blocks without rows in the index: the one that is being filled, and the one that was given up last."""
+HEAD, TAIL, SIZES, OPEN = "blocks.head", "blocks.tail", "blocks.sizes", "blocks.open"
+"""Arrays of a state: the bytes of the blocks up to the end of the arena and the rest, their sizes, the open rows."""
+
+
+def block_slots(rows: int) -> int:
+    """Return the number of slots of a storage for up to `rows` rows: whole blocks, with spare ones."""
+    return (-(-rows // BLOCK_ROWS) + SPARE_BLOCKS) * BLOCK_ROWS
+
+
+def index_bytes(slots: int) -> int:
+    """Return the size in bytes of the index of a storage with `slots` slots."""
+    return slots // BLOCK_ROWS * (np.dtype(np.int64).itemsize + np.dtype(np.uint32).itemsize)
+
+
+def decoded_blocks(stack: int) -> int:
+    """Return the largest number of blocks that a stack of `stack` rows can touch."""
+    return -(-(stack - 1) // BLOCK_ROWS) + 1
+
+
+def block_workspace_bytes(row_bytes: int, stack: int) -> int:
+    """Return the workspace bytes of a storage: the open rows twice, and the rows of the last blocks decoded."""
+    return (2 + decoded_blocks(stack)) * BLOCK_ROWS * row_bytes
+
+
+def guaranteed_rows(arena_bytes: int, row_bytes: int) -> int:
+    """Return how many rows an arena holds if no block becomes smaller. The open rows come on top."""
+    return max(0, arena_bytes // (BLOCK_ROWS * row_bytes) - 1) * BLOCK_ROWS
+
+
+class BlockIndex:
+    """The place of each block in the ring of bytes. The entry of block k is k modulo the number of entries.
+
+    There are enough entries for `rows` rows. Raises BudgetError if the ledger has no room.
+    """
+
+    def __init__(self, rows: int, ledger: Ledger) -> None:
+        count = block_slots(rows) // BLOCK_ROWS
+        with ledger.all_or_nothing():
+            self._begins = ledger.allocate(Line.INDEX, count, np.int64)  # positions in the ring
+            self._sizes = ledger.allocate(Line.INDEX, count, np.uint32)  # bytes in the ring
+
+    def __len__(self) -> int:
+        return len(self._begins)
+
+    def __getitem__(self, block: int) -> tuple[int, int]:
+        """Return the position and the size of a block in bytes."""
+        entry = block % len(self)
+        return int(self._begins[entry]), int(self._sizes[entry])
+
+    def __setitem__(self, block: int, place: tuple[int, int]) -> None:
+        entry = block % len(self)
+        self._begins[entry], self._sizes[entry] = place
+
+    def sizes(self, first: int, end: int) -> NDArray[np.uint32]:
+        """Return the sizes of the blocks from `first` to before `end`."""
+        return self._sizes[np.arange(first, end) % len(self)]
+
+    def fill(self, first: int, sizes: NDArray[np.uint32], position: int) -> None:
+        """Set the blocks from `first` on, which lie one behind the other from `position` on."""
+        entries = np.arange(first, first + len(sizes)) % len(self)
+        self._sizes[entries] = sizes
+        self._begins[entries] = position + sizes.cumsum(dtype=np.int64) - sizes
+
+    def shift(self, first: int, end: int, count_bytes: int) -> None:
+        """Add `count_bytes` to the positions of the blocks from `first` to before `end`."""
+        self._begins[np.arange(first, end) % len(self)] += count_bytes
+
+
+class BlockRows:
+    """Compressed blocks of rows in an arena. The row of id i has the slot i % capacity.
+
+    `stack` is the number of consecutive rows that `gather` reads at a time. Only one thread may read at a time, while
+    another one writes. `open_block` is the number of the first block, at `head` in the ring. Raises ValueError if the
+    arena cannot hold two blocks, and BudgetError if the ledger has no room.
+    """
+
+    def __init__(
+        self,
+        arena: Arena,
+        codec: Codec,
+        index: BlockIndex,
+        *,
+        stack: int,
+        ledger: Ledger,
+        open_block: int = 0,
+        head: int = 0,
+    ) -> None:
+        # Imported here, because only runs with --store compact need the library.
+        import zstandard
+
+        self.arena = arena
+        self.codec = codec
+        self.index = index
+        self.block_bytes = BLOCK_ROWS * codec.row_bytes  # of a block that is not compressed
+        if arena.size_bytes < 2 * self.block_bytes:
+            raise ValueError(
+                f"an arena of {arena.size_bytes:,} bytes cannot hold two blocks of {self.block_bytes:,} bytes"
+            )
+        self.oldest_block = self.open_block = open_block
+        self.head = head  # position of the next block in the ring
+        with ledger.all_or_nothing():
+            self._open = ledger.allocate(Line.WORKSPACE, (2 * BLOCK_ROWS, codec.row_bytes), np.uint8)
+            decoded = decoded_blocks(stack) * BLOCK_ROWS
+            self._decoded = ledger.allocate(Line.WORKSPACE, (decoded, codec.row_bytes), np.uint8)
+        self._decoded_from = self._decoded_to = 0  # the range of blocks in `_decoded`
+        self._ledger = ledger
+        self._compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=False)
+        # A block that was read from a file may ask for any amount of memory.
+        window = 1 << max(10, (self.block_bytes - 1).bit_length())
+        self._decompressor = zstandard.ZstdDecompressor(max_window_size=window)
+        self._zstd_error = zstandard.ZstdError
+
+    def release(self) -> None:
+        """Release the open and decoded rows from the ledger."""
+        self._ledger.release(Line.WORKSPACE, self._open, self._decoded)
+
+    # --- slots ---------------------------------------------------------------------------------------------
+
+    @property
+    def capacity(self) -> int:
+        """The number of slots. The bytes of the arena usually limit the rows before the slots do."""
+        return len(self.index) * BLOCK_ROWS
+
+    def slots(self, ids: Ids) -> Ids:
+        """Return the slots of the rows `ids`."""
+        return ids % self.capacity
+
+    def slot(self, row_id: int) -> int:
+        """Return the slot of one row."""
+        return row_id % self.capacity
+
+    @property
+    def used_bytes(self) -> int:
+        """The bytes of all blocks in the arena."""
+        if self.oldest_block == self.open_block:
+            return 0
+        return self.head - self.index[self.oldest_block][0]
+
+    # --- writing -------------------------------------------------------------------------------------------
+
+    def write(self, row_id: int, observation: NDArray[Any]) -> int:
+        """Encode the observation to the open block, and compress the block if it is full.
+
+        Return the id of the oldest row that is still held.
+        """
+        place = row_id % len(self._open)
+        self.codec.encode(observation[None], self._open[place : place + 1])
+        if row_id % BLOCK_ROWS == BLOCK_ROWS - 1:
+            packed = self.pack(self.open_rows(self.open_block))
+            self.place(self.open_block, self.head, packed)
+            self.head += len(packed)
+            # Last, because another thread may read at any moment.
+            self.open_block += 1
+            self.give_up()
+        return self.oldest_block * BLOCK_ROWS
+
+    def open_rows(self, block: int) -> NDArray[np.uint8]:
+        """Return the rows of the open block, or of the one before it, uint8 `[BLOCK_ROWS, row_bytes]`."""
+        first = block % 2 * BLOCK_ROWS
+        return self._open[first : first + BLOCK_ROWS]
+
+    def pack(self, rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return the bytes that store `rows` `[BLOCK_ROWS, row_bytes]`: compressed if that is smaller."""
+        packed = self._compressor.compress(rows.data)
+        return np.frombuffer(packed, np.uint8) if len(packed) < rows.nbytes else rows.reshape(-1)
+
+    def place(self, block: int, position: int, packed: NDArray[np.uint8]) -> None:
+        """Store the bytes of a block at a position of the ring."""
+        for piece, source in self._pieces(position, len(packed)):
+            piece[...] = packed[source]
+        self.index[block] = position, len(packed)
+
+    def give_up(self) -> None:
+        """Give up the oldest blocks until the next one fits."""
+        most = len(self.index) - SPARE_BLOCKS
+        room = self.arena.size_bytes - self.block_bytes
+        while self.open_block - self.oldest_block > most or self.used_bytes > room:
+            self.oldest_block += 1
+
+    def move(self, bottom: int, distance: int) -> None:
+        """Move all blocks, which begin at `bottom`, upwards in the ring by `distance` bytes."""
+        buffer = self._decoded.reshape(-1)
+        self._decoded_from = self._decoded_to = 0
+        begin = self.head
+        while begin > bottom:
+            count = min(len(buffer), begin - bottom)
+            begin -= count
+            for piece, target in self._pieces(begin, count):
+                buffer[target] = piece
+            for piece, source in self._pieces(begin + distance, count):
+                piece[...] = buffer[source]
+        self.index.shift(self.oldest_block, self.open_block, distance)
+        self.head += distance
+
+    def _pieces(self, position: int, size: int) -> list[tuple[NDArray[np.uint8], slice]]:
+        """Return the pieces of the arena at `[position, position + size)` of the ring, and where they lie in it."""
+        ring = self.arena.bytes
+        start = position % len(ring)
+        first = min(size, len(ring) - start)
+        pieces = [(ring[start : start + first], slice(0, first))]
+        if first < size:
+            pieces.append((ring[: size - first], slice(first, size)))
+        return pieces
+
+    def overwritten_by(self, spare_rows: int, rows: int) -> int:
+        """Return 0: a row can be read until the block after the next one is full."""
+        if spare_rows > BLOCK_ROWS:
+            raise ValueError(f"a batch can be valid for {BLOCK_ROWS} more rows at most, not {spare_rows}")
+        return 0
+
+    # --- reading -------------------------------------------------------------------------------------------
+
+    def gather(self, ids: Ids, views: Views, out: NDArray[Any]) -> None:
+        """Decode the rows `ids` `[B, S]` to `out`, one observation at a time."""
+        blocks = ids // BLOCK_ROWS
+        first, last = blocks.min(axis=1).tolist(), blocks.max(axis=1).tolist()
+        for index in range(len(ids)):
+            one = slice(index, index + 1)
+            self._decode(first[index], last[index])
+            self.codec.gather(self._decoded, ids[one] - self._decoded_from * BLOCK_ROWS, views[one], out[one])
+
+    def _decode(self, first: int, last: int) -> None:
+        """Decode the blocks from `first` to `last`, unless they are decoded already."""
+        if self._decoded_from <= first and last < self._decoded_to:
+            return
+        full = self.open_block  # read once, because another thread may write
+        for block in range(first, last + 1):
+            place = (block - first) * BLOCK_ROWS
+            rows = self._decoded[place : place + BLOCK_ROWS]
+            if block < full:
+                self._unpack(block, rows)
+            else:
+                rows[...] = self.open_rows(block)
+        # Rows may still be added to the open block.
+        self._decoded_from, self._decoded_to = first, min(last + 1, full)
+
+    def _unpack(self, block: int, out: NDArray[np.uint8]) -> None:
+        """Write the rows of a full block to `out` `[BLOCK_ROWS, row_bytes]`. Raises ValueError if that fails."""
+        pieces = self._pieces(*self.index[block])
+        packed = pieces[0][0] if len(pieces) == 1 else np.concatenate([piece for piece, _ in pieces])
+        flat = out.reshape(-1)
+        if len(packed) == len(flat):
+            flat[...] = packed
+            return
+        try:
+            count = self._decompressor.stream_reader(packed.data).readinto(flat.data)
+        except self._zstd_error as error:
+            raise ValueError(f"block {block} cannot be decompressed: {error}") from error
+        if count != len(flat):
+            raise ValueError(f"block {block} holds {count:,} bytes, not {len(flat):,}")
+
+    # --- saving --------------------------------------------------------------------------------------------
+
+    def layout(self, appended: int, rows: int) -> Layout:
+        """Return the order of the ids."""
+        return Layout(appended, rows, max(rows, 1), 0)
+
+    def state(self, appended: int, rows: int) -> State:
+        """Return the blocks of the newest `rows` rows as they are, and the open rows."""
+        sizes = self.index.sizes((appended - rows) // BLOCK_ROWS, self.open_block)
+        begin = self.head - int(sizes.sum())
+        pieces = [piece for piece, _ in self._pieces(begin, self.head - begin)]
+        offset = begin % self.arena.size_bytes
+        return State(
+            {"blocks": {"rows": BLOCK_ROWS, "offset_bytes": offset}},
+            {
+                HEAD: pieces[0],
+                TAIL: pieces[1] if len(pieces) > 1 else np.zeros(0, np.uint8),
+                SIZES: sizes,
+                OPEN: self.open_rows(self.open_block)[: appended % BLOCK_ROWS],
+            },
+        )
+
+    def reload(self, layout: Layout, values: Any, tensors: TensorFile) -> int:
+        """Read the newest blocks that fit. In an arena of the same size each block returns to its former place."""
+        offset = self._check(layout, values, tensors)
+        self.open_block = layout.appended // BLOCK_ROWS
+        first = (layout.appended - layout.rows) // BLOCK_ROWS
+        sizes = np.empty(max(0, self.open_block - first), np.uint32)
+        tensors.read_into(SIZES, sizes)
+        stored = tensors.shapes[HEAD][0], tensors.shapes[TAIL][0]
+        if not ((sizes > 0) & (sizes <= self.block_bytes)).all() or int(sizes.sum(dtype=np.int64)) != sum(stored):
+            raise ValueError(f"the sizes of its blocks do not match the {sum(stored):,} bytes that it holds")
+        tensors.read_into(OPEN, self.open_rows(self.open_block)[: layout.appended % BLOCK_ROWS])
+
+        most, room = len(self.index) - SPARE_BLOCKS, self.arena.size_bytes - self.block_bytes
+        kept = int(np.count_nonzero(sizes[::-1].cumsum(dtype=np.int64)[:most] <= room))
+        skipped = int(sizes[: len(sizes) - kept].sum(dtype=np.int64))
+        position, size = offset if kept == len(sizes) else 0, sum(stored) - skipped
+        self.oldest_block, self.head = self.open_block - kept, position + size
+        self.index.fill(self.oldest_block, sizes[len(sizes) - kept :], position)
+        self._read_bytes(tensors, skipped, position, size)
+        self._decoded_from = self._decoded_to = 0
+        for block in range(self.oldest_block, self.open_block):
+            self._unpack(block, self._decoded[:BLOCK_ROWS])
+        return min(layout.rows, layout.appended - self.oldest_block * BLOCK_ROWS)
+
+    def _check(self, layout: Layout, values: Any, tensors: TensorFile) -> int:
+        """Return the offset of a state's first block. Raises ValueError for a state that does not match."""
+        blocks = values.get("blocks") if isinstance(values, Mapping) else None
+        match blocks:
+            case {"rows": int(rows), "offset_bytes": int(offset)} if rows == BLOCK_ROWS and offset >= 0:
+                pass
+            case _:
+                raise ValueError(f"its blocks are {blocks}, not blocks of {BLOCK_ROWS} rows with an offset")
+        full = max(0, layout.appended // BLOCK_ROWS - (layout.appended - layout.rows) // BLOCK_ROWS)
+        wanted = {SIZES: (full,), OPEN: (layout.appended % BLOCK_ROWS, self.codec.row_bytes)}
+        for name, shape in wanted.items():
+            if tensors.shapes[name] != shape:
+                raise ValueError(f"its tensor {name} is {tensors.shapes[name]}, not {shape}")
+        if any(len(tensors.shapes[name]) != 1 for name in (HEAD, TAIL)):
+            raise ValueError("the bytes of its blocks are not a list of bytes")
+        if (layout.capacity, layout.first_slot) != (max(layout.rows, 1), 0):
+            raise ValueError(f"its rows are not in the order of their ids: {layout}")
+        return offset
+
+    def _read_bytes(self, tensors: TensorFile, skipped: int, position: int, size: int) -> None:
+        """Read `size` saved bytes after the first `skipped` into the ring at `position`."""
+        head = tensors.shapes[HEAD][0]
+        cuts = sorted({0, size, min(max(head - skipped, 0), size), min(-position % self.arena.size_bytes, size)})
+        for begin, end in itertools.pairwise(cuts):
+            source = skipped + begin
+            name, first = (HEAD, source) if source < head else (TAIL, source - head)
+            ((piece, _),) = self._pieces(position + begin, end - begin)
+            tensors.read_rows_into(name, first, piece)

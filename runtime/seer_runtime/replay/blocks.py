@@ -30,6 +30,8 @@ BLOCK_ROWS = 8
 """Rows in a block (decision 0016)."""
 LEVEL = 1
 """The compression level of zstd (decision 0016)."""
+GATHERED_BYTES = 2**15
+"""Bytes of rows that are gathered for one call of the codec."""
 SPARE_BLOCKS = 2
 """Blocks without rows in the index: the one that is being filled, and the one that was given up last."""
 HEAD, TAIL, SIZES, OPEN = "blocks.head", "blocks.tail", "blocks.sizes", "blocks.open"
@@ -51,9 +53,15 @@ def decoded_blocks(stack: int) -> int:
     return -(-(stack - 1) // BLOCK_ROWS) + 1
 
 
+def gathered_rows(row_bytes: int, stack: int) -> int:
+    """Return how many rows are gathered before the codec decodes them: none if it decodes whole stacks."""
+    return max(1, GATHERED_BYTES // row_bytes) if stack == 1 else 0
+
+
 def block_workspace_bytes(row_bytes: int, stack: int) -> int:
-    """Return the workspace bytes of a storage: the open rows twice, and the rows of the last blocks decoded."""
-    return (2 + decoded_blocks(stack)) * BLOCK_ROWS * row_bytes
+    """Return the workspace bytes of a storage: the open block twice, the last decoded blocks, the gathered rows."""
+    rows = (2 + decoded_blocks(stack)) * BLOCK_ROWS + gathered_rows(row_bytes, stack)
+    return rows * row_bytes
 
 
 def guaranteed_rows(arena_bytes: int, row_bytes: int) -> int:
@@ -79,7 +87,7 @@ class BlockIndex:
     def __getitem__(self, block: int) -> tuple[int, int]:
         """Return the position and the size of a block in bytes."""
         entry = block % len(self)
-        return int(self._begins[entry]), int(self._sizes[entry])
+        return self._begins.item(entry), self._sizes.item(entry)
 
     def __setitem__(self, block: int, place: tuple[int, int]) -> None:
         entry = block % len(self)
@@ -134,9 +142,11 @@ class BlockRows:
         self.head = head  # position of the next block in the ring
         with ledger.all_or_nothing():
             self._open = ledger.allocate(Line.WORKSPACE, (2 * BLOCK_ROWS, codec.row_bytes), np.uint8)
-            decoded = decoded_blocks(stack) * BLOCK_ROWS
+            decoded, gathered = decoded_blocks(stack) * BLOCK_ROWS, gathered_rows(codec.row_bytes, stack)
             self._decoded = ledger.allocate(Line.WORKSPACE, (decoded, codec.row_bytes), np.uint8)
+            self._gathered = ledger.allocate(Line.WORKSPACE, (gathered, codec.row_bytes), np.uint8)
         self._decoded_from = self._decoded_to = 0  # the range of blocks in `_decoded`
+        self._ring = memoryview(arena.bytes)
         self._ledger = ledger
         self._compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=False)
         # A block that was read from a file may ask for any amount of memory.
@@ -146,7 +156,7 @@ class BlockRows:
 
     def release(self) -> None:
         """Release the open and decoded rows from the ledger."""
-        self._ledger.release(Line.WORKSPACE, self._open, self._decoded)
+        self._ledger.release(Line.WORKSPACE, self._open, self._decoded, self._gathered)
 
     # --- slots ---------------------------------------------------------------------------------------------
 
@@ -245,13 +255,27 @@ class BlockRows:
     # --- reading -------------------------------------------------------------------------------------------
 
     def gather(self, ids: Ids, views: Views, out: NDArray[Any]) -> None:
-        """Decode the rows `ids` `[B, S]` to `out`, one observation at a time."""
+        """Decode the rows `ids` `[B, S]` to `out`: stacks one at a time, single rows many at a time."""
+        if ids.shape[1] == 1:
+            for begin in range(0, len(ids), len(self._gathered)):
+                some = slice(begin, begin + len(self._gathered))
+                rows, places = self._gather_rows(ids[some, 0].tolist())
+                self.codec.gather(rows, places, views[some], out[some])
+            return
         blocks = ids // BLOCK_ROWS
-        first, last = blocks.min(axis=1).tolist(), blocks.max(axis=1).tolist()
-        for index in range(len(ids)):
+        ranges = zip(blocks.min(axis=1).tolist(), blocks.max(axis=1).tolist(), strict=True)
+        for index, (first, last) in enumerate(ranges):
+            self._decode(first, last)
             one = slice(index, index + 1)
-            self._decode(first[index], last[index])
             self.codec.gather(self._decoded, ids[one] - self._decoded_from * BLOCK_ROWS, views[one], out[one])
+
+    def _gather_rows(self, ids: list[int]) -> tuple[NDArray[np.uint8], Ids]:
+        """Return the rows `ids` and their places `[B, 1]` there, valid until the next call."""
+        for place, row_id in enumerate(ids):
+            block = row_id // BLOCK_ROWS
+            self._decode(block, block)
+            self._gathered[place] = self._decoded[row_id - self._decoded_from * BLOCK_ROWS]
+        return self._gathered, np.arange(len(ids))[:, None]
 
     def _decode(self, first: int, last: int) -> None:
         """Decode the blocks from `first` to `last`, unless they are decoded already."""
@@ -270,14 +294,18 @@ class BlockRows:
 
     def _unpack(self, block: int, out: NDArray[np.uint8]) -> None:
         """Write the rows of a full block to `out` `[BLOCK_ROWS, row_bytes]`. Raises ValueError if that fails."""
-        pieces = self._pieces(*self.index[block])
-        packed = pieces[0][0] if len(pieces) == 1 else np.concatenate([piece for piece, _ in pieces])
-        flat = out.reshape(-1)
-        if len(packed) == len(flat):
-            flat[...] = packed
+        position, size = self.index[block]
+        ring = self._ring
+        start = position % len(ring)
+        packed = ring[start : start + size]
+        if len(packed) < size:  # the block wraps around
+            packed = memoryview(bytes(packed) + bytes(ring[: size - len(packed)]))
+        flat = memoryview(out.reshape(-1))
+        if size == len(flat):
+            flat[:] = packed
             return
         try:
-            count = self._decompressor.stream_reader(packed.data).readinto(flat.data)
+            count = self._decompressor.stream_reader(packed).readinto(flat)
         except self._zstd_error as error:
             raise ValueError(f"block {block} cannot be decompressed: {error}") from error
         if count != len(flat):

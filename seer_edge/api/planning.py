@@ -16,6 +16,7 @@ from seer_edge.config.recorded_env import changed_since
 from seer_edge.config.request import RunRequest
 from seer_edge.envs import EnvOptions, EnvSpec, resolve
 from seer_edge.envs.atari_options import ATARI_KWARGS, replaced_options
+from seer_edge.envs.frame_sample import sampled_row_bytes
 from seer_edge.envs.guarded import open_guarded
 from seer_edge.envs.translate_errors import translate_errors
 from seer_edge.errors import EXIT_BAD_INPUT, EXIT_UNSAFE, BadInputError
@@ -54,6 +55,9 @@ def plan_of(request: RunRequest) -> BytePlan:
             ", ".join(ATARI_KWARGS),
         )
     plan = make_plan(build_config(spec, **wanted.config_options()), spec)
+    # A plan must not move a robot, so other environments are not played.
+    if plan.config.compact and plan.holds_frames and kind in ("atari", "control"):
+        plan = dataclasses.replace(plan, sampled_row_bytes=sampled_row_bytes(plan.config.env, plan.config.env_options))
     LOG.debug("environment %s: frames %s, %s", spec.id, "x".join(map(str, spec.frame_shape)), spec.actions)
     LOG.debug("settings: %s", plan.config.settings)
     return plan
@@ -181,6 +185,8 @@ def prepare_learner(plan: BytePlan) -> None:
         # The freeze imports it, which is too late to find out that it is missing.
         if plan.latent_replay and plan.config.freeze_at and importlib.util.find_spec("onnx") is None:
             raise ImportError(name="onnx")
+        if plan.config.compact and importlib.util.find_spec("zstandard") is None:
+            raise ImportError(name="zstandard")
     prepare_compute(plan.config)
     if plan.config.tensorboard and importlib.util.find_spec("tensorboardX") is None:
         raise BadInputError("--tensorboard: needs tensorboardX; pip install 'seer-edge[tensorboard]'")

@@ -16,7 +16,7 @@ from seer_edge.cli.flag_types import (
 )
 from seer_edge.config.config import AUTO
 from seer_edge.config.registry import ALGORITHMS
-from seer_edge.config.request import EVAL_IN, PROTOCOLS, REPLAYS, TAKES
+from seer_edge.config.request import EVAL_IN, PROTOCOLS, REPLAYS, STORES, TAKES
 from seer_edge.config.values import (
     parse_assignment,
     parse_checkpoint_every,
@@ -188,7 +188,14 @@ def _add_byte_flags(group: argparse._ArgumentGroup) -> None:
         "--latent-codec",
         choices=codecs,
         metavar="NAME",
-        help=f"How latents are stored: {', '.join(codecs)}. Default: float32.",
+        help=f"How latents are stored: {', '.join(codecs)}. Default: float32, or uint8 with --store compact.",
+    )
+    group.add_argument(
+        "--store",
+        choices=STORES,
+        default=STORES[0],
+        metavar="NAME",
+        help=f"Rows of a fixed size as in the paper, or compressed rows: {', '.join(STORES)}. Default: {STORES[0]}.",
     )
     group.add_argument(
         "--augmentations",

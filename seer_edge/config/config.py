@@ -10,7 +10,7 @@ from seer_edge.config.hyperparameters import is_preset_file, override, preset_fr
 from seer_edge.config.presets import Preset, Settings
 from seer_edge.config.recorded_env import env_from_json, env_to_json
 from seer_edge.config.registry import ALGORITHMS, check_settings, choose_preset
-from seer_edge.config.request import EVAL_IN, PROTOCOLS, REPLAYS, EvalIn
+from seer_edge.config.request import EVAL_IN, PROTOCOLS, REPLAYS, STORES, EvalIn, StoreName
 from seer_edge.config.values import NEVER
 from seer_edge.envs import Continuous, EnvOptions, EnvSpec, ProtocolName
 from seer_edge.errors import BadInputError
@@ -45,6 +45,7 @@ BEFORE_RECORDED: Mapping[str, Any] = {
     "keep_best": False,
     "tensorboard_dir": None,
     "environment": None,
+    "store": "paper",
 }
 """Values that runs had whose `config.json` was written before these entries existed."""
 
@@ -80,6 +81,7 @@ class TrainConfig:
     augmentations: int = 1  # K
     source: str | None = None  # the run or bundle whose encoder is imported
     replay: str = "uniform"
+    store: StoreName = "paper"  # rows of a fixed size as in the paper, or compressed blocks of rows
     seed: int = 0
     threads: int = 1
     pipeline: bool = True  # update on a second thread, from the batch of the step before
@@ -103,6 +105,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         _one_of("--protocol", self.protocol, PROTOCOLS)
         _one_of("--replay", self.replay, REPLAYS)
+        _one_of("--store", self.store, STORES)
         _one_of("--algo", self.algo, tuple(ALGORITHMS))
         _one_of("--encoder", self.encoder, tuple(ENCODERS))
         _one_of("--latent-codec", self.latent_codec, (*LATENT_CODECS, AUTO))
@@ -181,6 +184,11 @@ class TrainConfig:
         if target is not None and evaluated and mean_return is not None and mean_return >= target:
             return True
         return timestep == self.total_timesteps and (evaluated or self.eval_every is None)
+
+    @property
+    def compact(self) -> bool:
+        """Whether the replay compresses its rows."""
+        return self.store == "compact"
 
     @property
     def env_options(self) -> EnvOptions:
@@ -296,6 +304,7 @@ def build_config(
     tensorboard: bool = False,
     tensorboard_dir: str | None = None,
     source: str | None = None,
+    store: StoreName = "paper",
     overrides: Mapping[str, Any] | None = None,
     **others: Any,
 ) -> TrainConfig:
@@ -319,10 +328,11 @@ def build_config(
         freeze_at=step,
         freeze_reason=reason,
         encoder=_given(encoder, chosen.encoder),
-        latent_codec=_given(latent_codec, TrainConfig.latent_codec),
+        latent_codec=_given(latent_codec, _latent_codec(store, source)),
         augmentations=_augmentations(augmentations, chosen, env),
         action_repeat=chosen.action_repeat if _repeats_actions(env) else None,
         source=source,
+        store=store,
         resize=env.resize,
         eval_every=None if every == NEVER else every,
         eval_episodes=_given(eval_episodes, chosen.eval_episodes),
@@ -341,6 +351,11 @@ def build_config(
 def _repeats_actions(env: EnvSpec) -> bool:
     """Whether the action repeat of a preset applies: to control tasks only."""
     return isinstance(env.actions, Continuous) and not env.as_registered
+
+
+def _latent_codec(store: StoreName, source: str | None) -> str:
+    """Return the default of --latent-codec. An imported encoder leaves no frames to calibrate a quantized codec on."""
+    return "uint8" if store == "compact" and source is None else TrainConfig.latent_codec
 
 
 def _given(value: Value | None, preset: Value) -> Value:

@@ -1,10 +1,10 @@
 """The byte plan: what a run will hold in memory and on disk, computed before it starts and without torch."""
 
 import dataclasses
-import math
 from dataclasses import dataclass
 
 from seer_edge.config.config import AUTO, TrainConfig
+from seer_edge.config.plan_replay import LATENT_RATIO, compact_rows, plan_replay
 from seer_edge.config.plan_text import evaluation_text, reward_text
 from seer_edge.config.plan_warnings import export_warnings, freeze_warnings
 from seer_edge.config.registry import Networks, check_actions, make_networks
@@ -12,13 +12,9 @@ from seer_edge.envs import EnvSpec
 from seer_edge.errors import BadInputError
 from seer_edge.networks.flops import FlopsModel
 from seer_edge.networks.spec import EncoderSpec
-from seer_runtime.onnx.encoder import MAX_BATCH
-from seer_runtime.replay.codecs import Codec, FrameCodec, frame_codec, latent_codec
-from seer_runtime.replay.convert import conversion_bytes
+from seer_runtime.replay.codecs import Codec, frame_codec, latent_codec
 from seer_runtime.replay.crops import Crop
-from seer_runtime.replay.replay import slice_rows
 from seer_runtime.replay.store import column_bytes
-from seer_runtime.replay.sumtree import tree_bytes
 from seer_runtime.system.ledger import WORKSPACE_CAP_BYTES, Ledger, Line
 from seer_runtime.system.memory import MemoryLimits
 from seer_runtime.system.units import format_duration, format_size
@@ -43,7 +39,7 @@ REFERENCE_STEPS_PER_SECOND = 100
 
 @dataclass(frozen=True)
 class BytePlan:
-    """Bytes and capacities of a run (Section 4.2 of the paper).
+    """Bytes and capacities of a run (Section 4.2 of the paper). See `ReplayBytes` for those of --store compact.
 
     With --latent-codec auto the codec is chosen at the freeze. Until then the latent row and capacity are those of the
     widest codec, and each line of bytes is that of the codec that needs most.
@@ -57,12 +53,15 @@ class BytePlan:
     latent_row_bytes: int  # b N K L
     frame_capacity: int  # C
     latent_capacity: int  # C_hat
+    row_limit: int  # the largest number of rows with --store compact, else 0
     columns_bytes: int
     priorities_bytes: int
+    index_bytes: int  # of the places of compressed blocks
     workspace_bytes: int
     warnings: tuple[str, ...]
     choices: tuple["BytePlan", ...] = ()  # plans with each codec that auto chooses from, the widest first
     notes: tuple[str, ...] = ()  # what the run imports from another
+    sampled_row_bytes: float | None = None  # of compressed frames of random play, if they were measured
 
     @property
     def encoder(self) -> EncoderSpec:
@@ -77,8 +76,8 @@ class BytePlan:
 
     @property
     def arena_bytes(self) -> int:
-        """The one allocation that holds all observations: C P, at most the budget."""
-        return self.frame_capacity * self.frame_row_bytes
+        """The one allocation that holds all observations: C P, at most the budget, or the budget for blocks."""
+        return self.config.mem_budget_bytes if self.config.compact else self.frame_capacity * self.frame_row_bytes
 
     @property
     def model_bytes(self) -> int:
@@ -109,7 +108,7 @@ class BytePlan:
 
     @property
     def _counted_bytes(self) -> int:
-        lines = self.columns_bytes + self.priorities_bytes + self.workspace_bytes
+        lines = self.columns_bytes + self.priorities_bytes + self.index_bytes + self.workspace_bytes
         learner = self.model_bytes + self.optimizer_bytes + self.activation_bytes
         return self.env.process_bytes + self.arena_bytes + lines + learner
 
@@ -121,6 +120,8 @@ class BytePlan:
     @property
     def most_rows(self) -> int:
         """The largest number of rows that the replay ever holds."""
+        if self.config.compact:
+            return self.row_limit
         own = max(self.holds_frames * self.frame_capacity, self.latent_replay * self.latent_capacity)
         return max([own, *(choice.most_rows for choice in self.choices)])
 
@@ -129,7 +130,12 @@ class BytePlan:
         """The largest size of one checkpoint: a full replay, every weight and moment, the encoder's graph."""
         row = column_bytes(self.env.actions.shape, self.env.actions.dtype) + PRIORITY_BYTES
         weights = self.networks.optimized_parameters * 2 + self.latent_replay * self.encoder.frozen_parameters
-        replay = self.arena_bytes + self.most_rows * row + self.config.settings.stack * self.frame_row_bytes
+        replay = (
+            self.arena_bytes
+            + self.index_bytes
+            + self.most_rows * row
+            + self.config.settings.stack * self.frame_row_bytes
+        )
         return replay + self.model_bytes + weights * FLOAT_BYTES + CHECKPOINT_BASE_BYTES
 
     @property
@@ -138,7 +144,7 @@ class BytePlan:
         return self.networks.flops(
             batch_size=self.config.settings.batch_size,
             augmentations=self.config.augmentations,
-            frame_capacity=self.frame_capacity,
+            frame_capacity=self.row_limit or self.frame_capacity,
             latent_replay=self.latent_replay,
         )
 
@@ -162,7 +168,7 @@ class BytePlan:
             ("agent", f"{config.algo}, encoder {config.encoder}, {config.replay} replay, preset {config.preset}"),
             ("budget", f"{config.mem_budget_bytes:,} B of observations"),
             ("bytes a frame (P)", f"{self.frame_row_bytes:,}"),
-            ("capacity before the freeze (C)", f"{self.frame_capacity:,} rows"),
+            ("capacity before the freeze (C)", self._frame_capacity()),
             ("freeze (T_f)", self._freeze()),
             ("bytes a latent (b N K L)", self._latent()),
             ("capacity after the freeze (C_hat)", self._latent_capacity()),
@@ -181,6 +187,8 @@ class BytePlan:
         ]
         if config.overrides:
             rows.insert(2, ("hyperparameters set", ", ".join(config.overrides)))
+        if config.compact:
+            rows.append(("index of blocks", f"{self.index_bytes:,} B"))
         if self.env.as_registered:
             rows.append(("rewards", reward_text(config)))
         if config.rss_limit_bytes is not None:
@@ -215,11 +223,20 @@ class BytePlan:
         row_bytes = [f"{plan.latent_row_bytes:,}" for plan in self.choices or (self,)]
         return f"{', '.join(row_bytes)} ({names})"
 
+    def _frame_capacity(self) -> str:
+        if not self.config.compact:
+            return f"{self.frame_capacity:,} rows"
+        budget, sampled = self.config.mem_budget_bytes, self.sampled_row_bytes
+        return compact_rows(self.frame_capacity, self.row_limit, budget, sampled, "frames of random play")
+
     def _latent_capacity(self) -> str:
         if self.choices:
             return ", ".join(f"{plan.config.latent_codec} {plan._latent_capacity()}" for plan in self.choices)
         if not self.latent_replay:
             return f"{self.frame_capacity:,} rows: the replay keeps frames"
+        if self.config.compact:
+            budget, row_bytes = self.config.mem_budget_bytes, LATENT_RATIO * self.latent_row_bytes
+            return compact_rows(self.latent_capacity, self.row_limit, budget, row_bytes, "as on Atari")
         ratio = self.latent_capacity / self.frame_capacity
         alone = ", the replay holds latents from the first row" if self.config.freeze_at == 0 else ""
         return f"{self.latent_capacity:,} rows ({ratio:.2f}x){alone}"
@@ -266,24 +283,9 @@ def make_plan(config: TrainConfig, env: EnvSpec) -> BytePlan:
     frames = frame_codec(env.frame_shape, env.crop_shape)
     own = Ledger({})
     latents = latent_codec(config.latent_codec, encoder.latent_shape, config.augmentations, own)
-    capacity = config.mem_budget_bytes // frames.row_bytes
-    latent_capacity = capacity * frames.row_bytes // latents.row_bytes
     # If latents are larger than frames, freezing some layers saves compute but no memory (Appendix D).
     latent_replay = config.freeze_at is not None and (encoder.whole or latents.row_bytes <= frames.row_bytes)
-    frames_first = config.freeze_at != 0 or not latent_replay
-    _check_room(config, frames.row_bytes, latents.row_bytes, frames_first=frames_first, latent_replay=latent_replay)
-    workspace = _workspace(
-        config,
-        frames,
-        latents,
-        own.held_bytes(Line.WORKSPACE),
-        frames_first=frames_first,
-        latent_replay=latent_replay,
-    )
-    _check_workspace(config, env, workspace)
-    # The conversion holds old and new columns at once.
-    row_counts = [*([capacity] if frames_first else []), *([latent_capacity] if latent_replay else [])]
-    column = column_bytes(env.actions.shape, env.actions.dtype)
+    replay = plan_replay(config, env, frames, latents, own.held_bytes(Line.WORKSPACE), latent_replay=latent_replay)
     return BytePlan(
         config=config,
         env=env,
@@ -291,13 +293,11 @@ def make_plan(config: TrainConfig, env: EnvSpec) -> BytePlan:
         latent_replay=latent_replay,
         frame_row_bytes=frames.row_bytes,
         latent_row_bytes=latents.row_bytes,
-        frame_capacity=capacity,
-        latent_capacity=latent_capacity,
-        columns_bytes=sum(row_counts) * column,
-        priorities_bytes=tree_bytes(max(row_counts)) if config.replay == "prioritized" else 0,
-        workspace_bytes=workspace,
+        **vars(replay),
         warnings=(
-            *freeze_warnings(config, encoder, capacity, frames.row_bytes, latents.row_bytes, latent_replay),
+            *freeze_warnings(
+                config, encoder, replay.frame_capacity, frames.row_bytes, latents.row_bytes, latent_replay
+            ),
             *export_warnings(config, parts),
         ),
     )
@@ -313,6 +313,8 @@ def _plan_of_all(config: TrainConfig, env: EnvSpec) -> BytePlan:
         config=config,
         columns_bytes=max(plan.columns_bytes for plan in choices),
         priorities_bytes=max(plan.priorities_bytes for plan in choices),
+        index_bytes=max(plan.index_bytes for plan in choices),
+        row_limit=max(plan.row_limit for plan in choices),
         workspace_bytes=max(plan.workspace_bytes for plan in choices),
         warnings=(
             *freeze_warnings(
@@ -327,57 +329,3 @@ def _plan_of_all(config: TrainConfig, env: EnvSpec) -> BytePlan:
         ),
         choices=tuple(choices),
     )
-
-
-def _workspace(
-    config: TrainConfig,
-    frames: FrameCodec,
-    latents: Codec,
-    codec_bytes: int,
-    *,
-    frames_first: bool,
-    latent_replay: bool,
-) -> int:
-    """Return the largest workspace: during an evaluation, or at the freeze (`freeze`, `LatentPerception`)."""
-    settings = config.settings
-    stack = settings.stack * frames.row_bytes
-    view_bytes, latent = math.prod(frames.view_shape), math.prod(latents.view_shape) * FLOAT_BYTES
-    view = settings.stack * view_bytes
-    views = config.augmentations + (0 if frames.crop.whole else 1)
-    of_frames = slice_rows(settings.batch_size, view) * view + view
-    of_latents = (slice_rows(settings.batch_size, latent) + MAX_BATCH) * latent + views * (view + latent) + codec_bytes
-    moments = []
-    if frames_first:
-        moments.append(stack + of_frames + stack + view)
-    if latent_replay:
-        moments.append(stack + of_latents + stack + view + latent)
-    if frames_first and latent_replay:
-        conversion = conversion_bytes(settings.stack, frames.row_bytes, view_bytes, config.augmentations)
-        moments.append(stack + of_frames + of_latents + conversion)
-    return max(moments)
-
-
-def _check_workspace(config: TrainConfig, env: EnvSpec, workspace_bytes: int) -> None:
-    """Raise BadInputError if the workspace is larger than its cap."""
-    if workspace_bytes > WORKSPACE_CAP_BYTES:
-        shown = "x".join(map(str, env.frame_shape))
-        raise BadInputError(
-            f"--resolution {env.frame_shape[-1]}: stacks of {config.settings.stack} frames of {shown} need "
-            f"{workspace_bytes:,} B of workspace, and the cap is {WORKSPACE_CAP_BYTES:,}; give a smaller one"
-        )
-
-
-def _check_room(
-    config: TrainConfig, frame_row: int, latent_row: int, *, frames_first: bool, latent_replay: bool
-) -> None:
-    settings = config.settings
-    rows = settings.batch_size + settings.n_step + settings.stack - 1
-    needed, kind = (rows * frame_row, "frames") if frames_first else (0, "")
-    if latent_replay and rows * latent_row > needed:
-        # The arena is a whole number of frames, even in a run that never stores a frame.
-        needed, kind = -(-rows * latent_row // frame_row) * frame_row, "latents"
-    if config.mem_budget_bytes < needed:
-        raise BadInputError(
-            f"--mem-budget {config.mem_budget_bytes} B: cannot hold one batch of {settings.batch_size} windows of "
-            f"{settings.n_step} steps, {rows} {kind}; give at least {needed} B, or set a smaller batch_size or n_step"
-        )

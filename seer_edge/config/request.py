@@ -26,9 +26,18 @@ AGENT, ENCODER = "agent", "encoder"
 TAKES = (AGENT, ENCODER)
 PROTOCOLS = ("paper", "machado")
 REPLAYS = ("uniform", "prioritized")
+StoreName = Literal["paper", "compact"]
+STORES = get_args(StoreName)
 EvalIn = Literal["training", "separate"]
 EVAL_IN = get_args(EvalIn)
-CHOICES = {"color": COLORS, "protocol": PROTOCOLS, "take": TAKES, "replay": REPLAYS, "eval_in": EVAL_IN}
+CHOICES = {
+    "color": COLORS,
+    "protocol": PROTOCOLS,
+    "take": TAKES,
+    "replay": REPLAYS,
+    "store": STORES,
+    "eval_in": EVAL_IN,
+}
 """Values of the options that have a fixed set of them, the default first."""
 
 _TEXT: Mapping[str, Callable[[str], Any]] = {
@@ -134,6 +143,7 @@ class RunRequest(ResumeRequest):
     latent_codec: str | None = None
     augmentations: int | None = None
     replay: str = "uniform"
+    store: StoreName = "paper"
     seed: int = 0
     pipeline: bool = True
     keep_best: bool = False
@@ -225,6 +235,7 @@ class RunOptions(ResumeOptions, total=False):
     latent_codec: str | None
     augmentations: int | None
     replay: str
+    store: str
     seed: int
     pipeline: bool
     keep_best: bool

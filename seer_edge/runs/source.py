@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from seer_edge.config.registry import ALGORITHMS
+from seer_edge.config.request import StoreName
 from seer_edge.errors import BadInputError
 from seer_edge.networks.spec import ENCODERS
 from seer_edge.runs import checkpoint
@@ -96,11 +97,20 @@ def _check_manifest(opened: Bundle) -> None:
         for name in layout:
             fields.count(f"replay.values.layout.{name}")
         fields.record("replay.values.rng.state")
+        if store_of(opened) == "compact":
+            fields.record("replay.values.blocks", ("rows", "offset_bytes"))
+            for name in ("rows", "offset_bytes"):
+                fields.count(f"replay.values.blocks.{name}")
 
 
 def member_values(opened: Bundle, member: str) -> dict[str, Any]:
     """Return the plain values that the manifest holds for the `learner` or the `replay`."""
     return dict(opened.about[member]["values"])
+
+
+def store_of(opened: Bundle) -> StoreName:
+    """Return the --store of the run that the bundle's replay rows come from."""
+    return "compact" if "blocks" in opened.about["replay"]["values"] else "paper"
 
 
 def bundle_identity(opened: Bundle) -> dict[str, Any]:

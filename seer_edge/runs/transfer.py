@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from seer_edge.config.plan import BytePlan, make_plan
@@ -19,12 +20,14 @@ from seer_edge.envs import Discrete
 from seer_edge.errors import BadInputError
 from seer_edge.networks.graph import encoder_graph, graph_weights
 from seer_edge.runs import checkpoint
-from seer_edge.runs.source import WANTED, bundle_identity, is_bundle, member_values, open_source
+from seer_edge.runs.source import WANTED, bundle_identity, is_bundle, member_values, open_source, store_of
 from seer_runtime.onnx.check import GraphError, check_graph
 from seer_runtime.onnx.encoder import MAX_BATCH
 from seer_runtime.policy import bundle
 from seer_runtime.policy.bundle import Bundle
+from seer_runtime.replay.blocks import BLOCK_ROWS, SIZES, newest_that_fit
 from seer_runtime.replay.codecs import LATENT_CODECS
+from seer_runtime.replay.storage import Layout
 
 ENCODER_PREFIX = "encoder."
 
@@ -148,14 +151,29 @@ def _import_bundle(source: str, opened: Bundle, plan: BytePlan, take: str | None
     notes: tuple[str, ...] = (f"training continues from the bundle's head, after {learner.updates:,} updates",)
     if not opened.holds(bundle.REPLAY):
         return Imported(timestep, encoder, learner, notes=notes)
+    store = store_of(opened)
+    if store != plan.config.store:
+        notes += (f"the bundle's replay rows are not imported: they need --store {store}",)
+        return Imported(timestep, encoder, learner, notes=notes)
     codec, own = str(member_values(opened, "replay")["codec"]), plan.config.latent_codec
     if codec != own and not adopt_codec:
         notes += (f"the bundle's replay rows are not imported: their codec is {codec}, and --latent-codec is {own}",)
         return Imported(timestep, encoder, learner, notes=notes)
-    capacity = (plan if codec == own else _with_codec(plan, codec)).latent_capacity
-    count = min(opened.container.tensors(bundle.REPLAY).shapes["rows"][0], capacity)
+    count = _rows_that_fit(opened, plan if codec == own else _with_codec(plan, codec))
     notes += (f"{count:,} replay rows are imported" + ("" if codec == own else f" with their codec, {codec}"),)
     return Imported(timestep, encoder, learner, ImportedRows(path, count, codec), notes=notes)
+
+
+def _rows_that_fit(opened: Bundle, plan: BytePlan) -> int:
+    """Return how many of the bundle's replay rows fit into a run of `plan`."""
+    tensors, layout = opened.container.tensors(bundle.REPLAY), Layout(**member_values(opened, "replay")["layout"])
+    if not plan.config.compact:
+        return min(tensors.shapes["rows"][0], plan.latent_capacity)
+    sizes = np.empty(tensors.shapes[SIZES], np.uint32)
+    tensors.read_into(SIZES, sizes)
+    most = -(-plan.row_limit // BLOCK_ROWS)
+    kept = newest_that_fit(sizes[-most:], plan.arena_bytes, plan.latent_row_bytes) * BLOCK_ROWS
+    return min(layout.rows, kept + layout.appended % BLOCK_ROWS)
 
 
 def _with_codec(plan: BytePlan, codec: str) -> BytePlan:

@@ -14,9 +14,10 @@ from seer_runtime.onnx.encoder import OnnxEncoder
 from seer_runtime.policy.perception import FramePerception, LatentPerception, Perception
 from seer_runtime.policy.preprocess import FrameStack
 from seer_runtime.replay.arena import Arena
+from seer_runtime.replay.blocks import BlockIndex, BlockRows
 from seer_runtime.replay.replay import Replay
 from seer_runtime.replay.samplers import PrioritizedSampler, Sampler, UniformSampler
-from seer_runtime.replay.storage import FixedRows
+from seer_runtime.replay.storage import FixedRows, Storage
 from seer_runtime.replay.store import RowStore
 from seer_runtime.system.ledger import WORKSPACE_CAP_BYTES, Ledger, Line
 from seer_runtime.system.state import StateError
@@ -88,9 +89,15 @@ def build_replay(plan: BytePlan, ledger: Ledger, seed: int, *, latents: bool) ->
     """Build an empty replay in a new arena: of latents with `latents`, else of frames."""
     config, settings = plan.config, plan.config.settings
     actions = plan.env.actions
+    codec = plan.latent_codec(ledger) if latents else plan.frame_codec()
+    stack = 1 if latents else settings.stack
+    arena = Arena(plan.arena_bytes, ledger)
+    storage: Storage = FixedRows(arena, codec)
+    if config.compact:
+        storage = BlockRows(arena, codec, BlockIndex(plan.row_limit, ledger), stack=stack, ledger=ledger)
     store = RowStore(
-        FixedRows(Arena(plan.arena_bytes, ledger), plan.latent_codec(ledger) if latents else plan.frame_codec()),
-        stack=1 if latents else settings.stack,
+        storage,
+        stack=stack,
         ledger=ledger,
         action_shape=actions.shape,
         action_dtype=actions.dtype,

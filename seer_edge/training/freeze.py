@@ -9,6 +9,7 @@ step 3 is a `RunStoppedError`: the run resumes from the checkpoint of step 2.
 """
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -28,6 +29,7 @@ from seer_edge.training.session import LatentPhase, Session
 from seer_runtime import durable
 from seer_runtime.durable.files import one_line
 from seer_runtime.onnx.encoder import MAX_BATCH, OnnxEncoder
+from seer_runtime.replay.convert import Progress
 from seer_runtime.system.process import RssWatch, settle
 
 PARITY_ROWS = 256
@@ -65,8 +67,8 @@ Save = Callable[[], object]
 """Publishes a checkpoint of the session."""
 
 
-def freeze(session: Session, encoder_path: Path, save: Save) -> FreezeReport:
-    """Freeze the encoder, write it to `encoder_path` and convert the replay.
+def freeze(session: Session, encoder_path: Path, save: Save, progress: Progress | None = None) -> FreezeReport:
+    """Freeze the encoder, write it to `encoder_path` and convert the replay. `progress` is called after each chunk.
 
     Raises FreezeRefusedError before the conversion begins, RunStoppedError from then on.
     """
@@ -76,7 +78,7 @@ def freeze(session: Session, encoder_path: Path, save: Save) -> FreezeReport:
     plan, codec_errors = _choose_plan(session)
     if plan.latent_replay:
         latents, error = _prepare(session, plan, encoder_path, save)
-        rows, rss = _convert(session, plan, latents)
+        rows, rss = _convert(session, plan, dataclasses.replace(latents, progress=progress))
     else:
         rows, error, rss = session.replay.store.rows, None, _freeze_layers(session, plan, save)
     return FreezeReport(

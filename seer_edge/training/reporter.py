@@ -19,6 +19,8 @@ from seer_runtime.system.ledger import Line
 from seer_runtime.system.process import rss_bytes
 from seer_runtime.system.units import format_size
 
+CONVERSION_LINES_SECONDS = 5.0
+"""Seconds between two messages of a conversion that takes long."""
 LARGE_LOSS = 1e6
 """A mean loss at which learning has probably failed. Rewards of about 1 a step give losses below 1,000."""
 
@@ -49,6 +51,7 @@ class Reporter:
         self._clock = PhaseClock()
         self._begin = time.monotonic()
         self._warned_of_loss = False
+        self._conversion_shown = 0.0
         if state is not None:
             self.outcome = Outcome.of(state["outcome"])
             self.outcome.resumed_at.append(session.timestep)
@@ -118,10 +121,20 @@ class Reporter:
         self.outcome.freeze = FreezeReport(0, 0, 0.0, rss, rss, rss, None, anon_peak_bytes=anon)
         self.console.say(
             f"encoder of {session.config.source}, step {imported.timestep:,}, frozen from the start; "
-            f"capacity {session.replay.store.capacity:,} {'latents' if session.graph else 'frames'}"
+            f"{self._room()} {'latents' if session.graph else 'frames'}"
         )
         for note in imported.notes:
             self.console.say(note)
+
+    def converting(self, done: int, total: int) -> None:
+        """Show how many rows are converted, every few seconds."""
+        now = time.monotonic()
+        if done < total and now - self._conversion_shown < CONVERSION_LINES_SECONDS:
+            return
+        if self._conversion_shown and done < total:
+            self.console.say(f"freeze: {done:,} of {total:,} rows are converted")
+        self.console.note(f"freeze, {done:,} of {total:,} rows")
+        self._conversion_shown = now
 
     def freeze_refused(self, refusal: FreezeRefusedError) -> None:
         """Report a refused freeze."""
@@ -146,9 +159,32 @@ class Reporter:
         parity = "" if report.onnx_max_abs_error is None else f", ONNX against torch {report.onnx_max_abs_error:.1e}"
         self.console.say(
             f"freeze at step {report.timestep:,}: {report.rows:,} rows kept in {report.seconds:.2f} s, "
-            f"capacity {store.capacity:,}, RSS {format_size(report.rss_before_bytes)} -> "
+            f"{self._room()}, RSS {format_size(report.rss_before_bytes)} -> "
             f"{format_size(report.rss_after_bytes)} (peak {format_size(report.rss_peak_bytes)}){parity}"
         )
+
+    def _rows(self) -> str:
+        """Return the rows held and their size with --store compact, where no table of the plan says it."""
+        store = self._session.replay.store
+        if not self._session.config.compact or store.bytes_a_row is None:
+            return ""
+        return f"rows {store.rows:,} of {store.bytes_a_row:,.0f} B "
+
+    def _room(self) -> str:
+        """Return how many rows fit."""
+        plan, store = self._session.plan, self._session.replay.store
+        if not plan.config.compact:
+            return f"capacity {store.capacity:,}"
+        if store.bytes_a_row is None:
+            return f"capacity up to {plan.row_limit:,}"
+        return f"{store.bytes_a_row:,.0f} B a row, capacity about {self._capacity():,}"
+
+    def _capacity(self) -> int:
+        """Return how many rows fit, with --store compact at their present mean size."""
+        plan, store = self._session.plan, self._session.replay.store
+        if not plan.config.compact or store.bytes_a_row is None:
+            return plan.row_limit or store.capacity
+        return min(plan.row_limit, max(store.rows, int(plan.arena_bytes / store.bytes_a_row)))
 
     @property
     def is_complete(self) -> bool:
@@ -186,7 +222,7 @@ class Reporter:
             "memory/rss_bytes": rss,
             "memory/anon_bytes": anon,
             "replay/rows": session.replay.store.rows,
-            "replay/capacity": session.replay.store.capacity,
+            "replay/capacity": self._capacity(),
             "seer/frozen": int(session.agent.frozen),
             "compute/flops": flops(session, self.outcome, session.timestep),
             "time/time_elapsed": time.monotonic() - self._begin,
@@ -204,7 +240,7 @@ class Reporter:
         self.console.status(
             session.timestep,
             f"{session.phase} {_format_speed(speed)} steps/s return {shown} "
-            f"obs {observations / 1e6:.1f}/{session.config.mem_budget_bytes / 1e6:.1f} MB "
+            f"obs {observations / 1e6:.1f}/{session.config.mem_budget_bytes / 1e6:.1f} MB {self._rows()}"
             f"rss {rss / 1e6:.0f} MB anon {anon / 1e6:.0f} MB",
         )
 

@@ -128,7 +128,7 @@ class Run:
 
     def _freeze(self) -> None:
         try:
-            report = freeze(self.session, self.folder.encoder, self.checkpoints.save)
+            report = freeze(self.session, self.folder.encoder, self.checkpoints.save, self.reporter.converting)
         except FreezeRefusedError as refusal:
             self.reporter.freeze_refused(refusal)
         else:

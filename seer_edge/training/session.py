@@ -24,6 +24,7 @@ from seer_edge.training.components import (
 from seer_edge.training.updates import PipelinedUpdates, PreparedBatch, Updates
 from seer_runtime.onnx.encoder import OnnxEncoder
 from seer_runtime.policy.perception import LatentPerception, Observed, Perception
+from seer_runtime.replay.convert import Progress
 from seer_runtime.replay.replay import Replay, ReplayConversion
 from seer_runtime.system.ledger import Ledger
 from seer_runtime.system.state import State, StateError, generator_state, restore_generator
@@ -45,6 +46,7 @@ class LatentPhase:
     graph: bytes  # ONNX, of the frozen encoder
     perception: LatentPerception
     conversion: ReplayConversion
+    progress: Progress | None = None
 
 
 class Session:
@@ -171,7 +173,7 @@ class Session:
         self.plan = plan
         self.agent.freeze_encoder(reads_latents=True)
         self.graph = latents.graph
-        rows = latents.conversion.run(latents.perception.encoder)
+        rows = latents.conversion.run(latents.perception.encoder, latents.progress)
         self.perception.release()
         self.perception = latents.perception
         self.observed = latents.perception.current()

@@ -69,6 +69,24 @@ def guaranteed_rows(arena_bytes: int, row_bytes: int) -> int:
     return max(0, arena_bytes // (BLOCK_ROWS * row_bytes) - 1) * BLOCK_ROWS
 
 
+def packed_row_bytes(rows: NDArray[np.uint8]) -> float:
+    """Return the mean bytes of consecutive `rows` `[N, row_bytes]` in blocks. N is a multiple of `BLOCK_ROWS`.
+
+    Raises ImportError if zstandard is not installed.
+    """
+    import zstandard
+
+    compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=False)
+    blocks = rows.reshape(-1, BLOCK_ROWS, rows.shape[1])
+    return sum(min(len(compressor.compress(block.data)), block.nbytes) for block in blocks) / len(rows)
+
+
+def newest_that_fit(sizes: NDArray[np.uint32], arena_bytes: int, row_bytes: int) -> int:
+    """Return how many of the newest blocks of `sizes` bytes `[B]` fit into an arena, with room for one more block."""
+    room = arena_bytes - BLOCK_ROWS * row_bytes
+    return int(np.count_nonzero(sizes[::-1].cumsum(dtype=np.int64) <= room))
+
+
 class BlockIndex:
     """The place of each block in the ring of bytes. The entry of block k is k modulo the number of entries.
 
@@ -146,7 +164,7 @@ class BlockRows:
             self._decoded = ledger.allocate(Line.WORKSPACE, (decoded, codec.row_bytes), np.uint8)
             self._gathered = ledger.allocate(Line.WORKSPACE, (gathered, codec.row_bytes), np.uint8)
         self._decoded_from = self._decoded_to = 0  # the range of blocks in `_decoded`
-        self._ring = memoryview(arena.bytes)
+        self._ring = arena.bytes.data
         self._ledger = ledger
         self._compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=False)
         # A block that was read from a file may ask for any amount of memory.
@@ -179,6 +197,11 @@ class BlockRows:
         if self.oldest_block == self.open_block:
             return 0
         return self.head - self.index[self.oldest_block][0]
+
+    def bytes_a_row(self) -> float | None:
+        """Return the mean size of a row of all full blocks, or None if there is none."""
+        rows = (self.open_block - self.oldest_block) * BLOCK_ROWS
+        return self.used_bytes / rows if rows else None
 
     # --- writing -------------------------------------------------------------------------------------------
 
@@ -300,7 +323,7 @@ class BlockRows:
         packed = ring[start : start + size]
         if len(packed) < size:  # the block wraps around
             packed = memoryview(bytes(packed) + bytes(ring[: size - len(packed)]))
-        flat = memoryview(out.reshape(-1))
+        flat = out.reshape(-1).data
         if size == len(flat):
             flat[:] = packed
             return
@@ -345,8 +368,8 @@ class BlockRows:
             raise ValueError(f"the sizes of its blocks do not match the {sum(stored):,} bytes that it holds")
         tensors.read_into(OPEN, self.open_rows(self.open_block)[: layout.appended % BLOCK_ROWS])
 
-        most, room = len(self.index) - SPARE_BLOCKS, self.arena.size_bytes - self.block_bytes
-        kept = int(np.count_nonzero(sizes[::-1].cumsum(dtype=np.int64)[:most] <= room))
+        most = len(self.index) - SPARE_BLOCKS
+        kept = newest_that_fit(sizes[-most:], self.arena.size_bytes, self.codec.row_bytes)
         skipped = int(sizes[: len(sizes) - kept].sum(dtype=np.int64))
         position, size = offset if kept == len(sizes) else 0, sum(stored) - skipped
         self.oldest_block, self.head = self.open_block - kept, position + size

@@ -45,6 +45,9 @@ class Storage(Protocol):
     def gather(self, ids: Ids, views: Views, out: NDArray[Any]) -> None:
         """Decode `views` `[B, …]` of the rows `ids` `[B, S]` to `out` `[B, S, *codec.view_shape]`."""
 
+    def bytes_a_row(self) -> float | None:
+        """Return the mean bytes of a row in the arena, or None if no row is there."""
+
     def layout(self, appended: int, rows: int) -> "Layout":
         """Return the order in which the newest `rows` rows are saved."""
 
@@ -131,6 +134,10 @@ class FixedRows:
     def gather(self, ids: Ids, views: Views, out: NDArray[Any]) -> None:
         """Decode the rows `ids` `[B, S]` to `out`."""
         self.codec.gather(self.data, self.slots(ids), views, out)
+
+    def bytes_a_row(self) -> float | None:
+        """Return the size of a row."""
+        return float(self.codec.row_bytes)
 
     def layout(self, appended: int, rows: int) -> Layout:
         """Return the order of the slots."""

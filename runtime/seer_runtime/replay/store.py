@@ -102,6 +102,11 @@ class RowStore:
         return self.storage.capacity
 
     @property
+    def bytes_a_row(self) -> float | None:
+        """The mean bytes of a row in the arena, or None if compressed rows lie only in the open block so far."""
+        return self.storage.bytes_a_row()
+
+    @property
     def oldest(self) -> int:
         """The id of the oldest row in the store, or `appended` if the store is empty."""
         return self.appended - self.rows
@@ -278,7 +283,7 @@ class RowStore:
         The arrays are the store's own memory where they lie in that order.
         """
         state = self.storage.state(self.appended, self.rows)
-        return State(state.values, state.arrays | self.held_columns())
+        return State(state.values, {**state.arrays, **self.held_columns()})
 
     def held_columns(self) -> dict[str, NDArray[Any]]:
         """Return the columns of the held rows in the order of `layout`: views where they lie in that order."""

@@ -1,0 +1,139 @@
+"""The bytes and rows of a run's replay, for both stores, as part of its plan."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from seer_edge.config.config import TrainConfig
+from seer_edge.envs import EnvSpec
+from seer_edge.errors import BadInputError
+from seer_runtime.onnx.encoder import MAX_BATCH
+from seer_runtime.replay.blocks import BLOCK_ROWS, block_slots, block_workspace_bytes, guaranteed_rows, index_bytes
+from seer_runtime.replay.codecs import Codec, FrameCodec
+from seer_runtime.replay.convert import conversion_bytes
+from seer_runtime.replay.convert_blocks import block_conversion_bytes
+from seer_runtime.replay.replay import slice_rows
+from seer_runtime.replay.store import column_bytes
+from seer_runtime.replay.sumtree import tree_bytes
+from seer_runtime.system.ledger import WORKSPACE_CAP_BYTES
+
+FLOAT_BYTES = 4
+MIN_ROW_BYTES = 64
+"""Compressed rows are planned for at least this size: it bounds the columns and priorities of a long run."""
+LATENT_RATIO = 0.27
+"""Size of compressed latents as a fraction of their codec's, on Atari (decision 0016)."""
+
+
+@dataclass(frozen=True)
+class ReplayBytes:
+    """Rows and bytes of a replay. With --store compact the capacities are those that no content can reduce."""
+
+    frame_capacity: int  # C
+    latent_capacity: int  # C_hat
+    row_limit: int  # the largest number of rows with --store compact, else 0
+    columns_bytes: int
+    priorities_bytes: int
+    index_bytes: int
+    workspace_bytes: int
+
+
+def plan_replay(
+    config: TrainConfig, env: EnvSpec, frames: FrameCodec, latents: Codec, codec_bytes: int, *, latent_replay: bool
+) -> ReplayBytes:
+    """Return the rows and bytes of the replay. `codec_bytes` is the workspace of the codec of latents.
+
+    Raises BadInputError if the budget cannot hold one batch of windows, or if the workspace is larger than its cap.
+    """
+    # If latents are larger than frames, freezing some layers saves compute but no memory (Appendix D).
+    frames_first = config.freeze_at != 0 or not latent_replay
+    budget, row_limit, index = config.mem_budget_bytes, 0, 0
+    used: list[Codec] = [codec for codec, wanted in ((frames, frames_first), (latents, latent_replay)) if wanted]
+    _check_room(config, frames, used)
+    if config.compact:
+        capacity, latent_capacity = (guaranteed_rows(budget, codec.row_bytes) for codec in (frames, latents))
+        guaranteed = max(capacity if codec is frames else latent_capacity for codec in used)
+        row_limit = max(guaranteed, min(config.total_timesteps, budget // MIN_ROW_BYTES))
+        slots = tree_slots = block_slots(row_limit)
+        index = index_bytes(slots)
+    else:
+        capacity = budget // frames.row_bytes
+        latent_capacity = capacity * frames.row_bytes // latents.row_bytes
+        counts = [capacity if codec is frames else latent_capacity for codec in used]
+        slots, tree_slots = sum(counts), max(counts)  # the conversion holds old and new columns at once
+    workspace = _workspace(config, frames, latents, codec_bytes, used)
+    _check_workspace(config, env, workspace)
+    return ReplayBytes(
+        frame_capacity=capacity,
+        latent_capacity=latent_capacity,
+        row_limit=row_limit,
+        columns_bytes=slots * column_bytes(env.actions.shape, env.actions.dtype),
+        priorities_bytes=tree_bytes(tree_slots) if config.replay == "prioritized" else 0,
+        index_bytes=index,
+        workspace_bytes=workspace,
+    )
+
+
+def _workspace(config: TrainConfig, frames: FrameCodec, latents: Codec, codec_bytes: int, used: Sequence[Codec]) -> int:
+    """Return the largest workspace: during an evaluation, or at the freeze (`freeze`, `LatentPerception`)."""
+    settings = config.settings
+    stack = settings.stack * frames.row_bytes
+    view_bytes, latent = math.prod(frames.view_shape), math.prod(latents.view_shape) * FLOAT_BYTES
+    view = settings.stack * view_bytes
+    views = config.augmentations + (0 if frames.crop.whole else 1)
+    of_frames = slice_rows(settings.batch_size, view) * view + view
+    of_latents = (slice_rows(settings.batch_size, latent) + MAX_BATCH) * latent + views * (view + latent) + codec_bytes
+    conversion = conversion_bytes(settings.stack, frames.row_bytes, view_bytes, config.augmentations)
+    if config.compact:
+        of_frames += block_workspace_bytes(frames.row_bytes, settings.stack)
+        of_latents += block_workspace_bytes(latents.row_bytes, 1)
+        conversion = block_conversion_bytes(settings.stack, view_bytes, config.augmentations, latents.row_bytes)
+    moments = []
+    if frames in used:
+        moments.append(stack + of_frames + stack + view)
+    if latents in used:
+        moments.append(stack + of_latents + stack + view + latent)
+    if len(used) == 2:
+        moments.append(stack + of_frames + of_latents + conversion)
+    return max(moments)
+
+
+def _check_workspace(config: TrainConfig, env: EnvSpec, workspace_bytes: int) -> None:
+    """Raise BadInputError if the workspace is larger than its cap."""
+    if workspace_bytes > WORKSPACE_CAP_BYTES:
+        shown = "x".join(map(str, env.frame_shape))
+        raise BadInputError(
+            f"--resolution {env.frame_shape[-1]}: stacks of {config.settings.stack} frames of {shown} need "
+            f"{workspace_bytes:,} B of workspace, and the cap is {WORKSPACE_CAP_BYTES:,}; give a smaller one"
+        )
+
+
+def _check_room(config: TrainConfig, frames: FrameCodec, used: Sequence[Codec]) -> None:
+    """Raise BadInputError if the budget cannot hold the rows of one batch, encoded by each of the codecs `used`."""
+    settings = config.settings
+    rows = settings.batch_size + settings.n_step + settings.stack - 1
+
+    def needed_bytes(codec: Codec) -> int:
+        if config.compact:
+            # One block more, for the next one.
+            return (-(-rows // BLOCK_ROWS) + 1) * BLOCK_ROWS * codec.row_bytes
+        # The arena is a whole number of frames, even in a run that never stores a frame.
+        return -(-rows * codec.row_bytes // frames.row_bytes) * frames.row_bytes
+
+    widest = max(used, key=needed_bytes)
+    if config.mem_budget_bytes < needed_bytes(widest):
+        kind = "frames" if widest is frames else "latents"
+        raise BadInputError(
+            f"--mem-budget {config.mem_budget_bytes} B: cannot hold one batch of {settings.batch_size} windows of "
+            f"{settings.n_step} steps, {rows} {kind}; give at least {needed_bytes(widest)} B, or set a smaller "
+            "batch_size or n_step"
+        )
+
+
+def compact_rows(guaranteed: int, row_limit: int, budget_bytes: int, row_bytes: float | None, measured_on: str) -> str:
+    """Return the rows that --store compact guarantees, and those expected of rows of `row_bytes` bytes, if known."""
+    text = f"at least {min(guaranteed, row_limit):,} rows"
+    if row_bytes is None:
+        return f"{text}; the run shows how many fit"
+    expected = int(budget_bytes / row_bytes)
+    all_rows = f"all {row_limit:,} rows of the run" if expected >= row_limit else f"about {expected:,}"
+    return f"{text}; {all_rows} expected at {row_bytes:,.0f} B each ({measured_on})"

@@ -19,6 +19,8 @@ from seer_runtime.system.ledger import WORKSPACE_CAP_BYTES, Ledger, Line
 
 Frame = NDArray[np.uint8]
 Offset = tuple[int, int]
+LEVELS = {"uint8": 255, "uint4": 15}
+"""The largest code of each integer codec."""
 Encode = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
@@ -166,7 +168,7 @@ class NaiveReplay:
         self._dropped_before = kept[0] if kept else len(self.rows)
         self.encode, self.capacity, self.element = encode, capacity, element
         if seen is not None:
-            self.quantizers = quantizers(seen, {"uint8": 255, "uint4": 15}[element])
+            self.quantizers = quantizers(seen, LEVELS[element])
         return kept
 
     def lose(self, rows: list[int], capacity: int) -> None:

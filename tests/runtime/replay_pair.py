@@ -14,17 +14,28 @@ from numpy.typing import NDArray
 
 from seer_runtime.durable import open_tensors, write_tensors
 from seer_runtime.replay.arena import Arena
+from seer_runtime.replay.blocks import BlockIndex, BlockRows, block_workspace_bytes, index_bytes
 from seer_runtime.replay.codecs import LATENT_CODECS, Codec, frame_codec, latent_codec
 from seer_runtime.replay.replay import NothingToSampleError, Observations, Replay
 from seer_runtime.replay.samplers import PrioritizedSampler, UniformSampler
-from seer_runtime.replay.storage import FixedRows
+from seer_runtime.replay.storage import FixedRows, Storage
 from seer_runtime.replay.store import RowStore
 from seer_runtime.system.ledger import Ledger, Line
+from seer_runtime.system.state import State
+from tests.runtime.naive_blocks import NaiveBlocks
 from tests.runtime.naive_replay import NaiveReplay, assert_agrees, hash_encoder, ledger_of
 
 GAMMA = 0.9
 POISON = 77
 ENDINGS = ("terminated", "truncated", "interrupted", "lost life")
+
+
+def _storage(codec: Codec, size_bytes: int, limit: int | None, stack: int, ledger: Ledger) -> Storage:
+    """Return a storage in a new arena: of compressed blocks with a `limit` of rows, else of rows of a fixed size."""
+    arena = Arena(size_bytes, ledger)
+    if limit is None:
+        return FixedRows(arena, codec)
+    return BlockRows(arena, codec, BlockIndex(limit, ledger), stack=stack, ledger=ledger)
 
 
 @dataclass
@@ -38,6 +49,8 @@ class Pair:
     draws: np.random.Generator
     rng: np.random.Generator
     codec_bytes: int = 0  # workspace bytes of the codec
+    limit: int | None = None  # rows that the index of compressed blocks has room for, or None for rows of a fixed size
+    changing: float = 1.0  # fraction of pixels that differ between a frame and the next one
 
     @classmethod
     def build(
@@ -53,12 +66,15 @@ class Pair:
         vector: bool = False,
         prioritized: bool = False,
         seed: int = 0,
+        limit: int | None = None,
+        changing: float = 1.0,
     ) -> "Pair":
+        """Build an arena of `capacity` rows and `slack_bytes`. With `limit`, it holds compressed blocks of rows."""
         codec = frame_codec(frame, crop)
         size_bytes = capacity * codec.row_bytes + slack_bytes
         ledger = ledger_of(size_bytes)
         store = RowStore(
-            FixedRows(Arena(size_bytes, ledger), codec),
+            _storage(codec, size_bytes, limit, stack, ledger),
             stack=stack,
             ledger=ledger,
             action_shape=(2,) if vector else (),
@@ -67,12 +83,21 @@ class Pair:
         draws, rng = np.random.default_rng(seed), np.random.default_rng(seed + 1)
         sampler = PrioritizedSampler(store, ledger) if prioritized else UniformSampler(store)
         replay = Replay(store, sampler, batch_size=batch, n_step=n, gamma=GAMMA, rng=draws, ledger=ledger)
-        return cls(store, replay, NaiveReplay(capacity, stack, frame, crop), ledger, draws, rng)
+        if limit is None:
+            log = NaiveReplay(capacity, stack, frame, crop)
+        else:
+            log = NaiveBlocks(size_bytes, limit, stack, frame, crop)
+        return cls(store, replay, log, ledger, draws, rng, limit=limit, changing=changing)
 
     # --- steps ---
 
     def frame(self) -> NDArray[np.uint8]:
-        return self.rng.integers(0, 256, self.log.frame, np.uint8)
+        """Return the newest frame with `changing` of its pixels changed."""
+        noise = self.rng.integers(0, 256, self.log.frame, np.uint8)
+        if self.changing == 1.0 or not self.log.rows or not self.log.rows[-1][0].frames:
+            return noise
+        before = self.log.rows[-1][0].frames[-1]
+        return np.where(self.rng.random(self.log.frame) < self.changing, noise, before)
 
     def stored(self, row: int) -> NDArray[Any]:
         """Return the observation that a run would append for `row`: its frame, or latents of K random crops."""
@@ -132,17 +157,17 @@ class Pair:
 
     # --- saving and reloading ---
 
-    def reload(self, capacity: int) -> None:
-        """Save the replay to a file and restore it in a new one with room for `capacity` rows."""
+    def reload(self, capacity: int, *, slack_bytes: int = 0, limit: int | None = None) -> None:
+        """Save the replay to a file and restore it in a new one with an arena of `capacity` rows and `slack_bytes`."""
         held, state, old = self.log.held(), self.replay.state(), self.store
+        size_bytes = capacity * old.codec.row_bytes + slack_bytes
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "replay.safetensors"
             write_tensors(path, state.arrays)
             values = json.loads(json.dumps(state.values))
-            size_bytes = capacity * old.codec.row_bytes
             self.ledger, self.draws = ledger_of(size_bytes), np.random.default_rng(0)
             self.store = RowStore(
-                FixedRows(Arena(size_bytes, self.ledger), self._uncalibrated(old.codec)),
+                _storage(self._uncalibrated(old.codec), size_bytes, limit, old.stack, self.ledger),
                 stack=old.stack,
                 ledger=self.ledger,
                 action_shape=old.action_shape,
@@ -161,13 +186,24 @@ class Pair:
             )
             with open_tensors(path) as tensors:
                 dropped = self.replay.restore(values, tensors)
-        assert dropped == max(len(held) - capacity, 0)
-        if capacity == old.capacity:
-            again = self.replay.state()
-            assert again.values == state.values
-            for name, array in state.arrays.items():
-                np.testing.assert_array_equal(again.arrays[name], array, err_msg=name)
-        self.log.lose(held[:dropped], capacity)
+        if isinstance(self.log, NaiveBlocks):
+            assert limit is not None
+            self.log.resize(size_bytes, limit)
+            lost = len(held) - len(self.log.held())
+        else:
+            lost = max(len(held) - capacity, 0)
+            self.log.lose(held[:lost], capacity)
+        assert dropped == lost
+        self.limit = limit
+        if (size_bytes, self.store.capacity) == (old.arena.size_bytes, old.capacity):
+            self._check_state(state)
+
+    def _check_state(self, before: State) -> None:
+        """Check that the replay has the state `before` again."""
+        again = self.replay.state()
+        assert again.values == before.values
+        for name, array in before.arrays.items():
+            np.testing.assert_array_equal(again.arrays[name], array, err_msg=name)
 
     def _uncalibrated(self, codec: Codec) -> Codec:
         """Return a new codec of the same kind as `codec`, without its calibration."""
@@ -197,45 +233,81 @@ class Pair:
         if seen is not None:
             codec.calibrate([seen[:2], seen[2:]])
         arena, address = store.arena, store.arena.bytes.ctypes.data
-        frame_bytes = store.codec.row_bytes
         latent_capacity = arena.size_bytes // codec.row_bytes
         pixel_rows, held = [log.stack(row)[-1] for row in range(len(log.rows))], log.held()
         whole = [row for row in held if log.stack_is_whole(row)]
         twin = copy.deepcopy(self.draws)
         kept = log.convert(encode, latent_capacity, name, augmentations, twin, seen)
+        order = log.encoded if isinstance(log, NaiveBlocks) else kept
+        check_frames = self._check_frames if isinstance(log, NaiveBlocks) else self._check_aligned_frames
         shown: list[NDArray[np.uint8]] = []
 
         def spy(batch: NDArray[np.uint8]) -> NDArray[np.float32]:
             shown.extend(batch.copy())
             assert len(shown) % augmentations == 0
-            left = kept[len(shown) // augmentations :]
-            tail = arena.bytes[arena.size_bytes - len(left) * frame_bytes :].reshape(-1, *log.frame)
-            for row, frame in zip(left, tail, strict=True):
-                np.testing.assert_array_equal(frame, pixel_rows[row], err_msg=f"frame of row {row} was overwritten")
+            check_frames(order[len(shown) // augmentations :], pixel_rows)
             return encode(batch)
 
         assert self.replay.convert(codec, spy) == len(kept)
-        assert len(kept) == min(len(whole), latent_capacity)
+        assert kept == whole[len(whole) - len(kept) :]
+        if not isinstance(log, NaiveBlocks):
+            assert len(kept) == min(len(whole), latent_capacity)
         assert len(held) - len(whole) <= log.stack_size - 1
-        assert len(shown) == len(kept) * augmentations
+        assert len(shown) == len(order) * augmentations
         for index, view in enumerate(shown):
-            row, k = kept[index // augmentations], index % augmentations
+            row, k = order[index // augmentations], index % augmentations
             np.testing.assert_array_equal(view, log.cropped(row, log.offsets[row][k]), err_msg=f"view {k} of row {row}")
         assert store.arena is arena
         assert arena.bytes.ctypes.data == address
         assert self.draws.bit_generator.state == twin.bit_generator.state
         return kept
 
+    def _check_aligned_frames(self, left: list[int], frames: list[NDArray[np.uint8]]) -> None:
+        """Check that the frames of the rows `left` are at the end of the arena, while it is converted."""
+        arena = self.store.arena
+        tail = arena.bytes[arena.size_bytes - len(left) * self.store.codec.row_bytes :].reshape(-1, *self.log.frame)
+        for row, frame in zip(left, tail, strict=True):
+            np.testing.assert_array_equal(frame, frames[row], err_msg=f"frame of row {row} was overwritten")
+
+    def _check_frames(self, left: list[int], frames: list[NDArray[np.uint8]]) -> None:
+        """Check that the stored frames of the rows `left`, and those of their stacks, can still be read."""
+        storage, stack = self.store.storage, self.log.stack_size
+        assert isinstance(storage, BlockRows)
+        rows = np.zeros((8, storage.codec.row_bytes), np.uint8)
+        for block in range(storage.oldest_block, storage.open_block):
+            if any(block in ((row - stack + 1) // 8, row // 8) for row in left):
+                storage._unpack(block, rows)
+                for place, row in enumerate(range(8 * block, 8 * block + 8)):
+                    wanted = frames[row].tobytes()
+                    assert rows[place].tobytes() == wanted, f"frame of row {row} was overwritten"
+
     # --- checks ---
 
     def check(self) -> None:
         assert_agrees(self.store, self.log, self.replay.n_step, GAMMA)
-        assert np.shares_memory(self.store.storage.data, self.store.arena.bytes)
+        storage, workspace_bytes, places_bytes = self.store.storage, 0, 0
+        if isinstance(storage, BlockRows):
+            workspace_bytes = block_workspace_bytes(storage.codec.row_bytes, self.store.stack)
+            places_bytes = index_bytes(storage.capacity)
+            self._check_blocks(storage)
+        else:
+            assert isinstance(storage, FixedRows)
+            assert np.shares_memory(storage.data, storage.arena.bytes)
         assert self.ledger.held_bytes(Line.OBSERVATIONS) == self.store.arena.size_bytes
         assert self.ledger.peak_bytes(Line.OBSERVATIONS) == self.ledger.cap_bytes(Line.OBSERVATIONS)
         assert self.ledger.held_bytes(Line.COLUMNS) == sum(array.nbytes for array in self.store.columns.arrays())
-        assert self.ledger.held_bytes(Line.WORKSPACE) == self.replay.slice_buffer.nbytes + self.codec_bytes
+        assert self.ledger.held_bytes(Line.INDEX) == places_bytes
+        own_bytes = self.replay.slice_buffer.nbytes + self.codec_bytes + workspace_bytes
+        assert self.ledger.held_bytes(Line.WORKSPACE) == own_bytes
         assert self.store.codec.clip_rate == self.log.clip_rate()
+
+    def _check_blocks(self, storage: BlockRows) -> None:
+        """Check the bytes of the blocks, which leave room for one that is not compressed."""
+        assert isinstance(self.log, NaiveBlocks)
+        used, blocks = self.log.used_bytes(), storage.open_block - storage.oldest_block
+        assert storage.used_bytes == used <= storage.arena.size_bytes - 8 * storage.codec.row_bytes
+        assert blocks <= len(storage.index) - 2
+        assert storage.bytes_a_row() == (used / (8 * blocks) if blocks else None)
 
     def predicted_views(self, twin: np.random.Generator, count: int) -> list[tuple[int, ...]]:
         """Return the views that the replay draws next for `count` observations. `twin` is a copy of its generator."""

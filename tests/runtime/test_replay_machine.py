@@ -37,6 +37,8 @@ class ReplayMachine(RuleBasedStateMachine):
         n=st.sampled_from([1, 2, 3, 5, 20, 40]),
         vector=st.booleans(),
         prioritized=st.booleans(),
+        limit=st.none() | st.sampled_from([300, 40, 8]),
+        changing=st.sampled_from([0.0, 0.05, 1.0]),
         seed=st.integers(0, 2**32 - 1),
     )
     def build(
@@ -50,13 +52,15 @@ class ReplayMachine(RuleBasedStateMachine):
         n: int,
         vector: bool,
         prioritized: bool,
+        limit: int | None,
+        changing: float,
         seed: int,
     ) -> None:
         frame, crop = frame_and_crop
         self.slice_bytes = mock.patch.object(replay, "SLICE_BYTES", slice_bytes)
         self.slice_bytes.start()
         self.pair = Pair.build(
-            capacity=stack + room,
+            capacity=stack + room if limit is None else 16 + room,
             stack=stack,
             n=n,
             frame=frame,
@@ -66,6 +70,8 @@ class ReplayMachine(RuleBasedStateMachine):
             vector=vector,
             prioritized=prioritized,
             seed=seed,
+            limit=limit,
+            changing=changing,
         )
         self.prioritized = prioritized
         self.priorities: dict[int, float] = {}  # row id -> expected value in the tree
@@ -129,10 +135,19 @@ class ReplayMachine(RuleBasedStateMachine):
         self.pair.interrupt()
         self.note_priorities()
 
-    @rule(change=st.sampled_from([0, 0, -1, 1, -7, 7, 40]))
-    def reload(self, change: int) -> None:
+    @rule(changing=st.sampled_from([0.0, 0.05, 1.0]))
+    def compress_better_or_worse(self, changing: float) -> None:
+        self.pair.changing = changing
+
+    @rule(change=st.sampled_from([0, 0, -1, 1, -7, 7, 40]), limit=st.none() | st.sampled_from([300, 40, 8]))
+    def reload(self, change: int, limit: int | None) -> None:
         """Save the replay and restore it with the same, a smaller or a larger capacity."""
-        self.pair.reload(max(self.pair.store.capacity + change, self.pair.store.stack))
+        store = self.pair.store
+        rows, slack_bytes = divmod(store.arena.size_bytes, store.codec.row_bytes)
+        if self.pair.limit is None:
+            self.pair.reload(max(rows + change, store.stack))
+        else:
+            self.pair.reload(max(rows + change, 16), slack_bytes=slack_bytes, limit=limit or self.pair.limit)
 
     @rule()
     def sample(self) -> None:
@@ -162,8 +177,9 @@ class ReplayMachine(RuleBasedStateMachine):
     def convert(self, name: str, networks: int, width: int, augmentations: int, chunk_stacks: int) -> None:
         """Convert frames of 1 to 48 bytes to latent rows of 1 to 160 bytes."""
         codec = latent_codec(name, (networks, width), augmentations)
-        if codec.row_bytes > self.pair.store.arena.size_bytes:
-            with pytest.raises(ValueError, match="does not fit"):
+        rows, message = (1, "does not fit") if self.pair.limit is None else (16, "cannot hold two blocks")
+        if rows * codec.row_bytes > self.pair.store.arena.size_bytes:
+            with pytest.raises(ValueError, match=message):
                 self.pair.replay.convert(codec, hash_encoder(networks, width))
             return
         with mock.patch.object(convert, "CHUNK_STACKS", chunk_stacks):
@@ -178,7 +194,10 @@ class ReplayMachine(RuleBasedStateMachine):
         if self.prioritized:
             rows = self.pair.log.held()
             got = self.pair.replay.sampler.priorities(np.array(rows, np.int64))
-            np.testing.assert_allclose(got, [self.priorities[row] for row in rows], rtol=1e-6)
+            wanted = [self.priorities[row] for row in rows]
+            np.testing.assert_allclose(got, wanted, rtol=1e-6)
+            # Rows that are not held have no priority.
+            assert self.pair.replay.sampler._tree.total == pytest.approx(sum(wanted), rel=1e-6)
 
 
 class TestReplayMachine(ReplayMachine.TestCase):

@@ -315,8 +315,11 @@ class BlockRows:
         # Rows may still be added to the open block.
         self._decoded_from, self._decoded_to = first, min(last + 1, full)
 
-    def _unpack(self, block: int, out: NDArray[np.uint8]) -> None:
-        """Write the rows of a full block to `out` `[BLOCK_ROWS, row_bytes]`. Raises ValueError if that fails."""
+    def _unpack(self, block: int, out: NDArray[np.uint8], *, exact: bool = False) -> None:
+        """Write the rows of a full block to `out` `[BLOCK_ROWS, row_bytes]`. Raises ValueError if that fails.
+
+        With `exact`, it also fails if the block holds more bytes than those of its rows.
+        """
         position, size = self.index[block]
         ring = self._ring
         start = position % len(ring)
@@ -328,11 +331,15 @@ class BlockRows:
             flat[:] = packed
             return
         try:
-            count = self._decompressor.stream_reader(packed).readinto(flat)
+            reader = self._decompressor.stream_reader(packed)
+            count = reader.readinto(flat)
+            more = exact and count == len(flat) and len(reader.read(1)) > 0
         except self._zstd_error as error:
             raise ValueError(f"block {block} cannot be decompressed: {error}") from error
         if count != len(flat):
             raise ValueError(f"block {block} holds {count:,} bytes, not {len(flat):,}")
+        if more:
+            raise ValueError(f"block {block} holds more than {len(flat):,} bytes")
 
     # --- saving --------------------------------------------------------------------------------------------
 
@@ -377,11 +384,14 @@ class BlockRows:
         self._read_bytes(tensors, skipped, position, size)
         self._decoded_from = self._decoded_to = 0
         for block in range(self.oldest_block, self.open_block):
-            self._unpack(block, self._decoded[:BLOCK_ROWS])
+            self._unpack(block, self._decoded[:BLOCK_ROWS], exact=True)
         return min(layout.rows, layout.appended - self.oldest_block * BLOCK_ROWS)
 
     def _check(self, layout: Layout, values: Any, tensors: TensorFile) -> int:
-        """Return the offset of a state's first block. Raises ValueError for a state that does not match."""
+        """Return the place in the arena for a state's first block. Raises ValueError for a state that does not match.
+
+        If the arena has the size of the saved one, it is the former place.
+        """
         blocks = values.get("blocks") if isinstance(values, Mapping) else None
         match blocks:
             case {"rows": int(rows), "offset_bytes": int(offset)} if rows == BLOCK_ROWS and offset >= 0:
@@ -397,7 +407,7 @@ class BlockRows:
             raise ValueError("the bytes of its blocks are not a list of bytes")
         if (layout.capacity, layout.first_slot) != (max(layout.rows, 1), 0):
             raise ValueError(f"its rows are not in the order of their ids: {layout}")
-        return offset
+        return offset % self.arena.size_bytes
 
     def _read_bytes(self, tensors: TensorFile, skipped: int, position: int, size: int) -> None:
         """Read `size` saved bytes after the first `skipped` into the ring at `position`."""

@@ -82,7 +82,7 @@ class BlockConversion:
             packed = latents.pack(self._encoded)
             frames.open_block = block  # its bytes are free now
             top = frames.index[block][0]
-            bottom += self._make_room(top + len(packed) - bottom, bottom)
+            bottom += self._make_room(top + len(packed) - bottom, bottom, max(begin, self.first))
             if top + len(packed) > bottom:
                 break  # no older frames are left to give up
             bottom -= len(packed)
@@ -112,10 +112,10 @@ class BlockConversion:
             encoded = encode(stacks).reshape(count, augmentations, *codec.view_shape)
             codec.encode(encoded, out[place : place + count])
 
-    def _make_room(self, missing: int, bottom: int) -> int:
+    def _make_room(self, missing: int, bottom: int, encoded_from: int) -> int:
         """Give up the oldest frames if `missing` bytes are above 0, and move the latents from `bottom` on upwards.
 
-        Return by how many bytes they moved.
+        The rows from `encoded_from` on are encoded already. Return by how many bytes the latents moved.
         """
         frames, latents = self._frames, self._latents
         if missing <= 0:
@@ -127,5 +127,6 @@ class BlockConversion:
         gained = frames.index[frames.oldest_block][0] - before
         latents.move(bottom, gained)
         self._store.rows = self._store.appended - frames.oldest_block * BLOCK_ROWS
-        self.first = first_kept(self._store, self._store.capacity)  # the next rows have lost their stacks
+        # The next rows have lost their stacks. Rows that are encoded no longer need theirs.
+        self.first = min(first_kept(self._store, self._store.capacity), encoded_from)
         return gained

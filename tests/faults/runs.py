@@ -71,6 +71,12 @@ def alien(**changes: Any) -> TrainConfig:
     return TrainConfig(**{**given, **changes})
 
 
+def compact(**changes: Any) -> TrainConfig:
+    """Return the run of `alien`, with compressed blocks in the smallest arena that a batch allows."""
+    given = {"store": "compact", "latent_codec": "uint8", "mem_budget_bytes": 24 * 7056}
+    return alien(**{**given, **changes})
+
+
 def cartpole(**changes: Any) -> TrainConfig:
     """Return a run of cartpole-swingup at 25x25 with 60 steps in five episodes, and a freeze at 36."""
     settings = SacSettings(batch_size=8, hidden=16, features=7, learning_starts=12, random_steps=8)

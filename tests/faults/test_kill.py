@@ -16,17 +16,18 @@ from typing import Any
 import pytest
 
 import seer_edge.training.freeze
+from seer_edge.config.config import TrainConfig
 from seer_edge.runs import checkpoint
 from seer_edge.runs.checkpoint import Snapshot
 from seer_edge.training.session import Session
 from seer_runtime import durable
 from seer_runtime.durable import files
 from seer_runtime.onnx.encoder import OnnxEncoder
-from seer_runtime.replay.convert import Conversion
+from seer_runtime.replay.replay import ReplayConversion
 from tests.faults import runs
 from tests.runtime.durable_faults import STEPS
 
-CONFIG = runs.alien(eval_every=160)
+CONFIGS = {"paper": runs.alien(eval_every=160), "compact": runs.compact(eval_every=160)}
 FREEZE_AT, LEARNING_STARTS = 90, 20
 PHASES = {
     # Name of the phase: how often it occurs, and about how long it lasts in seconds.
@@ -74,7 +75,7 @@ def report(tell: Callable[[Any], None]) -> None:
     Session.step = stepping  # type: ignore[method-assign]
     checkpoint.save = saving  # type: ignore[assignment]
     seer_edge.training.freeze.encoder_graph = telling("export", seer_edge.training.freeze.encoder_graph)
-    Conversion.run = telling("conversion", Conversion.run)  # type: ignore[method-assign]
+    ReplayConversion.run = telling("conversion", ReplayConversion.run)  # type: ignore[method-assign]
 
 
 def die() -> None:
@@ -87,9 +88,9 @@ def fail() -> None:
 
 def at_chunk(number: int, act: Callable[[], None], tell: Callable[[Any], None]) -> None:
     """Call `act` when the conversion has encoded its chunk `number` and not yet written it."""
-    run = Conversion.run
+    run = ReplayConversion.run
 
-    def running(conversion: Conversion, encode: OnnxEncoder) -> int:
+    def running(conversion: ReplayConversion, encode: OnnxEncoder, *args: Any) -> int:
         chunks = iter(range(10**6))
 
         def encoding(stacks: Any) -> Any:
@@ -98,9 +99,9 @@ def at_chunk(number: int, act: Callable[[], None], tell: Callable[[Any], None]) 
                 act()
             return latents
 
-        return run(conversion, encoding)
+        return run(conversion, encoding, *args)
 
-    Conversion.run = running  # type: ignore[method-assign, assignment]
+    ReplayConversion.run = running  # type: ignore[method-assign, assignment]
     report(tell)
 
 
@@ -136,8 +137,9 @@ def at_step_of_a_save(number: int, save_at: int, tell: Callable[[Any], None]) ->
 
 @dataclass(frozen=True)
 class Reference:
-    """The undisturbed run: the hashes of each of its checkpoints, by step, and its results."""
+    """The undisturbed run: its configuration, the hashes of each of its checkpoints, by step, and its results."""
 
+    config: TrainConfig
     generations: dict[int, dict[str, str]]
     results: dict[str, Any]
 
@@ -155,11 +157,22 @@ def keep_all(tell: Callable[[Any], None]) -> None:
 
 
 @pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
-    folder = tmp_path_factory.mktemp("reference")
-    child = runs.start(folder / "log", runs.train, CONFIG, folder / "run", prepare=keep_all)
-    assert child.join() == 0, (folder / "log").read_text()
-    return Reference(dict(child.messages()), runs.results(folder / "run"))
+def references(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Reference]:
+    """A function that returns the undisturbed run with a store."""
+
+    @functools.cache
+    def run(store: str) -> Reference:
+        folder, config = tmp_path_factory.mktemp(store), CONFIGS[store]
+        child = runs.start(folder / "log", runs.train, config, folder / "run", prepare=keep_all)
+        assert child.join() == 0, (folder / "log").read_text()
+        return Reference(config, dict(child.messages()), runs.results(folder / "run"))
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def reference(references: Callable[[str], Reference]) -> Reference:
+    return references("paper")
 
 
 def check(folder: Path, told: list[Any], reference: Reference) -> None:
@@ -170,8 +183,8 @@ def check(folder: Path, told: list[Any], reference: Reference) -> None:
     assert step >= max(acknowledged)
     assert found.skipped == ()
     assert runs.fingerprint(found.path) == reference.generations[step]
-    rows = durable.read_tensors(found.path / checkpoint.REPLAY, ("rows",))["rows"]
-    assert rows.nbytes <= CONFIG.mem_budget_bytes
+    stored = durable.read_tensors(found.path / checkpoint.REPLAY, ("rows", "blocks."))
+    assert sum(array.nbytes for array in stored.values()) <= reference.config.mem_budget_bytes
     child = runs.start(folder / "log", runs.command, "resume", folder / "run")
     log = folder / "log"
     assert child.join() == 0, log.read_text()
@@ -187,7 +200,7 @@ def check(folder: Path, told: list[Any], reference: Reference) -> None:
 def kill_in(phase: str, folder: Path, reference: Reference, draw: random.Random) -> str | None:
     """Run one trial; return the phase in which the run was killed, or None where it had already ended."""
     folder.mkdir()
-    child = runs.start(folder / "log", runs.train, CONFIG, folder / "run", prepare=report)
+    child = runs.start(folder / "log", runs.train, reference.config, folder / "run", prepare=report)
     times, seconds = PHASES[phase]
     wanted, told = draw.randrange(times) + (phase == "checkpoint"), []
     try:
@@ -260,13 +273,14 @@ CHUNK = pytest.mark.fault(
     promise="the checkpoint from before the freeze is kept (exit 75 after a failed allocation); `resume` "
     "freezes again, bit for bit",
 )
-CHUNKS = 5  # 67 rows, 16 at a time
+CHUNKS = {"paper": 5, "compact": 12}
+"""67 rows, 16 at a time. 91 rows, 8 at a time, the newest 3 first."""
 
 
 def chunk_trial(number: int, act: Callable[[], None], folder: Path, reference: Reference) -> None:
     folder.mkdir(exist_ok=True)
     prepare = functools.partial(at_chunk, number, act)
-    child = runs.start(folder / "log", runs.train, CONFIG, folder / "run", prepare=prepare)
+    child = runs.start(folder / "log", runs.train, reference.config, folder / "run", prepare=prepare)
     status, log = child.join(), folder / "log"
     assert status == (75 if act is fail else -signal.SIGKILL), log.read_text()
     if act is fail:
@@ -277,27 +291,29 @@ def chunk_trial(number: int, act: Callable[[], None], folder: Path, reference: R
 
 
 @CHUNK
-@pytest.mark.parametrize(("number", "act"), [(0, die), (3, fail)])
+@pytest.mark.parametrize(("store", "number", "act"), [("paper", 0, die), ("paper", 3, fail), ("compact", 6, die)])
 def test_a_run_survives_the_end_of_its_conversion_at_a_chunk(
-    number: int, act: Callable[[], None], reference: Reference, tmp_path: Path
+    store: str, number: int, act: Callable[[], None], references: Callable[[str], Reference], tmp_path: Path
 ) -> None:
-    chunk_trial(number, act, tmp_path, reference)
+    chunk_trial(number, act, tmp_path, references(store))
 
 
 @pytest.mark.faults
 @CHUNK
 @pytest.mark.parametrize("act", [die, fail])
-@pytest.mark.parametrize("number", range(CHUNKS))
+@pytest.mark.parametrize(
+    ("store", "number"), [(store, number) for store, count in CHUNKS.items() for number in range(count)]
+)
 def test_a_run_survives_the_end_of_its_conversion_at_every_chunk(
-    number: int, act: Callable[[], None], reference: Reference, tmp_path: Path
+    store: str, number: int, act: Callable[[], None], references: Callable[[str], Reference], tmp_path: Path
 ) -> None:
-    chunk_trial(number, act, tmp_path, reference)
+    chunk_trial(number, act, tmp_path, references(store))
 
 
-def steps_of_a_save(save_at: int, folder: Path) -> list[str]:
+def steps_of_a_save(save_at: int, folder: Path, config: TrainConfig) -> list[str]:
     folder.mkdir()
     prepare = functools.partial(at_step_of_a_save, 10**9, save_at)
-    child = runs.start(folder / "log", runs.train, CONFIG, folder / "run", prepare=prepare)
+    child = runs.start(folder / "log", runs.train, config, folder / "run", prepare=prepare)
     told: list[Any] = []
     while ("saved", save_at) not in told:
         told.append(child.pipe.recv())
@@ -305,25 +321,45 @@ def steps_of_a_save(save_at: int, folder: Path) -> list[str]:
     return [name for what, name in told if what == "step"]
 
 
-@pytest.mark.fault(
+SAVE = pytest.mark.fault(
     "SIGKILL at each file system step of writing a checkpoint",
     promise="the old or the new checkpoint is sound; `resume` ends as the undisturbed run does, bit for bit",
 )
+
+
+def save_trial(number: int, save_at: int, folder: Path, reference: Reference) -> None:
+    folder.mkdir(exist_ok=True)
+    prepare = functools.partial(at_step_of_a_save, number, save_at)
+    child = runs.start(folder / "log", runs.train, reference.config, folder / "run", prepare=prepare)
+    assert child.join() == -signal.SIGKILL, (folder / "log").read_text()
+    check(folder, child.messages(), reference)
+
+
+@SAVE
+@pytest.mark.parametrize("number", [90])
+def test_killed_at_a_file_system_step_of_a_checkpoint_of_blocks(
+    number: int, references: Callable[[str], Reference], tmp_path: Path
+) -> None:
+    save_trial(number, 120, tmp_path, references("compact"))
+
+
+@SAVE
 @pytest.mark.faults
 @pytest.mark.parametrize("save_at", [40, 90, 120])
+@pytest.mark.parametrize("store", CONFIGS)
 def test_killed_at_every_file_system_step_of_a_checkpoint(
-    save_at: int, reference: Reference, tmp_path: Path, record_property: Callable[[str, Any], None]
+    store: str,
+    save_at: int,
+    references: Callable[[str], Reference],
+    tmp_path: Path,
+    record_property: Callable[[str, Any], None],
 ) -> None:
-    names = steps_of_a_save(save_at, tmp_path / "count")
+    reference = references(store)
+    names = steps_of_a_save(save_at, tmp_path / "count", reference.config)
     assert {"_create", "_write", "_fsync", "_fsync_folder", "_rename", "_make_folder"} <= set(names)
 
     def trial(number: int) -> None:
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        prepare = functools.partial(at_step_of_a_save, number, save_at)
-        child = runs.start(folder / "log", runs.train, CONFIG, folder / "run", prepare=prepare)
-        assert child.join() == -signal.SIGKILL, (folder / "log").read_text()
-        check(folder, child.messages(), reference)
+        save_trial(number, save_at, tmp_path / str(number), reference)
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(trial, range(len(names))))

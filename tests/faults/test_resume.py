@@ -49,7 +49,11 @@ KINDS: dict[str, tuple[Callable[..., TrainConfig], dict[str, Any], tuple[int, ..
     "lives-training": (runs.alien, {**LIVES, "eval_in": "training"}, (58, 145)),  # evaluated at the end only
     "alien-uint8": (runs.alien, {"latent_codec": "uint8"}, (50, 90, 117)),
     "alien-auto": (runs.alien, {"latent_codec": "auto"}, (50, 90, 117)),
+    "compact": (runs.compact, {}, (50, 90, 117)),
+    "compact-prioritized": (runs.compact, {"replay": "prioritized", "latent_codec": "float32"}, (45, 91, 92)),
+    "compact-auto": (runs.compact, {"latent_codec": "auto"}, (89, 131)),
     "cartpole": (runs.cartpole, {}, (23, 45)),
+    "cartpole-compact": (runs.cartpole, {"store": "compact", "latent_codec": "uint8"}, (23, 45)),
     # Episodes have 12 steps, so the evaluations due at steps 20 and 40 are at steps 24 and 48.
     "cartpole-training": (runs.cartpole, {"eval_in": "training", "eval_every": 20}, (20, 24, 47, 48)),
     "cartpole-uint4": (runs.cartpole, {"latent_codec": "uint4"}, (45,)),
@@ -57,7 +61,7 @@ KINDS: dict[str, tuple[Callable[..., TrainConfig], dict[str, Any], tuple[int, ..
 }
 
 
-EVERYDAY = ("alien", "lives", "cartpole")
+EVERYDAY = ("alien", "lives", "compact", "cartpole")
 """The kinds that `make test` runs; `make test-faults` runs all."""
 
 
@@ -204,6 +208,20 @@ def test_resume_with_another_budget_keeps_the_newest_rows(stop: int, frames: int
     assert summary["status"] == "finished"
     assert 0 < summary["budget"]["observation_bytes_peak"] <= summary["budget"]["limit_bytes"] == frames * 7056
     assert json.loads((path / "config.json").read_text())["mem_budget_bytes"] == frames * 7056
+
+
+@pytest.mark.parametrize("stop", [70, 131])
+def test_resume_of_compressed_rows_with_another_budget(stop: int, tmp_path: Path) -> None:
+    """The blocks of rows have room in both arenas."""
+    path, log = tmp_path / "run", tmp_path / "log"
+    prepare = functools.partial(stop_at, (stop,))
+    assert runs.start(log, runs.train, runs.compact(mem_budget_bytes=40 * 7056), path, prepare=prepare).join() == 143
+    rows = json.loads((path / "summary.json").read_text())["replay"]["rows"]
+    assert runs.start(log, runs.command, "resume", path, "--mem-budget", str(24 * 7056)).join() == 0, log.read_text()
+    summary = json.loads((path / "summary.json").read_text())
+    assert summary["status"] == "finished"
+    assert summary["replay"]["rows"] > rows
+    assert summary["budget"]["observation_bytes_peak"] == summary["budget"]["limit_bytes"] == 24 * 7056
 
 
 # --- an environment that cannot be saved -------------------------------------------------------------------

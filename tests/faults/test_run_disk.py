@@ -125,8 +125,9 @@ class Notes:
 
 @dataclass(frozen=True)
 class Reference:
-    """Notes of an undisturbed run, and of one whose freeze is refused."""
+    """A configuration, the notes of its undisturbed run, and of one whose freeze is refused."""
 
+    config: TrainConfig
     undisturbed: Notes
     refused: Notes
 
@@ -138,19 +139,29 @@ class Reference:
         return (self.refused if refused else self.undisturbed).acknowledged[timestep]  # type: ignore[no-any-return]
 
 
-@pytest.fixture(scope="session")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
-    folder = tmp_path_factory.mktemp("reference")
+def reference_of(config: TrainConfig, folder: Path) -> Reference:
+    """Run `config` without a fault, and with a refused freeze."""
 
     def told(name: str, prepare: Callable[..., None], *args: Any) -> Notes:
         notes, log = folder / f"{name}.notes", folder / f"{name}.log"
         child = runs.start(
-            log, runs.train_command, short(), folder / name, prepare=functools.partial(prepare, notes, *args)
+            log, runs.train_command, config, folder / name, prepare=functools.partial(prepare, notes, *args)
         )
         assert child.join() == 0, log.read_text()
         return Notes.of(notes)
 
-    return Reference(told("undisturbed", plant, NEVER, False, 0), told("refused", refuse_the_freeze))
+    return Reference(config, told("undisturbed", plant, NEVER, False, 0), told("refused", refuse_the_freeze))
+
+
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
+    return reference_of(short(), tmp_path_factory.mktemp("reference"))
+
+
+@pytest.fixture(scope="session")
+def compact(tmp_path_factory: pytest.TempPathFactory) -> Reference:
+    config = short(store="compact", latent_codec="uint8")
+    return reference_of(config, tmp_path_factory.mktemp("compact"))
 
 
 def check_run(path: Path, acknowledged: dict[int, Any], reference: Reference) -> None:
@@ -194,7 +205,7 @@ def trial(folder: Path, reference: Reference, at: int, for_good: bool, number: i
     folder.mkdir()
     path, log, notes = folder / "run", folder / "log", folder / "notes"
     prepare = functools.partial(plant, notes, at, for_good, number)
-    status = runs.start(log, runs.train_command, short(), path, prepare=prepare).join()
+    status = runs.start(log, runs.train_command, reference.config, path, prepare=prepare).join()
     told, text = Notes.of(notes), log.read_text()
     context = f"step {at} {'for good' if for_good else 'once'}, {errno.errorcode[number]}: {told.steps[at]}\n{text}"
     try:
@@ -229,22 +240,41 @@ def cases(steps: list[Any], every: bool) -> Iterator[tuple[int, bool, int]]:
         yield places[(2 * index + 1) * len(places) // (2 * SAMPLE)], index % 2 == 1, next(numbers)
 
 
-@pytest.mark.fault(
+EVERY = pytest.mark.fault(
     "each file system step of a run fails, once or from then on, with ENOSPC, EIO or EROFS",
     promise="reported; the run continues or exits 75; acknowledged checkpoints are intact; `resume` "
     "reaches the same end; no data whose sync failed counts as synced",
 )
-@pytest.mark.parametrize("part", [None, *(pytest.param(part, marks=pytest.mark.faults) for part in range(PARTS))])
+ALL_PARTS = [pytest.param(part, marks=pytest.mark.faults) for part in range(PARTS)]
+
+
+def check_cases(chosen: list[tuple[int, bool, int]], reference: Reference, folder: Path) -> None:
+    assert set(reference.undisturbed.acknowledged) == {0, 10, 20, 30, 40, 50, 60}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        trials = [pool.submit(trial, folder / str(at), reference, *case) for at, case in enumerate(chosen)]
+    failures = [str(error) for error in (trial.exception() for trial in trials) if error is not None]
+    assert not failures, f"{len(failures)} of {len(chosen)}:\n" + "\n".join(failures[:5])
+
+
+@EVERY
+@pytest.mark.parametrize("part", [None, *ALL_PARTS])
 def test_a_run_survives_every_file_system_fault(
     part: int | None, reference: Reference, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    assert set(reference.undisturbed.acknowledged) == {0, 10, 20, 30, 40, 50, 60}
     steps = reference.undisturbed.steps
     chosen = list(cases(steps, every=False)) if part is None else list(cases(steps, every=True))[part::PARTS]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        trials = [pool.submit(trial, tmp_path / str(at), reference, *case) for at, case in enumerate(chosen)]
-    failures = [str(error) for error in (trial.exception() for trial in trials) if error is not None]
-    assert not failures, f"{len(failures)} of {len(chosen)}:\n" + "\n".join(failures[:5])
+    check_cases(chosen, reference, tmp_path)
+    record_property("trials", len(chosen))
+
+
+@EVERY
+@pytest.mark.parametrize("part", [None, *ALL_PARTS])
+def test_a_run_of_compressed_rows_survives_every_file_system_fault(
+    part: int | None, compact: Reference, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    steps = compact.undisturbed.steps
+    chosen = list(cases(steps, every=False))[3::3] if part is None else list(cases(steps, every=True))[part::PARTS]
+    check_cases(chosen, compact, tmp_path)
     record_property("trials", len(chosen))
 
 

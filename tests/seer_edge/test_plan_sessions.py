@@ -41,6 +41,8 @@ def _imported(plan: BytePlan) -> Imported:
         (CARTPOLE, {"freeze_layers": 2}),
         (CARTPOLE, {"source": "runs/x"}),
         (CARTPOLE_50, {"replay": "prioritized", "augmentations": 15}),
+        (ALIEN, {"store": "compact", "replay": "prioritized"}),
+        (CARTPOLE, {"store": "compact", "latent_codec": "float32"}),
         *(
             pytest.param(env, given, marks=pytest.mark.slow)
             for env, given in (
@@ -50,6 +52,8 @@ def _imported(plan: BytePlan) -> Imported:
                 (CARTPOLE_50, {"latent_codec": "uint4", "augmentations": 15}),
                 (CARTPOLE, {}),
                 (CARTPOLE, {"freeze_at": "never"}),
+                (CARTPOLE, {"source": "runs/x", "store": "compact"}),
+                (ALIEN, {"freeze_at": "never", "store": "compact"}),
                 (CARTPOLE, {"augmentations": 1, "latent_codec": "float16", "encoder": "impala", "freeze_layers": 15}),
             )
         ),
@@ -76,6 +80,7 @@ def test_a_session_holds_what_was_planned_to_the_byte(env: EnvSpec, given: dict[
             Line.OBSERVATIONS: plan.arena_bytes,
             Line.WORKSPACE: plan.workspace_bytes,
             Line.COLUMNS: plan.columns_bytes,
+            Line.INDEX: plan.index_bytes,
         }
         assert {line: session.ledger.peak_bytes(line) for line in planned} == planned
         assert session.ledger.peak_bytes(Line.PRIORITIES) <= plan.priorities_bytes

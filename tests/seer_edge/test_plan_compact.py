@@ -1,0 +1,116 @@
+"""The byte plan of `--store compact`."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from seer_edge.config.config import TrainConfig, build_config
+from seer_edge.config.plan import BytePlan, make_plan
+from seer_edge.envs import EnvSpec
+from seer_edge.errors import BadInputError
+from seer_edge.training.components import build_replay, new_ledger
+from seer_runtime.replay.blocks import BlockRows, block_slots, index_bytes
+from tests.seer_edge.plan_specs import ALIEN, CARTPOLE, line_of, plan_of
+
+
+def _compact(env: EnvSpec = ALIEN, **given: Any) -> BytePlan:
+    return plan_of(env, store="compact", **given)
+
+
+@pytest.mark.parametrize(
+    ("codec", "row_bytes", "guaranteed"),
+    [("float32", 2_304, 30_368), ("float16", 1_152, 60_752), ("uint8", 576, 121_512), ("uint4", 288, 243_040)],
+)
+def test_guaranteed_rows_leave_room_for_one_more_block(codec: str, row_bytes: int, guaranteed: int) -> None:
+    plan = _compact(mem_budget_bytes=70_000_000, latent_codec=codec)
+    assert plan.arena_bytes == 70_000_000  # blocks need no whole number of frames
+    assert plan.frame_capacity == (70_000_000 // (8 * 7_056) - 1) * 8 == 9_912
+    assert plan.latent_row_bytes == row_bytes
+    assert plan.latent_capacity == (70_000_000 // (8 * row_bytes) - 1) * 8 == guaranteed
+    assert plan.most_rows == plan.row_limit == 500_000
+    slots = block_slots(500_000)
+    assert plan.index_bytes == index_bytes(slots) == (500_000 // 8 + 2) * 12
+    assert plan.columns_bytes == slots * 10
+    assert line_of(plan, "index of blocks") == f"{plan.index_bytes:,} B"
+
+
+def test_rows_are_limited_by_the_steps_of_the_run_and_by_the_budget() -> None:
+    assert _compact(total_timesteps=100_000).row_limit == 121_512  # no content can reduce it
+    assert _compact(total_timesteps=100_000, latent_codec="float32").row_limit == 100_000
+    assert _compact(total_timesteps=10**8).row_limit == 70_000_000 // 64
+    assert _compact(total_timesteps=10**8, freeze_at="never").row_limit == 70_000_000 // 64
+
+
+def test_expected_rows_are_shown_where_they_are_known() -> None:
+    plan = _compact()
+    frames, latents = "capacity before the freeze (C)", "capacity after the freeze (C_hat)"
+    assert line_of(plan, frames) == "at least 9,912 rows; the run shows how many fit"
+    expected = "at least 121,512 rows; about 450,102 expected at 156 B each (as on Atari)"
+    assert line_of(plan, latents) == expected
+    sampled = dataclasses.replace(plan, sampled_row_bytes=1_000.0)
+    text = "at least 9,912 rows; about 70,000 expected at 1,000 B each (frames of random play)"
+    assert line_of(sampled, frames) == text
+    smaller = dataclasses.replace(plan, sampled_row_bytes=100.0)
+    assert "; all 500,000 rows of the run expected at 100 B each" in line_of(smaller, frames)
+
+
+def test_the_default_codec_is_quantized_unless_an_encoder_is_imported() -> None:
+    assert _compact().config.latent_codec == "uint8"
+    assert _compact(latent_codec="float16").config.latent_codec == "float16"
+    assert _compact(CARTPOLE, source="runs/x").config.latent_codec == "float32"
+    assert plan_of().config.latent_codec == "float32"
+
+
+def test_paper_is_the_default_and_the_store_of_earlier_runs() -> None:
+    config = plan_of().config
+    assert (config.store, config.compact) == ("paper", False)
+    assert plan_of().index_bytes == plan_of().row_limit == 0
+    assert "index of blocks" not in plan_of().render()
+    earlier = config.to_json()
+    assert earlier.pop("store") == "paper"
+    assert TrainConfig.from_json(earlier) == config
+
+
+def test_an_unknown_store_is_refused() -> None:
+    with pytest.raises(BadInputError, match=r"^--store.*zip.*paper"):
+        build_config(ALIEN, store="zip")
+
+
+@pytest.mark.parametrize(
+    ("env", "given"),
+    [
+        (ALIEN, {}),
+        (ALIEN, {"latent_codec": "float32", "encoder": "canonical"}),  # latents are larger than frames
+        (CARTPOLE, {"algo": "sac"}),
+        (CARTPOLE, {"source": "runs/x"}),
+        (ALIEN, {"freeze_at": "never"}),
+    ],
+)
+def test_the_smallest_budget_holds_a_batch_and_one_byte_less_is_refused(env: EnvSpec, given: dict[str, Any]) -> None:
+    with pytest.raises(BadInputError) as error:
+        _compact(env, mem_budget_bytes=1_000, **given)
+    assert "\n" not in str(error.value)
+    assert str(error.value).startswith("--mem-budget 1000 B: cannot hold one batch of ")
+    smallest = int(str(error.value).split("give at least ")[1].split(" B,")[0])
+    plan = _compact(env, mem_budget_bytes=smallest, **given)
+    settings = plan.config.settings
+    needed = settings.batch_size + settings.n_step + settings.stack - 1
+    if plan.config.freeze_at == 0:
+        assert needed <= plan.latent_capacity < needed + 8
+    else:
+        assert needed <= min(plan.frame_capacity, plan.latent_capacity) < needed + 8
+    assert plan.arena_bytes == smallest
+    with pytest.raises(BadInputError, match=f"^--mem-budget {smallest - 1} B: .*give at least {smallest} B"):
+        _compact(env, mem_budget_bytes=smallest - 1, **given)
+    replay = build_replay(plan, new_ledger(plan), 0, latents=plan.config.freeze_at == 0)
+    assert isinstance(replay.store.storage, BlockRows)
+    assert replay.store.capacity == block_slots(plan.row_limit)
+
+
+def test_the_arena_never_exceeds_the_budget() -> None:
+    for budget in (1_000_000, 1_000_001, 70_560_000):
+        plan = make_plan(build_config(ALIEN, store="compact", mem_budget_bytes=budget), ALIEN)
+        assert plan.arena_bytes == budget
+        assert plan.frame_capacity * 7_056 < budget
+        assert plan.latent_capacity * plan.latent_row_bytes < budget

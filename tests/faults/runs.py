@@ -202,12 +202,12 @@ def become_child(log: Path, prepare: Prepare, work: Callable[..., int], *args: A
     os._exit(1)
 
 
-def undisturbed(folders: pytest.TempPathFactory) -> Path:
-    """Return the run of `alien()` without any fault. It runs once for each test session."""
-    path = folders.getbasetemp() / "alien" / "run"
+def undisturbed(folders: pytest.TempPathFactory, build: Callable[[], TrainConfig] = alien) -> Path:
+    """Return the run of `build()` without any fault. It runs once for each test session."""
+    path = folders.getbasetemp() / build.__name__ / "run"
     if not path.exists():
         path.parent.mkdir()
-        assert start(path.parent / "log", train, alien(), path).join() == 0
+        assert start(path.parent / "log", train, build(), path).join() == 0
     return path
 
 

@@ -58,6 +58,11 @@ def alien(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return runs.undisturbed(tmp_path_factory)
 
 
+@pytest.fixture
+def compact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return runs.undisturbed(tmp_path_factory, runs.compact)
+
+
 def check_resume(path: Path, log: Path, alien: Path, *words: str) -> None:
     """Check that `resume` ends as the undisturbed run does."""
     assert runs.start(log, runs.command, "resume", path, *words).join() == 0, log.read_text()
@@ -120,6 +125,36 @@ def test_a_run_survives_a_failed_allocation_in_the_conversion(spare_bytes: int, 
     check_it_stopped(path, log, "the conversion at step 90 failed: ")
     assert runs.newest(path).name == "step_0000000090"
     check_resume(path, log, alien)
+
+
+@OUT
+@pytest.mark.faults
+@pytest.mark.parametrize("spare_bytes", [4 * KB, 64 * KB, 256 * KB, 1024 * KB])
+@pytest.mark.parametrize("step", [31, 47, 131])
+def test_a_run_of_compressed_rows_survives_a_failed_allocation_in_a_step(
+    step: int, spare_bytes: int, compact: Path, tmp_path: Path
+) -> None:
+    """Compressing and decompressing a block allocate memory too."""
+    path, log = tmp_path / "run", tmp_path / "log"
+    prepare = functools.partial(starve_at, "seer_edge.training.session:Session.step", step, spare_bytes)
+    child = runs.start(log, runs.train_command, runs.compact(), path, prepare=prepare)
+    assert child.join() == 75, log.read_text()
+    check_it_stopped(path, log, "out of memory (")
+    check_resume(path, log, compact)
+
+
+@OUT
+@pytest.mark.faults
+@pytest.mark.parametrize("spare_bytes", [4 * KB, 256 * KB])
+def test_a_run_survives_a_failed_allocation_in_the_conversion_of_blocks(
+    spare_bytes: int, compact: Path, tmp_path: Path
+) -> None:
+    path, log = tmp_path / "run", tmp_path / "log"
+    prepare = functools.partial(starve_at, "seer_edge.training.session:Session.switch_to_latents", 1, spare_bytes)
+    child = runs.start(log, runs.train_command, runs.compact(), path, prepare=prepare)
+    assert child.join() == 75, log.read_text()
+    check_it_stopped(path, log, "the conversion at step 90 failed: ")
+    check_resume(path, log, compact)
 
 
 @pytest.mark.fault(

@@ -30,6 +30,8 @@ BLOCK_ROWS = 8
 """Rows in a block (decision 0016)."""
 LEVEL = 1
 """The compression level of zstd (decision 0016)."""
+NO_MEMORY = "not enough memory"
+"""Part of the message of zstd if an allocation failed."""
 GATHERED_BYTES = 2**15
 """Bytes of rows that are gathered for one call of the codec."""
 SPARE_BLOCKS = 2
@@ -227,8 +229,14 @@ class BlockRows:
         return self._open[first : first + BLOCK_ROWS]
 
     def pack(self, rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return the bytes that store `rows` `[BLOCK_ROWS, row_bytes]`: compressed if that is smaller."""
-        packed = self._compressor.compress(rows.data)
+        """Return the bytes that store `rows` `[BLOCK_ROWS, row_bytes]`: compressed if that is smaller.
+
+        Raises MemoryError.
+        """
+        try:
+            packed = self._compressor.compress(rows.data)
+        except self._zstd_error as error:  # only because an allocation failed
+            raise MemoryError(str(error)) from error
         return np.frombuffer(packed, np.uint8) if len(packed) < rows.nbytes else rows.reshape(-1)
 
     def place(self, block: int, position: int, packed: NDArray[np.uint8]) -> None:
@@ -318,7 +326,7 @@ class BlockRows:
     def _unpack(self, block: int, out: NDArray[np.uint8], *, exact: bool = False) -> None:
         """Write the rows of a full block to `out` `[BLOCK_ROWS, row_bytes]`. Raises ValueError if that fails.
 
-        With `exact`, it also fails if the block holds more bytes than those of its rows.
+        With `exact`, it also fails if the block holds more bytes than those of its rows. Raises MemoryError.
         """
         position, size = self.index[block]
         ring = self._ring
@@ -335,6 +343,8 @@ class BlockRows:
             count = reader.readinto(flat)
             more = exact and count == len(flat) and len(reader.read(1)) > 0
         except self._zstd_error as error:
+            if NO_MEMORY in str(error):
+                raise MemoryError(str(error)) from error
             raise ValueError(f"block {block} cannot be decompressed: {error}") from error
         if count != len(flat):
             raise ValueError(f"block {block} holds {count:,} bytes, not {len(flat):,}")

@@ -10,13 +10,13 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from seer_edge.api.frame_sample import sampled_row_bytes
 from seer_edge.config.config import ENV_TIMEOUT_SECONDS, TrainConfig, build_config
 from seer_edge.config.plan import BytePlan, make_plan
 from seer_edge.config.recorded_env import changed_since
 from seer_edge.config.request import RunRequest
 from seer_edge.envs import EnvOptions, EnvSpec, resolve
 from seer_edge.envs.atari_options import ATARI_KWARGS, replaced_options
-from seer_edge.envs.frame_sample import sampled_row_bytes
 from seer_edge.envs.guarded import open_guarded
 from seer_edge.envs.translate_errors import translate_errors
 from seer_edge.errors import EXIT_BAD_INPUT, EXIT_UNSAFE, BadInputError

@@ -20,7 +20,7 @@ from seer_runtime.system.ledger import WORKSPACE_CAP_BYTES
 FLOAT_BYTES = 4
 MIN_ROW_BYTES = 64
 """Compressed rows are planned for at least this size: it bounds the columns and priorities of a long run."""
-LATENT_RATIO = 0.27
+LATENT_RATIO = 0.3
 """Size of compressed latents as a fraction of their codec's, on Atari (decision 0016)."""
 
 

@@ -7,7 +7,7 @@ from seer_runtime.system.ledger import Ledger, Line
 
 BLOCK_ROWS = 8
 """Rows in a block (decision 0016)."""
-LEVEL = 1
+LEVEL = 3
 """The compression level of zstd (decision 0016)."""
 GATHERED_BYTES = 2**15
 """Bytes of rows that are gathered for one call of the codec."""

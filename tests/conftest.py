@@ -28,7 +28,7 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Exempt torch and all test modules from later garbage collections: each would take 0.2 s, and a freeze runs two."""
+    """Exempt torch and the test modules from later garbage collections: each would take 0.2 s, a freeze runs two."""
     gc.freeze()
 
 

@@ -29,16 +29,21 @@ WIDE = dataclasses.replace(KINDS["curl-sac"]["settings"], features=20)
 # --- what the freeze makes of the rows ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("last_step", ["", "terminated", "truncated"])
+LAST_STEPS = ("", "terminated", "truncated")
+BEGINNINGS = [(1, ""), (CAPACITY, "terminated"), (137, "truncated")]
+LATER = [
+    (at_least, last_step)
+    for at_least in (1, 20, CAPACITY - 1, CAPACITY, CAPACITY + 1, 100, 137)
+    for last_step in LAST_STEPS
+    if (at_least, last_step) not in BEGINNINGS
+]
+
+
 @pytest.mark.parametrize(
-    "at_least",
-    [
-        *(1, CAPACITY, 137),
-        *(pytest.param(number, marks=pytest.mark.slow) for number in (20, CAPACITY - 1, CAPACITY + 1, 100)),
-    ],
+    ("at_least", "last_step"), [*BEGINNINGS, *(pytest.param(*case, marks=pytest.mark.slow) for case in LATER)]
 )
 def test_every_row_is_the_latent_of_its_stack(rig: Callable[..., Rig], last_step: str, at_least: int) -> None:
-    run = rig()
+    run = rig(learning_starts=max(90, at_least - 10))
     run.until(last_step, at_least)
     before, encoder = run.held(), run.encoder()
     run.freeze()
@@ -93,8 +98,15 @@ def test_every_codec_encoder_and_sampler_converts(
     assert_rows(run, encoder, tolerance=tolerance)
 
 
-@pytest.mark.parametrize("name", ["uint8", "uint4"])
-@pytest.mark.parametrize("agent", KINDS)
+@pytest.mark.parametrize(
+    ("agent", "name"),
+    [
+        ("rainbow", "uint8"),
+        ("curl-sac", "uint4"),
+        pytest.param("rainbow", "uint4", marks=pytest.mark.slow),
+        pytest.param("curl-sac", "uint8", marks=pytest.mark.slow),
+    ],
+)
 def test_integer_codecs_are_calibrated_on_the_rows_of_the_replay(
     build_rig: Callable[..., Rig], agent: str, name: str
 ) -> None:
@@ -136,7 +148,7 @@ def test_a_refused_freeze_releases_the_memory_of_the_codec(build_rig: Callable[.
 @pytest.mark.parametrize("given", [{}, {"agent": "curl-sac", "settings": WIDE}])
 def test_the_ring_of_latents_wraps(build_rig: Callable[..., Rig], given: dict[str, Any]) -> None:
     run = build_rig(**given, learning_starts=1_000)
-    run.steps(130)
+    run.steps(CAPACITY + 5)
     encoder = run.encoder()
     run.freeze()
     run.steps(run.plan.latent_capacity)

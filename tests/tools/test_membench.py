@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from seer_runtime.replay.codecs import LATENT_CODECS
+from tests.processes import forked_tool
 
 TOOLS = Path(__file__).parents[2] / "tools"
 
@@ -18,8 +19,8 @@ def _membench(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_command_writes_table_csv_and_chart(tmp_path: Path) -> None:
-    budget_bytes = 2_000_000
-    result = _membench("--budget", "2MB", "--batches", "3", "--out", str(tmp_path / "out"))
+    budget_bytes = 600_000
+    result = _membench("--budget", "600kB", "--batches", "3", "--out", str(tmp_path / "out"))
     assert result.returncode == 0, result.stderr
     assert "frames of a random policy" in result.stdout
     assert (tmp_path / "out" / "membench.png").read_bytes().startswith(b"\x89PNG")
@@ -65,7 +66,7 @@ def test_the_command_writes_table_csv_and_chart(tmp_path: Path) -> None:
 )
 def test_bad_input_is_reported_in_one_line(arguments: list[str], words: list[str], tmp_path: Path) -> None:
     out = tmp_path / "out"
-    result = _membench("--out", str(out), *arguments)
+    result = forked_tool(TOOLS / "membench.py", "--out", out, *arguments)
     assert result.returncode == 2
     assert not out.exists()
     assert result.stdout == ""

@@ -12,6 +12,8 @@ sys.path.insert(0, str(TOOLS))
 
 import rssbench  # noqa: E402
 
+from tests.processes import forked_tool  # noqa: E402
+
 FAKE_TRAINING = """
 import sys, time
 base = b"x" * 20_000_000
@@ -146,7 +148,7 @@ def test_the_freeze_spans_the_samples_around_it(frozen: tuple[float, float], fig
 )
 def test_bad_input_is_reported_in_one_line(arguments: list[str], words: list[str]) -> None:
     pytest.importorskip("ale_py")
-    result = _rssbench(*arguments)
+    result = forked_tool(TOOLS / "rssbench.py", *arguments)
     assert result.returncode == 2
     assert result.stdout == ""
     (line,) = result.stderr.splitlines()

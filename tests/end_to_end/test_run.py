@@ -22,10 +22,10 @@ from tests.processes import forked
 
 COMMAND = [sys.executable, "-m", "seer_edge"]
 ALIEN = [
-    *("train", "--env", "alien", "--mem-budget", "12MB", "--total-timesteps", "1900", "--freeze-at", "1800"),
-    *("--eval-episodes", "1", "--eval-every", "1900"),
+    *("train", "--env", "alien", "--mem-budget", "5.65MB", "--total-timesteps", "900", "--freeze-at", "840"),
+    *("--eval-episodes", "1", "--eval-every", "900", "--eval-max-steps", "150", "--set", "learning_starts=700"),
 ]
-ROWS = 1700  # fewer than the steps up to the freeze
+ROWS = 800  # fewer than the steps up to the freeze
 
 
 def seer_edge(*arguments: str, status: int = 0) -> str:
@@ -39,7 +39,7 @@ def alien(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A short real run whose ring has wrapped by the freeze."""
     folder = tmp_path_factory.mktemp("alien") / "run"
     plan = seer_edge(*ALIEN, "--run-dir", str(folder))
-    assert "1,700 rows" in plan
+    assert "800 rows" in plan
     return folder
 
 
@@ -53,10 +53,10 @@ def test_the_summary_says_what_happened(alien: Path) -> None:
         "env": "ALE/Alien-v5",
         "algo": "rainbow",
         "seed": 0,
-        "timesteps": 1900,
+        "timesteps": 900,
         "status": "finished",
     }
-    assert summary["budget"]["limit_bytes"] == 12_000_000
+    assert summary["budget"]["limit_bytes"] == 5_650_000
     assert summary["budget"]["observation_bytes_peak"] == ROWS * 7056
     assert 0 < summary["budget"]["workspace_bytes_peak"] <= 8_000_000
     assert summary["rss_peak_bytes"] >= summary["freeze"]["rss_peak_bytes"]
@@ -67,22 +67,22 @@ def test_the_summary_says_what_happened(alien: Path) -> None:
         "latent_codec": "float32",
         "frame_row_bytes": 7056,
         "latent_row_bytes": 2304,
-        "rows": summary["freeze"]["rows"] + 100 + truncations(alien),
+        "rows": summary["freeze"]["rows"] + 60 + truncations(alien),
         "clip_rate": None,
     }
-    assert summary["freeze"]["timestep"] == 1800
+    assert summary["freeze"]["timestep"] == 840
     assert ROWS - 3 <= summary["freeze"]["rows"] <= ROWS
     assert summary["freeze"]["onnx_max_abs_error"] < 1e-4
     assert summary["steps_per_second"]["latent"] > summary["steps_per_second"]["pixel"] > 0
     before, after = 293_499_136, 89_979_136
-    assert summary["flops"]["at_freeze"] == 1800 * before + 1_280_000 * ROWS
-    assert summary["flops"]["total"] == summary["flops"]["at_freeze"] + 100 * after
+    assert summary["flops"]["at_freeze"] == 840 * before + 1_280_000 * ROWS
+    assert summary["flops"]["total"] == summary["flops"]["at_freeze"] + 60 * after
     assert summary["eval"]["episodes"] == len(summary["eval"]["returns"]) == 1
 
 
 def truncations(run: Path) -> int:
     """Rows that hold the final observation of a truncated episode, since the freeze."""
-    arrays = durable.read_tensors(run / "checkpoints/step_0000001900/replay.safetensors")
+    arrays = durable.read_tensors(run / "checkpoints/step_0000000900/replay.safetensors")
     return int((arrays["flags"] == 4).sum())
 
 
@@ -91,7 +91,7 @@ def test_progress_has_the_ecosystems_columns(alien: Path) -> None:
         reader = csv.DictReader(file)
         rows = list(reader)
     assert tuple(reader.fieldnames or ()) == COLUMNS
-    assert [int(row["time/total_timesteps"]) for row in rows][-1] == 1900
+    assert [int(row["time/total_timesteps"]) for row in rows][-1] == 900
     assert {row["memory/observation_bytes"] for row in rows} == {str(ROWS * 7056)}
     for row in rows:
         assert int(row["memory/observation_bytes"]) < int(row["memory/anon_bytes"]) < int(row["memory/rss_bytes"])
@@ -106,11 +106,11 @@ def test_every_game_of_training_is_a_row(alien: Path) -> None:
         reader = csv.DictReader(file)
         games = [{name: float(cell) for name, cell in row.items()} for row in reader]
     assert tuple(reader.fieldnames or ()) == EPISODE_COLUMNS == ("step", "return", "length", "updates")
-    assert len(games) >= 2
+    assert len(games) >= 1
     steps = [0.0, *(game["step"] for game in games)]
     assert [after - before for before, after in itertools.pairwise(steps)] == [game["length"] for game in games]
     made = [game["updates"] for game in games]
-    assert made == [max(0, game["step"] - 1_601) for game in games]  # under the pipeline the step's own comes after it
+    assert made == [max(0, game["step"] - 701) for game in games]  # under the pipeline the step's own comes after it
     with (alien / "progress.csv").open(newline="") as file:
         *_, last = csv.DictReader(file)
     assert float(last["rollout/ep_rew_mean"]) == pytest.approx(np.mean([game["return"] for game in games]), rel=1e-5)
@@ -121,10 +121,10 @@ def test_the_folder_holds_what_the_design_names(alien: Path) -> None:
     assert {path.name for path in alien.iterdir()} == {
         *("config.json", "progress.csv", "episodes.csv", "summary.json", "encoder.onnx", "checkpoints")
     }
-    assert {path.name for path in (alien / "checkpoints").iterdir()} == {"step_0000001800", "step_0000001900"}
+    assert {path.name for path in (alien / "checkpoints").iterdir()} == {"step_0000000840", "step_0000000900"}
     config = read_json(alien / "config.json")
     assert config["env"] == "ALE/Alien-v5"
-    assert config["freeze_at"] == 1800
+    assert config["freeze_at"] == 840
     assert "torch" in config["versions"]
 
 
@@ -133,9 +133,9 @@ def test_latents_in_the_replay_are_the_encoders(alien: Path) -> None:
     import onnxruntime
 
     before, after = (
-        durable.read_tensors(alien / f"checkpoints/step_000000{step}/replay.safetensors") for step in (1800, 1900)
+        durable.read_tensors(alien / f"checkpoints/step_0000000{step}/replay.safetensors") for step in (840, 900)
     )
-    state = read_json(alien / "checkpoints/step_0000001800/state.json")["replay"]["layout"]
+    state = read_json(alien / "checkpoints/step_0000000840/state.json")["replay"]["layout"]
     order = (state["first_slot"] + np.arange(state["rows"])) % state["capacity"]
     frames = before["rows"][order].reshape(-1, 84, 84)
     ages = before["age"][order]
@@ -152,21 +152,21 @@ def test_latents_in_the_replay_are_the_encoders(alien: Path) -> None:
 
 def test_eval_plays_the_newest_checkpoint(alien: Path) -> None:
     first, second = (forked("eval", alien, "--episodes", "1", "--seed", "3").stdout for _ in range(2))
-    assert "step 1,900, 1 episodes" in first
+    assert "step 900, 1 episodes" in first
     assert first == second
 
 
 def test_eval_falls_back_to_an_older_generation_and_says_so(alien: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(alien, copy)
-    agent = copy / "checkpoints/step_0000001900/agent.safetensors"
+    agent = copy / "checkpoints/step_0000000900/agent.safetensors"
     data = bytearray(agent.read_bytes())
     data[-1] ^= 1
     agent.write_bytes(data)
     done = forked("eval", copy, "--episodes", "1")
     assert done.returncode == 0, done.stderr
-    assert "step 1,800, 1 episodes" in done.stdout
-    assert done.stderr.startswith("warning: skipped step_0000001900: ")
+    assert "step 840, 1 episodes" in done.stdout
+    assert done.stderr.startswith("warning: skipped step_0000000900: ")
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,17 @@ def test_eval_falls_back_to_an_older_generation_and_says_so(alien: Path, tmp_pat
 )
 def test_a_signal_leaves_a_checkpoint(number: signal.Signals, status: int, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    arguments = ["train", "--env", "Alien", "--total-timesteps", "50000", "--run-dir", str(folder)]
+    arguments = [
+        "train",
+        "--env",
+        "Alien",
+        "--total-timesteps",
+        "50000",
+        "--log-every",
+        "200",
+        "--run-dir",
+        str(folder),
+    ]
     with subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         deadline = time.monotonic() + 120
         progress = folder / "progress.csv"

@@ -19,8 +19,8 @@ def _membench(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_command_writes_table_csv_and_chart(tmp_path: Path) -> None:
-    budget_bytes = 600_000
-    result = _membench("--budget", "600kB", "--batches", "3", "--out", str(tmp_path / "out"))
+    budget_bytes = 2_000_000
+    result = _membench("--budget", "2MB", "--batches", "3", "--out", str(tmp_path / "out"))
     assert result.returncode == 0, result.stderr
     assert "frames of a random policy" in result.stdout
     assert (tmp_path / "out" / "membench.png").read_bytes().startswith(b"\x89PNG")

@@ -71,15 +71,15 @@ def test_watch_prints_only_the_peaks_without_a_freeze() -> None:
     assert anonymous.startswith("anonymous peak")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("package", "arguments", "title"),
     [
         ("ale_py", ["--budget", "2MB"], "ALE/Alien-v5, frames 84x84, budget 2,000,000 B"),
-        pytest.param(
+        (
             "dm_control",
             ["--env", "cartpole-swingup", "--budget", "0.4MB", "--resolution", "25"],
             "dm_control/cartpole-swingup-v0, frames 3x25x25, budget 400,000 B",
-            marks=pytest.mark.slow,
         ),
     ],
 )

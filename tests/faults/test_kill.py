@@ -244,10 +244,10 @@ def test_killed_at_a_random_moment_of_each_phase(
 
 @pytest.mark.faults
 @RANDOM
-def test_killed_at_200_random_moments(
+def test_killed_at_204_random_moments(
     reference: Reference, tmp_path: Path, record_property: Callable[[str, Any], None]
 ) -> None:
-    died = kill_at_random(200, tmp_path, reference)
+    died = kill_at_random(204, tmp_path, reference)
     print(f"died in: {dict(died)}")
     assert set(died) >= set(PHASES)
     record_property("trials", sum(died.values()))

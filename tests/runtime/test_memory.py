@@ -153,7 +153,7 @@ def test_malformed_files_neither_raise_nor_limit(
     assert found is None or (limit.strip().isdigit() and found == int(limit))
 
 
-@pytest.mark.parametrize("text", ["-1", "1e9", "9" * 40, "١", "5 5", "0", "", "12B"])
+@pytest.mark.parametrize("text", ["-1", "1e9", "9" * 40, "١", "5 5", "0", "", "12B", "\x1c1", "\x851"])
 def test_a_malformed_limit_is_ignored(tmp_path: Path, text: str) -> None:
     assert _limit(tmp_path, "0::/", [_v2()], {f"{AT_V2}/memory.max": text}) is None
 

@@ -1,6 +1,7 @@
 """The memory available to this process: of the machine, of its cgroups and of its address space."""
 
 import re
+import string
 import resource
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -121,7 +122,7 @@ def _folders(path: PurePosixPath, mounts: list[_Mount]) -> Iterator[PurePosixPat
 
 
 def _limit(path: Path) -> int | None:
-    text = _text(path).strip()
+    text = _text(path).strip(string.whitespace)  # without an argument it would remove control characters too
     if re.fullmatch(r"\d{1,20}", text, re.ASCII) is None:  # "max"
         return None
     limit = int(text)

@@ -123,7 +123,8 @@ def stop_in_evaluation(calls: tuple[int, ...], tell: Callable[[Any], None]) -> N
 
 
 @EXACT
-@pytest.mark.parametrize("step", [5, pytest.param(20, marks=pytest.mark.faults)])
+@pytest.mark.faults
+@pytest.mark.parametrize("step", [5, 20])
 def test_a_run_stopped_while_it_evaluates_in_its_own_environment_ends_identically(
     step: int, whole: Callable[[str], Path], tmp_path: Path
 ) -> None:

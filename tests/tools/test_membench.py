@@ -15,7 +15,7 @@ TOOLS = Path(__file__).parents[2] / "tools"
 
 def _membench(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(TOOLS / "membench.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, timeout=180)
 
 
 def test_the_command_writes_table_csv_and_chart(tmp_path: Path) -> None:

@@ -194,8 +194,10 @@ def measure_stores(
     batches: int,
     seed: int,
     policy: "Policy | None" = None,
+    *,
+    convert: bool = True,
 ) -> tuple[list[Figures], list[str]]:
-    """Measure all stores; return one line for each, and notes.
+    """Measure all stores, and conversions in child processes if `convert`; return one line for each, and notes.
 
     Raises BadInputError for frames that are too small, and FaultError where the stores do not hold the same data.
     """
@@ -216,7 +218,7 @@ def measure_stores(
     seconds = dict(zip((store.name for store in sampled), stores.sampling_seconds(sampled, batches), strict=True))
     conversions = {}
     for store in every:
-        if isinstance(store, stores.Rows) and store.rows.stack == 1:
+        if convert and isinstance(store, stores.Rows) and store.rows.stack == 1:
             progress(f"converting frames for {store.name} in a separate process")
             conversions[store.name] = conversion_figures(spec.id, budget_bytes, store, seed)
     frames = next(store for store in every if store.name == FRAMES)
@@ -340,6 +342,9 @@ def _flags() -> argparse.Namespace:
     parser.add_argument("--rows", type=count, metavar="N", help='steps to play (as many as fill "frames once")')
     parser.add_argument("--batches", type=count, default=300, metavar="N", help="batches to time for each store (300)")
     parser.add_argument("--policy", type=Path, metavar="BUNDLE", help="bundle whose policy plays its environment")
+    parser.add_argument(
+        "--no-conversions", dest="convert", action="store_false", help="do not time conversions, which takes minutes"
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for membench.csv and membench.png")
     return parser.parse_args()
 
@@ -359,7 +364,9 @@ def _run() -> int:
             flags.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadInputError(f"--out {flags.out}: cannot be written ({error.strerror}); name another folder") from error
-    figures, notes = measure_stores(environment, flags.budget, flags.rows, flags.batches, flags.seed, policy)
+    figures, notes = measure_stores(
+        environment, flags.budget, flags.rows, flags.batches, flags.seed, policy, convert=flags.convert
+    )
     print(store_table(figures))
     print("\n".join(notes))
     if flags.out:

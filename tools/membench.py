@@ -1,6 +1,7 @@
 """Measure bytes per transition and sampling time for several ways to store observations, on real frames.
 
     python tools/membench.py [--env Alien] [--budget 0.07GB] [--out DIR]    table; DIR/membench.csv and .png
+    python tools/membench.py --policy BUNDLE                                frames and latents of a trained policy
 
 Conversions run in a child process whose memory is sampled from outside. The top of this module imports only the
 standard library, because further imports would be part of the child's memory.
@@ -11,6 +12,7 @@ import csv
 import dataclasses
 import importlib.util
 import math
+import statistics
 import sys
 import time
 from dataclasses import dataclass
@@ -33,15 +35,16 @@ from commandline import (
 )
 
 if TYPE_CHECKING:
-    from stores import Store
+    from stores import Rows, Store
 
     from seer_edge.envs import Environment
     from seer_runtime.onnx.encoder import OnnxEncoder
+    from seer_runtime.policy.policy import Policy
 
-LZ4 = "LZ4 frames"
+FRAMES, LZ4 = "frames once", "LZ4 frames"
 CONVERSION_NOTE = (
-    "conversion: of a full ring that has wrapped, in a separate process, memory sampled from outside; the added "
-    "memory is ONNX Runtime's and that of new columns"
+    "conversion: of a full ring that has wrapped, with compact of as many rows, in a separate process, memory sampled "
+    "from outside; the added memory is ONNX Runtime's and that of new columns"
 )
 
 # --- the stores ---------------------------------------------------------------------------------------------------
@@ -57,6 +60,8 @@ class Figures:
     relative_capacity: float  # relative to "frames once"
     rows: int  # rows in the store while sampling was timed
     sample_seconds: float | None  # seconds a batch; None where the budget holds no window
+    append_seconds: float  # of a frame, on average
+    append_seconds_worst: float
     conversion_seconds: float | None = None
     rss_before_bytes: int | None = None
     rss_peak_bytes: int | None = None
@@ -81,8 +86,8 @@ def check_sizes(frame_shape: tuple[int, ...], budget_bytes: int, rows: int | Non
         raise BadInputError(f"--rows {rows}: too few for a window of {stores.N_STEP} steps; use at least {least}")
 
 
-def convert_job(env: str, budget_bytes: int, codec: str, seed: int) -> None:
-    """In a child, convert a full ring that has wrapped, at the full budget."""
+def convert_job(env: str, budget_bytes: int, codec: str, seed: int, compact: bool) -> None:
+    """In a child, convert a ring of frames at the full budget. With rows of a fixed size it is full and has wrapped."""
     import stores
 
     from seer_edge.envs import EnvOptions, make_env
@@ -90,8 +95,9 @@ def convert_job(env: str, budget_bytes: int, codec: str, seed: int) -> None:
 
     environment = make_env(env, EnvOptions(), seed=seed, training=True)
     shape = environment.spec.frame_shape
-    store = stores.Rows(codec, budget_bytes, shape, seed)
-    stores.fill([store], environment, store.capacity + store.capacity // 10, seed)
+    rows = budget_bytes // math.prod(shape) * 11 // 10
+    store = stores.Rows(codec, budget_bytes, shape, seed, most_rows=rows if compact else None)
+    stores.fill([store], environment, rows, seed)
     encoder = stores.new_encoder(encoder_spec(stores.ENCODER, input_shape=stores.stack_shape(shape)), seed)
     latents = store.calibrated(codec, encoder)
     mark("before")
@@ -100,9 +106,10 @@ def convert_job(env: str, budget_bytes: int, codec: str, seed: int) -> None:
     mark("after", seconds=time.perf_counter() - begin, rows=rows)
 
 
-def conversion_figures(env: str, budget_bytes: int, codec: str, seed: int) -> dict[str, Any]:
+def conversion_figures(env: str, budget_bytes: int, store: "Rows", seed: int) -> dict[str, Any]:
     """Measure one conversion in a child; return time and memory by the names of `Figures`."""
-    before, after = run_child(__file__, "convert", env=env, budget_bytes=budget_bytes, codec=codec, seed=seed)
+    job = {"budget_bytes": budget_bytes, "codec": store.rows.codec.name, "seed": seed, "compact": store.compact}
+    before, after = run_child(__file__, "convert", env=env, **job)
     return {
         "conversion_seconds": after.facts["seconds"],
         "rss_before_bytes": before.rss_bytes,
@@ -128,32 +135,80 @@ def new_encoder(environment: "Environment", seed: int) -> "OnnxEncoder":
     return stores.new_encoder(shapes, seed)
 
 
+def filled_stores(
+    environment: "Environment", budget_bytes: int, rows: int, seed: int, encoder: "OnnxEncoder", policy: "Policy | None"
+) -> list["Store"]:
+    """Return every kind of store with the same `rows` steps, those of latents converted. The first holds stacks."""
+    import stores
+    from peers import peer_stores
+
+    from seer_runtime.replay.codecs import LATENT_CODECS
+
+    common = (budget_bytes, environment.spec.frame_shape, seed)
+    latents: dict[Store, str] = {}
+    for codec in LATENT_CODECS:
+        latents[stores.Rows(f"latents {codec}", *common)] = codec
+        latents[stores.Rows(f"compact {codec}", *common, most_rows=rows)] = codec
+    every: list[Store] = [
+        stores.TwoStacks("two stacks a row", *common),
+        stores.SharedStacks("one stack a row", *common),
+        stores.Rows(FRAMES, *common),
+        stores.CompressedFrames(LZ4, *common, rows=rows),
+        *peer_stores(*common, rows=rows),
+        stores.Rows("compact frames", *common, most_rows=rows),
+        *latents,
+    ]
+    stores.fill(every, environment, rows, seed, policy)
+    for store, codec in latents.items():
+        assert isinstance(store, stores.Rows)
+        store.convert(store.calibrated(codec, encoder), encoder)
+    return every
+
+
+def open_policy(path: Path, seed: int) -> tuple["Environment", "Policy"]:
+    """Return the environment of the bundle at `path`, and its policy. Raises BadInputError."""
+    import stores
+
+    from seer_edge import errors
+    from seer_edge.deploy.act import Origin, opened
+    from seer_edge.envs import make_env
+    from seer_edge.envs.translate_errors import translate_errors
+    from seer_runtime.policy.policy import Policy
+
+    try:
+        with opened(path) as bundle:
+            origin, policy = Origin.of(bundle), Policy.of(bundle)
+        with translate_errors(origin.env, origin.options):
+            environment = make_env(origin.env, origin.options, seed=seed, training=True)
+    except errors.BadInputError as error:
+        raise BadInputError(f"--policy {error}") from error
+    if (policy.spec.stack, policy.spec.crop_shape) != (stores.STACK, policy.spec.frame_shape[-2:]):
+        raise BadInputError(f"--policy {path}: needs stacks of {stores.STACK} whole frames; use a bundle of Atari")
+    return environment, policy
+
+
 def measure_stores(
-    environment: "Environment", budget_bytes: int, rows: int | None, batches: int, seed: int
+    environment: "Environment",
+    budget_bytes: int,
+    rows: int | None,
+    batches: int,
+    seed: int,
+    policy: "Policy | None" = None,
+    *,
+    convert: bool = True,
 ) -> tuple[list[Figures], list[str]]:
-    """Measure all stores; return one line for each, and notes.
+    """Measure all stores, and conversions in child processes if `convert`; return one line for each, and notes.
 
     Raises BadInputError for frames that are too small, and FaultError where the stores do not hold the same data.
     """
     import stores
 
-    from seer_runtime.replay.codecs import LATENT_CODECS
-
     spec = environment.spec
-    encoder = new_encoder(environment, seed)
+    encoder = new_encoder(environment, seed) if policy is None else policy.perception.encoder
     rows = budget_bytes // math.prod(spec.frame_shape) if rows is None else rows
 
     progress(f"playing {rows:,} steps of {spec.id}")
-    common = (budget_bytes, spec.frame_shape, seed)
-    frames = stores.Rows("frames once", *common)
-    compressed = stores.CompressedFrames(LZ4, *common, rows=rows)
-    stacks = [stores.TwoStacks("two stacks a row", *common), stores.SharedStacks("one stack a row", *common)]
-    latents = {codec: stores.Rows(f"latents {codec}", *common) for codec in LATENT_CODECS}
-    every: list[Store] = [*stacks, frames, compressed, *latents.values()]
-    stores.fill(every, environment, rows, seed)
-    for codec, store in latents.items():
-        store.convert(store.calibrated(codec, encoder), encoder)
-
+    every = filled_stores(environment, budget_bytes, rows, seed, encoder, policy)
     sampled = [store for store in every if stores.can_sample(store)]
     try:
         checked = stores.check_batches(sampled, encoder, seed)
@@ -162,9 +217,11 @@ def measure_stores(
     progress(f"sampling {batches} batches from each store")
     seconds = dict(zip((store.name for store in sampled), stores.sampling_seconds(sampled, batches), strict=True))
     conversions = {}
-    for codec, store in latents.items():
-        progress(f"converting a full ring to {codec} in a separate process")
-        conversions[store.name] = conversion_figures(spec.id, budget_bytes, codec, seed)
+    for store in every:
+        if convert and isinstance(store, stores.Rows) and store.rows.stack == 1:
+            progress(f"converting frames for {store.name} in a separate process")
+            conversions[store.name] = conversion_figures(spec.id, budget_bytes, store, seed)
+    frames = next(store for store in every if store.name == FRAMES)
     figures = [
         Figures(
             store=store.name,
@@ -173,18 +230,39 @@ def measure_stores(
             relative_capacity=store.capacity / frames.capacity,
             rows=store.rows.rows,
             sample_seconds=seconds.get(store.name),
+            append_seconds=statistics.fmean(store.append_seconds),
+            append_seconds_worst=max(store.append_seconds),
             **conversions.get(store.name, {}),
         )
         for store in every
     ]
+    return figures, _notes(every, sampled, spec.id, budget_bytes, batches, checked, trained=policy is not None)
+
+
+def _notes(
+    every: list["Store"],
+    sampled: list["Store"],
+    env: str,
+    budget_bytes: int,
+    batches: int,
+    checked: int,
+    *,
+    trained: bool,
+) -> list[str]:
+    """Return the lines below the table, which say what was measured."""
+    import stores
+
+    player = "a trained policy and its encoder" if trained else f"a random policy, untrained encoder {stores.ENCODER}"
+    compressed = next(store for store in every if isinstance(store, stores.CompressedFrames))
     with_overhead = int(budget_bytes / (compressed.bytes_a_row + compressed.overhead_bytes))
-    return figures, [
-        f"{spec.id}, frames of a random policy, untrained encoder {stores.ENCODER}; "
-        f"budget {budget_bytes:,} B of observations",
+    return [
+        f"{env}, frames of {player}; budget {budget_bytes:,} B of observations",
         f"a batch: {stores.BATCH} windows of {stores.N_STEP} steps, observation and n-th next one, "
         f"median of {batches} interleaved rounds, each store over all of its rows",
+        "an append: of a frame, mean and worst; stores of latents hold frames until the conversion",
         f"{LZ4}: mean size of a block; {compressed.overhead_bytes} B of Python object a row are not counted "
         f"(counting them: {with_overhead:,} rows)",
+        "compact: capacity for rows of the mean size of those in the store",
         f"checked on {checked} windows in all sampled stores: frames and windows are equal, and latents equal the "
         "encoder's up to the codec's rounding",
         CONVERSION_NOTE,
@@ -197,7 +275,9 @@ def measure_stores(
 
 def store_table(figures: list[Figures]) -> str:
     """Return the figures as a text table."""
-    header = ("store", "B/transition", "capacity", "x frames", "rows", "ms/batch", "convert s")
+    header = (
+        "store", "B/transition", "capacity", "x frames", "rows", "ms/batch", "append us", "worst", "convert s"
+    )  # fmt: skip
     lines = [
         (
             line.store,
@@ -206,6 +286,8 @@ def store_table(figures: list[Figures]) -> str:
             f"{line.relative_capacity:.2f}",
             f"{line.rows:,}",
             "-" if line.sample_seconds is None else f"{line.sample_seconds * 1e3:.2f}",
+            f"{line.append_seconds * 1e6:.0f}",
+            f"{line.append_seconds_worst * 1e6:.0f}",
             "-" if line.conversion_seconds is None else f"{line.conversion_seconds:.2f}",
             *map(mb, (line.rss_before_bytes, line.rss_peak_bytes, line.rss_after_bytes)),
             *map(mb, (line.anon_before_bytes, line.anon_peak_bytes, line.anon_after_bytes)),
@@ -259,6 +341,10 @@ def _flags() -> argparse.Namespace:
     parser.add_argument("--budget", type=size, default="0.07GB", metavar="SIZE", help="bytes for observations (0.07GB)")
     parser.add_argument("--rows", type=count, metavar="N", help='steps to play (as many as fill "frames once")')
     parser.add_argument("--batches", type=count, default=300, metavar="N", help="batches to time for each store (300)")
+    parser.add_argument("--policy", type=Path, metavar="BUNDLE", help="bundle whose policy plays its environment")
+    parser.add_argument(
+        "--no-conversions", dest="convert", action="store_false", help="do not time conversions, which takes minutes"
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for membench.csv and membench.png")
     return parser.parse_args()
 
@@ -268,14 +354,19 @@ def _run() -> int:
     for module in ("lz4", *(["matplotlib"] if flags.out else [])):
         if importlib.util.find_spec(module) is None:
             raise BadInputError(f"{module} is missing; pip install 'seer-edge[bench]'")
-    environment = open_environment(flags)
+    if flags.policy is None:
+        environment, policy = open_environment(flags), None
+    else:
+        environment, policy = open_policy(flags.policy, flags.seed)
     check_sizes(environment.spec.frame_shape, flags.budget, flags.rows)
     try:
         if flags.out:
             flags.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadInputError(f"--out {flags.out}: cannot be written ({error.strerror}); name another folder") from error
-    figures, notes = measure_stores(environment, flags.budget, flags.rows, flags.batches, flags.seed)
+    figures, notes = measure_stores(
+        environment, flags.budget, flags.rows, flags.batches, flags.seed, policy, convert=flags.convert
+    )
     print(store_table(figures))
     print("\n".join(notes))
     if flags.out:

@@ -1,54 +1,118 @@
-"""Time an alternative library in the same way as this project, where it is installed."""
+"""Compressed replays of two other projects, for `membench.py`: TorchRL and sb3-extra-buffers (`seer-edge[peers]`).
 
-import importlib
+Both compress each observation, a stack of frames, by itself. They are used here with what their documentation
+recommends for frames. The bytes are those of the compressed data, without the Python objects that hold it.
+"""
+
 import importlib.util
-from collections.abc import Iterator
-from typing import Any
 
-from yardsticks import Clock, Job, time_in_turns
+import numpy as np
+from numpy.typing import NDArray
+from stores import NO_OBSERVATION, Pair, Row, Store, columns_only, stack_shape
 
-STABLE_BASELINES3 = "stable_baselines3"
-_ROWS = 500
-_STEPS = 64
+from seer_runtime.replay.storage import Ids
+
+TORCHRL, SB3 = "TorchRL compressed stacks", "sb3-extra-buffers stacks"
 
 
-def stable_baselines3(env_id: str, batch_size: int, clock: Clock, times: int) -> Iterator[tuple[str, list[float]]]:
-    """Time parts of Stable-Baselines3's DQN (NatureCNN, 84x84, its replay buffer) on an Atari game.
+def peer_stores(budget_bytes: int, frame_shape: tuple[int, ...], seed: int, *, rows: int) -> list[Store]:
+    """Return the stores of the projects that are installed."""
+    kinds: dict[str, type[PeerStacks]] = {"torchrl": TorchRlStacks, "sb3_extra_buffers": Sb3Stacks}
+    installed = [kind for module, kind in kinds.items() if importlib.util.find_spec(module) is not None]
+    return [kind(budget_bytes, frame_shape, seed, rows=rows) for kind in installed]
 
-    Yield the name of each part and its times in milliseconds, ascending. A step includes one update, as in this
-    project. Yield nothing where the library is missing or the environment is not an Atari game.
-    """
-    if not env_id.startswith("ALE/") or importlib.util.find_spec(STABLE_BASELINES3) is None:
-        return
-    import gymnasium
-    from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
 
-    game = AtariPreprocessing(gymnasium.make(env_id, frameskip=1, repeat_action_probability=0.0))
-    agent: Any = importlib.import_module(STABLE_BASELINES3).DQN(
-        "CnnPolicy",
-        FrameStackObservation(game, 4),
-        buffer_size=_ROWS,
-        learning_starts=batch_size,
-        batch_size=batch_size,
-        train_freq=1,
-        gradient_steps=1,
-        device="cpu",
-        seed=0,
-    )
-    agent.learn(2 * batch_size)
-    buffer: Any = agent.replay_buffer
+class PeerStacks(Store):
+    """Base class: `rows` stacks, each of which the other project compresses."""
 
-    def update() -> None:
-        agent.train(gradient_steps=1, batch_size=batch_size)
+    title: str
 
-    def steps() -> None:
-        agent.learn(_STEPS, reset_num_timesteps=False)
+    def __init__(self, budget_bytes: int, frame_shape: tuple[int, ...], seed: int, *, rows: int) -> None:
+        super().__init__(self.title, *columns_only(rows, stack=1), seed)
+        self.shape = stack_shape(frame_shape)
+        self.budget_bytes = budget_bytes
+        self._sizes = np.zeros(rows)
+        self._prepare(rows)
 
-    parts: tuple[tuple[str, Job, int, int], ...] = (
-        ("sample and gather", lambda: buffer.sample(batch_size), times, 1),
-        ("update", update, times, 1),
-        ("step", steps, max(1, times // _STEPS), _STEPS),
-    )
-    for name, job, count, calls in parts:
-        yield name, [taken / calls for taken in time_in_turns(job, None, count, clock)[0]]
-    game.close()
+    def _prepare(self, rows: int) -> None:
+        raise NotImplementedError
+
+    def _put(self, slot: int, stack: NDArray[np.uint8]) -> int:
+        """Store one stack. Return its compressed size in bytes."""
+        raise NotImplementedError
+
+    def _get(self, slot: int) -> NDArray[np.uint8]:
+        """Return one stack."""
+        raise NotImplementedError
+
+    @property
+    def bytes_a_row(self) -> float:  # type: ignore[override]
+        """Mean size of a compressed stack."""
+        return float(self._sizes.sum()) / self.rows.rows
+
+    @property
+    def capacity(self) -> int:  # type: ignore[override]
+        """Number of stacks of mean size within the budget."""
+        return int(self.budget_bytes / self.bytes_a_row)
+
+    def _stored(self, row: Row) -> NDArray[np.uint8]:
+        slot = self.rows.slot(self.rows.appended)
+        self._sizes[slot] = self._put(slot, row.stack)
+        return NO_OBSERVATION
+
+    def fetch(self, ids: Ids, bootstrap_ids: Ids) -> Pair:
+        """Decompress the stacks of both ids."""
+        observations, next_observations = (
+            np.stack([self._get(slot) for slot in self.rows.slots(wanted).tolist()]) for wanted in (ids, bootstrap_ids)
+        )
+        return observations, next_observations
+
+
+class TorchRlStacks(PeerStacks):
+    """TorchRL's `CompressedListStorage` with its defaults: zlib, or zstd from Python 3.14 on, at level 3."""
+
+    title = TORCHRL
+
+    def _prepare(self, rows: int) -> None:
+        import torch
+        from torchrl.data import CompressedListStorage
+
+        self._tensor = torch.from_numpy
+        self._storage = CompressedListStorage(rows)
+
+    def _put(self, slot: int, stack: NDArray[np.uint8]) -> int:
+        self._storage.set(slot, self._tensor(stack.copy()))
+        return int(self._storage._storage[slot].numel())
+
+    def _get(self, slot: int) -> NDArray[np.uint8]:
+        found: NDArray[np.uint8] = self._storage.get(slot).numpy()
+        return found
+
+
+class Sb3Stacks(PeerStacks):
+    """The `CompressedReplayBuffer` of sb3-extra-buffers, with one stack a row and zstd at level 1."""
+
+    title = SB3
+
+    def _prepare(self, rows: int) -> None:
+        from gymnasium.spaces import Box, Discrete
+        from sb3_extra_buffers.compressed import CompressedReplayBuffer
+
+        self._buffer = CompressedReplayBuffer(
+            rows,
+            Box(0, 255, self.shape, np.uint8),
+            Discrete(2),
+            device="cpu",
+            optimize_memory_usage=True,
+            handle_timeout_termination=False,
+            compression_method="zstd1",
+        )
+
+    def _put(self, slot: int, stack: NDArray[np.uint8]) -> int:
+        packed = self._buffer._compress(stack.ravel())
+        self._buffer.observations[slot, 0] = packed
+        return len(packed)
+
+    def _get(self, slot: int) -> NDArray[np.uint8]:
+        found: NDArray[np.uint8] = self._buffer._decompress(self._buffer.observations[slot, 0])
+        return found.reshape(self.shape)

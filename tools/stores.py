@@ -20,12 +20,15 @@ from seer_edge.envs import Environment, Frame
 from seer_edge.networks.graph import encoder_graph
 from seer_edge.networks.spec import EncoderSpec
 from seer_runtime.onnx.encoder import MAX_BATCH, OnnxEncoder
+from seer_runtime.policy.policy import Policy
 from seer_runtime.policy.preprocess import FrameStack
 from seer_runtime.replay.arena import Arena
+from seer_runtime.replay.block_index import BlockIndex
+from seer_runtime.replay.blocks import BlockRows
 from seer_runtime.replay.codecs import Codec, frame_codec, latent_codec
 from seer_runtime.replay.replay import NothingToSampleError, Replay
 from seer_runtime.replay.samplers import UniformSampler
-from seer_runtime.replay.storage import FixedRows, Ids
+from seer_runtime.replay.storage import FixedRows, Ids, Storage
 from seer_runtime.replay.store import RowStore
 from seer_runtime.replay.windows import n_step_windows
 from seer_runtime.system.ledger import WORKSPACE_CAP_BYTES, Ledger, Line
@@ -64,15 +67,19 @@ def stack_shape(frame_shape: tuple[int, ...]) -> tuple[int, ...]:
     return frame_codec(frame_shape).observation_shape(STACK)
 
 
-def play(env: Environment, seed: int) -> Iterator[Row]:
-    """Yield steps of `env` under a random policy, without end."""
+def play(env: Environment, seed: int, policy: Policy | None = None) -> Iterator[Row]:
+    """Yield steps of `env` under `policy`, or under a random one, without end."""
     shape = env.spec.frame_shape
     stack = FrameStack(STACK, shape, np.zeros((STACK, *shape), np.uint8))
     rng = np.random.default_rng(seed)
     frame, first = env.reset(), True
     while True:
         stacked = stack.push(frame, first=first).reshape(stack_shape(shape))
-        step = env.step(env.spec.actions.sample(rng))
+        if policy is None:
+            action = env.spec.actions.sample(rng)
+        else:
+            action = policy.decide(policy.perception.observe(frame, first=first).input)
+        step = env.step(action)
         yield Row(frame, stacked, first, False, step.reward, step.terminated, step.truncated)
         if step.truncated:
             stacked = stack.push(step.frame, first=False).reshape(stack_shape(shape))
@@ -94,6 +101,7 @@ class Store:
     def __init__(self, name: str, rows: RowStore, ledger: Ledger, seed: int) -> None:
         self.name = name
         self.rows = rows
+        self.append_seconds = []
         self.replay = Replay(
             rows,
             UniformSampler(rows),
@@ -108,9 +116,16 @@ class Store:
     """Measured bytes of observations per time step."""
     capacity: int
     """Time steps within the budget."""
+    append_seconds: list[float]
+    """Duration of each append."""
 
     def append(self, row: Row) -> None:
-        """Store one time step."""
+        """Store one time step, and measure how long it takes."""
+        begin = time.perf_counter()
+        self._append(row)
+        self.append_seconds.append(time.perf_counter() - begin)
+
+    def _append(self, row: Row) -> None:
         stored = self._stored(row)
         if row.final:
             self.replay.append_final(stored)
@@ -134,7 +149,8 @@ class Store:
 NO_OBSERVATION = np.zeros((1, 1), np.uint8)
 
 
-def _columns_only(capacity: int, stack: int) -> tuple[RowStore, Ledger]:
+def columns_only(capacity: int, stack: int) -> tuple[RowStore, Ledger]:
+    """Return a row store of `capacity` rows that serves for its columns only, and its ledger."""
     ledger = Ledger({})
     return RowStore(FixedRows(Arena(capacity, ledger), frame_codec((1, 1))), stack=stack, ledger=ledger), ledger
 
@@ -147,7 +163,7 @@ class SharedStacks(Store):
     def __init__(self, name: str, budget_bytes: int, frame_shape: tuple[int, ...], seed: int) -> None:
         shape = stack_shape(frame_shape)
         self.capacity = budget_bytes // (self.stacks_a_row * math.prod(shape))
-        super().__init__(name, *_columns_only(self.capacity, stack=1), seed)
+        super().__init__(name, *columns_only(self.capacity, stack=1), seed)
         self.stacks: Frame = np.zeros((self.capacity, *shape), np.uint8)
         self.bytes_a_row = self.stacks_a_row * self.stacks.nbytes / self.capacity
         self._out: Frame = np.empty((2, BATCH, *shape), np.uint8)
@@ -195,7 +211,7 @@ class CompressedFrames(Store):
     def __init__(self, name: str, budget_bytes: int, frame_shape: tuple[int, ...], seed: int, *, rows: int) -> None:
         import lz4.block
 
-        super().__init__(name, *_columns_only(rows, STACK), seed)
+        super().__init__(name, *columns_only(rows, STACK), seed)
         self.budget_bytes = budget_bytes
         self.blobs = [b""] * rows
         self.held_bytes = 0
@@ -248,13 +264,25 @@ class CompressedFrames(Store):
 
 
 class Rows(Store):
-    """seer-edge's store: each frame once in one arena, or each latent after the conversion."""
+    """seer-edge's store: each frame once in one arena, or each latent after the conversion.
 
-    def __init__(self, name: str, budget_bytes: int, frame_shape: tuple[int, ...], seed: int) -> None:
+    With `most_rows` it compresses up to so many rows (`--store compact`), else it is that of `--store paper`.
+    """
+
+    def __init__(
+        self, name: str, budget_bytes: int, frame_shape: tuple[int, ...], seed: int, *, most_rows: int | None = None
+    ) -> None:
         codec = frame_codec(frame_shape)
+        self.budget_bytes = budget_bytes
         self.ledger = Ledger({Line.OBSERVATIONS: budget_bytes, Line.WORKSPACE: WORKSPACE_CAP_BYTES})
-        arena = Arena(budget_bytes // codec.row_bytes * codec.row_bytes, self.ledger)
-        super().__init__(name, RowStore(FixedRows(arena, codec), stack=STACK, ledger=self.ledger), self.ledger, seed)
+        storage: Storage
+        if most_rows is None:
+            storage = FixedRows(Arena(budget_bytes // codec.row_bytes * codec.row_bytes, self.ledger), codec)
+        else:
+            index = BlockIndex(most_rows, self.ledger)
+            storage = BlockRows(Arena(budget_bytes, self.ledger), codec, index, stack=STACK, ledger=self.ledger)
+        self.compact = most_rows is not None
+        super().__init__(name, RowStore(storage, stack=STACK, ledger=self.ledger), self.ledger, seed)
         self._out = self._new_batches()
 
     def _new_batches(self) -> NDArray[Any]:
@@ -263,13 +291,16 @@ class Rows(Store):
 
     @property
     def bytes_a_row(self) -> float:  # type: ignore[override]
-        """Bytes per row in the arena."""
-        return self.rows.codec.row_bytes
+        """Mean bytes per row in the arena."""
+        return self.rows.bytes_a_row or self.rows.codec.row_bytes
 
     @property
     def capacity(self) -> int:  # type: ignore[override]
-        """Rows of the arena, whose size is a multiple of a frame's (the paper's C_hat = floor(C P / (b L)))."""
-        return self.rows.capacity
+        """Rows of the arena, whose size is a multiple of a frame's (the paper's C_hat = floor(C P / (b L))).
+
+        If they are compressed: as many rows of the mean size as the budget holds.
+        """
+        return int(self.budget_bytes / self.bytes_a_row) if self.compact else self.rows.capacity
 
     def _stored(self, row: Row) -> NDArray[Any]:
         return row.frame
@@ -312,9 +343,9 @@ def new_encoder(spec: EncoderSpec, seed: int) -> OnnxEncoder:
 # --- measuring -------------------------------------------------------------------------------------------------
 
 
-def fill(stores: Sequence[Store], env: Environment, rows: int, seed: int) -> None:
-    """Append the same `rows` time steps to every store."""
-    for row in itertools.islice(play(env, seed), rows):
+def fill(stores: Sequence[Store], env: Environment, rows: int, seed: int, policy: Policy | None = None) -> None:
+    """Append the same `rows` time steps, played by `policy` or at random, to every store."""
+    for row in itertools.islice(play(env, seed, policy), rows):
         for store in stores:
             store.append(row)
 

@@ -10,20 +10,19 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from seer_edge.api.frame_sample import sampled_row_bytes
 from seer_edge.config.config import ENV_TIMEOUT_SECONDS, TrainConfig, build_config
 from seer_edge.config.plan import BytePlan, make_plan
 from seer_edge.config.recorded_env import changed_since
 from seer_edge.config.request import RunRequest
 from seer_edge.envs import EnvOptions, EnvSpec, resolve
 from seer_edge.envs.atari_options import ATARI_KWARGS, replaced_options
-from seer_edge.envs.frame_sample import sampled_row_bytes
 from seer_edge.envs.guarded import open_guarded
 from seer_edge.envs.translate_errors import translate_errors
 from seer_edge.errors import EXIT_BAD_INPUT, EXIT_UNSAFE, BadInputError
 from seer_edge.runs.run_folder import RunFolder
-from seer_edge.runs.source import bundle_flags, exists, is_bundle, resize_of
+from seer_edge.runs.source import SourceFrames, bundle_flags, exists, frames_of, is_bundle
 from seer_edge.runs.transfer import Imported, import_source
-from seer_runtime.policy.preprocess import Resize
 from seer_runtime.system.units import format_size
 
 LOG = logging.getLogger(__name__)
@@ -33,12 +32,14 @@ CHECKPOINTS_ON_DISK = 3  # two are kept, and the next one is written before the 
 def plan_of(request: RunRequest) -> BytePlan:
     """Return the plan of a new run, without what it imports. Raises BadInputError."""
     _check_source(request)
-    wanted, resize = request, None
+    wanted, frames = request, None
     if request.from_ is not None:
-        resize = resize_of(request.from_)  # the encoder must see frames as it was trained on
+        frames = frames_of(request.from_)  # the encoder must see frames as it was trained on
+        if frames is not None:
+            wanted = _with_gray_levels(request, frames)
         if is_bundle(request.from_):
-            wanted = request.filled(bundle_flags(request.from_))
-    spec = _spec_of(request, wanted, resize)
+            wanted = wanted.filled(bundle_flags(request.from_))
+    spec = _spec_of(request, wanted, frames)
     kind = resolve(request.env).kind
     if request.protocol is not None and kind != "atari":
         raise BadInputError(
@@ -80,10 +81,21 @@ def _check_source(request: RunRequest) -> None:
         raise BadInputError(f"{given}: also give {missing}")
 
 
-def _spec_of(request: RunRequest, wanted: RunRequest, resize: Resize | None) -> EnvSpec:
+def _with_gray_levels(request: RunRequest, frames: SourceFrames) -> RunRequest:
+    """Return the request with the gray levels of the source. Raises BadInputError if it asks for others."""
+    if request.gray_levels not in (None, frames.gray_levels):
+        raise BadInputError(
+            f"--gray-levels {request.gray_levels}: the encoder of --from {request.from_} was trained on frames of "
+            f"{frames.gray_levels or 256} gray levels; leave it out"
+        )
+    return dataclasses.replace(request, gray_levels=frames.gray_levels)
+
+
+def _spec_of(request: RunRequest, wanted: RunRequest, frames: SourceFrames | None) -> EnvSpec:
     """Open the environment as the imported encoder needs it. `request` is what the user asked for."""
     timeout = ENV_TIMEOUT_SECONDS if request.env_timeout is None else request.env_timeout
-    options, asked = (dataclasses.replace(of.env_options, resize=resize) for of in (wanted, request))
+    made = {} if frames is None else dataclasses.asdict(frames)
+    options, asked = (dataclasses.replace(of.env_options, **made) for of in (wanted, request))
     try:
         return open_spec(request.env, options, timeout)
     except BadInputError:

@@ -16,6 +16,7 @@ from seer_edge.config.values import (
     parse_positive,
     parse_seconds,
 )
+from seer_runtime.policy.preprocess import GRAY_LEVELS
 
 Value = TypeVar("Value")
 
@@ -91,6 +92,15 @@ def switch(text: str) -> bool:
     if text not in ("on", "off"):
         raise ValueError(f"unknown value {text!r}; choose one of on, off")
     return text == "on"
+
+
+@flag_type
+def gray_levels(text: str) -> int:
+    """One of GRAY_LEVELS."""
+    choices = list(map(str, GRAY_LEVELS))
+    if text not in choices:
+        raise ValueError(f"unknown value {text[:SHOWN_CHARACTERS]!r}; choose one of {', '.join(choices)}")
+    return int(text)
 
 
 @flag_type

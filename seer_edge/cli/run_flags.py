@@ -4,6 +4,7 @@ import argparse
 
 from seer_edge.cli.flag_types import (
     flag_type,
+    gray_levels,
     integer,
     named,
     output_file,
@@ -133,6 +134,12 @@ def _add_frame_flags(group: argparse._ArgumentGroup) -> None:
         choices=COLORS,
         metavar="NAME",
         help=f"Color of frames: {', '.join(COLORS)}. Default: gray for discrete actions, else rgb.",
+    )
+    group.add_argument(
+        "--gray-levels",
+        type=gray_levels,
+        metavar="N",
+        help="Gray levels of frames, for a camera whose low bits are noise: 16, 32, 64. Default: all 256.",
     )
     group.add_argument(
         "--render-observations",

@@ -17,7 +17,7 @@ from seer_edge.errors import BadInputError
 from seer_edge.networks.spec import ENCODERS
 from seer_edge.validation import check_types
 from seer_runtime.onnx.encoder import MAX_BATCH
-from seer_runtime.policy.preprocess import COLORS, RESIZES, Color, Resize
+from seer_runtime.policy.preprocess import COLORS, GRAY_LEVELS, RESIZES, Color, Resize
 from seer_runtime.replay.codecs import LATENT_CODECS
 
 Value = TypeVar("Value")
@@ -46,6 +46,7 @@ BEFORE_RECORDED: Mapping[str, Any] = {
     "tensorboard_dir": None,
     "environment": None,
     "store": "paper",
+    "gray_levels": None,
 }
 """Values that runs had whose `config.json` was written before these entries existed."""
 
@@ -71,6 +72,7 @@ class TrainConfig:
     resolution: int | None = None  # None: the environment's own
     action_repeat: int | None = None  # None: the environment's own
     color: Color | None = None  # None: the environment's own
+    gray_levels: int | None = None  # that frames are reduced to; None: they keep all 256
     render_observations: bool = False
     obs_key: str | None = None  # the picture in observations that are a dictionary
     env_kwargs: dict[str, Any] | None = None  # arguments for the environment
@@ -111,6 +113,8 @@ class TrainConfig:
         _one_of("--latent-codec", self.latent_codec, (*LATENT_CODECS, AUTO))
         if self.color is not None:
             _one_of("--color", self.color, COLORS)
+        if self.gray_levels is not None:
+            _one_of("--gray-levels", self.gray_levels, GRAY_LEVELS)
         _one_of("resize", self.resize, RESIZES)
         check_types(self)
         check_settings(self.algo, self.settings)
@@ -203,6 +207,7 @@ class TrainConfig:
             self.blank_at_lost_life,
             self.obs_key,
             self.env_kwargs,
+            self.gray_levels,
         )
 
     @property
@@ -258,9 +263,9 @@ EXTENDABLE = ("--algo", "--encoder", "--latent-codec")
 """Flags whose values a plugin may add to."""
 
 
-def _one_of(flag: str, value: str, choices: tuple[str, ...]) -> None:
+def _one_of(flag: str, value: str | int, choices: tuple[str | int, ...]) -> None:
     more = ", or load the module that adds it with --plugin" if flag in EXTENDABLE else ""
-    _require(value in choices, flag, value, f"choose one of {', '.join(choices)}{more}")
+    _require(value in choices, flag, value, f"choose one of {', '.join(map(str, choices))}{more}")
 
 
 def resolve_freeze_at(

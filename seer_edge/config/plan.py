@@ -202,7 +202,8 @@ class BytePlan:
         # Only control tasks have an action repeat, and only Atari games have a protocol.
         how = f"protocol {config.protocol}" if config.action_repeat is None else f"action repeat {config.action_repeat}"
         how = "" if env.as_registered else f", {how}"
-        return f"{env.id}, {env.actions}, frames {shown}{crop}{how}"
+        levels = "" if config.gray_levels is None else f" of {config.gray_levels} gray levels"
+        return f"{env.id}, {env.actions}, frames {shown}{levels}{crop}{how}"
 
     def _freeze(self) -> str:
         config, encoder = self.config, self.encoder

@@ -8,7 +8,7 @@ from seer_edge.config.config import TrainConfig
 from seer_edge.envs import EnvSpec
 from seer_edge.errors import BadInputError
 from seer_runtime.onnx.encoder import MAX_BATCH
-from seer_runtime.replay.blocks import BLOCK_ROWS, block_slots, block_workspace_bytes, guaranteed_rows, index_bytes
+from seer_runtime.replay.block_index import BLOCK_ROWS, block_slots, block_workspace_bytes, guaranteed_rows, index_bytes
 from seer_runtime.replay.codecs import Codec, FrameCodec
 from seer_runtime.replay.convert import conversion_bytes
 from seer_runtime.replay.convert_blocks import block_conversion_bytes
@@ -20,7 +20,7 @@ from seer_runtime.system.ledger import WORKSPACE_CAP_BYTES
 FLOAT_BYTES = 4
 MIN_ROW_BYTES = 64
 """Compressed rows are planned for at least this size: it bounds the columns and priorities of a long run."""
-LATENT_RATIO = 0.27
+LATENT_RATIO = 0.3
 """Size of compressed latents as a fraction of their codec's, on Atari (decision 0016)."""
 
 

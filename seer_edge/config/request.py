@@ -20,7 +20,7 @@ from seer_edge.config.values import (
 from seer_edge.envs import EnvOptions, ProtocolName
 from seer_edge.errors import BadInputError
 from seer_edge.validation import check_types
-from seer_runtime.policy.preprocess import COLORS, Color
+from seer_runtime.policy.preprocess import COLORS, GRAY_LEVELS, Color
 
 AGENT, ENCODER = "agent", "encoder"
 TAKES = (AGENT, ENCODER)
@@ -30,15 +30,16 @@ StoreName = Literal["paper", "compact"]
 STORES = get_args(StoreName)
 EvalIn = Literal["training", "separate"]
 EVAL_IN = get_args(EvalIn)
-CHOICES = {
+CHOICES: Mapping[str, tuple[str | int, ...]] = {
     "color": COLORS,
+    "gray_levels": GRAY_LEVELS,
     "protocol": PROTOCOLS,
     "take": TAKES,
     "replay": REPLAYS,
     "store": STORES,
     "eval_in": EVAL_IN,
 }
-"""Values of the options that have a fixed set of them, the default first."""
+"""Values of the options that have a fixed set of them."""
 
 _TEXT: Mapping[str, Callable[[str], Any]] = {
     "mem_budget": parse_memory,
@@ -86,7 +87,7 @@ class ResumeRequest:
         for name, choices in CHOICES.items():
             if getattr(self, name, None) not in (None, *choices):
                 flag = f"{flag_of(name)} {getattr(self, name)}"
-                raise BadInputError(f"{flag}: unknown value; choose one of {', '.join(choices)}")
+                raise BadInputError(f"{flag}: unknown value; choose one of {', '.join(map(str, choices))}")
         try:
             check_types(self)
         except ValueError as error:
@@ -132,6 +133,7 @@ class RunRequest(ResumeRequest):
     encoder: str | None = None
     resolution: int | None = None
     color: str | None = None
+    gray_levels: int | None = None
     render_observations: bool = False
     obs_key: str | None = None
     env_kwargs: dict[str, Any] | None = None
@@ -169,6 +171,7 @@ class RunRequest(ResumeRequest):
             render=self.render_observations,
             obs_key=self.obs_key,
             kwargs=self.env_kwargs,
+            gray_levels=self.gray_levels,
         )
 
     def filled(self, defaults: Mapping[str, Any]) -> "RunRequest":
@@ -224,6 +227,7 @@ class RunOptions(ResumeOptions, total=False):
     encoder: str | None
     resolution: int | None
     color: str | None
+    gray_levels: int | None
     render_observations: bool
     obs_key: str | None
     env_kwargs: Mapping[str, Any] | str | None

@@ -75,7 +75,7 @@ class Origin:
             fields.choice("algo", ALGORITHMS)
             return cls(
                 env=fields.text("environment.id"),
-                options=replace(_options(fields), resize=bundle.spec.resize),
+                options=replace(_options(fields), resize=bundle.spec.resize, gray_levels=bundle.spec.gray_levels),
                 epsilon=fields.number("evaluation.epsilon", 0, 1),
                 episodes=fields.count("evaluation.episodes", 1, EPISODES_MAX),
                 max_steps=_max_steps(fields),
@@ -110,7 +110,7 @@ def _max_steps(fields: ManifestReader) -> int | None:
 
 
 def _options(fields: ManifestReader) -> EnvOptions:
-    known = [field.name for field in dataclasses.fields(EnvOptions)]
+    known = {field.name for field in dataclasses.fields(EnvOptions)} - {"gray_levels"}
     given = fields.record("environment.options", known)
     options = EnvOptions(**given)
     try:

@@ -115,6 +115,7 @@ def _spec(plan: BytePlan) -> bundle.PolicySpec:
         actions=actions.outputs,
         resize=plan.config.resize,
         own_actions=plan.env.own_actions,
+        gray_levels=plan.config.gray_levels,
     )
 
 
@@ -128,10 +129,12 @@ def _about(spec: bundle.PolicySpec, folder: RunFolder, saved: Saved, agent: Stat
     """Return the manifest. It has no dates and no paths, so that the same checkpoint gives the same bytes."""
     config = plan.config
     episodes = min(config.eval_episodes, bundle.EPISODES_MAX)
+    options = dataclasses.asdict(config.env_options)
+    del options["gray_levels"]  # part of the policy's own specification, only where it is set
     return {
         **spec.to_json(),
         "encoder": checkpoint.encoder_identity(plan),
-        "environment": {"id": config.env, "name": config.env_name, "options": dataclasses.asdict(config.env_options)},
+        "environment": {"id": config.env, "name": config.env_name, "options": options},
         "evaluation": {
             "epsilon": config.settings.evaluation_epsilon,
             "episodes": episodes,

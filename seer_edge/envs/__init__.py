@@ -60,6 +60,8 @@ def make_env(env: str, options: EnvOptions, *, seed: int, training: bool) -> Env
     episode, while the game and its scene continue. Atari under "machado" has sticky actions, no no-ops, and episodes
     that are whole games. Other environments ignore `training`.
 
+    With `options.gray_levels` all frames are reduced to so many gray levels.
+
     Raises EnvError where the environment cannot be built (ResolutionError for a bad resolution) and ValueError for an
     unknown protocol.
     """
@@ -67,6 +69,15 @@ def make_env(env: str, options: EnvOptions, *, seed: int, training: bool) -> Env
         raise ValueError(f"unknown protocol {options.protocol!r}; use paper or machado")
     env_id = resolve(env)
     _check_view(env_id, options)
+    environment = _build(env_id, options, seed=seed, training=training)
+    if options.gray_levels is None:
+        return environment
+    from seer_edge.envs.reduced_frames import ReducedFrames
+
+    return ReducedFrames(environment, options.gray_levels)
+
+
+def _build(env_id: EnvId, options: EnvOptions, *, seed: int, training: bool) -> Environment:
     match env_id.kind:
         case "atari":
             from seer_edge.envs.atari import Atari

@@ -65,6 +65,9 @@ class EnvOptions:
     """The picture in the observations, where these are a dictionary. Nested keys are written "outer/inner"."""
     kwargs: dict[str, Any] | None = None
     """Arguments for the environment, as JSON values. Atari has those of `ATARI_KWARGS`, control tasks have none."""
+    gray_levels: int | None = None
+    """How many gray levels frames are reduced to, one of `GRAY_LEVELS`. Frames keep all 256 by default. `make_env`
+    reduces the frames of every environment."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import dataclasses
 import stat
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -132,15 +133,24 @@ def bundle_flags(source: str) -> dict[str, Any]:
         }
 
 
-def resize_of(source: str) -> Resize | None:
-    """Return how screens were resized to the frames that the encoder of a run or bundle was trained on.
+@dataclass(frozen=True)
+class SourceFrames:
+    """How the frames that an encoder was trained on were made from screens."""
+
+    resize: Resize
+    gray_levels: int | None
+
+
+def frames_of(source: str) -> SourceFrames | None:
+    """Return how the frames that the encoder of a run or bundle was trained on were made.
 
     Returns None for a run that cannot be read; `import_source` reports why. Raises BadInputError for a bundle that
     cannot be read.
     """
     if is_bundle(source):
         with open_source(source) as opened:
-            return opened.spec.resize
+            return SourceFrames(opened.spec.resize, opened.spec.gray_levels)
     with contextlib.suppress(BadInputError):
-        return checkpoint.newest(Path(source) / "checkpoints").config.resize
+        config = checkpoint.newest(Path(source) / "checkpoints").config
+        return SourceFrames(config.resize, config.gray_levels)
     return None

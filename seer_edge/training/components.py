@@ -14,7 +14,8 @@ from seer_runtime.onnx.encoder import OnnxEncoder
 from seer_runtime.policy.perception import FramePerception, LatentPerception, Perception
 from seer_runtime.policy.preprocess import FrameStack
 from seer_runtime.replay.arena import Arena
-from seer_runtime.replay.blocks import BlockIndex, BlockRows
+from seer_runtime.replay.block_index import BlockIndex
+from seer_runtime.replay.blocks import BlockRows
 from seer_runtime.replay.replay import Replay
 from seer_runtime.replay.samplers import PrioritizedSampler, Sampler, UniformSampler
 from seer_runtime.replay.storage import FixedRows, Storage

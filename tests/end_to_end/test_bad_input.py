@@ -1,11 +1,13 @@
 """Bad input gives one line that names the flag, the value and a hint, exit status 2, and writes nothing."""
 
+import functools
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from seer_edge.api import planning
 from seer_edge.cli import main
 from seer_edge.config.hyperparameters import preset_to_toml
 from seer_edge.config.presets import PRESETS
@@ -13,6 +15,15 @@ from seer_edge.config.presets import PRESETS
 # Short, so that a refusal that is missing shows as a failure and not as a day of training.
 TRAIN = ["train", "--env", "Alien", "--total-timesteps", "40"]
 CONTROL = ["train", "--env", "cartpole-swingup", "--total-timesteps", "40"]
+
+
+open_once = functools.cache(planning.open_spec)
+
+
+@pytest.fixture(autouse=True)
+def _each_environment_opens_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the spec of each environment, because most tests open the same one and its ROM takes half a second."""
+    monkeypatch.setattr(planning, "open_spec", open_once)
 
 
 def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
@@ -94,6 +105,10 @@ def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         ([*TRAIN, "--resolution", "0"], ["--resolution", "'0'", "at least 1"]),
         ([*TRAIN, "--resolution", "15"], ["--resolution 15", "use 16 to 210"]),
         ([*TRAIN, "--resolution", "211"], ["--resolution 211", "use 16 to 210"]),
+        ([*TRAIN, "--gray-levels", "8"], ["--gray-levels", "'8'", "choose one of 16, 32, 64"]),
+        ([*TRAIN, "--gray-levels", "32.0"], ["--gray-levels", "'32.0'", "choose one of 16, 32, 64"]),
+        ([*TRAIN, "--gray-levels", ""], ["--gray-levels", "''", "choose one of 16, 32, 64"]),
+        (["plan", "--env", "Alien", "--gray-levels", "256"], ["--gray-levels", "'256'", "choose one of 16, 32, 64"]),
         ([*TRAIN, "--resolution", "24"], ["--encoder data-efficient", "24x24", "too small"]),
         ([*CONTROL, "--augmentations", "0"], ["--augmentations 0", "give 1 to 15"]),
         ([*CONTROL, "--augmentations", "16"], ["--augmentations 16", "give 1 to 15"]),

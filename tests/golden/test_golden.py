@@ -43,6 +43,7 @@ def test_a_run_of_an_earlier_version_goes_on_as_it_did_there(name: str, tmp_path
     config = json.loads((run / "config.json").read_text())
     assert "resize" not in config
     assert "blank_at_lost_life" not in config
+    assert "gray_levels" not in config
     assert runs.start(tmp_path / "log", runs.command, "resume", run).join() == 0
     got, wanted = record.outcome(run), EXPECTED[name]
     assert got["step"] == wanted["step"]
@@ -51,13 +52,14 @@ def test_a_run_of_an_earlier_version_goes_on_as_it_did_there(name: str, tmp_path
     for array, told in wanted["arrays"].items():
         _assert_array(array, got["arrays"][array], told)
     config = json.loads((run / "config.json").read_text())
-    assert (config["resize"], config["blank_at_lost_life"]) == ("area", True)
+    assert (config["resize"], config["blank_at_lost_life"], config["gray_levels"]) == ("area", True, None)
 
 
 def test_a_bundle_of_an_earlier_version_acts_as_it_did_there() -> None:
     path, wanted = record.HERE / record.BUNDLE, EXPECTED[record.BUNDLE]
     with open_bundle(path) as bundle:
         assert bundle.spec.resize == "area"
+        assert bundle.spec.gray_levels is None
         assert bundle.about["environment"]["options"].keys().isdisjoint({"resize", "blank_at_lost_life"})
     got = record.played(path)
     np.testing.assert_allclose(got.pop("values"), wanted["values"], rtol=1e-4, atol=1e-5)

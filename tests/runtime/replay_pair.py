@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from seer_runtime.durable import open_tensors, write_tensors
 from seer_runtime.replay.arena import Arena
-from seer_runtime.replay.blocks import BlockIndex, BlockRows, block_workspace_bytes, index_bytes
+from seer_runtime.replay.block_index import BlockIndex, block_workspace_bytes, index_bytes
+from seer_runtime.replay.blocks import BlockRows
 from seer_runtime.replay.codecs import LATENT_CODECS, Codec, frame_codec, latent_codec
 from seer_runtime.replay.replay import NothingToSampleError, Observations, Replay
 from seer_runtime.replay.samplers import PrioritizedSampler, UniformSampler

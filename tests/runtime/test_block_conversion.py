@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from seer_runtime.replay.blocks import BlockRows, block_workspace_bytes, index_bytes
+from seer_runtime.replay.block_index import block_workspace_bytes, index_bytes
+from seer_runtime.replay.blocks import BlockRows
 from seer_runtime.replay.codecs import latent_codec
 from seer_runtime.replay.convert_blocks import MOVES, BlockConversion, block_conversion_bytes
 from seer_runtime.replay.samplers import PrioritizedSampler

@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 
 from seer_runtime.durable import open_tensors, write_tensors
 from seer_runtime.replay.arena import Arena
-from seer_runtime.replay.blocks import (
+from seer_runtime.replay.block_index import (
     BLOCK_ROWS,
     BlockIndex,
-    BlockRows,
     block_slots,
     block_workspace_bytes,
     decoded_blocks,
@@ -25,6 +24,7 @@ from seer_runtime.replay.blocks import (
     newest_that_fit,
     packed_row_bytes,
 )
+from seer_runtime.replay.blocks import BlockRows
 from seer_runtime.replay.codecs import frame_codec
 from seer_runtime.replay.replay import Observations, Replay
 from seer_runtime.replay.samplers import PrioritizedSampler, UniformSampler

@@ -1,5 +1,6 @@
 """Tests of bundles: writing and reading, detection of damage, and rejection of untrusted input."""
 
+import dataclasses
 import json
 import os
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from seer_runtime import Policy
 from seer_runtime.durable import CorruptFileError, tensor_pieces, write_container
 from seer_runtime.durable.container import open_container
 from seer_runtime.policy.bundle import ENCODER, HEAD, LEARNER, MEMBER_BYTES_MAX, PolicySpec, open_bundle
+from seer_runtime.policy.preprocess import GRAY_LEVELS
 from tests.runtime.bundles import SPEC, forged, members, record, write
 
 
@@ -202,12 +204,30 @@ def test_invalid_bundle_with_valid_hashes_is_rejected(data: bytes, message: str,
         {"crop_shape": [7, 8]},
         {"colors": "rgb"},
         {"crop": "random"},
+        {"gray_levels": 8},
+        {"gray_levels": 256},
+        {"gray_levels": None},
+        {"gray_levels": "32"},
+        {"gray_levels": 32.0},
+        {"gray_levels": True},
     ],
     ids=str,
 )
 def test_invalid_observation_fields_are_rejected(change: dict[str, Any], tmp_path: Path) -> None:
     seen = {**SPEC.to_json()["observation"], **change}
     _refusal(tmp_path / "p", forged(_manifest(observation=seen), BODY))
+
+
+def test_gray_levels_are_in_the_manifest_only_where_they_are_set(tmp_path: Path) -> None:
+    """Bundles without them keep their bytes, and earlier releases read them."""
+    assert "gray_levels" not in SPEC.to_json()["observation"]
+    for levels in (None, *GRAY_LEVELS):
+        spec = dataclasses.replace(SPEC, gray_levels=levels)
+        assert PolicySpec.of(spec.to_json()) == spec
+        assert Policy.load(write(tmp_path / "p.seer", spec)).spec == spec
+    seen = {**SPEC.to_json()["observation"], "gray_levels": 8}
+    message = _refusal(tmp_path / "p", forged(_manifest(observation=seen), BODY))
+    assert "observation.gray_levels is 8, not one of 16, 32, 64" in message
 
 
 def test_only_a_regular_file_is_opened(tmp_path: Path) -> None:

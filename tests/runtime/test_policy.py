@@ -17,7 +17,7 @@ from seer_runtime.onnx.check import OUTPUT, GraphError, HeadShapes, check_head
 from seer_runtime.onnx.encoder import INPUT
 from seer_runtime.onnx.head import OnnxHead
 from seer_runtime.policy.bundle import PolicySpec
-from seer_runtime.policy.preprocess import RESIZES, Resize, pool_and_resize
+from seer_runtime.policy.preprocess import GRAY_LEVELS, RESIZES, Resize, pool_and_resize, to_gray_levels
 from seer_runtime.system.ledger import Ledger
 from tests.runtime.bundles import ACTIONS, CONTROLS, SPEC, small_actor, small_head, write
 from tests.runtime.onnx_graphs import LATENT, constant_of, node_of, small_model
@@ -102,6 +102,30 @@ def test_a_policy_sees_frames_as_its_manifest_says(resize: Resize, tmp_path: Pat
         )
     with pytest.raises(ValueError, match="expected two screens of equal shape"):
         policy.act((older, newer[1:]))
+
+
+@pytest.mark.parametrize("spec", [SPEC, CONTROLS], ids=["discrete", "continuous"])
+@pytest.mark.parametrize("levels", GRAY_LEVELS)
+def test_a_policy_reduces_frames_and_screens_to_the_gray_levels_of_training(
+    levels: int, spec: PolicySpec, tmp_path: Path
+) -> None:
+    """A policy without levels acts alike if it is given reduced frames."""
+    policy = Policy.load(write(tmp_path / "p.seer", dataclasses.replace(spec, gray_levels=levels)))
+    plain, same = (Policy.load(write(tmp_path / "plain.seer", spec)) for _ in range(2))
+    rng, differ = np.random.default_rng(5), 0
+    for _ in range(20):
+        frame = rng.integers(0, 256, (10, 12), np.uint8)
+        before = frame.copy()
+        np.testing.assert_array_equal(policy.act(frame), same.act(to_gray_levels(frame, levels)))
+        np.testing.assert_array_equal(policy.values, same.values)
+        np.testing.assert_array_equal(frame, before)  # it belongs to the caller
+        plain.act(frame)
+        differ += not np.array_equal(plain.values, policy.values)
+        screen = rng.integers(0, 256, (40, 60, 3), np.uint8)
+        shown = cv2.resize(cv2.cvtColor(screen, cv2.COLOR_RGB2GRAY), (12, 10), interpolation=cv2.INTER_AREA)
+        np.testing.assert_array_equal(policy.act(screen), same.act(to_gray_levels(shown, levels)))
+        plain.act(screen)
+    assert differ == 20
 
 
 def test_check_head_returns_the_shapes_of_valid_heads() -> None:

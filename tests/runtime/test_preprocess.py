@@ -1,5 +1,7 @@
 """Tests of preprocessing: gray conversion, resizing, pooling of two screens, and the frame stack."""
 
+from fractions import Fraction
+
 import cv2
 import numpy as np
 import pytest
@@ -7,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from seer_runtime.policy.preprocess import RESIZES, FrameStack, Resize, pool_and_resize, resize, to_frame, to_gray
+from seer_runtime.policy.preprocess import (
+    GRAY_LEVELS,
+    RESIZES,
+    FrameStack,
+    Resize,
+    pool_and_resize,
+    resize,
+    to_frame,
+    to_gray,
+    to_gray_levels,
+)
 
 Frame = NDArray[np.uint8]
 
@@ -212,3 +224,65 @@ def test_stack_rejects_a_buffer_of_another_shape_or_dtype(buffer: Frame) -> None
 def test_stack_rejects_zero_frames() -> None:
     with pytest.raises(ValueError, match="a stack needs at least one frame, got 0"):
         FrameStack(0, (2, 3), np.zeros((0, 2, 3), np.uint8))
+
+
+# --- gray levels -----------------------------------------------------------------------------------------------
+
+
+def _exact_levels(count: int) -> list[Fraction]:
+    return [Fraction(255 * level, count - 1) for level in range(count)]
+
+
+def _levels(count: int) -> list[int]:
+    return list(map(round, _exact_levels(count)))
+
+
+@pytest.mark.parametrize("count", GRAY_LEVELS)
+def test_each_byte_becomes_the_nearest_of_evenly_spaced_levels(count: int) -> None:
+    levels = _levels(count)
+    assert len(set(levels)) == count
+    assert levels[0] == 0
+    assert levels[-1] == 255
+    expected = [round(min(_exact_levels(count), key=lambda level: abs(level - byte))) for byte in range(256)]
+    every = np.arange(256, dtype=np.uint8)
+    reduced = to_gray_levels(every, count)
+    assert reduced.tolist() == expected
+    for byte, level in enumerate(reduced.tolist()):  # a level is rounded, which may make two of them as near
+        assert abs(level - byte) == min(abs(other - byte) for other in levels)
+    assert every.tolist() == list(range(256))
+
+
+@pytest.mark.parametrize("count", GRAY_LEVELS)
+@pytest.mark.parametrize("shape", [(84, 84), (3, 25, 30), (7, 5, 3), (0, 4)])
+def test_reducing_keeps_shape_and_dtype_and_does_nothing_twice(count: int, shape: tuple[int, ...]) -> None:
+    frame = _screen(3, shape)
+    reduced = to_gray_levels(frame, count)
+    assert (reduced.shape, reduced.dtype, reduced.flags.c_contiguous) == (shape, np.uint8, True)
+    assert set(reduced.ravel().tolist()) <= set(_levels(count))
+    np.testing.assert_array_equal(to_gray_levels(reduced, count), reduced)
+    for blank in (np.zeros(shape, np.uint8), np.full(shape, 255, np.uint8)):
+        np.testing.assert_array_equal(to_gray_levels(blank, count), blank)
+
+
+def test_frames_are_reduced_in_place_and_into_out() -> None:
+    frame = _screen(4, (3, 20, 20))
+    expected, out = to_gray_levels(frame, 32), np.zeros_like(frame)
+    assert to_gray_levels(frame, 32, out) is out
+    np.testing.assert_array_equal(out, expected)
+    assert to_gray_levels(frame, 32, frame) is frame
+    np.testing.assert_array_equal(frame, expected)
+    strided = _screen(5, (40, 20))[::2]
+    expected = to_gray_levels(strided.copy(), 16)
+    assert to_gray_levels(strided, 16, strided) is strided
+    np.testing.assert_array_equal(strided, expected)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 8, 33, 128, 256])
+def test_other_numbers_of_gray_levels_are_refused(count: int) -> None:
+    with pytest.raises(ValueError, match=f"{count} gray levels are not supported; choose one of 16, 32, 64"):
+        to_gray_levels(_screen(0), count)
+
+
+def test_only_bytes_are_reduced() -> None:
+    with pytest.raises(ValueError, match=r"expected a uint8 frame, got float32 \[4, 5\]"):
+        to_gray_levels(np.zeros((4, 5), np.float32), 16)  # type: ignore[arg-type]

@@ -221,6 +221,22 @@ def test_a_configuration_records_the_frames_and_what_a_lost_life_does() -> None:
         assert (before.env_options.resize, before.env_options.blank_at_lost_life) == ("area", True)
 
 
+@pytest.mark.parametrize("levels", [None, 16, 32, 64])
+def test_a_configuration_records_the_gray_levels_of_frames(levels: int | None) -> None:
+    config = _config(gray_levels=levels)
+    data = json.loads(json.dumps(config.to_json()))
+    assert TrainConfig.from_json(data) == config
+    assert config.env_options.gray_levels == levels
+    del data["gray_levels"]
+    assert TrainConfig.from_json(data).gray_levels is None
+
+
+@pytest.mark.parametrize("levels", [0, 8, 33, 256])
+def test_other_numbers_of_gray_levels_are_refused(levels: int) -> None:
+    with pytest.raises(BadInputError, match=f"--gray-levels {levels}: choose one of 16, 32, 64"):
+        _config(gray_levels=levels)
+
+
 def test_settings_that_are_not_the_presets_survive_json() -> None:
     settings = RainbowSettings(batch_size=7, n_step=3, value_range=(-1.5, 2.0), learning_rate=0.1, gamma=0.9)
     config = dataclasses.replace(_config(), settings=settings, log_every=17)
@@ -245,6 +261,9 @@ def test_settings_that_are_not_the_presets_survive_json() -> None:
         {"colour": "red"},
         {"replay": "newest"},
         {"resize": "cubic"},
+        {"gray_levels": 8},
+        {"gray_levels": "32"},
+        {"gray_levels": 32.0},
         {"blank_at_lost_life": 1},
         {"total_timesteps": 0},
     ],

@@ -16,7 +16,7 @@ from seer_edge.training.freeze import FreezeRefusedError
 from seer_edge.training.session import resume_session
 from seer_runtime import durable
 from seer_runtime.onnx.encoder import MAX_BATCH, OnnxEncoder
-from seer_runtime.replay.blocks import guaranteed_rows
+from seer_runtime.replay.block_index import guaranteed_rows
 from seer_runtime.replay.samplers import PrioritizedSampler
 from seer_runtime.system.ledger import WORKSPACE_CAP_BYTES, Line
 from tests.seer_edge.freeze_rig import LARGE, Frame, Rig, assert_rows, assert_same, snapshot

@@ -10,7 +10,8 @@ from seer_edge.config.plan import BytePlan, make_plan
 from seer_edge.envs import EnvSpec
 from seer_edge.errors import BadInputError
 from seer_edge.training.components import build_replay, new_ledger
-from seer_runtime.replay.blocks import BlockRows, block_slots, index_bytes
+from seer_runtime.replay.block_index import block_slots, index_bytes
+from seer_runtime.replay.blocks import BlockRows
 from tests.seer_edge.plan_specs import ALIEN, CARTPOLE, line_of, plan_of
 
 

@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 
 from seer_runtime.replay.codecs import LATENT_CODECS
+from tests.processes import forked_tool
 
 TOOLS = Path(__file__).parents[2] / "tools"
+PEERS = ("TorchRL compressed stacks", "sb3-extra-buffers stacks")
+"""Stores of projects that may be installed."""
 
 
 def _membench(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(TOOLS / "membench.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, timeout=180)
 
 
 def test_the_command_writes_table_csv_and_chart(tmp_path: Path) -> None:
@@ -28,7 +31,9 @@ def test_the_command_writes_table_csv_and_chart(tmp_path: Path) -> None:
 
     exact = {"two stacks a row": 2 * 4 * 7_056, "one stack a row": 4 * 7_056, "frames once": 7_056}
     latents = {f"latents {codec}": 576 * element.element_bytes for codec, element in LATENT_CODECS.items()}
-    assert list(lines) == [*exact, "LZ4 frames", *latents]
+    compact = {f"compact {codec}": latents[f"latents {codec}"] for codec in LATENT_CODECS}
+    pairs = [name for pair in zip(latents, compact, strict=True) for name in pair]
+    assert [name for name in lines if name not in PEERS] == [*exact, "LZ4 frames", "compact frames", *pairs]
     frames = budget_bytes // 7_056
     for name, line in lines.items():
         bytes_, capacity = float(line["bytes_a_transition"]), int(line["capacity"])
@@ -39,15 +44,19 @@ def test_the_command_writes_table_csv_and_chart(tmp_path: Path) -> None:
         assert float(line["relative_capacity"]) == pytest.approx(capacity / frames)
         assert int(line["rows"]) <= min(capacity, frames)
         assert float(line["sample_seconds"]) > 0
+        assert 0 < float(line["append_seconds"]) <= float(line["append_seconds_worst"])
         assert f"{capacity:,}" in result.stdout
         rss, anon = ([line[f"{kind}_{when}_bytes"] for when in ("before", "peak", "after")] for kind in ("rss", "anon"))
-        if name in latents:
+        if name in pairs:
             assert float(line["conversion_seconds"]) > 0
             assert int(rss[1]) >= max(int(rss[0]), int(rss[2]))
             assert int(rss[1]) > int(anon[1]) >= max(int(anon[0]), int(anon[2])) > 0
         else:
             assert [line["conversion_seconds"], *rss, *anon] == [""] * 7
     assert 100 < float(lines["LZ4 frames"]["bytes_a_transition"]) < 7_056
+    assert 50 < float(lines["compact frames"]["bytes_a_transition"]) < 700
+    for name, size in compact.items():
+        assert 20 < float(lines[name]["bytes_a_transition"]) < size
 
 
 @pytest.mark.parametrize(
@@ -61,11 +70,12 @@ def test_the_command_writes_table_csv_and_chart(tmp_path: Path) -> None:
         (["--batches", "1.5"], ["--batches", "'1.5'"]),
         (["--out", __file__], ["--out", "cannot be written"]),
         (["--nonsense"], ["--nonsense"]),
+        (["--policy", "nothing.seer"], ["--policy", "nothing.seer"]),
     ],
 )
 def test_bad_input_is_reported_in_one_line(arguments: list[str], words: list[str], tmp_path: Path) -> None:
     out = tmp_path / "out"
-    result = _membench("--out", str(out), *arguments)
+    result = forked_tool(TOOLS / "membench.py", "--out", out, *arguments)
     assert result.returncode == 2
     assert not out.exists()
     assert result.stdout == ""

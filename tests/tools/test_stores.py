@@ -55,15 +55,17 @@ def _filled(rows: int, seed: int = 0) -> tuple[list[stores.Store], Any]:
     encoder = _encoder()
     common = (BUDGET_BYTES, FRAME_SHAPE, seed)
     latents = [stores.Rows(f"latents {codec}", *common) for codec in LATENT_CODECS]
+    latents += [stores.Rows(f"compact {codec}", *common, most_rows=rows) for codec in LATENT_CODECS]
     every: list[stores.Store] = [
         stores.TwoStacks("two stacks", *common),
         stores.SharedStacks("one stack", *common),
         stores.Rows("frames once", *common),
         stores.CompressedFrames("LZ4", *common, rows=rows),
+        stores.Rows("compact frames", *common, most_rows=rows),
         *latents,
     ]
     stores.fill(every, Noise(seed), rows, seed)
-    for codec, store in zip(LATENT_CODECS, latents, strict=True):
+    for codec, store in zip([*LATENT_CODECS, *LATENT_CODECS], latents, strict=True):
         store.convert(store.calibrated(codec, encoder), encoder)
     return every, encoder
 
@@ -89,14 +91,14 @@ def test_check_batches_detects_a_changed_store(fault: str) -> None:
     elif fault == "one stack":
         by_name[fault].stacks[...] = np.roll(by_name[fault].stacks, 1, axis=0)
     elif fault == "frames once":
-        by_name[fault].rows.data[:, 7] ^= 1
+        by_name[fault].rows.storage.data[:, 7] ^= 1
     elif fault == "LZ4":
         by_name[fault].blobs.insert(0, by_name[fault].blobs.pop())
     elif fault == "rewards":
         by_name["frames once"].rows.columns.reward[:] += 1
     else:
         store = by_name["latents float16"]
-        store.rows.data[...] = np.roll(store.rows.data, 1, axis=0)
+        store.rows.storage.data[...] = np.roll(store.rows.storage.data, 1, axis=0)
     with pytest.raises(stores.DifferentBatchError):
         stores.check_batches(every, encoder, 0)
 

@@ -28,7 +28,7 @@ from seer_runtime.durable.container import Container, open_container
 from seer_runtime.durable.files import CorruptFileError, one_line
 from seer_runtime.onnx.check import FILE_BYTES_MAX
 from seer_runtime.policy.actions import Bounded, Numbered, OwnActions, read_own_actions
-from seer_runtime.policy.preprocess import RESIZES, Resize
+from seer_runtime.policy.preprocess import GRAY_LEVELS, RESIZES, Resize
 from seer_runtime.replay.crops import Crop
 from seer_runtime.system.manifest_reader import ManifestReader, shown
 
@@ -65,6 +65,7 @@ class PolicySpec:
     actions: int  # number of discrete actions, or of components in [-1, 1] of a continuous action
     resize: Resize = "area"  # how screens were resized to frames in training
     own_actions: OwnActions | None = None  # what the environment takes; None where it takes the policy's actions
+    gray_levels: int | None = None  # that frames were reduced to in training; None where they kept all 256
 
     def __post_init__(self) -> None:
         if len(self.frame_shape) not in (2, 3) or self.frame_shape[:-2] not in ((), (3,)):
@@ -81,6 +82,9 @@ class PolicySpec:
         fits = isinstance(own, Numbered) if self.discrete else isinstance(own, Bounded) and len(own.low) == self.actions
         if own is not None and not fits:
             raise ValueError(f"the environment's actions are {own}, which does not fit those of the policy")
+        if self.gray_levels not in (None, *GRAY_LEVELS):
+            choices = ", ".join(map(str, GRAY_LEVELS))
+            raise ValueError(f"observation.gray_levels is {self.gray_levels}, not one of {choices}")
 
     def own(self, action: Any) -> Any:
         """Return the environment's own action for an action of the policy: an index from 0, or controls in [-1, 1]."""
@@ -103,18 +107,17 @@ class PolicySpec:
             actions = {"kind": "continuous", "size": self.actions, "low": -1.0, "high": 1.0}
         if self.own_actions is not None:
             actions |= self.own_actions.to_json()
-        return {
-            "algo": self.algo,
-            "observation": {
-                "frame_shape": list(self.frame_shape),
-                "colors": "rgb" if len(self.frame_shape) == 3 else "gray",
-                "resize": self.resize,
-                "stack": self.stack,
-                "crop_shape": list(self.crop_shape),
-                "crop": "center",
-            },
-            "actions": actions,
+        observation: dict[str, Any] = {
+            "frame_shape": list(self.frame_shape),
+            "colors": "rgb" if len(self.frame_shape) == 3 else "gray",
+            "resize": self.resize,
+            "stack": self.stack,
+            "crop_shape": list(self.crop_shape),
+            "crop": "center",
         }
+        if self.gray_levels is not None:  # earlier releases reject the field, because they would ignore it
+            observation["gray_levels"] = self.gray_levels
+        return {"algo": self.algo, "observation": observation, "actions": actions}
 
     @classmethod
     def of(cls, about: Mapping[str, Any]) -> "PolicySpec":
@@ -125,6 +128,7 @@ class PolicySpec:
         if len(crop_shape) != 2:
             raise ValueError(f"observation.crop_shape is {shown(crop_shape)}, not height and width")
         count = fields.count("actions.count" if discrete else "actions.size", 1, ACTIONS_MAX)
+        reduced = "gray_levels" in fields.record("observation")
         spec = cls(
             algo=fields.text("algo"),
             frame_shape=fields.counts("observation.frame_shape", SIDE_MAX),
@@ -134,6 +138,7 @@ class PolicySpec:
             actions=count,
             resize=cast(Resize, fields.choice("observation.resize", RESIZES)),
             own_actions=read_own_actions(fields.record("actions"), count),
+            gray_levels=fields.count("observation.gray_levels") if reduced else None,
         )
         for part in ("observation", "actions"):
             supported, found = spec.to_json()[part], fields.record(part)

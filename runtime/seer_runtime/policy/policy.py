@@ -21,7 +21,7 @@ from seer_runtime.onnx.encoder_choice import EncoderChoice, compare
 from seer_runtime.onnx.head import OnnxHead
 from seer_runtime.policy.bundle import ENCODER, HEAD, INT8, PROBE, Bundle, PolicySpec, open_bundle
 from seer_runtime.policy.perception import LatentPerception
-from seer_runtime.policy.preprocess import Frame, FrameStack, to_frame
+from seer_runtime.policy.preprocess import Frame, FrameStack, to_frame, to_gray_levels
 from seer_runtime.system.ledger import WORKSPACE_CAP_BYTES, BudgetError, Ledger, Line
 
 Action = int | NDArray[Any]
@@ -127,8 +127,8 @@ class Policy:
 
         `frame` is uint8 of shape `spec.frame_shape`, or a screen of any size: [H, W], [H, W, 1] or RGB [H, W, 3]. For
         Atari games, pass the last two screens as a pair `(older, newer)`, because training saw their maximum. Screens
-        are converted to frames as in training (`preprocess.to_frame` with `spec.resize`). Raises ValueError for
-        anything else.
+        are converted to frames as in training (`preprocess.to_frame` with `spec.resize`), and frames are reduced to
+        the gray levels of training. Raises ValueError for anything else.
         """
         return cast(Action, self.spec.own(self.act_normalized(frame)))
 
@@ -138,6 +138,8 @@ class Policy:
         It is an index from 0, or a new array float32 `[A]` in [-1, 1]. `spec.own` converts it to the environment's.
         """
         frame = to_frame(frame, self.spec.frame_shape, self.spec.resize)
+        if self.spec.gray_levels is not None:
+            frame = to_gray_levels(frame, self.spec.gray_levels)
         observed = self.perception.observe(frame, first=self._first)
         self._first = False
         return self.decide(observed.input)

@@ -1,5 +1,6 @@
 """Preprocessing: convert screens to frames and stack them. Training and acting share this code."""
 
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -15,6 +16,8 @@ RESIZES: tuple[Resize, ...] = ("area", "bilinear")
 `area` takes the maximum of the last two screens and resizes it once by area, like Gymnasium and Dopamine. `bilinear`
 resizes each screen bilinearly and takes the maximum of the results, like the code of the paper.
 """
+GRAY_LEVELS = (16, 32, 64)
+"""Numbers of gray levels that frames can be reduced to, for cameras whose low bits are noise."""
 
 
 def to_gray(rgb: Frame) -> Frame:
@@ -120,6 +123,31 @@ def pool_and_resize(
         return resize(np.maximum(older, newer, out=pooled), size, out, how=how)
     first, second = resize(older, size, out, how=how), resize(newer, size, how=how)
     return np.maximum(first, second, out=None if first is older else first)
+
+
+def to_gray_levels(frame: Frame, levels: int, out: Frame | None = None) -> Frame:
+    """Replace each byte of a frame, uint8 of any shape, by the nearest of `levels` evenly spaced values from 0 to 255.
+
+    `levels` is one of GRAY_LEVELS. The channels of RGB frames are reduced one by one. A reduced frame stays as it is.
+    If `out` is given, write the result to it and return `out`, which may be `frame` itself. Raises ValueError for
+    another number of levels or another dtype.
+    """
+    if levels not in GRAY_LEVELS:
+        raise ValueError(f"{levels} gray levels are not supported; choose one of {', '.join(map(str, GRAY_LEVELS))}")
+    if frame.dtype != np.uint8:
+        raise ValueError(f"expected a uint8 frame, got {frame.dtype} {list(frame.shape)}")
+    # Without `mode`, numpy would write to a copy of `out` first.
+    return np.take(_nearest_levels(levels), frame, out=out, mode="clip")
+
+
+@cache
+def _nearest_levels(levels: int) -> Frame:
+    """Return the value for each byte, uint8 `[256]`. Rounding meets no ties, because 255 is odd."""
+    steps = levels - 1
+    index = (2 * np.arange(256) * steps + 255) // 510
+    table = ((510 * index + steps) // (2 * steps)).astype(np.uint8)
+    table.flags.writeable = False
+    return table
 
 
 class FrameStack:

@@ -11,6 +11,7 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
+from seer_runtime.replay.block_index import LEVEL
 from seer_runtime.replay.codecs import Codec, latent_codec
 from tests.runtime.naive_replay import LEVELS, Encode, NaiveReplay, quantizers
 
@@ -66,7 +67,7 @@ class NaiveBlocks(NaiveReplay):
 
     def _packed_bytes(self, block: int, row_of: RowOf) -> int:
         rows = b"".join(row_of(row) for row in range(block * ROWS, block * ROWS + ROWS))
-        return min(len(zstandard.ZstdCompressor(level=1, write_checksum=False).compress(rows)), len(rows))
+        return min(len(zstandard.ZstdCompressor(level=LEVEL, write_checksum=False).compress(rows)), len(rows))
 
     def _give_up(self) -> None:
         while (

@@ -7,6 +7,7 @@ import pytest
 
 from seer_edge.config.config import TrainConfig, build_config
 from seer_edge.config.plan import BytePlan, make_plan
+from seer_edge.config.plan_replay import LATENT_RATIO
 from seer_edge.envs import EnvSpec
 from seer_edge.errors import BadInputError
 from seer_edge.training.components import build_replay, new_ledger
@@ -47,8 +48,9 @@ def test_expected_rows_are_shown_where_they_are_known() -> None:
     plan = _compact()
     frames, latents = "capacity before the freeze (C)", "capacity after the freeze (C_hat)"
     assert line_of(plan, frames) == "at least 9,912 rows; the run shows how many fit"
-    expected = "at least 121,512 rows; about 450,102 expected at 156 B each (as on Atari)"
-    assert line_of(plan, latents) == expected
+    row_bytes = LATENT_RATIO * 576
+    expected = f"about {int(70_000_000 / row_bytes):,} expected at {row_bytes:,.0f} B each (as on Atari)"
+    assert line_of(plan, latents) == f"at least 121,512 rows; {expected}"
     sampled = dataclasses.replace(plan, sampled_row_bytes=1_000.0)
     text = "at least 9,912 rows; about 70,000 expected at 1,000 B each (frames of random play)"
     assert line_of(sampled, frames) == text

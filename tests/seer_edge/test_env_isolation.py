@@ -17,9 +17,12 @@ import torch
 
 from seer_edge.envs import Discrete, EnvOptions, EnvSpec, Step
 from seer_edge.envs import guarded as guarded_module
+from seer_edge.envs import process_state
 from seer_edge.envs.black_frames import PATIENCE_STEPS
 from seer_edge.envs.guarded import Guarded, open_guarded
-from seer_edge.envs.isolation import SIGNALS, Isolation
+from seer_edge.envs.isolation import Isolation
+from seer_edge.envs.process_state import SIGNALS
+from seer_edge.envs.torch_state import TorchState
 from seer_edge.machine.signals import StopSignal
 from seer_runtime.system.state import State, StateError
 from tests.seer_edge.env_registry import register
@@ -119,20 +122,75 @@ def test_numpy_errors_are_restored_and_kept_for_the_environment(thorough: bool) 
 
 
 def test_torch_is_restored(thorough: bool) -> None:
+    before = TorchState.current()
+
     def change() -> None:
         torch.set_default_dtype(torch.float64)
         torch.set_grad_enabled(False)
         torch.use_deterministic_algorithms(True)
-        if thorough:
-            torch.set_num_threads(3)
-            torch.set_default_device("meta")
+        torch.set_num_threads(3)
+        torch.set_default_device("meta")
+        torch.set_float32_matmul_precision("medium")
+        torch.set_autocast_enabled("cpu", True)
+        torch.set_autocast_enabled("cuda", True)
 
     Isolation(0).run(thorough, change)
-    assert torch.is_grad_enabled()
-    assert not torch.are_deterministic_algorithms_enabled()
+    assert TorchState.current() == before
     assert torch.zeros(1).dtype == torch.float32
     assert torch.zeros(1).device.type == "cpu"
-    assert torch.get_num_threads() == 1
+
+
+def test_inference_mode_that_the_environment_leaves_on_does_not_reach_the_program(thorough: bool) -> None:
+    modes = []
+
+    def infer() -> None:
+        modes.append(torch.inference_mode())
+        modes[-1].__enter__()
+
+    for _ in range(2):
+        Isolation(0).run(thorough, infer)
+        assert not torch.is_inference_mode_enabled()
+        assert torch.is_grad_enabled()
+        assert not torch.zeros(1).is_inference()
+    modes.clear()
+    assert not torch.is_inference_mode_enabled()
+
+
+def test_the_recursion_limit_is_restored(thorough: bool) -> None:
+    before = sys.getrecursionlimit()
+    Isolation(0).run(thorough, sys.setrecursionlimit, before - 1)
+    assert sys.getrecursionlimit() == before
+
+
+def test_an_alarm_that_is_left_running_is_cancelled_with_one_warning(
+    thorough: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_state, "_reported", set())
+    for _ in range(2):
+        Isolation(0).run(thorough, signal.setitimer, signal.ITIMER_REAL, 60)
+        assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    [record] = caplog.records
+    assert "left an alarm running" in record.message
+
+
+def test_an_alarm_of_the_program_keeps_running(thorough: bool) -> None:
+    signal.setitimer(signal.ITIMER_REAL, 60)
+    try:
+        Isolation(0).run(thorough, int)
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 50
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def test_standard_streams_that_are_closed_are_opened_again(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    def close() -> None:
+        os.close(1)
+        os.close(2)
+
+    Isolation(0).run(True, close)
+    os.write(1, b"out")
+    os.write(2, b"err")
+    assert capfd.readouterr() == ("out", "err")
 
 
 def test_filters_of_warnings_are_restored(thorough: bool) -> None:

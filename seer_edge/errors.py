@@ -14,7 +14,16 @@ class BadInputError(Exception):
 
 
 class EnvironmentFailedError(Exception):
-    """The environment raised, or returned an invalid frame, reward or done flag. Agent and replay are unaffected."""
+    """The environment raised, or returned an invalid frame, reward or done flag. Agent and replay are unaffected.
+
+    Attributes:
+        call: the call that failed, such as "reset"; None if it is not known.
+
+    """
+
+    def __init__(self, message: str, call: str | None = None) -> None:
+        super().__init__(message)
+        self.call = call
 
 
 def describe_error(error: BaseException) -> str:

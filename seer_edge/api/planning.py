@@ -130,6 +130,13 @@ def plan_again(config: TrainConfig, folder: RunFolder) -> BytePlan:
             then.own_actions or "those of the agent",
             spec.own_actions or "those of the agent",
         )
+    if then.picture != spec.picture and config.environment is not None:
+        LOG.warning(
+            "environment %s: it observed %s when the run began, and observes %s now",
+            config.env,
+            then.picture or "screens",
+            spec.picture or "screens",
+        )
     return _plan_in(config, spec, folder)
 
 

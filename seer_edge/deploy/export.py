@@ -115,6 +115,7 @@ def _spec(plan: BytePlan) -> bundle.PolicySpec:
         actions=actions.outputs,
         resize=plan.config.resize,
         own_actions=plan.env.own_actions,
+        picture=plan.env.picture,
     )
 
 

@@ -143,15 +143,18 @@ class Guarded:
         try:
             with self._watchdog.watch(call) if self._watchdog is not None else nullcontext():
                 yield
-        except (EnvironmentFailedError, StateError, KeyboardInterrupt):
+        except (StateError, KeyboardInterrupt):
             self._failed = True  # an interrupt may have left the environment in the middle of a step
+            raise
+        except EnvironmentFailedError as error:
+            self._failed, error.call = True, call
             raise
         except EnvError as error:
             self._failed = True
             raise BadInputError(f"--env {self._env.spec.id}: {error}") from error
         except BaseException as error:
             self._failed = True
-            raise EnvironmentFailedError(describe_error(error)) from error
+            raise EnvironmentFailedError(describe_error(error), call) from error
 
     def _hang(self, line: str) -> None:
         self._failed = True
@@ -198,7 +201,7 @@ def open_guarded(
         isolation.release()
         if isinstance(error, EnvError | KeyboardInterrupt):
             raise
-        raise EnvironmentFailedError(describe_error(error)) from error
+        raise EnvironmentFailedError(describe_error(error), "construction") from error
     finally:
         if watchdog is not None:
             watchdog.close()

@@ -28,7 +28,8 @@ from seer_runtime.durable.container import Container, open_container
 from seer_runtime.durable.files import CorruptFileError, one_line
 from seer_runtime.onnx.check import FILE_BYTES_MAX
 from seer_runtime.policy.actions import Bounded, Numbered, OwnActions, read_own_actions
-from seer_runtime.policy.preprocess import RESIZES, Resize
+from seer_runtime.policy.pictures import Picture, read_picture
+from seer_runtime.policy.preprocess import RESIZES, Frame, Resize, to_frame
 from seer_runtime.replay.crops import Crop
 from seer_runtime.system.manifest_reader import ManifestReader, shown
 
@@ -65,6 +66,7 @@ class PolicySpec:
     actions: int  # number of discrete actions, or of components in [-1, 1] of a continuous action
     resize: Resize = "area"  # how screens were resized to frames in training
     own_actions: OwnActions | None = None  # what the environment takes; None where it takes the policy's actions
+    picture: Picture | None = None  # what the environment observes; None where that is a screen, or was not recorded
 
     def __post_init__(self) -> None:
         if len(self.frame_shape) not in (2, 3) or self.frame_shape[:-2] not in ((), (3,)):
@@ -85,6 +87,16 @@ class PolicySpec:
     def own(self, action: Any) -> Any:
         """Return the environment's own action for an action of the policy: an index from 0, or controls in [-1, 1]."""
         return action if self.own_actions is None else self.own_actions.own(action)
+
+    def to_frame(self, observation: Any) -> Frame:
+        """Convert an observation of the environment, a screen, a pair of screens or a frame to a frame.
+
+        Frames are uint8 of `frame_shape`. Where an array could be an observation too, it is one: see `Picture.to_frame`.
+        Raises ValueError for anything else.
+        """
+        if self.picture is None:
+            return to_frame(observation, self.frame_shape, self.resize)
+        return self.picture.to_frame(observation, self.frame_shape, self.resize)
 
     @property
     def crop(self) -> Crop:
@@ -112,6 +124,7 @@ class PolicySpec:
                 "stack": self.stack,
                 "crop_shape": list(self.crop_shape),
                 "crop": "center",
+                **({} if self.picture is None else {"picture": self.picture.to_json()}),
             },
             "actions": actions,
         }
@@ -134,6 +147,7 @@ class PolicySpec:
             actions=count,
             resize=cast(Resize, fields.choice("observation.resize", RESIZES)),
             own_actions=read_own_actions(fields.record("actions"), count),
+            picture=read_picture(fields.record("observation"), "observation"),
         )
         for part in ("observation", "actions"):
             supported, found = spec.to_json()[part], fields.record(part)

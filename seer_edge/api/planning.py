@@ -94,7 +94,7 @@ def _spec_of(request: RunRequest, wanted: RunRequest, resize: Resize | None) -> 
 
 
 def open_spec(env: str, options: EnvOptions, timeout_seconds: float, *, resumed: bool = False) -> EnvSpec:
-    """Build the environment, render one frame and return its spec.
+    """Build the environment, render one frame and return its spec. Call it inside `closing_idle`.
 
     Raises BadInputError. For a run that is `resumed`, raises EnvironmentFailedError if another try may succeed. An
     environment that does not answer in time ends the process, because its thread cannot be interrupted.
@@ -108,9 +108,13 @@ def open_spec(env: str, options: EnvOptions, timeout_seconds: float, *, resumed:
         environment = open_guarded(
             env, options, seed=0, training=True, timeout_seconds=timeout_seconds, on_hang=end_process
         )
-        with contextlib.closing(environment):
+        try:
             environment.reset()
-            return environment.spec
+        except BaseException:
+            environment.close()
+            raise
+        environment.set_aside()  # the run uses it again
+        return environment.spec
 
 
 def plan_again(config: TrainConfig, folder: RunFolder) -> BytePlan:

@@ -254,6 +254,8 @@ def _make(env_id: EnvId, render: bool, kwargs: Mapping[str, Any]) -> gymnasium.E
                 "leave --render-observations out if it observes images, or add the argument to the environment",
             ) from error
         hint = "; --env-kwargs sets its arguments" if isinstance(error, TypeError) and "argument" in str(error) else ""
+        if isinstance(error.__cause__, Exception) and "raised from the environment creator" in str(error):
+            error = error.__cause__
         raise UnavailableEnvError(f"environment {env_id.id!r} cannot be built: {describe_error(error)}{hint}") from error
 
 

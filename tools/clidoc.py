@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from seer_edge.cli.flags import make_parser
-from seer_edge.config.hyperparameters import hyperparameters, toml_value
+from seer_edge.config.hyperparameters import Hyperparameter, hyperparameters, toml_value
 from seer_edge.config.presets import PRESETS
 from seer_edge.config.registry import ALGORITHMS
 from seer_edge.config.request import has_flag
@@ -74,8 +74,14 @@ def _settings() -> Iterator[str]:
         for name, entry in hyperparameters(algo).items():
             if not has_flag(name):
                 value = getattr(default.settings if entry.in_settings else default, name)
-                yield f"- `{name} = {toml_value(value)}`: {describe(entry.kind)}."
+                yield f"- `{name} = {toml_value(value)}`: {_sentence(entry)}"
         yield ""
+
+
+def _sentence(entry: Hyperparameter) -> str:
+    """Return what a hyperparameter means, and which values it takes."""
+    text = f"{entry.meaning}; {describe(entry.kind)}" if entry.meaning else describe(entry.kind)
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def main() -> int:

@@ -1,7 +1,7 @@
 """Hyperparameters by name: what `--set` may change, and presets as TOML files.
 
-The names are the fields of the preset and of its settings. Types are read from their annotations, and the dataclasses
-check their ranges, so a new field needs no entry here.
+The names are the fields of the preset and of its settings. Types and meanings are read from their annotations, and the
+dataclasses check their ranges, so a new field needs no entry here.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from seer_edge.config.presets import PRESETS, Preset
 from seer_edge.config.registry import ALGORITHMS, check_actions
@@ -32,6 +32,7 @@ class Hyperparameter:
     name: str
     kind: Any  # annotation
     default: Any  # dataclasses.MISSING if a preset file must have it
+    meaning: str  # empty for a field without one
     in_settings: bool
 
 
@@ -49,7 +50,20 @@ def _entries(owner: type[Any], *, in_settings: bool) -> Iterator[Hyperparameter]
     kinds = get_type_hints(owner)
     for field in dataclasses.fields(owner):
         if in_settings or field.name not in _NOT_IN_FILES:
-            yield Hyperparameter(field.name, kinds[field.name], field.default, in_settings)
+            yield Hyperparameter(field.name, kinds[field.name], field.default, _meaning(owner, field.name), in_settings)
+
+
+def _meaning(owner: type[Any], name: str) -> str:
+    """Return what the annotation of a field says, in the class itself or the nearest one above it that says it."""
+    for base in owner.__mro__:
+        kind = (
+            get_type_hints(base, include_extras=True).get(name)
+            if name in vars(base).get("__annotations__", {})
+            else None
+        )
+        if get_origin(kind) is Annotated:
+            return str(get_args(kind)[1])
+    return ""
 
 
 def override(preset: Preset, values: Mapping[str, Any]) -> tuple[Preset, tuple[str, ...]]:
@@ -97,7 +111,8 @@ def preset_to_toml(preset: Preset) -> str:
     lines = [f"# Preset {preset.name}: {preset.source}.", f"# Load a copy of it with --preset FILE{SUFFIX}."]
     for name, entry in hyperparameters(preset.algo).items():
         value = getattr(preset.settings if entry.in_settings else preset, name)
-        lines.append(f"{name} = {toml_value(value)}")
+        comment = f"  # {entry.meaning}" if entry.meaning else ""
+        lines.append(f"{name} = {toml_value(value)}{comment}")
     return "\n".join(lines) + "\n"
 
 

@@ -102,6 +102,14 @@ def test_every_hyperparameter_without_a_flag_can_be_set(algo: str) -> None:
                 override(preset, {name: value})
 
 
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_every_hyperparameter_says_what_it_means(algo: str) -> None:
+    entries = hyperparameters(algo)
+    assert [name for name, entry in entries.items() if not entry.meaning] == []
+    # A class of settings that only changes the default inherits the meaning.
+    assert entries["learning_rate"].meaning == "step size of Adam"
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [

@@ -17,6 +17,7 @@ Rewards are clipped to [-1, 1] as by SB3's `AtariWrapper`. The freezing times ar
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Annotated
 
 from seer_edge.config.presets.preset import Preset
 from seer_edge.config.presets.settings import Settings
@@ -31,12 +32,12 @@ class DqnSettings(Settings):
     learning_rate: float = 1e-4
     reward_clip: float | None = 1.0
     evaluation_epsilon: float = 0.001
-    target_update_steps: int = 2_500  # updates between two copies to the target network
-    max_gradient_norm: float = 10.0
-    exploration_initial_eps: float = 1.0
-    exploration_final_eps: float = 0.05
-    exploration_fraction: float = 0.1  # the part of the run in which epsilon falls
-    exploration_steps: int | None = None  # the same in steps; None: `exploration_fraction` of the run
+    target_update_steps: Annotated[int, "updates between two updates of the target network"] = 2_500
+    max_gradient_norm: Annotated[float, "norm to which gradients are clipped"] = 10.0
+    exploration_initial_eps: Annotated[float, "probability of a random action at the start"] = 1.0
+    exploration_final_eps: Annotated[float, "probability of a random action after it has fallen"] = 0.05
+    exploration_fraction: Annotated[float, "part of the run in which the probability falls"] = 0.1
+    exploration_steps: Annotated[int | None, "the same in steps; none takes the fraction"] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

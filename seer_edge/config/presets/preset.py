@@ -1,6 +1,7 @@
 """A preset: the hyperparameters of one agent for one task, as data."""
 
 from dataclasses import dataclass, fields
+from typing import Annotated
 
 from seer_edge.config.presets.settings import Settings
 from seer_edge.validation import check_types
@@ -15,17 +16,17 @@ class Preset:
 
     name: str  # the task's name; that of an agent's default preset is no task's
     source: str
-    algo: str
+    algo: Annotated[str, "agent"]
     settings: Settings
-    encoder: str
-    freeze_at_whole: int  # T_f of a replay that holds the whole run (Figures 2 and 3)
-    freeze_at_bounded: int  # T_f of a replay that does not (Figures 4 and 5)
-    mem_budget_bytes: int
-    total_timesteps: int
-    augmentations: int = 1  # K
-    action_repeat: int | None = None  # None: the environment's default
-    eval_every: int = 10_000
-    eval_episodes: int = 10
+    encoder: Annotated[str, "convolutional encoder"]
+    freeze_at_whole: Annotated[int, "step of the freeze if the replay holds the whole run (T_f, Figures 2 and 3)"]
+    freeze_at_bounded: Annotated[int, "step of the freeze if it does not (T_f, Figures 4 and 5)"]
+    mem_budget_bytes: Annotated[int, "bytes of observations"]
+    total_timesteps: Annotated[int, "length of the run in agent steps"]
+    augmentations: Annotated[int, "random crops stored for each latent row (K)"] = 1
+    action_repeat: Annotated[int | None, "environment steps in one agent step; none keeps the environment's own"] = None
+    eval_every: Annotated[int, "agent steps between evaluations"] = 10_000
+    eval_episodes: Annotated[int, "episodes of each evaluation"] = 10
 
     def __post_init__(self) -> None:
         check_types(self)

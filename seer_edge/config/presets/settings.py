@@ -1,10 +1,12 @@
 """Hyperparameters of the agents. The defaults are those of the paper's tables.
 
-Every class checks its values where it is built, and every message begins with the name of the field.
+The annotation of each field says what it means, which docs/cli.md and preset files show. A class that only changes a
+default need not repeat it. Every class checks its values where it is built, and every message begins with the name of
+the field.
 """
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Annotated, Self
 
 from seer_edge.validation import check_types
 
@@ -13,18 +15,18 @@ from seer_edge.validation import check_types
 class Settings:
     """The hyperparameters that the training loop and the replay read from every agent. Raises ValueError."""
 
-    batch_size: int = 32
-    n_step: int = 1
-    gamma: float = 0.99
-    stack: int = 4  # frames in one observation
-    hidden: int = 256  # width of the hidden layers of the heads
-    learning_starts: int = 1_000  # steps before the first update
-    random_steps: int = 0  # steps at the start of the run that take uniformly random actions
-    learning_rate: float = 1e-3
-    reward_clip: float | None = None  # rewards are clipped to [-reward_clip, reward_clip]; None: not clipped
-    evaluation_epsilon: float = 0.0  # probability of a random action in evaluations
-    priority_exponent: float = 0.5
-    priority_weight_start: float = 0.4
+    batch_size: Annotated[int, "windows in one update"] = 32
+    n_step: Annotated[int, "rewards that are summed before the value is bootstrapped"] = 1
+    gamma: Annotated[float, "discount of a reward one step later"] = 0.99
+    stack: Annotated[int, "frames in one observation"] = 4
+    hidden: Annotated[int, "width of the hidden layers of the heads"] = 256
+    learning_starts: Annotated[int, "steps before the first update"] = 1_000
+    random_steps: Annotated[int, "steps at the start that take uniformly random actions"] = 0
+    learning_rate: Annotated[float, "step size of Adam"] = 1e-3
+    reward_clip: Annotated[float | None, "rewards are clipped to minus and plus this value for learning"] = None
+    evaluation_epsilon: Annotated[float, "probability of a random action in evaluations"] = 0.0
+    priority_exponent: Annotated[float, "how strongly priorities count (alpha, Schaul et al. 2016)"] = 0.5
+    priority_weight_start: Annotated[float, "importance-sampling exponent at the start (beta); it rises to 1"] = 0.4
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -69,17 +71,17 @@ class RainbowSettings(Settings):
 
     n_step: int = 20
     learning_starts: int = 1_600
-    target_update_steps: int = 2_000  # updates between two copies to the target network
+    target_update_steps: Annotated[int, "updates between two updates of the target network"] = 2_000
     # Table 3 says 1e-3. The released scripts and data-efficient Rainbow use 1e-4.
     learning_rate: float = 1e-4
     # The following are not in Table 3. They are those of the released code.
     reward_clip: float | None = 1.0
     evaluation_epsilon: float = 0.001
-    adam_epsilon: float = 1.5e-4
-    atoms: int = 51
-    value_range: tuple[float, float] = (-10.0, 10.0)
-    noisy_sigma: float = 0.1
-    max_gradient_norm: float = 10.0
+    adam_epsilon: Annotated[float, "epsilon of Adam"] = 1.5e-4
+    atoms: Annotated[int, "atoms of the distribution of returns (C51)"] = 51
+    value_range: Annotated[tuple[float, float], "smallest and largest return of the distribution"] = (-10.0, 10.0)
+    noisy_sigma: Annotated[float, "initial noise of the noisy layers (sigma_0)"] = 0.1
+    max_gradient_norm: Annotated[float, "norm to which gradients are clipped"] = 10.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -98,17 +100,20 @@ class SacSettings(Settings):
     stack: int = 3
     hidden: int = 1024
     random_steps: int = 1_000
-    features: int = 50  # L, the table's "latent dimension"
-    alpha_learning_rate: float = 1e-4
-    alpha_beta1: float = 0.5
-    initial_temperature: float = 0.1
-    target_tau: float = 0.01
-    encoder_tau: float = 0.05
-    target_update_steps: int = 2
-    contrastive: bool = True  # whether the agent trains with CURL's loss
+    features: Annotated[int, "width of a latent (L)"] = 50  # L, the table's "latent dimension"
+    alpha_learning_rate: Annotated[float, "step size of Adam for the temperature"] = 1e-4
+    alpha_beta1: Annotated[float, "beta1 of Adam for the temperature"] = 0.5
+    initial_temperature: Annotated[float, "weight of the entropy at the start (alpha)"] = 0.1
+    target_tau: Annotated[float, "part of the critic that its target takes over in each target update"] = 0.01
+    encoder_tau: Annotated[float, "the same for the encoder"] = 0.05
+    target_update_steps: Annotated[int, "updates between two updates of the target network"] = 2
+    contrastive: Annotated[bool, "whether the agent learns with CURL's contrastive loss"] = True
     # The following are not in Table 2. They are those of CURL's code.
-    actor_update_steps: int = 2
-    log_std_range: tuple[float, float] = (-10.0, 2.0)
+    actor_update_steps: Annotated[int, "updates of the critic for each one of the actor"] = 2
+    log_std_range: Annotated[tuple[float, float], "smallest and largest log standard deviation of an action"] = (
+        -10.0,
+        2.0,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

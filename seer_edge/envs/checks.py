@@ -69,5 +69,5 @@ def _check_episode(episode: Any, *, over: bool) -> None:
     sane = isinstance(episode, Episode) and type(episode.length_steps) is int and episode.length_steps >= 1
     if not (sane and type(episode.episode_return) is float and math.isfinite(episode.episode_return)):
         raise EnvironmentFailedError(
-            f"the episode is {shown_value(episode)}, not an Episode with a finite return and a length of at least 1 step"
+            f"the episode is {shown_value(episode)}, not an Episode with a finite return and a length of 1 step or more"
         )

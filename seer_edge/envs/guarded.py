@@ -217,8 +217,8 @@ def open_guarded(
 ) -> Guarded:
     """Build an environment as `make_env` does, and return it guarded. The timeout covers its construction too.
 
-    An environment that was set aside with these arguments is used again. Others that are idle are closed before, because
-    a camera or a simulator can often be opened once.
+    An environment that was set aside with these arguments is used again. Other idle ones are closed first, because a
+    camera or a simulator can often be opened only once.
 
     `first_step` is the agent step at which it starts, for messages. Raises EnvError as `make_env` does, and
     EnvironmentFailedError for any other exception.

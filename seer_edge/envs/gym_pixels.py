@@ -219,7 +219,6 @@ class GymPixels:
         # The environment may draw its next screen into the same memory.
         return frame.copy() if np.may_share_memory(frame, screen) else frame
 
-
     def _report_outside(self, least: float, greatest: float) -> None:
         self._reported = True
         picture = self._picture
@@ -256,7 +255,9 @@ def _make(env_id: EnvId, render: bool, kwargs: Mapping[str, Any]) -> gymnasium.E
         hint = "; --env-kwargs sets its arguments" if isinstance(error, TypeError) and "argument" in str(error) else ""
         if isinstance(error.__cause__, Exception) and "raised from the environment creator" in str(error):
             error = error.__cause__
-        raise UnavailableEnvError(f"environment {env_id.id!r} cannot be built: {describe_error(error)}{hint}") from error
+        raise UnavailableEnvError(
+            f"environment {env_id.id!r} cannot be built: {describe_error(error)}{hint}"
+        ) from error
 
 
 def _size(screen_shape: tuple[int, ...], side_max: int) -> tuple[int, int]:

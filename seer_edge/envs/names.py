@@ -73,8 +73,9 @@ def resolve(env: str) -> EnvId:
     """Return the environment that the name `env` stands for.
 
     `env` may be a control task (with or without `dm_control/`), a bare Atari name, a Gymnasium id, or `module:EnvId`,
-    whose module is imported first. A class of the module may stand for the id, and the path of a file for the module. Case and punctuation of task and Atari
-    names do not matter. Control tasks resolve without dm_control, which is imported when one is built.
+    whose module is imported first. A class of the module may stand for the id, and the path of a file for the module.
+    Case and punctuation of task and Atari names do not matter. Control tasks resolve without dm_control, which is
+    imported when one is built.
 
     Raises UnknownEnvError, UnsupportedEnvError or UnavailableEnvError.
     """

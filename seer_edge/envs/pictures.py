@@ -70,8 +70,9 @@ def _picture(space: Space, path: tuple[str | int, ...]) -> Picture:
     boxed = isinstance(space, gymnasium.spaces.Box | gymnasium.spaces.MultiBinary)
     if not boxed or str(space.dtype) not in PICTURE_DTYPES:
         raise NoPictureError(f"observes {_line(space)}, not images")
-    if not is_picture(space.shape):
-        raise NoPictureError(f"observes {_line(space)}, {_what_is_wrong(space.shape)}")
+    shape = space.shape or ()
+    if not is_picture(shape):
+        raise NoPictureError(f"observes {_line(space)}, {_what_is_wrong(shape)}")
     low, high = 0.0, 1.0
     if isinstance(space, gymnasium.spaces.Box):
         low, high = float(space.low.min()), float(space.high.max())
@@ -79,7 +80,7 @@ def _picture(space: Space, path: tuple[str | int, ...]) -> Picture:
         raise NoPictureError(
             f"observes {_line(space)}, whose values have no range; declare the bounds of its pixels, such as 0 and 255"
         )
-    return Picture(path, space.shape, str(space.dtype), low, high)
+    return Picture(path, shape, str(space.dtype), low, high)
 
 
 def _bound_max(dtype: Any) -> float:

@@ -29,7 +29,6 @@ from seer_runtime.replay.replay import Replay, ReplayConversion
 from seer_runtime.system.ledger import Ledger
 from seer_runtime.system.state import State, StateError, generator_state, restore_generator
 
-
 REWARD_MAX = 1e18
 """Limit on the size of a reward, whose square float32 must hold."""
 

@@ -15,9 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from seer_edge.envs import Discrete, EnvOptions, EnvSpec, Step
+from seer_edge.envs import Discrete, EnvOptions, EnvSpec, Step, process_state
 from seer_edge.envs import guarded as guarded_module
-from seer_edge.envs import process_state
 from seer_edge.envs.black_frames import PATIENCE_STEPS
 from seer_edge.envs.guarded import Guarded, open_guarded
 from seer_edge.envs.isolation import Isolation

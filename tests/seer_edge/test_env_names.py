@@ -200,7 +200,7 @@ def test_a_file_may_stand_for_its_module(
 def test_a_file_outside_the_working_directory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    with pytest.raises(UnknownEnvError, match="outside the working directory; change to its folder and write dots:D$"):
+    with pytest.raises(UnknownEnvError, match="outside the working directory; change to its folder and write dots:D"):
         resolve(f"{tmp_path}/dots.py:D")
 
 

@@ -6,14 +6,14 @@ from seer_edge.errors import describe_error, message_of
 from seer_runtime.durable.files import one_line
 
 
-class Unprintable(Exception):
+class UnprintableError(Exception):
     """An exception whose text cannot be read."""
 
     def __str__(self) -> str:
         raise RuntimeError("no text")
 
 
-@pytest.mark.parametrize("error", [Unprintable(), ValueError()])
+@pytest.mark.parametrize("error", [UnprintableError(), ValueError()])
 def test_an_exception_without_a_message_is_named_by_its_type(error: Exception) -> None:
     try:
         raise error

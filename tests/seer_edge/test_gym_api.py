@@ -1,6 +1,6 @@
 """What the methods of an environment take and return: harmless differences are accepted, others named."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -22,7 +22,7 @@ class Returning(gymnasium.Env[Any, Any]):
     observation_space = gymnasium.spaces.Box(0, 255, (20, 20), np.uint8)
     action_space = gymnasium.spaces.Discrete(2)
     seeds_below = 2**31
-    seeds: list[Any] = []
+    seeds: ClassVar[list[Any]] = []
 
     def __init__(self, start: Any = (PICTURE, INFO), step: Any = FIVE) -> None:
         self.started, self.stepped = start, step
@@ -47,7 +47,9 @@ class Arguments(Returning):
         super().__init__()
 
 
-def build(monkeypatch: pytest.MonkeyPatch, made: Any = Returning, options: dict[str, Any] | None = None, **k: Any) -> Any:
+def build(
+    monkeypatch: pytest.MonkeyPatch, made: Any = Returning, options: dict[str, Any] | None = None, **k: Any
+) -> Any:
     register(monkeypatch, "test/Returning-v0", entry_point=made, kwargs=k, **(options or {}))
     return make_env("test/Returning-v0", EnvOptions(), seed=2**31 - 1, training=True)
 
@@ -112,7 +114,7 @@ def test_an_environment_that_refuses_every_seed_fails(monkeypatch: pytest.Monkey
 
 
 def test_missing_arguments_name_the_flag(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UnavailableEnvError, match="missing 1 required .*; --env-kwargs sets its arguments$"):
+    with pytest.raises(UnavailableEnvError, match=r"missing 1 required .*\(test_.*; --env-kwargs sets its arguments$"):
         build(monkeypatch, Arguments)
 
 

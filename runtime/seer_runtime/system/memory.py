@@ -1,8 +1,8 @@
 """The memory available to this process: of the machine, of its cgroups and of its address space."""
 
 import re
-import string
 import resource
+import string
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath

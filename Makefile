@@ -10,6 +10,8 @@ DEMO := runs/demo
 PYTEST = $(BIN)/pytest -n logical --dist worksteal
 TESTS := not slow and not faults
 SOURCES := seer_edge runtime tools tests
+# The tests start many processes, each of which would compile all sources again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check fast test-pythons test-slow test-faults test-arm64 reliability lint format types unit bench docs clean

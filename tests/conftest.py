@@ -1,5 +1,6 @@
 """Configuration of all tests."""
 
+import gc
 import os
 import signal
 import sys
@@ -24,6 +25,11 @@ def pytest_configure() -> None:
     ):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, handler)
+
+
+def pytest_collection_finish() -> None:
+    """Exempt torch and the test modules from later garbage collections: each would take 0.2 s, a freeze runs two."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -1,11 +1,13 @@
 """Bad input gives one line that names the flag, the value and a hint, exit status 2, and writes nothing."""
 
+import functools
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from seer_edge.api import planning
 from seer_edge.cli import main
 from seer_edge.config.hyperparameters import preset_to_toml
 from seer_edge.config.presets import PRESETS
@@ -13,6 +15,15 @@ from seer_edge.config.presets import PRESETS
 # Short, so that a refusal that is missing shows as a failure and not as a day of training.
 TRAIN = ["train", "--env", "Alien", "--total-timesteps", "40"]
 CONTROL = ["train", "--env", "cartpole-swingup", "--total-timesteps", "40"]
+
+
+open_once = functools.cache(planning.open_spec)
+
+
+@pytest.fixture(autouse=True)
+def _each_environment_opens_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the spec of each environment, because most tests open the same one and its ROM takes half a second."""
+    monkeypatch.setattr(planning, "open_spec", open_once)
 
 
 def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:

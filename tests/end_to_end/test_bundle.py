@@ -260,7 +260,9 @@ def test_rows_of_another_codec_are_left(run: Run, bundle: Path, tmp_path: Path) 
     assert "the bundle's replay rows are not imported: their codec is float32, and --latent-codec is float16" in out
 
 
-@pytest.mark.parametrize("codec", ["float16", "uint8", "uint4"])
+@pytest.mark.parametrize(
+    "codec", ["uint8", *(pytest.param(name, marks=pytest.mark.slow) for name in ("float16", "uint4"))]
+)
 def test_rows_that_are_taken_bring_their_codec(codec: str, run: Run, tmp_path: Path) -> None:
     source, packed = tmp_path / "source", tmp_path / "p.seer"
     assert run("train", *PIXEL_GAME, "--latent-codec", codec, "--run-dir", source)[0] == 0

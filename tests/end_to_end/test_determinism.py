@@ -15,9 +15,10 @@ COMPARED = ("agent.safetensors", "replay.safetensors", "state.json")
 
 @pytest.mark.parametrize("replay", [pytest.param("uniform", marks=pytest.mark.slow), "prioritized"])
 def test_the_same_seed_twice_gives_the_same_bits(short_run: Callable[..., Finished], replay: str) -> None:
-    options = {"total_timesteps": 600, "freeze_at": 400, "replay": replay, "eval_every": 500, "eval_episodes": 3}
+    options = {"total_timesteps": 180, "freeze_at": 130, "replay": replay, "eval_every": 160, "eval_episodes": 2}
+    options["settings"] = {"learning_starts": 60}
     first, second, other = short_run(**options), short_run(**options), short_run(**options, seed=1)
-    for step in (400, 600):
+    for step in (130, 180):
         for name in COMPARED:
             assert (first.generation(step) / name).read_bytes() == (second.generation(step) / name).read_bytes()
     assert first.folder.encoder.read_bytes() == second.folder.encoder.read_bytes()
@@ -26,16 +27,21 @@ def test_the_same_seed_twice_gives_the_same_bits(short_run: Callable[..., Finish
 
 
 def test_evaluation_does_not_disturb_training(short_run: Callable[..., Finished]) -> None:
-    often = short_run(total_timesteps=500, freeze_at=350, eval_every=100, eval_episodes=2)
-    seldom = short_run(total_timesteps=500, freeze_at=350, eval_every=500, eval_episodes=2)
-    ours, theirs = (durable.read_tensors(run.generation(500) / "agent.safetensors") for run in (often, seldom))
+    often, seldom = (
+        short_run(
+            **{"total_timesteps": 160, "freeze_at": 120, "eval_every": every, "eval_episodes": 2},
+            settings={"learning_starts": 60},
+        )
+        for every in (40, 160)
+    )
+    ours, theirs = (durable.read_tensors(run.generation(160) / "agent.safetensors") for run in (often, seldom))
     assert ours.keys() == theirs.keys()
     assert all((ours[name] == theirs[name]).all() for name in ours)
 
 
 def test_tensorboard_when_asked_for(short_run: Callable[..., Finished]) -> None:
-    with_events = short_run(total_timesteps=300, freeze_at=250, tensorboard=True, eval_episodes=1)
-    without = short_run(total_timesteps=300, freeze_at=250, eval_episodes=1)
+    with_events = short_run(total_timesteps=80, freeze_at=60, tensorboard=True, eval_episodes=1)
+    without = short_run(total_timesteps=80, freeze_at=60, eval_episodes=1)
     (events,) = with_events.folder.tensorboard.iterdir()
     assert b"rollout/ep_rew_mean" in events.read_bytes()
     assert not without.folder.tensorboard.exists()

@@ -1,6 +1,7 @@
 """An output that cannot show a character, and a path that is not UTF-8, end no command."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,16 +13,26 @@ from tests.end_to_end.test_devices import DEVICES, SETS, SHORT
 PROJECT = Path(__file__).parents[2]
 
 
-def _run(*words: str | bytes, **variables: str) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "seer_edge", *words]
-    return subprocess.run(command, cwd=PROJECT, env={**os.environ, **variables}, capture_output=True, timeout=300)
+EACH_IN_TURN = """
+import sys
+from itertools import groupby
+from seer_edge.cli import main
+for between, words in groupby(sys.argv[1:], lambda word: word == "+"):
+    if not between:
+        sys.argv = ["seer-edge", *words]
+        print("\\f", main())
+"""
 
 
-def _done(*words: str | bytes, **variables: str) -> bytes:
-    done = _run(*words, **variables)
+def _run(*commands: tuple[str | bytes, ...], **variables: str) -> tuple[list[tuple[bytes, int]], bytes]:
+    """Run the commands in a new process; return the output and the status of each, and stderr."""
+    words = [word for command in commands for word in ("+", *command)]
+    line, environment = [sys.executable, "-c", EACH_IN_TURN, *words], {**os.environ, **variables}
+    done = subprocess.run(line, cwd=PROJECT, env=environment, capture_output=True, timeout=300)
     assert done.returncode == 0, done.stderr.decode(errors="replace")
-    assert b"Traceback" not in done.stderr
-    return done.stdout
+    parts = re.findall(rb"(.*?)\f (\d+)\n", done.stdout, re.DOTALL)
+    assert len(parts) == len(commands)
+    return [(printed, int(status)) for printed, status in parts], done.stderr
 
 
 @pytest.mark.parametrize("variables", [{"PYTHONIOENCODING": "ascii"}])
@@ -30,14 +41,20 @@ def test_commands_work_in_a_folder_that_is_not_utf_8(variables: dict[str, str], 
     os.mkdir(odd)  # noqa: PTH102 (a path of bytes)
     run, bundle, log = odd + b"/run", odd + b"/policy.seer", odd + b"/log"
     flags = ("--env", f"{DEVICES}:Device-v0", *SHORT, *SETS)
-    printed = _done("train", *flags, "--run-dir", run, "--log-file", log, **variables)
-    assert b"run folder: " in printed
-    assert b"caf\\udce9-" in printed
+    commands = (
+        ("train", *flags, "--run-dir", run, "--log-file", log),
+        ("eval", run),
+        ("resume", run),
+        ("export", run, "-o", bundle),
+        ("act", bundle, "--episodes", "1"),
+        ("act", run),
+    )
+    done, errors = _run(*commands, **variables)
+    assert [status for _, status in done] == [0, 0, 0, 0, 0, 2]
+    assert b"Traceback" not in errors
+    trained, evaluated, resumed, exported, acted, _ = (printed for printed, _ in done)
+    assert b"run folder: " in trained
     assert b"caf\\udce9-" in Path(os.fsdecode(log)).read_bytes()
-    printed = _done("eval", run, **variables)
-    assert b"return 25.0 \\xb1 0.0" in printed
-    assert b"caf\\udce9-" in _done("resume", run, **variables)
-    assert b"caf\\udce9-" in _done("export", run, "-o", bundle, **variables)
-    assert b"25.0" in _done("act", bundle, "--episodes", "1", **variables)
-    refused = _run("act", run, **variables)
-    assert (refused.returncode, b"Traceback" in refused.stderr) == (2, False)
+    assert all(b"caf\\udce9-" in printed for printed in (trained, resumed, exported))
+    assert b"return 25.0 \\xb1 0.0" in evaluated
+    assert b"25.0" in acted

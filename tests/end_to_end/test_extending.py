@@ -94,7 +94,7 @@ def _summary(folder: Path, run: str) -> Any:
 def test_the_examples_do_what_the_page_says(done: tuple[Path, dict[str, list[int]]]) -> None:
     folder, _ = done
     dots, tiny, bfloat16, softmax = (_summary(folder, name) for name in ("dots", "tiny", "bfloat16", "softmax"))
-    assert (dots["env"], dots["timesteps"], dots["resumed_at"]) == ("dots/3", 1_710, [1_700])
+    assert (dots["env"], dots["timesteps"], dots["resumed_at"]) == ("dots/3", 310, [300])
     assert tiny["replay"]["latent_row_bytes"] == 4 * 64
     assert tiny["freeze"]["onnx_max_abs_error"] < 1e-4
     assert (bfloat16["replay"]["latent_codec"], bfloat16["replay"]["latent_row_bytes"]) == ("bfloat16", 2 * 64)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from seer_runtime import durable
+from tests.processes import forked
 
 PROJECT = Path(__file__).parents[2]
 SHORT = [
@@ -55,6 +56,12 @@ def start(folder: Path, *arguments: object) -> subprocess.Popen[str]:
 
 
 def run(folder: Path, *arguments: object) -> tuple[int, str, str]:
+    done = forked(*arguments, cwd=folder)
+    return done.returncode, done.stdout, done.stderr
+
+
+def run_anew(folder: Path, *arguments: object) -> tuple[int, str, str]:
+    """Run the command in a new interpreter, whose imports the files in `folder` could replace."""
     child = start(folder, *arguments)
     out, err = child.communicate(timeout=300)
     return child.returncode, out, err
@@ -71,7 +78,7 @@ def episodes(folder: Path) -> list[list[str]]:
 
 def test_a_rude_environment_is_trained_exported_and_played(folder: Path) -> None:
     kwargs = json.dumps({"size": 3})
-    status, out, err = run(folder, *train(folder, "--env-kwargs", kwargs, "--run-dir", "runs/one"))
+    status, out, err = run_anew(folder, *train(folder, "--env-kwargs", kwargs, "--run-dir", "runs/one"))
     assert status == 0, err
     assert "Hello from the community." in err
     assert "a C library speaks" in err
@@ -92,15 +99,21 @@ def test_a_rude_environment_is_trained_exported_and_played(folder: Path) -> None
     status, out, err = run(folder, "export", "runs/one", "-o", "policy.seer")
     assert status == 0, err
     played: list[Any] = []
-    for command in (("eval", "runs/one"), ("eval", "policy.seer"), ("act", "policy.seer", "--episodes", "1")):
-        status, out, err = run(folder, *command, "--json")
+    for run_it, *command in (
+        (run, "eval", "runs/one"),
+        (run, "eval", "policy.seer"),
+        (run_anew, "act", "policy.seer", "--episodes", "1"),
+    ):
+        status, out, err = run_it(folder, *command, "--json")
         assert status == 0, err
         played.append(json.loads(out)["returns"])
     assert played[0] == played[1] == summary["eval"]["returns"]
     assert len(played[2]) == 1
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
 def test_signals_end_a_run_whose_environment_took_their_handlers(number: int, status: int, folder: Path) -> None:
     child = start(folder, *train(folder, "--env-kwargs", '{"patient": true}', "--run-dir", "run"))
     deadline = time.monotonic() + 120

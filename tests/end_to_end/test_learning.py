@@ -32,6 +32,7 @@ def test_a_trained_encoder_solves_what_a_random_one_does_not_and_the_freeze_keep
     assert max(random_features.values()) < 16
 
 
+@pytest.mark.slow
 def test_prioritized_replay_learns_too(short_run: Callable[..., Finished]) -> None:
     run = short_run(freeze_at=1_500, total_timesteps=2_500, replay="prioritized", latent_codec="float16")
     assert evaluations(run)[2_500] > 18

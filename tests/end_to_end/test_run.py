@@ -1,9 +1,11 @@
-"""The command as a user runs it: real Alien, real ONNX Runtime, a process of its own."""
+"""The command as a user runs it: real Alien, real ONNX Runtime, separate processes."""
 
 import csv
+import functools
 import itertools
 import json
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,12 +18,14 @@ import pytest
 
 from seer_edge.training.tables import COLUMNS, EPISODE_COLUMNS
 from seer_runtime import durable
+from tests.processes import forked
 
 COMMAND = [sys.executable, "-m", "seer_edge"]
 ALIEN = [
-    *("train", "--env", "alien", "--mem-budget", "14.2MB", "--total-timesteps", "2600", "--freeze-at", "2200"),
-    *("--eval-episodes", "1", "--eval-every", "2600"),
+    *("train", "--env", "alien", "--mem-budget", "5.65MB", "--total-timesteps", "900", "--freeze-at", "840"),
+    *("--eval-episodes", "1", "--eval-every", "900", "--eval-max-steps", "150", "--set", "learning_starts=700"),
 ]
+ROWS = 800  # fewer than the steps up to the freeze
 
 
 def seer_edge(*arguments: str, status: int = 0) -> str:
@@ -35,7 +39,7 @@ def alien(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A short real run whose ring has wrapped by the freeze."""
     folder = tmp_path_factory.mktemp("alien") / "run"
     plan = seer_edge(*ALIEN, "--run-dir", str(folder))
-    assert "2,012 rows" in plan
+    assert "800 rows" in plan
     return folder
 
 
@@ -49,36 +53,36 @@ def test_the_summary_says_what_happened(alien: Path) -> None:
         "env": "ALE/Alien-v5",
         "algo": "rainbow",
         "seed": 0,
-        "timesteps": 2600,
+        "timesteps": 900,
         "status": "finished",
     }
-    assert summary["budget"]["limit_bytes"] == 14_200_000
-    assert summary["budget"]["observation_bytes_peak"] == 2012 * 7056
+    assert summary["budget"]["limit_bytes"] == 5_650_000
+    assert summary["budget"]["observation_bytes_peak"] == ROWS * 7056
     assert 0 < summary["budget"]["workspace_bytes_peak"] <= 8_000_000
     assert summary["rss_peak_bytes"] >= summary["freeze"]["rss_peak_bytes"]
     assert summary["rss_peak_bytes"] > summary["anon_peak_bytes"] >= summary["freeze"]["anon_peak_bytes"]
     assert summary["replay"] == {
-        "frame_capacity": 2012,
-        "latent_capacity": 2012 * 7056 // 2304,
+        "frame_capacity": ROWS,
+        "latent_capacity": ROWS * 7056 // 2304,
         "latent_codec": "float32",
         "frame_row_bytes": 7056,
         "latent_row_bytes": 2304,
-        "rows": summary["freeze"]["rows"] + 400 + truncations(alien),
+        "rows": summary["freeze"]["rows"] + 60 + truncations(alien),
         "clip_rate": None,
     }
-    assert summary["freeze"]["timestep"] == 2200
-    assert 2009 <= summary["freeze"]["rows"] <= 2012
+    assert summary["freeze"]["timestep"] == 840
+    assert ROWS - 3 <= summary["freeze"]["rows"] <= ROWS
     assert summary["freeze"]["onnx_max_abs_error"] < 1e-4
     assert summary["steps_per_second"]["latent"] > summary["steps_per_second"]["pixel"] > 0
     before, after = 293_499_136, 89_979_136
-    assert summary["flops"]["at_freeze"] == 2200 * before + 1_280_000 * 2012
-    assert summary["flops"]["total"] == summary["flops"]["at_freeze"] + 400 * after
+    assert summary["flops"]["at_freeze"] == 840 * before + 1_280_000 * ROWS
+    assert summary["flops"]["total"] == summary["flops"]["at_freeze"] + 60 * after
     assert summary["eval"]["episodes"] == len(summary["eval"]["returns"]) == 1
 
 
 def truncations(run: Path) -> int:
     """Rows that hold the final observation of a truncated episode, since the freeze."""
-    arrays = durable.read_tensors(run / "checkpoints/step_0000002600/replay.safetensors")
+    arrays = durable.read_tensors(run / "checkpoints/step_0000000900/replay.safetensors")
     return int((arrays["flags"] == 4).sum())
 
 
@@ -87,8 +91,8 @@ def test_progress_has_the_ecosystems_columns(alien: Path) -> None:
         reader = csv.DictReader(file)
         rows = list(reader)
     assert tuple(reader.fieldnames or ()) == COLUMNS
-    assert [int(row["time/total_timesteps"]) for row in rows][-1] == 2600
-    assert {row["memory/observation_bytes"] for row in rows} == {str(2012 * 7056)}
+    assert [int(row["time/total_timesteps"]) for row in rows][-1] == 900
+    assert {row["memory/observation_bytes"] for row in rows} == {str(ROWS * 7056)}
     for row in rows:
         assert int(row["memory/observation_bytes"]) < int(row["memory/anon_bytes"]) < int(row["memory/rss_bytes"])
     sampled = max(int(row["memory/anon_bytes"]) for row in rows)
@@ -102,11 +106,11 @@ def test_every_game_of_training_is_a_row(alien: Path) -> None:
         reader = csv.DictReader(file)
         games = [{name: float(cell) for name, cell in row.items()} for row in reader]
     assert tuple(reader.fieldnames or ()) == EPISODE_COLUMNS == ("step", "return", "length", "updates")
-    assert len(games) >= 3
+    assert len(games) >= 1
     steps = [0.0, *(game["step"] for game in games)]
     assert [after - before for before, after in itertools.pairwise(steps)] == [game["length"] for game in games]
     made = [game["updates"] for game in games]
-    assert made == [max(0, game["step"] - 1_601) for game in games]  # under the pipeline the step's own comes after it
+    assert made == [max(0, game["step"] - 701) for game in games]  # under the pipeline the step's own comes after it
     with (alien / "progress.csv").open(newline="") as file:
         *_, last = csv.DictReader(file)
     assert float(last["rollout/ep_rew_mean"]) == pytest.approx(np.mean([game["return"] for game in games]), rel=1e-5)
@@ -117,10 +121,10 @@ def test_the_folder_holds_what_the_design_names(alien: Path) -> None:
     assert {path.name for path in alien.iterdir()} == {
         *("config.json", "progress.csv", "episodes.csv", "summary.json", "encoder.onnx", "checkpoints")
     }
-    assert {path.name for path in (alien / "checkpoints").iterdir()} == {"step_0000002200", "step_0000002600"}
+    assert {path.name for path in (alien / "checkpoints").iterdir()} == {"step_0000000840", "step_0000000900"}
     config = read_json(alien / "config.json")
     assert config["env"] == "ALE/Alien-v5"
-    assert config["freeze_at"] == 2200
+    assert config["freeze_at"] == 840
     assert "torch" in config["versions"]
 
 
@@ -129,9 +133,9 @@ def test_latents_in_the_replay_are_the_encoders(alien: Path) -> None:
     import onnxruntime
 
     before, after = (
-        durable.read_tensors(alien / f"checkpoints/step_000000{step}/replay.safetensors") for step in (2200, 2600)
+        durable.read_tensors(alien / f"checkpoints/step_0000000{step}/replay.safetensors") for step in (840, 900)
     )
-    state = read_json(alien / "checkpoints/step_0000002200/state.json")["replay"]["layout"]
+    state = read_json(alien / "checkpoints/step_0000000840/state.json")["replay"]["layout"]
     order = (state["first_slot"] + np.arange(state["rows"])) % state["capacity"]
     frames = before["rows"][order].reshape(-1, 84, 84)
     ages = before["age"][order]
@@ -147,25 +151,22 @@ def test_latents_in_the_replay_are_the_encoders(alien: Path) -> None:
 
 
 def test_eval_plays_the_newest_checkpoint(alien: Path) -> None:
-    first = seer_edge("eval", str(alien), "--episodes", "1", "--seed", "3")
-    assert "step 2,600, 1 episodes" in first
-    assert first == seer_edge("eval", str(alien), "--episodes", "1", "--seed", "3")
+    first, second = (forked("eval", alien, "--episodes", "1", "--seed", "3").stdout for _ in range(2))
+    assert "step 900, 1 episodes" in first
+    assert first == second
 
 
 def test_eval_falls_back_to_an_older_generation_and_says_so(alien: Path, tmp_path: Path) -> None:
-    import shutil
-
     copy = tmp_path / "copy"
     shutil.copytree(alien, copy)
-    agent = copy / "checkpoints/step_0000002600/agent.safetensors"
+    agent = copy / "checkpoints/step_0000000900/agent.safetensors"
     data = bytearray(agent.read_bytes())
     data[-1] ^= 1
     agent.write_bytes(data)
-    done = subprocess.run(
-        [*COMMAND, "eval", str(copy), "--episodes", "1"], capture_output=True, text=True, timeout=300, check=True
-    )
-    assert "step 2,200, 1 episodes" in done.stdout
-    assert done.stderr.startswith("warning: skipped step_0000002600: ")
+    done = forked("eval", copy, "--episodes", "1")
+    assert done.returncode == 0, done.stderr
+    assert "step 840, 1 episodes" in done.stdout
+    assert done.stderr.startswith("warning: skipped step_0000000900: ")
 
 
 @pytest.mark.parametrize(
@@ -178,7 +179,17 @@ def test_eval_falls_back_to_an_older_generation_and_says_so(alien: Path, tmp_pat
 )
 def test_a_signal_leaves_a_checkpoint(number: signal.Signals, status: int, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    arguments = ["train", "--env", "Alien", "--total-timesteps", "50000", "--run-dir", str(folder)]
+    arguments = [
+        "train",
+        "--env",
+        "Alien",
+        "--total-timesteps",
+        "50000",
+        "--log-every",
+        "200",
+        "--run-dir",
+        str(folder),
+    ]
     with subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         deadline = time.monotonic() + 120
         progress = folder / "progress.csv"
@@ -194,6 +205,11 @@ def test_a_signal_leaves_a_checkpoint(number: signal.Signals, status: int, tmp_p
     assert int(progress.read_text().splitlines()[-1].split(",")[0]) == timestep
 
 
+def _limit_file_sizes(limit_bytes: int) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+
 @pytest.mark.parametrize(
     ("limit_bytes", "reached"), [(15_000_000, 0), pytest.param(19_000_000, 2_800, marks=pytest.mark.slow)]
 )
@@ -204,19 +220,7 @@ def test_a_disk_without_room(limit_bytes: int, reached: int, tmp_path: Path) -> 
         *("train", "--env", "Alien", "--mem-budget", "30MB", "--total-timesteps", "2800", "--freeze-at", "2750"),
         *("--eval-episodes", "1", "--run-dir", str(folder)),
     ]
-
-    def limit_file_sizes() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-
-    done = subprocess.run(
-        [*COMMAND, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        preexec_fn=limit_file_sizes,
-    )
+    done = forked(*arguments, prepare=functools.partial(_limit_file_sizes, limit_bytes))
     lines = done.stderr.splitlines()
     assert done.returncode == 75
     refused = [line for line in lines if "no freeze at step 2750" in line and "the run continues on frames" in line]

@@ -45,7 +45,7 @@ GAME_STEPS = 40
 """Steps after which an evaluation's episode is cut off, so that a run takes seconds."""
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload([__name__, "onnx", "onnxruntime", "cv2"])
+SERVER.set_forkserver_preload([__name__, "onnx", "onnxruntime", "cv2", "tests.faults.last_import"])
 
 
 def alien(**changes: Any) -> TrainConfig:

@@ -236,18 +236,18 @@ RANDOM = pytest.mark.fault(
 
 
 @RANDOM
-def test_killed_at_ten_random_moments(
+def test_killed_at_a_random_moment_of_each_phase(
     reference: Reference, tmp_path: Path, record_property: Callable[[str, Any], None]
 ) -> None:
-    record_property("trials", sum(kill_at_random(10, tmp_path, reference).values()))
+    record_property("trials", sum(kill_at_random(len(PHASES), tmp_path, reference).values()))
 
 
 @pytest.mark.faults
 @RANDOM
-def test_killed_at_200_random_moments(
+def test_killed_at_204_random_moments(
     reference: Reference, tmp_path: Path, record_property: Callable[[str, Any], None]
 ) -> None:
-    died = kill_at_random(200, tmp_path, reference)
+    died = kill_at_random(204, tmp_path, reference)
     print(f"died in: {dict(died)}")
     assert set(died) >= set(PHASES)
     record_property("trials", sum(died.values()))

@@ -3,6 +3,7 @@
 import functools
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,11 +17,20 @@ from tests.faults.test_resume import stop_at
 PLAIN = {"total_timesteps": 40, "freeze_at": 30, "eval_every": 40}
 
 
-def trained(path: Path, log: Path, step: int = 25) -> None:
-    prepare = functools.partial(stop_at, (step,))
-    assert runs.start(log, runs.train_command, runs.alien(**PLAIN), path, prepare=prepare).join() == 143, (
-        log.read_text()
-    )
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was stopped at step 25."""
+    folder = tmp_path_factory.mktemp("stopped")
+    log, prepare = folder / "log", functools.partial(stop_at, (25,))
+    child = runs.start(log, runs.train_command, runs.alien(**PLAIN), folder / "run", prepare=prepare)
+    assert child.join() == 143, log.read_text()
+    return folder / "run"
+
+
+@pytest.fixture
+def path(stopped: Path, tmp_path: Path) -> Path:
+    """A copy of that run."""
+    return shutil.copytree(stopped, tmp_path / "run")
 
 
 OUTPUT = pytest.mark.fault(
@@ -33,13 +43,11 @@ OUTPUT = pytest.mark.fault(
 @pytest.mark.parametrize(
     "redirection",
     [
-        *("2>/dev/full", ">&-"),
-        *(pytest.param(each, marks=pytest.mark.faults) for each in (">/dev/full", "2>&-", "2> >(exit 0)")),
+        "2>/dev/full",
+        *(pytest.param(each, marks=pytest.mark.faults) for each in (">&-", ">/dev/full", "2>&-", "2> >(exit 0)")),
     ],
 )
-def test_a_run_continues_without_its_output(redirection: str, tmp_path: Path) -> None:
-    path = tmp_path / "run"
-    trained(path, tmp_path / "log")
+def test_a_run_continues_without_its_output(redirection: str, path: Path) -> None:
     command = f"{sys.executable} -m seer_edge resume {path} {redirection}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=300)
     assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
@@ -47,10 +55,8 @@ def test_a_run_continues_without_its_output(redirection: str, tmp_path: Path) ->
 
 
 @OUTPUT
-def test_a_closed_terminal_stops_the_run_with_a_checkpoint(tmp_path: Path) -> None:
+def test_a_closed_terminal_stops_the_run_with_a_checkpoint(path: Path) -> None:
     """It sends SIGHUP: the run exits with 129 although it cannot print."""
-    path = tmp_path / "run"
-    trained(path, tmp_path / "log")
     controller, terminal = pty.openpty()
     command = [sys.executable, "-m", "seer_edge", "resume", str(path), "--total-timesteps", "100000"]
     child = subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True)
@@ -62,9 +68,7 @@ def test_a_closed_terminal_stops_the_run_with_a_checkpoint(tmp_path: Path) -> No
 
 
 @pytest.mark.fault("SIGHUP under nohup", promise="the signal stays ignored; the run continues to its end")
-def test_a_signal_ignored_at_the_start_stays_ignored(tmp_path: Path) -> None:
-    path = tmp_path / "run"
-    trained(path, tmp_path / "log")
+def test_a_signal_ignored_at_the_start_stays_ignored(path: Path) -> None:
     command = f"trap '' HUP; exec {sys.executable} -m seer_edge resume {path}"
     child = subprocess.Popen(["bash", "-c", command], stderr=subprocess.PIPE, text=True)
     assert child.stderr is not None

@@ -182,7 +182,7 @@ class ReplayMachine(RuleBasedStateMachine):
 
 
 class TestReplayMachine(ReplayMachine.TestCase):
-    settings = settings(max_examples=80, stateful_step_count=25, deadline=None, derandomize=True)
+    settings = settings(max_examples=40, stateful_step_count=25, deadline=None, derandomize=True)
 
 
 @pytest.mark.slow

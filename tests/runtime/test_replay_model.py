@@ -22,8 +22,9 @@ pytestmark = pytest.mark.integration
 # Latent rows that are smaller than, equal to and larger than a frame of 8 bytes.
 LATENTS = [("float16", 1), ("float32", 1), ("float16", 4), ("float32", 2), ("float16", 7), ("float32", 5)]
 LATENTS += [("uint4", 1), ("uint8", 2), ("uint4", 7), ("uint8", 8), ("uint8", 14), ("uint4", 27)]
+Cropped = tuple[tuple[int, ...], tuple[int, int], int, str, tuple[int, int]]
 # Frame shape, crop size, K, codec and latent shape [N, L]: frames of 8 and 60 bytes, rows of 9 to 64 bytes.
-CROPPED: list[tuple[tuple[int, ...], tuple[int, int], int, str, tuple[int, int]]] = [
+CROPPED: list[Cropped] = [
     ((2, 4), (1, 2), 3, "float16", (2, 1)),
     ((2, 4), (2, 1), 4, "float32", (1, 1)),
     ((3, 5, 4), (5, 4), 1, "float32", (2, 3)),
@@ -35,6 +36,15 @@ CROPPED: list[tuple[tuple[int, ...], tuple[int, int], int, str, tuple[int, int]]
     ((3, 5, 4), (1, 4), 3, "uint4", (1, 5)),
     ((2, 4), (1, 2), 3, "uint4", (2, 7)),
 ]
+
+
+def _half_of_them_slow(stacks: tuple[int, int], cases: list[Any]) -> list[Any]:
+    """Return each case with both stacks; `make test` runs it with one of them, by turns two cases with each."""
+    return [
+        pytest.param(stack, case, marks=() if stack == stacks[index // 2 % 2] else pytest.mark.slow)
+        for index, case in enumerate(cases)
+        for stack in stacks
+    ]
 
 
 def _convert_and_continue(pair: Pair, *latent: Any) -> None:
@@ -53,8 +63,7 @@ def _convert_and_continue(pair: Pair, *latent: Any) -> None:
     pair.check_sample()
 
 
-@pytest.mark.parametrize("latent", LATENTS)
-@pytest.mark.parametrize("stack", [1, 4])
+@pytest.mark.parametrize(("stack", "latent"), _half_of_them_slow((1, 4), LATENTS))
 @pytest.mark.parametrize("rows", [pytest.param(150, marks=pytest.mark.slow), 500])
 def test_conversion_over_many_chunks_agrees_with_the_model(latent: tuple[str, int], stack: int, rows: int) -> None:
     pair = Pair.build(capacity=230, stack=stack, n=3, slack_bytes=5)
@@ -62,18 +71,12 @@ def test_conversion_over_many_chunks_agrees_with_the_model(latent: tuple[str, in
     _convert_and_continue(pair, latent[0], (latent[1],))
 
 
-@pytest.mark.parametrize(("frame", "crop", "augmentations", "name", "shape"), CROPPED)
-@pytest.mark.parametrize("stack", [1, 3])
+@pytest.mark.parametrize(("stack", "cropped"), _half_of_them_slow((1, 3), CROPPED))
 @pytest.mark.parametrize("rows", [pytest.param(80, marks=pytest.mark.slow), 300])
 def test_converted_rows_hold_the_latents_of_their_stacks_under_each_crop(
-    frame: tuple[int, ...],
-    crop: tuple[int, int],
-    augmentations: int,
-    name: str,
-    shape: tuple[int, int],
-    stack: int,
-    rows: int,
+    cropped: Cropped, stack: int, rows: int
 ) -> None:
+    frame, crop, augmentations, name, shape = cropped
     pair = Pair.build(capacity=130, stack=stack, n=2, frame=frame, crop=crop, batch=16, slack_bytes=3)
     pair.play(rows)
     pair.check_sample()

@@ -386,7 +386,7 @@ LEARN = """
 """
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_learning_does_not_import_the_compiler_stack() -> None:
     command = [sys.executable, "-c", textwrap.dedent(LEARN)]
     root = Path(__file__).parents[2]

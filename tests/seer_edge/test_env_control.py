@@ -81,7 +81,11 @@ def test_an_agent_step_is_action_repeat_task_steps_and_shows_the_last_frame() ->
 
 
 @pytest.mark.parametrize(
-    ("task", "camera"), [("quadruped-walk", 2), ("dog-fetch", 2), ("ball-in-cup-catch", 0), ("humanoid-cmu-run", 0)]
+    ("task", "camera"),
+    [
+        *(("quadruped-walk", 2), ("ball-in-cup-catch", 0)),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("dog-fetch", 2), ("humanoid-cmu-run", 0))),
+    ],
 )
 def test_the_camera_follows_the_body(task: str, camera: int) -> None:
     with control(task, resolution=50) as env:
@@ -104,7 +108,13 @@ def test_the_default_spec_and_its_frames() -> None:
         assert frame.flags.c_contiguous
 
 
-@pytest.mark.parametrize(("resolution", "crop"), [(25, 21), (50, 42), (75, 63), (100, 84), (175, 147)])
+@pytest.mark.parametrize(
+    ("resolution", "crop"),
+    [
+        *((25, 21), (100, 84)),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in ((50, 42), (75, 63), (175, 147))),
+    ],
+)
 def test_frames_and_crops_scale_together(resolution: int, crop: int) -> None:
     with control("pendulum-swingup", resolution=resolution) as env:
         assert env.spec.frame_shape == env.reset().shape == (3, resolution, resolution)
@@ -117,7 +127,7 @@ def test_other_resolutions_are_rejected(resolution: int) -> None:
         make_env("walker-walk", EnvOptions(resolution=resolution), seed=0, training=True)
 
 
-@pytest.mark.parametrize("repeat", [1, 4, 7])
+@pytest.mark.parametrize("repeat", [4, 7, pytest.param(1, marks=pytest.mark.slow)])
 def test_the_time_limit_truncates_the_episode(repeat: int) -> None:
     with control("cartpole-balance", action_repeat=repeat, resolution=25) as env:
         env.reset()

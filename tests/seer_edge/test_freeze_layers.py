@@ -31,6 +31,16 @@ OVER_LATENTS: list[dict[str, Any]] = [
 ]
 
 
+def _often(*everyday: dict[str, Any], of: list[dict[str, Any]]) -> list[Any]:
+    """Return all cases `of`; those that are not `everyday` are slow."""
+    return [given if given in everyday else pytest.param(given, marks=pytest.mark.slow) for given in of]
+
+
+EACH = [*OVER_FRAMES, *OVER_LATENTS]
+RAINBOW_OVER_FRAMES, _, SAC_OVER_FRAMES, _ = OVER_FRAMES
+RAINBOW_OVER_LATENTS, IMPALA_OVER_LATENTS = OVER_LATENTS
+
+
 def _called(given: dict[str, Any]) -> str:
     return "-".join(map(str, given.values()))
 
@@ -59,7 +69,11 @@ def _center(run: Rig) -> Frame:
 # --- what trains -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("given", [*OVER_FRAMES, *OVER_LATENTS], ids=_called)
+@pytest.mark.parametrize(
+    "given",
+    _often(RAINBOW_OVER_FRAMES, SAC_OVER_FRAMES, RAINBOW_OVER_LATENTS, IMPALA_OVER_LATENTS, of=EACH),
+    ids=_called,
+)
 def test_only_the_lowest_layers_are_frozen(build_rig: Callable[..., Rig], given: dict[str, Any]) -> None:
     run = _frozen_at_100(build_rig, given)
     spec, before = run.plan.encoder, _weights(run)
@@ -84,7 +98,7 @@ def test_only_the_lowest_layers_are_frozen(build_rig: Callable[..., Rig], given:
     assert given["agent"] == "rainbow" or "bilinear.weight" in learned  # what is left of the encoder has CURL's loss
 
 
-@pytest.mark.parametrize("given", [*OVER_FRAMES, *OVER_LATENTS], ids=_called)
+@pytest.mark.parametrize("given", _often(SAC_OVER_FRAMES, RAINBOW_OVER_LATENTS, of=EACH), ids=_called)
 def test_an_evaluation_does_not_change_the_session(build_rig: Callable[..., Rig], given: dict[str, Any]) -> None:
     run, twin = (_frozen_at_100(build_rig, given) for _ in range(2))
     evaluation = seer_edge.training.evaluate.evaluate_session(run.plan, run.session, lambda: False, lambda count: None)
@@ -95,7 +109,7 @@ def test_an_evaluation_does_not_change_the_session(build_rig: Callable[..., Rig]
     assert_same(snapshot(run), snapshot(twin))
 
 
-@pytest.mark.parametrize("given", [*OVER_FRAMES, *OVER_LATENTS], ids=_called)
+@pytest.mark.parametrize("given", _often(RAINBOW_OVER_FRAMES, IMPALA_OVER_LATENTS, of=EACH), ids=_called)
 def test_a_restored_agent_acts_as_the_saved_one(build_rig: Callable[..., Rig], given: dict[str, Any]) -> None:
     run = _frozen_at_100(build_rig, given)
     run.steps(5)
@@ -114,7 +128,7 @@ def test_a_restored_agent_acts_as_the_saved_one(build_rig: Callable[..., Rig], g
 # --- over frames -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("given", OVER_FRAMES, ids=_called)
+@pytest.mark.parametrize("given", _often(RAINBOW_OVER_FRAMES, SAC_OVER_FRAMES, of=OVER_FRAMES), ids=_called)
 def test_the_replay_keeps_its_frames(build_rig: Callable[..., Rig], given: dict[str, Any]) -> None:
     run = build_rig(**given)
     run.steps(100)
@@ -147,7 +161,7 @@ def test_the_replay_keeps_its_frames(build_rig: Callable[..., Rig], given: dict[
     assert session.ledger.held_bytes(Line.COLUMNS) <= run.plan.columns_bytes
 
 
-@pytest.mark.parametrize("given", OVER_FRAMES, ids=_called)
+@pytest.mark.parametrize("given", _often(RAINBOW_OVER_FRAMES, SAC_OVER_FRAMES, of=OVER_FRAMES), ids=_called)
 def test_a_refused_freeze_changes_nothing(build_rig: Callable[..., Rig], given: dict[str, Any]) -> None:
     run, twin = build_rig(**given), build_rig(**given)
     for each in (run, twin):

@@ -36,14 +36,14 @@ def _imported(plan: BytePlan) -> Imported:
 @pytest.mark.parametrize(
     ("env", "given"),
     [
-        (ALIEN, {}),
-        (ALIEN, {"latent_codec": "uint4", "encoder": "canonical"}),
+        (ALIEN, {"latent_codec": "uint4", "encoder": "canonical", "replay": "prioritized"}),
         (CARTPOLE, {"freeze_layers": 2}),
         (CARTPOLE, {"source": "runs/x"}),
-        (CARTPOLE_50, {"replay": "prioritized", "augmentations": 15}),
         *(
             pytest.param(env, given, marks=pytest.mark.slow)
             for env, given in (
+                (ALIEN, {}),
+                (CARTPOLE_50, {"replay": "prioritized", "augmentations": 15}),
                 (ALIEN, {"freeze_at": "never", "replay": "prioritized"}),
                 (ALIEN, {"latent_codec": "uint8"}),
                 (CARTPOLE, {"latent_codec": "uint8"}),
@@ -90,7 +90,11 @@ def test_a_session_holds_what_was_planned_to_the_byte(env: EnvSpec, given: dict[
         pytest.param(ALIEN, {"mem_budget_bytes": 400_000, "latent_codec": "float16"}, marks=pytest.mark.slow),
         (ALIEN, {"mem_budget_bytes": 400_000, "latent_codec": "uint4"}),
         (CARTPOLE_50, {"mem_budget_bytes": 1_000_000}),
-        (CARTPOLE_50, {"mem_budget_bytes": 1_000_000, "encoder": "impala", "freeze_layers": 15, "algo": "sac"}),
+        pytest.param(
+            CARTPOLE_50,
+            {"mem_budget_bytes": 1_000_000, "encoder": "impala", "freeze_layers": 15, "algo": "sac"},
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_checkpoint_takes_what_was_planned_and_no_more(env: EnvSpec, given: dict[str, Any], tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def _after(run: Rig, end: str, at_least: int) -> None:
 
 @pytest.mark.parametrize("end", ["life", "terminated", "truncated"])
 def test_acting_sees_frames_from_before_a_lost_life_alone(rig: Callable[..., Rig], end: str) -> None:
-    run = rig(lives=True)
+    run = rig(lives=True, learning_starts=1_000)
     encoder = None
     for frozen in (False, True):
         if frozen:
@@ -42,7 +42,7 @@ def test_acting_sees_frames_from_before_a_lost_life_alone(rig: Callable[..., Rig
 
 @pytest.mark.parametrize("replay", ["uniform", "prioritized"])
 def test_batches_of_frames_have_them_too_and_returns_do_not(rig: Callable[..., Rig], replay: str) -> None:
-    run = rig(lives=True, replay=replay)
+    run = rig(lives=True, replay=replay, learning_starts=140)
     run.steps(150)  # the ring holds 60 rows
     rows, reaching = run.env.rows(), 0
     for _ in range(60):
@@ -64,12 +64,12 @@ def test_batches_of_frames_have_them_too_and_returns_do_not(rig: Callable[..., R
 
 
 def test_latents_are_of_those_stacks_before_the_freeze_and_after_it(rig: Callable[..., Rig]) -> None:
-    run = rig(lives=True)
+    run = rig(lives=True, learning_starts=140)
     run.steps(150)
     encoder = run.encoder()
     run.freeze()
     assert_rows(run, encoder)
-    run.steps(100)
+    run.steps(60)
     assert_rows(run, encoder)
     rows = [run.env.rows()[row] for row in run.held()]
     assert sum(episode.earlier is not None and step == 0 for episode, step in rows) > 3

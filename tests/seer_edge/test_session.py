@@ -97,19 +97,19 @@ def _arrays(run: Rig) -> Arrays:
     }
 
 
-@pytest.mark.parametrize("replay", ["uniform", "prioritized"])
+@pytest.mark.parametrize("replay", [pytest.param("uniform", marks=pytest.mark.slow), "prioritized"])
 def test_updates_do_not_depend_on_timing(rig: Callable[..., Rig], replay: str) -> None:
     """Each update runs beside, before or after the environment's step. The ring wraps, and the run freezes midway."""
     beside, before, after = (
-        rig(learning_starts=20, replay=replay, latent_codec="uint8", pipeline=True) for _ in range(3)
+        rig(learning_starts=50, replay=replay, latent_codec="uint8", pipeline=True) for _ in range(3)
     )
     _use_worker(before, InlineWorker(at_start=True))
     _use_worker(after, InlineWorker(at_start=False))
     losses = []
     for run in (beside, before, after):
-        losses.append([run.session.step().loss for _ in range(110)])
+        losses.append([run.session.step().loss for _ in range(80)])
         run.freeze()
-        losses[-1] += [run.session.step().loss for _ in range(90)]
+        losses[-1] += [run.session.step().loss for _ in range(30)]
     assert losses[0] == losses[1] == losses[2]
     wanted = _arrays(before)
     assert "pending.row_ids" in wanted

@@ -59,11 +59,19 @@ def _plan(env: EnvSpec, source: str | None = None, *, stack: int | None = None, 
     return make_plan(dataclasses.replace(config, settings=settings, action_repeat=action_repeat), env)
 
 
-class Runs:
-    """Opens sessions, closes them after the test, and has a folder for their checkpoints."""
+Sources = dict[str, tuple[str, Arrays]]
 
-    def __init__(self, folder: Path) -> None:
+
+class Runs:
+    """Opens sessions, closes them after the test, and has a folder for their checkpoints.
+
+    Sources are trained once for all tests of this file, which only read them.
+    """
+
+    def __init__(self, folder: Path, sources: Sources, sources_folder: Path) -> None:
         self.folder = folder
+        self.sources = sources
+        self.sources_folder = sources_folder
         self.sessions: list[Session] = []
 
     def open(self, plan: BytePlan) -> Session:
@@ -75,7 +83,13 @@ class Runs:
 
     def source(self, plan: BytePlan, steps: int = 14, *, frozen: bool = False) -> tuple[str, Arrays]:
         """Train a run briefly; return its folder, and the encoder and layer norms in its checkpoint."""
-        session, folder = self.open(plan), self.folder / f"source{len(self.sessions)}"
+        key = repr((plan.config, steps, frozen))
+        if key not in self.sources:
+            self.sources[key] = self._train(plan, steps, frozen, self.sources_folder / f"source{len(self.sources)}")
+        return self.sources[key]
+
+    def _train(self, plan: BytePlan, steps: int, frozen: bool, folder: Path) -> tuple[str, Arrays]:
+        session = self.open(plan)
         _steps(session, steps)
         if frozen:
             folder.mkdir()
@@ -87,9 +101,19 @@ class Runs:
         return str(folder), _encoder(session)
 
 
+@pytest.fixture(scope="module")
+def sources() -> Sources:
+    return {}
+
+
+@pytest.fixture(scope="module")
+def sources_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("sources")
+
+
 @pytest.fixture
-def runs(tmp_path: Path) -> Iterator[Runs]:
-    opened = Runs(tmp_path)
+def runs(tmp_path: Path, sources: Sources, sources_folder: Path) -> Iterator[Runs]:
+    opened = Runs(tmp_path, sources, sources_folder)
     yield opened
     for session in opened.sessions:
         session.env.close()
@@ -139,8 +163,8 @@ def test_the_imported_encoder_equals_the_source_and_stays_fixed(runs: Runs, env:
     session = runs.open(_plan(env, source))
     assert _differing(_encoder(session), taken) == set()
     heads = _arrays(session, "head.", "actor.policy.", "critic.qs.")
-    losses = _steps(session, 30)
-    assert len(losses) == 21  # the last batch waits
+    losses = _steps(session, 16)
+    assert len(losses) == 7  # the last batch waits
     assert _differing(_encoder(session), taken) == set()
     assert _differing(_arrays(session, "head.", "actor.policy.", "critic.qs."), heads) >= {
         name for name in heads if name.endswith("weight")
@@ -170,7 +194,7 @@ def test_the_replay_holds_latents_from_the_first_row(runs: Runs, env: EnvSpec) -
     assert plan.latent_capacity == 1_000_000 // plan.frame_row_bytes * plan.frame_row_bytes // plan.latent_row_bytes
     assert session.phase == "latent"
     assert session.ledger.peak_bytes(Line.COLUMNS) == plan.columns_bytes  # of latents alone
-    _steps(session, 30)
+    _steps(session, 12)
     evaluate_session(plan, session, lambda: True, lambda count: None)
     assert store.capacity == plan.latent_capacity
     assert session.ledger.peak_bytes(Line.OBSERVATIONS) == plan.arena_bytes <= 1_000_000
@@ -269,7 +293,7 @@ LARGER = dataclasses.replace(TASK, frame_shape=(3, 50, 50), crop_shape=(42, 42))
 def test_an_encoder_that_does_not_fit_is_refused_by_name(
     runs: Runs, of: EnvSpec, env: EnvSpec, given: dict[str, Any], message: str
 ) -> None:
-    source, _ = runs.source(_plan(of))
+    source, _ = runs.source(_plan(of, seed=1))
     with pytest.raises(BadInputError, match=f"--from {source}: its encoder does not fit: {message}; import from a run"):
         import_source(source, _plan(env, source, **given))
 

@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,18 +11,13 @@ import pytest
 
 from seer_runtime.replay.codecs import LATENT_CODECS
 from tests.faults import runs
+from tests.processes import forked_tool
 
 CODECBENCH = Path(__file__).parents[2] / "tools" / "codecbench.py"
 
 
-def _codecbench(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(CODECBENCH), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
-
-
-def test_denser_codecs_have_larger_errors(tmp_path: Path) -> None:
-    assert runs.start(tmp_path / "log", runs.train, runs.alien(), tmp_path / "run").join() == 0
-    done = _codecbench(tmp_path / "run", "--rows", "50")
+def test_denser_codecs_have_larger_errors(tmp_path_factory: pytest.TempPathFactory) -> None:
+    done = forked_tool(CODECBENCH, runs.undisturbed(tmp_path_factory), "--rows", "50")
     assert done.returncode == 0, done.stderr
     _, *lines, about, silent = done.stdout.splitlines()
     table = {line.split()[0]: line.split()[1:] for line in lines}
@@ -51,7 +44,7 @@ def test_a_run_without_float32_latents_is_rejected(changes: dict[str, object], n
     config = runs.alien(total_timesteps=100, eval_every=100, **changes)
     assert runs.start(tmp_path / "log", runs.train, config, tmp_path / "run").join() == 0
     for folder in (tmp_path / "run", tmp_path / "nowhere"):
-        done = _codecbench(folder)
+        done = forked_tool(CODECBENCH, folder)
         assert done.returncode == 2
         (line,) = done.stderr.splitlines()
         assert str(folder) in line
@@ -66,7 +59,7 @@ def test_before_the_freeze_it_prints_the_errors_that_auto_uses(tmp_path: Path) -
         tmp_path / "log", runs.train, runs.alien(latent_codec="auto", pipeline=False), run, prepare=_stop_at_the_freeze
     )
     assert stopped.join() == 143
-    done = _codecbench(run)
+    done = forked_tool(CODECBENCH, run)
     assert done.returncode == 0, done.stderr
     _, *lines, about, blank, noise = done.stdout.splitlines()
     errors = {line.split()[0]: line.split()[4] for line in lines}

@@ -2,13 +2,12 @@
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from seer_edge.training.tables import COLUMNS
+from tests.processes import forked_tool
 
 TOOLS = Path(__file__).parents[2] / "tools"
 COMPARE, PLOT = TOOLS / "compare_runs.py", TOOLS / "plot_run.py"
@@ -29,20 +28,16 @@ def _run(folder: Path, freeze_at: int | None, evaluations: int) -> Path:
     return folder
 
 
-def _compare(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, str(COMPARE), *arguments], capture_output=True, text=True, timeout=60)
-
-
 def test_two_runs_are_plotted(tmp_path: Path) -> None:
     runs = [_run(tmp_path / "frozen", 2, 3), _run(tmp_path / "never", None, 1)]
-    done = _compare(*map(str, runs), "-o", str(tmp_path / "both.png"))
+    done = forked_tool(COMPARE, *runs, "-o", tmp_path / "both.png")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "both.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_run_without_an_evaluation_is_rejected(tmp_path: Path) -> None:
     run = _run(tmp_path / "none", 2, 0)
-    done = _compare(str(run), "-o", str(tmp_path / "none.png"))
+    done = forked_tool(COMPARE, run, "-o", tmp_path / "none.png")
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert f"{run}: not a run to compare (it has no evaluation yet); " in line
@@ -61,8 +56,7 @@ def test_a_run_without_an_evaluation_is_rejected(tmp_path: Path) -> None:
 )
 def test_a_bad_output_path_is_reported_in_one_line(tool: Path, out: str, named: str, tmp_path: Path) -> None:
     run = _run(tmp_path / "run", 2, 3)
-    words = [sys.executable, str(tool), str(run), "-o", str(tmp_path / out)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    done = forked_tool(tool, run, "-o", tmp_path / out)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"{tool.name}: -o/--out: ")
@@ -72,8 +66,7 @@ def test_a_bad_output_path_is_reported_in_one_line(tool: Path, out: str, named: 
 
 @pytest.mark.parametrize("tool", [COMPARE, PLOT])
 def test_a_folder_that_is_not_a_run_is_reported_in_one_line(tool: Path, tmp_path: Path) -> None:
-    words = [sys.executable, str(tool), str(tmp_path / "nowhere"), "-o", str(tmp_path / "c.png")]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    done = forked_tool(tool, tmp_path / "nowhere", "-o", tmp_path / "c.png")
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"{tool.name}: {tmp_path / 'nowhere'}: not a run")

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from seer_runtime.replay.codecs import LATENT_CODECS
+from tests.processes import forked_tool
 
 TOOLS = Path(__file__).parents[2] / "tools"
 
 
 def _membench(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(TOOLS / "membench.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, timeout=180)
 
 
 def test_the_command_writes_table_csv_and_chart(tmp_path: Path) -> None:
@@ -65,7 +66,7 @@ def test_the_command_writes_table_csv_and_chart(tmp_path: Path) -> None:
 )
 def test_bad_input_is_reported_in_one_line(arguments: list[str], words: list[str], tmp_path: Path) -> None:
     out = tmp_path / "out"
-    result = _membench("--out", str(out), *arguments)
+    result = forked_tool(TOOLS / "membench.py", "--out", out, *arguments)
     assert result.returncode == 2
     assert not out.exists()
     assert result.stdout == ""

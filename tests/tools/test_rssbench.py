@@ -12,6 +12,8 @@ sys.path.insert(0, str(TOOLS))
 
 import rssbench  # noqa: E402
 
+from tests.processes import forked_tool  # noqa: E402
+
 FAKE_TRAINING = """
 import sys, time
 base = b"x" * 20_000_000
@@ -69,15 +71,15 @@ def test_watch_prints_only_the_peaks_without_a_freeze() -> None:
     assert anonymous.startswith("anonymous peak")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("package", "arguments", "title"),
     [
         ("ale_py", ["--budget", "2MB"], "ALE/Alien-v5, frames 84x84, budget 2,000,000 B"),
-        pytest.param(
+        (
             "dm_control",
             ["--env", "cartpole-swingup", "--budget", "0.4MB", "--resolution", "25"],
             "dm_control/cartpole-swingup-v0, frames 3x25x25, budget 400,000 B",
-            marks=pytest.mark.slow,
         ),
     ],
 )
@@ -146,7 +148,7 @@ def test_the_freeze_spans_the_samples_around_it(frozen: tuple[float, float], fig
 )
 def test_bad_input_is_reported_in_one_line(arguments: list[str], words: list[str]) -> None:
     pytest.importorskip("ale_py")
-    result = _rssbench(*arguments)
+    result = forked_tool(TOOLS / "rssbench.py", *arguments)
     assert result.returncode == 2
     assert result.stdout == ""
     (line,) = result.stderr.splitlines()

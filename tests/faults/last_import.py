@@ -1,0 +1,9 @@
+"""Imported last by the server of `runs.py`: the processes that it forks do not collect what it imported.
+
+A collection would touch and so copy the memory of all modules, which takes longer than most of the tests' runs.
+"""
+
+import gc
+
+gc.collect()
+gc.freeze()

@@ -114,7 +114,9 @@ def test_an_environment_that_refuses_every_seed_fails(monkeypatch: pytest.Monkey
 
 
 def test_missing_arguments_name_the_flag(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UnavailableEnvError, match=r"missing 1 required .*\(test_.*; --env-kwargs sets its arguments$"):
+    with pytest.raises(
+        UnavailableEnvError, match=r"argument: 'camera' \([\w.]+:\d+\); --env-kwargs sets its arguments$"
+    ):
         build(monkeypatch, Arguments)
 
 

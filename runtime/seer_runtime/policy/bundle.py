@@ -91,8 +91,8 @@ class PolicySpec:
     def to_frame(self, observation: Any) -> Frame:
         """Convert an observation of the environment, a screen, a pair of screens or a frame to a frame.
 
-        Frames are uint8 of `frame_shape`. `Picture.to_frame` says what is an observation. Raises ValueError for anything
-        else.
+        Frames are uint8 of `frame_shape`. `Picture.to_frame` says what is an observation. Raises ValueError for
+        anything else.
         """
         if self.picture is None:
             return to_frame(observation, self.frame_shape, self.resize)

@@ -3,8 +3,8 @@
 import sys
 from typing import Any, NamedTuple
 
-_kept: list[Any] = []
-"""Guards of `torch.inference_mode`, which end the mode that they replaced when they are deleted."""
+_guard: Any = None
+"""The last guard of `torch.inference_mode`. A guard that is deleted restores the mode before it."""
 
 
 class TorchState(NamedTuple):
@@ -44,9 +44,7 @@ class TorchState(NamedTuple):
         if now == self or torch is None:
             return
         if now.inference != self.inference:
-            guard = torch.inference_mode(self.inference)
-            guard.__enter__()
-            _kept.append(guard)
+            _set_inference(torch, self.inference)
         torch.set_grad_enabled(self.gradients)
         torch.set_autocast_enabled("cpu", self.autocast)
         torch.set_autocast_enabled("cuda", self.autocast_cuda)
@@ -57,3 +55,10 @@ class TorchState(NamedTuple):
         torch.set_float32_matmul_precision(self.precision)
         if self.threads is not None and now.threads != self.threads:
             torch.set_num_threads(self.threads)
+
+
+def _set_inference(torch: Any, mode: bool) -> None:
+    global _guard
+    _guard = None  # before the next one begins, or its end would undo that
+    _guard = torch.inference_mode(mode)
+    _guard.__enter__()

@@ -147,7 +147,7 @@ def test_inference_mode_that_the_environment_leaves_on_does_not_reach_the_progra
         modes.append(torch.inference_mode())
         modes[-1].__enter__()
 
-    for _ in range(2):
+    for _ in range(3):
         Isolation(0).run(thorough, infer)
         assert not torch.is_inference_mode_enabled()
         assert torch.is_grad_enabled()

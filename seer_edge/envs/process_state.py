@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from seer_edge.envs.torch_state import TorchState
+from seer_edge.envs.torch_state import restore_torch, torch_options
 
 LOG = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class ProcessState:
         in_main = threading.get_ident() == threading.main_thread().ident  # other threads cannot set handlers
         self._handlers = list(map(_signal.getsignal, _NUMBERS)) if in_main else None
         self._filters, self._listed = warnings.filters, list(warnings.filters)
-        self._torch = TorchState.current()
+        self._torch = torch_options()
         self._recursion_limit = sys.getrecursionlimit()
         self._alarm = _signal.getitimer(_signal.ITIMER_REAL)[0]
         self._thorough = thorough
@@ -55,7 +55,7 @@ class ProcessState:
         if warnings.filters is not self._filters or warnings.filters != self._listed:
             warnings.simplefilter("ignore", append=True)  # forget which warnings were shown under other filters
             warnings.filters[:] = self._listed  # type: ignore[index]
-        self._torch.restore()
+        restore_torch(self._torch)
         if self._thorough:
             np.seterr(**self._numpy_errors)  # before numpy 2 it is not a context variable
             logging.disable(self._disabled)

@@ -22,7 +22,7 @@ from seer_edge.envs.black_frames import PATIENCE_STEPS
 from seer_edge.envs.guarded import Guarded, closing_idle, open_guarded
 from seer_edge.envs.isolation import Isolation
 from seer_edge.envs.process_state import SIGNALS
-from seer_edge.envs.torch_state import TorchState
+from seer_edge.envs.torch_state import restore_torch, torch_options
 from seer_edge.machine.signals import StopSignal
 from seer_runtime.system.state import State, StateError
 from tests.seer_edge.env_registry import register
@@ -122,7 +122,7 @@ def test_numpy_errors_are_restored_and_kept_for_the_environment(thorough: bool) 
 
 
 def test_torch_is_restored(thorough: bool) -> None:
-    before = TorchState.current()
+    before = torch_options()
 
     def change() -> None:
         torch.set_default_dtype(torch.float64)
@@ -135,9 +135,17 @@ def test_torch_is_restored(thorough: bool) -> None:
         torch.set_autocast_enabled("cuda", True)
 
     Isolation(0).run(thorough, change)
-    assert TorchState.current() == before
+    assert torch_options() == before
     assert torch.zeros(1).dtype == torch.float32
     assert torch.zeros(1).device.type == "cpu"
+
+
+def test_options_that_are_set_by_the_first_import_of_torch_are_undone() -> None:
+    before = torch_options()
+    torch.set_default_dtype(torch.float64)
+    torch.inference_mode().__enter__()
+    restore_torch(None)
+    assert torch_options() == before
 
 
 def test_inference_mode_that_the_environment_leaves_on_does_not_reach_the_program(thorough: bool) -> None:

@@ -14,14 +14,32 @@ class BadInputError(Exception):
 
 
 class EnvironmentFailedError(Exception):
-    """The environment raised, or returned an invalid frame, reward or done flag. Agent and replay are unaffected."""
+    """The environment raised, or returned an invalid frame, reward or done flag. Agent and replay are unaffected.
+
+    Attributes:
+        call: the call that failed, such as "reset"; None if it is not known.
+
+    """
+
+    def __init__(self, message: str, call: str | None = None) -> None:
+        super().__init__(message)
+        self.call = call
 
 
 def describe_error(error: BaseException) -> str:
     """Describe an exception in one line: its type, its message, and the file and line that raised it."""
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}{where}"
+    message = message_of(error)
+    return f"{type(error).__name__}{': ' if message else ''}{message}{where}"
+
+
+def message_of(error: BaseException) -> str:
+    """Return the message of an exception in one line, or nothing if it has none that can be read."""
+    try:
+        return " ".join(str(error).split())
+    except Exception:  # the exception may be a user's, with any `__str__`
+        return ""
 
 
 class RunStoppedError(Exception):

@@ -84,8 +84,10 @@ class CurlSacAgent(Agent):
         if settings.contrastive:
             self.networks["bilinear"] = Bilinear(head_spec.features, init)
         self.networks.to(self.device)
-        self._noise = torch.zeros(1, head_spec.actions, device=self.device)  # for the next action, drawn by `refresh`
-        self.log_temperature = nn.Parameter(torch.tensor(math.log(settings.initial_temperature), device=self.device))
+        self.log_temperature = nn.Parameter(
+            torch.tensor(math.log(settings.initial_temperature), dtype=torch.float32, device=self.device)
+        )
+        self._noise = self.log_temperature.detach().new_zeros(1, head_spec.actions)  # of the next action
         self.optimizers = {
             loss: Adam(self._trained_by(loss), learning_rate=settings.learning_rate)
             for loss in TRAINED

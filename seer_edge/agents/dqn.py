@@ -74,7 +74,9 @@ class DqnAgent(QLearningAgent[DqnHead]):
         if self.acting_head is not self.head:
             copy_parameters(self.acting_head, self.head)
         if new_noise:
-            self._chance, self._choice = torch.rand(2, generator=self.generator, device=self.device).tolist()
+            self._chance, self._choice = torch.rand(
+                2, generator=self.generator, dtype=torch.float32, device=self.device
+            ).tolist()
 
     def explore(self, observation: NDArray[Any], timestep: int) -> int:
         """Return a random action with the probability `settings.epsilon(timestep)`, else the best one."""

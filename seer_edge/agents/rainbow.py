@@ -43,7 +43,7 @@ class RainbowAgent(QLearningAgent[RainbowHead]):
             device=device,
         )
         self.settings = settings
-        self.support = torch.linspace(*settings.value_range, head_spec.atoms, device=self.device)
+        self.support = torch.linspace(*settings.value_range, head_spec.atoms, dtype=torch.float32, device=self.device)
         self._weights: Weights = self.head.noisy_weights()
 
     # --- acting --------------------------------------------------------------------------------------------

@@ -110,7 +110,7 @@ def _spec_of(request: RunRequest, wanted: RunRequest, frames: SourceFrames | Non
 
 
 def open_spec(env: str, options: EnvOptions, timeout_seconds: float, *, resumed: bool = False) -> EnvSpec:
-    """Build the environment, render one frame and return its spec.
+    """Build the environment, render one frame and return its spec. Call it inside `closing_idle`.
 
     Raises BadInputError. For a run that is `resumed`, raises EnvironmentFailedError if another try may succeed. An
     environment that does not answer in time ends the process, because its thread cannot be interrupted.
@@ -124,9 +124,13 @@ def open_spec(env: str, options: EnvOptions, timeout_seconds: float, *, resumed:
         environment = open_guarded(
             env, options, seed=0, training=True, timeout_seconds=timeout_seconds, on_hang=end_process
         )
-        with contextlib.closing(environment):
+        try:
             environment.reset()
-            return environment.spec
+        except BaseException:
+            environment.close()
+            raise
+        environment.set_aside()  # the run uses it again
+        return environment.spec
 
 
 def plan_again(config: TrainConfig, folder: RunFolder) -> BytePlan:
@@ -145,6 +149,13 @@ def plan_again(config: TrainConfig, folder: RunFolder) -> BytePlan:
             config.env,
             then.own_actions or "those of the agent",
             spec.own_actions or "those of the agent",
+        )
+    if then.picture != spec.picture and config.environment is not None:
+        LOG.warning(
+            "environment %s: it observed %s when the run began, and observes %s now",
+            config.env,
+            then.picture or "screens",
+            spec.picture or "screens",
         )
     return _plan_in(config, spec, folder)
 

@@ -13,6 +13,7 @@ from seer_edge.api.results import EvaluationResult, ExportResult
 from seer_edge.config.config import ENV_TIMEOUT_SECONDS, MAX_THREADS
 from seer_edge.config.request import flag_of
 from seer_edge.config.values import parse_seconds
+from seer_edge.envs.guarded import closing_idle
 from seer_edge.errors import BadInputError
 from seer_edge.runs import checkpoint, run_folder
 from seer_edge.runs.checkpoint import Saved
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 
 
+@closing_idle()
 def evaluate(
     run: str | os.PathLike[str],
     *,
@@ -154,6 +156,7 @@ def act(
     return _play(Path(bundle), game)
 
 
+@closing_idle()
 def export(
     run: str | os.PathLike[str],
     output: str | os.PathLike[str],

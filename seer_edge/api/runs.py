@@ -11,6 +11,7 @@ from seer_edge.api import planning
 from seer_edge.api.results import RunResult
 from seer_edge.config.plan import BytePlan
 from seer_edge.config.request import ENCODER, ResumeOptions, ResumeRequest, RunOptions, RunRequest
+from seer_edge.envs.guarded import closing_idle
 from seer_edge.errors import BadInputError
 from seer_edge.machine.ceiling import check_memory
 from seer_edge.machine.devices import check_device
@@ -33,6 +34,7 @@ OnProgress = Callable[[Mapping[str, float]], object]
 """Receives one row of `progress.csv`, by column name, at each log interval."""
 
 
+@closing_idle()
 def plan(env: str, **options: Unpack[RunOptions]) -> BytePlan:
     """Compute what a run would hold in memory and on disk, without starting it.
 
@@ -65,6 +67,7 @@ def plan(env: str, **options: Unpack[RunOptions]) -> BytePlan:
     return planned
 
 
+@closing_idle()
 def plan_of_run(run: str | os.PathLike[str]) -> BytePlan:
     """Compute what a run holds in memory and on disk, without opening its environment.
 
@@ -88,6 +91,7 @@ def plan_of_run(run: str | os.PathLike[str]) -> BytePlan:
     return planning.recorded_plan(config, folder)
 
 
+@closing_idle()
 def train(
     env: str,
     *,
@@ -164,6 +168,7 @@ def _train(
         return _begin(planned, folder, imported, on_progress, progress_bar)
 
 
+@closing_idle()
 def resume(
     run: str | os.PathLike[str],
     *,

@@ -1,10 +1,11 @@
 """The commands: each calls one function of the Python API, prints its result and returns the exit status."""
 
 import argparse
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -157,10 +158,21 @@ def _status(signal: int | None) -> int:
 
 def main() -> int:
     """Run the command in `sys.argv`. Returns the exit status."""
-    with private_stdout(), tolerant_output():
-        status = _answer(sys.argv[1:])
+    with _own_arguments() as arguments, private_stdout(), tolerant_output():
+        status = _answer(arguments)
         end_despite_leftovers(status)
         return status
+
+
+@contextlib.contextmanager
+def _own_arguments() -> Iterator[list[str]]:
+    """Hide our arguments from the modules of users, which may parse `sys.argv`."""
+    before = sys.argv
+    sys.argv = before[:1]
+    try:
+        yield before[1:]
+    finally:
+        sys.argv = before
 
 
 def _answer(arguments: list[str]) -> int:

@@ -5,6 +5,7 @@ from typing import Any
 from seer_edge.envs import Continuous, Discrete, EnvSpec
 from seer_runtime.policy.actions import read_own_actions
 from seer_runtime.policy.bundle import ACTIONS_MAX, SIDE_MAX
+from seer_runtime.policy.pictures import read_picture
 from seer_runtime.policy.preprocess import Resize
 from seer_runtime.system.manifest_reader import ManifestReader
 
@@ -18,6 +19,7 @@ def env_to_json(spec: EnvSpec) -> dict[str, Any]:
         "actions": {"kind": kind, "count": spec.actions.outputs, **({} if own is None else own.to_json())},
         "process_bytes": spec.process_bytes,
         "as_registered": spec.as_registered,
+        **({} if spec.picture is None else {"picture": spec.picture.to_json()}),
     }
 
 
@@ -42,6 +44,7 @@ def env_from_json(data: Any, env: str, name: str, resize: Resize) -> EnvSpec:
         as_registered,
         resize,
         read_own_actions(fields.record("environment.actions"), count),
+        read_picture(fields.record("environment"), "environment"),
     )
 
 

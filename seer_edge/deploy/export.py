@@ -116,6 +116,7 @@ def _spec(plan: BytePlan) -> bundle.PolicySpec:
         resize=plan.config.resize,
         own_actions=plan.env.own_actions,
         gray_levels=plan.config.gray_levels,
+        picture=plan.env.picture,
     )
 
 

@@ -1,19 +1,19 @@
 """Checks of the frames, rewards and flags that an environment returns. Each raises EnvironmentFailedError."""
 
 import math
-import reprlib
 from typing import Any
 
 import numpy as np
 
 from seer_edge.envs.environment import EnvSpec, Episode, Frame, Step
 from seer_edge.errors import EnvironmentFailedError
+from seer_runtime.policy.pictures import shown_value
 
 
 def checked_frame(frame: Any, spec: EnvSpec) -> Frame:
     """Return `frame` if it is a uint8 array of shape `spec.frame_shape`."""
     if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.shape != spec.frame_shape:
-        raise EnvironmentFailedError(f"the frame is {shown(frame)}, not uint8 {list(spec.frame_shape)}")
+        raise EnvironmentFailedError(f"the frame is {shown_value(frame)}, not uint8 {list(spec.frame_shape)}")
     return frame
 
 
@@ -23,7 +23,7 @@ def checked_step(step: Any, spec: EnvSpec) -> Step:
     At most one flag may be true, and `episode` may be set only with one of them.
     """
     if not isinstance(step, Step):
-        raise EnvironmentFailedError(f"the step is {shown(step)}, not a Step")
+        raise EnvironmentFailedError(f"the step is {shown_value(step)}, not a Step")
     frame = checked_frame(step.frame, spec)
     reward = finite_reward(step.reward)
     terminated, truncated = truth("terminated", step.terminated), truth("truncated", step.truncated)
@@ -39,7 +39,7 @@ def finite_reward(reward: Any) -> float:
     if type(reward) is not float:
         array = _array(reward)
         if array.size != 1 or array.dtype.kind not in "biuf":
-            raise EnvironmentFailedError(f"the reward is {shown(reward)}, not a number")
+            raise EnvironmentFailedError(f"the reward is {shown_value(reward)}, not a number")
         return finite_reward(float(array.item()))
     if not math.isfinite(reward):
         raise EnvironmentFailedError(f"the reward is {reward}, not a finite number")
@@ -53,21 +53,14 @@ def truth(name: str, value: Any) -> bool:
     array = _array(value)
     if array.size == 1 and array.dtype.kind in "biuf" and array.item() in (0, 1):
         return bool(array.item())
-    raise EnvironmentFailedError(f"{name} is {shown(value)}, not true or false")
+    raise EnvironmentFailedError(f"{name} is {shown_value(value)}, not true or false")
 
 
 def _array(value: Any) -> Any:
     try:
         return np.asarray(value)
-    except ValueError:  # lists of different lengths
+    except Exception:  # of lists of different lengths, or of a library's tensor
         return np.asarray(None)
-
-
-def shown(value: Any) -> str:
-    """Describe `value` for a message: dtype and shape of an array, else its type and repr on one line."""
-    if isinstance(value, np.ndarray):
-        return f"{value.dtype} {list(value.shape)}"
-    return f"{type(value).__name__} {' '.join(reprlib.repr(value).split())}"
 
 
 def _check_episode(episode: Any, *, over: bool) -> None:
@@ -76,5 +69,5 @@ def _check_episode(episode: Any, *, over: bool) -> None:
     sane = isinstance(episode, Episode) and type(episode.length_steps) is int and episode.length_steps >= 1
     if not (sane and type(episode.episode_return) is float and math.isfinite(episode.episode_return)):
         raise EnvironmentFailedError(
-            f"the episode is {shown(episode)}, not an Episode with a finite return and a length of at least 1 step"
+            f"the episode is {shown_value(episode)}, not an Episode with a finite return and a length of 1 step or more"
         )

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from seer_edge.envs.actions import Action, Actions
 from seer_runtime.policy.actions import OwnActions
+from seer_runtime.policy.pictures import Picture
 from seer_runtime.policy.preprocess import Color, Resize
 from seer_runtime.system.state import State
 
@@ -39,6 +40,8 @@ class EnvSpec:
     """The interpolation that turns screens into frames."""
     own_actions: OwnActions | None = field(default=None, compare=False)
     """How the environment numbers or bounds its actions; None where they equal `actions`."""
+    picture: Picture | None = field(default=None, compare=False)
+    """The picture in the environment's observations; None where they are screens."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from weakref import WeakSet
 
 from seer_edge.envs import Action, EnvError, Environment, EnvOptions, EnvSpec, Frame, Step, make_env
@@ -38,7 +39,8 @@ class Guarded:
     ) -> None:
         self._env = env
         self._failed = False
-        self._key: object = None  # what it was built with, if `open_guarded` may use it again
+        self._options: EnvOptions | None = None  # what it was built with, if `open_guarded` may use it again
+        self._names: tuple[str, ...] = ()  # how a caller may name it
         self._isolation = isolation or Isolation(0)
         self._black = BlackFrames(env.spec.id, first_step)
         self._watch(timeout_seconds, on_hang)
@@ -87,32 +89,52 @@ class Guarded:
         shut down for the whole process when one environment is closed.
         """
         _OPEN.discard(self)
-        if _OPEN and self._key is not None and hasattr(self._env, "reseed") and not self._failed:
+        if _OPEN:
+            self.set_aside()
+        else:
+            self._close()
+            _close_idle()
+
+    def set_aside(self) -> None:
+        """Leave a Gymnasium environment open for `open_guarded` to use again, inside `closing_idle`. Close another."""
+        _OPEN.discard(self)
+        if self._options is not None and hasattr(self._env, "reseed") and not self._failed:
             self._end_watch()
             _IDLE.append(self)
-            return
-        self._close()
-        while _IDLE and not _OPEN:
-            _IDLE.pop()._close()
+        else:
+            self._close()
 
     def reused(
-        self, key: object, *, seed: int, timeout_seconds: float | None, on_hang: OnHang | None, first_step: int
+        self,
+        env: str,
+        options: EnvOptions,
+        *,
+        seed: int,
+        timeout_seconds: float | None,
+        on_hang: OnHang | None,
+        first_step: int,
     ) -> "Guarded | None":
-        """Return this idle environment as a new one with `seed`, or None if it was built with another `key`."""
-        if key != self._key:
+        """Return this idle environment as a new one with `seed`, or None if it was built with other arguments."""
+        if env not in self._names or options != self._options:
             return None
         self._env.reseed(seed)  # type: ignore[attr-defined]
         self._isolation.reseed(seed)
-        guarded = Guarded(self._env, timeout_seconds, on_hang, self._isolation, first_step)
-        guarded._key = key
-        return guarded
+        return Guarded(self._env, timeout_seconds, on_hang, self._isolation, first_step)._known_as(env, options)
+
+    def _known_as(self, env: str, options: EnvOptions) -> "Guarded":
+        self._names, self._options = (env, self._env.spec.id), options
+        _OPEN.add(self)
+        return self
 
     def _close(self) -> None:
         try:
             with self._guard("close"):
                 self._isolation.run(True, self._env.close)
         except EnvironmentFailedError as error:
-            LOG.warning("environment %r: could not be closed: %s", self._env.spec.id, error)
+            line = f"environment {self._env.spec.id!r}: could not be closed: {error}"
+            if line not in _reported:
+                _reported.add(line)
+                LOG.warning(line)
         finally:
             self._isolation.release()
             self._end_watch()
@@ -143,15 +165,18 @@ class Guarded:
         try:
             with self._watchdog.watch(call) if self._watchdog is not None else nullcontext():
                 yield
-        except (EnvironmentFailedError, StateError, KeyboardInterrupt):
+        except (StateError, KeyboardInterrupt):
             self._failed = True  # an interrupt may have left the environment in the middle of a step
+            raise
+        except EnvironmentFailedError as error:
+            self._failed, error.call = True, call
             raise
         except EnvError as error:
             self._failed = True
             raise BadInputError(f"--env {self._env.spec.id}: {error}") from error
         except BaseException as error:
             self._failed = True
-            raise EnvironmentFailedError(describe_error(error)) from error
+            raise EnvironmentFailedError(describe_error(error), call) from error
 
     def _hang(self, line: str) -> None:
         self._failed = True
@@ -162,7 +187,22 @@ class Guarded:
 _OPEN: WeakSet[Guarded] = WeakSet()
 """Environments of `open_guarded` that are in use."""
 _IDLE: list[Guarded] = []
-"""Environments that were closed while another one was in use."""
+"""Environments that were closed while another one was in use, or that the plan of a run has left open for it."""
+_reported: set[str] = set()
+
+
+def _close_idle() -> None:
+    while _IDLE and not _OPEN:
+        _IDLE.pop()._close()
+
+
+@contextmanager
+def closing_idle() -> Iterator[None]:
+    """Context manager and decorator: close environments that were set aside inside and not used again."""
+    try:
+        yield
+    finally:
+        _close_idle()
 
 
 def open_guarded(
@@ -177,16 +217,21 @@ def open_guarded(
 ) -> Guarded:
     """Build an environment as `make_env` does, and return it guarded. The timeout covers its construction too.
 
+    An environment that was set aside with these arguments is used again. Other idle ones are closed first, because a
+    camera or a simulator can often be opened only once.
+
     `first_step` is the agent step at which it starts, for messages. Raises EnvError as `make_env` does, and
     EnvironmentFailedError for any other exception.
     """
-    key = (env, options)
+    wanted = _of_gymnasium(options)
     for idle in _IDLE:
-        reused = idle.reused(key, seed=seed, timeout_seconds=timeout_seconds, on_hang=on_hang, first_step=first_step)
+        reused = idle.reused(
+            env, wanted, seed=seed, timeout_seconds=timeout_seconds, on_hang=on_hang, first_step=first_step
+        )
         if reused is not None:
             _IDLE.remove(idle)
-            _OPEN.add(reused)
             return reused
+    _close_idle()
     watchdog = None
     isolation = Isolation(seed)
     if timeout_seconds is not None and on_hang is not None:
@@ -198,11 +243,15 @@ def open_guarded(
         isolation.release()
         if isinstance(error, EnvError | KeyboardInterrupt):
             raise
-        raise EnvironmentFailedError(describe_error(error)) from error
+        raise EnvironmentFailedError(describe_error(error), "construction") from error
     finally:
         if watchdog is not None:
             watchdog.close()
-    guarded = Guarded(environment, timeout_seconds, on_hang, isolation, first_step)
-    guarded._key = key
-    _OPEN.add(guarded)
-    return guarded
+    return Guarded(environment, timeout_seconds, on_hang, isolation, first_step)._known_as(env, wanted)
+
+
+def _of_gymnasium(options: EnvOptions) -> EnvOptions:
+    """Return `options` without those that Gymnasium environments ignore."""
+    return replace(
+        options, protocol="paper", action_repeat=None, resize=options.resize or "area", blank_at_lost_life=False
+    )

@@ -1,6 +1,5 @@
 """Gymnasium environments that observe or render images and have discrete actions or bounded controls."""
 
-import inspect
 import logging
 import warnings
 from collections.abc import Mapping
@@ -12,12 +11,14 @@ import numpy as np
 from seer_edge.envs.actions import Action, Actions, Continuous, Discrete
 from seer_edge.envs.checks import finite_reward, truth
 from seer_edge.envs.environment import SEEDS, EnvSpec, Episode, Step
+from seer_edge.envs.gym_api import check_reset, misread_step, observation_of, parts_of_step
 from seer_edge.envs.names import EnvId, UnavailableEnvError, UnsupportedEnvError, ViewError
-from seer_edge.envs.pictures import NoPictureError, Picture, find_picture, rendered_picture
+from seer_edge.envs.pictures import NoPictureError, find_picture, rendered_picture
 from seer_edge.envs.rendering import prepare_rendering
 from seer_edge.envs.resolution import pixel_size
-from seer_edge.errors import describe_error
-from seer_runtime.policy.actions import DTYPES, NUMBER_MAX, Bounded, Numbered, OwnActions
+from seer_edge.errors import EnvironmentFailedError, describe_error, message_of
+from seer_runtime.policy.actions import DTYPES, Bounded, Numbered, OwnActions
+from seer_runtime.policy.pictures import Picture, PictureError
 from seer_runtime.policy.preprocess import Color, Frame, Resize, to_frame
 from seer_runtime.system.state import State, StateError
 
@@ -29,7 +30,10 @@ CROP, OF_SIDE = 84, 100
 """The learner crops CROP of each OF_SIDE pixels where actions are continuous (Section 4.2)."""
 _read_as_rgba: set[str] = set()
 """Environments whose four channels were reported."""
-OLD_API = "it has the API of Gym before version 0.26; port it to Gymnasium, or wrap it with shimmy"
+BOUND_MAX = 1e30
+"""Limit on the bounds of controls. Larger ones stand for infinity."""
+SMALL_SEEDS = 2**16
+"""Seeds below this number are used where an environment takes no larger ones."""
 
 
 class GymPixels:
@@ -67,6 +71,7 @@ class GymPixels:
     ) -> None:
         asked_size = None if resolution is None else pixel_size(resolution)
         self._render = render
+        self._id, self._reported = env_id.id, False
         seed %= SEEDS  # many simulators take seeds as a C int
         self._env = _make(env_id, render, kwargs or {})
         try:
@@ -81,6 +86,7 @@ class GymPixels:
         frame_shape = (3, *size) if in_color else size
         crop = (size[0] * CROP // OF_SIDE, size[1] * CROP // OF_SIDE) if continuous else size
         own = None if self._own.plain else self._own
+        picture = None if self._picture.plain else self._picture
         self.spec = EnvSpec(
             env_id.id,
             env_id.name,
@@ -90,6 +96,7 @@ class GymPixels:
             as_registered=True,
             resize=resize,
             own_actions=own,
+            picture=picture,
         )
 
         self._seed: int | None = seed
@@ -105,11 +112,12 @@ class GymPixels:
             return Discrete(int(space.n))
         if isinstance(space, gymnasium.spaces.Box) and np.issubdtype(space.dtype, np.floating) and space.low.size:
             low, high = (np.asarray(bound, np.float64).ravel().tolist() for bound in (space.low, space.high))
-            if str(space.dtype) in DTYPES and np.abs([*low, *high]).max() <= NUMBER_MAX:
+            if str(space.dtype) in DTYPES and np.abs([*low, *high]).max() < min(np.finfo(space.dtype).max, BOUND_MAX):
                 self._own = Bounded(space.shape, str(space.dtype), tuple(low), tuple(high))
                 return Continuous(len(low))
         raise UnsupportedEnvError(
-            f"environment {env_id.id!r} has the action space {_line(space)}; only Discrete and bounded float Box work"
+            f"environment {env_id.id!r} has the action space {_line(space)}; only Discrete and bounded float Box work; "
+            "declare finite bounds, or wrap the environment so that its actions are one of these"
         )
 
     def _observed(self, env_id: EnvId, obs_key: str | None) -> Picture:
@@ -137,8 +145,11 @@ class GymPixels:
             self._reset(seed)
             return rendered_picture(self._env.render())
         except (gymnasium.error.Error, ImportError) as error:
-            reason = " ".join(str(error).split())
-            raise UnavailableEnvError(f"environment {env_id.id!r} cannot be rendered: {reason}") from error
+            raise UnavailableEnvError(f"environment {env_id.id!r} cannot be rendered: {message_of(error)}") from error
+        except NotImplementedError as error:
+            raise ViewError(
+                f"environment {env_id.id!r} has no method render", "leave --render-observations out, or add the method"
+            ) from error
         except NoPictureError as error:
             raise UnsupportedEnvError(f"environment {env_id.id!r} {error}") from error
 
@@ -157,16 +168,14 @@ class GymPixels:
         return self._frame(observation)
 
     def _reset(self, seed: int | None) -> Any:
-        parameters = inspect.signature(self._env.unwrapped.reset).parameters.values()
-        if not any(each.name == "seed" or each.kind is each.VAR_KEYWORD for each in parameters):
-            raise self._old_api("reset takes no seed")
-        result: Any = self._env.reset(seed=seed)
-        if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
-            raise self._old_api("reset returns the observation alone, not observation and info")
-        return result[0]
-
-    def _old_api(self, reason: str) -> UnsupportedEnvError:
-        return UnsupportedEnvError(f"{reason}: {OLD_API}")
+        check_reset(self._env.unwrapped.reset)
+        try:
+            return observation_of(self._env.reset(seed=seed))
+        except (OverflowError, ValueError):
+            if seed is None or seed < SMALL_SEEDS:
+                raise
+        LOG.info("environment %r: does not take the seed %d; seeds below %d are used", self._id, seed, SMALL_SEEDS)
+        return observation_of(self._env.reset(seed=seed % SMALL_SEEDS))
 
     def step(self, action: Action) -> Step:
         """Take one step. A step that is both terminated and truncated counts as terminated.
@@ -176,10 +185,10 @@ class GymPixels:
         """
         if not self._stepping:
             raise RuntimeError("reset the environment before its next step")
-        result: Any = self._env.step(self._own.own(action))
-        if len(result) == 4:
-            raise self._old_api("step returns four values, not five")
-        observation, raw_reward, terminated, truncated, _ = result
+        own = self._own.own(action)
+        with misread_step():
+            result = self._env.step(np.int64(own) if isinstance(own, int) else own)  # as spaces draw them
+        observation, raw_reward, terminated, truncated = parts_of_step(result)
         reward = finite_reward(raw_reward)
         terminated, truncated = truth("terminated", terminated), truth("truncated", truncated)
         self._return += reward
@@ -202,10 +211,26 @@ class GymPixels:
 
     def _frame(self, observation: Any) -> Frame:
         shown = self._env.render() if self._render else observation
-        screen = self._picture.screen(shown)
+        try:
+            screen = self._picture.screen(shown, None if self._reported else self._report_outside)
+        except PictureError as error:
+            raise EnvironmentFailedError(str(error)) from error
         frame = to_frame(screen, self.spec.frame_shape, self.spec.resize)
         # The environment may draw its next screen into the same memory.
         return frame.copy() if np.may_share_memory(frame, screen) else frame
+
+    def _report_outside(self, least: float, greatest: float) -> None:
+        self._reported = True
+        picture = self._picture
+        LOG.warning(
+            "environment %r: its picture has values from %g to %g, but declares %g to %g, so much of it is black or "
+            "white; declare the bounds of its pixels in the observation space, such as 0 and 255",
+            self._id,
+            least,
+            greatest,
+            picture.low,
+            picture.high,
+        )
 
 
 def _make(env_id: EnvId, render: bool, kwargs: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:
@@ -220,15 +245,19 @@ def _make(env_id: EnvId, render: bool, kwargs: Mapping[str, Any]) -> gymnasium.E
             # Gymnasium's checker would only repeat in many lines what is checked here.
             return gymnasium.make(gymnasium.registry[env_id.registered], disable_env_checker=True, **arguments)
     except (gymnasium.error.Error, ImportError) as error:
-        reason = " ".join(str(error).split())
-        raise UnavailableEnvError(f"environment {env_id.id!r} cannot be built: {reason}") from error
+        raise UnavailableEnvError(f"environment {env_id.id!r} cannot be built: {message_of(error)}") from error
     except Exception as error:  # a user's class may raise any exception
         if render and isinstance(error, TypeError) and "render_mode" in str(error):
             raise ViewError(
                 f"environment {env_id.id!r} does not accept render_mode",
                 "leave --render-observations out if it observes images, or add the argument to the environment",
             ) from error
-        raise UnavailableEnvError(f"environment {env_id.id!r} cannot be built: {describe_error(error)}") from error
+        hint = "; --env-kwargs sets its arguments" if isinstance(error, TypeError) and "argument" in str(error) else ""
+        if isinstance(error.__cause__, Exception) and "raised from the environment creator" in str(error):
+            error = error.__cause__
+        raise UnavailableEnvError(
+            f"environment {env_id.id!r} cannot be built: {describe_error(error)}{hint}"
+        ) from error
 
 
 def _size(screen_shape: tuple[int, ...], side_max: int) -> tuple[int, int]:

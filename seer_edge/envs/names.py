@@ -1,14 +1,17 @@
 """Resolve the name that a user gives to an environment, without building the environment."""
 
 import difflib
+import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from seer_edge.envs.control_tasks import TASKS
 from seer_edge.envs.families import FAMILIES
 from seer_edge.envs.isolation import run_once
+from seer_edge.errors import message_of
 from seer_runtime.system.user_modules import import_user_module
 
 if TYPE_CHECKING:
@@ -70,14 +73,16 @@ def resolve(env: str) -> EnvId:
     """Return the environment that the name `env` stands for.
 
     `env` may be a control task (with or without `dm_control/`), a bare Atari name, a Gymnasium id, or `module:EnvId`,
-    whose module is imported first. A class of the module may stand for the id. Case and punctuation of task and Atari
-    names do not matter. Control tasks resolve without dm_control, which is imported when one is built.
+    whose module is imported first. A class of the module may stand for the id, and the path of a file for the module.
+    Case and punctuation of task and Atari names do not matter. Control tasks resolve without dm_control, which is
+    imported when one is built.
 
     Raises UnknownEnvError, UnsupportedEnvError or UnavailableEnvError.
     """
     family, _, own = env.partition("/")
     if family in FAMILIES:
         return _of_family(family, own)
+    env = _as_module(env)
     module, _, registered = env.rpartition(":")
     prefixed = _CONTROL.fullmatch(env)
     task = _control_tasks().get(_key(prefixed[1] if prefixed else env))
@@ -152,13 +157,32 @@ def _control_tasks() -> dict[str, EnvId]:
     return {_key(env_id.name): env_id for env_id in ids}
 
 
+def _as_module(env: str) -> str:
+    """Return `module:Class` for `path/to/module.py:Class` with a path below the working directory.
+
+    Raises UnknownEnvError for another path to a file.
+    """
+    file, _, name = env.rpartition(":")
+    if not file.endswith(".py"):
+        return env
+    path = Path(os.path.relpath(file))
+    if path.is_absolute() or ".." in path.parts:
+        raise UnknownEnvError(
+            f"environment {env!r}: {file} is outside the working directory; change to its folder and write "
+            f"{path.stem}:{name}"
+        )
+    return f"{'.'.join(path.with_suffix('').parts)}:{name}"
+
+
 def _import(module: str, env: str) -> ModuleType:
     try:
         return run_once(import_user_module, module)
-    except Exception as error:
-        # A user's module may raise any exception, with a message of many lines.
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UnavailableEnvError(f"environment {env!r}: module {module!r} cannot be imported: {reason}") from error
+    except (Exception, SystemExit) as error:  # a user's module may raise anything
+        reason = f"module {module!r} cannot be imported: {type(error).__name__}: {message_of(error)}"
+        if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
+            hint = "seer-edge looks for the module in the working directory"
+            raise UnknownEnvError(f"environment {env!r}: {reason}; {hint}") from error
+        raise UnavailableEnvError(f"environment {env!r}: {reason}") from error
 
 
 def _register_class(module: ModuleType, name: str) -> str:
@@ -168,8 +192,11 @@ def _register_class(module: ModuleType, name: str) -> str:
     made = getattr(module, name, None)
     if name in gymnasium.registry or not callable(made):
         return name
-    env_id = f"{module.__name__.replace('.', '-')}/{name}"
-    if env_id not in gymnasium.registry:
+    namespace = re.sub(r"[^\w-]+", "-", module.__name__)
+    env_id = f"{namespace}/{name}"
+    known = gymnasium.registry.get(env_id)
+    if known is None or known.entry_point is not made:
+        gymnasium.registry.pop(env_id, None)  # of another module, whose name is similar
         gymnasium.register(env_id, made)
     return env_id
 

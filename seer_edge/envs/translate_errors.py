@@ -21,12 +21,11 @@ def translate_errors(env: str, options: EnvOptions, *, resumed: bool = False) ->
         reason = str(error).removeprefix(f"resolution {options.resolution} ")
         raise BadInputError(f"--resolution {options.resolution}: {reason}") from error
     except UnavailableEnvError as error:
-        hint = "; seer-edge looks for the module in the working directory" if ":" in env else ""
-        raise (EnvironmentFailedError if resumed else BadInputError)(f"{name}: {_reason(env, error)}{hint}") from error
+        raise (EnvironmentFailedError if resumed else BadInputError)(f"{name}: {_reason(env, error)}") from error
     except EnvError as error:
         raise BadInputError(f"{name}: {_reason(env, error)}") from error
     except EnvironmentFailedError as error:
-        text = f"{name}: could not render the first frame: {error}"
+        text = f"{name}: {'' if error.call is None else f'{error.call} failed: '}{error}"
         raise (EnvironmentFailedError if resumed else BadInputError)(text) from error
 
 

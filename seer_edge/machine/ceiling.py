@@ -87,7 +87,9 @@ def _hint(plan: BytePlan, free_bytes: int, resumed: bool) -> str:
     least = min(map(_least, [plan, *smaller]), key=lambda p: p.rss_peak_bytes)
     needed = exact_size(_needed_bytes(least))
     flags = _flags(least, plan)
-    return f"the smallest possible run ({flags or 'this one'}) needs {needed}"
+    networks = plan.model_bytes + plan.optimizer_bytes
+    cause = f"; its networks take {format_size(networks)}: set a smaller `hidden`" if networks > free_bytes else ""
+    return f"the smallest possible run ({flags or 'this one'}) needs {needed}{cause}"
 
 
 def _needed_bytes(plan: BytePlan) -> int:

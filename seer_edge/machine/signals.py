@@ -1,5 +1,6 @@
 """Turn stop signals into an orderly end of a run. Imports no torch."""
 
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -38,6 +39,7 @@ class StopSignal:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "StopSignal":
+        _active.append(self)
         # Only the main thread may set handlers. A run in another thread leaves signals to the caller.
         in_main = threading.current_thread() is threading.main_thread()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) if in_main else ():
@@ -54,9 +56,30 @@ class StopSignal:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
+    def leave_child(self) -> None:
+        """Restore the previous handlers in a child process, which an environment may have started with its own."""
+        for number, handler in self._previous.items():
+            if signal.getsignal(number) is self._handler:
+                signal.signal(number, handler)
+
     def __exit__(self, *unused: object) -> None:
+        _active.remove(self)
         self._restore()
 
     def __call__(self) -> bool:
         """Return whether a stop signal was received."""
         return self.received is not None
+
+
+_active: list[StopSignal] = []
+
+
+def _in_child() -> None:
+    """Leave signals to a forked process: it has no loop that would stop, so our handlers would ignore them."""
+    if threading.current_thread() is threading.main_thread():
+        for stop in reversed(_active):
+            stop.leave_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)

@@ -26,8 +26,8 @@ class Affine(nn.Module):
 
     def __init__(self, shape: tuple[int, ...], generator: torch.Generator, *, orthogonal: bool) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(shape))
-        self.bias = nn.Parameter(torch.zeros(shape[0]))
+        self.weight = nn.Parameter(torch.zeros(shape, dtype=torch.float32))
+        self.bias = nn.Parameter(torch.zeros(shape[0], dtype=torch.float32))
         with torch.no_grad():
             if not orthogonal:
                 bound = 1 / math.sqrt(math.prod(shape[1:]))

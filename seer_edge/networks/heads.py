@@ -33,13 +33,13 @@ class NoisyLinear(nn.Module):
     ) -> None:
         super().__init__()
         bound, rows = 1 / math.sqrt(inputs), streams * outputs
-        self.weight = nn.Parameter(torch.empty(rows, inputs).uniform_(-bound, bound, generator=generator))
-        self.bias = nn.Parameter(torch.empty(rows).uniform_(-bound, bound, generator=generator))
-        self.weight_sigma = nn.Parameter(torch.full((rows, inputs), sigma / math.sqrt(inputs)))
-        self.bias_sigma = nn.Parameter(torch.full((rows,), sigma / math.sqrt(outputs)))
-        self.register_buffer("noise_in", torch.zeros(streams, 1, inputs))
-        self.register_buffer("noise_out", torch.zeros(streams, outputs, 1))
-        self.register_buffer("noisy_weight", torch.zeros(rows, inputs), persistent=False)
+        self.weight = nn.Parameter(_zeros(rows, inputs).uniform_(-bound, bound, generator=generator))
+        self.bias = nn.Parameter(_zeros(rows).uniform_(-bound, bound, generator=generator))
+        self.weight_sigma = nn.Parameter(_zeros(rows, inputs).fill_(sigma / math.sqrt(inputs)))
+        self.bias_sigma = nn.Parameter(_zeros(rows).fill_(sigma / math.sqrt(outputs)))
+        self.register_buffer("noise_in", _zeros(streams, 1, inputs))
+        self.register_buffer("noise_out", _zeros(streams, outputs, 1))
+        self.register_buffer("noisy_weight", _zeros(rows, inputs), persistent=False)
 
     @property
     def noise(self) -> list[torch.Tensor]:
@@ -75,10 +75,14 @@ class NoisyLinear(nn.Module):
         return [_gradient(parameter) for parameter in self.parameters()]
 
 
+def _zeros(*shape: int) -> torch.Tensor:
+    return torch.zeros(shape, dtype=torch.float32)  # whatever torch's default dtype is
+
+
 def draw_noise(noise: list[torch.Tensor], generator: torch.Generator) -> None:
     """Draw new noise for all tensors of `noise` at once: the cost is mostly the number of operations."""
     sizes = [tensor.numel() for tensor in noise]
-    normals = torch.empty(sum(sizes), device=generator.device).normal_(generator=generator)
+    normals = torch.empty(sum(sizes), dtype=torch.float32, device=generator.device).normal_(generator=generator)
     drawn = torch.copysign(normals.abs().sqrt_(), normals)
     torch._foreach_copy_([tensor.view(-1) for tensor in noise], torch.split_with_sizes(drawn, sizes))
 
@@ -160,7 +164,7 @@ def head_backward(
     hidden, atoms = weights[2].size(1), weights[2].size(0)
     count = weights[4].size(0) // atoms
     # The coefficient of each action's advantage in the logits of the action taken: V + A - mean(A).
-    shares = torch.full([len(actions), count], -1.0 / count, device=slopes.device)
+    shares = torch.full([len(actions), count], -1.0 / count, dtype=slopes.dtype, device=slopes.device)
     shares.scatter_(1, actions[:, None], 1.0 - 1.0 / count)
     advantages = (shares[:, :, None] * slopes[:, None]).flatten(1)
     _layer_backward(streams[:, :hidden], slopes, noise[2:4], gradients[4:8])

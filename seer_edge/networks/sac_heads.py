@@ -38,7 +38,7 @@ class ActorHead(nn.Module):
     def __init__(self, spec: SacHeadSpec, log_std_range: tuple[float, float], generator: torch.Generator) -> None:
         super().__init__()
         self.log_std_range = log_std_range
-        self.norm = nn.LayerNorm(spec.features)
+        self.norm = nn.LayerNorm(spec.features, dtype=torch.float32)
         self.policy = Perceptron((spec.features, spec.hidden, spec.hidden, 2 * spec.actions), generator)
 
     def forward(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -54,7 +54,7 @@ class CriticHead(nn.Module):
     def __init__(self, spec: SacHeadSpec, generator: torch.Generator) -> None:
         super().__init__()
         sizes = spec.features + spec.actions, spec.hidden, spec.hidden, 1
-        self.norm = nn.LayerNorm(spec.features)
+        self.norm = nn.LayerNorm(spec.features, dtype=torch.float32)
         self.qs = nn.ModuleList(Perceptron(sizes, generator) for _ in range(2))
 
     def forward(self, latents: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
@@ -68,7 +68,7 @@ class Bilinear(nn.Module):
 
     def __init__(self, features: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.rand(features, features, generator=generator))
+        self.weight = nn.Parameter(torch.rand(features, features, generator=generator, dtype=torch.float32))
 
     def forward(self, anchors: torch.Tensor, positives: torch.Tensor) -> torch.Tensor:
         """Return logits `[B, B]` of `anchors` and `positives` `[B, L]`, one row for each anchor, with maximum 0."""

@@ -88,7 +88,8 @@ class PhaseClock:
 
     def steps_per_second(self, phase: str) -> float | None:
         """Return the speed in a phase, or None if it had no updates."""
-        return self.steps[phase] / self.seconds[phase] if phase in self.steps else None
+        seconds = self.seconds.get(phase)  # 0 if the environment has replaced the clock
+        return self.steps[phase] / seconds if seconds else None
 
     def state(self) -> dict[str, Any]:
         """Return plain data for a checkpoint."""

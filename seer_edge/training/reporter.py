@@ -139,7 +139,7 @@ class Reporter:
     def freeze_refused(self, refusal: FreezeRefusedError) -> None:
         """Report a refused freeze."""
         self.outcome.freeze_refused = str(refusal)
-        self.console.say(f"{refusal}; the run continues on frames")
+        self.console.warn(f"{refusal}; the run continues on frames")
 
     def frozen(self, report: FreezeReport) -> None:
         """Report the freeze."""

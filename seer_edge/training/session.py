@@ -11,6 +11,7 @@ from seer_edge.config.config import TrainConfig
 from seer_edge.config.plan import BytePlan
 from seer_edge.envs import Episode
 from seer_edge.envs.guarded import Guarded
+from seer_edge.errors import BadInputError
 from seer_edge.runs.checkpoint import Saved, Snapshot, encoder_identity
 from seer_edge.training.components import (
     OnHang,
@@ -28,6 +29,9 @@ from seer_runtime.replay.convert import Progress
 from seer_runtime.replay.replay import Replay, ReplayConversion
 from seer_runtime.system.ledger import Ledger
 from seer_runtime.system.state import State, StateError, generator_state, restore_generator
+
+REWARD_MAX = 1e18
+"""Limit on the size of a reward, whose square float32 must hold."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +136,11 @@ class Session:
         reward = step.reward
         if settings.reward_clip is not None:
             reward = float(np.clip(reward, -settings.reward_clip, settings.reward_clip))
+        if abs(reward) > REWARD_MAX:
+            raise BadInputError(
+                f"--env {self.env.spec.id}: the reward is {step.reward:g}, which is too large to learn from; scale "
+                "rewards to about 1 a step, or --set reward_clip=1"
+            )
         self.replay.append(self.observed.row, action, reward, terminated=step.terminated, truncated=step.truncated)
         self.timestep += 1
         if step.truncated:

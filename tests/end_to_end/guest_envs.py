@@ -1,5 +1,6 @@
 """Environments that change the process in which they run, and one written for an old version of Gym."""
 
+import multiprocessing
 import os
 import random
 import signal
@@ -62,3 +63,36 @@ class OldGym(Guest):
 
 
 gymnasium.register("Guest-v0", Guest)
+
+
+class Stubborn(gymnasium.Env[Any, Any]):
+    """A camera that can be opened once. It runs a model in float64, and leaves an alarm and a process behind."""
+
+    observation_space = gymnasium.spaces.Dict(eye=gymnasium.spaces.Box(0, 1, (3, 30, 30), np.float32))
+    action_space = gymnasium.spaces.Discrete(3)
+    opened = False
+
+    def __init__(self) -> None:
+        assert not Stubborn.opened, "the device is busy"
+        Stubborn.opened = True
+        multiprocessing.get_context("fork").Process(target=time.sleep, args=(1_000,), name="driver").start()
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.left = 15
+        return self._look(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        import torch
+
+        torch.set_default_dtype(torch.float64)
+        torch.set_num_threads(2)
+        torch.set_float32_matmul_precision("medium")
+        torch.inference_mode().__enter__()
+        time.sleep(0.002)  # while an update runs
+        signal.alarm(1_000)
+        self.left -= 1
+        return self._look(), 1.0, self.left == 0, False, {}
+
+    def _look(self) -> Any:
+        return {"eye": self.np_random.random((3, 30, 30), np.float32)}

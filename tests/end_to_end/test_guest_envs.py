@@ -10,9 +10,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from seer_runtime import durable
+from seer_runtime import Policy, durable
 from tests.processes import forked
 
 PROJECT = Path(__file__).parents[2]
@@ -139,3 +140,24 @@ def test_an_environment_for_old_gym_is_named_and_ends_with_2(folder: Path) -> No
     status, _, err = run(folder, *train(folder, "--run-dir", "run", env="guest_envs:OldGym"))
     assert status == 2, err
     assert "step returns four values, not five: it has the API of Gym before version 0.26" in err
+
+
+def test_a_device_that_opens_once_and_changes_torch_is_trained_and_its_policy_takes_its_observations(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = train(folder, "--run-dir", "run", "--eval-in", "training", env="guest_envs:Stubborn")
+    status, _, err = run(folder, *words)
+    assert status == 0, err
+    assert json.loads((folder / "run/summary.json").read_text())["freeze_refused"] is None
+    assert err.count("left an alarm running") == 1
+    assert "left processes running, which are terminated: driver" in err
+
+    status, _, err = run(folder, "export", "run", "-o", "policy.seer")
+    assert status == 0, err
+    policy = Policy.load(folder / "policy.seer")
+    picture = np.random.default_rng(0).random((3, 30, 30), np.float32)
+    policy.act({"eye": picture})
+    of_observation = policy.values
+    policy.reset()
+    policy.act(np.rint(picture * 255).astype(np.uint8).transpose(1, 2, 0))
+    np.testing.assert_array_equal(of_observation, policy.values)

@@ -225,3 +225,9 @@ def test_check_memory_does_not_import_torch() -> None:
     code = "import sys, seer_edge.machine.ceiling; print('torch' in sys.modules, 'numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.split() == ["False", "True"]
+
+
+def test_a_network_that_does_not_fit_is_named_as_the_cause() -> None:
+    message = _refusal(_plan(overrides={"hidden": 10**9}), MemoryLimits(25 * 10**9, 20 * 10**9))
+    assert message.endswith(" GB: set a smaller `hidden`")
+    assert "set a smaller" not in _refusal(_plan(mem_budget_bytes=10**11), MemoryLimits(10**9, 2 * 10**8))

@@ -271,3 +271,11 @@ def test_flags_are_parsed_into_a_request() -> None:
     assert (request.mem_budget, request.checkpoint_every) == (2_000_000, 600.0)
     with pytest.raises(dataclasses.FrozenInstanceError):
         request.seed = 3  # type: ignore[misc]
+
+
+def test_modules_of_users_do_not_see_our_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "seer_test_parsing.py").write_text("import sys\nseen = list(sys.argv)\n")
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, "train", "--env", "seer_test_parsing:Absent", "--quiet") == 2
+    assert sys.modules.pop("seer_test_parsing").seen == ["seer-edge"]
+    assert sys.argv[1:] == ["train", "--env", "seer_test_parsing:Absent", "--quiet"]

@@ -173,9 +173,9 @@ def test_an_invalid_step_is_a_failure() -> None:
     [
         (RuntimeError("no\ncamera"), "RuntimeError: no camera (test_env_guarded.py:"),
         (SystemExit(3), "SystemExit: 3 (test_env_guarded.py:"),
-        (StopIteration(), "StopIteration:  (test_env_guarded.py:"),
-        (GeneratorExit(), "GeneratorExit:  (test_env_guarded.py:"),
-        (MemoryError(), "MemoryError:  (test_env_guarded.py:"),
+        (StopIteration(), "StopIteration (test_env_guarded.py:"),
+        (GeneratorExit(), "GeneratorExit (test_env_guarded.py:"),
+        (MemoryError(), "MemoryError (test_env_guarded.py:"),
     ],
 )
 @pytest.mark.parametrize("timeout", [None, 60.0])

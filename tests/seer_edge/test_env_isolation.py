@@ -9,17 +9,20 @@ import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 
-from seer_edge.envs import Discrete, EnvOptions, EnvSpec, Step
+from seer_edge.api.planning import open_spec
+from seer_edge.envs import Discrete, EnvOptions, EnvSpec, Step, process_state
 from seer_edge.envs import guarded as guarded_module
 from seer_edge.envs.black_frames import PATIENCE_STEPS
-from seer_edge.envs.guarded import Guarded, open_guarded
-from seer_edge.envs.isolation import SIGNALS, Isolation
+from seer_edge.envs.guarded import Guarded, closing_idle, open_guarded
+from seer_edge.envs.isolation import Isolation
+from seer_edge.envs.process_state import SIGNALS
+from seer_edge.envs.torch_state import restore_torch, torch_options
 from seer_edge.machine.signals import StopSignal
 from seer_runtime.system.state import State, StateError
 from tests.seer_edge.env_registry import register
@@ -119,20 +122,83 @@ def test_numpy_errors_are_restored_and_kept_for_the_environment(thorough: bool) 
 
 
 def test_torch_is_restored(thorough: bool) -> None:
+    before = torch_options()
+
     def change() -> None:
         torch.set_default_dtype(torch.float64)
         torch.set_grad_enabled(False)
         torch.use_deterministic_algorithms(True)
-        if thorough:
-            torch.set_num_threads(3)
-            torch.set_default_device("meta")
+        torch.set_num_threads(3)
+        torch.set_default_device("meta")
+        torch.set_float32_matmul_precision("medium")
+        torch.set_autocast_enabled("cpu", True)
+        torch.set_autocast_enabled("cuda", True)
 
     Isolation(0).run(thorough, change)
-    assert torch.is_grad_enabled()
-    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch_options() == before
     assert torch.zeros(1).dtype == torch.float32
     assert torch.zeros(1).device.type == "cpu"
-    assert torch.get_num_threads() == 1
+
+
+def test_options_that_are_set_by_the_first_import_of_torch_are_undone() -> None:
+    before = torch_options()
+    torch.set_default_dtype(torch.float64)
+    torch.inference_mode().__enter__()
+    restore_torch(None)
+    assert torch_options() == before
+
+
+def test_inference_mode_that_the_environment_leaves_on_does_not_reach_the_program(thorough: bool) -> None:
+    modes = []
+
+    def infer() -> None:
+        modes.append(torch.inference_mode())
+        modes[-1].__enter__()
+
+    for _ in range(3):
+        Isolation(0).run(thorough, infer)
+        assert not torch.is_inference_mode_enabled()
+        assert torch.is_grad_enabled()
+        assert not torch.zeros(1).is_inference()
+    modes.clear()
+    assert not torch.is_inference_mode_enabled()
+
+
+def test_the_recursion_limit_is_restored(thorough: bool) -> None:
+    before = sys.getrecursionlimit()
+    Isolation(0).run(thorough, sys.setrecursionlimit, before - 1)
+    assert sys.getrecursionlimit() == before
+
+
+def test_an_alarm_that_is_left_running_is_cancelled_with_one_warning(
+    thorough: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_state, "_reported", set())
+    for _ in range(2):
+        Isolation(0).run(thorough, signal.setitimer, signal.ITIMER_REAL, 60)
+        assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    [record] = caplog.records
+    assert "left an alarm running" in record.message
+
+
+def test_an_alarm_of_the_program_keeps_running(thorough: bool) -> None:
+    signal.setitimer(signal.ITIMER_REAL, 60)
+    try:
+        Isolation(0).run(thorough, int)
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 50
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def test_standard_streams_that_are_closed_are_opened_again(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    def close() -> None:
+        os.close(1)
+        os.close(2)
+
+    Isolation(0).run(True, close)
+    os.write(1, b"out")
+    os.write(2, b"err")
+    assert capfd.readouterr() == ("out", "err")
 
 
 def test_filters_of_warnings_are_restored(thorough: bool) -> None:
@@ -246,8 +312,60 @@ def test_closing_one_environment_does_not_shut_a_library_down_for_another(monkey
     assert not guarded_module._IDLE
 
 
-def test_an_environment_that_cannot_be_closed_is_reported(caplog: pytest.LogCaptureFixture) -> None:
-    Guarded(Odd(step=RuntimeError("no\nlink"))).close()
+class OpensOnce(Reusing):
+    """A device that can be opened once in the life of the process."""
+
+    seeds: ClassVar[list[Any]] = []
+
+    def __init__(self) -> None:
+        assert not self.seeds, "the device is busy"
+        self.seeds.append(None)
+        super().__init__()
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        self.seeds.append(seed)
+        return super().reset(seed=seed)
+
+
+def test_the_environment_of_a_plan_is_that_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    register(monkeypatch, "test/Once-v0", entry_point=OpensOnce, disable_env_checker=True)
+    monkeypatch.setattr(OpensOnce, "seeds", [])
+    with closing_idle():
+        open_spec("test/Once-v0", EnvOptions(), 60.0)
+        # The run knows the options that the environment has chosen.
+        options = EnvOptions("machado", resize="area", action_repeat=4)
+        env = open_guarded("test/Once-v0", options, seed=7, training=True)
+        env.reset()
+        env.step(0)
+    assert OpensOnce.seeds == [None, 0, 7]
+    assert not guarded_module._IDLE
+    env.close()
+
+
+def test_an_environment_that_no_run_takes_is_closed_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    register(monkeypatch, "test/Library-v0", entry_point=UsesLibrary, disable_env_checker=True)
+    with closing_idle():
+        open_spec("test/Library-v0", EnvOptions(), 60.0)
+        assert Library.open
+    assert not Library.open
+
+
+def test_an_idle_environment_is_closed_before_another_one_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    register(monkeypatch, "test/Library-v0", entry_point=UsesLibrary, disable_env_checker=True)
+    monkeypatch.setattr(UsesLibrary, "built", 0)
+    with closing_idle():
+        open_spec("test/Library-v0", EnvOptions(), 60.0)
+        open_guarded("test/Library-v0", EnvOptions(color="rgb"), seed=0, training=True).close()
+    assert UsesLibrary.built == 2
+    assert not guarded_module._IDLE
+
+
+def test_an_environment_that_cannot_be_closed_is_reported_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guarded_module, "_reported", set())
+    for _ in range(2):
+        Guarded(Odd(step=RuntimeError("no\nlink"))).close()
     [record] = caplog.records
     assert "'Odd-v0': could not be closed: RuntimeError: no link" in record.message
 

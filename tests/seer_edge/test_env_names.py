@@ -120,7 +120,7 @@ def test_control_names_resolve_in_every_spelling(env: str, full_id: str, name: s
 
 
 def test_a_module_may_have_the_name_of_a_control_domain() -> None:
-    with pytest.raises(UnavailableEnvError, match="module 'walker' cannot be imported"):
+    with pytest.raises(UnknownEnvError, match="module 'walker' cannot be imported"):
         resolve("walker:walk")
 
 
@@ -153,8 +153,69 @@ def test_a_module_that_fails_to_import_is_reported_in_one_line(tmp_path: Path, m
         "environment 'seer_test_broken:Dots-v0': module 'seer_test_broken' cannot be imported: "
         "RuntimeError: first second"
     )
-    with pytest.raises(UnavailableEnvError, match="ModuleNotFoundError: No module named 'seer_test_absent'"):
+    missing = "No module named 'seer_test_absent'; seer-edge looks for the module in the working directory"
+    with pytest.raises(UnknownEnvError, match=f"ModuleNotFoundError: {missing}"):
         resolve("seer_test_absent:Dots-v0")
+
+
+@pytest.mark.parametrize("statement", ["import seer_test_absent", "raise SystemExit(3)", "raise Unprintable"])
+def test_a_module_that_is_there_and_fails_may_work_later(
+    statement: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "seer_test_failing.py").write_text(f"class Unprintable(Exception):\n    __str__ = None\n{statement}\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UnavailableEnvError, match="module 'seer_test_failing' cannot be imported") as caught:
+        resolve("seer_test_failing:Dots-v0")
+    assert "working directory" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("env", "module"),
+    [
+        ("./dots-1.py:Dots", "dots-1"),
+        ("dots-1.py:Dots", "dots-1"),
+        ("{folder}/dots-1.py:Dots", "dots-1"),
+        ("pk/sub/dots_2.py:Dots", "pk.sub.dots_2"),
+        ("my games/dots_3.py:Dots", "my games.dots_3"),
+    ],
+)
+def test_a_file_may_stand_for_its_module(
+    env: str, module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / (module.replace(".", "/") + ".py")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("class Dots: pass\n")
+    monkeypatch.chdir(tmp_path)
+    found = resolve(env.format(folder=tmp_path))
+    try:
+        assert found.id == f"{module}:Dots"
+        assert found.name == "Dots"
+        assert resolve(found.id) == found
+    finally:
+        gymnasium.registry.pop(found.registered)
+        for name in (module, "pk", "pk.sub", "my games"):
+            sys.modules.pop(name, None)
+
+
+def test_a_file_outside_the_working_directory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(UnknownEnvError, match="outside the working directory; change to its folder and write dots:D"):
+        resolve(f"{tmp_path}/dots.py:D")
+
+
+def test_modules_with_similar_names_keep_their_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for module in ("dots_5", "dots 5"):
+        (tmp_path / f"{module.replace('_', '-')}.py").write_text(f"class Dots: module = {module!r}\n")
+    try:
+        for module in ("dots-5", "dots 5"):
+            made = gymnasium.registry[resolve(f"{module}:Dots").registered].entry_point
+            assert made is sys.modules[module].Dots
+    finally:
+        gymnasium.registry.pop("dots-5/Dots")
+        for module in ("dots-5", "dots 5"):
+            sys.modules.pop(module)
 
 
 @pytest.mark.parametrize(("missing", "needs"), [("gymnasium", "needs gymnasium"), ("ale_py", "ale-py is needed")])

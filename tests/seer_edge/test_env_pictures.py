@@ -1,15 +1,17 @@
 """Pictures as Gymnasium environments observe them become screens, and anything else is refused with its remedy."""
 
+import logging
 from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
-from gymnasium.spaces import Box, Dict, Discrete, Tuple
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, Tuple
 
 from seer_edge.envs import EnvOptions, UnsupportedEnvError, make_env
 from seer_edge.envs.pictures import NoPictureError, find_picture
 from seer_edge.errors import EnvironmentFailedError
+from seer_runtime.policy.pictures import PictureError
 from tests.seer_edge.env_registry import register
 
 RNG = np.random.default_rng(0)
@@ -55,11 +57,18 @@ def test_values_are_scaled_from_the_bounds_of_the_space(
     np.testing.assert_array_equal(picture.screen(np.array([values], dtype)), np.array([screen], np.uint8))
 
 
+@pytest.mark.parametrize("space", [Box(0, 1, (2, 2), np.bool_), MultiBinary((2, 2)), Box(0, 1, (2, 2), np.uint8)])
+@pytest.mark.parametrize("dtype", [np.bool_, np.int8, np.uint8])
+def test_pictures_of_0_and_1_may_have_any_integer_type(space: Any, dtype: Any) -> None:
+    values = np.array([[0, 1], [1, 0]], dtype)
+    np.testing.assert_array_equal(find_picture(space).screen(values), np.array([[0, 255], [255, 0]], np.uint8))
+
+
 def test_the_only_picture_of_a_dictionary_is_found() -> None:
     picture = find_picture(Dict(joints=VECTOR, mission=Discrete(4), camera=Dict(top=IMAGE)))
     observation = image(8, 9, 3)
     np.testing.assert_array_equal(picture.screen({"camera": {"top": observation}}), observation)
-    with pytest.raises(EnvironmentFailedError, match="the observation has no 'top'"):
+    with pytest.raises(PictureError, match="the observation has no 'top'"):
         picture.screen({"camera": {}})
 
 
@@ -83,6 +92,11 @@ def test_a_key_chooses_one_of_several_pictures() -> None:
         (Box(0, 255, (2, 8, 9, 3), np.uint8), "if these are stacked frames, return the newest one"),
         (Box(-np.inf, np.inf, (8, 9), np.float32), "have no range; declare the bounds of its pixels"),
         (Box(3, 3, (8, 9), np.uint8), "have no range; declare the bounds of its pixels"),
+        (Box(-1e38, 1e38, (8, 9), np.float32), "have no range; declare the bounds of its pixels"),
+        (Box(-65504, 65504, (8, 9), np.float16), "have no range; declare the bounds of its pixels"),
+        (Box(0, 2**31 - 1, (8, 9), np.int32), "have no range; declare the bounds of its pixels"),
+        (Dict({"a/b": IMAGE, "a": Dict(b=IMAGE)}), "observes two parts with the key 'a/b'; rename one of them"),
+        (MultiBinary(6), "not images"),
         (VECTOR, "not images"),
         (Discrete(3), "not images"),
         (Dict(a=VECTOR, b=Discrete(3)), "which has no picture"),
@@ -95,7 +109,7 @@ def test_other_spaces_are_refused_with_the_reason(space: Any, message: str) -> N
 
 def test_pictures_that_are_not_finite_are_a_failure() -> None:
     picture = find_picture(Box(0.0, 1.0, (2, 2), np.float32))
-    with pytest.raises(EnvironmentFailedError, match="not finite"):
+    with pytest.raises(PictureError, match="not finite"):
         picture.screen(np.full((2, 2), np.nan, np.float32))
 
 
@@ -145,6 +159,40 @@ def test_seeds_fit_into_a_c_int(seed: int, monkeypatch: pytest.MonkeyPatch) -> N
     env.reseed(seed)
     env.reset()
     assert env._env.unwrapped.seed == seed % 2**31
+
+
+class Dazzling(Observing):
+    """An environment whose pictures have values outside the bounds that it declares."""
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        self.screen = np.full(self.observation_space.shape, 200, self.observation_space.dtype)
+        return self.screen, {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        assert type(action) is np.int64
+        return self.screen, 0.0, False, False, {}
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_values_outside_the_bounds_are_reported_once(
+    dtype: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(logging.getLogger("seer_edge"), "propagate", True)
+    register(monkeypatch, "test/Dazzling-v0", entry_point=Dazzling, kwargs={"space": Box(0, 1, (20, 20), dtype)})
+    env = make_env("test/Dazzling-v0", EnvOptions(), seed=0, training=True)
+    env.reset()
+    env.step(0)
+    [record] = caplog.records
+    assert "its picture has values from 200 to 200, but declares 0 to 1" in record.message
+
+
+def test_a_picture_that_is_not_as_declared_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    register(monkeypatch, "test/Dazzling-v0", entry_point=Dazzling, kwargs={"space": Box(0, 1, (20, 20), np.uint8)})
+    env: Any = make_env("test/Dazzling-v0", EnvOptions(), seed=0, training=True)
+    env.reset()
+    env._env.unwrapped.screen = np.zeros((20, 20), np.float32)
+    with pytest.raises(EnvironmentFailedError, match=r"^the picture is float32 \[20, 20\], not uint8 \[20, 20\]"):
+        env.step(0)
 
 
 def test_arguments_reach_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -157,6 +157,10 @@ def test_the_seed_is_used_for_the_first_episode_only(monkeypatch: pytest.MonkeyP
             {"actions": gymnasium.spaces.Box(0, 1, (2,), np.int64)},
             "has the action space Box.*; only Discrete and bounded",
         ),
+        (
+            {"actions": gymnasium.spaces.Box(np.finfo(np.float32).min, np.finfo(np.float32).max, (2,))},
+            "has the action space Box.*; declare finite bounds, or wrap",
+        ),
         ({"actions": gymnasium.spaces.MultiBinary(2)}, "has the action space MultiBinary.*; only Discrete and bounded"),
     ],
 )

@@ -1,5 +1,6 @@
 """A step of a session: when it learns, from which batch, and what it passes on. Evaluation's exploration."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from seer_edge.agents.rainbow import RainbowAgent
 from seer_edge.envs import Discrete, EnvSpec, Step
 from seer_edge.envs.games import play
 from seer_edge.envs.guarded import Guarded
-from seer_edge.errors import EnvironmentFailedError, RunStoppedError
+from seer_edge.errors import BadInputError, EnvironmentFailedError, RunStoppedError
 from seer_edge.training.evaluate import evaluate_session
 from seer_edge.training.updates import PipelinedUpdates
 from seer_runtime.policy.perception import Observed
@@ -225,3 +226,17 @@ def test_evaluation_uses_the_settings_epsilon(rig: Callable[..., Rig], monkeypat
 def test_a_reward_that_is_not_finite_is_an_environment_failure(reward: float) -> None:
     with pytest.raises(EnvironmentFailedError, match="the reward is"):
         Guarded(BlackFrames(reward)).step(0)
+
+
+@pytest.mark.parametrize("reward", [1e300, -1e19])
+def test_a_reward_that_is_too_large_to_learn_from_is_named(
+    reward: float, rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = rig().session
+    take = session.env.step
+    monkeypatch.setattr(session.env, "step", lambda action: dataclasses.replace(take(action), reward=reward))
+    if session.config.settings.reward_clip is not None:  # then it is not too large
+        session.step()
+        return
+    with pytest.raises(BadInputError, match=r"the reward is .*, which is too large to learn from; scale rewards"):
+        session.step()

@@ -287,8 +287,12 @@ def remove_after(error: BaseException, path: Path) -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """Return the message of `error` on one line, or the name of its type if the message is empty."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """Return the message of `error` on one line, or the name of its type if it has no message."""
+    try:
+        message = str(error)
+    except Exception:  # the exception may come from an environment
+        message = ""
+    return " ".join(message.split()) or type(error).__name__
 
 
 def write_all(descriptor: int, chunk: BytesLike) -> None:

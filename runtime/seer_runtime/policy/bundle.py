@@ -28,7 +28,8 @@ from seer_runtime.durable.container import Container, open_container
 from seer_runtime.durable.files import CorruptFileError, one_line
 from seer_runtime.onnx.check import FILE_BYTES_MAX
 from seer_runtime.policy.actions import Bounded, Numbered, OwnActions, read_own_actions
-from seer_runtime.policy.preprocess import GRAY_LEVELS, RESIZES, Resize
+from seer_runtime.policy.pictures import Picture, read_picture
+from seer_runtime.policy.preprocess import GRAY_LEVELS, RESIZES, Frame, Resize, to_frame, to_gray_levels
 from seer_runtime.replay.crops import Crop
 from seer_runtime.system.manifest_reader import ManifestReader, shown
 
@@ -66,6 +67,7 @@ class PolicySpec:
     resize: Resize = "area"  # how screens were resized to frames in training
     own_actions: OwnActions | None = None  # what the environment takes; None where it takes the policy's actions
     gray_levels: int | None = None  # that frames were reduced to in training; None where they kept all 256
+    picture: Picture | None = None  # what the environment observes; None where that is a screen, or was not recorded
 
     def __post_init__(self) -> None:
         if len(self.frame_shape) not in (2, 3) or self.frame_shape[:-2] not in ((), (3,)):
@@ -89,6 +91,18 @@ class PolicySpec:
     def own(self, action: Any) -> Any:
         """Return the environment's own action for an action of the policy: an index from 0, or controls in [-1, 1]."""
         return action if self.own_actions is None else self.own_actions.own(action)
+
+    def to_frame(self, observation: Any) -> Frame:
+        """Convert an observation of the environment, a screen, a pair of screens or a frame to a frame.
+
+        Frames are uint8 of `frame_shape`, reduced to the gray levels of training. `Picture.to_frame` says what is an
+        observation. Raises ValueError for anything else.
+        """
+        if self.picture is None:
+            frame = to_frame(observation, self.frame_shape, self.resize)
+        else:
+            frame = self.picture.to_frame(observation, self.frame_shape, self.resize)
+        return frame if self.gray_levels is None else to_gray_levels(frame, self.gray_levels)
 
     @property
     def crop(self) -> Crop:
@@ -115,6 +129,8 @@ class PolicySpec:
             "crop_shape": list(self.crop_shape),
             "crop": "center",
         }
+        if self.picture is not None:
+            observation["picture"] = self.picture.to_json()
         if self.gray_levels is not None:  # earlier releases reject the field, because they would ignore it
             observation["gray_levels"] = self.gray_levels
         return {"algo": self.algo, "observation": observation, "actions": actions}
@@ -139,6 +155,7 @@ class PolicySpec:
             resize=cast(Resize, fields.choice("observation.resize", RESIZES)),
             own_actions=read_own_actions(fields.record("actions"), count),
             gray_levels=fields.count("observation.gray_levels") if reduced else None,
+            picture=read_picture(fields.record("observation"), "observation"),
         )
         for part in ("observation", "actions"):
             supported, found = spec.to_json()[part], fields.record(part)

@@ -3,7 +3,7 @@
 Example:
     policy = Policy.load("policy.seer")
     policy.reset()  # at the start of each episode
-    action = policy.act(frame)  # for env.step
+    action = policy.act(observation)  # for env.step
 
 """
 
@@ -21,7 +21,7 @@ from seer_runtime.onnx.encoder_choice import EncoderChoice, compare
 from seer_runtime.onnx.head import OnnxHead
 from seer_runtime.policy.bundle import ENCODER, HEAD, INT8, PROBE, Bundle, PolicySpec, open_bundle
 from seer_runtime.policy.perception import LatentPerception
-from seer_runtime.policy.preprocess import Frame, FrameStack, to_frame, to_gray_levels
+from seer_runtime.policy.preprocess import FrameStack
 from seer_runtime.system.ledger import WORKSPACE_CAP_BYTES, BudgetError, Ledger, Line
 
 Action = int | NDArray[Any]
@@ -119,28 +119,27 @@ class Policy:
         """Start a new episode: the next frame is its first."""
         self._first = True
 
-    def act(self, frame: Frame | tuple[Frame, Frame]) -> Action:
-        """Return the action for the next frame, as the environment's own `step` takes it.
+    def act(self, observation: Any) -> Action:
+        """Return the action for the next observation, as the environment's own `step` takes it.
 
         It is an integer of its `Discrete` space, or a new array of the shape, dtype and bounds of its `Box`. Bundles of
         earlier versions do not record these: then it is the result of `act_normalized`.
 
-        `frame` is uint8 of shape `spec.frame_shape`, or a screen of any size: [H, W], [H, W, 1] or RGB [H, W, 3]. For
-        Atari games, pass the last two screens as a pair `(older, newer)`, because training saw their maximum. Screens
-        are converted to frames as in training (`preprocess.to_frame` with `spec.resize`), and frames are reduced to
-        the gray levels of training. Raises ValueError for anything else.
+        `observation` is that of the environment, if `spec.picture` describes it: a picture of another dtype, range or
+        order of channels, or a dictionary with one. It may always be a screen of any size, uint8 [H, W], [H, W, 1] or
+        RGB [H, W, 3], or a frame, uint8 of shape `spec.frame_shape`. An array with the shape, dtype and range of
+        `spec.picture` is an observation. For Atari games, pass the last two screens as a pair `(older, newer)`, because
+        training saw their maximum. `spec.to_frame` converts all of these to frames as in training. Raises ValueError
+        for anything else.
         """
-        return cast(Action, self.spec.own(self.act_normalized(frame)))
+        return cast(Action, self.spec.own(self.act_normalized(observation)))
 
-    def act_normalized(self, frame: Frame | tuple[Frame, Frame]) -> Action:
-        """Return the action for the next frame as the agent learned it; `frame` is as for `act`.
+    def act_normalized(self, observation: Any) -> Action:
+        """Return the action for the next observation as the agent learned it; `observation` is as for `act`.
 
         It is an index from 0, or a new array float32 `[A]` in [-1, 1]. `spec.own` converts it to the environment's.
         """
-        frame = to_frame(frame, self.spec.frame_shape, self.spec.resize)
-        if self.spec.gray_levels is not None:
-            frame = to_gray_levels(frame, self.spec.gray_levels)
-        observed = self.perception.observe(frame, first=self._first)
+        observed = self.perception.observe(self.spec.to_frame(observation), first=self._first)
         self._first = False
         return self.decide(observed.input)
 

@@ -227,8 +227,7 @@ class BytePlan:
     def _frame_capacity(self) -> str:
         if not self.config.compact:
             return f"{self.frame_capacity:,} rows"
-        budget, sampled = self.config.mem_budget_bytes, self.sampled_row_bytes
-        return compact_rows(self.frame_capacity, self.row_limit, budget, sampled, "frames of random play")
+        return compact_rows(self.config, self.frame_capacity, self.sampled_row_bytes, "frames of random play")
 
     def _latent_capacity(self) -> str:
         if self.choices:
@@ -236,8 +235,7 @@ class BytePlan:
         if not self.latent_replay:
             return f"{self.frame_capacity:,} rows: the replay keeps frames"
         if self.config.compact:
-            budget, row_bytes = self.config.mem_budget_bytes, LATENT_RATIO * self.latent_row_bytes
-            return compact_rows(self.latent_capacity, self.row_limit, budget, row_bytes, "as on Atari")
+            return compact_rows(self.config, self.latent_capacity, LATENT_RATIO * self.latent_row_bytes, "as on Atari")
         ratio = self.latent_capacity / self.frame_capacity
         alone = ", the replay holds latents from the first row" if self.config.freeze_at == 0 else ""
         return f"{self.latent_capacity:,} rows ({ratio:.2f}x){alone}"

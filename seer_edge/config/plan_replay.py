@@ -52,7 +52,9 @@ def plan_replay(
     if config.compact:
         capacity, latent_capacity = (guaranteed_rows(budget, codec.row_bytes) for codec in (frames, latents))
         guaranteed = max(capacity if codec is frames else latent_capacity for codec in used)
-        row_limit = max(guaranteed, min(config.total_timesteps, budget // MIN_ROW_BYTES))
+        # Imported rows come on top of those of the run's own steps.
+        steps = config.total_timesteps if config.source is None else budget
+        row_limit = max(guaranteed, min(steps, budget // MIN_ROW_BYTES))
         slots = tree_slots = block_slots(row_limit)
         index = index_bytes(slots)
     else:
@@ -129,11 +131,11 @@ def _check_room(config: TrainConfig, frames: FrameCodec, used: Sequence[Codec]) 
         )
 
 
-def compact_rows(guaranteed: int, row_limit: int, budget_bytes: int, row_bytes: float | None, measured_on: str) -> str:
+def compact_rows(config: TrainConfig, guaranteed: int, row_bytes: float | None, measured_on: str) -> str:
     """Return the rows that --store compact guarantees, and those expected of rows of `row_bytes` bytes, if known."""
-    text = f"at least {min(guaranteed, row_limit):,} rows"
+    text = f"at least {guaranteed:,} rows"
     if row_bytes is None:
         return f"{text}; the run shows how many fit"
-    expected = int(budget_bytes / row_bytes)
-    all_rows = f"all {row_limit:,} rows of the run" if expected >= row_limit else f"about {expected:,}"
-    return f"{text}; {all_rows} expected at {row_bytes:,.0f} B each ({measured_on})"
+    expected = int(config.mem_budget_bytes / row_bytes)
+    whole = ", more than the run has steps" if expected >= config.total_timesteps else ""
+    return f"{text}, about {expected:,} expected{whole}: {row_bytes:,.0f} B each ({measured_on})"

@@ -130,7 +130,7 @@ def test_a_run_survives_a_failed_allocation_in_the_conversion(spare_bytes: int, 
 @OUT
 @pytest.mark.faults
 @pytest.mark.parametrize("spare_bytes", [4 * KB, 64 * KB, 256 * KB, 1024 * KB])
-@pytest.mark.parametrize("step", [31, 47])
+@pytest.mark.parametrize("step", [31, 47, 131])
 def test_a_run_of_compressed_rows_survives_a_failed_allocation_in_a_step(
     step: int, spare_bytes: int, compact: Path, tmp_path: Path
 ) -> None:

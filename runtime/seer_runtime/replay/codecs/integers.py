@@ -130,15 +130,17 @@ class IntegerCodec(Latents):
 
     def _decode(self, codes: NDArray[np.uint8], out: Array) -> None:
         """Decode the packed `codes[0]` `[B, view_bytes]` to `out` `[B, width]`. The rest of `codes` is a buffer."""
-        step, half = self._step, self.view_bytes
+        # Converting first and multiplying then needs no buffer of numpy's, which crashes if it gets no memory for one.
+        half = self.view_bytes
         if self._packed == 1:
-            np.multiply(codes[0], step, out=out)
+            np.copyto(out, codes[0])
         else:
             packed, unpacked = codes
             np.bitwise_and(packed, self._levels, out=unpacked)
-            np.multiply(unpacked, step[:half], out=out[:, :half])
+            np.copyto(out[:, :half], unpacked)
             np.right_shift(packed, self._bits, out=unpacked)
-            np.multiply(unpacked[:, : len(step) - half], step[half:], out=out[:, half:])
+            np.copyto(out[:, half:], unpacked[:, : out.shape[1] - half])
+        np.multiply(out, self._step, out=out)
         np.add(out, self._low, out=out)
 
     def release(self) -> None:

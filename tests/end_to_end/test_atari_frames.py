@@ -95,6 +95,7 @@ def test_a_program_gives_a_policy_the_last_two_screens(run: Run, tmp_path: Path)
             frame = env.reset()
 
 
+@pytest.mark.slow
 def test_an_encoder_that_is_taken_sees_the_frames_that_it_was_trained_on(run: Run, tmp_path: Path) -> None:
     """Under a protocol of other frames: one from a bundle of before, one from a run."""
     from_bundle, before, from_run = (tmp_path / name for name in ("from-bundle", "before", "from-run"))

@@ -111,6 +111,7 @@ def test_the_same_seed_twice_gives_the_same_bits(run: Run, tmp_path: Path) -> No
     assert summary_of(first)["eval"] == summary_of(second)["eval"]
 
 
+@pytest.mark.slow
 def test_without_the_contrastive_loss(run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     summary = train(run, folder, "--algo", "sac", "--total-timesteps", "45", "--freeze-at", "28")

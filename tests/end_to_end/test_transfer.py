@@ -103,6 +103,7 @@ def test_a_run_with_another_runs_encoder(
     assert run("eval", target)[0] == 0
 
 
+@pytest.mark.slow
 def test_another_task_takes_a_partly_frozen_runs_encoder_and_freezes_fewer_layers(run: Run, tmp_path: Path) -> None:
     source, target = tmp_path / "source", tmp_path / "target"
     size = ("--resolution", "25", "--eval-episodes", "1")

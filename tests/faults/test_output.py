@@ -67,6 +67,7 @@ def test_a_closed_terminal_stops_the_run_with_a_checkpoint(path: Path) -> None:
     assert child.wait(30) == 129
 
 
+@pytest.mark.faults
 @pytest.mark.fault("SIGHUP under nohup", promise="the signal stays ignored; the run continues to its end")
 def test_a_signal_ignored_at_the_start_stays_ignored(path: Path) -> None:
     command = f"trap '' HUP; exec {sys.executable} -m seer_edge resume {path}"

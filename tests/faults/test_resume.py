@@ -61,7 +61,7 @@ KINDS: dict[str, tuple[Callable[..., TrainConfig], dict[str, Any], tuple[int, ..
 }
 
 
-EVERYDAY = ("alien", "lives", "compact", "cartpole")
+EVERYDAY = ("alien", "lives", "compact")
 """The kinds that `make test` runs; `make test-faults` runs all."""
 
 

@@ -105,6 +105,7 @@ def calls(library: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list
     return (folder / "calls").read_text().splitlines(), Notes.of(folder / "notes")
 
 
+@pytest.mark.faults
 @pytest.mark.fault("none; all writing system calls of a run are recorded", promise="only `seer_runtime.durable` writes")
 def test_a_run_writes_only_through_the_durable_module(calls: tuple[list[str], Notes]) -> None:
     lines, told = calls

@@ -50,6 +50,7 @@ def test_resume_does_not_restart_a_run_whose_checkpoints_are_missing(tmp_path: P
     assert "no checkpoint was published here" in log.read_text().splitlines()[-1]
 
 
+@pytest.mark.faults
 @pytest.mark.fault("SIGKILL right after a `resume` that changes settings", promise="the changed settings are kept")
 def test_changed_settings_survive_a_kill(tmp_path: Path) -> None:
     path, log = tmp_path / "run", tmp_path / "log"

@@ -107,6 +107,7 @@ def tell_steps(tell: Any) -> None:
     Session.step = telling  # type: ignore[method-assign]
 
 
+@pytest.mark.faults
 @pytest.mark.fault(
     "a second SIGTERM, SIGINT or SIGHUP at a random moment after the first",
     promise="the process ends; the last checkpoint loads; `resume` ends as the undisturbed run does",

@@ -118,6 +118,7 @@ def set_back(step: int, tell: Any) -> None:
     slowly(0.05, lambda step: None)
 
 
+@pytest.mark.faults
 @pytest.mark.fault(
     "Python's clock is set back ten years during a run", promise="the run is the same; timed checkpoints continue"
 )

@@ -117,6 +117,7 @@ def test_the_process_ends_even_if_on_hang_returns_or_raises(fails: str) -> None:
     assert ("OSError: full disk" in output) == ("full disk" in fails)
 
 
+@pytest.mark.slow
 def test_time_in_a_stopped_process_does_not_count() -> None:
     code = PREAMBLE + textwrap.dedent("""
         guarded = Guarded(Timed(lambda: time.sleep(1.5)), 2.5, on_hang)

@@ -94,7 +94,7 @@ def test_a_session_holds_what_was_planned_to_the_byte(env: EnvSpec, given: dict[
         (ALIEN, {"mem_budget_bytes": 400_000, "replay": "prioritized"}),
         pytest.param(ALIEN, {"mem_budget_bytes": 400_000, "latent_codec": "float16"}, marks=pytest.mark.slow),
         (ALIEN, {"mem_budget_bytes": 400_000, "latent_codec": "uint4"}),
-        (CARTPOLE_50, {"mem_budget_bytes": 1_000_000}),
+        pytest.param(CARTPOLE_50, {"mem_budget_bytes": 1_000_000}, marks=pytest.mark.slow),
         pytest.param(
             CARTPOLE_50,
             {"mem_budget_bytes": 1_000_000, "encoder": "impala", "freeze_layers": 15, "algo": "sac"},

@@ -53,6 +53,7 @@ def test_a_run_without_float32_latents_is_rejected(changes: dict[str, object], n
         ) in line
 
 
+@pytest.mark.slow
 def test_before_the_freeze_it_prints_the_errors_that_auto_uses(tmp_path: Path) -> None:
     run = tmp_path / "run"
     stopped = runs.start(

@@ -55,6 +55,7 @@ def test_systemd_accepts_the_unit_where_it_is_installed(tmp_path: Path) -> None:
     assert "sometimes" in subprocess.run([analyze, "verify", unit], capture_output=True, text=True).stderr
 
 
+@pytest.mark.slow
 def test_a_killed_service_restarts_and_finishes(tmp_path: Path) -> None:
     events: list[str] = []
     supervisor = drill(tmp_path, 700, False, events.append)

@@ -12,6 +12,7 @@ from seer_edge.envs import EnvSpec
 from seer_edge.errors import BadInputError
 from seer_edge.networks.flops import FlopsModel
 from seer_edge.networks.spec import EncoderSpec
+from seer_runtime.replay.block_index import BLOCK_ROWS
 from seer_runtime.replay.codecs import Codec, frame_codec, latent_codec
 from seer_runtime.replay.crops import Crop
 from seer_runtime.replay.store import column_bytes
@@ -227,15 +228,20 @@ class BytePlan:
     def _frame_capacity(self) -> str:
         if not self.config.compact:
             return f"{self.frame_capacity:,} rows"
-        return compact_rows(self.config, self.frame_capacity, self.sampled_row_bytes, "frames of random play")
+        return self._compact_rows(self.frame_capacity, self.frame_row_bytes, self.sampled_row_bytes, "random play")
+
+    def _compact_rows(self, guaranteed: int, raw_bytes: int, row_bytes: float | None, measured_on: str) -> str:
+        room = self.arena_bytes - BLOCK_ROWS * raw_bytes
+        return compact_rows(guaranteed, self.row_limit, room, row_bytes, measured_on)
 
     def _latent_capacity(self) -> str:
         if self.choices:
             return ", ".join(f"{plan.config.latent_codec} {plan._latent_capacity()}" for plan in self.choices)
         if not self.latent_replay:
-            return f"{self.frame_capacity:,} rows: the replay keeps frames"
+            return f"{self._frame_capacity()}: the replay keeps frames"
         if self.config.compact:
-            return compact_rows(self.config, self.latent_capacity, LATENT_RATIO * self.latent_row_bytes, "as on Atari")
+            row_bytes = LATENT_RATIO * self.latent_row_bytes
+            return self._compact_rows(self.latent_capacity, self.latent_row_bytes, row_bytes, "a guess, from Atari")
         ratio = self.latent_capacity / self.frame_capacity
         alone = ", the replay holds latents from the first row" if self.config.freeze_at == 0 else ""
         return f"{self.latent_capacity:,} rows ({ratio:.2f}x){alone}"

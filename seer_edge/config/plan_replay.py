@@ -131,11 +131,12 @@ def _check_room(config: TrainConfig, frames: FrameCodec, used: Sequence[Codec]) 
         )
 
 
-def compact_rows(config: TrainConfig, guaranteed: int, row_bytes: float | None, measured_on: str) -> str:
-    """Return the rows that --store compact guarantees, and those expected of rows of `row_bytes` bytes, if known."""
+def compact_rows(guaranteed: int, limit: int, room_bytes: int, row_bytes: float | None, measured_on: str) -> str:
+    """Return the rows that --store compact guarantees, and those expected of rows of `row_bytes` bytes, if known.
+
+    `room_bytes` is the budget without the room for one more block, and `limit` the most rows.
+    """
     text = f"at least {guaranteed:,} rows"
     if row_bytes is None:
         return f"{text}; the run shows how many fit"
-    expected = int(config.mem_budget_bytes / row_bytes)
-    whole = ", more than the run has steps" if expected >= config.total_timesteps else ""
-    return f"{text}, about {expected:,} expected{whole}: {row_bytes:,.0f} B each ({measured_on})"
+    return f"{text}, about {min(limit, int(room_bytes / row_bytes)):,} expected at {row_bytes:,.0f} B ({measured_on})"

@@ -15,6 +15,7 @@ from seer_edge.training.session import Session, StepReport
 from seer_edge.training.summary import Best, Outcome, flops, summary
 from seer_edge.training.tables import changed_tables, episode_row, open_tables
 from seer_runtime import durable
+from seer_runtime.replay.block_index import BLOCK_ROWS
 from seer_runtime.system.ledger import Line
 from seer_runtime.system.process import rss_bytes
 from seer_runtime.system.units import format_size
@@ -168,7 +169,7 @@ class Reporter:
         store = self._session.replay.store
         if not self._session.config.compact or store.bytes_a_row is None:
             return ""
-        return f"rows {store.rows:,} of {store.bytes_a_row:,.0f} B "
+        return f"{store.rows:,} rows at {store.bytes_a_row:,.0f} B "
 
     def _room(self) -> str:
         """Return how many rows fit."""
@@ -184,7 +185,8 @@ class Reporter:
         plan, store = self._session.plan, self._session.replay.store
         if not plan.config.compact or store.bytes_a_row is None:
             return plan.row_limit or store.capacity
-        return min(plan.row_limit, max(store.rows, int(plan.arena_bytes / store.bytes_a_row)))
+        room = plan.arena_bytes - BLOCK_ROWS * store.codec.row_bytes  # room for one more block is kept free
+        return max(store.rows, min(plan.row_limit, int(room / store.bytes_a_row)))
 
     @property
     def is_complete(self) -> bool:

@@ -54,6 +54,8 @@ def test_a_run_through_its_freeze(run: Run, tmp_path: Path) -> None:
     episodes = 75 // EPISODE_STEPS
     finals_by_the_freeze = 30 // EPISODE_STEPS
     assert summary["replay"] == {
+        "store": "paper",
+        "bytes_a_row": row_bytes,
         "frame_capacity": capacity,
         "latent_capacity": latent_capacity,
         "latent_codec": "float32",

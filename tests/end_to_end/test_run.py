@@ -62,6 +62,8 @@ def test_the_summary_says_what_happened(alien: Path) -> None:
     assert summary["rss_peak_bytes"] >= summary["freeze"]["rss_peak_bytes"]
     assert summary["rss_peak_bytes"] > summary["anon_peak_bytes"] >= summary["freeze"]["anon_peak_bytes"]
     assert summary["replay"] == {
+        "store": "paper",
+        "bytes_a_row": 2304,
         "frame_capacity": ROWS,
         "latent_capacity": ROWS * 7056 // 2304,
         "latent_codec": "float32",

@@ -178,7 +178,7 @@ WEIGHT, MOMENT = "head.hidden.weight", "optimizer.second.head.hidden.bias"
         (bundle.LEARNER, without("generator"), "generator differ"),
         (bundle.LEARNER, fill("generator", 7), "not the state of a random stream"),
         (bundle.REPLAY, without("priorities"), "its tensors are"),
-        (bundle.REPLAY, shorter("reward"), "its tensors are"),
+        (bundle.REPLAY, shorter("reward"), "its tensor reward is"),
         (bundle.REPLAY, cast("rows", "float32"), "rows"),
         (bundle.REPLAY, fill("reward", np.nan), "invalid rewards or flags"),
         (bundle.REPLAY, fill("flags", 255), "invalid rewards or flags"),

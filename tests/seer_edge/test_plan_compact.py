@@ -49,13 +49,14 @@ def test_expected_rows_are_shown_where_they_are_known() -> None:
     frames, latents = "capacity before the freeze (C)", "capacity after the freeze (C_hat)"
     assert line_of(plan, frames) == "at least 9,912 rows; the run shows how many fit"
     row_bytes = LATENT_RATIO * 576
-    expected = f", about {int(70_000_000 / row_bytes):,} expected: {row_bytes:,.0f} B each (as on Atari)"
+    room = 70_000_000 - 8 * 576
+    expected = f", about {int(room / row_bytes):,} expected at {row_bytes:,.0f} B (a guess, from Atari)"
     assert line_of(plan, latents) == f"at least 121,512 rows{expected}"
     sampled = dataclasses.replace(plan, sampled_row_bytes=1_000.0)
-    text = "at least 9,912 rows, about 70,000 expected: 1,000 B each (frames of random play)"
+    text = "at least 9,912 rows, about 69,943 expected at 1,000 B (random play)"
     assert line_of(sampled, frames) == text
     smaller = dataclasses.replace(plan, sampled_row_bytes=100.0)
-    assert ", about 700,000 expected, more than the run has steps: 100 B each" in line_of(smaller, frames)
+    assert ", about 500,000 expected at 100 B" in line_of(smaller, frames)  # the rows of the whole run
 
 
 def test_the_default_codec_is_quantized_unless_an_encoder_is_imported() -> None:

@@ -88,6 +88,7 @@ def check_sizes(frame_shape: tuple[int, ...], budget_bytes: int, rows: int | Non
 
 def convert_job(env: str, budget_bytes: int, codec: str, seed: int, compact: bool) -> None:
     """In a child, convert a ring of frames at the full budget. With rows of a fixed size it is full and has wrapped."""
+    import store_batches
     import stores
 
     from seer_edge.envs import EnvOptions, make_env
@@ -97,7 +98,7 @@ def convert_job(env: str, budget_bytes: int, codec: str, seed: int, compact: boo
     shape = environment.spec.frame_shape
     rows = budget_bytes // math.prod(shape) * 11 // 10
     store = stores.Rows(codec, budget_bytes, shape, seed, most_rows=rows if compact else None)
-    stores.fill([store], environment, rows, seed)
+    store_batches.fill([store], environment, rows, seed)
     encoder = stores.new_encoder(encoder_spec(stores.ENCODER, input_shape=stores.stack_shape(shape)), seed)
     latents = store.calibrated(codec, encoder)
     mark("before")
@@ -139,6 +140,7 @@ def filled_stores(
     environment: "Environment", budget_bytes: int, rows: int, seed: int, encoder: "OnnxEncoder", policy: "Policy | None"
 ) -> list["Store"]:
     """Return every kind of store with the same `rows` steps, those of latents converted. The first holds stacks."""
+    import store_batches
     import stores
     from peers import peer_stores
 
@@ -158,7 +160,7 @@ def filled_stores(
         stores.Rows("compact frames", *common, most_rows=rows),
         *latents,
     ]
-    stores.fill(every, environment, rows, seed, policy)
+    store_batches.fill(every, environment, rows, seed, policy)
     for store, codec in latents.items():
         assert isinstance(store, stores.Rows)
         store.convert(store.calibrated(codec, encoder), encoder)
@@ -201,6 +203,7 @@ def measure_stores(
 
     Raises BadInputError for frames that are too small, and FaultError where the stores do not hold the same data.
     """
+    import store_batches
     import stores
 
     spec = environment.spec
@@ -209,13 +212,15 @@ def measure_stores(
 
     progress(f"playing {rows:,} steps of {spec.id}")
     every = filled_stores(environment, budget_bytes, rows, seed, encoder, policy)
-    sampled = [store for store in every if stores.can_sample(store)]
+    sampled = [store for store in every if store_batches.can_sample(store)]
     try:
-        checked = stores.check_batches(sampled, encoder, seed)
-    except stores.DifferentBatchError as error:
+        checked = store_batches.check_batches(sampled, encoder, seed)
+    except store_batches.DifferentBatchError as error:
         raise FaultError(str(error)) from error
     progress(f"sampling {batches} batches from each store")
-    seconds = dict(zip((store.name for store in sampled), stores.sampling_seconds(sampled, batches), strict=True))
+    seconds = dict(
+        zip((store.name for store in sampled), store_batches.sampling_seconds(sampled, batches), strict=True)
+    )
     conversions = {}
     for store in every:
         if convert and isinstance(store, stores.Rows) and store.rows.stack == 1:

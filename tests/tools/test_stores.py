@@ -10,6 +10,7 @@ import pytest
 TOOLS = Path(__file__).parents[2] / "tools"
 sys.path.insert(0, str(TOOLS))
 
+import store_batches  # noqa: E402
 import stores  # noqa: E402
 
 from seer_edge.envs import EnvSpec, Frame, Step  # noqa: E402
@@ -64,7 +65,7 @@ def _filled(rows: int, seed: int = 0) -> tuple[list[stores.Store], Any]:
         stores.Rows("compact frames", *common, most_rows=rows),
         *latents,
     ]
-    stores.fill(every, Noise(seed), rows, seed)
+    store_batches.fill(every, Noise(seed), rows, seed)
     for codec, store in zip([*LATENT_CODECS, *LATENT_CODECS], latents, strict=True):
         store.convert(store.calibrated(codec, encoder), encoder)
     return every, encoder
@@ -75,7 +76,7 @@ def _filled(rows: int, seed: int = 0) -> tuple[list[stores.Store], Any]:
 def test_all_stores_return_the_same_batches_before_and_after_wrapping(rows: int, seed: int) -> None:
     every, encoder = _filled(rows, seed)
     for draw in range(5):
-        assert stores.check_batches(every, encoder, draw) == stores.BATCH
+        assert store_batches.check_batches(every, encoder, draw) == stores.BATCH
 
 
 @pytest.mark.parametrize(
@@ -99,8 +100,8 @@ def test_check_batches_detects_a_changed_store(fault: str) -> None:
     else:
         store = by_name["latents float16"]
         store.rows.storage.data[...] = np.roll(store.rows.storage.data, 1, axis=0)
-    with pytest.raises(stores.DifferentBatchError):
-        stores.check_batches(every, encoder, 0)
+    with pytest.raises(store_batches.DifferentBatchError):
+        store_batches.check_batches(every, encoder, 0)
 
 
 class Recording:
@@ -118,7 +119,7 @@ class Recording:
 
 def test_grids_are_calibrated_without_blank_frames_as_the_freeze_does() -> None:
     store, encoder = stores.Rows("latents uint8", BUDGET_BYTES, FRAME_SHAPE, 0), Recording(_encoder())
-    stores.fill([store], Noise(0), 500, 0)
+    store_batches.fill([store], Noise(0), 500, 0)
     store.calibrated("uint8", encoder)
     seen = np.concatenate(encoder.stacks)
     assert len(seen) > 100
@@ -131,12 +132,12 @@ def test_grids_are_calibrated_without_blank_frames_as_the_freeze_does() -> None:
 
 def test_compressed_frames_stay_within_the_budget() -> None:
     store = stores.CompressedFrames("LZ4", 30_000, FRAME_SHAPE, 0, rows=500)
-    stores.fill([store], Noise(0), 500, 0)
+    store_batches.fill([store], Noise(0), 500, 0)
     assert store.held_bytes == sum(map(len, store.blobs)) <= 30_000
     assert 30_000 - store.held_bytes < 2 * FRAME_BYTES
     assert store.rows.rows == sum(blob != b"" for blob in store.blobs)
     assert store.rows.appended == 500
-    stores.sampling_seconds([store], 2)
+    store_batches.sampling_seconds([store], 2)
 
 
 def test_a_store_with_fewer_rows_than_a_window_cannot_be_sampled() -> None:
@@ -147,6 +148,6 @@ def test_a_store_with_fewer_rows_than_a_window_cannot_be_sampled() -> None:
 
     small = stores.TwoStacks("two stacks", 20 * 8 * FRAME_BYTES, FRAME_SHAPE, 0)
     large = stores.TwoStacks("two stacks", 21 * 8 * FRAME_BYTES, FRAME_SHAPE, 0)
-    stores.fill([small, large], Endless(0), 100, 0)
-    assert not stores.can_sample(small)
-    assert stores.can_sample(large)
+    store_batches.fill([small, large], Endless(0), 100, 0)
+    assert not store_batches.can_sample(small)
+    assert store_batches.can_sample(large)

@@ -12,7 +12,7 @@ from seer_edge.envs import EnvSpec
 from seer_edge.errors import BadInputError
 from seer_edge.networks.flops import FlopsModel
 from seer_edge.networks.spec import EncoderSpec
-from seer_runtime.replay.block_index import BLOCK_ROWS
+from seer_runtime.replay.block_index import room_bytes
 from seer_runtime.replay.codecs import Codec, frame_codec, latent_codec
 from seer_runtime.replay.crops import Crop
 from seer_runtime.replay.store import column_bytes
@@ -231,7 +231,7 @@ class BytePlan:
         return self._compact_rows(self.frame_capacity, self.frame_row_bytes, self.sampled_row_bytes, "random play")
 
     def _compact_rows(self, guaranteed: int, raw_bytes: int, row_bytes: float | None, measured_on: str) -> str:
-        room = self.arena_bytes - BLOCK_ROWS * raw_bytes
+        room = room_bytes(self.arena_bytes, raw_bytes)
         return compact_rows(guaranteed, self.row_limit, room, row_bytes, measured_on)
 
     def _latent_capacity(self) -> str:

@@ -15,7 +15,7 @@ from seer_edge.training.session import Session, StepReport
 from seer_edge.training.summary import Best, Outcome, flops, summary
 from seer_edge.training.tables import changed_tables, episode_row, open_tables
 from seer_runtime import durable
-from seer_runtime.replay.block_index import BLOCK_ROWS
+from seer_runtime.replay.block_index import room_bytes
 from seer_runtime.system.ledger import Line
 from seer_runtime.system.process import rss_bytes
 from seer_runtime.system.units import format_size
@@ -185,7 +185,7 @@ class Reporter:
         plan, store = self._session.plan, self._session.replay.store
         if not plan.config.compact or store.bytes_a_row is None:
             return plan.row_limit or store.capacity
-        room = plan.arena_bytes - BLOCK_ROWS * store.codec.row_bytes  # room for one more block is kept free
+        room = room_bytes(plan.arena_bytes, store.codec.row_bytes)
         return max(store.rows, min(plan.row_limit, int(room / store.bytes_a_row)))
 
     @property

@@ -12,7 +12,8 @@ import torch
 from seer_edge.config.config import TrainConfig
 from seer_edge.config.plan import make_plan
 from seer_edge.config.registry import ALGORITHMS
-from seer_edge.envs import make_env
+from seer_edge.envs import Step, make_env
+from seer_edge.envs.guarded import Guarded
 from seer_edge.runs import run_folder
 from seer_edge.training import run as train
 
@@ -74,3 +75,18 @@ def short_run(tmp_path: Path) -> Callable[..., Finished]:
         return Finished(train.train(plan, folder), folder)
 
     return run
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bytes]]:
+    """Each action that an environment takes and the frame that it then shows."""
+    taken: list[tuple[int, bytes]] = []
+    step = Guarded.step
+
+    def recorded(env: Guarded, action: Any) -> Step:
+        done = step(env, action)
+        taken.append((int(action), done.frame.tobytes()))
+        return done
+
+    monkeypatch.setattr(Guarded, "step", recorded)
+    return taken

@@ -62,3 +62,11 @@ def runner(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
         return status, printed.out, printed.err
 
     return run
+
+
+def command(*words: str | Path) -> None:
+    """Run a command with the short presets, outside a test. Assert that it succeeds."""
+    with pytest.MonkeyPatch.context() as patch:
+        use_short_presets(patch)
+        patch.setattr("sys.argv", ["seer-edge", *map(str, words)])
+        assert main() == 0

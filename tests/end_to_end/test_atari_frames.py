@@ -11,9 +11,8 @@ import seer_edge.envs.games
 from seer_edge.config.presets import PRESETS
 from seer_edge.config.presets.atari import ATARI_DEFAULT
 from seer_edge.deploy.act import Origin
-from seer_edge.envs import Step, make_env
+from seer_edge.envs import make_env
 from seer_edge.envs.atari import Atari
-from seer_edge.envs.guarded import Guarded
 from seer_runtime import Policy
 from seer_runtime.policy.bundle import open_bundle
 from tests.end_to_end.short_presets import RAINBOW, Run, runner, short
@@ -29,21 +28,6 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     monkeypatch.setitem(PRESETS, ("roadrunner", "rainbow"), preset)
     monkeypatch.setattr(seer_edge.envs.games, "EPISODE_STEPS_MAX", STEPS)
     return runner(monkeypatch, capsys)
-
-
-@pytest.fixture
-def steps(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bytes]]:
-    """Each action that an environment takes and the frame that it then shows."""
-    taken: list[tuple[int, bytes]] = []
-    step = Guarded.step
-
-    def recorded(env: Guarded, action: Any) -> Step:
-        done = step(env, action)
-        taken.append((int(action), done.frame.tobytes()))
-        return done
-
-    monkeypatch.setattr(Guarded, "step", recorded)
-    return taken
 
 
 def _config(folder: Path) -> dict[str, Any]:

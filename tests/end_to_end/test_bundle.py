@@ -22,7 +22,7 @@ from seer_edge.config.presets import PRESETS, RainbowSettings
 from seer_runtime import Policy, durable
 from seer_runtime.durable.container import CONTAINER_VERSION
 from seer_runtime.policy.bundle import HEAD, MEMBER_BYTES_MAX, open_bundle
-from tests.end_to_end.short_presets import GAME, RAINBOW, TASK, Run, runner, use_short_presets
+from tests.end_to_end.short_presets import GAME, RAINBOW, TASK, Run, command, runner, use_short_presets
 from tests.runtime.bundles import forged
 from tests.seer_edge.env_registry import register
 
@@ -37,15 +37,6 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     return runner(monkeypatch, capsys)
 
 
-def _command(*words: str | Path) -> None:
-    from seer_edge.cli import main
-
-    with pytest.MonkeyPatch.context() as patch:
-        use_short_presets(patch)
-        patch.setattr("sys.argv", ["seer-edge", *map(str, words)])
-        assert main() == 0
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("runs")
@@ -54,14 +45,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def frozen(folder: Path) -> Path:
     """A finished run of the pixel game, frozen on the way."""
-    _command("train", *PIXEL_GAME, "--run-dir", folder / "frozen")
+    command("train", *PIXEL_GAME, "--run-dir", folder / "frozen")
     return folder / "frozen"
 
 
 @pytest.fixture(scope="module")
 def bundle(folder: Path, frozen: Path) -> Path:
     """Of that run, with all that there is."""
-    _command("export", frozen, "-o", folder / "all.seer", "--with", "learner", "--with", "replay")
+    command("export", frozen, "-o", folder / "all.seer", "--with", "learner", "--with", "replay")
     return folder / "all.seer"
 
 
@@ -395,9 +386,9 @@ def test_no_encoder_is_built_in_torch(bundle: Path, tmp_path: Path, monkeypatch:
         raise AssertionError("a layer of an encoder")
 
     monkeypatch.setattr(seer_edge.networks.encoder.Affine, "__init__", refuse)
-    _command("train", *PIXEL_GAME, "--from", bundle, "--total-timesteps", "25", "--run-dir", tmp_path / "run")
+    command("train", *PIXEL_GAME, "--from", bundle, "--total-timesteps", "25", "--run-dir", tmp_path / "run")
     with pytest.raises(AssertionError, match="a layer of an encoder"):
-        _command("train", *PIXEL_GAME, "--total-timesteps", "25", "--run-dir", tmp_path / "other")
+        command("train", *PIXEL_GAME, "--total-timesteps", "25", "--run-dir", tmp_path / "other")
 
 
 def test_an_interrupted_act_tells_what_it_played_and_keeps_its_film(bundle: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from seer_runtime import durable
 from seer_runtime.policy.bundle import REPLAY, open_bundle
-from tests.end_to_end.short_presets import GAME, Run, runner, use_short_presets
+from tests.end_to_end.short_presets import GAME, Run, command, runner, use_short_presets
 
 pytestmark = pytest.mark.integration
 
@@ -25,20 +25,11 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     return runner(monkeypatch, capsys)
 
 
-def _command(*words: str | Path) -> None:
-    from seer_edge.cli import main
-
-    with pytest.MonkeyPatch.context() as patch:
-        use_short_presets(patch)
-        patch.setattr("sys.argv", ["seer-edge", *map(str, words)])
-        assert main() == 0
-
-
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run with 75 steps, frozen on the way."""
     path = tmp_path_factory.mktemp("runs") / "source"
-    _command("train", *PLAY, "--run-dir", path)
+    command("train", *PLAY, "--run-dir", path)
     return path
 
 
@@ -46,7 +37,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bundle(source: Path) -> Path:
     """A bundle of that run with its learner and replay rows."""
     path = source.parent / "all.seer"
-    _command("export", source, "-o", path, "--with", "learner", "--with", "replay")
+    command("export", source, "-o", path, "--with", "learner", "--with", "replay")
     return path
 
 

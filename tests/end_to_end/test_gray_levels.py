@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from seer_edge.deploy.act import Origin
-from seer_edge.envs import EnvOptions, Step, make_env
-from seer_edge.envs.guarded import Guarded
+from seer_edge.envs import EnvOptions, make_env
 from seer_runtime import Policy, durable
 from seer_runtime.policy.bundle import PROBE, open_bundle
 from seer_runtime.policy.preprocess import to_gray_levels
@@ -23,21 +22,6 @@ LEVELS = ("--gray-levels", "32")
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     use_short_presets(monkeypatch)
     return runner(monkeypatch, capsys)
-
-
-@pytest.fixture
-def steps(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bytes]]:
-    """Each action that an environment takes and the frame that it then shows."""
-    taken: list[tuple[int, bytes]] = []
-    step = Guarded.step
-
-    def recorded(env: Guarded, action: Any) -> Step:
-        done = step(env, action)
-        taken.append((int(action), done.frame.tobytes()))
-        return done
-
-    monkeypatch.setattr(Guarded, "step", recorded)
-    return taken
 
 
 def _recorded_levels(folder: Path) -> Any:

@@ -142,7 +142,7 @@ class Reference:
 def reference_of(config: TrainConfig, folder: Path) -> Reference:
     """Run `config` without a fault, and with a refused freeze."""
 
-    def told(name: str, prepare: Callable[..., None], *args: Any) -> Notes:
+    def noted(name: str, prepare: Callable[..., None], *args: Any) -> Notes:
         notes, log = folder / f"{name}.notes", folder / f"{name}.log"
         child = runs.start(
             log, runs.train_command, config, folder / name, prepare=functools.partial(prepare, notes, *args)
@@ -150,7 +150,7 @@ def reference_of(config: TrainConfig, folder: Path) -> Reference:
         assert child.join() == 0, log.read_text()
         return Notes.of(notes)
 
-    return Reference(config, told("undisturbed", plant, NEVER, False, 0), told("refused", refuse_the_freeze))
+    return Reference(config, noted("undisturbed", plant, NEVER, False, 0), noted("refused", refuse_the_freeze))
 
 
 @pytest.fixture(scope="session")
@@ -206,15 +206,15 @@ def trial(folder: Path, reference: Reference, at: int, for_good: bool, number: i
     path, log, notes = folder / "run", folder / "log", folder / "notes"
     prepare = functools.partial(plant, notes, at, for_good, number)
     status = runs.start(log, runs.train_command, reference.config, path, prepare=prepare).join()
-    told, text = Notes.of(notes), log.read_text()
-    context = f"step {at} {'for good' if for_good else 'once'}, {errno.errorcode[number]}: {told.steps[at]}\n{text}"
+    noted, text = Notes.of(notes), log.read_text()
+    context = f"step {at} {'for good' if for_good else 'once'}, {errno.errorcode[number]}: {noted.steps[at]}\n{text}"
     try:
         assert "Traceback" not in text
-        assert any(f"injected into {name}" in text for name in told.failed), "the failure was not reported"
-        told.check_syncs()
+        assert any(f"injected into {name}" in text for name in noted.failed), "the failure was not reported"
+        noted.check_syncs()
         if "run folder: " in text:
-            assert status == 75 or (status == 0 and RUN_STEPS in told.acknowledged)
-            check_run(path, told.acknowledged, reference)
+            assert status == 75 or (status == 0 and RUN_STEPS in noted.acknowledged)
+            check_run(path, noted.acknowledged, reference)
         else:
             assert status == 2
             assert for_good or not path.exists()
@@ -286,6 +286,6 @@ def test_a_failed_sync_of_progress_csv_costs_one_checkpoint(reference: Reference
     syncs = [name == "_fsync" and target.endswith("progress.csv") for name, target, _ in reference.undisturbed.steps]
     at = [number for number, is_sync in enumerate(syncs) if is_sync][2]
     trial(tmp_path / "trial", reference, at, False, errno.EIO)
-    told = Notes.of(tmp_path / "trial/notes")
-    assert set(told.acknowledged) == {0, 10, 30, 40, 50, 60}
+    noted = Notes.of(tmp_path / "trial/notes")
+    assert set(noted.acknowledged) == {0, 10, 30, 40, 50, 60}
     assert len((tmp_path / "trial/run/progress.csv").read_text().splitlines()) == 1 + 6

@@ -19,10 +19,12 @@ from seer_edge.config.config import TrainConfig
 from seer_edge.config.plan import BytePlan, make_plan
 from seer_edge.config.presets import RainbowSettings, SacSettings
 from seer_edge.envs import Action, Continuous, Discrete, Environment, EnvSpec, Episode, Step
+from seer_edge.errors import RunStoppedError
 from seer_edge.networks.encoder import Encoder
 from seer_edge.runs import checkpoint
 from seer_edge.training.freeze import freeze
 from seer_edge.training.session import Session, build_session
+from seer_runtime.onnx.encoder import OnnxEncoder
 from seer_runtime.replay.store import CONTINUED, FINAL, TERMINATED, TRUNCATED
 from seer_runtime.system.ledger import Line
 from seer_runtime.system.state import State
@@ -339,3 +341,28 @@ def assert_same(got: Arrays, wanted: Arrays) -> None:
     assert got.keys() == wanted.keys()
     for name, array in wanted.items():
         np.testing.assert_array_equal(got[name], array, err_msg=name)
+
+
+def check_failed_conversion(run: Rig, monkeypatch: pytest.MonkeyPatch, chunk: int, before: Arrays) -> checkpoint.Saved:
+    """Let the conversion at step 100 fail at its `chunk`-th call of the encoder.
+
+    Check that the run stops and that its checkpoint holds the agent of the snapshot `before`. Return the checkpoint.
+    """
+
+    class Failing(OnnxEncoder):
+        calls = 0
+
+        def __call__(self, observations: Frame) -> NDArray[np.float32]:
+            self.calls += run.session.agent.frozen
+            if self.calls == chunk:
+                raise MemoryError("out of memory")
+            return super().__call__(observations)
+
+    monkeypatch.setattr(seer_edge.training.freeze, "OnnxEncoder", Failing)
+    with pytest.raises(RunStoppedError, match="the conversion at step 100 failed: out of memory"):
+        run.freeze()
+    saved = checkpoint.newest(run.checkpoints)
+    assert (saved.timestep, saved.frozen, saved.graph) == (100, False, None)
+    arrays = dict(saved.agent().arrays)
+    assert_same(arrays, {name: before[name] for name in arrays})
+    return saved

@@ -6,20 +6,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-import seer_edge.training.freeze
 from seer_edge.config.plan import make_plan
-from seer_edge.errors import RunStoppedError
 from seer_edge.runs import checkpoint
 from seer_edge.training.freeze import FreezeRefusedError
 from seer_edge.training.session import resume_session
 from seer_runtime import durable
-from seer_runtime.onnx.encoder import MAX_BATCH, OnnxEncoder
+from seer_runtime.onnx.encoder import MAX_BATCH
 from seer_runtime.replay.block_index import guaranteed_rows
 from seer_runtime.replay.samplers import PrioritizedSampler
 from seer_runtime.system.ledger import WORKSPACE_CAP_BYTES, Line
-from tests.seer_edge.freeze_rig import LARGE, Frame, Rig, assert_rows, assert_same, snapshot
+from tests.seer_edge.freeze_rig import LARGE, Rig, assert_rows, assert_same, check_failed_conversion, snapshot
 
 pytestmark = pytest.mark.integration
 
@@ -132,22 +129,7 @@ def test_a_failed_conversion_stops_the_run_and_keeps_a_checkpoint(
     before, state = snapshot(run), run.session.replay.state()
     stored = {name: array.copy() for name, array in state.arrays.items()}
 
-    class Failing(OnnxEncoder):
-        calls = 0
-
-        def __call__(self, observations: Frame) -> NDArray[np.float32]:
-            self.calls += run.session.agent.frozen
-            if self.calls == chunk:
-                raise MemoryError("out of memory")
-            return super().__call__(observations)
-
-    monkeypatch.setattr(seer_edge.training.freeze, "OnnxEncoder", Failing)
-    with pytest.raises(RunStoppedError, match="the conversion at step 100 failed: out of memory"):
-        run.freeze()
-    saved = checkpoint.newest(run.checkpoints)
-    assert (saved.timestep, saved.frozen, saved.graph) == (100, False, None)
-    arrays = dict(saved.agent().arrays)
-    assert_same(arrays, {name: before[name] for name in arrays})
+    saved = check_failed_conversion(run, monkeypatch, chunk, before)
     assert_same(durable.read_tensors(saved.path / checkpoint.REPLAY), stored)
 
 

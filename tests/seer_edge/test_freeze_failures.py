@@ -14,21 +14,19 @@ import seer_edge.training.evaluate
 import seer_edge.training.freeze
 import seer_edge.training.session
 from seer_edge.agents.rainbow import RainbowAgent
-from seer_edge.errors import RunStoppedError
 from seer_edge.networks.graph import encoder_graph
-from seer_edge.runs import checkpoint
 from seer_edge.training.freeze import FreezeRefusedError
 from seer_runtime import durable
 from seer_runtime.durable import files
-from seer_runtime.onnx.encoder import MAX_BATCH, OnnxEncoder
+from seer_runtime.onnx.encoder import MAX_BATCH
 from seer_runtime.replay.codecs import FloatCodec
 from seer_runtime.system.ledger import WORKSPACE_CAP_BYTES, Line
 from tests.seer_edge.freeze_rig import (
     Arrays,
-    Frame,
     Rig,
     assert_rows,
     assert_same,
+    check_failed_conversion,
     snapshot,
 )
 
@@ -256,19 +254,4 @@ def test_a_failed_conversion_stops_the_run_and_keeps_a_checkpoint(
     run.steps(100)
     before = snapshot(run)
 
-    class Failing(OnnxEncoder):
-        calls = 0
-
-        def __call__(self, observations: Frame) -> NDArray[np.float32]:
-            self.calls += run.session.agent.frozen
-            if self.calls == chunk:
-                raise MemoryError("out of memory")
-            return super().__call__(observations)
-
-    monkeypatch.setattr(seer_edge.training.freeze, "OnnxEncoder", Failing)
-    with pytest.raises(RunStoppedError, match="the conversion at step 100 failed: out of memory"):
-        run.freeze()
-    saved = checkpoint.newest(run.checkpoints)
-    assert (saved.timestep, saved.frozen, saved.graph) == (100, False, None)
-    arrays = dict(saved.agent().arrays)
-    assert_same(arrays, {name: before[name] for name in arrays})
+    check_failed_conversion(run, monkeypatch, chunk, before)

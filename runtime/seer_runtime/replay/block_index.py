@@ -1,5 +1,7 @@
 """Sizes of compressed blocks of rows, and the index of their places in the ring of bytes (see `blocks.py`)."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -46,22 +48,33 @@ def guaranteed_rows(arena_bytes: int, row_bytes: int) -> int:
     return max(0, arena_bytes // (BLOCK_ROWS * row_bytes) - 1) * BLOCK_ROWS
 
 
+def room_bytes(arena_bytes: int, row_bytes: int) -> int:
+    """Return the bytes of an arena for full blocks: all but the room for one more block that is not compressed."""
+    return arena_bytes - BLOCK_ROWS * row_bytes
+
+
+def new_compressor() -> Any:
+    """Return a `ZstdCompressor` for blocks. Raises ImportError if zstandard is not installed."""
+    # Imported here, because only runs with --store compact need the library.
+    import zstandard
+
+    return zstandard.ZstdCompressor(level=LEVEL, write_checksum=False)
+
+
 def packed_row_bytes(rows: NDArray[np.uint8]) -> float:
     """Return the mean bytes of consecutive `rows` `[N, row_bytes]` in blocks. N is a multiple of `BLOCK_ROWS`.
 
     Raises ImportError if zstandard is not installed.
     """
-    import zstandard
-
-    compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=False)
+    compressor = new_compressor()
     blocks = rows.reshape(-1, BLOCK_ROWS, rows.shape[1])
     return sum(min(len(compressor.compress(block.data)), block.nbytes) for block in blocks) / len(rows)
 
 
 def newest_that_fit(sizes: NDArray[np.uint32], arena_bytes: int, row_bytes: int) -> int:
     """Return how many of the newest blocks of `sizes` bytes `[B]` fit into an arena, with room for one more block."""
-    room = arena_bytes - BLOCK_ROWS * row_bytes
-    return int(np.count_nonzero(sizes[::-1].cumsum(dtype=np.int64) <= room))
+    ends = sizes[::-1].cumsum(dtype=np.int64)
+    return int(np.count_nonzero(ends <= room_bytes(arena_bytes, row_bytes)))
 
 
 class BlockIndex:

@@ -23,12 +23,13 @@ from seer_runtime.durable import TensorFile
 from seer_runtime.replay.arena import Arena
 from seer_runtime.replay.block_index import (
     BLOCK_ROWS,
-    LEVEL,
     SPARE_BLOCKS,
     BlockIndex,
     decoded_blocks,
     gathered_rows,
+    new_compressor,
     newest_that_fit,
+    room_bytes,
 )
 from seer_runtime.replay.codecs import Codec, Views
 from seer_runtime.replay.storage import Ids, Layout
@@ -81,7 +82,7 @@ class BlockRows:
         self._decoded_from = self._decoded_to = 0  # the range of blocks in `_decoded`
         self._ring = arena.bytes.data
         self._ledger = ledger
-        self._compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=False)
+        self._compressor = new_compressor()
         # A block that was read from a file may ask for any amount of memory.
         window = 1 << max(10, (self.block_bytes - 1).bit_length())
         self._decompressor = zstandard.ZstdDecompressor(max_window_size=window)
@@ -161,7 +162,7 @@ class BlockRows:
     def give_up(self) -> None:
         """Give up the oldest blocks until the next one fits."""
         most = len(self.index) - SPARE_BLOCKS
-        room = self.arena.size_bytes - self.block_bytes
+        room = room_bytes(self.arena.size_bytes, self.codec.row_bytes)
         while self.open_block - self.oldest_block > most or self.used_bytes > room:
             self.oldest_block += 1
 

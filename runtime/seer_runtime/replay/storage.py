@@ -1,5 +1,6 @@
 """How the observations of a store's rows lie in the arena: the protocol, and the storage of rows of a fixed size."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -94,6 +95,18 @@ class Layout:
         """Return the slot of the row `row_id`."""
         return (self.first_slot + row_id - (self.appended - self.rows)) % self.capacity
 
+    def runs(self, first_id: int, slot: Callable[[int], int], capacity: int) -> Iterator[tuple[int, int, int]]:
+        """Yield the rows from `first_id` on in runs that are consecutive here and in another ring.
+
+        Each is the first slot here, the first slot there and the number of rows. `slot` returns the slot of a row in
+        the other ring, which has `capacity` slots.
+        """
+        while first_id < self.appended:
+            source, target = self.slot(first_id), slot(first_id)
+            count = min(self.appended - first_id, self.capacity - source, capacity - target)
+            yield source, target, count
+            first_id += count
+
 
 ROWS = "rows"
 """The name of the array of rows of a fixed size in a state."""
@@ -157,9 +170,6 @@ class FixedRows:
         kept = min(layout.rows, self.capacity)
         begin = layout.appended - kept
         self._origin = begin - (layout.first_slot if layout.capacity == self.capacity else 0)
-        while begin < layout.appended:
-            source, target = layout.slot(begin), self.slot(begin)
-            count = min(layout.appended - begin, layout.capacity - source, self.capacity - target)
+        for source, target, count in layout.runs(begin, self.slot, self.capacity):
             tensors.read_rows_into(ROWS, source, self.data[target : target + count])
-            begin += count
         return kept

@@ -254,11 +254,12 @@ class RowStore:
         back = np.arange(self.stack - 1, -1, -1)
         stacks = ids[:, None] - back
         before_first = back > self.columns.age[self.slots(ids)][:, None]
-        if before_first.any():
+        has_blanks = before_first.any()
+        if has_blanks:
             # The rows before the first may not be held.
             stacks = np.where(before_first, ids[:, None], stacks)
         self.storage.gather(stacks, views, rows)
-        if before_first.any():
+        if has_blanks:
             rows[before_first] = 0
 
     # --- conversion and restoring ---------------------------------------------------------------------------
@@ -298,13 +299,9 @@ class RowStore:
         """
         self.rows = self.storage.reload(layout, values, tensors)
         self.appended = layout.appended
-        begin = self.oldest
-        while begin < self.appended:
-            source, target = layout.slot(begin), self.slot(begin)
-            count = min(self.appended - begin, layout.capacity - source, self.capacity - target)
+        for source, target, count in layout.runs(self.oldest, self.slot, self.capacity):
             for name, column in vars(self.columns).items():
                 tensors.read_rows_into(name, source, column[target : target + count])
-            begin += count
 
 
 def _ring_slice(ring: NDArray[Any], start: int, count: int) -> NDArray[Any]:

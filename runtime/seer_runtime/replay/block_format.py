@@ -6,8 +6,6 @@ x - 256 x modulo 2^64: the differences from row to row, less a borrow. A multipl
 x. Other rows are stored one behind the other as they are.
 """
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 

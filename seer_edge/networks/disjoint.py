@@ -1,8 +1,9 @@
 """Consecutive convolutions whose windows do not overlap, computed as matrix products without a copy between them.
 
-Every pixel lies in at most one window of each layer. So the rows of the first product may have any order. Here they have
-the order of the last layer's windows, then of the windows below, and so on. Each layer then reads its windows as a view
-of the product below (decision 17). Pixels that reach no output of the last layer are left out.
+Every pixel lies in at most one window of each layer. So the rows of the first product may have any order. Here the
+windows of the last layer come one after the other, and inside each of them the windows of the layer below, and so on.
+Each layer then reads its windows as a view of the product below (decision 17). Pixels that reach no output of the last
+layer are left out.
 """
 
 from collections.abc import Sequence
@@ -32,7 +33,7 @@ def window_order(maps: torch.Tensor, kernels: Sequence[int]) -> torch.Tensor:
         for kernel in kernels:
             whole //= kernel
         used = whole * torch.Size(sides).numel()
-        maps = maps.narrow(axis, 0, used).unflatten(axis, (whole, *sides))
+        maps = maps.narrow(axis, 0, used).unflatten(axis, (whole, *sides))  # type: ignore[no-untyped-call]
     inner = [axis for level in range(3, 2 + depth) for axis in (level, level + 1 + depth)]
     return maps.permute(0, 2, 3 + depth, *inner, 1, 2 + depth, 3 + 2 * depth)
 
@@ -63,7 +64,7 @@ class _Disjoint(torch.autograd.Function):
         return outputs[-1]
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[no-untyped-call,untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, slopes: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         count, (windows, *saved) = len(ctx.relus), ctx.saved_tensors
         reads_slope = ctx.needs_input_grad[0]

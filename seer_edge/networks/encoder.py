@@ -155,7 +155,8 @@ class Encoder(nn.Module):
     def _groups(self, start: int, end: int) -> Iterator[Sequence[Layer]]:
         """Yield the layers from `start` to `end`, bottom first: consecutive disjoint ones together, others alone."""
         for disjoint, group in groupby(self.spec.layers[start:end], is_disjoint):
-            yield from [tuple(group)] if disjoint else zip(group, strict=True)
+            layers = tuple(group)
+            yield from [layers] if disjoint else zip(layers, strict=True)
 
     def _trunk(self, hidden: torch.Tensor, start: int, end: int) -> torch.Tensor:
         """Run layers `start` to `end` of the trunk and flatten the result.

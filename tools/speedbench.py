@@ -275,6 +275,9 @@ def table(report: dict[str, Any], timings: list[Timing], against: dict[str, Any]
         then = () if against is None else tuple(_cell(was.get(name)) for name in ("least", "median", "ratio"))
         lines.append(own + then)
     yield render(header if against is None else (*header, "was least", "was median", "was ratio"), lines)
+    for timing in timings:
+        if timing.part == "update" and timing.ratio:
+            yield f"{timing.phase}: an update takes {timing.ratio:.2f} times as long as its products"
     faults = ", ".join(f"{count:,.0f} ({phase})" for phase, count in report["page_faults_a_step"].items())
     yield f"page faults per step: {faults}"
     if report["env"] == "ALE/Alien-v5" and report["algo"] == "rainbow" and threads == 1:

@@ -68,7 +68,10 @@ def test_both_phases_are_timed_and_compared(tmp_path: Path) -> None:
 def test_a_contrastive_agent_receives_positives() -> None:
     done = _speedbench("--env", "cartpole-swingup", "--resolution", "25", "--times", "5")
     assert done.returncode == 0, done.stderr
-    assert [line.split(":")[0] for line in done.stdout.splitlines() if "update" in line] == ["pixel", "latent"]
+    assert [line.split(":")[0] for line in done.stdout.splitlines() if ": update" in line] == ["pixel", "latent"]
+    multiples = re.findall(r"^(\w+): an update takes ([\d.]+) times as long as its products$", done.stdout, re.M)
+    assert [phase for phase, _ in multiples] == ["pixel", "latent"]
+    assert all(float(multiple) > 1 for _, multiple in multiples)
 
 
 def test_products_repeat_only_the_products_of_the_job() -> None:

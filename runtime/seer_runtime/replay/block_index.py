@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from seer_runtime.replay.block_format import BLOCK_ROWS
 from seer_runtime.system.ledger import Ledger, Line
 
-GROUP_BYTES = 2**20
+GROUP_BYTES = 2**19
 """Bytes of blocks that are decoded before the codec decodes their rows."""
 GROUP_BLOCKS = 32
 """The most blocks that are decoded before the codec decodes their rows."""

@@ -23,6 +23,7 @@ from seer_runtime.durable.files import one_line
 from seer_runtime.policy import bundle
 from seer_runtime.policy.bundle import Bundle, open_bundle
 from seer_runtime.policy.preprocess import Resize
+from seer_runtime.replay.blocks import ABOUT
 from seer_runtime.replay.codecs import LATENT_CODECS
 from seer_runtime.replay.storage import Layout
 from seer_runtime.system.manifest_reader import ManifestReader
@@ -99,8 +100,8 @@ def _check_manifest(opened: Bundle) -> None:
             fields.count(f"replay.values.layout.{name}")
         fields.record("replay.values.rng.state")
         if store_of(opened) == "compact":
-            fields.record("replay.values.blocks", ("format", "rows", "offset_bytes"))
-            for name in ("format", "rows", "offset_bytes"):
+            fields.record("replay.values.blocks", ABOUT)
+            for name in ABOUT:
                 fields.count(f"replay.values.blocks.{name}")
 
 

@@ -44,9 +44,8 @@ class NaiveBlocks(NaiveReplay):
     """A log of every row ever appended. The newest blocks of them are held in an arena of `size_bytes` bytes.
 
     A block of 8 rows takes as many bytes as its zstd frame, or as the rows if that is not smaller. Blocks of quantized
-    latents are arranged by dimension first. After each block,
-    the oldest blocks are given up until one more block would fit that is not compressed, and until at most as many
-    are held as `limit` rows need.
+    latents are arranged by dimension first. After each block, the oldest blocks are given up until one more block
+    would fit that is not compressed, and until at most as many are held as `limit` rows need.
     """
 
     def __init__(

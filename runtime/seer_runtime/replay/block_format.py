@@ -23,37 +23,42 @@ NUMBER = np.dtype("<u8")
 class BlockFormat:
     """Compresses and restores blocks of rows of `row_bytes` bytes, by dimension or as they are.
 
-    Raises ImportError if zstandard is not installed.
+    Blocks are by dimension if there is a buffer uint8 `[block_bytes]` to arrange one in. Raises ImportError if
+    zstandard is not installed.
     """
 
-    def __init__(self, row_bytes: int, *, by_dimension: bool) -> None:
+    def __init__(self, row_bytes: int, arranged: NDArray[np.uint8] | None = None) -> None:
         # Imported here, because only runs with --store compact need the library.
         import zstandard
 
-        self.by_dimension = by_dimension
-        self.block_bytes = BLOCK_ROWS * row_bytes  # of a block that is not compressed
-        if by_dimension:
+        self._arranged = arranged
+        block_bytes = BLOCK_ROWS * row_bytes  # of a block that is not compressed
+        if self.by_dimension:
             # Longer matches are rare between differences, and shorter ones cost more than they save.
             parameters = zstandard.ZstdCompressionParameters.from_level(
-                1, source_size=self.block_bytes, min_match=7, write_checksum=False
+                1, source_size=block_bytes, min_match=7, write_checksum=False
             )
             self._compressor = zstandard.ZstdCompressor(compression_params=parameters)
         else:
             self._compressor = zstandard.ZstdCompressor(level=3, write_checksum=False)
         # A block that was read from a file may ask for any amount of memory.
-        window = 1 << max(10, (self.block_bytes - 1).bit_length())
+        window = 1 << max(10, (block_bytes - 1).bit_length())
         self._decompressor = zstandard.ZstdDecompressor(max_window_size=window)
         self._error: type[Exception] = zstandard.ZstdError
 
-    def pack(self, rows: NDArray[np.uint8], buffer: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    @property
+    def by_dimension(self) -> bool:
+        """Whether rows are arranged by dimension."""
+        return self._arranged is not None
+
+    def pack(self, rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return the bytes that store `rows` `[BLOCK_ROWS, row_bytes]`: compressed if that is smaller.
 
-        They are valid until `rows` or `buffer` change. Rows by dimension need a `buffer` of a block. Raises
-        MemoryError.
+        They are valid until the next call or until `rows` change. Raises MemoryError.
         """
         flat = rows.reshape(-1)
-        if self.by_dimension:
-            flat = buffer.reshape(-1)
+        if self._arranged is not None:
+            flat = self._arranged
             np.copyto(flat.reshape(-1, BLOCK_ROWS), rows.T)
             numbers = flat.view(NUMBER)
             np.multiply(numbers, DIFFERENCES, out=numbers)
@@ -97,5 +102,5 @@ def packed_row_bytes(rows: NDArray[np.uint8]) -> float:
     N is a multiple of `BLOCK_ROWS`. Raises ImportError if zstandard is not installed.
     """
     blocks = rows.reshape(-1, BLOCK_ROWS, rows.shape[1])
-    layout = BlockFormat(rows.shape[1], by_dimension=False)
-    return sum(len(layout.pack(block, block)) for block in blocks) / len(rows)
+    layout = BlockFormat(rows.shape[1])
+    return sum(len(layout.pack(block)) for block in blocks) / len(rows)

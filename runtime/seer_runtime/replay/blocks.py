@@ -35,6 +35,8 @@ from seer_runtime.replay.storage import Ids, Layout
 from seer_runtime.system.ledger import Ledger, Line
 from seer_runtime.system.state import State
 
+ABOUT = ("format", "rows", "offset_bytes")
+"""Values of a state: the format of the blocks, the rows in one, and the place of the first in the arena."""
 HEAD, TAIL, SIZES, OPEN = "blocks.head", "blocks.tail", "blocks.sizes", "blocks.open"
 """Arrays of a state: the bytes of the blocks up to the end of the arena and the rest, their sizes, the open rows."""
 
@@ -61,8 +63,7 @@ class BlockRows:
         self.arena = arena
         self.codec = codec
         self.index = index
-        self._format = BlockFormat(codec.row_bytes, by_dimension=stack == 1 and isinstance(codec, IntegerCodec))
-        self.block_bytes = self._format.block_bytes
+        self.block_bytes = BLOCK_ROWS * codec.row_bytes  # of a block that is not compressed
         if arena.size_bytes < 2 * self.block_bytes:
             raise ValueError(
                 f"an arena of {arena.size_bytes:,} bytes cannot hold two blocks of {self.block_bytes:,} bytes"
@@ -76,6 +77,7 @@ class BlockRows:
             single = group if stack == 1 else 0
             self._gathered = ledger.allocate(Line.WORKSPACE, (single, codec.row_bytes), np.uint8)
             self._arranged = ledger.allocate(Line.WORKSPACE, self.block_bytes if single else 0, np.uint8)
+            self._format = BlockFormat(codec.row_bytes, self._arranged if isinstance(codec, IntegerCodec) else None)
         self._decoded_rows = self._decoded.reshape(-1, codec.row_bytes)
         self._places = [block.data for block in self._decoded]
         self._ring = arena.bytes.data
@@ -140,7 +142,7 @@ class BlockRows:
 
         Raises MemoryError.
         """
-        return self._format.pack(rows, self._arranged)
+        return self._format.pack(rows)
 
     def place(self, block: int, position: int, packed: NDArray[np.uint8]) -> None:
         """Store the bytes of a block at a position of the ring."""
@@ -205,7 +207,7 @@ class BlockRows:
             self.codec.gather(rows, places, views[some], out[some])
 
     def _decode(self, blocks: list[int], full: int) -> None:
-        """Decode the sorted `blocks`. Those from `full` on are open; they are copied, if the codec reads them here."""
+        """Decode the sorted `blocks`. Those from `full` on are open: copied too, unless `_pick` reads them."""
         stored = bisect.bisect_left(blocks, full)
         for place, (block, position, size) in zip(self._places, self.index.places(blocks[:stored]), strict=False):
             self._format.unpack(self._packed(position, size), place, block)
@@ -245,7 +247,7 @@ class BlockRows:
         pieces = [piece for piece, _ in self._pieces(begin, self.head - begin)]
         offset = begin % self.arena.size_bytes
         return State(
-            {"blocks": {"format": FORMAT, "rows": BLOCK_ROWS, "offset_bytes": offset}},
+            {"blocks": dict(zip(ABOUT, (FORMAT, BLOCK_ROWS, offset), strict=True))},
             {
                 HEAD: pieces[0],
                 TAIL: pieces[1] if len(pieces) > 1 else np.zeros(0, np.uint8),
@@ -294,7 +296,7 @@ class BlockRows:
                 pass
             case _:
                 raise ValueError(
-                    f"its blocks are {blocks}, not blocks of format {FORMAT} with {BLOCK_ROWS} rows and an offset; "
+                    f"its blocks are {blocks}, not blocks of {BLOCK_ROWS} rows with an offset in format {FORMAT}; "
                     "start a new run"
                 )
         full = max(0, layout.appended // BLOCK_ROWS - (layout.appended - layout.rows) // BLOCK_ROWS)

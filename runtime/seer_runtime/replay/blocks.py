@@ -1,8 +1,8 @@
 """Storage of compressed rows: blocks of consecutive rows, compressed with zstd, in a ring of bytes.
 
 A block holds `BLOCK_ROWS` rows. Neighbouring rows are nearly equal, so zstd finds most bytes of a row in the row
-before it (see `block_format.py`). A block that does not become smaller is stored as it is. The newest rows, whose block
-is not full yet, are not compressed. They lie in the workspace.
+before it (see `block_format.py`). A block that does not become smaller is stored uncompressed. The newest rows, whose
+block is not full yet, are not compressed. They lie in the workspace.
 
 Block k holds the rows with ids from k * BLOCK_ROWS on. Positions in the ring of bytes only ever grow: the byte at
 position p is `arena.bytes[p % size]`. Blocks lie one behind the other without gaps, and may wrap around.

@@ -278,6 +278,14 @@ def add_host_flags(group: argparse._ArgumentGroup, *, threads: str, checkpoint: 
         help=f"Agent steps, or a time such as 90s, 10min or 2h. Default: {checkpoint}.",
     )
     group.add_argument(
+        "--keep-checkpoint",
+        type=integer,
+        action="append",
+        metavar="STEP",
+        help="Write a checkpoint at this agent step and never remove it, for `fork --at`. May be repeated. "
+        f"Default: {'none' if threads == '1' else 'as before'}.",
+    )
+    group.add_argument(
         "--env-timeout",
         type=seconds,
         metavar="TIME",

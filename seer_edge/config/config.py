@@ -47,6 +47,8 @@ BEFORE_RECORDED: Mapping[str, Any] = {
     "environment": None,
     "store": "paper",
     "gray_levels": None,
+    "keep_checkpoint": (),
+    "origin": None,
 }
 """Values that runs had whose `config.json` was written before these entries existed."""
 
@@ -102,6 +104,8 @@ class TrainConfig:
     tensorboard: bool = False
     tensorboard_dir: str | None = None  # None: `tb` in the run's folder
     overrides: tuple[str, ...] = ()  # `name=value` of every hyperparameter that --set changed
+    keep_checkpoint: tuple[int, ...] = ()  # steps whose checkpoints are never removed
+    origin: dict[str, Any] | None = None  # of a fork: the run, the step and the SHA-256 of its checkpoint's manifest
     environment: EnvSpec | None = None  # as it was when the run began; None in runs of earlier versions
 
     def __post_init__(self) -> None:
@@ -130,6 +134,9 @@ class TrainConfig:
             _at_least_one("--checkpoint-every", steps)
         if seconds is not None:
             _require(1 <= seconds < math.inf, "--checkpoint-every", f"{seconds:g}s", "give at least one second")
+        for step in self.keep_checkpoint:
+            hint = f"the run ends at step {self.total_timesteps}; give a step from 0 to that"
+            _require(0 <= step <= self.total_timesteps, "--keep-checkpoint", step, hint)
         if self.rss_limit_bytes is not None:
             _at_least_one("--rss-limit", self.rss_limit_bytes)
         timeout = self.env_timeout_seconds

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, TypedDict, cast, get_args
@@ -73,6 +73,7 @@ class ResumeRequest:
     eval_in: EvalIn | None = None
     eval_max_steps: int | None = None
     stop_at_return: float | Literal["never"] | None = None
+    keep_checkpoint: tuple[int, ...] | None = None  # steps
 
     @classmethod
     def of(cls, **options: Any) -> Self:
@@ -108,6 +109,7 @@ class ResumeRequest:
             "eval_in": self.eval_in,
             "eval_max_steps": self.eval_max_steps,
             "stop_at_return": self.stop_at_return,
+            "keep_checkpoint": self.keep_checkpoint,
         }
         fields: dict[str, Any] = {
             name: None if value == NEVER else value for name, value in given.items() if value is not None
@@ -213,6 +215,7 @@ class ResumeOptions(TypedDict, total=False):
     eval_in: str | None
     eval_max_steps: int | None
     stop_at_return: float | str | None
+    keep_checkpoint: Sequence[int] | None
 
 
 class RunOptions(ResumeOptions, total=False):
@@ -263,6 +266,8 @@ def _converted(name: str, value: Any) -> Any:
         return dict(value)
     if name == "set":
         return tuple(value.items()) if isinstance(value, Mapping) else tuple(value or ())
+    if name == "keep_checkpoint" and isinstance(value, list | tuple):
+        return tuple(value)
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
     if isinstance(value, str) and name in _TEXT:

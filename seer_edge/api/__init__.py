@@ -5,11 +5,12 @@ Start with `runs.py` (plan, train, resume), then `policies.py` (evaluate, act, e
 into a plan.
 """
 
+from seer_edge.api.forks import fork
 from seer_edge.api.policies import act, evaluate, export
-from seer_edge.api.results import EvaluationResult, ExportResult, RunResult
+from seer_edge.api.results import EvaluationResult, ExportResult, ForkResult, RunResult
 from seer_edge.api.runs import plan, plan_of_run, resume, train
 from seer_edge.config.plan import BytePlan
-from seer_edge.config.request import ResumeOptions, RunOptions
+from seer_edge.config.request import ForkOptions, ResumeOptions, RunOptions
 from seer_edge.errors import BadInputError, EnvironmentFailedError, RunStoppedError
 
 __all__ = [
@@ -18,6 +19,8 @@ __all__ = [
     "EnvironmentFailedError",
     "EvaluationResult",
     "ExportResult",
+    "ForkOptions",
+    "ForkResult",
     "ResumeOptions",
     "RunOptions",
     "RunResult",
@@ -25,6 +28,7 @@ __all__ = [
     "act",
     "evaluate",
     "export",
+    "fork",
     "plan",
     "plan_of_run",
     "resume",

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from seer_edge.config.plan import BytePlan
 from seer_runtime.system.units import format_size
 
 
@@ -40,6 +41,30 @@ class RunResult:
         """Mean return of the last evaluation; None if there was none yet."""
         evaluation = self.summary["eval"]
         return None if evaluation is None else float(evaluation["mean_return"])
+
+
+@dataclass(frozen=True)
+class ForkResult:
+    """A new run that begins at a checkpoint of another.
+
+    Attributes:
+        folder: the folder of the new run.
+        timestep: agent step at which it begins.
+        plan: what it will hold in memory and on disk.
+
+    """
+
+    folder: Path
+    timestep: int
+    plan: BytePlan
+
+    def render(self) -> str:
+        """Return the result as one line of text."""
+        origin = self.plan.config.origin or {}
+        return (
+            f"{self.folder}: fork of {origin['run']} at step {self.timestep:,}; "
+            f"train it with: seer-edge resume {self.folder}"
+        )
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from seer_edge.cli.plugins import PLUGIN_COMMANDS, load_plugins
 from seer_edge.cli.private_stdout import private_stdout
 from seer_edge.config.hyperparameters import preset_to_toml
 from seer_edge.config.presets import PRESETS
-from seer_edge.config.request import ResumeRequest, RunRequest, flag_of
+from seer_edge.config.request import ForkRequest, ResumeRequest, RunRequest, flag_of
 from seer_edge.errors import (
     EXIT_BAD_INPUT,
     EXIT_BROKEN_PIPE,
@@ -66,6 +66,12 @@ def _resume(flags: argparse.Namespace) -> int:
     options: Any = {field.name: getattr(flags, field.name) for field in fields(ResumeRequest)}
     result = api.resume(flags.run, progress_bar=not flags.quiet, **options)
     return _status(result.signal)
+
+
+def _fork(flags: argparse.Namespace) -> int:
+    options: Any = {field.name: getattr(flags, field.name) for field in fields(ForkRequest)}
+    print_result(api.fork(flags.run, flags.output, **options).render())
+    return 0
 
 
 def _eval(flags: argparse.Namespace) -> int:
@@ -139,6 +145,7 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "train": _train,
     "plan": _plan,
     "resume": _resume,
+    "fork": _fork,
     "eval": _eval,
     "export": _export,
     "act": _act,

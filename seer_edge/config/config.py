@@ -53,6 +53,9 @@ BEFORE_RECORDED: Mapping[str, Any] = {
 """Values that runs had whose `config.json` was written before these entries existed."""
 
 
+ORIGIN = {"run": str, "step": int, "checkpoint": str}
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """Every setting of one run. Steps are agent steps, sizes are bytes.
@@ -134,6 +137,8 @@ class TrainConfig:
             _at_least_one("--checkpoint-every", steps)
         if seconds is not None:
             _require(1 <= seconds < math.inf, "--checkpoint-every", f"{seconds:g}s", "give at least one second")
+        if self.origin is not None and {name: type(value) for name, value in self.origin.items()} != ORIGIN:
+            raise ValueError(f"origin: {self.origin} is not a run, a step and a checksum")
         for step in self.keep_checkpoint:
             hint = f"the run ends at step {self.total_timesteps}; give a step from 0 to that"
             _require(0 <= step <= self.total_timesteps, "--keep-checkpoint", step, hint)

@@ -187,6 +187,8 @@ class BytePlan:
             ("written an hour", self._written()),
             ("evaluation", evaluation_text(config)),
         ]
+        if config.origin is not None:
+            rows.insert(1, ("fork of", f"{config.origin['run']}, step {config.origin['step']:,}"))
         if config.overrides:
             rows.insert(2, ("hyperparameters set", ", ".join(config.overrides)))
         if config.compact:

@@ -196,6 +196,28 @@ class RunRequest(ResumeRequest):
         return options | self.config_fields() | {"eval_every": self.eval_every}
 
 
+@dataclass(frozen=True, kw_only=True)
+class ForkRequest(ResumeRequest):
+    """Settings that a fork may have instead of its parent's. None keeps the parent's."""
+
+    at: int | None = None  # step of the checkpoint; None: the newest
+    set: tuple[tuple[str, Any], ...] = ()  # hyperparameters by name
+    freeze_at: int | Literal["never"] | None = None
+    freeze_layers: int | None = None
+    latent_codec: str | None = None
+    augmentations: int | None = None
+    store: StoreName | None = None
+    seed: int | None = None
+
+    def fork_fields(self) -> dict[str, Any]:
+        """Return the given fields of `TrainConfig` that only a fork may change."""
+        names = ("freeze_at", "freeze_layers", "latent_codec", "augmentations", "store", "seed")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        if self.freeze_at is not None:
+            given |= {"freeze_reason": "--freeze-at never" if self.freeze_at == NEVER else "--freeze-at"}
+        return given | ({"freeze_at": None} if self.freeze_at == NEVER else {})
+
+
 class ResumeOptions(TypedDict, total=False):
     """Options of `seer_edge.resume`, with the names and units of the flags. None keeps what the run has.
 
@@ -216,6 +238,22 @@ class ResumeOptions(TypedDict, total=False):
     eval_max_steps: int | None
     stop_at_return: float | str | None
     keep_checkpoint: Sequence[int] | None
+
+
+class ForkOptions(ResumeOptions, total=False):
+    """Options of `seer_edge.fork`, with the names and units of the flags. None keeps what the parent has.
+
+    They include those of `ResumeOptions`. `seer-edge fork --help` and docs/cli.md give the meaning of each.
+    """
+
+    at: int | None
+    set: Mapping[str, Any]
+    freeze_at: int | str | None
+    freeze_layers: int | None
+    latent_codec: str | None
+    augmentations: int | None
+    store: str | None
+    seed: int | None
 
 
 class RunOptions(ResumeOptions, total=False):

@@ -35,7 +35,7 @@ from seer_runtime.system.state import State, StateError
 AGENT, REPLAY, SESSION = "agent.safetensors", "replay.safetensors", "session.safetensors"
 CONFIG, ENCODER, RUN, STATE = "config.json", "encoder.onnx", "run.json", "state.json"
 
-_ENVIRONMENT, _PERCEPTION, _PENDING = "environment", "perception", "waiting"
+_ENVIRONMENT, _PERCEPTION, PENDING = "environment", "perception", "waiting"
 """Names in `state.json`, and prefixes of arrays in `session.safetensors`."""
 
 _ACTING = {CONFIG, AGENT, STATE, RUN}
@@ -62,7 +62,7 @@ class Snapshot:
     @property
     def _parts(self) -> dict[str, State | None]:
         """The session's parts, by their names on the disk."""
-        return {_ENVIRONMENT: self.environment, _PERCEPTION: self.perception, _PENDING: self.pending}
+        return {_ENVIRONMENT: self.environment, _PERCEPTION: self.perception, PENDING: self.pending}
 
     def values(self) -> dict[str, Any]:
         """Return the content of `state.json`."""
@@ -71,7 +71,7 @@ class Snapshot:
             "timestep": self.timestep,
             "frozen": self.frozen,
             "encoder": self.encoder,
-            _PENDING: values[_PENDING],
+            PENDING: values[PENDING],
             "agent": self.agent.values,
             "replay": self.replay.values,
             _PERCEPTION: values[_PERCEPTION],
@@ -228,7 +228,7 @@ class Saved:
 
     def pending(self) -> State | None:
         """Read the pending batch, or None if there was none."""
-        return self._session_part(_PENDING)
+        return self._session_part(PENDING)
 
     def _session_part(self, name: str) -> State | None:
         if self.state.get(name) is None:

@@ -18,6 +18,7 @@ IN_ORDER = (
     "plan",
     "train",
     "resume",
+    "fork",
     "plan_of_run",
     "evaluate",
     "export",

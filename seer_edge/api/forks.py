@@ -84,8 +84,8 @@ def _config(saved: Saved, request: ForkRequest) -> TrainConfig:
     _check_frozen(saved, changes)
     if changes.get("store", parent.store) != parent.store:
         raise BadInputError(
-            f"--store {changes['store']}: the rows of {saved.path} are stored as {parent.store}; leave it out, or start "
-            "a new run with train"
+            f"--store {changes['store']}: the rows of {saved.path} are stored as {parent.store}; leave it out, or "
+            "start a new run with train"
         )
     _check_steps(saved, request, changes)
     if request.set:

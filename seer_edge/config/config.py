@@ -137,11 +137,7 @@ class TrainConfig:
             _at_least_one("--checkpoint-every", steps)
         if seconds is not None:
             _require(1 <= seconds < math.inf, "--checkpoint-every", f"{seconds:g}s", "give at least one second")
-        if self.origin is not None and {name: type(value) for name, value in self.origin.items()} != ORIGIN:
-            raise ValueError(f"origin: {self.origin} is not a run, a step and a checksum")
-        for step in self.keep_checkpoint:
-            hint = f"the run ends at step {self.total_timesteps}; give a step from 0 to that"
-            _require(0 <= step <= self.total_timesteps, "--keep-checkpoint", step, hint)
+        self._check_fork()
         if self.rss_limit_bytes is not None:
             _at_least_one("--rss-limit", self.rss_limit_bytes)
         timeout = self.env_timeout_seconds
@@ -176,6 +172,13 @@ class TrainConfig:
                 self.freeze_at,
                 f"the run ends at step {self.total_timesteps}; give an earlier step, or never",
             )
+
+    def _check_fork(self) -> None:
+        if self.origin is not None and {name: type(value) for name, value in self.origin.items()} != ORIGIN:
+            raise ValueError(f"origin: {self.origin} is not a run, a step and a checksum")
+        for step in self.keep_checkpoint:
+            hint = f"the run ends at step {self.total_timesteps}; give a step from 0 to that"
+            _require(0 <= step <= self.total_timesteps, "--keep-checkpoint", step, hint)
 
     def _check_evaluation(self) -> None:
         _one_of("--eval-in", self.eval_in, EVAL_IN)

@@ -152,8 +152,12 @@ def _reseed(folder: Path, saved: Saved, config: TrainConfig) -> None:
     durable.write_tensors(folder / checkpoint.AGENT, agent)
     session = dict(durable.read_tensors(folder / checkpoint.SESSION))
     if EMULATOR_STREAM in session:
-        _, words, position, *_ = np.random.RandomState(next_seed()).get_state(legacy=True)
-        session[EMULATOR_STREAM] = words
-        state["environment"] |= {"random_position": position, "random_has_gauss": False, "random_gauss": 0.0}
+        fresh: Any = np.random.RandomState(next_seed()).get_state(legacy=False)
+        session[EMULATOR_STREAM] = fresh["state"]["key"]
+        state["environment"] |= {
+            "random_position": int(fresh["state"]["pos"]),
+            "random_has_gauss": False,
+            "random_gauss": 0.0,
+        }
         durable.write_tensors(folder / checkpoint.SESSION, session)
     durable.write_json(folder / checkpoint.STATE, state)

@@ -129,6 +129,7 @@ class TrainConfig:
         _at_least_one("--total-timesteps", self.total_timesteps)
         _require(1 <= self.threads <= MAX_THREADS, "--threads", self.threads, f"give 1 to {MAX_THREADS}")
         self._check_evaluation()
+        self._check_rest()
         _at_least_one("--log-every", self.log_every)
         steps, seconds = self.checkpoint_every_steps, self.checkpoint_every_seconds
         if (steps is None) == (seconds is None):
@@ -137,13 +138,10 @@ class TrainConfig:
             _at_least_one("--checkpoint-every", steps)
         if seconds is not None:
             _require(1 <= seconds < math.inf, "--checkpoint-every", f"{seconds:g}s", "give at least one second")
-        self._check_fork()
         if self.rss_limit_bytes is not None:
             _at_least_one("--rss-limit", self.rss_limit_bytes)
         timeout = self.env_timeout_seconds
         _require(0 < timeout < math.inf, "--env-timeout", f"{timeout:g}s", "give a time above 0s")
-        if self.action_repeat is not None:
-            _at_least_one("action_repeat", self.action_repeat)
         _require(0 <= self.seed < 2**32, "--seed", self.seed, "give a whole number from 0 to 4294967295")
         most = MAX_AUGMENTATIONS
         _require(1 <= self.augmentations <= most, "--augmentations", self.augmentations, f"give 1 to {most}")
@@ -173,7 +171,9 @@ class TrainConfig:
                 f"the run ends at step {self.total_timesteps}; give an earlier step, or never",
             )
 
-    def _check_fork(self) -> None:
+    def _check_rest(self) -> None:
+        if self.action_repeat is not None:
+            _at_least_one("action_repeat", self.action_repeat)
         if self.origin is not None and {name: type(value) for name, value in self.origin.items()} != ORIGIN:
             raise ValueError(f"origin: {self.origin} is not a run, a step and a checksum")
         for step in self.keep_checkpoint:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
         RunOptions,
         RunResult,
         RunStoppedError,
+        SweepJob,
+        SweepResult,
         act,
         evaluate,
         export,
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
         plan,
         plan_of_run,
         resume,
+        sweep,
         train,
     )
     from seer_runtime.policy.policy import Policy
@@ -45,6 +48,8 @@ __all__ = [
     "RunOptions",
     "RunResult",
     "RunStoppedError",
+    "SweepJob",
+    "SweepResult",
     "__version__",
     "act",
     "evaluate",
@@ -53,6 +58,7 @@ __all__ = [
     "plan",
     "plan_of_run",
     "resume",
+    "sweep",
     "train",
 ]
 

@@ -7,8 +7,9 @@ into a plan.
 
 from seer_edge.api.forks import fork
 from seer_edge.api.policies import act, evaluate, export
-from seer_edge.api.results import EvaluationResult, ExportResult, ForkResult, RunResult
+from seer_edge.api.results import EvaluationResult, ExportResult, ForkResult, RunResult, SweepJob, SweepResult
 from seer_edge.api.runs import plan, plan_of_run, resume, train
+from seer_edge.api.sweeps import sweep
 from seer_edge.config.plan import BytePlan
 from seer_edge.config.request import ForkOptions, ResumeOptions, RunOptions
 from seer_edge.errors import BadInputError, EnvironmentFailedError, RunStoppedError
@@ -25,6 +26,8 @@ __all__ = [
     "RunOptions",
     "RunResult",
     "RunStoppedError",
+    "SweepJob",
+    "SweepResult",
     "act",
     "evaluate",
     "export",
@@ -32,5 +35,6 @@ __all__ = [
     "plan",
     "plan_of_run",
     "resume",
+    "sweep",
     "train",
 ]

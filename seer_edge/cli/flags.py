@@ -22,7 +22,7 @@ from seer_edge.version import __version__
 from seer_runtime.policy.bundle import EXTRAS
 
 SHELLS = ("bash", "zsh", "fish")
-NOT_BUILT_COMMANDS = ("report", "sweep", "analyze")
+NOT_BUILT_COMMANDS = ("report", "analyze")
 NOT_BUILT_VALUES = {"--freeze-at": ("auto",)}
 HELP_POSITION, HELP_COLUMNS = 32, 100
 
@@ -84,6 +84,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_fork_flags(
         add("fork", "RUN -o DIR", "Begin a new run at a checkpoint of RUN, with other settings from there.")
     )
+    _add_sweep_flags(add("sweep", "SPEC", "Train every run of a file: environments x variants x seeds."))
     _add_eval_flags(add("eval", "RUN|BUNDLE", "Evaluate the newest checkpoint of a run, or a bundle."))
     _add_export_flags(
         add("export", "RUN -o FILE", "Write the newest checkpoint of a run as a bundle, one file for `act`.")
@@ -144,6 +145,24 @@ def _add_resumed_flags(parser: argparse.ArgumentParser) -> None:
     host = parser.add_argument_group("how to run")
     add_host_flags(host, threads="as before", checkpoint="as before", timeout="as before", device="as before")
     add_evaluation_flags(parser.add_argument_group("evaluation"), otherwise="as before")
+    add_output_flags(parser)
+
+
+def _add_sweep_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("spec", type=place("a file"), metavar="SPEC", help="TOML file; see docs/sweeps.md.")
+    parser.add_argument(
+        "-o",
+        dest="output",
+        type=place("a folder"),
+        metavar="DIR",
+        help="Folder of the sweep, new or of an earlier call. Default: SPEC without its suffix.",
+    )
+    parser.add_argument(
+        "--jobs", type=positive, metavar="N", help="Runs at a time. Default: one for each core, as memory allows."
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="Measure short runs, print the runs and their hours, and exit."
+    )
     add_output_flags(parser)
 
 

@@ -23,6 +23,7 @@ IN_ORDER = (
     "evaluate",
     "export",
     "act",
+    "sweep",
 )  # later examples use the files of earlier ones
 
 

@@ -129,11 +129,11 @@ class SweepResult:
         for job in self.jobs:
             steps = f"{job.timestep:,} of {job.total_timesteps:,} steps"
             shown = "-" if job.mean_return is None else f"{job.mean_return:.1f}"
-            cost = "" if job.seconds is None else f"  {job.seconds / 3600:.2f} h  {format_size(job.rss_bytes)}"
+            cost = "" if job.seconds is None else f"  {job.seconds / 3600:.3f} h  {format_size(job.rss_bytes)}"
             lines.append(f"{job.name:<{width}}  {job.status:<11}  {steps:>26}  return {shown}{cost}")
         lines += [f"failed: {job.name}: {job.failure}" for job in self.failed]
         if self.hours is not None:
-            lines.append(f"{len(self.jobs)} runs, about {self.hours:.2f} hours with {self.slots} at a time")
+            lines.append(f"{len(self.jobs)} runs, about {self.hours:.3f} hours with {self.slots} at a time")
         return "\n".join(lines)
 
 

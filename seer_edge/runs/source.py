@@ -99,8 +99,8 @@ def _check_manifest(opened: Bundle) -> None:
             fields.count(f"replay.values.layout.{name}")
         fields.record("replay.values.rng.state")
         if store_of(opened) == "compact":
-            fields.record("replay.values.blocks", ("rows", "offset_bytes"))
-            for name in ("rows", "offset_bytes"):
+            fields.record("replay.values.blocks", ("format", "rows", "offset_bytes"))
+            for name in ("format", "rows", "offset_bytes"):
                 fields.count(f"replay.values.blocks.{name}")
 
 

@@ -11,10 +11,10 @@ from seer_edge.api.runs import plan
 from seer_edge.config.plan import BytePlan
 from seer_edge.errors import BadInputError
 from seer_edge.machine.signals import StopSignal
-from seer_edge.sweep.cost import Kind, measure
-from seer_edge.sweep.engine import LocalEngine
-from seer_edge.sweep.runner import Need, Progress, Runner, locked, record_jobs, summary_of
-from seer_edge.sweep.spec import Job, read_spec
+from seer_edge.sweeps.cost import Kind, measure
+from seer_edge.sweeps.engine import LocalEngine
+from seer_edge.sweeps.runner import Need, Progress, Runner, locked, record_jobs, summary_of
+from seer_edge.sweeps.spec import Job, read_spec
 from seer_runtime.system.memory import memory_limits
 
 RSS_SHARE = 0.9
@@ -67,17 +67,11 @@ def sweep(
         [('camera-env-Camera-v0__run__0', 'finished'), ('camera-env-Camera-v0__run__1', 'finished')]
 
     """
-    if jobs is not None and jobs < 1:
-        raise BadInputError(f"--jobs {jobs}: give at least 1")
     listed, folder = read_spec(Path(spec)), Path(output)
     plans = _plans(listed, Path(spec))
     engine = LocalEngine(jobs, round(RSS_SHARE * memory_limits().available_bytes))
     if dry_run:
-        speeds = measure(plans, listed, engine)
-        seconds = {job.name: speeds[_kind(job)].seconds(job, plans[_kind(job)]) for job in listed}
-        kinds = [_need(planned) for planned in plans.values()]
-        slots = min(len(listed), engine.slots(max(need.threads for need in kinds), max(n.rss_bytes for n in kinds)))
-        return SweepResult(folder, tuple(_job(folder, job, plans, {}, seconds) for job in listed), slots=slots)
+        return _estimate(folder, listed, plans, engine)
     needs = {job.name: _need(plans[_kind(job)]) for job in listed}
     with locked(folder):
         record_jobs(folder, listed)
@@ -86,6 +80,15 @@ def sweep(
             runner.run(lambda: stop.received is not None, show)
     found = tuple(_job(folder, job, plans, runner.failures, {}) for job in listed)
     return SweepResult(folder, found, signal=stop.received)
+
+
+def _estimate(folder: Path, listed: Sequence[Job], plans: Mapping[Kind, BytePlan], engine: LocalEngine) -> SweepResult:
+    """Return the jobs with their estimated seconds. Raises RunStoppedError if a calibration fails."""
+    speeds = measure(plans, listed, engine)
+    seconds = {job.name: speeds[_kind(job)].seconds(job, plans[_kind(job)]) for job in listed}
+    kinds = [_need(planned) for planned in plans.values()]
+    slots = min(len(listed), engine.slots(max(need.threads for need in kinds), max(n.rss_bytes for n in kinds)))
+    return SweepResult(folder, tuple(_job(folder, job, plans, {}, seconds) for job in listed), slots=slots)
 
 
 def _kind(job: Job) -> Kind:

@@ -6,8 +6,8 @@ import pytest
 
 from seer_edge.cli.flags import parse
 from seer_edge.errors import BadInputError
-from seer_edge.sweep.engine import LocalEngine, Task
-from seer_edge.sweep.spec import Job, read_spec
+from seer_edge.sweeps.engine import LocalEngine, Task
+from seer_edge.sweeps.spec import Job, read_spec
 
 SPEC = """
 envs = ["Alien", "module:Env-v0"]

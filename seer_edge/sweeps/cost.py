@@ -12,9 +12,9 @@ from typing import Any
 from seer_edge.config.plan import BytePlan
 from seer_edge.errors import RunStoppedError
 from seer_edge.runs.run_folder import RunFolder
-from seer_edge.sweep.engine import LocalEngine, Running, Task
-from seer_edge.sweep.runner import summary_of
-from seer_edge.sweep.spec import Job
+from seer_edge.sweeps.engine import LocalEngine, Running, Task
+from seer_edge.sweeps.runner import summary_of
+from seer_edge.sweeps.spec import Job
 
 STEPS = 120
 """Steps of each phase that a calibration times."""

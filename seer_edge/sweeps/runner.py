@@ -12,8 +12,8 @@ from typing import Any
 
 from seer_edge.errors import BadInputError
 from seer_edge.runs.run_folder import RunFolder, is_run
-from seer_edge.sweep.engine import Engine, Running, Task
-from seer_edge.sweep.spec import Job
+from seer_edge.sweeps.engine import Engine, Running, Task
+from seer_edge.sweeps.spec import Job
 from seer_runtime import durable
 from seer_runtime.durable.lock import FolderBusyError, FolderLock
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from seer_edge.errors import BadInputError
+
 NICE = 19
 
 
@@ -56,6 +58,8 @@ class LocalProcess:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                # A Python program may have found the modules of environments and plugins in other places.
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             )
         os.setpriority(os.PRIO_PROCESS, self._child.pid, NICE)
 
@@ -72,6 +76,9 @@ class LocalEngine:
     """A pool of processes: at most `jobs` at a time, or one for each core, within `memory_bytes` of planned RSS."""
 
     def __init__(self, jobs: int | None, memory_bytes: int) -> None:
+        """Raises BadInputError for `jobs` below 1."""
+        if jobs is not None and jobs < 1:
+            raise BadInputError(f"--jobs {jobs}: give at least 1")
         self._jobs = jobs
         self._cores = len(os.sched_getaffinity(0))
         self._memory_bytes = memory_bytes

@@ -43,7 +43,7 @@ def plot(rows: Rows, title: str, path: Path) -> None:
 
 
 def _plot_returns(axes: Axes, rows: Rows) -> None:
-    axes.plot(*series(rows, "rollout/ep_rew_mean"), label="training episodes, mean of the last 100")
+    axes.plot(*series(rows, "rollout/ep_rew_mean"), label="training episodes of the last 10,000 steps, mean")
     steps, means = series(rows, "eval/mean_reward")
     spreads = series(rows, "eval/std_reward")[1]
     axes.errorbar(steps, means, yerr=spreads, fmt="o", capsize=3, label="evaluation, mean ± std")

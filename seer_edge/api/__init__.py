@@ -5,11 +5,13 @@ Start with `runs.py` (plan, train, resume), then `policies.py` (evaluate, act, e
 into a plan.
 """
 
+from seer_edge.api.forks import fork
 from seer_edge.api.policies import act, evaluate, export
-from seer_edge.api.results import EvaluationResult, ExportResult, RunResult
+from seer_edge.api.results import EvaluationResult, ExportResult, ForkResult, RunResult, SweepJob, SweepResult
 from seer_edge.api.runs import plan, plan_of_run, resume, train
+from seer_edge.api.sweeps import sweep
 from seer_edge.config.plan import BytePlan
-from seer_edge.config.request import ResumeOptions, RunOptions
+from seer_edge.config.request import ForkOptions, ResumeOptions, RunOptions
 from seer_edge.errors import BadInputError, EnvironmentFailedError, RunStoppedError
 
 __all__ = [
@@ -18,15 +20,21 @@ __all__ = [
     "EnvironmentFailedError",
     "EvaluationResult",
     "ExportResult",
+    "ForkOptions",
+    "ForkResult",
     "ResumeOptions",
     "RunOptions",
     "RunResult",
     "RunStoppedError",
+    "SweepJob",
+    "SweepResult",
     "act",
     "evaluate",
     "export",
+    "fork",
     "plan",
     "plan_of_run",
     "resume",
+    "sweep",
     "train",
 ]

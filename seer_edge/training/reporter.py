@@ -110,7 +110,7 @@ class Reporter:
         """Record one step."""
         session = self._session
         self._clock.add(session.phase, report)
-        self.interval.add(report)
+        self.interval.add(session.timestep, report)
         if report.episode is not None:
             self._tables["episodes"].write(episode_row(session.timestep, report.episode, session.agent.updates))
         self.console.advance(session.timestep)

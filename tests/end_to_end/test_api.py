@@ -18,10 +18,12 @@ IN_ORDER = (
     "plan",
     "train",
     "resume",
+    "fork",
     "plan_of_run",
     "evaluate",
     "export",
     "act",
+    "sweep",
 )  # later examples use the files of earlier ones
 
 

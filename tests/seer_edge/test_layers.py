@@ -23,9 +23,10 @@ ALLOWED: dict[str, set[str]] = {
     # seer_edge, from the top: a folder imports only folders below it.
     "__main__": {"cli"},
     "cli": {"api", "runs", "machine", "config", "networks", *ROOT, *RUNTIME},
-    "api": {"training", "deploy", "runs", "machine", "config", "envs", *ROOT, *RUNTIME},
+    "api": {"training", "deploy", "sweeps", "runs", "machine", "config", "envs", *ROOT, *RUNTIME},
     "training": {"runs", "agents", "machine", "config", "networks", "envs", "errors", *RUNTIME},
     "deploy": {"runs", "machine", "config", "networks", "envs", *ROOT, *RUNTIME},
+    "sweeps": {"runs", "config", "errors", *RUNTIME},
     "runs": {"config", "networks", "envs", "errors", *RUNTIME},
     "agents": {"config", "networks", "envs", "seer_runtime.replay", "seer_runtime.system"},
     "machine": {"config", "envs", "errors", "seer_runtime.onnx", "seer_runtime.system"},

@@ -11,8 +11,6 @@ from commandline import render
 from torch._C._profiler import _RecordFunctionFast
 from torch.autograd.profiler import profile
 
-from seer_edge.networks import heads
-
 if TYPE_CHECKING:
     from seer_edge.training.session import Session
 
@@ -20,7 +18,8 @@ MARK = "part: "
 STEP = "the rest of the step"
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "convolution", "conv2d", "conv_depthwise", "convolution_backward")
 COPIES = ("copy", "clone", "cat", "contiguous", "index", "gather", "select_backward", "to_copy")
-KINDS = ("products", "copies", "other operators", "outside operators")
+ADAM = ("fused_adam", "norm", "linalg_vector_norm")
+KINDS = ("products", "Adam, norm", "copies", "other operators", "outside operators")
 LARGEST = 8
 
 
@@ -43,27 +42,23 @@ def kind_of(operator: str) -> str:
     name = operator.removeprefix("aten::").removeprefix("_foreach_").strip("_")
     if name in PRODUCTS or name.endswith(("_convolution", "_conv2d", "_conv2d_forward", "_conv2d_backward")):
         return "products"
+    if name in ADAM:
+        return "Adam, norm"
     return "copies" if name.startswith(COPIES) else "other operators"
 
 
 def parts_of(session: "Session") -> Iterator[tuple[Any, str, str]]:
     """Yield object, method and name of each part of the session's step. A part may contain others."""
     agent, replay, env = session.agent, session.replay, session.env
-    yield agent, "refresh", "refresh: noise and the rest"
-    for head in ("head", "target_head"):
-        if isinstance(getattr(agent, head, None), heads.RainbowHead):
-            yield getattr(agent, head), "noisy_weights", "noisy weights"
+    yield agent, "refresh", "refresh, with noisy weights"
     yield agent, "explore", "act"
     yield env, "step", "environment beside the emulator"
     yield env, "reset", "environment beside the emulator"
     yield replay, "append", "store"
     yield session.perception, "observe", "perceive"
     yield replay, "sample", "sample"
-    yield agent, "prepare", "update: prepare"
-    yield agent, "update", "update: losses and gradients"
-    for optimizer in [*getattr(agent, "optimizers", {}).values(), *filter(None, [getattr(agent, "optimizer", None)])]:
-        yield optimizer, "clip", "update: norm and clipping"
-        yield optimizer, "step", "update: Adam"
+    yield agent, "prepare", "update: prepare, with target"
+    yield agent, "update", "update"
     yield replay, "update_priorities", "write priorities"
 
 

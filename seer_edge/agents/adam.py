@@ -70,13 +70,13 @@ class Adam:
 
 
 class AdamTensors(NamedTuple):
-    """Parameters with their gradients and moments, the step count `[]`, and the settings of Adam."""
+    """Parameters with their gradients and moments, the step count `steps` `[]`, and the settings of Adam."""
 
     parameters: list[torch.Tensor]
     gradients: list[torch.Tensor]
     first: list[torch.Tensor]
     second: list[torch.Tensor]
-    count: torch.Tensor
+    steps: torch.Tensor
     learning_rate: float
     beta1: float
     beta2: float
@@ -95,14 +95,14 @@ def adam_step(tensors: AdamTensors, max_norm: float) -> None:
     """Take the step of `Adam.step`. Compiled functions can call it."""
     if max_norm < math.inf:
         _clip(tensors.gradients, max_norm)
-    tensors.count.add_(1)
+    tensors.steps.add_(1)
     torch._fused_adam_(
         tensors.parameters,
         tensors.gradients,
         tensors.first,
         tensors.second,
         [],
-        [tensors.count] * len(tensors.parameters),
+        [tensors.steps] * len(tensors.parameters),
         lr=tensors.learning_rate,
         beta1=tensors.beta1,
         beta2=tensors.beta2,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         EnvironmentFailedError,
         EvaluationResult,
         ExportResult,
+        ReportResult,
         ResumeOptions,
         RunOptions,
         RunResult,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         export,
         plan,
         plan_of_run,
+        report,
         resume,
         train,
     )
@@ -36,6 +38,7 @@ __all__ = [
     "EvaluationResult",
     "ExportResult",
     "Policy",
+    "ReportResult",
     "ResumeOptions",
     "RunOptions",
     "RunResult",
@@ -46,6 +49,7 @@ __all__ = [
     "export",
     "plan",
     "plan_of_run",
+    "report",
     "resume",
     "train",
 ]

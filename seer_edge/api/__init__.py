@@ -1,12 +1,14 @@
 """The Python API: the commands as functions, with the names and units of the flags.
 
 May import every folder but `cli`, which is a thin layer over it. torch is imported only by the functions that learn.
-Start with `runs.py` (plan, train, resume), then `policies.py` (evaluate, act, export). `planning.py` turns a request
+Start with `runs.py` (plan, train, resume), then `policies.py` (evaluate, act, export) and
+`reports.py`. `planning.py` turns a request
 into a plan.
 """
 
 from seer_edge.api.policies import act, evaluate, export
-from seer_edge.api.results import EvaluationResult, ExportResult, RunResult
+from seer_edge.api.reports import follow, report
+from seer_edge.api.results import EvaluationResult, ExportResult, ReportResult, RunResult
 from seer_edge.api.runs import plan, plan_of_run, resume, train
 from seer_edge.config.plan import BytePlan
 from seer_edge.config.request import ResumeOptions, RunOptions
@@ -18,6 +20,7 @@ __all__ = [
     "EnvironmentFailedError",
     "EvaluationResult",
     "ExportResult",
+    "ReportResult",
     "ResumeOptions",
     "RunOptions",
     "RunResult",
@@ -25,8 +28,10 @@ __all__ = [
     "act",
     "evaluate",
     "export",
+    "follow",
     "plan",
     "plan_of_run",
+    "report",
     "resume",
     "train",
 ]

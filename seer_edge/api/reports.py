@@ -66,9 +66,8 @@ def follow(
     path = None if output is None else Path(output)
     if path is not None:
         check_target("-o", path)
-    live = LiveReport(
-        _options(runs, at_step, at_flops, None), lambda page: None if path is None else build.write_page(page, path)
-    )
+    options = _options(runs, at_step, at_flops, None)
+    live = LiveReport(options, None if path is None else lambda page: build.write_page(page, path))
     with server_of(live, port) as server:
         LOG.info("serving the report on http://%s:%d; press Ctrl-C to end", HOST, server.server_address[1])
         server.serve_forever()

@@ -3,6 +3,7 @@
 import io
 import math
 import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ DASHES = ("-", "--", "-.")
 """Lines of settings whose colour repeats."""
 MARKERS = ("o", "s", "^", "D", "v", "P")
 PANEL_INCHES, DOT_ROW_INCHES = (4.6, 3.0), 0.42
+LABEL_CHARACTERS = 24
 PNG_DPI, PNG_COLUMNS = 130, 3
 STYLE = {
     "svg.fonttype": "none",
@@ -134,7 +136,7 @@ def _height(panel: Panel) -> float:
 
 
 def _draw(axes: Any, figure: Figure, panel: Panel) -> None:
-    from matplotlib.ticker import EngFormatter, MaxNLocator
+    from matplotlib.ticker import EngFormatter, MaxNLocator, StrMethodFormatter
 
     axes.set_title(panel.title, loc="left")
     axes.set_xlabel(figure.x_label)
@@ -144,10 +146,12 @@ def _draw(axes: Any, figure: Figure, panel: Panel) -> None:
     for place, color in panel.freezes:
         axes.axvline(place, color=color_of(color), linestyle=":", linewidth=1.4)
     if panel.places:
-        axes.set_yticks([-float(place) for place in range(len(panel.places))], panel.places)
+        names = ["\n".join(textwrap.wrap(place, LABEL_CHARACTERS)) for place in panel.places]
+        axes.set_yticks([-float(place) for place in range(len(names))], names)
         axes.set_ylim(-len(panel.places) + 0.45, 0.55)
         axes.grid(visible=False, axis="y")
         axes.margins(x=0.08)
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.10g}"))
         return
     axes.set_ylabel(figure.y_label)
     axes.yaxis.set_major_locator(MaxNLocator(6))

@@ -277,7 +277,7 @@ def _capacity(groups: Groups, colors: Mapping[str, int]) -> Figure:
     return Figure(
         "capacity",
         "Rows in the replay, and its capacity",
-        "Solid: rows held. Dashed: rows that the budget has room for. Dotted: the freeze.",
+        "Solid: rows held. Dashed: rows that the budget has room for. Dotted: the freeze. Equal lines overlap.",
         "agent steps",
         "rows",
         tuple(panels),

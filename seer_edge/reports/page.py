@@ -14,6 +14,15 @@ from seer_edge.reports.statistics import RESAMPLES, Interval
 from seer_edge.version import __version__
 
 DARK_PALETTE = ("#5ab4f0", "#ff9a5c", "#3ccb9c", "#e08ad0", "#e6c04a", "#a9a9ff")
+SHAPES = (
+    "M11 8a5 5 0 0 0 10 0a5 5 0 0 0 -10 0",
+    "M11.5 3.5h9v9h-9z",
+    "M16 3l5.5 10h-11z",
+    "M16 2l6 6l-6 6l-6 -6z",
+    "M16 13l5.5 -10h-11z",
+    "M14 3h4v3h3v4h-3v3h-4v-3h-3v-4h3z",
+)
+"""The markers of `drawing.py` for legends, as paths in a box of 32 by 16."""
 NONE = "–"
 
 
@@ -72,6 +81,7 @@ def render(content: Content, live: str = "") -> str:
         moment=time.strftime("%Y-%m-%d %H:%M"),
         light=PALETTE,
         dark=DARK_PALETTE,
+        shapes=SHAPES,
         live=live,
         runs=content.runs,
         games=list(dict.fromkeys(run.game for run in content.runs)),
@@ -114,7 +124,7 @@ def _score_table(rows: Sequence[Row]) -> Table:
     has_normalized = any(row.normalized is not None for row in rows)
     has_paper = any(row.paper is not None for row in rows)
     texts = ["Game", "Setting", "Runs", "Mean", "Std", "IQM", "Last quarter"]
-    texts += ["Human-normalized"] * has_normalized + ["Paper"] * has_paper
+    texts += ["Normalized"] * has_normalized + ["Paper"] * has_paper
     lines = []
     for row in rows:
         count = f"{len(row.values)} of {len(row.scores)}" if len(row.values) < len(row.scores) else str(len(row.values))

@@ -162,14 +162,14 @@ class Aggregate:
 
 
 def aggregates(rows: Sequence[Row]) -> list[Aggregate]:
-    """Return the human-normalized aggregate of each setting. Games without reference scores are left out."""
+    """Return the human-normalized aggregate of each setting that has several games with reference scores."""
     strata: dict[str, list[list[float]]] = defaultdict(list)
     for row in rows:
         found = [human_normalized(row.game, value) for value in row.values]
         known = [value for value in found if value is not None]
         if known:
             strata[row.setting].append(known)
-    return [_aggregate(setting, games) for setting, games in strata.items()]
+    return [_aggregate(setting, games) for setting, games in strata.items() if len(games) > 1]
 
 
 def _aggregate(setting: str, games: Sequence[Sequence[float]]) -> Aggregate:

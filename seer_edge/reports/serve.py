@@ -18,8 +18,8 @@ HOST = "127.0.0.1"
 class LiveReport:
     """Renders the page again when the runs have changed since the last time."""
 
-    def __init__(self, options: ReportOptions, on_render: Callable[[str], object] = lambda page: None) -> None:
-        """`on_render` receives each new page. Raises BadInputError if the runs cannot be read."""
+    def __init__(self, options: ReportOptions, on_render: Callable[[str], object] | None = None) -> None:
+        """`on_render` receives each new page, as a file of its own. Raises BadInputError if the runs cannot be read."""
         self._options, self._on_render = options, on_render
         self._lock = threading.Lock()
         self._version = self._page = ""
@@ -43,7 +43,8 @@ class LiveReport:
                     LOG.warning("%s; showing the last page", error)
                 else:
                     self._page, self._version = render(content, live=version), version
-                    self._on_render(render(content))
+                    if self._on_render is not None:
+                        self._on_render(render(content))
             return self._page
 
 

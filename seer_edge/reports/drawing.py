@@ -123,7 +123,7 @@ def _handle(key: Key) -> Any:
     color = color_of(key.color)
     if key.style in ("dots", "paper"):
         return Line2D([], [], color=color, marker=_marker(key.color), linestyle="", label=key.label)
-    dash = (0, (4, 3)) if key.style == "dashed" else DASHES[max(key.color, 0) // len(PALETTE) % len(DASHES)]
+    dash: Any = (0, (4, 3)) if key.style == "dashed" else DASHES[max(key.color, 0) // len(PALETTE) % len(DASHES)]
     return Line2D([], [], color=color, linestyle=dash, label=key.label)
 
 

@@ -137,7 +137,8 @@ class Run:
         known = np.isfinite(values)
         if not known.any():
             return np.full(len(steps), np.nan)
-        return np.interp(steps, [0.0, *self.steps[known]], [0.0, *values[known]], right=np.nan)
+        found: Column = np.interp(steps, [0.0, *self.steps[known]], [0.0, *values[known]], right=np.nan)
+        return found
 
 
 def read_runs(paths: Sequence[Path]) -> list[Run]:

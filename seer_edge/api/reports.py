@@ -1,6 +1,7 @@
 """Reports of runs."""
 
 import logging
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,6 +38,14 @@ def report(
 
     Raises:
         BadInputError: a folder is not a run, a file cannot be written, or a package of the extra `report` is missing.
+
+    Example:
+        >>> import seer_edge
+        >>> result = seer_edge.report(["runs/camera"], "report.html", figures="figures")
+        >>> result.path.stat().st_size < 1_000_000
+        True
+        >>> (result.folder / "memory.csv").exists()
+        True
 
     """
     path = Path(output)
@@ -79,13 +88,15 @@ def _options(
     at_flops: float | None,
     figures: str | os.PathLike[str] | None,
 ) -> build.ReportOptions:
+    if isinstance(runs, str | os.PathLike):
+        raise BadInputError(f"report: {str(runs)!r} is one path; give a list of folders")
     if not runs:
         raise BadInputError("report: no run; name at least one folder")
     if at_step is not None and at_flops is not None:
         raise BadInputError("--at-step and --at-flops: cannot be given together; leave one out")
-    if at_step is not None and at_step < 1:
-        raise BadInputError(f"--at-step {at_step}: too small; give at least 1")
-    if at_flops is not None and not at_flops > 0:
-        raise BadInputError(f"--at-flops {at_flops}: too small; give for example 45T")
+    if at_step is not None and (not isinstance(at_step, int) or at_step < 1):
+        raise BadInputError(f"--at-step {at_step!r}: cannot be used; give a whole number of at least 1")
+    if at_flops is not None and not (isinstance(at_flops, int | float) and 0 < at_flops < math.inf):
+        raise BadInputError(f"--at-flops {at_flops!r}: cannot be used; give a number above 0, for example 45e12")
     folder = None if figures is None else Path(figures)
     return build.ReportOptions(tuple(map(Path, runs)), Point(at_step, at_flops), folder)

@@ -70,7 +70,7 @@ def through_jpeg(frames: "Frames", quality: int) -> "Frames":
 def row_bytes(frames: "Frames") -> list[float]:
     """Return the bytes of a compressed frame with all gray levels, and with fewer."""
     from seer_runtime.policy.preprocess import GRAY_LEVELS, to_gray_levels
-    from seer_runtime.replay.block_index import packed_row_bytes
+    from seer_runtime.replay.block_format import packed_row_bytes
 
     rows = frames.reshape(len(frames), -1)
     try:
@@ -102,7 +102,7 @@ def main() -> int:
         add_env_flags(parser)
         parser.add_argument("--blocks", type=count, default=64, metavar="N", help="blocks of frames to measure on (64)")
         flags = parser.parse_args()
-        from seer_runtime.replay.block_index import BLOCK_ROWS
+        from seer_runtime.replay.block_format import BLOCK_ROWS
 
         environment = open_environment(flags)
         frames = scene(environment, flags.blocks * BLOCK_ROWS, flags.seed)

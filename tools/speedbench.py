@@ -202,7 +202,7 @@ def measure(flags: argparse.Namespace) -> int:
     spec = environment.spec
     environment.close()
 
-    from peers import stable_baselines3
+    from sb3_dqn import stable_baselines3
     from yardsticks import matrix_rate
 
     from seer_edge.config.config import build_config

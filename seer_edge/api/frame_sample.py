@@ -6,7 +6,7 @@ import numpy as np
 
 from seer_edge.envs.environment import EnvOptions
 from seer_edge.envs.guarded import open_guarded
-from seer_runtime.replay.block_index import BLOCK_ROWS, packed_row_bytes
+from seer_runtime.replay.block_format import BLOCK_ROWS, packed_row_bytes
 
 SAMPLE_ROWS = 64 * BLOCK_ROWS
 

@@ -8,7 +8,8 @@ from seer_edge.config.config import TrainConfig
 from seer_edge.envs import EnvSpec
 from seer_edge.errors import BadInputError
 from seer_runtime.onnx.encoder import MAX_BATCH
-from seer_runtime.replay.block_index import BLOCK_ROWS, block_slots, block_workspace_bytes, guaranteed_rows, index_bytes
+from seer_runtime.replay.block_format import BLOCK_ROWS
+from seer_runtime.replay.block_index import block_slots, block_workspace_bytes, guaranteed_rows, index_bytes
 from seer_runtime.replay.codecs import Codec, FrameCodec
 from seer_runtime.replay.convert import conversion_bytes
 from seer_runtime.replay.convert_blocks import block_conversion_bytes

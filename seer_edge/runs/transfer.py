@@ -25,7 +25,8 @@ from seer_runtime.onnx.check import GraphError, check_graph
 from seer_runtime.onnx.encoder import MAX_BATCH
 from seer_runtime.policy import bundle
 from seer_runtime.policy.bundle import Bundle
-from seer_runtime.replay.block_index import BLOCK_ROWS, newest_that_fit
+from seer_runtime.replay.block_format import BLOCK_ROWS
+from seer_runtime.replay.block_index import newest_that_fit
 from seer_runtime.replay.blocks import SIZES
 from seer_runtime.replay.codecs import LATENT_CODECS
 from seer_runtime.replay.storage import Layout

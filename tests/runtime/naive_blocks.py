@@ -11,7 +11,6 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
-from seer_runtime.replay.block_index import LEVEL
 from seer_runtime.replay.codecs import Codec, latent_codec
 from tests.runtime.naive_replay import LEVELS, Encode, NaiveReplay, quantizers
 
@@ -21,10 +20,31 @@ ROWS = 8
 """Rows in a block."""
 
 
+def packed_bytes(rows: list[bytes], *, by_dimension: bool) -> int:
+    """Return how many bytes a block of 8 rows takes."""
+    flat, compressor = b"".join(rows), zstandard.ZstdCompressor(level=3, write_checksum=False)
+    if by_dimension:
+        parameters = zstandard.ZstdCompressionParameters.from_level(1, source_size=len(flat), min_match=7)
+        compressor = zstandard.ZstdCompressor(compression_params=parameters)
+        flat = b"".join(_differences(bytes(values)) for values in zip(*rows, strict=True))
+    return min(len(compressor.compress(flat)), len(flat))
+
+
+def _differences(values: bytes) -> bytes:
+    """Return the values of one dimension, oldest first, each less the one before it and less a borrow."""
+    differences, borrow = [], 0
+    for before, value in zip(b"\0" + values, values, strict=False):
+        difference = value - before - borrow
+        differences.append(difference % 256)
+        borrow = int(difference < 0)
+    return bytes(differences)
+
+
 class NaiveBlocks(NaiveReplay):
     """A log of every row ever appended. The newest blocks of them are held in an arena of `size_bytes` bytes.
 
-    A block of 8 rows takes as many bytes as its zstd frame, or as the rows if that is not smaller. After each block,
+    A block of 8 rows takes as many bytes as its zstd frame, or as the rows if that is not smaller. Blocks of quantized
+    latents are arranged by dimension first. After each block,
     the oldest blocks are given up until one more block would fit that is not compressed, and until at most as many
     are held as `limit` rows need.
     """
@@ -66,8 +86,8 @@ class NaiveBlocks(NaiveReplay):
             self._give_up()
 
     def _packed_bytes(self, block: int, row_of: RowOf) -> int:
-        rows = b"".join(row_of(row) for row in range(block * ROWS, block * ROWS + ROWS))
-        return min(len(zstandard.ZstdCompressor(level=LEVEL, write_checksum=False).compress(rows)), len(rows))
+        rows = [row_of(row) for row in range(block * ROWS, block * ROWS + ROWS)]
+        return packed_bytes(rows, by_dimension=row_of != self._frame_row and self.element in LEVELS)
 
     def _give_up(self) -> None:
         while (

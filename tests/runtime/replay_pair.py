@@ -274,12 +274,15 @@ class Pair:
         """Check that the stored frames of the rows `left`, and those of their stacks, can still be read."""
         storage, stack = self.store.storage, self.log.stack_size
         assert isinstance(storage, BlockRows)
-        rows = np.zeros((8, storage.codec.row_bytes), np.uint8)
         for block in range(storage.oldest_block, storage.open_block):
             if any(block in ((row - stack + 1) // 8, row // 8) for row in left):
-                storage._unpack(block, rows)
+                ids = np.arange(8 * block, 8 * block + 8)[:, None]
+                rows = np.zeros((8, 1, *storage.codec.view_shape), np.uint8)
+                storage.gather(ids, storage.codec.plain(8), rows)
                 for place, row in enumerate(range(8 * block, 8 * block + 8)):
-                    wanted = frames[row].tobytes()
+                    down, right = storage.codec.plain(1)[0]
+                    high, wide = storage.codec.view_shape[-2:]
+                    wanted = frames[row][..., down : down + high, right : right + wide].tobytes()
                     assert rows[place].tobytes() == wanted, f"frame of row {row} was overwritten"
 
     # --- checks ---

@@ -116,12 +116,17 @@ def packed_with_a_huge_window(content: bytes) -> bytes:
 SAME = bytes(BLOCK_BYTES)
 INTEGERS = (-1, 2**53 + 1, 10**18, 2**70, "x", 1.5)
 EDITS: dict[str, tuple[Edit, str]] = {
-    **{f"block rows {rows}": (value("blocks.rows", rows), "not blocks of 8 rows") for rows in (0, 7, 16, -8, "8", 8.0)},
-    "no block rows": (value("blocks.rows", None), "not blocks of 8 rows"),
-    "no blocks": (value("blocks", None), "not blocks of 8 rows"),
-    "blocks are a list": (value("blocks", [8, 0]), "not blocks of 8 rows"),
     **{
-        f"offset {offset}": (value("blocks.offset_bytes", offset), "with an offset")
+        f"block rows {rows}": (value("blocks.rows", rows), "with 8 rows and an offset")
+        for rows in (0, 7, 16, -8, "8", 8.0)
+    },
+    **{f"format {found}": (value("blocks.format", found), f"format {found}, and only format 2") for found in (1, 3)},
+    "no format": (value("blocks.format", None), "not blocks of format 2"),
+    "no block rows": (value("blocks.rows", None), "with 8 rows and an offset"),
+    "no blocks": (value("blocks", None), "with 8 rows and an offset"),
+    "blocks are a list": (value("blocks", [8, 0]), "with 8 rows and an offset"),
+    **{
+        f"offset {offset}": (value("blocks.offset_bytes", offset), "with 8 rows and an offset")
         for offset in (-1, "0", 1.5, [], None)
     },
     **{

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from seer_runtime.durable import open_tensors, write_tensors
 from seer_runtime.replay.arena import Arena
+from seer_runtime.replay.block_format import BLOCK_ROWS, packed_row_bytes
 from seer_runtime.replay.block_index import (
-    BLOCK_ROWS,
     BlockIndex,
     block_slots,
     block_workspace_bytes,
@@ -22,7 +22,6 @@ from seer_runtime.replay.block_index import (
     guaranteed_rows,
     index_bytes,
     newest_that_fit,
-    packed_row_bytes,
 )
 from seer_runtime.replay.blocks import BlockRows
 from seer_runtime.replay.codecs import frame_codec

@@ -1,18 +1,17 @@
 """Sizes of compressed blocks of rows, and the index of their places in the ring of bytes (see `blocks.py`)."""
 
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
+from seer_runtime.replay.block_format import BLOCK_ROWS
 from seer_runtime.system.ledger import Ledger, Line
 
-BLOCK_ROWS = 8
-"""Rows in a block (decision 0016)."""
-LEVEL = 3
-"""The compression level of zstd (decision 0016)."""
-GATHERED_BYTES = 2**15
-"""Bytes of rows that are gathered for one call of the codec."""
+GROUP_BYTES = 2**19
+"""Bytes of blocks that are decoded before the codec decodes their rows."""
+GROUP_BLOCKS = 32
+"""The most blocks that are decoded before the codec decodes their rows."""
 SPARE_BLOCKS = 2
 """Blocks without rows in the index: the one that is being filled, and the one that was given up last."""
 
@@ -32,14 +31,20 @@ def decoded_blocks(stack: int) -> int:
     return -(-(stack - 1) // BLOCK_ROWS) + 1
 
 
-def gathered_rows(row_bytes: int, stack: int) -> int:
-    """Return how many rows are gathered before the codec decodes them: none if it decodes whole stacks."""
-    return max(1, GATHERED_BYTES // row_bytes) if stack == 1 else 0
+def group_blocks(row_bytes: int, stack: int) -> int:
+    """Return the number of blocks that are decoded before the codec decodes their rows: at least those of a stack."""
+    return max(decoded_blocks(stack), min(GROUP_BLOCKS, GROUP_BYTES // (BLOCK_ROWS * row_bytes)))
 
 
 def block_workspace_bytes(row_bytes: int, stack: int) -> int:
-    """Return the workspace bytes of a storage: the open block twice, the last decoded blocks, the gathered rows."""
-    rows = (2 + decoded_blocks(stack)) * BLOCK_ROWS + gathered_rows(row_bytes, stack)
+    """Return the workspace bytes of a storage: the open block twice, and the decoded blocks.
+
+    If a stack is one row, there is a buffer to compress a block, and one for a row of each decoded block.
+    """
+    group = group_blocks(row_bytes, stack)
+    rows = (2 + group) * BLOCK_ROWS
+    if stack == 1:
+        rows += BLOCK_ROWS + group
     return rows * row_bytes
 
 
@@ -51,24 +56,6 @@ def guaranteed_rows(arena_bytes: int, row_bytes: int) -> int:
 def room_bytes(arena_bytes: int, row_bytes: int) -> int:
     """Return the bytes of an arena for full blocks: all but the room for one more block that is not compressed."""
     return arena_bytes - BLOCK_ROWS * row_bytes
-
-
-def new_compressor() -> Any:
-    """Return a `ZstdCompressor` for blocks. Raises ImportError if zstandard is not installed."""
-    # Imported here, because only runs with --store compact need the library.
-    import zstandard
-
-    return zstandard.ZstdCompressor(level=LEVEL, write_checksum=False)
-
-
-def packed_row_bytes(rows: NDArray[np.uint8]) -> float:
-    """Return the mean bytes of consecutive `rows` `[N, row_bytes]` in blocks. N is a multiple of `BLOCK_ROWS`.
-
-    Raises ImportError if zstandard is not installed.
-    """
-    compressor = new_compressor()
-    blocks = rows.reshape(-1, BLOCK_ROWS, rows.shape[1])
-    return sum(min(len(compressor.compress(block.data)), block.nbytes) for block in blocks) / len(rows)
 
 
 def newest_that_fit(sizes: NDArray[np.uint32], arena_bytes: int, row_bytes: int) -> int:
@@ -96,6 +83,11 @@ class BlockIndex:
         """Return the position and the size of a block in bytes."""
         entry = block % len(self)
         return self._begins.item(entry), self._sizes.item(entry)
+
+    def places(self, blocks: list[int]) -> Iterator[tuple[int, int, int]]:
+        """Return the number, the position and the size in bytes of each of the `blocks`."""
+        entries = np.array(blocks, np.int64) % len(self)
+        return zip(blocks, self._begins[entries].tolist(), self._sizes[entries].tolist(), strict=True)
 
     def __setitem__(self, block: int, place: tuple[int, int]) -> None:
         entry = block % len(self)

@@ -1,8 +1,8 @@
 """Storage of compressed rows: blocks of consecutive rows, compressed with zstd, in a ring of bytes.
 
 A block holds `BLOCK_ROWS` rows. Neighbouring rows are nearly equal, so zstd finds most bytes of a row in the row
-before it. A block that does not become smaller is stored as it is. The newest rows, whose block is not full yet, are
-not compressed. They lie in the workspace.
+before it (see `block_format.py`). A block that does not become smaller is stored as it is. The newest rows, whose block
+is not full yet, are not compressed. They lie in the workspace.
 
 Block k holds the rows with ids from k * BLOCK_ROWS on. Positions in the ring of bytes only ever grow: the byte at
 position p is `arena.bytes[p % size]`. Blocks lie one behind the other without gaps, and may wrap around.
@@ -12,8 +12,9 @@ that was given up can still be read until the next block is full. A batch that w
 long, also if another thread reads it.
 """
 
+import bisect
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,23 +22,19 @@ from numpy.typing import NDArray
 
 from seer_runtime.durable import TensorFile
 from seer_runtime.replay.arena import Arena
+from seer_runtime.replay.block_format import BLOCK_ROWS, FORMAT, BlockFormat, undo_differences
 from seer_runtime.replay.block_index import (
-    BLOCK_ROWS,
     SPARE_BLOCKS,
     BlockIndex,
-    decoded_blocks,
-    gathered_rows,
-    new_compressor,
+    group_blocks,
     newest_that_fit,
     room_bytes,
 )
-from seer_runtime.replay.codecs import Codec, Views
+from seer_runtime.replay.codecs import Codec, IntegerCodec, Views
 from seer_runtime.replay.storage import Ids, Layout
 from seer_runtime.system.ledger import Ledger, Line
 from seer_runtime.system.state import State
 
-NO_MEMORY = "not enough memory"
-"""Part of the message of zstd if an allocation failed."""
 HEAD, TAIL, SIZES, OPEN = "blocks.head", "blocks.tail", "blocks.sizes", "blocks.open"
 """Arrays of a state: the bytes of the blocks up to the end of the arena and the rest, their sizes, the open rows."""
 
@@ -61,13 +58,11 @@ class BlockRows:
         open_block: int = 0,
         head: int = 0,
     ) -> None:
-        # Imported here, because only runs with --store compact need the library.
-        import zstandard
-
         self.arena = arena
         self.codec = codec
         self.index = index
-        self.block_bytes = BLOCK_ROWS * codec.row_bytes  # of a block that is not compressed
+        self._format = BlockFormat(codec.row_bytes, by_dimension=stack == 1 and isinstance(codec, IntegerCodec))
+        self.block_bytes = self._format.block_bytes
         if arena.size_bytes < 2 * self.block_bytes:
             raise ValueError(
                 f"an arena of {arena.size_bytes:,} bytes cannot hold two blocks of {self.block_bytes:,} bytes"
@@ -76,21 +71,19 @@ class BlockRows:
         self.head = head  # position of the next block in the ring
         with ledger.all_or_nothing():
             self._open = ledger.allocate(Line.WORKSPACE, (2 * BLOCK_ROWS, codec.row_bytes), np.uint8)
-            decoded, gathered = decoded_blocks(stack) * BLOCK_ROWS, gathered_rows(codec.row_bytes, stack)
-            self._decoded = ledger.allocate(Line.WORKSPACE, (decoded, codec.row_bytes), np.uint8)
-            self._gathered = ledger.allocate(Line.WORKSPACE, (gathered, codec.row_bytes), np.uint8)
-        self._decoded_from = self._decoded_to = 0  # the range of blocks in `_decoded`
+            group = group_blocks(codec.row_bytes, stack)
+            self._decoded = ledger.allocate(Line.WORKSPACE, (group, self.block_bytes), np.uint8)
+            single = group if stack == 1 else 0
+            self._gathered = ledger.allocate(Line.WORKSPACE, (single, codec.row_bytes), np.uint8)
+            self._arranged = ledger.allocate(Line.WORKSPACE, self.block_bytes if single else 0, np.uint8)
+        self._decoded_rows = self._decoded.reshape(-1, codec.row_bytes)
+        self._places = [block.data for block in self._decoded]
         self._ring = arena.bytes.data
         self._ledger = ledger
-        self._compressor = new_compressor()
-        # A block that was read from a file may ask for any amount of memory.
-        window = 1 << max(10, (self.block_bytes - 1).bit_length())
-        self._decompressor = zstandard.ZstdDecompressor(max_window_size=window)
-        self._zstd_error = zstandard.ZstdError
 
     def release(self) -> None:
         """Release the open and decoded rows from the ledger."""
-        self._ledger.release(Line.WORKSPACE, self._open, self._decoded, self._gathered)
+        self._ledger.release(Line.WORKSPACE, self._open, self._decoded, self._gathered, self._arranged)
 
     # --- slots ---------------------------------------------------------------------------------------------
 
@@ -143,15 +136,11 @@ class BlockRows:
         return self._open[first : first + BLOCK_ROWS]
 
     def pack(self, rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return the bytes that store `rows` `[BLOCK_ROWS, row_bytes]`: compressed if that is smaller.
+        """Return the bytes that store `rows` `[BLOCK_ROWS, row_bytes]`, valid until the next call or other rows.
 
         Raises MemoryError.
         """
-        try:
-            packed = self._compressor.compress(rows.data)
-        except self._zstd_error as error:  # only because an allocation failed
-            raise MemoryError(str(error)) from error
-        return np.frombuffer(packed, np.uint8) if len(packed) < rows.nbytes else rows.reshape(-1)
+        return self._format.pack(rows, self._arranged)
 
     def place(self, block: int, position: int, packed: NDArray[np.uint8]) -> None:
         """Store the bytes of a block at a position of the ring."""
@@ -169,7 +158,6 @@ class BlockRows:
     def move(self, bottom: int, distance: int) -> None:
         """Move all blocks, which begin at `bottom`, upwards in the ring by `distance` bytes."""
         buffer = self._decoded.reshape(-1)
-        self._decoded_from = self._decoded_to = 0
         begin = self.head
         while begin > bottom:
             count = min(len(buffer), begin - bottom)
@@ -200,70 +188,64 @@ class BlockRows:
     # --- reading -------------------------------------------------------------------------------------------
 
     def gather(self, ids: Ids, views: Views, out: NDArray[Any]) -> None:
-        """Decode the rows `ids` `[B, S]` to `out`: stacks one at a time, single rows many at a time."""
-        if ids.shape[1] == 1:
-            for begin in range(0, len(ids), len(self._gathered)):
-                some = slice(begin, begin + len(self._gathered))
-                rows, places = self._gather_rows(ids[some, 0].tolist())
-                self.codec.gather(rows, places, views[some], out[some])
-            return
-        blocks = ids // BLOCK_ROWS
-        ranges = zip(blocks.min(axis=1).tolist(), blocks.max(axis=1).tolist(), strict=True)
-        for index, (first, last) in enumerate(ranges):
-            self._decode(first, last)
-            one = slice(index, index + 1)
-            self.codec.gather(self._decoded, ids[one] - self._decoded_from * BLOCK_ROWS, views[one], out[one])
-
-    def _gather_rows(self, ids: list[int]) -> tuple[NDArray[np.uint8], Ids]:
-        """Return the rows `ids` and their places `[B, 1]` there, valid until the next call."""
-        for place, row_id in enumerate(ids):
-            block = row_id // BLOCK_ROWS
-            self._decode(block, block)
-            self._gathered[place] = self._decoded[row_id - self._decoded_from * BLOCK_ROWS]
-        return self._gathered, np.arange(len(ids))[:, None]
-
-    def _decode(self, first: int, last: int) -> None:
-        """Decode the blocks from `first` to `last`, unless they are decoded already."""
-        if self._decoded_from <= first and last < self._decoded_to:
-            return
+        """Decode the rows `ids` `[B, S]` to `out`, in groups of stacks whose blocks fit into the workspace."""
         full = self.open_block  # read once, because another thread may write
-        for block in range(first, last + 1):
-            place = (block - first) * BLOCK_ROWS
-            rows = self._decoded[place : place + BLOCK_ROWS]
-            if block < full:
-                self._unpack(block, rows)
-            else:
-                rows[...] = self.open_rows(block)
-        # Rows may still be added to the open block.
-        self._decoded_from, self._decoded_to = first, min(last + 1, full)
+        numbers = ids // BLOCK_ROWS
+        begin = 0
+        for end, blocks in self._groups(numbers):
+            some = slice(begin, end)
+            self._decode(blocks, full)
+            # Blocks are sorted, so the rows of a stack are consecutive here, too.
+            places = np.searchsorted(blocks, numbers[some]) * BLOCK_ROWS + ids[some] % BLOCK_ROWS
+            rows = self._decoded_rows
+            if self._format.by_dimension:
+                rows, places = self._pick(places[:, 0].tolist(), blocks, full)
+            self.codec.gather(rows, places, views[some], out[some])
+            begin = end
 
-    def _unpack(self, block: int, out: NDArray[np.uint8], *, exact: bool = False) -> None:
-        """Write the rows of a full block to `out` `[BLOCK_ROWS, row_bytes]`. Raises ValueError if that fails.
+    def _groups(self, numbers: Ids) -> Iterator[tuple[int, list[int]]]:
+        """Yield where each group of stacks ends, and its blocks, sorted. `numbers` `[B, S]` are those of all rows."""
+        most = len(self._decoded)
+        blocks: set[int] = set()
+        begin = 0
+        ranges = zip(numbers.min(axis=1).tolist(), numbers.max(axis=1).tolist(), strict=True)
+        for stack, (first, last) in enumerate(ranges):
+            added = range(first, last + 1)
+            if stack - begin == most or len(blocks.union(added)) > most:
+                yield stack, sorted(blocks)
+                blocks.clear()
+                begin = stack
+            blocks.update(added)
+        if blocks:
+            yield len(numbers), sorted(blocks)
 
-        With `exact`, it also fails if the block holds more bytes than those of its rows. Raises MemoryError.
-        """
-        position, size = self.index[block]
+    def _decode(self, blocks: list[int], full: int) -> None:
+        """Decode the sorted `blocks`. Those from `full` on are open; they are copied, if the codec reads them here."""
+        stored = bisect.bisect_left(blocks, full)
+        for place, (block, position, size) in zip(self._places, self.index.places(blocks[:stored]), strict=False):
+            self._format.unpack(self._packed(position, size), place, block)
+        if self._format.by_dimension:
+            undo_differences(self._decoded[:stored])
+            return
+        for place, block in enumerate(blocks[stored:], stored):
+            self._decoded[place] = self.open_rows(block).reshape(-1)
+
+    def _pick(self, places: list[int], blocks: list[int], full: int) -> tuple[NDArray[np.uint8], Ids]:
+        """Return the rows at `places` of decoded blocks by dimension, and their places `[B, 1]` there."""
+        dimensions = self._decoded.reshape(len(self._decoded), -1, BLOCK_ROWS)
+        for target, place in zip(self._gathered, places, strict=False):
+            number, row = divmod(place, BLOCK_ROWS)
+            target[:] = dimensions[number, :, row] if blocks[number] < full else self.open_rows(blocks[number])[row]
+        return self._gathered, np.arange(len(places))[:, None]
+
+    def _packed(self, position: int, size: int) -> memoryview:
+        """Return the stored bytes of a block: a view, or a copy if the block wraps around."""
         ring = self._ring
         start = position % len(ring)
         packed = ring[start : start + size]
-        if len(packed) < size:  # the block wraps around
-            packed = memoryview(bytes(packed) + bytes(ring[: size - len(packed)]))
-        flat = out.reshape(-1).data
-        if size == len(flat):
-            flat[:] = packed
-            return
-        try:
-            reader = self._decompressor.stream_reader(packed)
-            count = reader.readinto(flat)
-            more = exact and count == len(flat) and len(reader.read(1)) > 0
-        except self._zstd_error as error:
-            if NO_MEMORY in str(error):
-                raise MemoryError(str(error)) from error
-            raise ValueError(f"block {block} cannot be decompressed: {error}") from error
-        if count != len(flat):
-            raise ValueError(f"block {block} holds {count:,} bytes, not {len(flat):,}")
-        if more:
-            raise ValueError(f"block {block} holds more than {len(flat):,} bytes")
+        if len(packed) < size:
+            return memoryview(bytes(packed) + bytes(ring[: size - len(packed)]))
+        return packed
 
     # --- saving --------------------------------------------------------------------------------------------
 
@@ -278,7 +260,7 @@ class BlockRows:
         pieces = [piece for piece, _ in self._pieces(begin, self.head - begin)]
         offset = begin % self.arena.size_bytes
         return State(
-            {"blocks": {"rows": BLOCK_ROWS, "offset_bytes": offset}},
+            {"blocks": {"format": FORMAT, "rows": BLOCK_ROWS, "offset_bytes": offset}},
             {
                 HEAD: pieces[0],
                 TAIL: pieces[1] if len(pieces) > 1 else np.zeros(0, np.uint8),
@@ -306,9 +288,8 @@ class BlockRows:
         self.oldest_block, self.head = self.open_block - kept, position + size
         self.index.fill(self.oldest_block, sizes[len(sizes) - kept :], position)
         self._read_bytes(tensors, skipped, position, size)
-        self._decoded_from = self._decoded_to = 0
         for block in range(self.oldest_block, self.open_block):
-            self._unpack(block, self._decoded[:BLOCK_ROWS], exact=True)
+            self._format.unpack(self._packed(*self.index[block]), self._places[0], block, exact=True)
         return min(layout.rows, layout.appended - self.oldest_block * BLOCK_ROWS)
 
     def _check(self, layout: Layout, values: Any, tensors: TensorFile) -> int:
@@ -318,10 +299,19 @@ class BlockRows:
         """
         blocks = values.get("blocks") if isinstance(values, Mapping) else None
         match blocks:
-            case {"rows": int(rows), "offset_bytes": int(offset)} if rows == BLOCK_ROWS and offset >= 0:
+            case {"format": int(found)} if found != FORMAT:
+                raise ValueError(
+                    f"its blocks have format {found}, and only format {FORMAT} can be read; start a new run"
+                )
+            case {"format": int(), "rows": int(rows), "offset_bytes": int(offset)} if (
+                rows == BLOCK_ROWS and offset >= 0
+            ):
                 pass
             case _:
-                raise ValueError(f"its blocks are {blocks}, not blocks of {BLOCK_ROWS} rows with an offset")
+                raise ValueError(
+                    f"its blocks are {blocks}, not blocks of format {FORMAT} with {BLOCK_ROWS} rows and an offset; "
+                    "start a new run"
+                )
         full = max(0, layout.appended // BLOCK_ROWS - (layout.appended - layout.rows) // BLOCK_ROWS)
         wanted = {SIZES: (full,), OPEN: (layout.appended % BLOCK_ROWS, self.codec.row_bytes)}
         for name, shape in wanted.items():

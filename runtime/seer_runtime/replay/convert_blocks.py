@@ -12,7 +12,7 @@ and the latents move into their place.
 import numpy as np
 from numpy.typing import NDArray
 
-from seer_runtime.replay.block_index import BLOCK_ROWS
+from seer_runtime.replay.block_format import BLOCK_ROWS
 from seer_runtime.replay.blocks import BlockRows
 from seer_runtime.replay.codecs import Codec
 from seer_runtime.replay.convert import Encode, Progress, chunk_rows, first_kept

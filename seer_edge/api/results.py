@@ -205,6 +205,31 @@ class EvaluationResult:
 
 
 @dataclass(frozen=True)
+class ReportResult:
+    """A report that was written.
+
+    Attributes:
+        path: the page.
+        folder: the folder of the figures' files; None if none were asked for.
+        figures: names of the figures, which have NAME.png and NAME.csv in `folder`.
+        unfinished: folders of runs that have not reached their end.
+
+    """
+
+    path: Path
+    folder: Path | None
+    figures: tuple[str, ...]
+    unfinished: tuple[Path, ...]
+
+    def render(self) -> str:
+        """Return the result as a few lines of text."""
+        lines = [f"unfinished: {path}" for path in self.unfinished]
+        if self.folder is not None:
+            lines.append(f"{self.folder}: PNG and CSV of {', '.join(self.figures)}")
+        return "\n".join([*lines, f"{self.path}: {len(self.figures)} figures, {self.path.stat().st_size:,} B"])
+
+
+@dataclass(frozen=True)
 class ExportResult:
     """A bundle that was written.
 

@@ -125,6 +125,19 @@ def _act(flags: argparse.Namespace) -> int:
     return _status(result.signal)
 
 
+def _report(flags: argparse.Namespace) -> int:
+    point: Any = {"at_step": flags.at_step, "at_flops": flags.at_flops}
+    if flags.follow:
+        if flags.figures is not None:
+            raise BadInputError("--figures: cannot be given with --follow; leave one out")
+        api.follow(flags.runs, flags.output, port=flags.port, **point)
+        return 0
+    if flags.output is None:
+        raise BadInputError("-o: is missing; name the page to write, or give --follow")
+    print_result(api.report(flags.runs, flags.output, figures=flags.figures, **point).render())
+    return 0
+
+
 def _presets(flags: argparse.Namespace) -> int:
     if flags.name is None:
         width = max(len(preset.name) for preset in PRESETS.values())
@@ -164,6 +177,7 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "eval": _eval,
     "export": _export,
     "act": _act,
+    "report": _report,
     "presets": _presets,
     "doctor": _doctor,
     "completion": _completion,

@@ -5,7 +5,20 @@ import itertools
 import re
 from typing import Any, NoReturn
 
-from seer_edge.cli.flag_types import fraction, integer, named, output_file, place, positive, seconds, seed, threads
+from seer_edge.api.reports import DEFAULT_PORT
+from seer_edge.cli.flag_types import (
+    flops,
+    fraction,
+    integer,
+    named,
+    output_file,
+    place,
+    positive,
+    seconds,
+    seed,
+    threads,
+    within,
+)
 from seer_edge.cli.plugins import PLUGIN_COMMANDS
 from seer_edge.cli.run_flags import (
     add_evaluation_flags,
@@ -22,7 +35,7 @@ from seer_edge.version import __version__
 from seer_runtime.policy.bundle import EXTRAS
 
 SHELLS = ("bash", "zsh", "fish")
-NOT_BUILT_COMMANDS = ("report", "analyze")
+NOT_BUILT_COMMANDS = ("analyze",)
 NOT_BUILT_VALUES = {"--freeze-at": ("auto",)}
 HELP_POSITION, HELP_COLUMNS = 32, 100
 
@@ -90,6 +103,7 @@ def make_parser() -> argparse.ArgumentParser:
         add("export", "RUN -o FILE", "Write the newest checkpoint of a run as a bundle, one file for `act`.")
     )
     _add_act_flags(add("act", "BUNDLE", "Play episodes with a bundle, without torch."))
+    _add_report_flags(add("report", "RUN... -o FILE", "Write one page with figures and tables of runs."))
     presets = add("presets", "[NAME]", "List the presets, or print one as a TOML file to edit.")
     presets.add_argument("name", nargs="?", type=named("a preset"), metavar="NAME", help="Preset to print.")
     presets.add_argument(
@@ -225,6 +239,37 @@ def _add_act_flags(parser: argparse.ArgumentParser) -> None:
         "--env-timeout", type=seconds, metavar="TIME", help="Time for an answer of the environment. Default: 60s."
     )
     parser.add_argument("--json", action="store_true", help="Print the result as JSON.")
+    add_output_flags(parser)
+
+
+def _add_report_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", nargs="+", type=_run, metavar="RUN", help="Folders of runs, of one or more games.")
+    parser.add_argument(
+        "-o", dest="output", type=output_file, metavar="FILE", help="Page to write, such as report.html."
+    )
+    point = parser.add_mutually_exclusive_group()
+    point.add_argument(
+        "--at-step", type=positive, metavar="N", help="Compare scores at this step. Default: at the end of each run."
+    )
+    point.add_argument(
+        "--at-flops", type=flops, metavar="N", help="Compare scores at this number of FLOPs, such as 45T."
+    )
+    parser.add_argument(
+        "--figures",
+        type=place("a folder"),
+        metavar="DIR",
+        help="Also write a PNG and a CSV file of each figure to DIR.",
+    )
+    parser.add_argument(
+        "--follow", action="store_true", help="Serve the page on this machine, and refresh it while the runs go on."
+    )
+    parser.add_argument(
+        "--port",
+        type=within(0, 2**16 - 1),
+        default=DEFAULT_PORT,
+        metavar="N",
+        help=f"Port of --follow, 0 for any free one. Default: {DEFAULT_PORT}.",
+    )
     add_output_flags(parser)
 
 

@@ -33,6 +33,7 @@ COLUMNS = (
     "seer/frozen",
     "compute/flops",
     "time/time_elapsed",
+    "time/cpu_seconds",
 )
 EPISODE_COLUMNS = ("step", "return", "length", "updates")
 """Of a finished training episode: its last step, its raw return, its length in steps, and all updates so far."""

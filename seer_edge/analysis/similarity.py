@@ -1,4 +1,4 @@
-"""Similarity of two representations of the same inputs: SVCCA (Raghu et al. 2017) and linear CKA (Kornblith et al. 2019).
+"""Similarity of two representations: SVCCA (Raghu et al. 2017) and linear CKA (Kornblith et al. 2019).
 
 A representation is a matrix `[rows, neurons]`. The two matrices have the same rows, which are inputs, or inputs and
 positions for a convolution. All sums are float64.
@@ -125,7 +125,7 @@ def _ratio(alignment: float, first: float, second: float) -> float:
 
 
 def _whitening(products: NDArray[np.float64], variance_kept: float) -> NDArray[np.float64] | None:
-    """Return the leading directions `[neurons, directions]`, scaled to unit length in the data; None if all is constant.
+    """Return leading directions `[neurons, directions]` that whiten the data; None if all neurons are constant.
 
     They are the fewest principal directions that explain `variance_kept` of the variance.
     """

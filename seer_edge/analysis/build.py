@@ -49,7 +49,7 @@ def _write(runs: Sequence[AnalyzedRun], probes: Mapping[str, Probe], folder: Pat
         yield f"{name}.csv"
     for run in runs:
         probe = probes[run.label]
-        frames = [probe.frame(row) for row in probe.shown]
+        frames = probe.frames()
         for layer, maps in run.measured.maps.items():
             name = f"attention_{run.label}_{layer.replace(' ', '-')}"
             title = f"{run.label}, {layer}: spatial attention"

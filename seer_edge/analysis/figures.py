@@ -47,18 +47,18 @@ def all_figures(runs: Sequence[AnalyzedRun]) -> list[Figure]:
         ("dead", "Dead dimensions of the latent", "dimensions", {"dead": lambda found: found.dead}),
         (
             "ranges",
-            "Ranges of latent values",
+            "Latent values, and the ranges of dimensions",
             "value",
             {
                 "largest value": lambda found: found.high,
-                "widest range of a dimension": lambda found: found.widest,
-                "median range of a dimension": lambda found: found.median_width,
+                "widest range": lambda found: found.widest,
+                "median range": lambda found: found.median_width,
                 "smallest value": lambda found: found.low,
             },
         ),
         (
             "clip_rate",
-            "Clip rate of each codec that clips, on held-out observations",
+            "Clip rate of held-out observations",
             "fraction of elements",
             {name: (lambda found, name=name: found.clip_rates[name]) for name in codecs},
         ),

@@ -1,7 +1,7 @@
 """Measure the encoder of one run at all of its snapshots, on one probe of observations."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 from seer_edge.analysis.attention import attention_maps
 from seer_edge.analysis.latents import LatentStatistics, latent_statistics
 from seer_edge.analysis.layers import SnapshotEncoder, layer_names
-from seer_edge.analysis.similarity import JointMoments
+from seer_edge.analysis.similarity import linear_cka, svcca
 from seer_edge.networks.spec import EncoderSpec
 from seer_edge.runs.snapshots import Weights
 
 BATCH = 32
 ROWS_MAX = 30_000
 """About as many rows of a convolution are compared if it has more. They are of all observations and positions."""
-SHOWN_OBSERVATIONS, SHOWN_SNAPSHOTS = 6, 6
-"""Columns and rows of a picture of attention maps."""
+ATTENTION_OBSERVATIONS, SHOWN_OBSERVATIONS, SHOWN_SNAPSHOTS = 60, 6, 6
+"""Observations whose attention maps are compared; the columns and rows of a picture of attention maps."""
 
 Progress = Callable[[str, int, int], object]
 """Called with what is done, how much of it, and of how much."""
@@ -41,16 +41,25 @@ class Probe:
     channels: int = 1
 
     @property
-    def shown(self) -> NDArray[np.intp]:
-        """The observations in pictures, evenly spaced among those with a full stack."""
+    def attended(self) -> NDArray[np.intp]:
+        """The observations whose attention is measured, evenly spaced among those with a full stack."""
         usable = np.flatnonzero(self.filled) if self.filled.any() else np.arange(len(self.filled))
-        places = np.linspace(0, len(usable) - 1, min(SHOWN_OBSERVATIONS, len(usable)))
-        return usable[places.round().astype(np.intp)]
+        return usable[_evenly(len(usable), ATTENTION_OBSERVATIONS)]
 
-    def frame(self, row: int) -> NDArray[np.uint8]:
-        """Return the newest frame of an observation, `[h, w]` or `[h, w, 3]`."""
-        newest = self.stacks[row, -self.channels :]
-        return newest[0] if self.channels == 1 else np.moveaxis(newest, 0, -1)
+    @property
+    def shown(self) -> NDArray[np.intp]:
+        """Those of the attended observations that pictures show, as places among them."""
+        return _evenly(len(self.attended), SHOWN_OBSERVATIONS)
+
+    def frames(self) -> list[NDArray[np.uint8]]:
+        """Return the newest frame of each shown observation, `[h, w]` or `[h, w, 3]`."""
+        newest = self.stacks[self.attended[self.shown], -self.channels :]
+        return [frame[0] if self.channels == 1 else np.moveaxis(frame, 0, -1) for frame in newest]
+
+
+def _evenly(count: int, wanted: int) -> NDArray[np.intp]:
+    """Return up to `wanted` evenly spaced places among `count`."""
+    return np.linspace(0, count - 1, min(wanted, count)).round().astype(np.intp)
 
 
 @dataclass(frozen=True)
@@ -109,82 +118,87 @@ def pairs_of(steps: Sequence[int], apart: int) -> list[tuple[int, int]]:
 
 def needed_bytes(spec: EncoderSpec, snapshots: int, rows: int) -> int:
     """Return about how many bytes `measure` and its probe take, beside Python and PyTorch."""
-    maps = BATCH * (spec.map_elements + spec.networks * (spec.features or 0))
-    latents = rows * math.prod(spec.latent_shape)
+    observation, latent = math.prod(spec.input_shape), math.prod(spec.latent_shape)
     weights = sum(map(math.prod, spec.weight_shapes.values()))
-    # The outputs of two snapshots, and float64 copies of two layers of at most all maps.
-    return rows * math.prod(spec.input_shape) + 4 * (snapshots * weights + 2 * latents + 6 * maps)
+    maps = spec.map_elements + spec.networks * (spec.features or 0)
+    positions = sum(height * width for _, height, width in spec.shapes[1:])
+    channels = sum(channels for channels, _, _ in spec.shapes[1:])
+    floats = 2 * weights + 3 * BATCH * maps + 4 * rows * latent
+    floats += snapshots * ATTENTION_OBSERVATIONS * positions + 4 * max(ROWS_MAX, rows) * channels
+    return rows * observation + 4 * floats
 
 
 def measure(
-    spec: EncoderSpec, snapshots: Mapping[int, Weights], probe: Probe, pairs: Sequence[tuple[int, int]], done: Progress
-) -> Measured:
-    """Measure the snapshots of a run. `pairs` are the steps to compare; `done` is called after each batch."""
-    steps = tuple(sorted(snapshots))
-    encoders = {step: SnapshotEncoder(spec, snapshots[step]) for step in steps}
-    places = np.linspace(0, len(steps) - 1, min(SHOWN_SNAPSHOTS, len(steps))).round().astype(int)
-    measured = Measured(steps, layer_names(spec), shown_steps=tuple(steps[place] for place in places))
-    _measure_layers(measured, encoders, probe, pairs, done)
-    for number, step in enumerate(steps, 1):
-        pieces = [encoders[step].latents(probe.stacks[part]) for part in _batches(len(probe.stacks))]
-        measured.latents.append(latent_statistics(step, np.concatenate(pieces), probe.filled))
-        done("latents", number, len(steps))
-    _collect_shown(measured, encoders, probe)
-    return measured
-
-
-def _batches(rows: int) -> Iterator[slice]:
-    for start in range(0, rows, BATCH):
-        yield slice(start, min(start + BATCH, rows))
-
-
-def _measure_layers(
-    measured: Measured,
-    encoders: Mapping[int, SnapshotEncoder],
+    spec: EncoderSpec,
+    steps: Sequence[int],
+    weights: Callable[[int], Weights],
     probe: Probe,
     pairs: Sequence[tuple[int, int]],
     done: Progress,
-) -> None:
-    """Add similarities and changes of attention. The outputs of a batch are held only while a pair needs them."""
+) -> Measured:
+    """Measure the snapshots of a run at `steps`, which ascend; `weights` returns those of a step.
+
+    `pairs` are the steps to compare. `done` is called after each batch.
+    """
+    measured = Measured(tuple(steps), layer_names(spec))
+    layers: dict[int, dict[str, NDArray[Any]]] = {}
+    attention: dict[int, dict[str, NDArray[np.float32]]] = {}
     rows = len(probe.stacks)
-    moments: dict[tuple[str, int, int], JointMoments] = {}
-    distances: dict[tuple[str, int], float] = {}
-    for part in _batches(rows):
-        held: dict[int, dict[str, NDArray[Any]]] = {}
-        attention: dict[tuple[str, int], NDArray[np.float32]] = {}
-        for step in measured.steps:
-            outputs = encoders[step].outputs(probe.stacks[part])
-            attention |= {(name, step): attention_maps(maps) for name, maps in outputs.items() if maps.ndim == 4}
-            held[step] = {name: neurons(values, rows, part.start) for name, values in outputs.items()}
-            for earlier, later in pairs:
-                if later == step:
-                    for name in held[step]:
-                        _add(moments, (name, earlier, later), held[earlier][name], held[later][name])
-            needed = {earlier for earlier, later in pairs if earlier <= step < later}
-            held = {kept: values for kept, values in held.items() if kept in needed}
-        for (name, step), maps in attention.items():
-            distance = np.abs(maps - attention[name, measured.steps[-1]]).sum(dtype=np.float64) / 2
-            distances[name, step] = distances.get((name, step), 0.0) + float(distance)
-        done("layers", part.stop, rows)
-    measured.similarities += [
-        Similarity(name, step, later, joint.rows, joint.svcca(), joint.linear_cka())
-        for (name, step, later), joint in moments.items()
-    ]
-    measured.changes += [AttentionChange(name, step, total / rows) for (name, step), total in distances.items()]
+    for number, step in enumerate(steps):
+        encoder = SnapshotEncoder(spec, weights(step))
+        layers[step], latents = _run(
+            encoder, probe, lambda seen, before=number * rows: done("layers", before + seen, len(steps) * rows)
+        )
+        measured.latents.append(latent_statistics(step, latents, probe.filled))
+        attention[step] = _attention(encoder, probe)
+        for earlier, later in pairs:
+            if later == step:
+                measured.similarities += _compare(layers[earlier], layers[later], earlier, later)
+        needed = {earlier for earlier, later in pairs if earlier <= step < later}
+        layers = {kept: found for kept, found in layers.items() if kept in needed}
+    for step in steps:
+        for name, last in attention[steps[-1]].items():
+            distances = np.abs(attention[step][name] - last).sum(axis=(1, 2), dtype=np.float64) / 2
+            measured.changes.append(AttentionChange(name, step, float(distances.mean())))
+    measured.shown_steps = tuple(steps[place] for place in _evenly(len(steps), SHOWN_SNAPSHOTS))
+    for name in attention[steps[-1]]:
+        measured.maps[name] = np.stack([attention[step][name][probe.shown] for step in measured.shown_steps])
+    return measured
 
 
-def _add(
-    moments: dict[tuple[str, int, int], JointMoments],
-    key: tuple[str, int, int],
-    first: NDArray[Any],
-    second: NDArray[Any],
-) -> None:
-    if not len(first):  # no row of this batch was kept
-        return
-    if key in moments:
-        moments[key].add(first, second)
-    else:
-        moments[key] = JointMoments.of(first, second)
+def _run(
+    encoder: SnapshotEncoder, probe: Probe, done: Callable[[int], object]
+) -> tuple[dict[str, NDArray[Any]], NDArray[np.float32]]:
+    """Return the layers' matrices `[rows, neurons]` and the latents `[observations, N, L]` of the probe."""
+    pieces: dict[str, list[NDArray[Any]]] = {}
+    latents = []
+    rows = len(probe.stacks)
+    for start in range(0, rows, BATCH):
+        stacks = probe.stacks[start : start + BATCH]
+        for name, outputs in encoder.outputs(stacks).items():
+            pieces.setdefault(name, []).append(neurons(outputs, rows, start))
+        latents.append(encoder.latents(stacks))
+        done(start + len(stacks))
+    return {name: np.concatenate(parts) for name, parts in pieces.items()}, np.concatenate(latents)
+
+
+def _attention(encoder: SnapshotEncoder, probe: Probe) -> dict[str, NDArray[np.float32]]:
+    """Return the attention maps `[observations, H, W]` of the convolutional layers."""
+    pieces: dict[str, list[NDArray[np.float32]]] = {}
+    for start in range(0, len(probe.attended), BATCH):
+        outputs = encoder.outputs(probe.stacks[probe.attended[start : start + BATCH]])
+        for name, maps in outputs.items():
+            if maps.ndim == 4:
+                pieces.setdefault(name, []).append(attention_maps(maps))
+    return {name: np.concatenate(parts) for name, parts in pieces.items()}
+
+
+def _compare(
+    first: dict[str, NDArray[Any]], second: dict[str, NDArray[Any]], step: int, later: int
+) -> Iterator[Similarity]:
+    for name, x in first.items():
+        y = second[name]
+        yield Similarity(name, step, later, len(x), svcca(x, y), linear_cka(x, y))
 
 
 def neurons(outputs: NDArray[Any], observations: int, first: int) -> NDArray[Any]:
@@ -202,11 +216,3 @@ def neurons(outputs: NDArray[Any], observations: int, first: int) -> NDArray[Any
         stride += 1
     rows = outputs.transpose(0, 2, 3, 1).reshape(-1, outputs.shape[1])
     return np.ascontiguousarray(rows[-first * positions % stride :: stride])
-
-
-def _collect_shown(measured: Measured, encoders: Mapping[int, SnapshotEncoder], probe: Probe) -> None:
-    """Add the attention maps of the observations and snapshots that pictures show."""
-    found = [encoders[step].outputs(probe.stacks[probe.shown]) for step in measured.shown_steps]
-    for name, values in found[0].items():
-        if values.ndim == 4:
-            measured.maps[name] = np.stack([attention_maps(outputs[name]) for outputs in found])

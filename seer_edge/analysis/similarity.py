@@ -4,8 +4,7 @@ A representation is a matrix `[rows, neurons]`. The two matrices have the same r
 positions for a convolution. All sums are float64.
 """
 
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,74 +12,7 @@ from numpy.typing import NDArray
 VARIANCE_KEPT = 0.99
 """Share of the variance that the directions which SVCCA compares explain, as in Raghu et al. (2017)."""
 
-
-@dataclass
-class JointMoments:
-    """Sums over the rows of two representations, from which both measures follow. Rows may come in pieces.
-
-    The first row is the origin, because sums of squares far from the data lose precision.
-
-    Attributes:
-        rows: number of rows so far.
-        origins: float64 `[neurons]`, subtracted from all rows; one of each representation.
-        sums: float64 `[neurons]` of each representation.
-        products: float64 `[neurons, neurons]`: first with first, second with second, first with second.
-
-    """
-
-    rows: int
-    origins: tuple[NDArray[np.float64], NDArray[np.float64]]
-    sums: tuple[NDArray[np.float64], NDArray[np.float64]]
-    products: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
-
-    @classmethod
-    def of(cls, first: NDArray[Any], second: NDArray[Any]) -> Self:
-        """Return the moments of two representations, float `[rows, N]` and `[rows, M]`. Raises ValueError."""
-        _check(first, second)
-        origins = first[0].astype(np.float64), second[0].astype(np.float64)
-        sizes = first.shape[1], second.shape[1]
-        empty = cls(
-            0,
-            origins,
-            (np.zeros(sizes[0]), np.zeros(sizes[1])),
-            (np.zeros((sizes[0], sizes[0])), np.zeros((sizes[1], sizes[1])), np.zeros(sizes)),
-        )
-        empty.add(first, second)
-        return empty
-
-    def add(self, first: NDArray[Any], second: NDArray[Any]) -> None:
-        """Add rows of both representations, float `[rows, N]` and `[rows, M]`. Raises ValueError."""
-        _check(first, second)
-        x, y = first - self.origins[0], second - self.origins[1]
-        self.rows += len(x)
-        for total, more in zip(self.sums, (x.sum(axis=0), y.sum(axis=0)), strict=True):
-            total += more
-        for total, more in zip(self.products, (x.T @ x, y.T @ y, x.T @ y), strict=True):
-            total += more
-
-    def centered(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """Return the products after the means were subtracted: `rows` times the covariances."""
-        x, y = self.sums
-        xx, yy, xy = self.products
-        return (
-            xx - np.outer(x, x) / self.rows,
-            yy - np.outer(y, y) / self.rows,
-            xy - np.outer(x, y) / self.rows,
-        )
-
-    def svcca(self, variance_kept: float = VARIANCE_KEPT) -> float:
-        """Return the SVCCA similarity, 0 to 1; see `svcca`."""
-        xx, yy, xy = self.centered()
-        first, second = _whitening(xx, variance_kept), _whitening(yy, variance_kept)
-        if first is None or second is None:
-            return float(first is second)
-        correlations = np.linalg.svd(first.T @ xy @ second, compute_uv=False)
-        return float(np.clip(correlations, 0.0, 1.0).mean())
-
-    def linear_cka(self) -> float:
-        """Return the linear CKA, 0 to 1; see `linear_cka`."""
-        xx, yy, xy = self.centered()
-        return _ratio(float(np.square(xy).sum()), float(np.linalg.norm(xx)), float(np.linalg.norm(yy)))
+Floats = NDArray[np.float64]
 
 
 def svcca(first: NDArray[Any], second: NDArray[Any], variance_kept: float = VARIANCE_KEPT) -> float:
@@ -89,9 +21,15 @@ def svcca(first: NDArray[Any], second: NDArray[Any], variance_kept: float = VARI
     Each representation is reduced first to the leading principal directions that explain `variance_kept` of its
     variance. The mean is over as many correlations as the smaller one has directions. Two constant representations
     have similarity 1, a constant and another one 0. Independent noise has a similarity above 0, which falls with
-    the number of rows for each neuron. Raises ValueError for arrays that are not two matrices with the same rows.
+    the number of rows for each neuron. The cost is that of three products of the matrices in the space of the neurons.
+    Raises ValueError for arrays that are not two matrices with the same rows.
     """
-    return JointMoments.of(first, second).svcca(variance_kept)
+    x, y = _centered(first, second)
+    to_first, to_second = _whitening(x.T @ x, variance_kept), _whitening(y.T @ y, variance_kept)
+    if to_first is None or to_second is None:
+        return float(to_first is to_second)
+    correlations = np.linalg.svd(to_first.T @ (x.T @ y) @ to_second, compute_uv=False)
+    return float(np.clip(correlations, 0.0, 1.0).mean())
 
 
 def linear_cka(first: NDArray[Any], second: NDArray[Any]) -> float:
@@ -102,29 +40,28 @@ def linear_cka(first: NDArray[Any], second: NDArray[Any]) -> float:
     neurons or of the rows, whichever is smaller. Raises ValueError for arrays that are not two matrices with the same
     rows.
     """
-    _check(first, second)
-    rows = len(first)
-    if rows > max(first.shape[1], second.shape[1]):
-        return JointMoments.of(first, second).linear_cka()
-    grams = [_gram(matrix) for matrix in (first, second)]
-    return _ratio(float(np.vdot(*grams)), *(float(np.linalg.norm(gram)) for gram in grams))
+    x, y = _centered(first, second)
+    if len(x) > max(x.shape[1], y.shape[1]):
+        alignment, own, other = np.square(x.T @ y).sum(), x.T @ x, y.T @ y
+    else:
+        own, other = x @ x.T, y @ y.T
+        alignment = np.vdot(own, other)
+    norms = float(np.linalg.norm(own)), float(np.linalg.norm(other))
+    if 0.0 in norms:  # a constant representation
+        return float(norms[0] == norms[1])
+    return min(float(alignment) / norms[0] / norms[1], 1.0)
 
 
-def _gram(matrix: NDArray[Any]) -> NDArray[np.float64]:
-    moved = matrix - matrix[0].astype(np.float64)  # exactly 0 for a constant representation, unlike with the mean alone
-    centered = moved - moved.mean(axis=0)
-    gram: NDArray[np.float64] = centered @ centered.T
-    return gram
+def _centered(first: NDArray[Any], second: NDArray[Any]) -> tuple[Floats, Floats]:
+    if first.ndim != 2 or second.ndim != 2 or len(first) != len(second) or not len(first):
+        shapes = f"{list(first.shape)} and {list(second.shape)}"
+        raise ValueError(f"representations are matrices [rows, neurons] with the same rows, not of shapes {shapes}")
+    # Without the first subtraction, the mean of equal values may differ from them in the last bit.
+    moved = first - first[0].astype(np.float64), second - second[0].astype(np.float64)
+    return moved[0] - moved[0].mean(axis=0), moved[1] - moved[1].mean(axis=0)
 
 
-def _ratio(alignment: float, first: float, second: float) -> float:
-    """Return the normalized alignment, from the norms of both. A norm of 0 is that of a constant representation."""
-    if not first or not second:
-        return float(first == second)
-    return min(alignment / first / second, 1.0)
-
-
-def _whitening(products: NDArray[np.float64], variance_kept: float) -> NDArray[np.float64] | None:
+def _whitening(products: Floats, variance_kept: float) -> Floats | None:
     """Return leading directions `[neurons, directions]` that whiten the data; None if all neurons are constant.
 
     They are the fewest principal directions that explain `variance_kept` of the variance.
@@ -138,11 +75,5 @@ def _whitening(products: NDArray[np.float64], variance_kept: float) -> NDArray[n
         return None
     explained = np.cumsum(values) / total
     kept = min(int(np.searchsorted(explained, variance_kept)) + 1, np.count_nonzero(values))
-    whitening: NDArray[np.float64] = directions[:, :kept] / np.sqrt(values[:kept])
+    whitening: Floats = directions[:, :kept] / np.sqrt(values[:kept])
     return whitening
-
-
-def _check(first: NDArray[Any], second: NDArray[Any]) -> None:
-    if first.ndim != 2 or second.ndim != 2 or len(first) != len(second) or not len(first):
-        shapes = f"{list(first.shape)} and {list(second.shape)}"
-        raise ValueError(f"representations are matrices [rows, neurons] with the same rows, not of shapes {shapes}")

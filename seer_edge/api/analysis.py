@@ -175,13 +175,19 @@ def _measure(label: str, run: _Opened, rows: int, progress_bar: bool) -> "tuple[
         from seer_edge.training.probe import collect
     plan = planning.plan_again(run.plan.config, run.folder)
     prepare_compute(plan.config)
-    snapshots = {step: run.snapshots.read(step, plan.encoder.weight_shapes) for step in run.steps}
-    shape = plan.env.frame_shape
+    encoder, shape = plan.encoder, plan.env.frame_shape
     try:
         with closing(_Bar(label, shown=progress_bar and sys.stderr.isatty())) as done:
             stacks, filled = collect(plan, run.saved, run.agent, rows, lambda count: done("observations", count, rows))
             probe = Probe(stacks, filled, channels=shape[0] if len(shape) == 3 else 1)
-            measured = measure(plan.encoder, snapshots, probe, run.pairs, done)
+            measured = measure(
+                encoder,
+                run.steps,
+                lambda step: run.snapshots.read(step, encoder.weight_shapes),
+                probe,
+                run.pairs,
+                done,
+            )
     except Exception as error:
         if not is_out_of_memory(error):
             raise

@@ -163,8 +163,6 @@ class TrainConfig:
                 "needs rows of frames to choose by, and a run with --from has none; "
                 f"choose one of {', '.join(self.latent_codecs)}",
             )
-            if self.analyze and self.freeze_layers is None:
-                raise BadInputError("--analyze: the encoder of --from never changes; leave one of the two out")
             _require(self.freeze_at == 0, "--freeze-at", self.freeze_at, "--from freezes at step 0; leave it out")
         elif self.freeze_at is not None:
             _at_least_one("--freeze-at", self.freeze_at)
@@ -176,6 +174,8 @@ class TrainConfig:
             )
 
     def _check_rest(self) -> None:
+        if self.analyze and self.source is not None and self.freeze_layers is None:
+            raise BadInputError("--analyze: the encoder of --from never changes; leave one of the two out")
         if self.action_repeat is not None:
             _at_least_one("action_repeat", self.action_repeat)
         if self.origin is not None and {name: type(value) for name, value in self.origin.items()} != ORIGIN:

@@ -21,6 +21,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 PANEL_INCHES, DOT_ROW_INCHES = (4.6, 3.0), 0.42
 LABEL_CHARACTERS = 24
 PNG_DPI, PNG_COLUMNS = 130, 3
+CHARACTERS_PER_INCH, KEY_CHARACTERS = 14, 8
+"""Of the text of a legend, and the room that a key takes beside its text."""
 STYLE = {
     "svg.fonttype": "none",
     "font.size": 9,
@@ -96,7 +98,10 @@ def write_png(figure: Figure, path: Path) -> None:
             axes.set_axis_off()
         drawn.suptitle(figure.title)
         handles = [_handle(key) for key in figure.keys]
-        drawn.legend(handles=handles, loc="outside lower center", ncols=min(3, len(handles)), frameon=False)
+        longest = max((len(key.label) for key in figure.keys), default=0) + KEY_CHARACTERS
+        fitting = max(1, int(PANEL_INCHES[0] * columns * CHARACTERS_PER_INCH) // longest)
+        ncols = min(3, len(handles), fitting)
+        drawn.legend(handles=handles, loc="outside lower center", ncols=ncols, frameon=False)
         try:
             drawn.savefig(path, dpi=PNG_DPI)
         finally:

@@ -1,6 +1,7 @@
 """The figures and tables of an analysis. Each figure has one panel for each run."""
 
 import csv
+import functools
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -60,11 +61,15 @@ def all_figures(runs: Sequence[AnalyzedRun]) -> list[Figure]:
             "clip_rate",
             "Clip rate of held-out observations",
             "fraction of elements",
-            {name: (lambda found, name=name: found.clip_rates[name]) for name in codecs},
+            {name: functools.partial(_clip_rate, name) for name in codecs},
         ),
     )
     figures += [_latent_figure(runs, *parts) for parts in statistics]
     return [figure for figure in figures if any(panel.series for panel in figure.panels)]
+
+
+def _clip_rate(codec: str, found: LatentStatistics) -> float | None:
+    return found.clip_rates[codec]
 
 
 def _later(runs: Sequence[AnalyzedRun]) -> str:

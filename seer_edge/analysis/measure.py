@@ -1,5 +1,6 @@
 """Measure the encoder of one run at all of its snapshots, on one probe of observations."""
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -146,9 +147,8 @@ def measure(
     rows = len(probe.stacks)
     for number, step in enumerate(steps):
         encoder = SnapshotEncoder(spec, weights(step))
-        layers[step], latents = _run(
-            encoder, probe, lambda seen, before=number * rows: done("layers", before + seen, len(steps) * rows)
-        )
+        report = functools.partial(_report, done, number * rows, len(steps) * rows)
+        layers[step], latents = _run(encoder, probe, report)
         measured.latents.append(latent_statistics(step, latents, probe.filled))
         attention[step] = _attention(encoder, probe)
         for earlier, later in pairs:
@@ -164,6 +164,10 @@ def measure(
     for name in attention[steps[-1]]:
         measured.maps[name] = np.stack([attention[step][name][probe.shown] for step in measured.shown_steps])
     return measured
+
+
+def _report(done: Progress, before: int, total: int, seen: int) -> None:
+    done("layers", before + seen, total)
 
 
 def _run(

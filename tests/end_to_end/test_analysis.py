@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,13 +81,12 @@ def test_an_analysis_writes_pictures_and_tables(trained: Path, run: Run, tmp_pat
     assert float(rows_of(out / "attention_change.csv")[-1]["distance_to_last"]) == 0
 
 
-def test_an_analysis_is_repeatable(trained: Path, run: Run, tmp_path: Path) -> None:
-    for name in ("first", "second"):
-        assert run("analyze", trained, "-o", tmp_path / name, "--rows", "40", "--apart", "5")[0] == 0
-    for table in (tmp_path / "first").glob("*.csv"):
-        assert table.read_text() == (tmp_path / "second" / table.name).read_text()
-    rows = rows_of(tmp_path / "first" / "similarity.csv")
+def test_the_same_run_twice_gives_the_same_figures(trained: Path, run: Run, tmp_path: Path) -> None:
+    assert run("analyze", trained, trained, "-o", tmp_path, "--rows", "40", "--apart", "5")[0] == 0
+    rows = rows_of(tmp_path / "similarity.csv")
     assert all(int(row["later_step"]) - int(row["step"]) >= 5 for row in rows)
+    of_run = {name: [{**row, "run": ""} for row in rows if row["run"] == name] for name in ("game", "game-2")}
+    assert of_run["game"] == of_run["game-2"] != []
 
 
 def test_layers_that_train_on_have_snapshots_to_the_end_of_the_run(run: Run, tmp_path: Path) -> None:
@@ -97,12 +97,12 @@ def test_layers_that_train_on_have_snapshots_to_the_end_of_the_run(run: Run, tmp
     steps = Snapshots(path / "analysis").steps()
     assert (steps[0], steps[-1]) == (0, 75)
     assert set(UP_TO_FREEZE) <= set(steps)
-    assert run("analyze", path, path, "-o", out, "--rows", "24")[0] == 0
-    rows = [row for row in rows_of(out / "similarity.csv") if row["run"] == "control-2"]
+    assert run("analyze", path, "-o", out, "--rows", "16", "--apart", "9")[0] == 0
+    rows = rows_of(out / "similarity.csv")
     after = [row for row in rows if int(row["step"]) >= 30]
     assert {float(row["svcca"]) for row in after if row["layer"] in ("conv 1", "conv 2")} == {1.0}
     assert any(float(row["linear_cka"]) < 1 for row in after if row["layer"] == "critic fc")
-    assert (out / "attention_control-2_conv-4.png").exists()
+    assert (out / "attention_control_conv-4.png").exists()
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_folders_that_cannot_be_analyzed_are_refused(trained: Path, run: Run, tm
 
 
 def test_a_missing_package_is_named_with_the_extra(run: Run, monkeypatch: pytest.MonkeyPatch, trained: Path) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     status, _, errors = run("analyze", trained, "-o", "out")
     assert status == 2
     assert errors == "seer-edge analyze: analyze: needs matplotlib; pip install 'seer-edge[report]'\n"

@@ -49,6 +49,8 @@ NOT_COMPARED = frozenset(
         "versions",
         "source",
         "stop_at_return",
+        "keep_checkpoint",
+        "origin",
     ]
 )
 """Entries of `config.json` by which runs are not told apart."""

@@ -20,13 +20,22 @@ ROWS = 8
 """Rows in a block."""
 
 
-def packed_bytes(rows: list[bytes], *, by_dimension: bool) -> int:
-    """Return how many bytes a block of 8 rows takes."""
-    flat, compressor = b"".join(rows), zstandard.ZstdCompressor(level=3, write_checksum=False)
+def packed_bytes(rows: list[bytes], neighbor_bytes: int, *, by_dimension: bool) -> int:
+    """Return how many bytes a block of 8 rows takes. `neighbor_bytes` is the size of the one compressed before, or 0.
+
+    Matches are searched thoroughly if that block took at most a sixteenth of its bytes.
+    """
+    flat = b"".join(rows)
+    made = functools.partial(zstandard.ZstdCompressionParameters.from_level, source_size=len(flat))
     if by_dimension:
-        parameters = zstandard.ZstdCompressionParameters.from_level(1, source_size=len(flat), min_match=7)
-        compressor = zstandard.ZstdCompressor(compression_params=parameters)
+        parameters = made(1, min_match=7)
         flat = b"".join(_differences(bytes(values)) for values in zip(*rows, strict=True))
+    elif neighbor_bytes <= len(flat) / 16:
+        reach = max(6, len(rows[0]).bit_length() + 1)
+        parameters = made(5, strategy=zstandard.STRATEGY_LAZY, min_match=6, search_log=2, hash_log=reach)
+    else:
+        parameters = made(3)
+    compressor = zstandard.ZstdCompressor(compression_params=parameters)
     return min(len(compressor.compress(flat)), len(flat))
 
 
@@ -44,7 +53,7 @@ class NaiveBlocks(NaiveReplay):
     """A log of every row ever appended. The newest blocks of them are held in an arena of `size_bytes` bytes.
 
     A block of 8 rows takes as many bytes as its zstd frame, or as the rows if that is not smaller. Blocks of quantized
-    latents are arranged by dimension first. After each block, the oldest blocks are given up until one more block
+    latents are arranged by dimension first. Other blocks are compressed as the size of the block before asks for. After each block, the oldest blocks are given up until one more block
     would fit that is not compressed, and until at most as many are held as `limit` rows need.
     """
 
@@ -80,13 +89,14 @@ class NaiveBlocks(NaiveReplay):
     def _fill_blocks(self) -> None:
         """Compress the blocks that have become full since the last call."""
         while self._full < len(self.rows) // ROWS:
-            self._sizes[self._full] = self._packed_bytes(self._full, self._row_of)
+            before = self._sizes.get(self._full - 1, 0)
+            self._sizes[self._full] = self._packed_bytes(self._full, self._row_of, before)
             self._full += 1
             self._give_up()
 
-    def _packed_bytes(self, block: int, row_of: RowOf) -> int:
+    def _packed_bytes(self, block: int, row_of: RowOf, neighbor_bytes: int) -> int:
         rows = [row_of(row) for row in range(block * ROWS, block * ROWS + ROWS)]
-        return packed_bytes(rows, by_dimension=row_of != self._frame_row and self.element in LEVELS)
+        return packed_bytes(rows, neighbor_bytes, by_dimension=row_of != self._frame_row and self.element in LEVELS)
 
     def _give_up(self) -> None:
         while (
@@ -140,7 +150,7 @@ class NaiveBlocks(NaiveReplay):
         while frames and kept_from > first:
             block = max(frames)
             encoded_from = encode_rows(block * ROWS, block * ROWS + ROWS)
-            size = self._packed_bytes(block, self._row_of)
+            size = self._packed_bytes(block, self._row_of, self._sizes.get(block + 1, 0))
             free += frames.pop(block)
             if size > free:
                 wanted, before = max(size - free, self.size_bytes // 64), free

@@ -4,6 +4,9 @@ Rows of quantized latents are arranged by dimension: one 64-bit number for each 
 block as its bytes, oldest first. A dimension changes little from row to row. So instead of the number x the block has
 x - 256 x modulo 2^64: the differences from row to row, less a borrow. A multiplication by 0x0101010101010101 restores
 x. Other rows are stored one behind the other as they are.
+
+Rows as they are are compressed with a thorough search for matches, as long as they compress well. If the block before
+was large, the next one will be, too. Then the thorough search would take long and save little.
 """
 
 import numpy as np
@@ -13,6 +16,8 @@ BLOCK_ROWS = 8
 """Rows in a block (decision 0016). Blocks by dimension need as many rows as a 64-bit number has bytes."""
 FORMAT = 2
 """The version of the bytes of a block, part of a state. Format 1 had no rows by dimension."""
+WELL_COMPRESSED = 1 / 16
+"""The largest fraction of a block's bytes after which the next block is searched thoroughly."""
 NO_MEMORY = "not enough memory"
 """Part of the message of zstd if an allocation failed."""
 DIFFERENCES = np.uint64(2**64 - 255)
@@ -38,9 +43,20 @@ class BlockFormat:
             parameters = zstandard.ZstdCompressionParameters.from_level(
                 1, source_size=block_bytes, min_match=7, write_checksum=False
             )
-            self._compressor = zstandard.ZstdCompressor(compression_params=parameters)
+            self._fast = self._thorough = zstandard.ZstdCompressor(compression_params=parameters)
         else:
-            self._compressor = zstandard.ZstdCompressor(level=3, write_checksum=False)
+            self._fast = zstandard.ZstdCompressor(level=3, write_checksum=False)
+            parameters = zstandard.ZstdCompressionParameters.from_level(
+                5,
+                source_size=block_bytes,
+                strategy=zstandard.STRATEGY_LAZY,
+                min_match=6,
+                search_log=2,
+                hash_log=max(6, row_bytes.bit_length() + 1),  # of more than two rows
+                write_checksum=False,
+            )
+            self._thorough = zstandard.ZstdCompressor(compression_params=parameters)
+        self._well_compressed_bytes = WELL_COMPRESSED * block_bytes
         # A block that was read from a file may ask for any amount of memory.
         window = 1 << max(10, (block_bytes - 1).bit_length())
         self._decompressor = zstandard.ZstdDecompressor(max_window_size=window)
@@ -51,9 +67,10 @@ class BlockFormat:
         """Whether rows are arranged by dimension."""
         return self._arranged is not None
 
-    def pack(self, rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def pack(self, rows: NDArray[np.uint8], neighbor_bytes: int) -> NDArray[np.uint8]:
         """Return the bytes that store `rows` `[BLOCK_ROWS, row_bytes]`: compressed if that is smaller.
 
+        `neighbor_bytes` is the size of the block that was packed before, or 0. It decides how matches are searched.
         They are valid until the next call or until `rows` change. Raises MemoryError.
         """
         flat = rows.reshape(-1)
@@ -63,7 +80,8 @@ class BlockFormat:
             numbers = flat.view(NUMBER)
             np.multiply(numbers, DIFFERENCES, out=numbers)
         try:
-            packed = self._compressor.compress(flat.data)
+            compressor = self._thorough if neighbor_bytes <= self._well_compressed_bytes else self._fast
+            packed = compressor.compress(flat.data)
         except self._error as error:  # only because an allocation failed
             raise MemoryError(str(error)) from error
         return np.frombuffer(packed, np.uint8) if len(packed) < flat.nbytes else flat
@@ -101,6 +119,8 @@ def packed_row_bytes(rows: NDArray[np.uint8]) -> float:
 
     N is a multiple of `BLOCK_ROWS`. Raises ImportError if zstandard is not installed.
     """
-    blocks = rows.reshape(-1, BLOCK_ROWS, rows.shape[1])
-    layout = BlockFormat(rows.shape[1])
-    return sum(len(layout.pack(block)) for block in blocks) / len(rows)
+    layout, total, size = BlockFormat(rows.shape[1]), 0, 0
+    for block in rows.reshape(-1, BLOCK_ROWS, rows.shape[1]):
+        size = len(layout.pack(block, size))
+        total += size
+    return total / len(rows)

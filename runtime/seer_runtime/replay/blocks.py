@@ -124,7 +124,7 @@ class BlockRows:
         place = row_id % len(self._open)
         self.codec.encode(observation[None], self._open[place : place + 1])
         if row_id % BLOCK_ROWS == BLOCK_ROWS - 1:
-            packed = self.pack(self.open_rows(self.open_block))
+            packed = self.pack(self.open_rows(self.open_block), self.open_block - 1)
             self.place(self.open_block, self.head, packed)
             self.head += len(packed)
             # Last, because another thread may read at any moment.
@@ -137,12 +137,13 @@ class BlockRows:
         first = block % 2 * BLOCK_ROWS
         return self._open[first : first + BLOCK_ROWS]
 
-    def pack(self, rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def pack(self, rows: NDArray[np.uint8], neighbor: int) -> NDArray[np.uint8]:
         """Return the bytes that store `rows` `[BLOCK_ROWS, row_bytes]`, valid until the next call or other rows.
 
-        Raises MemoryError.
+        `neighbor` is the number of the block that was packed before, if it is held. Raises MemoryError.
         """
-        return self._format.pack(rows)
+        held = self.oldest_block <= neighbor < self.open_block
+        return self._format.pack(rows, self.index[neighbor][1] if held else 0)
 
     def place(self, block: int, position: int, packed: NDArray[np.uint8]) -> None:
         """Store the bytes of a block at a position of the ring."""

@@ -32,11 +32,11 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 	@echo "installed into $(VENV); to run seer-edge: . $(BIN)/activate"
 
-demo: setup  ## the main job in about five minutes: real Alien, 0.07GB, a freeze, an evaluation, a plot
+demo: setup  ## the main job in about five minutes: real Alien, 0.07GB, a freeze, an evaluation, a report
 	rm -rf $(DEMO)
 	$(BIN)/seer-edge train --env Alien --mem-budget 0.07GB --total-timesteps 17000 --freeze-at 10500 \
 	  --eval-every 17000 --eval-episodes 5 --run-dir $(DEMO)
-	$(BIN)/python tools/plot_run.py $(DEMO)
+	$(BIN)/seer-edge report $(DEMO) -o $(DEMO)/report.html --figures $(DEMO)/figures
 
 test: setup  ## everything CI runs
 	@$(MAKE) --no-print-directory -j lint types unit

@@ -1,15 +1,27 @@
 """The Python API: the commands as functions, with the names and units of the flags.
 
 May import every folder but `cli`, which is a thin layer over it. torch is imported only by the functions that learn.
-Start with `runs.py` (plan, train, resume), then `policies.py` (evaluate, act, export). `planning.py` turns a request
+Start with `runs.py` (plan, train, resume), then `policies.py` (evaluate, act, export) and
+`reports.py`. `planning.py` turns a request
 into a plan.
 """
 
+from seer_edge.api.forks import fork
 from seer_edge.api.policies import act, evaluate, export
-from seer_edge.api.results import EvaluationResult, ExportResult, RunResult
+from seer_edge.api.reports import follow, report
+from seer_edge.api.results import (
+    EvaluationResult,
+    ExportResult,
+    ForkResult,
+    ReportResult,
+    RunResult,
+    SweepJob,
+    SweepResult,
+)
 from seer_edge.api.runs import plan, plan_of_run, resume, train
+from seer_edge.api.sweeps import sweep
 from seer_edge.config.plan import BytePlan
-from seer_edge.config.request import ResumeOptions, RunOptions
+from seer_edge.config.request import ForkOptions, ResumeOptions, RunOptions
 from seer_edge.errors import BadInputError, EnvironmentFailedError, RunStoppedError
 
 __all__ = [
@@ -18,15 +30,24 @@ __all__ = [
     "EnvironmentFailedError",
     "EvaluationResult",
     "ExportResult",
+    "ForkOptions",
+    "ForkResult",
+    "ReportResult",
     "ResumeOptions",
     "RunOptions",
     "RunResult",
     "RunStoppedError",
+    "SweepJob",
+    "SweepResult",
     "act",
     "evaluate",
     "export",
+    "follow",
+    "fork",
     "plan",
     "plan_of_run",
+    "report",
     "resume",
+    "sweep",
     "train",
 ]

@@ -221,11 +221,13 @@ def prepare_learner(plan: BytePlan) -> None:
 def warn_of_disk(path: Path, plan: BytePlan) -> None:
     """Log a warning if the disk is too small for the checkpoints."""
     place = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
-    free_bytes, needed_bytes = shutil.disk_usage(place).free, CHECKPOINTS_ON_DISK * plan.checkpoint_bytes
+    count = CHECKPOINTS_ON_DISK + len(plan.config.keep_checkpoint)
+    free_bytes, needed_bytes = shutil.disk_usage(place).free, count * plan.checkpoint_bytes
     if free_bytes < needed_bytes:
         LOG.warning(
-            "%s: %s are free, and three checkpoints may take %s; free some space, or give a smaller --mem-budget",
+            "%s: %s are free, and %s checkpoints may take %s; free some space, or give a smaller --mem-budget",
             path,
             format_size(free_bytes),
+            "three" if count == CHECKPOINTS_ON_DISK else count,
             format_size(needed_bytes),
         )

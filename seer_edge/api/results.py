@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from seer_edge.config.plan import BytePlan
 from seer_runtime.system.units import format_size
 
 
@@ -40,6 +41,100 @@ class RunResult:
         """Mean return of the last evaluation; None if there was none yet."""
         evaluation = self.summary["eval"]
         return None if evaluation is None else float(evaluation["mean_return"])
+
+
+@dataclass(frozen=True)
+class ForkResult:
+    """A new run that begins at a checkpoint of another.
+
+    Attributes:
+        folder: the folder of the new run.
+        timestep: agent step at which it begins.
+        plan: what it will hold in memory and on disk.
+
+    """
+
+    folder: Path
+    timestep: int
+    plan: BytePlan
+
+    def render(self) -> str:
+        """Return the result as one line of text."""
+        origin = self.plan.config.origin or {}
+        return (
+            f"{self.folder}: fork of {origin['run']} at step {self.timestep:,}; "
+            f"train it with: seer-edge resume {self.folder}"
+        )
+
+
+@dataclass(frozen=True)
+class SweepJob:
+    """One run of a sweep.
+
+    Attributes:
+        name: name of its folder in that of the sweep.
+        status: "finished", "interrupted", "failed" or "waiting".
+        timestep: agent steps made.
+        total_timesteps: agent steps of the whole run.
+        mean_return: mean return of its last evaluation; None without one.
+        rss_bytes: planned peak of its resident memory.
+        seconds: estimated duration; None unless it was asked for.
+        failure: why it failed, or None.
+
+    """
+
+    name: str
+    status: str
+    timestep: int
+    total_timesteps: int
+    mean_return: float | None
+    rss_bytes: int
+    seconds: float | None = None
+    failure: str | None = None
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """What became of a sweep.
+
+    Attributes:
+        folder: the folder of the sweep.
+        jobs: its runs, parents before their forks.
+        signal: number of the signal that stopped the sweep; None if it came to its end.
+        slots: runs at a time that the estimate counts on; None without an estimate.
+
+    """
+
+    folder: Path
+    jobs: tuple[SweepJob, ...]
+    signal: int | None = None
+    slots: int | None = None
+
+    @property
+    def failed(self) -> tuple[SweepJob, ...]:
+        """The runs that failed."""
+        return tuple(job for job in self.jobs if job.failure is not None)
+
+    @property
+    def hours(self) -> float | None:
+        """Estimated hours of the whole sweep; None without an estimate."""
+        if self.slots is None:
+            return None
+        return sum(job.seconds or 0.0 for job in self.jobs) / self.slots / 3600
+
+    def render(self) -> str:
+        """Return the result as a table, with the failures below."""
+        width = max(len(job.name) for job in self.jobs)
+        lines = []
+        for job in self.jobs:
+            steps = f"{job.timestep:,} of {job.total_timesteps:,} steps"
+            shown = "-" if job.mean_return is None else f"{job.mean_return:.1f}"
+            cost = "" if job.seconds is None else f"  {job.seconds / 3600:.3f} h  {format_size(job.rss_bytes)}"
+            lines.append(f"{job.name:<{width}}  {job.status:<11}  {steps:>26}  return {shown}{cost}")
+        lines += [f"failed: {job.name}: {job.failure}" for job in self.failed]
+        if self.hours is not None:
+            lines.append(f"{len(self.jobs)} runs, about {self.hours:.3f} hours with {self.slots} at a time")
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -107,6 +202,31 @@ class EvaluationResult:
         if self.rss_peak_bytes is not None:
             lines.append(f"RSS peak {format_size(self.rss_peak_bytes)}")
         return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class ReportResult:
+    """A report that was written.
+
+    Attributes:
+        path: the page.
+        folder: the folder of the figures' files; None if none were asked for.
+        figures: names of the figures, which have NAME.png and NAME.csv in `folder`.
+        unfinished: folders of runs that have not reached their end.
+
+    """
+
+    path: Path
+    folder: Path | None
+    figures: tuple[str, ...]
+    unfinished: tuple[Path, ...]
+
+    def render(self) -> str:
+        """Return the result as a few lines of text."""
+        lines = [f"unfinished: {path}" for path in self.unfinished]
+        if self.folder is not None:
+            lines.append(f"{self.folder}: PNG and CSV of {', '.join(self.figures)}")
+        return "\n".join([*lines, f"{self.path}: {len(self.figures)} figures, {self.path.stat().st_size:,} B"])
 
 
 @dataclass(frozen=True)

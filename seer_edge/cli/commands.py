@@ -15,11 +15,11 @@ from seer_edge.api.results import EvaluationResult
 from seer_edge.cli.flags import NOT_BUILT_COMMANDS, parse
 from seer_edge.cli.leftovers import end_despite_leftovers
 from seer_edge.cli.output import LOG, configure, print_result, tolerant_output
-from seer_edge.cli.plugins import PLUGIN_COMMANDS, load_plugins
+from seer_edge.cli.plugins import NAMED_PLUGINS, PLUGIN_COMMANDS, load_plugins
 from seer_edge.cli.private_stdout import private_stdout
 from seer_edge.config.hyperparameters import preset_to_toml
 from seer_edge.config.presets import PRESETS
-from seer_edge.config.request import ResumeRequest, RunRequest, flag_of
+from seer_edge.config.request import ForkRequest, ResumeRequest, RunRequest, flag_of
 from seer_edge.errors import (
     EXIT_BAD_INPUT,
     EXIT_BROKEN_PIPE,
@@ -68,6 +68,26 @@ def _resume(flags: argparse.Namespace) -> int:
     return _status(result.signal)
 
 
+def _fork(flags: argparse.Namespace) -> int:
+    options: Any = {field.name: getattr(flags, field.name) for field in fields(ForkRequest)}
+    print_result(api.fork(flags.run, flags.output, **options).render())
+    return 0
+
+
+def _sweep(flags: argparse.Namespace) -> int:
+    output = flags.spec.with_suffix("") if flags.output is None else flags.output
+    result = api.sweep(
+        flags.spec,
+        output,
+        jobs=flags.jobs,
+        dry_run=flags.dry_run,
+        progress_bar=not flags.quiet,
+        plugins=NAMED_PLUGINS,
+    )
+    print_result(result.render())
+    return EXIT_UNSAFE if result.failed and result.signal is None else _status(result.signal)
+
+
 def _eval(flags: argparse.Namespace) -> int:
     result = api.evaluate(
         flags.run,
@@ -105,6 +125,19 @@ def _act(flags: argparse.Namespace) -> int:
     return _status(result.signal)
 
 
+def _report(flags: argparse.Namespace) -> int:
+    point: Any = {"at_step": flags.at_step, "at_flops": flags.at_flops}
+    if flags.follow:
+        if flags.figures is not None:
+            raise BadInputError("--figures: cannot be given with --follow; leave one out")
+        api.follow(flags.runs, flags.output, port=flags.port, **point)
+        return 0
+    if flags.output is None:
+        raise BadInputError("-o: is missing; name the page to write, or give --follow")
+    print_result(api.report(flags.runs, flags.output, figures=flags.figures, **point).render())
+    return 0
+
+
 def _presets(flags: argparse.Namespace) -> int:
     if flags.name is None:
         width = max(len(preset.name) for preset in PRESETS.values())
@@ -139,9 +172,12 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "train": _train,
     "plan": _plan,
     "resume": _resume,
+    "fork": _fork,
+    "sweep": _sweep,
     "eval": _eval,
     "export": _export,
     "act": _act,
+    "report": _report,
     "presets": _presets,
     "doctor": _doctor,
     "completion": _completion,

@@ -11,6 +11,7 @@ from seer_edge.config.hyperparameters import is_preset_file
 from seer_edge.config.presets import PRESETS
 from seer_edge.config.values import (
     SHOWN_CHARACTERS,
+    parse_flops,
     parse_integer,
     parse_memory,
     parse_positive,
@@ -46,6 +47,7 @@ def within(least: int, most: int) -> Callable[[str], int]:
 
 
 integer, positive = flag_type(parse_integer), flag_type(parse_positive)
+flops = flag_type(parse_flops)
 size, seconds = flag_type(parse_memory), flag_type(parse_seconds)
 seed = within(0, 2**32 - 1)
 threads = within(1, MAX_THREADS)

@@ -5,14 +5,29 @@ import itertools
 import re
 from typing import Any, NoReturn
 
-from seer_edge.cli.flag_types import fraction, integer, named, output_file, place, positive, seconds, seed, threads
+from seer_edge.api.reports import DEFAULT_PORT
+from seer_edge.cli.flag_types import (
+    flops,
+    fraction,
+    integer,
+    named,
+    output_file,
+    place,
+    positive,
+    seconds,
+    seed,
+    threads,
+    within,
+)
 from seer_edge.cli.plugins import PLUGIN_COMMANDS
 from seer_edge.cli.run_flags import (
     add_evaluation_flags,
+    add_freeze_flags,
     add_host_flags,
     add_memory_flags,
     add_output_flags,
     add_run_flags,
+    add_set_flag,
 )
 from seer_edge.config.registry import ALGORITHMS
 from seer_edge.errors import BadInputError
@@ -20,7 +35,7 @@ from seer_edge.version import __version__
 from seer_runtime.policy.bundle import EXTRAS
 
 SHELLS = ("bash", "zsh", "fish")
-NOT_BUILT_COMMANDS = ("report", "sweep", "analyze")
+NOT_BUILT_COMMANDS = ("analyze",)
 NOT_BUILT_VALUES = {"--freeze-at": ("auto",)}
 HELP_POSITION, HELP_COLUMNS = 32, 100
 
@@ -79,11 +94,16 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add_run_flags(plan, env_required=False)
     _add_resume_flags(add("resume", "RUN", "Continue a run from its newest undamaged checkpoint."))
+    _add_fork_flags(
+        add("fork", "RUN -o DIR", "Begin a new run at a checkpoint of RUN, with other settings from there.")
+    )
+    _add_sweep_flags(add("sweep", "SPEC", "Train every run of a file: environments x variants x seeds."))
     _add_eval_flags(add("eval", "RUN|BUNDLE", "Evaluate the newest checkpoint of a run, or a bundle."))
     _add_export_flags(
         add("export", "RUN -o FILE", "Write the newest checkpoint of a run as a bundle, one file for `act`.")
     )
     _add_act_flags(add("act", "BUNDLE", "Play episodes with a bundle, without torch."))
+    _add_report_flags(add("report", "RUN... -o FILE", "Write one page with figures and tables of runs."))
     presets = add("presets", "[NAME]", "List the presets, or print one as a TOML file to edit.")
     presets.add_argument("name", nargs="?", type=named("a preset"), metavar="NAME", help="Preset to print.")
     presets.add_argument(
@@ -107,6 +127,56 @@ def _add_resume_flags(parser: argparse.ArgumentParser) -> None:
     )
     add_host_flags(changes, threads="as before", checkpoint="as before", timeout="as before", device="as before")
     add_evaluation_flags(changes, otherwise="as before")
+    add_output_flags(parser)
+
+
+def _add_fork_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=_run, metavar="RUN", help="Folder of the run.")
+    parser.add_argument(
+        "-o", dest="output", type=place("a folder"), required=True, metavar="DIR", help="New folder. Required."
+    )
+    parser.add_argument(
+        "--at",
+        type=integer,
+        metavar="STEP",
+        help="Agent step of the checkpoint; `--keep-checkpoint` keeps one. Default: the newest.",
+    )
+    learning = parser.add_argument_group("what may differ from there")
+    learning.add_argument(
+        "--seed", type=integer, metavar="N", help="Restart all random streams from this seed. Default: continue them."
+    )
+    add_set_flag(learning)
+    learning.add_argument(
+        "--total-timesteps", type=integer, metavar="N", help="Length of the run in agent steps. Default: as before."
+    )
+    before = parser.add_argument_group("what may differ if the checkpoint is not frozen")
+    add_freeze_flags(before, otherwise="as before")
+    _add_resumed_flags(parser)
+
+
+def _add_resumed_flags(parser: argparse.ArgumentParser) -> None:
+    add_memory_flags(parser.add_argument_group("bytes"), otherwise="as before")
+    host = parser.add_argument_group("how to run")
+    add_host_flags(host, threads="as before", checkpoint="as before", timeout="as before", device="as before")
+    add_evaluation_flags(parser.add_argument_group("evaluation"), otherwise="as before")
+    add_output_flags(parser)
+
+
+def _add_sweep_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("spec", type=place("a file"), metavar="SPEC", help="TOML file; see docs/sweeps.md.")
+    parser.add_argument(
+        "-o",
+        dest="output",
+        type=place("a folder"),
+        metavar="DIR",
+        help="Folder of the sweep, new or of an earlier call. Default: SPEC without its suffix.",
+    )
+    parser.add_argument(
+        "--jobs", type=positive, metavar="N", help="Runs at a time. Default: one for each core, as memory allows."
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="Measure short runs, print the runs and their hours, and exit."
+    )
     add_output_flags(parser)
 
 
@@ -172,6 +242,37 @@ def _add_act_flags(parser: argparse.ArgumentParser) -> None:
     add_output_flags(parser)
 
 
+def _add_report_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", nargs="+", type=_run, metavar="RUN", help="Folders of runs, of one or more games.")
+    parser.add_argument(
+        "-o", dest="output", type=output_file, metavar="FILE", help="Page to write, such as report.html."
+    )
+    point = parser.add_mutually_exclusive_group()
+    point.add_argument(
+        "--at-step", type=positive, metavar="N", help="Compare scores at this step. Default: at the end of each run."
+    )
+    point.add_argument(
+        "--at-flops", type=flops, metavar="N", help="Compare scores at this number of FLOPs, such as 45T."
+    )
+    parser.add_argument(
+        "--figures",
+        type=place("a folder"),
+        metavar="DIR",
+        help="Also write a PNG and a CSV file of each figure to DIR.",
+    )
+    parser.add_argument(
+        "--follow", action="store_true", help="Serve the page on this machine, and refresh it while the runs go on."
+    )
+    parser.add_argument(
+        "--port",
+        type=within(0, 2**16 - 1),
+        default=DEFAULT_PORT,
+        metavar="N",
+        help=f"Port of --follow, 0 for any free one. Default: {DEFAULT_PORT}.",
+    )
+    add_output_flags(parser)
+
+
 def _add_max_steps(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-steps",
@@ -193,9 +294,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add_run_flags(of_train)
     words = [word.partition("=")[0] for word in unknown]
     fixed = [word for word in words if word in of_train._option_string_actions]
-    if flags.command == "resume" and fixed:
+    if flags.command in ("resume", "fork") and fixed:
         raise BadInputError(
-            f"{fixed[0]}: cannot change in a run that has begun; `seer-edge resume --help` lists what can; leave it out"
+            f"{fixed[0]}: cannot change in a run that has begun; `seer-edge {flags.command} --help` lists what can; "
+            "leave it out"
         )
     raise BadInputError(
         f"unrecognized arguments: {' '.join(unknown)}; `seer-edge {flags.command} --help` lists what there is"

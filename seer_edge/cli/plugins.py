@@ -39,6 +39,10 @@ PLUGIN_COMMANDS: dict[str, Command] = {}
 """Every added command by name."""
 
 
+NAMED_PLUGINS: list[str] = []
+"""The modules that `--plugin` named, for processes that a command starts."""
+
+
 def register_command(
     name: str,
     summary: str,
@@ -59,6 +63,7 @@ def load_plugins(arguments: list[str]) -> list[str]:
         _import(
             importlib.import_module, entry.module, f"installed plugin {entry.name}", "repair or uninstall its package"
         )
+    NAMED_PLUGINS[:] = modules
     for module in modules:
         _import(import_user_module, module, f"{FLAG} {module}", "give a module that Python can import from here")
     return others

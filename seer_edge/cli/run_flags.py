@@ -97,14 +97,7 @@ def _add_task_flags(group: argparse._ArgumentGroup, *, env_required: bool) -> No
         metavar="NAME|FILE",
         help="Hyperparameters: a name from `seer-edge presets`, or a .toml file. Default: those of the task.",
     )
-    group.add_argument(
-        "--set",
-        type=flag_type(parse_assignment),
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="Change one hyperparameter of the preset, for example batch_size=64. May be repeated.",
-    )
+    add_set_flag(group)
     group.add_argument(
         "--algo",
         choices=tuple(ALGORITHMS),
@@ -178,44 +171,64 @@ def _add_import_flags(group: argparse._ArgumentGroup) -> None:
 
 def _add_byte_flags(group: argparse._ArgumentGroup) -> None:
     add_memory_flags(group, otherwise="the preset's")
-    group.add_argument(
-        "--freeze-at",
-        type=flag_type(parse_steps_or_never),
-        metavar="N|never",
-        help="Agent step of the freeze. Default: the preset's, or 40 %% of a short run.",
-    )
-    group.add_argument(
-        "--freeze-layers",
-        type=positive,
-        metavar="N",
-        help="Freeze only the lowest N layers with weights. Default: the whole encoder.",
-    )
-    codecs = (*LATENT_CODECS, AUTO)
-    group.add_argument(
-        "--latent-codec",
-        choices=codecs,
-        metavar="NAME",
-        help=f"How latents are stored: {', '.join(codecs)}. Default: float32, or uint8 with --store compact.",
-    )
-    group.add_argument(
-        "--store",
-        choices=STORES,
-        default=STORES[0],
-        metavar="NAME",
-        help=f"Rows of a fixed size as in the paper, or compressed rows: {', '.join(STORES)}. Default: {STORES[0]}.",
-    )
-    group.add_argument(
-        "--augmentations",
-        type=integer,
-        metavar="K",
-        help="Random crops stored for each latent row, 1 to 15. Default: the preset's.",
-    )
+    add_freeze_flags(group, otherwise=None)
     group.add_argument(
         "--replay",
         choices=REPLAYS,
         default=REPLAYS[0],
         metavar="NAME",
         help=f"How batches are drawn: {', '.join(REPLAYS)}. Default: {REPLAYS[0]}.",
+    )
+
+
+def add_set_flag(group: argparse._ArgumentGroup) -> None:
+    """Add the flag of hyperparameters."""
+    group.add_argument(
+        "--set",
+        type=flag_type(parse_assignment),
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="Change one hyperparameter of the preset, for example batch_size=64. May be repeated.",
+    )
+
+
+def add_freeze_flags(group: argparse._ArgumentGroup, *, otherwise: str | None) -> None:
+    """Add the flags of the freeze and of rows. `otherwise` is the default of a fork; None stands for a new run."""
+    codecs, preset_freeze = (*LATENT_CODECS, AUTO), "the preset's, or 40 %% of a short run"
+    preset_views = "the preset's"
+    group.add_argument(
+        "--freeze-at",
+        type=flag_type(parse_steps_or_never),
+        metavar="N|never",
+        help=f"Agent step of the freeze. Default: {otherwise or preset_freeze}.",
+    )
+    group.add_argument(
+        "--freeze-layers",
+        type=positive,
+        metavar="N",
+        help=f"Freeze only the lowest N layers with weights. Default: {otherwise or 'the whole encoder'}.",
+    )
+    group.add_argument(
+        "--latent-codec",
+        choices=codecs,
+        metavar="NAME",
+        help=f"How latents are stored: {', '.join(codecs)}. "
+        f"Default: {otherwise or 'float32, or uint8 with --store compact'}.",
+    )
+    group.add_argument(
+        "--store",
+        choices=STORES,
+        default=None if otherwise else STORES[0],
+        metavar="NAME",
+        help="Rows of a fixed size as in the paper, or compressed rows: "
+        f"{', '.join(STORES)}. Default: {otherwise or STORES[0]}.",
+    )
+    group.add_argument(
+        "--augmentations",
+        type=integer,
+        metavar="K",
+        help=f"Random crops stored for each latent row, 1 to 15. Default: {otherwise or preset_views}.",
     )
 
 
@@ -276,6 +289,14 @@ def add_host_flags(group: argparse._ArgumentGroup, *, threads: str, checkpoint: 
         type=flag_type(parse_checkpoint_every),
         metavar="N|TIME",
         help=f"Agent steps, or a time such as 90s, 10min or 2h. Default: {checkpoint}.",
+    )
+    group.add_argument(
+        "--keep-checkpoint",
+        type=integer,
+        action="append",
+        metavar="STEP",
+        help="Write a checkpoint at this agent step and never remove it, for `fork --at`. May be repeated. "
+        f"Default: {'none' if threads == '1' else 'as before'}.",
     )
     group.add_argument(
         "--env-timeout",

@@ -47,8 +47,13 @@ BEFORE_RECORDED: Mapping[str, Any] = {
     "environment": None,
     "store": "paper",
     "gray_levels": None,
+    "keep_checkpoint": (),
+    "origin": None,
 }
 """Values that runs had whose `config.json` was written before these entries existed."""
+
+
+ORIGIN = {"run": str, "step": int, "checkpoint": str}
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,8 @@ class TrainConfig:
     tensorboard: bool = False
     tensorboard_dir: str | None = None  # None: `tb` in the run's folder
     overrides: tuple[str, ...] = ()  # `name=value` of every hyperparameter that --set changed
+    keep_checkpoint: tuple[int, ...] = ()  # steps whose checkpoints are never removed
+    origin: dict[str, Any] | None = None  # of a fork: the run, the step and the SHA-256 of its checkpoint's manifest
     environment: EnvSpec | None = None  # as it was when the run began; None in runs of earlier versions
 
     def __post_init__(self) -> None:
@@ -122,6 +129,7 @@ class TrainConfig:
         _at_least_one("--total-timesteps", self.total_timesteps)
         _require(1 <= self.threads <= MAX_THREADS, "--threads", self.threads, f"give 1 to {MAX_THREADS}")
         self._check_evaluation()
+        self._check_rest()
         _at_least_one("--log-every", self.log_every)
         steps, seconds = self.checkpoint_every_steps, self.checkpoint_every_seconds
         if (steps is None) == (seconds is None):
@@ -134,8 +142,6 @@ class TrainConfig:
             _at_least_one("--rss-limit", self.rss_limit_bytes)
         timeout = self.env_timeout_seconds
         _require(0 < timeout < math.inf, "--env-timeout", f"{timeout:g}s", "give a time above 0s")
-        if self.action_repeat is not None:
-            _at_least_one("action_repeat", self.action_repeat)
         _require(0 <= self.seed < 2**32, "--seed", self.seed, "give a whole number from 0 to 4294967295")
         most = MAX_AUGMENTATIONS
         _require(1 <= self.augmentations <= most, "--augmentations", self.augmentations, f"give 1 to {most}")
@@ -164,6 +170,15 @@ class TrainConfig:
                 self.freeze_at,
                 f"the run ends at step {self.total_timesteps}; give an earlier step, or never",
             )
+
+    def _check_rest(self) -> None:
+        if self.action_repeat is not None:
+            _at_least_one("action_repeat", self.action_repeat)
+        if self.origin is not None and {name: type(value) for name, value in self.origin.items()} != ORIGIN:
+            raise ValueError(f"origin: {self.origin} is not a run, a step and a checksum")
+        for step in self.keep_checkpoint:
+            hint = f"the run ends at step {self.total_timesteps}; give a step from 0 to that"
+            _require(0 <= step <= self.total_timesteps, "--keep-checkpoint", step, hint)
 
     def _check_evaluation(self) -> None:
         _one_of("--eval-in", self.eval_in, EVAL_IN)

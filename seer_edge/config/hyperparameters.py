@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from seer_edge.config.presets import PRESETS, Preset
+from seer_edge.config.presets import PRESETS, Preset, Settings
 from seer_edge.config.registry import ALGORITHMS, check_actions
 from seer_edge.config.request import flag_of, has_flag
 from seer_edge.envs import EnvSpec
@@ -91,6 +91,21 @@ def override(preset: Preset, values: Mapping[str, Any]) -> tuple[Preset, tuple[s
             raise BadInputError(f"{shown}: {str(error).removeprefix(f'{name} ')}") from error
         changed.append(f"{name}={toml_value(typed(value, known[name].kind))}")
     return preset, tuple(changed)
+
+
+def override_settings(algo: str, settings: Settings, values: Mapping[str, Any]) -> tuple[Settings, tuple[str, ...]]:
+    """Return the `settings` of a run that has begun with `values` from `--set`, as `override` does.
+
+    Raises BadInputError also for what is no hyperparameter of the agent, such as the action repeat.
+    """
+    known = hyperparameters(algo)
+    for key in values:
+        name = key.replace("-", "_")
+        if name in known and not has_flag(name) and not known[name].in_settings:
+            raise BadInputError(f"--set {key}: cannot change in a run that has begun; leave it out")
+    preset = PRESETS[ALGORITHMS[algo].default_preset.lower(), algo]
+    changed, lines = override(dataclasses.replace(preset, settings=settings), values)
+    return changed.settings, lines
 
 
 def _nearest(name: str, names: list[str]) -> str:

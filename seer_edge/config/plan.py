@@ -163,7 +163,8 @@ class BytePlan:
     def rows(self) -> list[tuple[str, str]]:
         """Return label and value of each line of the table."""
         config = self.config
-        best = ", and the best without its replay" if config.keep_best else ""
+        more = f", and those of {len(config.keep_checkpoint)} kept steps" if config.keep_checkpoint else ""
+        more += ", and the best without its replay" if config.keep_best else ""
         rows = [
             ("environment", self._environment()),
             ("agent", f"{config.algo}, encoder {config.encoder}, {config.replay} replay, preset {config.preset}"),
@@ -182,10 +183,12 @@ class BytePlan:
             ("activations of an update (estimate)", f"{self.activation_bytes:,} B"),
             ("process, peak RSS (estimate)", format_size(self.rss_peak_bytes)),
             ("of it anonymous (estimate)", format_size(self.anon_peak_bytes)),
-            ("a checkpoint", f"at most {format_size(self.checkpoint_bytes)}; two are kept{best}"),
+            ("a checkpoint", f"at most {format_size(self.checkpoint_bytes)}; two are kept{more}"),
             ("written an hour", self._written()),
             ("evaluation", evaluation_text(config)),
         ]
+        if config.origin is not None:
+            rows.insert(1, ("fork of", f"{config.origin['run']}, step {config.origin['step']:,}"))
         if config.overrides:
             rows.insert(2, ("hyperparameters set", ", ".join(config.overrides)))
         if config.compact:

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, TypedDict, cast, get_args
@@ -73,6 +73,7 @@ class ResumeRequest:
     eval_in: EvalIn | None = None
     eval_max_steps: int | None = None
     stop_at_return: float | Literal["never"] | None = None
+    keep_checkpoint: tuple[int, ...] | None = None  # steps
 
     @classmethod
     def of(cls, **options: Any) -> Self:
@@ -108,6 +109,7 @@ class ResumeRequest:
             "eval_in": self.eval_in,
             "eval_max_steps": self.eval_max_steps,
             "stop_at_return": self.stop_at_return,
+            "keep_checkpoint": self.keep_checkpoint,
         }
         fields: dict[str, Any] = {
             name: None if value == NEVER else value for name, value in given.items() if value is not None
@@ -194,6 +196,28 @@ class RunRequest(ResumeRequest):
         return options | self.config_fields() | {"eval_every": self.eval_every}
 
 
+@dataclass(frozen=True, kw_only=True)
+class ForkRequest(ResumeRequest):
+    """Settings that a fork may have instead of its parent's. None keeps the parent's."""
+
+    at: int | None = None  # step of the checkpoint; None: the newest
+    set: tuple[tuple[str, Any], ...] = ()  # hyperparameters by name
+    freeze_at: int | Literal["never"] | None = None
+    freeze_layers: int | None = None
+    latent_codec: str | None = None
+    augmentations: int | None = None
+    store: StoreName | None = None
+    seed: int | None = None
+
+    def fork_fields(self) -> dict[str, Any]:
+        """Return the given fields of `TrainConfig` that only a fork may change."""
+        names = ("freeze_at", "freeze_layers", "latent_codec", "augmentations", "store", "seed")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        if self.freeze_at is not None:
+            given |= {"freeze_reason": "--freeze-at never" if self.freeze_at == NEVER else "--freeze-at"}
+        return given | ({"freeze_at": None} if self.freeze_at == NEVER else {})
+
+
 class ResumeOptions(TypedDict, total=False):
     """Options of `seer_edge.resume`, with the names and units of the flags. None keeps what the run has.
 
@@ -213,6 +237,23 @@ class ResumeOptions(TypedDict, total=False):
     eval_in: str | None
     eval_max_steps: int | None
     stop_at_return: float | str | None
+    keep_checkpoint: Sequence[int] | None
+
+
+class ForkOptions(ResumeOptions, total=False):
+    """Options of `seer_edge.fork`, with the names and units of the flags. None keeps what the parent has.
+
+    They include those of `ResumeOptions`. `seer-edge fork --help` and docs/cli.md give the meaning of each.
+    """
+
+    at: int | None
+    set: Mapping[str, Any]
+    freeze_at: int | str | None
+    freeze_layers: int | None
+    latent_codec: str | None
+    augmentations: int | None
+    store: str | None
+    seed: int | None
 
 
 class RunOptions(ResumeOptions, total=False):
@@ -263,6 +304,8 @@ def _converted(name: str, value: Any) -> Any:
         return dict(value)
     if name == "set":
         return tuple(value.items()) if isinstance(value, Mapping) else tuple(value or ())
+    if name == "keep_checkpoint" and isinstance(value, list | tuple):
+        return tuple(value)
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
     if isinstance(value, str) and name in _TEXT:

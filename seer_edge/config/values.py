@@ -14,6 +14,7 @@ NEVER = "never"
 _INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(\d{1,18}\.?\d{0,18}|\.\d{1,18})(e[+-]?\d{1,2})?", re.ASCII | re.IGNORECASE)
 SHOWN_CHARACTERS = 40
+_FLOPS_UNITS = {"G": 1e9, "T": 1e12, "P": 1e15}
 
 parse_memory = parse_size
 parse_seconds = parse_duration
@@ -32,6 +33,15 @@ def parse_positive(text: str) -> int:
     if value < 1:
         raise ValueError(f"{text!r} is too small; give a whole number of at least 1")
     return value
+
+
+def parse_flops(text: str) -> float:
+    """Return a number of FLOPs: a number, with G, T or P for 10^9, 10^12 or 10^15 behind it."""
+    factor = _FLOPS_UNITS.get(text[-1:], 1.0)
+    digits = text[:-1] if text[-1:] in _FLOPS_UNITS else text
+    if _NUMBER.fullmatch(digits) is None or not float(digits) > 0:
+        raise ValueError(f"{text[:SHOWN_CHARACTERS]!r} is not a number of FLOPs; write for example 45T or 4.5e13")
+    return float(digits) * factor
 
 
 def parse_steps_or_never(text: str) -> int | str:

@@ -35,7 +35,7 @@ from seer_runtime.system.state import State, StateError
 AGENT, REPLAY, SESSION = "agent.safetensors", "replay.safetensors", "session.safetensors"
 CONFIG, ENCODER, RUN, STATE = "config.json", "encoder.onnx", "run.json", "state.json"
 
-_ENVIRONMENT, _PERCEPTION, _PENDING = "environment", "perception", "waiting"
+_ENVIRONMENT, _PERCEPTION, PENDING = "environment", "perception", "waiting"
 """Names in `state.json`, and prefixes of arrays in `session.safetensors`."""
 
 _ACTING = {CONFIG, AGENT, STATE, RUN}
@@ -62,7 +62,7 @@ class Snapshot:
     @property
     def _parts(self) -> dict[str, State | None]:
         """The session's parts, by their names on the disk."""
-        return {_ENVIRONMENT: self.environment, _PERCEPTION: self.perception, _PENDING: self.pending}
+        return {_ENVIRONMENT: self.environment, _PERCEPTION: self.perception, PENDING: self.pending}
 
     def values(self) -> dict[str, Any]:
         """Return the content of `state.json`."""
@@ -71,7 +71,7 @@ class Snapshot:
             "timestep": self.timestep,
             "frozen": self.frozen,
             "encoder": self.encoder,
-            _PENDING: values[_PENDING],
+            PENDING: values[PENDING],
             "agent": self.agent.values,
             "replay": self.replay.values,
             _PERCEPTION: values[_PERCEPTION],
@@ -113,7 +113,10 @@ def save(
         durable.write_json(folder / STATE, snapshot.values())
         durable.write_json(folder / RUN, dict(run or {}))
 
-    return durable.publish_checkpoint(checkpoints, snapshot.timestep, write, keep=1 if acting_only else 2)
+    if acting_only:
+        return durable.publish_checkpoint(checkpoints, snapshot.timestep, write, keep=1)
+    always = snapshot.config.keep_checkpoint
+    return durable.publish_checkpoint(checkpoints, snapshot.timestep, write, always=always)
 
 
 def _find_not_finite(agent: State) -> str | None:
@@ -225,7 +228,7 @@ class Saved:
 
     def pending(self) -> State | None:
         """Read the pending batch, or None if there was none."""
-        return self._session_part(_PENDING)
+        return self._session_part(PENDING)
 
     def _session_part(self, name: str) -> State | None:
         if self.state.get(name) is None:
@@ -267,21 +270,26 @@ class Saved:
         return dict(self.state[name])
 
 
-def newest(checkpoints: Path, *, acting_only: bool = False) -> Saved:
-    """Return the newest undamaged checkpoint. Raises BadInputError if this version can read none.
+def newest(checkpoints: Path, *, acting_only: bool = False, at: int | None = None) -> Saved:
+    """Return the newest undamaged checkpoint, or that of step `at`. Raises BadInputError if this version can read none.
 
     With `acting_only` it need not have what only `resume` needs.
     """
     for attempt in range(_READ_ATTEMPTS):
         try:
-            stored = durable.newest_checkpoint(checkpoints)
+            stored = durable.newest_checkpoint(checkpoints, at)
             state = stored.read_json(STATE)
             config = TrainConfig.from_json(stored.read_json(CONFIG))
         except (durable.NoSoundCheckpointError, durable.CorruptFileError, OSError) as error:
             # A run that is still training may remove the checkpoint while it is read.
             if attempt + 1 < _READ_ATTEMPTS and not isinstance(error, durable.NoSoundCheckpointError):
                 continue
-            raise BadInputError(_explain_no_checkpoint(checkpoints.parent, error)) from error
+            explained = (
+                _explain_no_checkpoint(checkpoints.parent, error)
+                if at is None
+                else _explain_not_at(checkpoints, at, error)
+            )
+            raise BadInputError(explained) from error
         except BadInputError as error:
             raise BadInputError(f"{stored.path}: {error}") from error
         missing = (_ACTING if acting_only else _REQUIRED) - set(stored.manifest["files"])
@@ -299,6 +307,18 @@ def _explain_no_checkpoint(run: Path, error: Exception) -> str:
     reason = error.reason if isinstance(error, durable.NoSoundCheckpointError) else f"no undamaged checkpoint ({error})"
     flags = f"; its flags are in {run / 'config.json'}" if (run / "config.json").is_file() else ""
     return f"{run}: {reason}; this run cannot continue, start a new one with train{flags}"
+
+
+def _explain_not_at(checkpoints: Path, at: int, error: Exception) -> str:
+    """Say why there is no checkpoint of step `at`, and what to do."""
+    steps = durable.checkpoint_steps(checkpoints)
+    if at in steps:
+        return f"--at {at}: {checkpoints / durable.checkpoint_name(at)} is damaged ({error}); give another step"
+    shown = ", ".join(f"{step}" for step in steps) or "none"
+    return (
+        f"--at {at}: {checkpoints.parent} has no checkpoint of this step, only of {shown}; give one of these, "
+        f"or make the run again with --keep-checkpoint {at}"
+    )
 
 
 def newest_agent(checkpoints: Path, *, acting_only: bool = False) -> tuple[Saved, State]:

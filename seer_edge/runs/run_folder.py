@@ -227,26 +227,26 @@ def create_default(config: TrainConfig) -> RunFolder:
         return create(path, config)
 
 
-def check(path: Path) -> None:
-    """Raise BadInputError if a new run cannot be created at `path`. Writes nothing."""
-    with _writable(path):
+def check(path: Path, flag: str = "--run-dir") -> None:
+    """Raise BadInputError, which names `flag`, if a new run cannot be created at `path`. Writes nothing."""
+    with _writable(path, flag):
         if path.is_dir() and any(path.iterdir()):
             raise BadInputError(
-                f"--run-dir {path}: not empty; name a new folder, or continue the run with: seer-edge resume {path}"
+                f"{flag} {path}: not empty; name a new folder, or continue the run with: seer-edge resume {path}"
             )
         if path.exists() and not path.is_dir():
-            raise BadInputError(f"--run-dir {path}: not a folder; name a new one")
+            raise BadInputError(f"{flag} {path}: not a folder; name a new one")
         nearest = next(parent for parent in path.absolute().parents if parent.exists())
         if not nearest.is_dir():
-            raise BadInputError(f"--run-dir {path}: {nearest} is a file; name a folder elsewhere")
+            raise BadInputError(f"{flag} {path}: {nearest} is a file; name a folder elsewhere")
 
 
 @contextlib.contextmanager
-def _writable(path: Path) -> Iterator[None]:
+def _writable(path: Path, flag: str = "--run-dir") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise BadInputError(f"--run-dir {path}: cannot be written ({error.strerror}); name another folder") from error
+        raise BadInputError(f"{flag} {path}: cannot be written ({error.strerror}); name another folder") from error
 
 
 def create(path: Path, config: TrainConfig) -> RunFolder:

@@ -63,6 +63,8 @@ class CheckpointPolicy:
         config, timestep = self._session.config, self._session.timestep
         if timestep in (self._reporter.outcome.checkpoint, config.total_timesteps):
             return False
+        if timestep in config.keep_checkpoint:
+            return True
         if config.checkpoint_every_steps is not None:
             return timestep % config.checkpoint_every_steps == 0
         return time.monotonic() - self._saved_at >= (config.checkpoint_every_seconds or 0)

@@ -14,7 +14,8 @@ from seer_edge.envs import Episode
 from seer_edge.training.session import StepReport
 
 LOG = logging.getLogger(__name__)
-RECENT_EPISODES = 100
+RECENT_STEPS, RECENT_EPISODES_MIN = 10_000, 5
+"""Recent episodes ended within so many steps, or are the latest few where fewer did."""
 
 
 class Tracker(Protocol):
@@ -104,25 +105,28 @@ class Interval:
     """Means over the steps of a log interval, and over recent episodes."""
 
     def __init__(self) -> None:
-        self._episodes: deque[Episode] = deque(maxlen=RECENT_EPISODES)
+        self._episodes: deque[tuple[int, Episode]] = deque()  # each with its last step
         self._losses: list[float] = []
         self.steps = 0  # in this interval
         self._seconds = 0.0
 
-    def add(self, report: StepReport) -> None:
-        """Add one step."""
+    def add(self, timestep: int, report: StepReport) -> None:
+        """Add the step that led to `timestep`."""
         self.steps += 1
         self._seconds += report.seconds
         if report.loss is not None:
             self._losses.append(report.loss)
         if report.episode is not None:
-            self._episodes.append(report.episode)
+            self._episodes.append((timestep, report.episode))
+        episodes = self._episodes
+        while len(episodes) > RECENT_EPISODES_MIN and episodes[0][0] <= timestep - RECENT_STEPS:
+            episodes.popleft()
 
     @property
     def mean_return(self) -> float | None:
         """Mean raw return of recent episodes, or None before the first one ended."""
         episodes = self._episodes
-        return sum(episode.episode_return for episode in episodes) / len(episodes) if episodes else None
+        return sum(episode.episode_return for _, episode in episodes) / len(episodes) if episodes else None
 
     @property
     def steps_per_second(self) -> float:
@@ -134,7 +138,7 @@ class Interval:
         row = {"time/fps": self.steps_per_second}
         if self.mean_return is not None:
             row["rollout/ep_rew_mean"] = self.mean_return
-            row["rollout/ep_len_mean"] = sum(e.length_steps for e in self._episodes) / len(self._episodes)
+            row["rollout/ep_len_mean"] = sum(e.length_steps for _, e in self._episodes) / len(self._episodes)
         if self._losses:
             row["train/loss"] = sum(self._losses) / len(self._losses)
         self._losses.clear()
@@ -143,12 +147,13 @@ class Interval:
 
     def state(self) -> dict[str, Any]:
         """Return plain data for a checkpoint."""
-        episodes = [[episode.episode_return, episode.length_steps] for episode in self._episodes]
+        episodes = [[episode.episode_return, episode.length_steps, step] for step, episode in self._episodes]
         return {"episodes": episodes, "losses": self._losses, "steps": self.steps, "seconds": self._seconds}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Restore what `state` returned."""
-        self._episodes.extend(Episode(float(total), int(length)) for total, length in state["episodes"])
+        for total, length, *step in state["episodes"]:  # the step is missing in runs of earlier versions
+            self._episodes.append((int(step[0]) if step else 0, Episode(float(total), int(length))))
         self._losses = [float(loss) for loss in state["losses"]]
         self.steps, self._seconds = int(state["steps"]), float(state["seconds"])
 

@@ -1,6 +1,7 @@
 """Everything that a run reports: console lines, the tables, TensorBoard and `summary.json`."""
 
 import contextlib
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -50,7 +51,7 @@ class Reporter:
         self._folder = folder
         self._session = session
         self._clock = PhaseClock()
-        self._begin = time.monotonic()
+        self._begin, self._cpu_before = time.monotonic(), -time.process_time()
         self._warned_of_loss = False
         self._conversion_shown = 0.0
         if state is not None:
@@ -61,6 +62,8 @@ class Reporter:
             self.interval.restore(state["interval"])
             self.logged_at, self.evaluated_at = int(state["logged_at"]), int(state["evaluated_at"])
             self._begin -= float(state["seconds"])
+            # Checkpoints of earlier versions lack it. Unknown seconds leave the cells empty.
+            self._cpu_before += float(state.get("cpu_seconds", math.nan))
         self._tables = open_tables(folder, self.logged_at, session.timestep)
         for warning in [] if state is None else changed_tables(self._tables, state):
             console.warn(warning)
@@ -78,6 +81,7 @@ class Reporter:
             **{name: table.digest for name, table in self._tables.items()},
             "evaluated_at": self.evaluated_at,
             "seconds": time.monotonic() - self._begin,
+            **({} if math.isnan(self._cpu_seconds) else {"cpu_seconds": self._cpu_seconds}),
         }
 
     def sync(self) -> None:
@@ -110,7 +114,7 @@ class Reporter:
         """Record one step."""
         session = self._session
         self._clock.add(session.phase, report)
-        self.interval.add(report)
+        self.interval.add(session.timestep, report)
         if report.episode is not None:
             self._tables["episodes"].write(episode_row(session.timestep, report.episode, session.agent.updates))
         self.console.advance(session.timestep)
@@ -163,6 +167,11 @@ class Reporter:
             f"{self._room()}, RSS {format_size(report.rss_before_bytes)} -> "
             f"{format_size(report.rss_after_bytes)} (peak {format_size(report.rss_peak_bytes)}){parity}"
         )
+
+    @property
+    def _cpu_seconds(self) -> float:
+        """CPU time of all threads of the run's processes so far; NaN if an earlier one did not record it."""
+        return self._cpu_before + time.process_time()
 
     def _rows(self) -> str:
         """Return the rows held and their size with --store compact, where no table of the plan says it."""
@@ -229,6 +238,8 @@ class Reporter:
             "compute/flops": flops(session, self.outcome, session.timestep),
             "time/time_elapsed": time.monotonic() - self._begin,
         }
+        if not math.isnan(self._cpu_seconds):
+            row["time/cpu_seconds"] = self._cpu_seconds
         clip_rate = session.replay.store.codec.clip_rate
         if clip_rate is not None:
             row["replay/clip_rate"] = clip_rate

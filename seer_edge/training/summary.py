@@ -93,6 +93,7 @@ def summary(session: Session, outcome: Outcome, clock: PhaseClock) -> dict[str, 
         "env": plan.env.id,
         "algo": plan.config.algo,
         "seed": plan.config.seed,
+        "origin": plan.config.origin,
         "timesteps": session.timestep,
         "status": outcome.status,
         "budget": {

@@ -33,6 +33,7 @@ COLUMNS = (
     "seer/frozen",
     "compute/flops",
     "time/time_elapsed",
+    "time/cpu_seconds",
 )
 EPISODE_COLUMNS = ("step", "return", "length", "updates")
 """Of a finished training episode: its last step, its raw return, its length in steps, and all updates so far."""
@@ -144,3 +145,13 @@ def changed_tables(tables: Mapping[str, Table], digests: Mapping[str, Any]) -> I
         # Checkpoints of earlier versions lack the digest of a table that did not exist then.
         if digests.get(name, table.found_digest) != table.found_digest:
             yield f"{table.path}: its rows up to step {table.until:,} were changed since they were written"
+
+
+def copy_tables(source: RunFolder, target: RunFolder, logged_at: int, timestep: int) -> None:
+    """Copy the rows of the tables up to a checkpoint at `timestep`, before which `logged_at` was the last interval."""
+    for path, columns, until in (
+        (source.progress, COLUMNS, logged_at),
+        (source.episodes, EPISODE_COLUMNS, timestep),
+    ):
+        header, rows = _read(path, columns, until)
+        durable.write_atomic(target.path / path.name, [_line(header), *map(_line, rows)])

@@ -18,10 +18,13 @@ IN_ORDER = (
     "plan",
     "train",
     "resume",
+    "fork",
     "plan_of_run",
+    "report",
     "evaluate",
     "export",
     "act",
+    "sweep",
 )  # later examples use the files of earlier ones
 
 
@@ -71,6 +74,9 @@ def test_a_policy_imports_the_runtime_alone() -> None:
         (lambda: seer_edge.plan("Alien", checkpoint_every=True), "--checkpoint-every: cannot be True"),
         (lambda: seer_edge.plan("Alien", env_timeout="1"), "--env-timeout: '1' is not a duration"),
         (lambda: seer_edge.train("Alien", latent_codec="x"), "--latent-codec x: choose one of float32"),
+        (lambda: seer_edge.report("runs/a", "r.html"), "report: 'runs/a' is one path; give a list of folders"),
+        (lambda: seer_edge.report(["a"], "r.html", at_step="3"), "--at-step '3': cannot be used"),
+        (lambda: seer_edge.report(["a"], "r.html", at_flops=-1.0), "--at-flops -1.0: cannot be used"),
         (lambda: seer_edge.resume("nowhere"), "nowhere: there is no such file or folder"),
         (lambda: seer_edge.evaluate("nowhere", episodes=0), "--episodes 0: give a whole number from 1 to"),
         (lambda: seer_edge.export("nowhere", "x.seer", with_=["all"]), "--with all: unknown value; choose one of"),

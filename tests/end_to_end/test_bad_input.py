@@ -150,7 +150,7 @@ def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         ([*TRAIN, "--freeze", "1000"], ["--freeze", "train --help"]),
         ([*TRAIN, "--seed"], ["--seed: expected one argument; write its value behind it"]),
         ([*TRAIN, "extra"], ["extra", "train --help"]),
-        (["sweep", "runs/x"], ["sweep", "not built yet", "train"]),
+        (["report", "runs/x"], ["report", "not built yet", "train"]),
         (["resume"], ["RUN"]),
         (["resume", "no-such-run"], ["no-such-run: there is no such file or folder", "give the --run-dir of a run"]),
         (["resume", "no-such-run", "--seed", "1"], ["--seed: cannot change in a run that has begun", "leave it out"]),

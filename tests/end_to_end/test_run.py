@@ -99,6 +99,8 @@ def test_progress_has_the_ecosystems_columns(alien: Path) -> None:
         assert int(row["memory/observation_bytes"]) < int(row["memory/anon_bytes"]) < int(row["memory/rss_bytes"])
     sampled = max(int(row["memory/anon_bytes"]) for row in rows)
     assert read_json(alien / "summary.json")["anon_peak_bytes"] >= sampled
+    used = [float(row["time/cpu_seconds"]) for row in rows]
+    assert 0 < used[0] < used[-1]
     assert [row["seer/frozen"] for row in rows] == sorted(row["seer/frozen"] for row in rows)
     assert rows[-1]["eval/mean_reward"] != ""
 

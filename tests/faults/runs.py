@@ -242,7 +242,8 @@ def results(path: Path) -> dict[str, Any]:
     """Return the results of a run except times, memory and the number of stops."""
     summary = json.loads((path / "summary.json").read_text())
     rows = [line.split(",") for line in (path / "progress.csv").read_text().splitlines()]
-    timed = {rows[0].index(name) for name in ("time/fps", "time/time_elapsed", "memory/rss_bytes", "memory/anon_bytes")}
+    measured = ("time/fps", "time/time_elapsed", "time/cpu_seconds", "memory/rss_bytes", "memory/anon_bytes")
+    timed = {rows[0].index(name) for name in measured}
     return {
         "episodes": (path / "episodes.csv").read_text(),
         "rows": [[cell for column, cell in enumerate(row) if column not in timed] for row in rows],

@@ -265,3 +265,14 @@ def test_replaced_checkpoint_stays_loadable_if_the_swap_and_its_undo_fail(
 
     publish(tmp_path, 1, mark="newer")
     assert listing(tmp_path) == ["step_0000000001"]
+
+
+def test_kept_timesteps_survive_the_rotation_and_do_not_count(tmp_path: Path) -> None:
+    for timestep in (0, 10, 20, 30, 40):
+        durable.publish_checkpoint(tmp_path, timestep, lambda new: None, always=(10, 30))
+    assert listing(tmp_path) == [f"step_{step:010d}" for step in (10, 20, 30, 40)]
+    assert durable.checkpoint_steps(tmp_path) == [10, 20, 30, 40]
+    assert durable.newest_checkpoint(tmp_path).path.name == "step_0000000040"
+    assert durable.newest_checkpoint(tmp_path, at=10).path.name == "step_0000000010"
+    with pytest.raises(durable.NoSoundCheckpointError):
+        durable.newest_checkpoint(tmp_path, at=15)

@@ -17,6 +17,7 @@ from seer_runtime.durable.checkpoints import (
     Checkpoint,
     NoSoundCheckpointError,
     checkpoint_name,
+    checkpoint_steps,
     newest_checkpoint,
     publish_checkpoint,
 )
@@ -60,6 +61,7 @@ __all__ = [
     "NoSoundCheckpointError",
     "TensorFile",
     "checkpoint_name",
+    "checkpoint_steps",
     "make_folder",
     "newest_checkpoint",
     "open_container",

@@ -8,7 +8,7 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +92,14 @@ def checkpoint_name(timestep: int) -> str:
     return f"step_{timestep:010d}"
 
 
-def publish_checkpoint(checkpoints_dir: Path, timestep: int, write: Callable[[Path], None], *, keep: int = 2) -> Path:
+def publish_checkpoint(
+    checkpoints_dir: Path,
+    timestep: int,
+    write: Callable[[Path], None],
+    *,
+    keep: int = 2,
+    always: Collection[int] = (),
+) -> Path:
     """Call `write(folder)` on an empty folder and publish the result as the checkpoint of `timestep`. Return its path.
 
     `write` may create only plain files: no folders, no links, and no `manifest.json`. Files that it does not write with
@@ -103,7 +110,8 @@ def publish_checkpoint(checkpoints_dir: Path, timestep: int, write: Callable[[Pa
     place and the old one is removed. `newest_checkpoint` also reads the hidden name, so a checkpoint exists at every
     moment.
 
-    After publication, the oldest checkpoints are removed until `keep` remain, including the new one. A checkpoint with
+    After publication, the oldest checkpoints are removed until `keep` remain, including the new one. Those of the
+    timesteps `always` are not removed and do not count. A checkpoint with
     a later timestep is removed only if it is damaged: a resumed run has skipped it. Leftovers of killed writers are
     removed before the write. An OSError from the last sync or from the removal is raised after the publication.
 
@@ -129,12 +137,12 @@ def publish_checkpoint(checkpoints_dir: Path, timestep: int, write: Callable[[Pa
         files.remove_after(error, new)
         raise
     files._fsync_folder(checkpoints_dir)
-    _prune(checkpoints_dir, timestep, keep)
+    _prune(checkpoints_dir, timestep, keep, always)
     return final
 
 
-def newest_checkpoint(checkpoints_dir: Path) -> Checkpoint:
-    """Return the newest sound checkpoint. Change nothing on the disk.
+def newest_checkpoint(checkpoints_dir: Path, at: int | None = None) -> Checkpoint:
+    """Return the newest sound checkpoint, or the sound one of timestep `at`. Change nothing on the disk.
 
     A writer may publish and remove checkpoints at the same time. Raises NoSoundCheckpointError if no checkpoint is
     sound or the folder does not exist, CorruptFileError if `checkpoints_dir` is a link, and OSError.
@@ -142,12 +150,18 @@ def newest_checkpoint(checkpoints_dir: Path) -> Checkpoint:
     if checkpoints_dir.is_symlink():
         raise CorruptFileError(checkpoints_dir, "a symbolic link, not a folder")
     for _ in range(_LISTINGS):
-        checkpoint, skipped, moved = _first_sound(_candidates(checkpoints_dir))
+        candidates = [found for found in _candidates(checkpoints_dir) if at in (None, found.timestep)]
+        checkpoint, skipped, moved = _first_sound(candidates)
         if not moved:
             break
     if checkpoint is None:
         raise NoSoundCheckpointError(checkpoints_dir, skipped)
     return checkpoint
+
+
+def checkpoint_steps(checkpoints_dir: Path) -> list[int]:
+    """Return the timesteps of all checkpoints, sound or not, in ascending order."""
+    return sorted({candidate.timestep for candidate in _candidates(checkpoints_dir)})
 
 
 def _seal(folder: Path, timestep: int, batch: files.Batch) -> None:
@@ -185,8 +199,8 @@ def _rename_in(new: Path, final: Path) -> None:
         raise
 
 
-def _prune(checkpoints_dir: Path, timestep: int, keep: int) -> None:
-    candidates = _candidates(checkpoints_dir)
+def _prune(checkpoints_dir: Path, timestep: int, keep: int, always: Collection[int]) -> None:
+    candidates = [found for found in _candidates(checkpoints_dir) if not (found.published and found.timestep in always)]
     kept = [found.path for found in candidates if found.published and found.timestep <= timestep][:keep]
     for candidate in candidates:
         if candidate.path in kept or (candidate.timestep > timestep and not _is_damaged(candidate.path)):

@@ -1,0 +1,133 @@
+"""Forks: new runs that begin at a checkpoint of another."""
+
+import dataclasses
+import os
+import time
+from pathlib import Path
+from typing import Any, Unpack
+
+from seer_edge.api import planning
+from seer_edge.api.results import ForkResult
+from seer_edge.config.config import TrainConfig
+from seer_edge.config.hyperparameters import override_settings
+from seer_edge.config.request import ForkOptions, ForkRequest, flag_of
+from seer_edge.errors import BadInputError
+from seer_edge.runs import checkpoint, run_folder
+from seer_edge.runs.checkpoint import Saved
+
+_READ_ATTEMPTS = 3
+_FIXED_BY_FREEZE = ("freeze_at", "freeze_layers", "latent_codec", "augmentations")
+
+
+def fork(run: str | os.PathLike[str], output: str | os.PathLike[str], **options: Unpack[ForkOptions]) -> ForkResult:
+    """Begin a new run at a checkpoint of another, with other settings for what comes after it.
+
+    The new run has everything up to that step: networks, replay, random streams, tables. `resume` continues it. A fork
+    without options ends as its parent does, bit for bit, under the conditions of `resume`. With `seed` all random
+    streams restart. The steps of `keep_checkpoint` are not those of the parent. `config.json` and `summary.json` record
+    the origin.
+
+    Args:
+        run: the folder of the parent, which may still be training.
+        output: new folder.
+        **options: the flags of `seer-edge fork` as keywords; see `ForkOptions` for units. None keeps what the parent
+            has.
+
+    Returns:
+        The folder, the step at which it begins, and its plan.
+
+    Raises:
+        BadInputError: there is no such checkpoint, or an option cannot change after it. Nothing was written.
+
+    Example:
+        >>> import seer_edge
+        >>> forked = seer_edge.fork("runs/camera", "runs/longer", total_timesteps=150, seed=1)
+        >>> forked.timestep
+        140
+        >>> seer_edge.resume(forked.folder).timestep
+        150
+
+    """
+    request = ForkRequest.of(**options)
+    parent, target = run_folder.open_run(Path(run)), Path(output)
+    run_folder.check(target, "-o")
+    for attempt in range(_READ_ATTEMPTS):
+        saved = checkpoint.newest(parent.checkpoints, at=request.at)
+        config = _config(saved, request)
+        planned = planning.recorded_plan(config, parent)
+        saved.check_fits(planned)
+        planning.prepare_learner(planned)
+        from seer_edge.training.fork import check_fork, origin_of, write_fork
+
+        try:
+            check_fork(planned, saved)
+            origin = origin_of(Path(run), saved)
+            config = dataclasses.replace(config, origin=origin)
+            folder = write_fork(parent, saved, config, target, reseed=request.seed is not None)
+        except FileNotFoundError as error:  # a parent that is training has removed the checkpoint
+            if attempt + 1 == _READ_ATTEMPTS:
+                raise BadInputError(
+                    f"{parent.path}: its checkpoints are removed while they are read; wait, or fork one that "
+                    "--keep-checkpoint keeps"
+                ) from error
+            time.sleep(0.1)
+        except OSError as error:
+            raise BadInputError(f"-o {target}: cannot be written ({error}); name another folder") from error
+        else:
+            return ForkResult(folder.path, saved.timestep, dataclasses.replace(planned, config=config))
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _config(saved: Saved, request: ForkRequest) -> TrainConfig:
+    """Return the settings of the fork. Raises BadInputError for one that cannot change after the checkpoint."""
+    parent, changes = saved.config, request.fork_fields()
+    _check_frozen(saved, changes)
+    if changes.get("store", parent.store) != parent.store:
+        raise BadInputError(
+            f"--store {changes['store']}: the rows of {saved.path} are stored as {parent.store}; leave it out, or "
+            "start a new run with train"
+        )
+    _check_steps(saved, request, changes)
+    if request.set:
+        settings, lines = override_settings(parent.algo, parent.settings, dict(request.set))
+        again = {line.partition("=")[0] for line in lines}
+        kept = tuple(line for line in parent.overrides if line.partition("=")[0] not in again)
+        changes |= {"settings": settings, "overrides": (*kept, *lines)}
+    changes |= {"keep_checkpoint": (), "origin": None, **request.config_fields()}
+    for step in changes["keep_checkpoint"]:
+        if step < saved.timestep:
+            raise BadInputError(
+                f"--keep-checkpoint {step}: the fork begins at step {saved.timestep}; give that or more"
+            )
+    return dataclasses.replace(parent, **changes)
+
+
+def _check_frozen(saved: Saved, changes: dict[str, Any]) -> None:
+    """Raise BadInputError if something of the freeze changes that is already done."""
+    if not saved.frozen:
+        return
+    for name in _FIXED_BY_FREEZE:
+        if name in changes and changes[name] != getattr(saved.config, name):
+            value = "never" if changes[name] is None else changes[name]
+            before = saved.config.freeze_at
+            hint = "start a new run with train" if before == 0 else f"give --at with a step up to {before}"
+            raise BadInputError(
+                f"{flag_of(name)} {value}: {saved.path} is frozen already, since step {before}; leave it out, or {hint}"
+            )
+
+
+def _check_steps(saved: Saved, request: ForkRequest, changes: dict[str, Any]) -> None:
+    """Raise BadInputError if a step of the new settings is before the checkpoint."""
+    freeze_at, total = changes.get("freeze_at"), request.total_timesteps
+    if freeze_at is not None and not saved.frozen and freeze_at < saved.timestep:
+        raise BadInputError(
+            f"--freeze-at {freeze_at}: the fork begins at step {saved.timestep}; give that or a later step, or never"
+        )
+    if total is not None and total < saved.timestep:
+        raise BadInputError(f"--total-timesteps {total}: the fork begins at step {saved.timestep}; give more")
+    freeze_at = changes.get("freeze_at", saved.config.freeze_at)
+    end = saved.config.total_timesteps if total is None else total
+    if freeze_at is not None and freeze_at > end:
+        raise BadInputError(
+            f"--total-timesteps {end}: the freeze is at step {freeze_at}; give more steps, or another --freeze-at"
+        )

@@ -1,0 +1,154 @@
+"""Sweeps: many runs from one file."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from seer_edge.api.results import SweepJob, SweepResult
+from seer_edge.api.runs import plan
+from seer_edge.config.plan import BytePlan
+from seer_edge.errors import BadInputError
+from seer_edge.machine.signals import StopSignal
+from seer_edge.sweeps.cost import Kind, measure
+from seer_edge.sweeps.engine import LocalEngine
+from seer_edge.sweeps.runner import Need, Progress, Runner, locked, record_jobs, summary_of
+from seer_edge.sweeps.spec import Job, read_spec
+from seer_runtime.system.memory import memory_limits
+
+RSS_SHARE = 0.9
+"""Share of the memory that is available at the start which planned runs may take."""
+
+
+def sweep(
+    spec: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    jobs: int | None = None,
+    dry_run: bool = False,
+    progress_bar: bool = False,
+    plugins: Sequence[str] = (),
+) -> SweepResult:
+    """Train every run of a file: environments x variants x seeds, in a pool of processes with the lowest priority.
+
+    Repeat the call to continue: finished runs are not repeated, interrupted and failed ones resume. SIGINT, SIGTERM and
+    SIGHUP end the running ones with a checkpoint. If this process is killed, they continue to their ends, and the next
+    call waits for them.
+
+    Args:
+        spec: a TOML file; see docs/sweeps.md.
+        output: folder of the sweep, with one folder for each run.
+        jobs: runs at a time. The default is one for each core, and as many as fit into the available memory.
+        dry_run: train nothing. Measure short runs and return the estimated seconds of each run.
+        progress_bar: show a bar on stderr, if that is a terminal.
+        plugins: modules that each run imports, as `--plugin` does.
+
+    Returns:
+        What became of each run.
+
+    Raises:
+        BadInputError: the file cannot be used, or the folder is of another sweep.
+        RunStoppedError: a calibration of `dry_run` failed.
+
+    Example:
+        >>> import pathlib, seer_edge
+        >>> _ = pathlib.Path("sweep.toml").write_text('''
+        ... envs = ["camera_env:Camera-v0"]
+        ... seeds = [0, 1]
+        ... [settings]
+        ... mem_budget = "4MB"
+        ... total_timesteps = 120
+        ... eval_episodes = 1
+        ... set = {batch_size = 8, learning_starts = 40}
+        ... ''')
+        >>> result = seer_edge.sweep("sweep.toml", "runs/sweep", jobs=2)
+        >>> [(job.name, job.status) for job in result.jobs]
+        [('camera-env-Camera-v0__run__0', 'finished'), ('camera-env-Camera-v0__run__1', 'finished')]
+
+    """
+    listed, folder = read_spec(Path(spec)), Path(output)
+    plans = _plans(listed, Path(spec))
+    engine = LocalEngine(jobs, round(RSS_SHARE * memory_limits().available_bytes))
+    if dry_run:
+        return _estimate(folder, listed, plans, engine)
+    needs = {job.name: _need(plans[_kind(job)]) for job in listed}
+    with locked(folder):
+        record_jobs(folder, listed)
+        runner = Runner(folder, listed, needs, engine).with_plugins(plugins)
+        with StopSignal() as stop, _bar(progress_bar, sum(need.total_timesteps for need in needs.values())) as show:
+            runner.run(lambda: stop.received is not None, show)
+    found = tuple(_job(folder, job, plans, runner.failures, {}) for job in listed)
+    return SweepResult(folder, found, signal=stop.received)
+
+
+def _estimate(folder: Path, listed: Sequence[Job], plans: Mapping[Kind, BytePlan], engine: LocalEngine) -> SweepResult:
+    """Return the jobs with their estimated seconds. Raises RunStoppedError if a calibration fails."""
+    speeds = measure(plans, listed, engine)
+    seconds = {job.name: speeds[_kind(job)].seconds(job, plans[_kind(job)]) for job in listed}
+    kinds = [_need(planned) for planned in plans.values()]
+    slots = min(len(listed), engine.slots(max(need.threads for need in kinds), max(n.rss_bytes for n in kinds)))
+    return SweepResult(folder, tuple(_job(folder, job, plans, {}, seconds) for job in listed), slots=slots)
+
+
+def _kind(job: Job) -> Kind:
+    return job.env, job.variant
+
+
+def _plans(jobs: Sequence[Job], spec: Path) -> dict[Kind, BytePlan]:
+    """Plan one job of each kind. Raises BadInputError, which names the job."""
+    plans: dict[Kind, BytePlan] = {}
+    for job in jobs:
+        if _kind(job) in plans:
+            continue
+        options = job.all_options
+        try:
+            plans[_kind(job)] = plan(job.env, **options)  # checked by `read_spec`
+        except BadInputError as error:
+            raise BadInputError(f"{spec}: {job.env}, variant {job.variant}: {error}") from error
+        total = plans[_kind(job)].config.total_timesteps
+        late = [step for step in job.keeps if step > total]
+        if late:
+            raise BadInputError(f"{spec}: at = {late[0]}: variant {job.variant} ends at step {total}; give less")
+    return plans
+
+
+def _need(planned: BytePlan) -> Need:
+    return Need(planned.rss_peak_bytes, planned.config.threads, planned.config.total_timesteps)
+
+
+def _job(
+    folder: Path, job: Job, plans: Mapping[Kind, BytePlan], failures: Mapping[str, str], seconds: Mapping[str, float]
+) -> SweepJob:
+    summary = summary_of(folder / job.name)
+    evaluation = summary.get("eval")
+    finished = summary.get("status") == "finished"
+    status = "failed" if job.name in failures else "finished" if finished else "interrupted" if summary else "waiting"
+    return SweepJob(
+        name=job.name,
+        status=status,
+        timestep=int(summary.get("timesteps", 0)),
+        total_timesteps=plans[_kind(job)].config.total_timesteps,
+        mean_return=None if evaluation is None else float(evaluation["mean_return"]),
+        rss_bytes=plans[_kind(job)].rss_peak_bytes,
+        seconds=seconds.get(job.name),
+        failure=failures.get(job.name),
+    )
+
+
+@contextlib.contextmanager
+def _bar(wanted: bool, total: int) -> Iterator[Callable[[Progress], object]]:
+    """Yield a function that shows how far the sweep is."""
+    if not (wanted and sys.stderr.isatty()):
+        yield lambda progress: None
+        return
+    from tqdm import tqdm
+
+    layout = "{percentage:3.0f}%|{bar:8}|{elapsed}<{remaining}{postfix}"
+    with tqdm(total=total, file=sys.stderr, bar_format=layout) as bar:
+
+        def show(now: Progress) -> None:
+            bar.update(now.steps - bar.n)
+            bar.set_postfix_str(f"{now.finished} of {now.jobs} finished, {now.running} running, {now.failed} failed")
+
+        yield show

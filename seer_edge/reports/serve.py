@@ -1,0 +1,85 @@
+"""Serve a report on this machine, and refresh it while its runs go on."""
+
+import logging
+import threading
+from collections.abc import Callable
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from seer_edge.errors import BadInputError
+from seer_edge.reports.build import ReportOptions, content_of, version_of
+from seer_edge.reports.page import render
+
+LOG = logging.getLogger(__name__)
+HOST = "127.0.0.1"
+
+
+class LiveReport:
+    """Renders the page again when the runs have changed since the last time."""
+
+    def __init__(self, options: ReportOptions, on_render: Callable[[str], object] | None = None) -> None:
+        """`on_render` receives each new page, as a file of its own. Raises BadInputError if the runs cannot be read."""
+        self._options, self._on_render = options, on_render
+        self._lock = threading.Lock()
+        self._version = self._page = ""
+        self.page()
+
+    @property
+    def version(self) -> str:
+        """A text that changes when the page would."""
+        return version_of(self._options.runs)
+
+    def page(self) -> str:
+        """Return the page of the runs as they are now. Keeps the last one if a run cannot be read at the moment."""
+        with self._lock:
+            version = self.version
+            if version != self._version or not self._page:
+                try:
+                    content = content_of(self._options)
+                except BadInputError as error:
+                    if not self._page:
+                        raise
+                    LOG.warning("%s; showing the last page", error)
+                else:
+                    self._page, self._version = render(content, live=version), version
+                    if self._on_render is not None:
+                        self._on_render(render(content))
+            return self._page
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers "/" with the page and "/version" with its version."""
+
+    report: LiveReport
+
+    def do_GET(self) -> None:
+        """Answer a request."""
+        if self.path in ("/", "/index.html"):
+            self._answer(self.report.page(), "text/html; charset=utf-8")
+        elif self.path == "/version":
+            self._answer(self.report.version, "text/plain; charset=utf-8")
+        else:
+            self.send_error(HTTPStatus.NOT_FOUND)
+
+    def _answer(self, text: str, kind: str) -> None:
+        body = text.encode()
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Log a request as a detail."""
+        LOG.debug(format, *args)
+
+
+def server_of(report: LiveReport, port: int) -> ThreadingHTTPServer:
+    """Return a server of the report on this machine only; port 0 selects a free one. Raises BadInputError."""
+    handler = type("ReportHandler", (Handler,), {"report": report})
+    try:
+        return ThreadingHTTPServer((HOST, port), handler)
+    except OSError as error:
+        raise BadInputError(f"--port {port}: cannot be used ({error.strerror}); give another, or 0 for any") from error

@@ -1,0 +1,123 @@
+"""The cost of a sweep in hours on this machine, from short runs with the same settings."""
+
+import csv
+import dataclasses
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from seer_edge.config.plan import BytePlan
+from seer_edge.errors import RunStoppedError
+from seer_edge.runs.run_folder import RunFolder
+from seer_edge.sweeps.engine import LocalEngine, Running, Task
+from seer_edge.sweeps.runner import summary_of
+from seer_edge.sweeps.spec import Job
+
+STEPS = 120
+"""Steps of each phase that a calibration times."""
+WARM_UP_STEPS = 200
+POLL_SECONDS = 0.1
+
+Kind = tuple[str, str]
+"""Environment and variant: jobs of one kind differ in their seeds only."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds that a calibration took."""
+
+    start: float  # of a process, up to its first step
+    acting: float  # a step without an update
+    pixel: float  # a step before the freeze
+    latent: float  # a step after it
+    evaluation: float  # an evaluation of one episode
+
+    def seconds(self, job: Job, plan: BytePlan) -> float:
+        """Return the estimate for one job."""
+        config, begin = plan.config, (job.at or 0) if job.parent is not None else 0
+        total, starts = config.total_timesteps, config.settings.learning_starts
+        freeze = total if config.freeze_at is None else config.freeze_at
+        acting = max(0, min(starts, total) - begin)
+        pixel = max(0, min(freeze, total) - max(starts, begin))
+        latent = max(0, total - max(freeze, starts, begin))
+        evaluations = 0 if config.eval_every is None else max(1, -(-(total - begin) // config.eval_every))
+        steps = acting * self.acting + pixel * self.pixel + latent * self.latent
+        return self.start + steps + evaluations * config.eval_episodes * self.evaluation
+
+
+def measure(plans: Mapping[Kind, BytePlan], jobs: Sequence[Job], engine: LocalEngine) -> dict[Kind, Speed]:
+    """Run a short run of each kind, as many at a time as the sweep would. Raises RunStoppedError if one fails."""
+    first = {(job.env, job.variant): job for job in reversed(jobs)}
+    with tempfile.TemporaryDirectory(prefix="seer-edge-") as place:
+        waiting = [
+            (kind, _task(first[kind], plan, Path(place), number)) for number, (kind, plan) in enumerate(plans.items())
+        ]
+        # Fewer kinds than places: load the machine as the sweep will.
+        load = min(engine.slots(waiting[0][1].threads, waiting[0][1].rss_bytes), len(jobs)) - len(waiting)
+        for number in range(max(0, load)):
+            kind, plan = list(plans.items())[number % len(plans)]
+            waiting.append((kind, _task(first[kind], plan, Path(place), len(plans) + number)))
+        took = _run(waiting, engine)
+        return {kind: _speed(Path(place), task, took[task.log], plans[kind]) for kind, task in waiting}
+
+
+def _task(job: Job, plan: BytePlan, place: Path, number: int) -> Task:
+    warm_up, frozen = WARM_UP_STEPS, plan.config.freeze_at is not None
+    options: dict[str, Any] = job.all_options
+    options |= {"total_timesteps": warm_up + 2 * STEPS, "eval_episodes": 1, "eval_every": warm_up + 2 * STEPS}
+    options |= {"log_every": STEPS // 3, "checkpoint_every": "24h", "keep_checkpoint": ()}
+    options["set"] = {**options.get("set", {}), "learning_starts": warm_up}
+    if plan.config.source is None:
+        options["freeze_at"] = warm_up + STEPS if frozen else "never"
+    name = f"calibration{number}"
+    root = dataclasses.replace(job, name=name, options=options, parent=None, at=None, keeps=())
+    return Task(root.words(place), place / f"{name}.log", plan.rss_peak_bytes, plan.config.threads)
+
+
+def _run(waiting: Sequence[tuple[Kind, Task]], engine: LocalEngine) -> dict[Path, float]:
+    """Run all tasks; return the seconds of each, by its log."""
+    left, running, took = [task for _, task in waiting], dict[Path, tuple[float, Running]](), dict[Path, float]()
+    try:
+        while left or running:
+            while left and engine.has_room(left[0], [one.task for _, one in running.values()]):
+                task = left.pop(0)
+                running[task.log] = time.monotonic(), engine.start(task)
+            for log, (begin, one) in list(running.items()):
+                status = one.status()
+                if status is not None:
+                    del running[log]
+                    took[log] = time.monotonic() - begin
+                if status not in (None, 0):
+                    last = log.read_text(errors="replace").strip().splitlines()[-1:] or ["no output"]
+                    raise RunStoppedError(f"a calibration ended with status {status}: {last[0]}")
+            time.sleep(POLL_SECONDS)
+    finally:
+        for _, one in running.values():
+            one.stop()
+        while any(one.status() is None for _, one in running.values()):
+            time.sleep(POLL_SECONDS)
+    return took
+
+
+def _speed(place: Path, task: Task, took: float, plan: BytePlan) -> Speed:
+    run = RunFolder(place / task.log.stem)
+    with run.progress.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    summary = summary_of(run.path)
+    speeds = summary["steps_per_second"]
+    either = speeds["latent"] or speeds["pixel"] or 1.0
+    acting = max(float(row["time/fps"]) for row in rows if int(row["time/total_timesteps"]) <= WARM_UP_STEPS)
+    before, last = rows[-2], rows[-1]
+    steps = int(last["time/total_timesteps"]) - int(before["time/total_timesteps"])
+    elapsed = float(last["time/time_elapsed"]) - float(before["time/time_elapsed"])
+    evaluation = 0.0 if plan.config.eval_every is None else max(0.0, elapsed - steps / float(last["time/fps"]))
+    return Speed(
+        start=max(0.0, took - float(last["time/time_elapsed"])),
+        acting=1 / acting,
+        pixel=1 / (speeds["pixel"] or either),
+        latent=1 / either,
+        evaluation=evaluation,
+    )

@@ -1,0 +1,104 @@
+"""Where the jobs of a sweep run. `LocalEngine` runs them as processes of this machine."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from seer_edge.errors import BadInputError
+
+NICE = 19
+
+
+@dataclass(frozen=True)
+class Task:
+    """One command of a job: words after `seer-edge`, the file for its output, and what it needs."""
+
+    words: Sequence[str]
+    log: Path
+    rss_bytes: int
+    threads: int
+
+
+class Running(Protocol):
+    """A command that was started."""
+
+    task: Task
+
+    def status(self) -> int | None:
+        """Return the exit status, or None while it runs."""
+
+    def stop(self) -> None:
+        """Ask it to write a checkpoint and to end."""
+
+
+class Engine(Protocol):
+    """Starts commands."""
+
+    def has_room(self, task: Task, running: Collection[Task]) -> bool:
+        """Return whether `task` may run beside `running`."""
+
+    def start(self, task: Task) -> Running:
+        """Start a command. Raises OSError."""
+
+
+class LocalProcess:
+    """A process of this machine, in a session of its own, so that Ctrl-C in a terminal reaches the sweep only."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        with task.log.open("ab") as log:
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", "seer_edge", *task.words],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                # A Python program may have found the modules of environments and plugins in other places.
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            )
+        os.setpriority(os.PRIO_PROCESS, self._child.pid, NICE)
+
+    def status(self) -> int | None:
+        """Return the exit status, negative for a signal that killed it, or None while it runs."""
+        return self._child.poll()
+
+    def stop(self) -> None:
+        """Send SIGTERM."""
+        self._child.send_signal(signal.SIGTERM)
+
+
+class LocalEngine:
+    """A pool of processes: at most `jobs` at a time, or one for each core, within `memory_bytes` of planned RSS."""
+
+    def __init__(self, jobs: int | None, memory_bytes: int) -> None:
+        """Raises BadInputError for `jobs` below 1."""
+        if jobs is not None and jobs < 1:
+            raise BadInputError(f"--jobs {jobs}: give at least 1")
+        self._jobs = jobs
+        self._cores = len(os.sched_getaffinity(0))
+        self._memory_bytes = memory_bytes
+
+    def slots(self, threads: int, rss_bytes: int) -> int:
+        """Return how many tasks of so many threads and bytes run at a time."""
+        count = max(1, self._cores // threads) if self._jobs is None else self._jobs
+        return max(1, min(count, self._memory_bytes // max(1, rss_bytes)))
+
+    def has_room(self, task: Task, running: Collection[Task]) -> bool:
+        """Return whether cores and memory suffice. A task that needs more than there is runs alone."""
+        if not running:
+            return True
+        everything = [*running, task]
+        if sum(one.rss_bytes for one in everything) > self._memory_bytes:
+            return False
+        if self._jobs is not None:
+            return len(everything) <= self._jobs
+        return sum(one.threads for one in everything) <= self._cores
+
+    def start(self, task: Task) -> LocalProcess:
+        """Start a process with the lowest priority. Raises OSError."""
+        return LocalProcess(task)

@@ -1,0 +1,202 @@
+"""Runs the jobs of a sweep to their ends: which one comes next, and what became of each."""
+
+import contextlib
+import csv
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from seer_edge.errors import BadInputError
+from seer_edge.runs.run_folder import RunFolder, is_run
+from seer_edge.sweeps.engine import Engine, Running, Task
+from seer_edge.sweeps.spec import Job
+from seer_runtime import durable
+from seer_runtime.durable.lock import FolderBusyError, FolderLock
+
+LOG = logging.getLogger(__name__)
+POLL_SECONDS = 0.5
+RECORD = "sweep.json"
+LOGS = "logs"
+TAIL_BYTES = 8_192
+
+
+@dataclass(frozen=True)
+class Need:
+    """What one job needs, from its plan."""
+
+    rss_bytes: int
+    threads: int
+    total_timesteps: int
+
+
+@dataclass
+class Progress:
+    """How far a sweep is."""
+
+    steps: int
+    total_steps: int
+    running: int
+    finished: int
+    failed: int
+    jobs: int
+
+
+def record_jobs(folder: Path, jobs: Sequence[Job]) -> None:
+    """Record the jobs in the sweep's folder. Raises BadInputError if it has a job of this name that differs."""
+    path = folder / RECORD
+    try:
+        known = durable.read_json(path) if path.exists() else {}
+        for job in jobs:
+            if known.setdefault(job.name, job.record()) != job.record():
+                raise BadInputError(
+                    f"{folder}: {job.name} was begun with other settings; name another folder with -o, or give the "
+                    f"variant {job.variant} another name"
+                )
+        durable.write_json(path, known)
+    except (OSError, durable.CorruptFileError, AttributeError) as error:
+        raise BadInputError(f"{path}: cannot be used ({error}); name another folder with -o") from error
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Create and lock the sweep's folder. Raises BadInputError if another sweep runs in it."""
+    try:
+        durable.make_folder(folder / LOGS)
+        lock = FolderLock(folder)
+    except FolderBusyError as error:
+        raise BadInputError(f"{error}; wait until that sweep ends, or stop it") from error
+    except OSError as error:
+        raise BadInputError(f"-o {folder}: cannot be written ({error.strerror}); name another folder") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+class Runner:
+    """Brings each job to its end. A finished run is not repeated, an interrupted one is resumed.
+
+    Attributes:
+        failures: by job, why it did not finish.
+
+    """
+
+    def __init__(self, folder: Path, jobs: Sequence[Job], needs: Mapping[str, Need], engine: Engine) -> None:
+        self.folder, self._jobs, self._needs, self._engine = folder, list(jobs), needs, engine
+        self._plugins: tuple[str, ...] = ()
+        self._waiting = list(jobs)
+        self._running: dict[str, Running] = {}
+        self._finished: set[str] = set()
+        self.failures: dict[str, str] = {}
+
+    def with_plugins(self, modules: Sequence[str]) -> "Runner":
+        """Load these plugins in each job."""
+        self._plugins = tuple(word for module in modules for word in ("--plugin", module))
+        return self
+
+    def run(self, stop: Callable[[], bool], show: Callable[[Progress], object] = lambda progress: None) -> None:
+        """Run all jobs, or stop those that run once `stop` is true. `show` is called a few times a second."""
+        try:
+            while (self._waiting or self._running) and not stop():
+                self._collect()
+                self._start_waiting()
+                show(self.progress())
+                time.sleep(POLL_SECONDS)
+        finally:
+            for running in self._running.values():
+                running.stop()
+            while self._running:
+                self._collect()
+                time.sleep(POLL_SECONDS)
+        show(self.progress())
+
+    def progress(self) -> Progress:
+        """Return how far the sweep is."""
+        steps = [min(steps_of(self.folder / job.name), self._needs[job.name].total_timesteps) for job in self._jobs]
+        total = sum(self._needs[job.name].total_timesteps for job in self._jobs)
+        done, failed = len(self._finished), len(self.failures)
+        return Progress(sum(steps), total, len(self._running), done, failed, len(self._jobs))
+
+    def _collect(self) -> None:
+        for name, running in list(self._running.items()):
+            status = running.status()
+            if status is None:
+                continue
+            del self._running[name]
+            if status != 0:
+                self._fail(name, f"ended with status {status}; see {running.task.log}")
+            elif RunFolder(self.folder / name).is_finished:
+                self._finish(name)
+            else:  # a fork was written and is not trained yet
+                self._waiting.insert(0, next(job for job in self._jobs if job.name == name))
+
+    def _finish(self, name: str) -> None:
+        self._finished.add(name)
+        LOG.info("finished: %s", name)
+
+    def _fail(self, name: str, reason: str) -> None:
+        self.failures[name] = reason
+        LOG.warning("%s: %s", name, reason)
+
+    def _start_waiting(self) -> None:
+        for job in list(self._waiting):
+            if RunFolder(self.folder / job.name).is_finished:
+                self._finish(job.name)
+            elif job.parent is not None and job.parent.name in self.failures:
+                self._fail(job.name, f"its parent {job.parent.name} failed")
+            elif (job.parent is not None and job.parent.name not in self._finished) or not self._begin(job):
+                continue
+            self._waiting.remove(job)
+
+    def _begin(self, job: Job) -> bool:
+        """Start the next command of a job, if there is room and no process of an earlier call trains it still."""
+        path, need = self.folder / job.name, self._needs[job.name]
+        if _is_busy(path):
+            return False
+        resumes = is_run(path)
+        words = ["resume", str(path), "--quiet"] if resumes else job.words(self.folder)
+        log = self.folder / LOGS / f"{job.name}.log"
+        task = Task([*self._plugins, *words], log, need.rss_bytes, need.threads)
+        if not self._engine.has_room(task, [running.task for running in self._running.values()]):
+            return False
+        if not resumes and path.exists():  # a killed process left it without a configuration
+            shutil.rmtree(path)
+        LOG.info("%s: %s", words[0], job.name)
+        self._running[job.name] = self._engine.start(task)
+        return True
+
+
+def _is_busy(path: Path) -> bool:
+    """Return whether a process works on the run: one that outlived a sweep that was killed."""
+    if not path.is_dir():
+        return False
+    try:
+        FolderLock(path).release()
+    except FolderBusyError:
+        return True
+    return False
+
+
+def steps_of(run: Path) -> int:
+    """Return the steps in the last row of a run's `progress.csv`; 0 if there is none."""
+    try:
+        with RunFolder(run).progress.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - TAIL_BYTES))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return 0
+    cell = next(iter(next(csv.reader([lines[-1]]), [])), "") if lines else ""
+    return int(cell) if cell.isdigit() else 0
+
+
+def summary_of(run: Path) -> dict[str, Any]:
+    """Return the `summary.json` of a run; empty if there is none."""
+    try:
+        return dict(durable.read_json(RunFolder(run).summary))
+    except (OSError, durable.CorruptFileError, TypeError, ValueError):
+        return {}

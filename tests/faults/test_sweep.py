@@ -1,0 +1,136 @@
+"""Sweeps: eight runs, forks among them, finish whatever was killed, and no finished run is repeated."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.faults import runs
+
+SPEC = """
+envs = ["Alien", "Krull"]
+seeds = [0, 1]
+[settings]
+mem_budget = "500KB"
+total_timesteps = 160
+freeze_at = 90
+eval_episodes = 1
+eval_max_steps = 30
+checkpoint_every = 40
+log_every = 20
+set = {batch_size = 8, learning_starts = 20, hidden = 16, n_step = 3}
+[variants.seer]
+[variants.uint4]
+fork = "seer"
+at = 90
+latent_codec = "uint4"
+"""
+NAMES = [f"{env}__{variant}__{seed}" for env in ("Alien", "Krull") for seed in (0, 1) for variant in ("seer", "uint4")]
+
+
+def _start(folder: Path, *flags: str) -> "subprocess.Popen[str]":
+    (folder / "spec.toml").write_text(SPEC)
+    words = [sys.executable, "-m", "seer_edge", "sweep", "spec.toml", "-o", "out", "--jobs", "2", *flags]
+    return subprocess.Popen(words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def _state(run: Path) -> tuple[str, int]:
+    """Return the status of a run and how many processes trained it, or when its summary was written."""
+    try:
+        return json.loads((run / "summary.json").read_text())["status"], (run / "summary.json").stat().st_mtime_ns
+    except (OSError, ValueError):
+        return "none", 0
+
+
+def _finished(out: Path) -> dict[str, tuple[str, int]]:
+    return {name: found for name in NAMES if (found := _state(out / name))[0] == "finished"}
+
+
+def _kill_all(out: Path) -> None:
+    """SIGKILL every process that trains a run of the sweep."""
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = place.read_bytes().split(b"\0")
+            in_folder = (place.parent / "cwd").readlink() == out.parent
+            if in_folder and b"seer_edge" in words and (b"train" in words or b"resume" in words or b"fork" in words):
+                os.kill(int(place.parent.name), signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_at_three_moments_finishes_without_repeating_a_run(tmp_path: Path) -> None:
+    out, before = tmp_path / "out", dict[str, tuple[str, int]]()
+    for moment in range(3):
+        sweep, wanted = _start(tmp_path), (0, 2, 4)[moment]
+        # In the first runs, between two, and among the forks.
+        runs.wait_until(lambda wanted=wanted: len(_finished(out)) >= wanted and any(out.glob("*/progress.csv")), 300)
+        time.sleep(0.7)
+        assert sweep.poll() is None
+        sweep.kill()
+        sweep.wait()
+        if moment != 1:  # the runs die with it, or outlive it
+            _kill_all(out)
+        assert before.items() <= _finished(out).items()
+        before = _finished(out)
+    sweep = _start(tmp_path)
+    printed, errors = sweep.communicate(timeout=600)
+    assert sweep.returncode == 0, errors
+    assert before.items() <= _finished(out).items()
+    assert sorted(_finished(out)) == sorted(NAMES)
+    assert printed.count(" finished ") == len(NAMES)
+
+    straight = tmp_path / "straight"
+    flags = ["--env", "Krull", "--seed", "1", "--mem-budget", "500KB", "--total-timesteps", "160", "--freeze-at", "90"]
+    flags += ["--eval-episodes", "1", "--eval-max-steps", "30", "--latent-codec", "uint4", "--log-every", "20"]
+    for setting in ("batch_size=8", "learning_starts=20", "hidden=16", "n_step=3"):
+        flags += ["--set", setting]
+    assert runs.start(tmp_path / "log", runs.command, "train", *flags, "--run-dir", straight).join() == 0
+    assert runs.fingerprint(runs.newest(straight)) == runs.fingerprint(runs.newest(out / "Krull__uint4__1"))
+
+    again = _start(tmp_path)
+    again.communicate(timeout=120)
+    assert again.returncode == 0
+    assert _finished(out).items() >= before.items()
+
+
+@pytest.mark.slow
+def test_a_stopped_sweep_leaves_resumable_runs_and_no_process(tmp_path: Path) -> None:
+    sweep, out = _start(tmp_path), tmp_path / "out"
+    runs.wait_until(lambda: len(list(out.glob("*/checkpoints/step_*"))) >= 2, 120)
+    sweep.terminate()
+    sweep.communicate(timeout=120)
+    assert sweep.returncode == 128 + signal.SIGTERM
+    states = [_state(out / name)[0] for name in NAMES]
+    assert states.count("interrupted") + states.count("finished") == 2
+    assert not list(out.glob("*/checkpoints/.*"))
+
+
+@pytest.mark.slow
+def test_failures_are_listed_and_the_others_finish(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    blocked = out / "Alien__seer__1"
+    blocked.mkdir(parents=True)
+    (blocked / "config.json").write_text("{}")  # looks like a run, and cannot be resumed
+    sweep = _start(tmp_path)
+    printed, errors = sweep.communicate(timeout=600)
+    assert sweep.returncode == 75, errors
+    assert sorted(_finished(out)) == sorted(set(NAMES) - {"Alien__seer__1", "Alien__uint4__1"})
+    assert f"failed: {blocked.name}: ended with status 2; see out/logs/{blocked.name}.log" in printed
+    assert f"failed: Alien__uint4__1: its parent {blocked.name} failed" in printed
+
+
+@pytest.mark.slow
+def test_a_dry_run_lists_runs_and_hours_and_writes_nothing(tmp_path: Path) -> None:
+    sweep = _start(tmp_path, "--dry-run")
+    printed, errors = sweep.communicate(timeout=300)
+    assert sweep.returncode == 0, errors
+    *lines, total = printed.splitlines()
+    assert [line.split()[0] for line in lines] == NAMES
+    assert total.startswith("8 runs, about 0.")
+    assert total.endswith("hours with 2 at a time")
+    assert [path.name for path in tmp_path.iterdir()] == ["spec.toml"]

@@ -1,0 +1,128 @@
+"""Reports read, group and score runs, and reject bad input in one line."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import pytest
+
+from seer_edge.api import reports
+from seer_edge.cli import main
+from seer_edge.errors import BadInputError
+from seer_edge.reports.build import ReportOptions, content_of
+from seer_edge.reports.figures import colors_of
+from seer_edge.reports.grouping import grouped
+from seer_edge.reports.reading import read_run, read_runs
+from seer_edge.reports.scores import Point, last_quarter_return, rows_of, score_of
+from tests.seer_edge.report_runs import make_run
+
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
+END = Point()
+
+
+def test_scores_are_taken_at_the_end_at_a_step_or_at_flops(tmp_path: Path) -> None:
+    run = read_run(make_run(tmp_path / "run"))
+    assert (score_of(run, END).step, score_of(run, END).mean) == (10_000, 100.0)
+    assert score_of(run, Point(step=9_999)).mean == 50.0
+    assert score_of(run, Point(flops=5e12)).step == 5_000
+    assert score_of(run, Point(flops=4.9e12)).why_none == "no evaluation up to the point"
+    for point in (Point(step=10_001), Point(flops=1.1e13)):
+        assert score_of(run, point).mean is None
+        assert score_of(run, point).why_none == "is at step 10,000, before the point"
+
+
+def test_the_last_quarter_is_that_of_the_training_games(tmp_path: Path) -> None:
+    run = read_run(make_run(tmp_path / "run"))
+    assert last_quarter_return(run) == pytest.approx((80 + 85 + 90 + 95 + 100) / 5)
+    assert last_quarter_return(dataclasses.replace(run, episodes=None)) == 10.0  # of progress.csv
+
+
+def test_settings_are_named_by_what_differs_within_a_game(tmp_path: Path) -> None:
+    runs = [
+        make_run(tmp_path / "a", freeze_at=4000, mem_budget_bytes=70_000_000),
+        make_run(tmp_path / "b", freeze_at=None, mem_budget_bytes=70_000_000),
+        make_run(tmp_path / "c", freeze_at=8000, env_name="Qbert", mem_budget_bytes=20_000_000),
+        make_run(tmp_path / "d", freeze_at=None, env_name="Qbert", seed=5),
+    ]
+    groups = grouped(read_runs(runs))
+    assert {game: list(settings) for game, settings in groups.items()} == {
+        "Alien": ["frozen", "never frozen"],
+        "Qbert": ["frozen", "never frozen"],
+    }
+    assert colors_of(groups) == {"frozen": 0, "never frozen": 1}
+
+
+def test_two_freezes_of_one_game_are_named_by_their_steps(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / str(step), freeze_at=step) for step in (2000, 4000)]
+    assert list(grouped(read_runs(runs))["Alien"]) == ["frozen at 2,000", "frozen at 4,000"]
+
+
+@pytest.mark.parametrize("name", ["alien-100k", "alien-30k", "cartpole-50/frozen", "cartpole-50/never"])
+def test_runs_of_earlier_versions_are_read(name: str) -> None:
+    run = read_run(RESULTS / name)
+    [row] = rows_of(grouped([run]), END)
+    assert row.mean is not None
+    assert last_quarter_return(run) is not None
+    assert run.freeze_step == {"alien-100k": 50_000, "alien-30k": 12_000, "cartpole-50/frozen": 10_000}.get(name)
+
+
+def _answer(arguments: list[object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    monkeypatch.setattr(sys, "argv", ["seer-edge", "report", *map(str, arguments)])
+    assert main() == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    [line] = captured.err.splitlines()
+    return line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["nowhere", "-o", "r.html"], ["nowhere: there is no such file or folder", "give the folders of runs"]),
+        (["foreign", "-o", "r.html"], ["foreign: not a run's folder", "give the folders of runs"]),
+        (["odd", "-o", "r.html"], ["config.json: not the configuration of a run"]),
+        (["torn", "-o", "r.html"], ["progress.csv: not a table of numbers"]),
+        (["run", "run/", "-o", "r.html"], ["run: is the same run as run; name each run once"]),
+        (["run"], ["-o: is missing"]),
+        (["-o", "r.html"], ["RUN"]),
+        (["run", "-o", "none/r.html"], ["-o none/r.html: cannot be written"]),
+        (["run", "-o", "run"], ["-o run: is there already, and is not a regular file"]),
+        (["run", "-o", "r.html", "--figures", "run/config.json"], ["--figures run/config.json: not a folder"]),
+        (["run", "--follow", "--figures", "f"], ["--figures: cannot be given with --follow"]),
+        (["run", "-o", "r.html", "--at-step", "0"], ["--at-step: '0' is too small"]),
+        (["run", "-o", "r.html", "--at-flops", "45X"], ["--at-flops: '45X' is not a number of FLOPs", "45T"]),
+        (["run", "-o", "r.html", "--at-flops", "45T", "--at-step", "9"], ["--at-step", "not allowed with"]),
+        (["run", "--follow", "--port", "70000"], ["--port: 70000 is out of range"]),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(
+    arguments: list[str],
+    parts: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_run(Path("run"))
+    Path("foreign").mkdir()
+    make_run(Path("odd"), env_name="Alien")
+    Path("odd/config.json").write_text('{"env": "x"}')
+    make_run(Path("torn"))
+    Path("torn/progress.csv").write_text("time/total_timesteps,compute/flops\n1000,many\n")
+    before = sorted(tmp_path.rglob("*"))
+    line = _answer(arguments, monkeypatch, capsys)
+    assert [part for part in parts if part not in line] == []
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(BadInputError, match=r"report: needs jinja2; pip install 'seer-edge\[report\]'"):
+        reports.report([make_run(tmp_path / "run")], tmp_path / "r.html")
+
+
+def test_a_report_changes_no_run(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in run.iterdir()}
+    content_of(ReportOptions((run,), END))
+    assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in run.iterdir()} == before

@@ -1,0 +1,108 @@
+"""The file of a sweep: its jobs in order, and one line for each mistake."""
+
+from pathlib import Path
+
+import pytest
+
+from seer_edge.cli.flags import parse
+from seer_edge.errors import BadInputError
+from seer_edge.sweeps.engine import LocalEngine, Task
+from seer_edge.sweeps.spec import Job, read_spec
+
+SPEC = """
+envs = ["Alien", "module:Env-v0"]
+seeds = [3, 4]
+[settings]
+mem-budget = "1MB"
+set = {batch_size = 8, value_range = [-5.0, 5.0]}
+pipeline = false
+[variants.late]
+fork = "base"
+at = 50
+latent_codec = "uint8"
+set = {batch_size = 16}
+[variants.base]
+set = {n_step = 3}
+keep_checkpoint = [20]
+"""
+
+
+def _read(folder: Path, text: str) -> list[Job]:
+    path = folder / "spec.toml"
+    path.write_text(text)
+    return read_spec(path)
+
+
+def test_jobs_are_environments_by_seeds_by_variants_with_parents_first(tmp_path: Path) -> None:
+    jobs = _read(tmp_path, SPEC)
+    assert [job.name for job in jobs] == [
+        f"{env}__{variant}__{seed}"
+        for env in ("Alien", "module-Env-v0")
+        for seed in (3, 4)
+        for variant in ("base", "late")
+    ]
+    base, late = jobs[:2]
+    assert late.parent is not None
+    assert (late.parent.name, late.at) == (base.name, 50)
+    assert late.all_options == {
+        "mem_budget": "1MB",
+        "set": {"batch_size": 16, "value_range": [-5.0, 5.0], "n_step": 3},
+        "pipeline": False,
+        "keep_checkpoint": [20],
+        "latent_codec": "uint8",
+    }
+
+
+def test_the_words_of_a_job_are_flags_with_its_settings(tmp_path: Path) -> None:
+    base, late = _read(tmp_path, SPEC)[:2]
+    train, fork = parse(base.words(tmp_path)), parse(late.words(tmp_path))
+    assert (train.env, train.seed, train.mem_budget, train.pipeline) == ("Alien", 3, 1_000_000, False)
+    assert dict(train.set) == {"batch_size": 8, "value_range": [-5.0, 5.0], "n_step": 3}
+    assert train.keep_checkpoint == [20, 50]
+    assert train.run_dir == tmp_path / base.name
+    assert (fork.run, fork.output, fork.at) == (tmp_path / base.name, tmp_path / late.name, 50)
+    assert (fork.latent_codec, dict(fork.set), fork.seed) == ("uint8", {"batch_size": 16}, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("envs = [", "not TOML"),
+        ("seeds = [0]", "envs: give a list of environments"),
+        ('envs = ["Alien"]\nseeds = [true]', "seeds: give a list of whole numbers"),
+        ('envs = ["Alien"]\nfoo = 1', "foo: unknown entry; choose one of envs, seeds, settings, variants"),
+        ('envs = ["Alien", "Alien"]', "two runs have the name Alien__run__0"),
+        ('envs = ["Alien"]\n[settings]\nfreeze = 1', "variants.run: freeze is unknown or cannot differ"),
+        ('envs = ["Alien"]\n[settings]\nmem_budget = "1QB"', "variants.run: --mem-budget"),
+        ('envs = ["Alien"]\n[settings]\nset = 3', "set must be a table"),
+        ('envs = ["Alien"]\nvariants = 3', "settings and variants: give tables"),
+        ('envs = ["Alien"]\n[variants.a]\nat = 3', "variants.a: at needs fork"),
+        ('envs = ["Alien"]\n[variants.a]\nfork = "b"', "variants.a: fork = 'b' is no variant; name one of a"),
+        ('envs = ["Alien"]\n[variants.a]\nfork = "a"', "variants.a: is a fork of itself"),
+        ('envs = ["Alien"]\n[variants."a/b"]', "variants.a/b: not a name"),
+        ('envs = ["Alien"]\n[variants.b]\n[variants.a]\nfork = "b"\nat = "x"', "variants.a: at = 'x' is not a step"),
+        (
+            'envs = ["Alien"]\n[variants.b]\n[variants.a]\nfork = "b"\nencoder = "impala"',
+            "variants.a: encoder is unknown",
+        ),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_the_file(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInputError) as refused:
+        _read(tmp_path, text)
+    assert message in str(refused.value)
+    assert str(refused.value).startswith(str(tmp_path / "spec.toml"))
+    assert "\n" not in str(refused.value)
+
+
+def test_the_pool_keeps_to_cores_and_to_planned_memory(tmp_path: Path) -> None:
+    task = Task(["train"], tmp_path / "log", rss_bytes=300, threads=1)
+    two = LocalEngine(jobs=2, memory_bytes=1_000)
+    assert two.has_room(task, [task])
+    assert not two.has_room(task, [task, task])
+    small = LocalEngine(jobs=9, memory_bytes=650)
+    assert small.has_room(task, [task])
+    assert not small.has_room(task, [task, task])
+    assert small.slots(1, 300) == 2
+    assert LocalEngine(jobs=9, memory_bytes=10).has_room(task, [])  # it runs alone
+    assert not LocalEngine(jobs=None, memory_bytes=10**9).has_room(Task([], tmp_path, 1, threads=4_096), [task])

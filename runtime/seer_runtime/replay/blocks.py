@@ -284,7 +284,7 @@ class BlockRows:
         begin = self.head - int(sizes.sum())
         pieces = [piece for piece, _ in self._pieces(begin, self.head - begin)]
         offset = begin % self.arena.size_bytes
-        arrays = {
+        arrays: dict[str, NDArray[Any]] = {
             HEAD: pieces[0],
             TAIL: pieces[1] if len(pieces) > 1 else np.zeros(0, np.uint8),
             SIZES: sizes,

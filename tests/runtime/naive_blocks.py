@@ -83,7 +83,7 @@ class NaiveBlocks(NaiveReplay):
     """
 
     dictionary_blocks = 256
-    """Blocks that are held when a dictionary is trained, before a block whose number is a multiple of it."""
+    """Blocks that are held when a dictionary is trained."""
 
     def __init__(
         self, size_bytes: int, limit: int, stack: int, frame: tuple[int, ...], crop: tuple[int, int] | None = None
@@ -127,7 +127,7 @@ class NaiveBlocks(NaiveReplay):
         if self._row_of == self._frame_row or self.element not in LEVELS:
             return packed_frames_bytes(self._rows(block), self._sizes.get(before, 0))
         held = sorted(self._sizes)
-        if not self.dictionary and len(held) >= self.dictionary_blocks and block % self.dictionary_blocks == 0:
+        if not self.dictionary and len(held) >= self.dictionary_blocks:
             count = min(len(held), max(8, 2**18 // self._block_bytes))
             samples = held[:: len(held) // count][:count]
             self.dictionary = trained_dictionary([arranged(self._rows(sample)) for sample in samples])

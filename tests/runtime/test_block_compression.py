@@ -82,17 +82,17 @@ def test_the_block_behind_decides_in_a_conversion() -> None:
     pair.check()
 
 
-def _never_thorough(storage: BlockRows, block: int, rows: Any, before: int) -> NDArray[np.uint8]:
+def _never_thorough(storage: BlockRows, rows: Any, before: int) -> NDArray[np.uint8]:
     with mock.patch.object(storage._format._zstd, "_thorough", storage._format._zstd._fast):
-        return PACK(storage, block, rows, before)
+        return PACK(storage, rows, before)
 
 
-def _always_thorough(storage: BlockRows, block: int, rows: Any, before: int) -> NDArray[np.uint8]:
-    return PACK(storage, block, rows, -1)
+def _always_thorough(storage: BlockRows, rows: Any, before: int) -> NDArray[np.uint8]:
+    return PACK(storage, rows, -1)
 
 
-def _by_another_block(storage: BlockRows, block: int, rows: Any, before: int) -> NDArray[np.uint8]:
-    return PACK(storage, block, rows, before - 1)
+def _by_another_block(storage: BlockRows, rows: Any, before: int) -> NDArray[np.uint8]:
+    return PACK(storage, rows, before - 1)
 
 
 @pytest.mark.parametrize("fault", [_never_thorough, _always_thorough, _by_another_block])

@@ -140,7 +140,7 @@ class BlockRows:
         place = row_id % len(self._open)
         self.codec.encode(observation[None], self._open[place : place + 1])
         if row_id % BLOCK_ROWS == BLOCK_ROWS - 1:
-            packed = self.pack(self.open_block, self.open_rows(self.open_block), self.open_block - 1)
+            packed = self.pack(self.open_rows(self.open_block), self.open_block - 1)
             self.place(self.open_block, self.head, packed)
             self.head += len(packed)
             # Last, because another thread may read at any moment.
@@ -153,14 +153,13 @@ class BlockRows:
         first = block % 2 * BLOCK_ROWS
         return self._open[first : first + BLOCK_ROWS]
 
-    def pack(self, block: int, rows: NDArray[np.uint8], before: int) -> NDArray[np.uint8]:
+    def pack(self, rows: NDArray[np.uint8], before: int) -> NDArray[np.uint8]:
         """Return the bytes that store `rows` `[BLOCK_ROWS, row_bytes]`, valid until the next call or other rows.
 
         `before` is the number of the block that was packed before this one, if it is held. Raises MemoryError.
         """
         held = self.open_block - self.oldest_block
-        untrained = self._format.by_dimension and not self._dictionary_bytes
-        if untrained and held >= DICTIONARY_BLOCKS and block % DICTIONARY_BLOCKS == 0:
+        if self._format.by_dimension and not self._dictionary_bytes and held >= DICTIONARY_BLOCKS:
             self._train_dictionary(held)
         has_before = self.oldest_block <= before < self.open_block
         return self._format.pack(rows, self.index[before][1] if has_before else 0)

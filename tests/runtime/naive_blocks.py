@@ -82,7 +82,7 @@ class NaiveBlocks(NaiveReplay):
     as `limit` rows need.
     """
 
-    dictionary_blocks = 256
+    dictionary_blocks = 512
     """Blocks that are held when a dictionary is trained."""
 
     def __init__(

@@ -39,7 +39,7 @@ from seer_runtime.replay.storage import Ids, Layout
 from seer_runtime.system.ledger import Ledger, Line
 from seer_runtime.system.state import State
 
-DICTIONARY_BLOCKS = 256
+DICTIONARY_BLOCKS = 512
 """Blocks that are held before a dictionary is trained."""
 SAMPLE_BYTES = 2**18
 """Bytes of evenly spaced blocks on which a dictionary is trained."""

@@ -1,10 +1,11 @@
-"""Sweeps: many runs from one file."""
+"""Sweeps: many runs from one description."""
 
 import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Literal, get_args
 
 from seer_edge.api.results import SweepJob, SweepResult
 from seer_edge.api.runs import plan
@@ -12,33 +13,40 @@ from seer_edge.config.plan import BytePlan
 from seer_edge.errors import BadInputError
 from seer_edge.machine.signals import StopSignal
 from seer_edge.sweeps.cost import Kind, measure
-from seer_edge.sweeps.engine import LocalEngine
+from seer_edge.sweeps.engine import Engine, LocalEngine
 from seer_edge.sweeps.runner import Need, Progress, Runner, locked, record_jobs, summary_of
-from seer_edge.sweeps.spec import Job, read_spec
+from seer_edge.sweeps.spec import Job, jobs_of, read_spec
 from seer_runtime.system.memory import memory_limits
 
+EngineName = Literal["local", "ray"]
+ENGINES = get_args(EngineName)
+RAY_ADDRESS = "auto"
 RSS_SHARE = 0.9
 """Share of the memory that is available at the start which planned runs may take."""
 
 
 def sweep(
-    spec: str | os.PathLike[str],
+    spec: str | os.PathLike[str] | Mapping[str, Any],
     output: str | os.PathLike[str],
     *,
+    engine: EngineName = "local",
+    ray_address: str = RAY_ADDRESS,
     jobs: int | None = None,
     dry_run: bool = False,
     progress_bar: bool = False,
     plugins: Sequence[str] = (),
 ) -> SweepResult:
-    """Train every run of a file: environments x variants x seeds, in a pool of processes with the lowest priority.
+    """Train every run of a description: environments x variants x seeds, as processes with the lowest priority.
 
     Repeat the call to continue: finished runs are not repeated, interrupted and failed ones resume. SIGINT, SIGTERM and
     SIGHUP end the running ones with a checkpoint. If this process is killed, they continue to their ends, and the next
     call waits for them.
 
     Args:
-        spec: a TOML file; see docs/sweeps.md.
+        spec: a TOML file, or its content as a mapping; see docs/sweeps.md.
         output: folder of the sweep, with one folder for each run.
+        engine: "local", this machine, or "ray", a Ray cluster whose nodes share `output`.
+        ray_address: HOST:PORT of the cluster's head, or "auto" for the one that this machine belongs to.
         jobs: runs at a time. The default is one for each core, and as many as fit into the available memory.
         dry_run: train nothing. Measure short runs and return the estimated seconds of each run.
         progress_bar: show a bar on stderr, if that is a terminal.
@@ -48,7 +56,7 @@ def sweep(
         What became of each run.
 
     Raises:
-        BadInputError: the file cannot be used, or the folder is of another sweep.
+        BadInputError: the description cannot be used, the folder is of another sweep, or no cluster answers.
         RunStoppedError: a calibration of `dry_run` failed.
 
     Example:
@@ -67,22 +75,35 @@ def sweep(
         [('camera-env-Camera-v0__run__0', 'finished'), ('camera-env-Camera-v0__run__1', 'finished')]
 
     """
-    listed, folder = read_spec(Path(spec)), Path(output)
-    plans = _plans(listed, Path(spec))
-    engine = LocalEngine(jobs, round(RSS_SHARE * memory_limits().available_bytes))
-    if dry_run:
-        return _estimate(folder, listed, plans, engine)
-    needs = {job.name: _need(plans[_kind(job)]) for job in listed}
-    with locked(folder):
-        record_jobs(folder, listed)
-        runner = Runner(folder, listed, needs, engine).with_plugins(plugins)
-        with StopSignal() as stop, _bar(progress_bar, sum(need.total_timesteps for need in needs.values())) as show:
-            runner.run(lambda: stop.received is not None, show)
+    listed, name = (jobs_of(spec), "sweep") if isinstance(spec, Mapping) else (read_spec(Path(spec)), os.fspath(spec))
+    folder, plans = Path(output), _plans(listed, name)
+    if jobs is not None and jobs < 1:
+        raise BadInputError(f"--jobs {jobs}: give at least 1")
+    with contextlib.closing(_engine(engine, ray_address, jobs)) as place:
+        if dry_run:
+            return _estimate(folder, listed, plans, place)
+        needs = {job.name: _need(plans[_kind(job)]) for job in listed}
+        with locked(folder):
+            record_jobs(folder, listed)
+            runner = Runner(folder, listed, needs, place).with_plugins(plugins)
+            steps = sum(need.total_timesteps for need in needs.values())
+            with StopSignal() as stop, _bar(progress_bar, steps) as show:
+                runner.run(lambda: stop.received is not None, show)
     found = tuple(_job(folder, job, plans, runner.failures, {}) for job in listed)
     return SweepResult(folder, found, signal=stop.received)
 
 
-def _estimate(folder: Path, listed: Sequence[Job], plans: Mapping[Kind, BytePlan], engine: LocalEngine) -> SweepResult:
+def _engine(name: str, ray_address: str, jobs: int | None) -> Engine:
+    if name not in ENGINES:
+        raise BadInputError(f"--engine {name}: unknown value; choose one of {', '.join(ENGINES)}")
+    if name == "local":
+        return LocalEngine(jobs, round(RSS_SHARE * memory_limits().available_bytes))
+    from seer_edge.sweeps.ray_engine import RayEngine
+
+    return RayEngine(ray_address, jobs)
+
+
+def _estimate(folder: Path, listed: Sequence[Job], plans: Mapping[Kind, BytePlan], engine: Engine) -> SweepResult:
     """Return the jobs with their estimated seconds. Raises RunStoppedError if a calibration fails."""
     speeds = measure(plans, listed, engine)
     seconds = {job.name: speeds[_kind(job)].seconds(job, plans[_kind(job)]) for job in listed}
@@ -95,7 +116,7 @@ def _kind(job: Job) -> Kind:
     return job.env, job.variant
 
 
-def _plans(jobs: Sequence[Job], spec: Path) -> dict[Kind, BytePlan]:
+def _plans(jobs: Sequence[Job], spec: str) -> dict[Kind, BytePlan]:
     """Plan one job of each kind. Raises BadInputError, which names the job."""
     plans: dict[Kind, BytePlan] = {}
     for job in jobs:

@@ -17,6 +17,7 @@ from seer_edge.cli.leftovers import end_despite_leftovers
 from seer_edge.cli.output import LOG, configure, print_result, tolerant_output
 from seer_edge.cli.plugins import NAMED_PLUGINS, PLUGIN_COMMANDS, load_plugins
 from seer_edge.cli.private_stdout import private_stdout
+from seer_edge.cli.sweep_flags import sweep_of
 from seer_edge.config.hyperparameters import preset_to_toml
 from seer_edge.config.presets import PRESETS
 from seer_edge.config.request import ForkRequest, ResumeRequest, RunRequest, flag_of
@@ -75,10 +76,12 @@ def _fork(flags: argparse.Namespace) -> int:
 
 
 def _sweep(flags: argparse.Namespace) -> int:
-    output = flags.spec.with_suffix("") if flags.output is None else flags.output
+    spec, output = sweep_of(flags)
     result = api.sweep(
-        flags.spec,
+        spec,
         output,
+        engine=flags.engine,
+        ray_address=flags.ray_address,
         jobs=flags.jobs,
         dry_run=flags.dry_run,
         progress_bar=not flags.quiet,

@@ -29,6 +29,7 @@ from seer_edge.cli.run_flags import (
     add_run_flags,
     add_set_flag,
 )
+from seer_edge.cli.sweep_flags import SEPARATOR, add_sweep_flags
 from seer_edge.config.registry import ALGORITHMS
 from seer_edge.errors import BadInputError
 from seer_edge.version import __version__
@@ -97,7 +98,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_fork_flags(
         add("fork", "RUN -o DIR", "Begin a new run at a checkpoint of RUN, with other settings from there.")
     )
-    _add_sweep_flags(add("sweep", "SPEC", "Train every run of a file: environments x variants x seeds."))
+    add_sweep_flags(add("sweep", "SPEC", "Train many runs: environments x variants x seeds."))
     _add_eval_flags(add("eval", "RUN|BUNDLE", "Evaluate the newest checkpoint of a run, or a bundle."))
     _add_export_flags(
         add("export", "RUN -o FILE", "Write the newest checkpoint of a run as a bundle, one file for `act`.")
@@ -159,24 +160,6 @@ def _add_resumed_flags(parser: argparse.ArgumentParser) -> None:
     host = parser.add_argument_group("how to run")
     add_host_flags(host, threads="as before", checkpoint="as before", timeout="as before", device="as before")
     add_evaluation_flags(parser.add_argument_group("evaluation"), otherwise="as before")
-    add_output_flags(parser)
-
-
-def _add_sweep_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("spec", type=place("a file"), metavar="SPEC", help="TOML file; see docs/sweeps.md.")
-    parser.add_argument(
-        "-o",
-        dest="output",
-        type=place("a folder"),
-        metavar="DIR",
-        help="Folder of the sweep, new or of an earlier call. Default: SPEC without its suffix.",
-    )
-    parser.add_argument(
-        "--jobs", type=positive, metavar="N", help="Runs at a time. Default: one for each core, as memory allows."
-    )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="Measure short runs, print the runs and their hours, and exit."
-    )
     add_output_flags(parser)
 
 
@@ -286,14 +269,22 @@ def _add_max_steps(parser: argparse.ArgumentParser) -> None:
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """Return the flags of a command line. Raises BadInputError."""
+    """Return the flags of a command line. Raises BadInputError.
+
+    Those of `sweep` have the words behind `--` as `of_train`.
+    """
+    of_train: list[str] = []
+    if arguments[:1] == ["sweep"] and SEPARATOR in arguments:
+        here = arguments.index(SEPARATOR)
+        arguments, of_train = arguments[:here], normalised(arguments[here + 1 :])
     flags, unknown = make_parser().parse_known_args(normalised(arguments))
+    flags.of_train = of_train
     if not unknown:
         return flags
-    of_train = Parser()
-    add_run_flags(of_train)
+    train = Parser()
+    add_run_flags(train)
     words = [word.partition("=")[0] for word in unknown]
-    fixed = [word for word in words if word in of_train._option_string_actions]
+    fixed = [word for word in words if word in train._option_string_actions]
     if flags.command in ("resume", "fork") and fixed:
         raise BadInputError(
             f"{fixed[0]}: cannot change in a run that has begun; `seer-edge {flags.command} --help` lists what can; "

@@ -12,7 +12,7 @@ from typing import Any
 from seer_edge.config.plan import BytePlan
 from seer_edge.errors import RunStoppedError
 from seer_edge.runs.run_folder import RunFolder
-from seer_edge.sweeps.engine import LocalEngine, Running, Task
+from seer_edge.sweeps.engine import Engine, Running, Task
 from seer_edge.sweeps.runner import summary_of
 from seer_edge.sweeps.spec import Job
 
@@ -48,7 +48,7 @@ class Speed:
         return self.start + steps + evaluations * config.eval_episodes * self.evaluation
 
 
-def measure(plans: Mapping[Kind, BytePlan], jobs: Sequence[Job], engine: LocalEngine) -> dict[Kind, Speed]:
+def measure(plans: Mapping[Kind, BytePlan], jobs: Sequence[Job], engine: Engine) -> dict[Kind, Speed]:
     """Run a short run of each kind, as many at a time as the sweep would. Raises RunStoppedError if one fails."""
     first = {(job.env, job.variant): job for job in reversed(jobs)}
     with tempfile.TemporaryDirectory(prefix="seer-edge-") as place:
@@ -77,7 +77,7 @@ def _task(job: Job, plan: BytePlan, place: Path, number: int) -> Task:
     return Task(root.words(place), place / f"{name}.log", plan.rss_peak_bytes, plan.config.threads)
 
 
-def _run(waiting: Sequence[tuple[Kind, Task]], engine: LocalEngine) -> dict[Path, float]:
+def _run(waiting: Sequence[tuple[Kind, Task]], engine: Engine) -> dict[Path, float]:
     """Run all tasks; return the seconds of each, by its log."""
     left, running, took = [task for _, task in waiting], dict[Path, tuple[float, Running]](), dict[Path, float]()
     try:

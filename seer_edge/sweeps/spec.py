@@ -1,4 +1,4 @@
-"""The file of a sweep, and the jobs that it stands for: environments x variants x seeds."""
+"""The description of a sweep, and the jobs that it stands for: environments x variants x seeds."""
 
 import dataclasses
 import json
@@ -104,12 +104,13 @@ def read_spec(path: Path) -> list[Job]:
     except ValueError as error:
         raise BadInputError(f"{path}: not TOML ({error}); see docs/sweeps.md") from error
     try:
-        return _jobs(data)
+        return jobs_of(data)
     except BadInputError as error:
         raise BadInputError(f"{path}: {error}") from error
 
 
-def _jobs(data: Mapping[str, Any]) -> list[Job]:
+def jobs_of(data: Mapping[str, Any]) -> list[Job]:
+    """Return the jobs of a description, the content of a file as Python values. Raises BadInputError."""
     unknown = sorted(set(data) - set(_ENTRIES))
     if unknown:
         raise BadInputError(f"{unknown[0]}: unknown entry; choose one of {', '.join(_ENTRIES)}")

@@ -1,13 +1,15 @@
 """The file of a sweep: its jobs in order, and one line for each mistake."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from seer_edge.cli.flags import parse
+from seer_edge.cli.sweep_flags import sweep_of
 from seer_edge.errors import BadInputError
 from seer_edge.sweeps.engine import LocalEngine, Task
-from seer_edge.sweeps.spec import Job, read_spec
+from seer_edge.sweeps.spec import Job, jobs_of, read_spec
 
 SPEC = """
 envs = ["Alien", "module:Env-v0"]
@@ -92,6 +94,50 @@ def test_a_mistake_is_one_line_that_names_the_file(text: str, message: str, tmp_
         _read(tmp_path, text)
     assert message in str(refused.value)
     assert str(refused.value).startswith(str(tmp_path / "spec.toml"))
+    assert "\n" not in str(refused.value)
+
+
+def _sweep(*words: str) -> tuple[Path | dict[str, Any], Path]:
+    return sweep_of(parse(["sweep", *words]))
+
+
+def test_flags_of_train_behind_dashes_describe_a_sweep_without_a_file(tmp_path: Path) -> None:
+    flags = ["--mem-budget", "1MB", "--set", "batch_size=8", "--pipeline=off", "--checkpoint-every", "90s"]
+    spec, output = _sweep("--envs", "Alien, module:Env-v0", "--seeds", "3-4", "-o", str(tmp_path), "--", *flags)
+    assert isinstance(spec, dict)
+    text = """
+        envs = ["Alien", "module:Env-v0"]
+        seeds = [3, 4]
+        [settings]
+        mem_budget = 1_000_000
+        set = {batch_size = 8}
+        pipeline = false
+        checkpoint_every = 90.0
+    """
+    assert (jobs_of(spec), output) == (_read(tmp_path, text), tmp_path)
+    assert _sweep("late.toml") == (Path("late.toml"), Path("late"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "sweep: give a file, or --envs"),
+        (["--envs", "Alien"], "-o: needed with --envs"),
+        (["a.toml", "--envs", "Alien"], "--envs: cannot be given with a file"),
+        (["a.toml", "--seeds", "1"], "--seeds: cannot be given with a file"),
+        (["a.toml", "--", "--threads", "2"], "--: cannot be given with a file"),
+        (["--envs", "Alien", "-o", "d", "--seeds", "4-1"], "--seeds: '4-1' is not a range"),
+        (["--envs", "Alien", "-o", "d", "--seeds", "0,x"], "--seeds"),
+        (["--envs", "Alien", "-o", "d", "--", "--seed", "3"], "--seed behind --: the sweep gives each run its own"),
+        (["--envs", "Alien", "-o", "d", "--", "--run-dir", "x"], "--run-dir behind --: the sweep gives each run"),
+        (["--envs", "Alien", "-o", "d", "--", "--banana"], "flags of train behind --: unrecognized arguments"),
+        (["--envs", "Alien", "-o", "d", "--", "--threads", "x"], "flags of train behind --: --threads: "),
+    ],
+)
+def test_a_mistake_in_flags_is_one_line(words: list[str], message: str) -> None:
+    with pytest.raises(BadInputError) as refused:
+        _sweep(*words)
+    assert str(refused.value).startswith(message)
     assert "\n" not in str(refused.value)
 
 

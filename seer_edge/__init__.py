@@ -10,6 +10,7 @@ from seer_edge.version import __version__
 
 if TYPE_CHECKING:
     from seer_edge.api import (
+        AnalysisResult,
         BadInputError,
         BytePlan,
         EnvironmentFailedError,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         SweepJob,
         SweepResult,
         act,
+        analyze,
         evaluate,
         export,
         fork,
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from seer_runtime.policy.policy import Policy
 
 __all__ = [
+    "AnalysisResult",
     "BadInputError",
     "BytePlan",
     "EnvironmentFailedError",
@@ -55,6 +58,7 @@ __all__ = [
     "SweepResult",
     "__version__",
     "act",
+    "analyze",
     "evaluate",
     "export",
     "fork",

@@ -28,6 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "deploy": {"runs", "machine", "config", "networks", "envs", *ROOT, *RUNTIME},
     "sweeps": {"runs", "config", "errors", *RUNTIME},
     "reports": {"runs", "config", "errors", "validation", "version", "seer_runtime.durable", "seer_runtime.system"},
+    "analysis": set(),
     "runs": {"config", "networks", "envs", "errors", *RUNTIME},
     "agents": {"config", "networks", "envs", "seer_runtime.replay", "seer_runtime.system"},
     "machine": {"config", "envs", "errors", "seer_runtime.onnx", "seer_runtime.system"},

@@ -1,8 +1,8 @@
 """`--freeze-at auto`: find the step of the freeze from how much encoder and head still change (decision 19).
 
 At every multiple of the window W the online networks are compared with those of W steps before, on the same rows of
-the replay. The encoder's similarity is the linear CKA of both outputs. The drift is the mean difference of the head's
-outputs, in standard deviations of each over the rows. Freeze once both have been flat for `FLAT_WINDOWS` windows.
+the replay. The measure is the linear CKA of both outputs: one for the encoder and one for the head. 1 less the head's is its
+drift. Freeze once both have been flat for `FLAT_WINDOWS` windows.
 """
 
 import math
@@ -16,7 +16,7 @@ import torch
 from seer_edge.agents.agent import Agent
 from seer_edge.analysis.similarity import linear_cka
 from seer_edge.networks.spec import EncoderSpec
-from seer_edge.training.probe import Floats, encoded, output_errors, outputs_of, real_rows
+from seer_edge.training.probe import Floats, encoded, outputs_of, real_rows
 from seer_runtime.replay.replay import Replay
 from seer_runtime.replay.storage import Ids
 from seer_runtime.system.state import State, StateError
@@ -25,10 +25,8 @@ PROBE_ROWS = 512
 PROBE_BYTES = 4_000_000
 """Size of the latents of one network on the probe. Wide latents get fewer rows."""
 FLAT_WINDOWS = 3
-FLAT_SIMILARITY = 0.02
-"""Largest distance between the similarities of flat windows."""
-FLAT_DRIFT = 0.1
-"""The same of drifts, in standard deviations."""
+FLAT_SIMILARITY = FLAT_DRIFT = 0.02
+"""Largest distance between the values of flat windows."""
 _NOT_ONLINE = ("target", "optimizer.")
 """Beginnings of the names of an agent's tensors that do not act."""
 
@@ -38,7 +36,7 @@ class Comparison(NamedTuple):
 
     step: int
     similarity: float  # linear CKA of the encoder's outputs, 0 to 1
-    drift: float  # of the head's outputs, in standard deviations
+    drift: float  # 1 less that of the head's outputs
 
 
 @dataclass
@@ -118,8 +116,8 @@ def _compare(agent: Agent, replay: Replay, ids: Ids, reference: Mapping[str, tor
         before, outputs_before = _latents_and_outputs(agent, replay, ids)
     finally:
         _load(tensors, current)
-    drift = float(output_errors(outputs_before, outputs).mean())
-    return linear_cka(before.reshape(len(ids), -1), now.reshape(len(ids), -1)), drift
+    similarity = linear_cka(before.reshape(len(ids), -1), now.reshape(len(ids), -1))
+    return similarity, 1.0 - linear_cka(outputs_before, outputs)
 
 
 def _latents_and_outputs(agent: Agent, replay: Replay, ids: Ids) -> tuple[Floats, Floats]:

@@ -151,7 +151,7 @@ class Reporter:
         """Report a comparison of --freeze-at auto."""
         self.console.say(
             f"at step {comparison.step:,}, against one window before: similarity of the encoder "
-            f"{comparison.similarity:.3f}, drift of the head's outputs {comparison.drift:.2f}"
+            f"{comparison.similarity:.3f}, drift of the head {comparison.drift:.3f}"
         )
 
     def frozen(self, report: FreezeReport) -> None:

@@ -144,8 +144,6 @@ class TrainConfig:
         _require(0 <= self.seed < 2**32, "--seed", self.seed, "give a whole number from 0 to 4294967295")
         most = MAX_AUGMENTATIONS
         _require(1 <= self.augmentations <= most, "--augmentations", self.augmentations, f"give 1 to {most}")
-        if self.freeze_window is not None:
-            _at_least_one("freeze_window", self.freeze_window)
         if self.freeze_layers is not None:
             frozen = self.freeze_at is not None
             _require(
@@ -173,6 +171,8 @@ class TrainConfig:
             )
 
     def _check_rest(self) -> None:
+        if self.freeze_window is not None:
+            _at_least_one("freeze_window", self.freeze_window)
         if self.action_repeat is not None:
             _at_least_one("action_repeat", self.action_repeat)
         if self.origin is not None and {name: type(value) for name, value in self.origin.items()} != ORIGIN:

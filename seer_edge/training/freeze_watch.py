@@ -1,8 +1,8 @@
 """`--freeze-at auto`: find the step of the freeze from how much encoder and head still change (decision 19).
 
 At every multiple of the window W the online networks are compared with those of W steps before, on the same rows of
-the replay. The measure is the linear CKA of both outputs: one for the encoder and one for the head. 1 less the head's is its
-drift. Freeze once both have been flat for `FLAT_WINDOWS` windows.
+the replay. The measure is linear CKA: the similarity is that of the encoder's outputs, the drift is 1 less that of the
+head's outputs. Freeze once both have been flat for `FLAT_WINDOWS` windows.
 """
 
 import math

@@ -119,7 +119,7 @@ def figures(session: "Session", name: str, seen: "Latents", later: "Latents") ->
 
     from seer_edge.envs import Discrete
     from seer_edge.training.codec_choice import through
-    from seer_edge.training.probe import output_errors
+    from seer_edge.training.replay_rows import output_errors
     from seer_runtime.replay.codecs import latent_codec
     from seer_runtime.system.ledger import Ledger
 
@@ -156,7 +156,7 @@ def noise_error(session: "Session", latents: "Latents") -> float:
     import numpy as np
     import torch
 
-    from seer_edge.training.probe import output_errors
+    from seer_edge.training.replay_rows import output_errors
 
     agent: Any = session.agent
     inputs, generator = torch.from_numpy(latents), torch.Generator().manual_seed(0)
@@ -189,7 +189,7 @@ def _measure_before_the_freeze(session: "Session") -> None:
     import numpy as np
 
     from seer_edge.training.codec_choice import trial_rows
-    from seer_edge.training.probe import encoded, without_blank_frames
+    from seer_edge.training.replay_rows import encoded, without_blank_frames
     from seer_runtime.replay.codecs import LATENT_CODECS
 
     calibrating, held_out = trial_rows(session)

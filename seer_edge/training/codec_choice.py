@@ -3,7 +3,7 @@
 import numpy as np
 
 from seer_edge.config.plan import BytePlan
-from seer_edge.training.probe import Floats, encoded, output_errors, outputs_of, real_rows, without_blank_frames
+from seer_edge.training.replay_rows import Floats, encoded, output_errors, outputs_of, real_rows, without_blank_frames
 from seer_edge.training.session import Session
 from seer_runtime.replay.codecs import Codec, latent_codec
 from seer_runtime.replay.storage import Ids

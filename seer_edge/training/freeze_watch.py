@@ -16,7 +16,7 @@ import torch
 from seer_edge.agents.agent import Agent
 from seer_edge.analysis.similarity import linear_cka
 from seer_edge.networks.spec import EncoderSpec
-from seer_edge.training.probe import Floats, encoded, outputs_of, real_rows
+from seer_edge.training.replay_rows import Floats, encoded, outputs_of, real_rows
 from seer_runtime.replay.replay import Replay
 from seer_runtime.replay.storage import Ids
 from seer_runtime.system.state import State, StateError

@@ -16,7 +16,7 @@ from seer_edge.errors import BadInputError
 from seer_edge.runs import checkpoint
 from seer_edge.training.codec_choice import OUTPUT_ERROR_BOUND
 from seer_edge.training.freeze import FreezeRefusedError
-from seer_edge.training.probe import output_errors
+from seer_edge.training.replay_rows import output_errors
 from seer_edge.training.session import resume_session
 from seer_runtime.replay.codecs import FRAMES
 from seer_runtime.system.ledger import Line

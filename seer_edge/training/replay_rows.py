@@ -1,4 +1,4 @@
-"""Rows of a replay of frames as a probe: what the encoder and the head make of them. Nothing draws random numbers."""
+"""Rows of a replay of frames, and what the encoder and the head make of them. Nothing draws random numbers."""
 
 from collections.abc import Iterable, Iterator
 

@@ -152,3 +152,55 @@ def test_the_pool_keeps_to_cores_and_to_planned_memory(tmp_path: Path) -> None:
     assert small.slots(1, 300) == 2
     assert LocalEngine(jobs=9, memory_bytes=10).has_room(task, [])  # it runs alone
     assert not LocalEngine(jobs=None, memory_bytes=10**9).has_room(Task([], tmp_path, 1, threads=4_096), [task])
+
+
+TRANSFER = """
+[settings]
+mem_budget = "1MB"
+freeze_at = 30
+[variants.transferred]
+envs = ["walker-walk", "hopper-hop"]
+from = {variant = "pretrained", env = "walker-stand"}
+[variants.longer]
+envs = ["hopper-hop"]
+fork = "transferred"
+total_timesteps = 90
+[variants.pretrained]
+envs = ["walker-stand"]
+freeze_at = "never"
+"""
+
+
+def test_a_variant_imports_the_encoder_of_another_one_in_another_environment(tmp_path: Path) -> None:
+    jobs = {job.name: job for job in _read(tmp_path, TRANSFER)}
+    names = ["walker-stand__pretrained__0", "walker-walk__transferred__0", "hopper-hop__transferred__0"]
+    assert list(jobs) == [*names, "hopper-hop__longer__0"]
+    pretrained, walk, hop = (jobs[name] for name in names)
+    assert (walk.source, hop.source, pretrained.source) == (pretrained, pretrained, None)
+    assert [job.imports for job in jobs.values()] == [None, pretrained, pretrained, pretrained]
+    assert (walk.needed, jobs["hopper-hop__longer__0"].needed) == ((pretrained,), (hop,))
+    words = parse(walk.words(tmp_path))
+    assert (words.from_, words.take, words.freeze_at) == (str(tmp_path / pretrained.name), "encoder", None)
+    assert walk.record()["source"] == pretrained.name
+    assert "source" not in pretrained.record()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('from = {variant = "b"}', "variants.a: from = 'b' is no variant; name one of a"),
+        ('from = {variant = "a"}', "variants.a: imports from itself"),
+        ('from = {env = "Krull"}', "variants.a: from = {'env': 'Krull'} is not a run"),
+        ('from = {variant = 3}', "variants.a: from = {'variant': 3} is not a run"),
+        ('fork = "c"\nfrom = {variant = "c"}\n[variants.c]', "variants.a: a fork cannot import an encoder"),
+        ('from = {variant = "c"}\nfreeze_at = 3\n[variants.c]', "variants.a: freeze_at cannot be given with from"),
+        ('from = {variant = "c", env = "Krull"}\n[variants.c]', "variants.a: c does not train on Krull; add it"),
+        ('envs = ["Krull"]\nfork = "c"\n[variants.c]', "variants.a: c does not train on Krull; add it"),
+        ('envs = "Krull"', "variants.a: envs: give a list"),
+    ],
+)
+def test_a_mistake_in_what_a_variant_needs_is_one_line(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInputError) as refused:
+        _read(tmp_path, f'envs = ["Alien"]\n[variants.a]\n{text}')
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)

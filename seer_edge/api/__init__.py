@@ -9,11 +9,13 @@ into a plan.
 from seer_edge.api.forks import fork
 from seer_edge.api.policies import act, evaluate, export
 from seer_edge.api.reports import follow, report
+from seer_edge.api.reproduction import description_of, reproduce
 from seer_edge.api.results import (
     EvaluationResult,
     ExportResult,
     ForkResult,
     ReportResult,
+    ReproductionResult,
     RunResult,
     SweepJob,
     SweepResult,
@@ -33,6 +35,7 @@ __all__ = [
     "ForkOptions",
     "ForkResult",
     "ReportResult",
+    "ReproductionResult",
     "ResumeOptions",
     "RunOptions",
     "RunResult",
@@ -40,6 +43,7 @@ __all__ = [
     "SweepJob",
     "SweepResult",
     "act",
+    "description_of",
     "evaluate",
     "export",
     "follow",
@@ -47,6 +51,7 @@ __all__ = [
     "plan",
     "plan_of_run",
     "report",
+    "reproduce",
     "resume",
     "sweep",
     "train",

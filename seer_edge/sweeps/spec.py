@@ -199,7 +199,7 @@ class _Variant:
             unfit = [entry for entry in ("take", "freeze_at") if entry in options]
             if unfit:
                 raise BadInputError(
-                    f"variants.{name}: {unfit[0]} cannot be given with from, which imports a frozen encoder; leave it out"
+                    f"variants.{name}: {unfit[0]} cannot be given with from, whose encoder is frozen; leave it out"
                 )
         given = given or {}
         return cls(tuple(own), options, fork, at, given.get("variant"), given.get("env"))
@@ -229,7 +229,9 @@ class _Maker:
             if variant.source is not None and variant.source not in self.variants:
                 raise BadInputError(f"variants.{name}: from = {variant.source!r} is no variant; name one of {names}")
         while waiting:
-            ready = [name for name in waiting if {self.variants[name].fork, self.variants[name].source} <= {None, *done}]
+            ready = [
+                name for name in waiting if {self.variants[name].fork, self.variants[name].source} <= {None, *done}
+            ]
             if not ready:
                 way = "is a fork of itself" if self.variants[waiting[0]].fork else "imports from itself"
                 raise BadInputError(f"variants.{waiting[0]}: {way}; name a variant that trains from step 0")

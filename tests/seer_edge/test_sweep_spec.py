@@ -191,7 +191,7 @@ def test_a_variant_imports_the_encoder_of_another_one_in_another_environment(tmp
         ('from = {variant = "b"}', "variants.a: from = 'b' is no variant; name one of a"),
         ('from = {variant = "a"}', "variants.a: imports from itself"),
         ('from = {env = "Krull"}', "variants.a: from = {'env': 'Krull'} is not a run"),
-        ('from = {variant = 3}', "variants.a: from = {'variant': 3} is not a run"),
+        ("from = {variant = 3}", "variants.a: from = {'variant': 3} is not a run"),
         ('fork = "c"\nfrom = {variant = "c"}\n[variants.c]', "variants.a: a fork cannot import an encoder"),
         ('from = {variant = "c"}\nfreeze_at = 3\n[variants.c]', "variants.a: freeze_at cannot be given with from"),
         ('from = {variant = "c", env = "Krull"}\n[variants.c]', "variants.a: c does not train on Krull; add it"),

@@ -6,10 +6,10 @@ from typing import Any
 
 from seer_edge.api.reproduction import reproduction_names
 from seer_edge.api.sweeps import ENGINES, RAY_ADDRESS
-from seer_edge.cli.flag_types import SHOWN_CHARACTERS, flag_type, named, place, positive
+from seer_edge.cli.flag_types import flag_type, named, place, positive
 from seer_edge.cli.run_flags import add_output_flags, add_run_flags
 from seer_edge.config.request import flag_of
-from seer_edge.config.values import parse_integer
+from seer_edge.config.values import SHOWN_CHARACTERS, parse_integer
 from seer_edge.errors import BadInputError
 
 SEPARATOR = "--"

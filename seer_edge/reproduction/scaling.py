@@ -9,13 +9,17 @@ from seer_edge.config.plan import BytePlan
 from seer_edge.sweeps.cost import Kind, kind_of
 from seer_edge.sweeps.spec import Job
 
+EVALUATIONS_MIN = 5
+"""Evaluations of a run that a scale leaves, if it has so many."""
+
 
 def scaled(jobs: Sequence[Job], plans: Mapping[Kind, BytePlan], scale: float) -> list[Job]:
     """Return the jobs with `scale` times the steps that `plans` has for them.
 
     Steps of the run, the freeze, evaluations, random play, the start of learning, and the beginnings of forks are
-    multiplied, and so are the episodes of an evaluation. A budget stays, unless it holds a frame for each step of the
-    run; then the smaller one does too.
+    multiplied, and so are the episodes of an evaluation. An evaluation has at least one episode. Where that is more
+    than its share, a run has fewer evaluations, but at least five. A budget stays, unless it holds a frame for each
+    step of the run. Then it shrinks too, and still holds the whole run.
     """
     if scale == 1:
         return list(jobs)
@@ -47,10 +51,13 @@ def _of_run(job: Job, plan: BytePlan, scale: float) -> dict[str, Any]:
     if job.source is None:
         options["freeze_at"] = "never" if config.freeze_at is None else times(config.freeze_at, scale)
     if holds_run(plan):
-        options["mem_budget"] = round(scale * config.mem_budget_bytes)
+        options["mem_budget"] = _budget(plan, scale)
     options["eval_episodes"] = times(config.eval_episodes, scale)
     if config.eval_every is not None:
-        options["eval_every"] = times(config.eval_every, scale)
+        share = scale * config.eval_episodes
+        rarer = round(scale * config.eval_every * max(1, options["eval_episodes"] / share))
+        fewest = options["total_timesteps"] // EVALUATIONS_MIN
+        options["eval_every"] = max(times(config.eval_every, scale), min(rarer, fewest))
     settings = config.settings
     steps = {
         "learning_starts": max(_window_steps(config), round(scale * settings.learning_starts)),
@@ -67,8 +74,16 @@ def _of_fork(job: Job, plan: BytePlan, scale: float) -> dict[str, Any]:
         for name, value in job.options.items()
     }
     if "mem_budget" in options and holds_run(plan):
-        options["mem_budget"] = round(scale * plan.config.mem_budget_bytes)
+        options["mem_budget"] = _budget(plan, scale)
     return options
+
+
+def _budget(plan: BytePlan, scale: float) -> int:
+    """Return `scale` times the budget, or what a batch needs."""
+    settings = plan.config.settings
+    row_bytes = max(plan.frame_row_bytes, plan.latent_row_bytes if plan.latent_replay else 0)
+    batch_rows = settings.batch_size + settings.n_step + settings.stack
+    return max(round(scale * plan.config.mem_budget_bytes), batch_rows * row_bytes)
 
 
 def holds_run(plan: BytePlan) -> bool:

@@ -93,7 +93,8 @@ def _task(job: Job, plan: BytePlan, place: Path, name: str) -> Task:
     freezes = plan.config.freeze_at is not None and plan.config.source is None
     total = warm_up + (2 if freezes else 1) * steps
     options: dict[str, Any] = job.all_options
-    options |= {"total_timesteps": total, "eval_episodes": 1, "eval_every": total}
+    options |= {"total_timesteps": total, "eval_episodes": 1}
+    options["eval_every"] = "never" if plan.config.eval_every is None else total
     options |= {"log_every": steps // 3, "checkpoint_every": "24h", "keep_checkpoint": ()}
     random_steps = min(plan.config.settings.random_steps, warm_up)
     options["set"] = {**options.get("set", {}), "learning_starts": warm_up, "random_steps": random_steps}

@@ -63,6 +63,14 @@ def reproduce(
         BadInputError: there is no such table or figure, an option cannot be used, or the folder is of another one.
         RunStoppedError: a short run that is measured failed.
 
+    Example:
+        >>> import seer_edge
+        >>> result = seer_edge.reproduce(
+        ...     "fig4", "runs/fig4", scale=0.0001, envs=["Alien"], seeds=[0], jobs=2, dry_run=True
+        ... )
+        >>> [job.name for job in result.sweep.jobs]
+        ['Alien__rainbow__0', 'Alien__rainbow-seer__0']
+
     """
     what = load(name)
     if not (isinstance(scale, int | float) and 0 < scale <= 1):

@@ -25,6 +25,7 @@ IN_ORDER = (
     "export",
     "act",
     "sweep",
+    "reproduce",
 )  # later examples use the files of earlier ones
 
 

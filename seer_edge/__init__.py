@@ -10,6 +10,7 @@ from seer_edge.version import __version__
 
 if TYPE_CHECKING:
     from seer_edge.api import (
+        AnalysisResult,
         BadInputError,
         BytePlan,
         EnvironmentFailedError,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         SweepJob,
         SweepResult,
         act,
+        analyze,
         evaluate,
         export,
         fork,
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from seer_runtime.policy.policy import Policy
 
 __all__ = [
+    "AnalysisResult",
     "BadInputError",
     "BytePlan",
     "EnvironmentFailedError",
@@ -58,6 +61,7 @@ __all__ = [
     "SweepResult",
     "__version__",
     "act",
+    "analyze",
     "evaluate",
     "export",
     "fork",

@@ -248,6 +248,26 @@ class ReportResult:
 
 
 @dataclass(frozen=True)
+class AnalysisResult:
+    """An analysis that was written.
+
+    Attributes:
+        folder: the folder of its files.
+        files: names of the files: figures and attention maps as PNG, tables as CSV.
+        summary: the results, one line of text each.
+
+    """
+
+    folder: Path
+    files: tuple[str, ...]
+    summary: tuple[str, ...]
+
+    def render(self) -> str:
+        """Return the result as a few lines of text."""
+        return "\n".join([*self.summary, f"{self.folder}: {len(self.files)} files"])
+
+
+@dataclass(frozen=True)
 class ExportResult:
     """A bundle that was written.
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from seer_edge import api
 from seer_edge.api.results import EvaluationResult
-from seer_edge.cli.flags import NOT_BUILT_COMMANDS, parse
+from seer_edge.cli.flags import parse
 from seer_edge.cli.leftovers import end_despite_leftovers
 from seer_edge.cli.output import LOG, configure, print_result, tolerant_output
 from seer_edge.cli.plugins import NAMED_PLUGINS, PLUGIN_COMMANDS, load_plugins
@@ -162,6 +162,19 @@ def _report(flags: argparse.Namespace) -> int:
     return 0
 
 
+def _analyze(flags: argparse.Namespace) -> int:
+    result = api.analyze(
+        flags.runs,
+        flags.output,
+        rows=flags.rows,
+        apart=flags.apart,
+        threads=flags.threads,
+        progress_bar=not flags.quiet,
+    )
+    print_result(result.render())
+    return 0
+
+
 def _presets(flags: argparse.Namespace) -> int:
     if flags.name is None:
         width = max(len(preset.name) for preset in PRESETS.values())
@@ -203,6 +216,7 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "export": _export,
     "act": _act,
     "report": _report,
+    "analyze": _analyze,
     "presets": _presets,
     "doctor": _doctor,
     "completion": _completion,
@@ -260,8 +274,6 @@ def _run(arguments: list[str]) -> int:
     commands = {**COMMANDS, **{name: command.run for name, command in PLUGIN_COMMANDS.items()}}
     if not arguments:
         raise BadInputError(f"no command; give one of {', '.join(commands)}, or --help")
-    if arguments[0] in NOT_BUILT_COMMANDS:
-        raise BadInputError(f"{arguments[0]}: not built yet; choose one of {', '.join(commands)}")
     flags = parse(arguments)
     given: Mapping[str, Any] = vars(flags)
     log_file: Path | None = given.get("log_file")

@@ -5,6 +5,7 @@ import itertools
 import re
 from typing import Any, NoReturn
 
+from seer_edge.api.analysis import DEFAULT_ROWS, ROWS_MAX, ROWS_MIN
 from seer_edge.api.reports import DEFAULT_PORT
 from seer_edge.cli.flag_types import (
     flops,
@@ -36,7 +37,6 @@ from seer_edge.version import __version__
 from seer_runtime.policy.bundle import EXTRAS
 
 SHELLS = ("bash", "zsh", "fish")
-NOT_BUILT_COMMANDS = ("analyze",)
 NOT_BUILT_VALUES = {"--freeze-at": ("auto",)}
 HELP_POSITION, HELP_COLUMNS = 32, 100
 
@@ -108,6 +108,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     _add_act_flags(add("act", "BUNDLE", "Play episodes with a bundle, without torch."))
     _add_report_flags(add("report", "RUN... -o FILE", "Write one page with figures and tables of runs."))
+    _add_analyze_flags(add("analyze", "RUN... -o DIR", "Write how the encoders of runs changed while they learned."))
     presets = add("presets", "[NAME]", "List the presets, or print one as a TOML file to edit.")
     presets.add_argument("name", nargs="?", type=named("a preset"), metavar="NAME", help="Preset to print.")
     presets.add_argument(
@@ -256,6 +257,30 @@ def _add_report_flags(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"Port of --follow, 0 for any free one. Default: {DEFAULT_PORT}.",
     )
+    add_output_flags(parser)
+
+
+def _add_analyze_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "runs", nargs="+", type=_run, metavar="RUN", help="Folders of runs that were trained with --analyze."
+    )
+    parser.add_argument(
+        "-o", dest="output", type=place("a folder"), required=True, metavar="DIR", help="Folder to write to. Required."
+    )
+    parser.add_argument(
+        "--rows",
+        type=within(ROWS_MIN, ROWS_MAX),
+        default=DEFAULT_ROWS,
+        metavar="N",
+        help=f"Observations of each run that layers are compared on. Default: {DEFAULT_ROWS}.",
+    )
+    parser.add_argument(
+        "--apart",
+        type=within(1, ROWS_MAX),
+        metavar="N",
+        help="Agent steps between the snapshots that are compared. Default: each with the next one.",
+    )
+    parser.add_argument("--threads", type=threads, metavar="N", help="Compute threads, 1 to 256. Default: as the run.")
     add_output_flags(parser)
 
 

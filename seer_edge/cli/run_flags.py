@@ -299,6 +299,13 @@ def add_host_flags(group: argparse._ArgumentGroup, *, threads: str, checkpoint: 
         f"Default: {'none' if threads == '1' else 'as before'}.",
     )
     group.add_argument(
+        "--analyze",
+        action="store_true",
+        default=None,
+        help="Keep the encoder's weights at 20 evenly spaced steps, for `seer-edge analyze`. "
+        f"Default: {'off' if threads == '1' else 'as before'}.",
+    )
+    group.add_argument(
         "--env-timeout",
         type=seconds,
         metavar="TIME",

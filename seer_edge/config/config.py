@@ -49,6 +49,7 @@ BEFORE_RECORDED: Mapping[str, Any] = {
     "gray_levels": None,
     "keep_checkpoint": (),
     "origin": None,
+    "analyze": False,
 }
 """Values that runs had whose `config.json` was written before these entries existed."""
 
@@ -108,6 +109,7 @@ class TrainConfig:
     tensorboard_dir: str | None = None  # None: `tb` in the run's folder
     overrides: tuple[str, ...] = ()  # `name=value` of every hyperparameter that --set changed
     keep_checkpoint: tuple[int, ...] = ()  # steps whose checkpoints are never removed
+    analyze: bool = False  # whether to keep the encoder's weights at some steps
     origin: dict[str, Any] | None = None  # of a fork: the run, the step and the SHA-256 of its checkpoint's manifest
     environment: EnvSpec | None = None  # as it was when the run began; None in runs of earlier versions
 
@@ -172,6 +174,8 @@ class TrainConfig:
             )
 
     def _check_rest(self) -> None:
+        if self.analyze and self.source is not None and self.freeze_layers is None:
+            raise BadInputError("--analyze: the encoder of --from never changes; leave one of the two out")
         if self.action_repeat is not None:
             _at_least_one("action_repeat", self.action_repeat)
         if self.origin is not None and {name: type(value) for name, value in self.origin.items()} != ORIGIN:

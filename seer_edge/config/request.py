@@ -74,6 +74,7 @@ class ResumeRequest:
     eval_max_steps: int | None = None
     stop_at_return: float | Literal["never"] | None = None
     keep_checkpoint: tuple[int, ...] | None = None  # steps
+    analyze: bool | None = None
 
     @classmethod
     def of(cls, **options: Any) -> Self:
@@ -110,6 +111,7 @@ class ResumeRequest:
             "eval_max_steps": self.eval_max_steps,
             "stop_at_return": self.stop_at_return,
             "keep_checkpoint": self.keep_checkpoint,
+            "analyze": self.analyze,
         }
         fields: dict[str, Any] = {
             name: None if value == NEVER else value for name, value in given.items() if value is not None
@@ -238,6 +240,7 @@ class ResumeOptions(TypedDict, total=False):
     eval_max_steps: int | None
     stop_at_return: float | str | None
     keep_checkpoint: Sequence[int] | None
+    analyze: bool | None
 
 
 class ForkOptions(ResumeOptions, total=False):

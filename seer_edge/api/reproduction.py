@@ -1,12 +1,14 @@
 """Reproductions of the paper's tables and figures."""
 
 import contextlib
+import dataclasses
 import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from seer_edge.api.analysis import analyze
 from seer_edge.api.results import ReproductionResult, SweepResult
 from seer_edge.api.sweeps import ENGINES, RAY_ADDRESS, EngineName, engine_of, estimate, plans_of, run_jobs
 from seer_edge.errors import BadInputError
@@ -14,12 +16,15 @@ from seer_edge.reports.build import check_packages, write_page
 from seer_edge.reproduction.description import Reproduction, load, names
 from seer_edge.reproduction.page import Made, page_of
 from seer_edge.reproduction.scaling import scaled
+from seer_edge.sweeps.engine import Engine
+from seer_edge.sweeps.spec import Job
 from seer_runtime import durable
 
 OUTPUT = logging.getLogger("seer_edge.output")
 """Takes the estimate, which the command line prints to stdout."""
 
 reproduction_names = names
+ANALYSIS = "analysis"
 RECORD = "reproduction.json"
 DEFAULT_FOLDER = Path("runs")
 
@@ -75,27 +80,40 @@ def reproduce(
     what = load(name)
     if not (isinstance(scale, int | float) and 0 < scale <= 1):
         raise BadInputError(f"--scale {scale}: give a number above 0 and at most 1")
-    folder = DEFAULT_FOLDER / name if output is None else Path(output)
-    forecast = _forecast_in(folder, what, scale)
-    listed = what.jobs(envs, seeds)
-    full = plans_of(listed, name, folder)
-    listed = scaled(listed, full, scale)
-    plans = full if scale == 1 else plans_of(listed, f"{name} --scale {scale:g}", folder)
+    made = _planned(what, DEFAULT_FOLDER / name if output is None else Path(output), scale, what.jobs(envs, seeds))
     with contextlib.closing(engine_of(engine, ray_address, jobs)) as place:
         if dry_run:
-            return ReproductionResult(estimate(folder, listed, plans, place), None)
+            return ReproductionResult(estimate(made.folder, made.jobs, made.plans, place), None)
         check_packages()
-        if not {job.name for job in listed} <= forecast.keys():
-            expected = estimate(folder, listed, plans, place)
-            OUTPUT.info(expected.render())
-            forecast |= {job.name: job.seconds for job in expected.jobs if job.seconds is not None}
-        _write_record(folder, what, scale, forecast)
-        result = run_jobs(folder, listed, plans, place, progress_bar=progress_bar, plugins=plugins)
-    made = Made(what, scale, folder, listed, full, plans, forecast, _problems(result))
-    page, path = page_of(made), folder / f"{name}.html"
-    if page is not None:
-        write_page(page, path)
-    return ReproductionResult(result, None if page is None else path)
+        made = _with_forecast(made, place)
+        result = run_jobs(made.folder, made.jobs, made.plans, place, progress_bar=progress_bar, plugins=plugins)
+    problems = {job.name: job.failure or job.status for job in result.jobs if job.status != "finished"}
+    analysis = _analysis(what, result, progress_bar=progress_bar)
+    page = page_of(dataclasses.replace(made, problems=problems, analysis=analysis))
+    if page is None:
+        return ReproductionResult(result, None)
+    write_page(page, made.folder / f"{name}.html")
+    return ReproductionResult(result, made.folder / f"{name}.html")
+
+
+def _planned(what: Reproduction, folder: Path, scale: float, listed: list[Job]) -> Made:
+    """Scale and plan the jobs of a reproduction. Raises BadInputError."""
+    forecast = _forecast_in(folder, what, scale)
+    full = plans_of(listed, what.name, folder)
+    jobs = scaled(listed, full, scale)
+    plans = full if scale == 1 else plans_of(jobs, f"{what.name} --scale {scale:g}", folder)
+    return Made(what, scale, folder, jobs, full, plans, forecast)
+
+
+def _with_forecast(made: Made, place: Engine) -> Made:
+    """Estimate the cost, unless the folder has it from an earlier call, and record it. Raises BadInputError."""
+    forecast = dict(made.forecast)
+    if not {job.name for job in made.jobs} <= forecast.keys():
+        expected = estimate(made.folder, made.jobs, made.plans, place)
+        OUTPUT.info(expected.render())
+        forecast |= {job.name: job.seconds for job in expected.jobs if job.seconds is not None}
+    _write_record(made.folder, made.reproduction, made.scale, forecast)
+    return dataclasses.replace(made, forecast=forecast)
 
 
 def description_of(name: str) -> str:
@@ -103,9 +121,12 @@ def description_of(name: str) -> str:
     return load(name).text
 
 
-def _problems(result: SweepResult) -> dict[str, str]:
-    """Return why runs did not finish, by their names."""
-    return {job.name: job.failure or job.status for job in result.jobs if job.status != "finished"}
+def _analysis(what: Reproduction, result: SweepResult, *, progress_bar: bool) -> Path | None:
+    """Analyze the encoders of the finished runs, if the figure shows them. Return the folder of the files."""
+    finished = [result.folder / job.name for job in result.jobs if job.status == "finished"]
+    if not what.pictures or not finished or result.signal is not None:
+        return None
+    return analyze(finished, result.folder / ANALYSIS, progress_bar=progress_bar).folder
 
 
 def _record_of(what: Reproduction, scale: float) -> dict[str, Any]:

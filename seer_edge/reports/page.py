@@ -61,6 +61,7 @@ class Lead:
         tables: titles and tables that compare it with the runs.
         differences: how the runs differ from it, one text each.
         cost: the time that the runs took; empty if it is not known.
+        pictures: titles and PNG files, as base64.
 
     """
 
@@ -70,6 +71,7 @@ class Lead:
     tables: Sequence[tuple[str, Table]]
     differences: Sequence[str]
     cost: str = ""
+    pictures: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True)

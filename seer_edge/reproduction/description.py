@@ -51,6 +51,7 @@ class Reproduction:
         limits: what differs here from the paper, whatever the scale.
         figures: names of the report's figures that show it; they come first.
         labels: what each variant is called.
+        pictures: beginnings of the names of the pictures of `analyze` that show it; empty if none does.
         tables: the paper's numbers and ours.
         sweep: the description of the sweep.
         text: the file, which `seer-edge sweep` accepts.
@@ -65,6 +66,7 @@ class Reproduction:
     limits: tuple[str, ...]
     figures: tuple[str, ...]
     labels: Mapping[str, str]
+    pictures: tuple[str, ...]
     tables: tuple[PaperTable, ...]
     sweep: Mapping[str, Any]
     text: str
@@ -109,6 +111,7 @@ def load(name: str) -> Reproduction:
         **{entry: about[entry] for entry in ("title", "section", "shows", "setting", "labels")},
         limits=tuple(about["limits"]),
         figures=tuple(about["figures"]),
+        pictures=tuple(about.get("pictures", ())),
         tables=tuple(_table(table, tuple(about["labels"])) for table in about["tables"]),
         sweep={entry: data[entry] for entry in SWEEP_ENTRIES if entry in data},
         text=text,

@@ -1,8 +1,9 @@
 """The page of a reproduction: a report of its runs, below the paper's claim and its numbers beside ours."""
 
+import base64
 import dataclasses
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +40,7 @@ class Made:
         plans: those of the jobs.
         forecast: estimated seconds by job.
         problems: jobs that did not finish, and why.
+        analysis: the folder of the files of `analyze`; None without them.
 
     """
 
@@ -49,7 +51,8 @@ class Made:
     full: Mapping[Kind, BytePlan]
     plans: Mapping[Kind, BytePlan]
     forecast: Mapping[str, float]
-    problems: Mapping[str, str]
+    problems: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    analysis: Path | None = None
 
 
 def page_of(made: Made) -> str | None:
@@ -107,6 +110,7 @@ def _lead(made: Made, runs: Runs) -> Lead:
         tables=tables,
         differences=[*_differences(made, runs), *what.limits],
         cost=_cost(made, runs),
+        pictures=list(_pictures(made)),
     )
 
 
@@ -241,6 +245,19 @@ def _cost(made: Made, runs: Runs) -> str:
     expected = sum(made.forecast[job.name] for job, _ in done)
     count = "1 finished run" if len(done) == 1 else f"{len(done)} finished runs"
     return f"{count}: {_duration(expected)} expected, {_duration(took)} taken, counted one after the other."
+
+
+def _pictures(made: Made) -> Iterator[tuple[str, str]]:
+    """Yield the name and the PNG file, as base64, of each picture of the analysis that the figure needs."""
+    if made.analysis is None:
+        return
+    files = sorted(made.analysis.glob("*.png"))
+    first = made.reproduction.pictures
+    for place, start in enumerate(first):
+        for file in files:
+            # An earlier beginning takes its files first: "attention_change" before "attention_".
+            if file.name.startswith(start) and not file.name.startswith(tuple(first[:place])):
+                yield file.stem.replace("_", " "), base64.b64encode(file.read_bytes()).decode()
 
 
 def _seconds(run: Run, begin: int) -> float:

@@ -15,7 +15,7 @@ from seer_edge.reproduction.scaling import scaled, times
 from seer_edge.sweeps.spec import Job, jobs_of, read_spec
 
 open_once = functools.cache(planning.open_spec)
-NAMES = ["table1", *(f"fig{number}" for number in (2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13))]
+NAMES = ["table1", *(f"fig{number}" for number in (2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13))]
 FIGURES = {"returns_steps", "returns_flops"}
 
 

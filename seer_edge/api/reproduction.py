@@ -87,13 +87,19 @@ def reproduce(
         check_packages()
         made = _with_forecast(made, place)
         result = run_jobs(made.folder, made.jobs, made.plans, place, progress_bar=progress_bar, plugins=plugins)
+    return _reported(made, result, progress_bar=progress_bar)
+
+
+def _reported(made: Made, result: SweepResult, *, progress_bar: bool) -> ReproductionResult:
+    """Write the page of the runs that have begun. Raises BadInputError."""
     problems = {job.name: job.failure or job.status for job in result.jobs if job.status != "finished"}
-    analysis = _analysis(what, result, progress_bar=progress_bar)
+    analysis = _analysis(made.reproduction, result, progress_bar=progress_bar)
     page = page_of(dataclasses.replace(made, problems=problems, analysis=analysis))
     if page is None:
         return ReproductionResult(result, None)
-    write_page(page, made.folder / f"{name}.html")
-    return ReproductionResult(result, made.folder / f"{name}.html")
+    path = made.folder / f"{made.reproduction.name}.html"
+    write_page(page, path)
+    return ReproductionResult(result, path)
 
 
 def _planned(what: Reproduction, folder: Path, scale: float, listed: list[Job]) -> Made:

@@ -226,7 +226,7 @@ def _differences(made: Made, runs: Runs) -> list[str]:
         )
     episodes = {plan.config.eval_episodes for plan in made.plans.values()}
     if episodes != {10}:
-        lines.append(f"An evaluation has {_range(episodes)} episodes, in the paper 10.")
+        lines.append(f"Episodes of an evaluation: {_range(episodes)}, in the paper 10.")
     return lines
 
 

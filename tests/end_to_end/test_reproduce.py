@@ -9,8 +9,12 @@ import pytest
 
 import seer_edge
 from seer_edge.api.results import ReproductionResult
+from seer_edge.api.sweeps import plans_of
 from seer_edge.errors import BadInputError
 from seer_edge.reproduction import description
+from seer_edge.reproduction.scaling import scaled
+from seer_edge.runs.run_folder import RunFolder
+from seer_edge.sweeps.cost import kind_of
 from tests.seer_edge.test_report_page import Page
 
 pytestmark = pytest.mark.integration
@@ -20,7 +24,9 @@ envs = ["Alien"]
 [settings]
 mem_budget = "400KB"
 total_timesteps = 200
-eval_max_steps = 20
+eval_max_steps = 10
+eval_every = 8
+eval_episodes = 4
 set = {batch_size = 8, learning_starts = 60, hidden = 16, n_step = 3}
 [variants.rainbow]
 freeze_at = "never"
@@ -123,10 +129,19 @@ def test_the_papers_numbers_stand_beside_those_of_the_runs(made: Made) -> None:
         assert line[4:6] == ["1 of 1", "100"]
 
 
+def test_a_run_is_planned_as_it_will_be_before_its_source_exists(made: Made) -> None:
+    out = made.folder / "out"
+    jobs = description.load("fig99").jobs()
+    small = scaled(jobs, plans_of(jobs, "fig99", out), 0.5)
+    plans = plans_of(small, "fig99", out)
+    for job in small:
+        assert plans[kind_of(job)].config == RunFolder(out / job.name).read_config()
+
+
 def test_scores_at_equal_flops_are_those_at_the_end_of_the_cheapest(made: Made) -> None:
     rainbow, transferred = made.page.tables[1][1:]
     assert transferred[5] == "100"
-    assert int(rainbow[5]) < 100
+    assert 0 < int(rainbow[5]) < 100
     assert float(rainbow[6]) <= float(transferred[6])
 
 
@@ -137,7 +152,7 @@ def test_the_page_says_what_was_scaled_and_what_differs(made: Made) -> None:
     assert "SEER is &lt;better&gt;." in made.text
     for line in (
         "These runs have 0.5 times the paper&#39;s steps.",
-        "An evaluation has 5 episodes, in the paper 10.",
+        "Episodes of an evaluation: 2, in the paper 10.",
         "Nothing is known.",
         "2 finished runs: ",
     ):

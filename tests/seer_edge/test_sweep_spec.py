@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from seer_edge.api.sweeps import plans_of
 from seer_edge.cli.flags import parse
 from seer_edge.cli.sweep_flags import sweep_of
 from seer_edge.errors import BadInputError
@@ -204,3 +205,22 @@ def test_a_mistake_in_what_a_variant_needs_is_one_line(text: str, message: str, 
         _read(tmp_path, f'envs = ["Alien"]\n[variants.a]\n{text}')
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.integration
+def test_an_encoder_that_will_not_fit_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    jobs = jobs_of(
+        {
+            "variants": {
+                "pretrained": {"envs": ["Alien"]},
+                "transferred": {"envs": ["cartpole-swingup"], "from": {"variant": "pretrained", "env": "Alien"}},
+            }
+        }
+    )
+    source = tmp_path / "Alien__pretrained__0"
+    with pytest.raises(BadInputError) as refused:
+        plans_of(jobs, "spec", tmp_path)
+    assert str(refused.value) == (
+        f"spec: cartpole-swingup, variant transferred: --from {source}: its encoder does not fit: encoder is "
+        "data-efficient there and sac-ae here; import from a run with the same encoder"
+    )

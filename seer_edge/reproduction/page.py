@@ -108,7 +108,7 @@ def _lead(made: Made, runs: Runs) -> Lead:
         shows=what.shows,
         setting=what.setting,
         tables=tables,
-        differences=[*_differences(made, runs), *what.limits],
+        differences=[*_differences(made), *what.limits],
         cost=_cost(made, runs),
         pictures=list(_pictures(made)),
     )
@@ -201,8 +201,11 @@ def _values(plan: BytePlan) -> list[str]:
     return [count if isinstance(count, str) else f"{count:,}" for count in counts]
 
 
-def _differences(made: Made, runs: Runs) -> list[str]:
-    lines = [f"{name}: {reason}." for name, reason in made.problems.items()]
+def _differences(made: Made) -> list[str]:
+    reasons = dict.fromkeys(made.problems.values())
+    lines = [
+        f"{', '.join(name for name, why in made.problems.items() if why == reason)}: {reason}." for reason in reasons
+    ]
     if made.scale != 1:
         lines.append(
             f"These runs have {made.scale:.3g} times the paper's steps. Their scores cannot confirm or refute its "

@@ -29,7 +29,7 @@ from seer_edge.cli.run_flags import (
     add_run_flags,
     add_set_flag,
 )
-from seer_edge.cli.sweep_flags import SEPARATOR, add_sweep_flags
+from seer_edge.cli.sweep_flags import SEPARATOR, add_reproduce_flags, add_sweep_flags
 from seer_edge.config.registry import ALGORITHMS
 from seer_edge.errors import BadInputError
 from seer_edge.version import __version__
@@ -97,6 +97,9 @@ def make_parser() -> argparse.ArgumentParser:
         add("fork", "RUN -o DIR", "Begin a new run at a checkpoint of RUN, with other settings from there.")
     )
     add_sweep_flags(add("sweep", "SPEC", "Train many runs: environments x variants x seeds."))
+    add_reproduce_flags(
+        add("reproduce", "NAME", "Train the runs of a table or figure of the paper, and write the page that compares.")
+    )
     _add_eval_flags(add("eval", "RUN|BUNDLE", "Evaluate the newest checkpoint of a run, or a bundle."))
     _add_export_flags(
         add("export", "RUN -o FILE", "Write the newest checkpoint of a run as a bundle, one file for `act`.")

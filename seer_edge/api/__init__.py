@@ -9,12 +9,14 @@ from seer_edge.api.analysis import analyze
 from seer_edge.api.forks import fork
 from seer_edge.api.policies import act, evaluate, export
 from seer_edge.api.reports import follow, report
+from seer_edge.api.reproduction import description_of, reproduce
 from seer_edge.api.results import (
     AnalysisResult,
     EvaluationResult,
     ExportResult,
     ForkResult,
     ReportResult,
+    ReproductionResult,
     RunResult,
     SweepJob,
     SweepResult,
@@ -35,6 +37,7 @@ __all__ = [
     "ForkOptions",
     "ForkResult",
     "ReportResult",
+    "ReproductionResult",
     "ResumeOptions",
     "RunOptions",
     "RunResult",
@@ -43,6 +46,7 @@ __all__ = [
     "SweepResult",
     "act",
     "analyze",
+    "description_of",
     "evaluate",
     "export",
     "follow",
@@ -50,6 +54,7 @@ __all__ = [
     "plan",
     "plan_of_run",
     "report",
+    "reproduce",
     "resume",
     "sweep",
     "train",

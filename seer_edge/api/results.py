@@ -138,6 +138,24 @@ class SweepResult:
 
 
 @dataclass(frozen=True)
+class ReproductionResult:
+    """What became of a reproduction of a table or figure.
+
+    Attributes:
+        sweep: its runs, with estimated durations if only these were asked for.
+        page: the page; None if no run has begun.
+
+    """
+
+    sweep: SweepResult
+    page: Path | None
+
+    def render(self) -> str:
+        """Return the runs as a table, and the page's path."""
+        return "\n".join([self.sweep.render(), *([] if self.page is None else [f"{self.page}: written"])])
+
+
+@dataclass(frozen=True)
 class EvaluationResult:
     """Returns of whole episodes.
 

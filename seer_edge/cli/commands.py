@@ -91,6 +91,27 @@ def _sweep(flags: argparse.Namespace) -> int:
     return EXIT_UNSAFE if result.failed and result.signal is None else _status(result.signal)
 
 
+def _reproduce(flags: argparse.Namespace) -> int:
+    if flags.print:
+        print_result(api.description_of(flags.name).rstrip())
+        return 0
+    result = api.reproduce(
+        flags.name,
+        flags.output,
+        scale=flags.scale,
+        envs=None if flags.envs is None else [env.strip() for env in flags.envs.split(",")],
+        seeds=flags.seeds,
+        engine=flags.engine,
+        ray_address=flags.ray_address,
+        jobs=flags.jobs,
+        dry_run=flags.dry_run,
+        progress_bar=not flags.quiet,
+        plugins=NAMED_PLUGINS,
+    )
+    print_result(result.render())
+    return EXIT_UNSAFE if result.sweep.failed and result.sweep.signal is None else _status(result.sweep.signal)
+
+
 def _eval(flags: argparse.Namespace) -> int:
     result = api.evaluate(
         flags.run,
@@ -190,6 +211,7 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "resume": _resume,
     "fork": _fork,
     "sweep": _sweep,
+    "reproduce": _reproduce,
     "eval": _eval,
     "export": _export,
     "act": _act,

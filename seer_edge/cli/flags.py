@@ -1,7 +1,6 @@
 """The flags of every command. A refused command line is answered with one line that names the flag and its value."""
 
 import argparse
-import itertools
 import re
 from typing import Any, NoReturn
 
@@ -30,14 +29,13 @@ from seer_edge.cli.run_flags import (
     add_run_flags,
     add_set_flag,
 )
-from seer_edge.cli.sweep_flags import SEPARATOR, add_sweep_flags
+from seer_edge.cli.sweep_flags import SEPARATOR, add_reproduce_flags, add_sweep_flags
 from seer_edge.config.registry import ALGORITHMS
 from seer_edge.errors import BadInputError
 from seer_edge.version import __version__
 from seer_runtime.policy.bundle import EXTRAS
 
 SHELLS = ("bash", "zsh", "fish")
-NOT_BUILT_VALUES = {"--freeze-at": ("auto",)}
 HELP_POSITION, HELP_COLUMNS = 32, 100
 
 _run = place("a run's folder")
@@ -99,6 +97,9 @@ def make_parser() -> argparse.ArgumentParser:
         add("fork", "RUN -o DIR", "Begin a new run at a checkpoint of RUN, with other settings from there.")
     )
     add_sweep_flags(add("sweep", "SPEC", "Train many runs: environments x variants x seeds."))
+    add_reproduce_flags(
+        add("reproduce", "NAME", "Train the runs of a table or figure of the paper, and write the page that compares.")
+    )
     _add_eval_flags(add("eval", "RUN|BUNDLE", "Evaluate the newest checkpoint of a run, or a bundle."))
     _add_export_flags(
         add("export", "RUN -o FILE", "Write the newest checkpoint of a run as a bundle, one file for `act`.")
@@ -326,7 +327,6 @@ def normalised(arguments: list[str]) -> list[str]:
     for word in arguments:
         flag, equals, value = word.partition("=")
         words += [flag, value] if equals and flag.startswith("--") else [word]
-    _refuse_not_built_values(words)
     joined: list[str] = []
     for word in words:
         if joined and re.match(r"-[.\d]", word) and joined[-1].startswith("--"):
@@ -334,9 +334,3 @@ def normalised(arguments: list[str]) -> list[str]:
         else:
             joined.append(word)
     return joined
-
-
-def _refuse_not_built_values(arguments: list[str]) -> None:
-    for flag, value in itertools.pairwise(arguments):
-        if value in NOT_BUILT_VALUES.get(flag, ()):
-            raise BadInputError(f"{flag} {value}: not built yet; give another value or leave it out")

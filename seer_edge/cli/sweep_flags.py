@@ -1,14 +1,15 @@
-"""Flags of `sweep`. Without a file, the flags of `train` behind `--` are the settings of every run."""
+"""Flags of `sweep` and `reproduce`. Without a file, the flags of `train` behind `--` are the settings of every run."""
 
 import argparse
 from pathlib import Path
 from typing import Any
 
+from seer_edge.api.reproduction import reproduction_names
 from seer_edge.api.sweeps import ENGINES, RAY_ADDRESS
 from seer_edge.cli.flag_types import flag_type, named, place, positive
 from seer_edge.cli.run_flags import add_output_flags, add_run_flags
 from seer_edge.config.request import flag_of
-from seer_edge.config.values import parse_integer
+from seer_edge.config.values import SHOWN_CHARACTERS, parse_integer
 from seer_edge.errors import BadInputError
 
 SEPARATOR = "--"
@@ -26,9 +27,7 @@ def add_sweep_flags(parser: argparse.ArgumentParser) -> None:
         metavar="NAMES",
         help="Instead of SPEC: environments, such as Alien,Krull.",
     )
-    parser.add_argument(
-        "--seeds", type=flag_type(_seeds), metavar="LIST", help="With --envs: seeds, such as 0,1,2 or 0-4. Default: 0."
-    )
+    _add_seeds_flag(parser, "With --envs: seeds, such as 0,1,2 or 0-4. Default: 0.")
     parser.add_argument(
         "-o",
         dest="output",
@@ -36,6 +35,58 @@ def add_sweep_flags(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="Folder of the sweep, new or of an earlier call. Default: SPEC without its suffix.",
     )
+    _add_engine_flags(parser)
+
+
+def add_reproduce_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `reproduce`."""
+    parser.add_argument(
+        "name", type=named("a table or figure"), metavar="NAME", help=f"One of {', '.join(reproduction_names())}."
+    )
+    parser.add_argument(
+        "-o",
+        dest="output",
+        type=place("a folder"),
+        metavar="DIR",
+        help="Folder of the runs and of the page, new or of an earlier call. Default: runs/NAME.",
+    )
+    parser.add_argument(
+        "--scale",
+        type=flag_type(_scale),
+        default=1.0,
+        metavar="F",
+        help="Factor of all steps, above 0 and at most 1. Default: 1.",
+    )
+    parser.add_argument(
+        "--envs",
+        type=named("environments"),
+        metavar="NAMES",
+        help="Only these environments, such as Alien,Krull, and the runs that they need. Default: all.",
+    )
+    _add_seeds_flag(parser, "Seeds, such as 0,1,2 or 0-4. Default: as many as in the paper.")
+    _add_engine_flags(parser)
+    parser.add_argument(
+        "--print", action="store_true", help="Print the file of the sweep, to save and edit it, and exit."
+    )
+
+
+def _scale(text: str) -> float:
+    """A number above 0, at most 1."""
+    try:
+        scale = float(text)
+    except ValueError:
+        scale = 0.0
+    if not 0 < scale <= 1:
+        raise ValueError(f"{text[:SHOWN_CHARACTERS]!r} is not a scale; give a number above 0 and at most 1")
+    return scale
+
+
+def _add_seeds_flag(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument("--seeds", type=flag_type(_seeds), metavar="LIST", help=text)
+
+
+def _add_engine_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say where runs train, and those of output."""
     parser.add_argument(
         "--engine",
         choices=ENGINES,

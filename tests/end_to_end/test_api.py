@@ -25,6 +25,7 @@ IN_ORDER = (
     "export",
     "act",
     "sweep",
+    "reproduce",
     "analyze",
 )  # later examples use the files of earlier ones
 

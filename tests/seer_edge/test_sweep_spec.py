@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from seer_edge.api.sweeps import plans_of
 from seer_edge.cli.flags import parse
 from seer_edge.cli.sweep_flags import sweep_of
 from seer_edge.errors import BadInputError
@@ -152,3 +153,74 @@ def test_the_pool_keeps_to_cores_and_to_planned_memory(tmp_path: Path) -> None:
     assert small.slots(1, 300) == 2
     assert LocalEngine(jobs=9, memory_bytes=10).has_room(task, [])  # it runs alone
     assert not LocalEngine(jobs=None, memory_bytes=10**9).has_room(Task([], tmp_path, 1, threads=4_096), [task])
+
+
+TRANSFER = """
+[settings]
+mem_budget = "1MB"
+freeze_at = 30
+[variants.transferred]
+envs = ["walker-walk", "hopper-hop"]
+from = {variant = "pretrained", env = "walker-stand"}
+[variants.longer]
+envs = ["hopper-hop"]
+fork = "transferred"
+total_timesteps = 90
+[variants.pretrained]
+envs = ["walker-stand"]
+freeze_at = "never"
+"""
+
+
+def test_a_variant_imports_the_encoder_of_another_one_in_another_environment(tmp_path: Path) -> None:
+    jobs = {job.name: job for job in _read(tmp_path, TRANSFER)}
+    names = ["walker-stand__pretrained__0", "walker-walk__transferred__0", "hopper-hop__transferred__0"]
+    assert list(jobs) == [*names, "hopper-hop__longer__0"]
+    pretrained, walk, hop = (jobs[name] for name in names)
+    assert (walk.source, hop.source, pretrained.source) == (pretrained, pretrained, None)
+    assert [job.imports for job in jobs.values()] == [None, pretrained, pretrained, pretrained]
+    assert (walk.needed, jobs["hopper-hop__longer__0"].needed) == ((pretrained,), (hop,))
+    words = parse(walk.words(tmp_path))
+    assert (words.from_, words.take, words.freeze_at) == (str(tmp_path / pretrained.name), "encoder", None)
+    assert walk.record()["source"] == pretrained.name
+    assert "source" not in pretrained.record()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('from = {variant = "b"}', "variants.a: from = 'b' is no variant; name one of a"),
+        ('from = {variant = "a"}', "variants.a: imports from itself"),
+        ('from = {env = "Krull"}', "variants.a: from = {'env': 'Krull'} is not a run"),
+        ("from = {variant = 3}", "variants.a: from = {'variant': 3} is not a run"),
+        ('fork = "c"\nfrom = {variant = "c"}\n[variants.c]', "variants.a: a fork cannot import an encoder"),
+        ('from = {variant = "c"}\nfreeze_at = 3\n[variants.c]', "variants.a: freeze_at cannot be given with from"),
+        ('from = {variant = "c", env = "Krull"}\n[variants.c]', "variants.a: c does not train on Krull; add it"),
+        ('envs = ["Krull"]\nfork = "c"\n[variants.c]', "variants.a: c does not train on Krull; add it"),
+        ('envs = "Krull"', "variants.a: envs: give a list"),
+    ],
+)
+def test_a_mistake_in_what_a_variant_needs_is_one_line(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInputError) as refused:
+        _read(tmp_path, f'envs = ["Alien"]\n[variants.a]\n{text}')
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.integration
+def test_an_encoder_that_will_not_fit_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    jobs = jobs_of(
+        {
+            "variants": {
+                "pretrained": {"envs": ["Alien"]},
+                "transferred": {"envs": ["cartpole-swingup"], "from": {"variant": "pretrained", "env": "Alien"}},
+            }
+        }
+    )
+    source = tmp_path / "Alien__pretrained__0"
+    with pytest.raises(BadInputError) as refused:
+        plans_of(jobs, "spec", tmp_path)
+    assert str(refused.value) == (
+        f"spec: cartpole-swingup, variant transferred: --from {source}: its encoder does not fit: encoder is "
+        "data-efficient there and sac-ae here; import from a run with the same encoder"
+    )

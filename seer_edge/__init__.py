@@ -10,6 +10,7 @@ from seer_edge.version import __version__
 
 if TYPE_CHECKING:
     from seer_edge.api import (
+        AnalysisResult,
         BadInputError,
         BytePlan,
         EnvironmentFailedError,
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
         ForkOptions,
         ForkResult,
         ReportResult,
+        ReproductionResult,
         ResumeOptions,
         RunOptions,
         RunResult,
@@ -25,12 +27,14 @@ if TYPE_CHECKING:
         SweepJob,
         SweepResult,
         act,
+        analyze,
         evaluate,
         export,
         fork,
         plan,
         plan_of_run,
         report,
+        reproduce,
         resume,
         sweep,
         train,
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
     from seer_runtime.policy.policy import Policy
 
 __all__ = [
+    "AnalysisResult",
     "BadInputError",
     "BytePlan",
     "EnvironmentFailedError",
@@ -47,6 +52,7 @@ __all__ = [
     "ForkResult",
     "Policy",
     "ReportResult",
+    "ReproductionResult",
     "ResumeOptions",
     "RunOptions",
     "RunResult",
@@ -55,12 +61,14 @@ __all__ = [
     "SweepResult",
     "__version__",
     "act",
+    "analyze",
     "evaluate",
     "export",
     "fork",
     "plan",
     "plan_of_run",
     "report",
+    "reproduce",
     "resume",
     "sweep",
     "train",

@@ -1,19 +1,22 @@
 """The Python API: the commands as functions, with the names and units of the flags.
 
 May import every folder but `cli`, which is a thin layer over it. torch is imported only by the functions that learn.
-Start with `runs.py` (plan, train, resume), then `policies.py` (evaluate, act, export) and
-`reports.py`. `planning.py` turns a request
-into a plan.
+Start with `runs.py` (plan, train, resume), then `policies.py` (evaluate, act, export), `reports.py` and
+`analysis.py`. `planning.py` turns a request into a plan.
 """
 
+from seer_edge.api.analysis import analyze
 from seer_edge.api.forks import fork
 from seer_edge.api.policies import act, evaluate, export
 from seer_edge.api.reports import follow, report
+from seer_edge.api.reproduction import description_of, reproduce
 from seer_edge.api.results import (
+    AnalysisResult,
     EvaluationResult,
     ExportResult,
     ForkResult,
     ReportResult,
+    ReproductionResult,
     RunResult,
     SweepJob,
     SweepResult,
@@ -25,6 +28,7 @@ from seer_edge.config.request import ForkOptions, ResumeOptions, RunOptions
 from seer_edge.errors import BadInputError, EnvironmentFailedError, RunStoppedError
 
 __all__ = [
+    "AnalysisResult",
     "BadInputError",
     "BytePlan",
     "EnvironmentFailedError",
@@ -33,6 +37,7 @@ __all__ = [
     "ForkOptions",
     "ForkResult",
     "ReportResult",
+    "ReproductionResult",
     "ResumeOptions",
     "RunOptions",
     "RunResult",
@@ -40,6 +45,8 @@ __all__ = [
     "SweepJob",
     "SweepResult",
     "act",
+    "analyze",
+    "description_of",
     "evaluate",
     "export",
     "follow",
@@ -47,6 +54,7 @@ __all__ = [
     "plan",
     "plan_of_run",
     "report",
+    "reproduce",
     "resume",
     "sweep",
     "train",

@@ -20,6 +20,7 @@ from seer_edge.envs.atari_options import ATARI_KWARGS, replaced_options
 from seer_edge.envs.guarded import open_guarded
 from seer_edge.envs.translate_errors import translate_errors
 from seer_edge.errors import EXIT_BAD_INPUT, EXIT_UNSAFE, BadInputError
+from seer_edge.runs.checkpoint import encoder_identity
 from seer_edge.runs.run_folder import RunFolder
 from seer_edge.runs.source import SourceFrames, bundle_flags, exists, frames_of, is_bundle
 from seer_edge.runs.transfer import Imported, import_source
@@ -62,6 +63,24 @@ def plan_of(request: RunRequest) -> BytePlan:
     LOG.debug("environment %s: frames %s, %s", spec.id, "x".join(map(str, spec.frame_shape)), spec.actions)
     LOG.debug("settings: %s", plan.config.settings)
     return plan
+
+
+def plan_before_source(request: RunRequest, source: str, of_source: BytePlan) -> BytePlan:
+    """Return the plan of a run that will import the encoder of `source`, a run that need not exist yet.
+
+    `of_source` is the plan of that run. Raises BadInputError if its encoder does not fit.
+    """
+    planned = plan_of(dataclasses.replace(request, freeze_at=1))
+    wanted, found = encoder_identity(planned), encoder_identity(of_source)
+    for name in wanted:
+        if found[name] != wanted[name]:
+            raise BadInputError(
+                f"--from {source}: its encoder does not fit: {name} is {found[name]} there and {wanted[name]} here; "
+                f"import from a run with the same {name}"
+            )
+    codec = TrainConfig.latent_codec if request.latent_codec is None else request.latent_codec
+    config = dataclasses.replace(planned.config, source=source, freeze_at=0, freeze_reason="--from", latent_codec=codec)
+    return make_plan(config, planned.env)
 
 
 def _check_source(request: RunRequest) -> None:

@@ -85,7 +85,7 @@ def evaluate(
 def _evaluate_run(path: Path, given: dict[str, Any], *, best: bool, progress_bar: bool) -> EvaluationResult:
     """Evaluate a checkpoint of the run at `path` under the settings `given` that are not None."""
     folder = run_folder.open_run(path, "the --run-dir of a run, or a bundle")
-    saved, agent = _saved_agent(folder, best=best)
+    saved, agent = saved_agent(folder, best=best)
     changed = replace(saved.config, **{name: value for name, value in given.items() if value is not None})
     plan = planning.plan_again(changed, folder)
     saved.check_fits(plan)
@@ -203,7 +203,7 @@ def export(
 
     path = Path(output)
     folder = run_folder.open_run(Path(run))
-    saved, agent = _saved_agent(folder, best=best)
+    saved, agent = saved_agent(folder, best=best)
     plan = planning.recorded_plan(saved.config, folder)
     saved.check_fits(plan)
     lines = write_bundle(path, folder, saved, agent, plan, with_, int8=int8)
@@ -227,7 +227,7 @@ def _play(path: Path, game: "Game") -> EvaluationResult:
     )
 
 
-def _saved_agent(folder: RunFolder, *, best: bool) -> tuple[Saved, State]:
+def saved_agent(folder: RunFolder, *, best: bool) -> tuple[Saved, State]:
     """Return the newest undamaged checkpoint, or the best one, and its agent's state. Raises BadInputError."""
     if best and not folder.best.is_dir():
         raise BadInputError(f"--best: {folder.path} has no best checkpoint; train with --keep-best, or leave it out")

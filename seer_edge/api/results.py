@@ -138,6 +138,24 @@ class SweepResult:
 
 
 @dataclass(frozen=True)
+class ReproductionResult:
+    """What became of a reproduction of a table or figure.
+
+    Attributes:
+        sweep: its runs, with estimated durations if only these were asked for.
+        page: the page; None if no run has begun.
+
+    """
+
+    sweep: SweepResult
+    page: Path | None
+
+    def render(self) -> str:
+        """Return the runs as a table, and the page's path."""
+        return "\n".join([self.sweep.render(), *([] if self.page is None else [f"{self.page}: written"])])
+
+
+@dataclass(frozen=True)
 class EvaluationResult:
     """Returns of whole episodes.
 
@@ -227,6 +245,26 @@ class ReportResult:
         if self.folder is not None:
             lines.append(f"{self.folder}: PNG and CSV of {', '.join(self.figures)}")
         return "\n".join([*lines, f"{self.path}: {len(self.figures)} figures, {self.path.stat().st_size:,} B"])
+
+
+@dataclass(frozen=True)
+class AnalysisResult:
+    """An analysis that was written.
+
+    Attributes:
+        folder: the folder of its files.
+        files: names of the files: figures and attention maps as PNG, tables as CSV.
+        summary: the results, one line of text each.
+
+    """
+
+    folder: Path
+    files: tuple[str, ...]
+    summary: tuple[str, ...]
+
+    def render(self) -> str:
+        """Return the result as a few lines of text."""
+        return "\n".join([*self.summary, f"{self.folder}: {len(self.files)} files"])
 
 
 @dataclass(frozen=True)

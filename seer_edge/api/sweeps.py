@@ -1,44 +1,56 @@
-"""Sweeps: many runs from one file."""
+"""Sweeps: many runs from one description."""
 
 import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Literal, get_args
 
+from seer_edge.api.planning import plan_before_source
 from seer_edge.api.results import SweepJob, SweepResult
 from seer_edge.api.runs import plan
 from seer_edge.config.plan import BytePlan
+from seer_edge.config.request import RunRequest
+from seer_edge.envs.guarded import closing_idle
 from seer_edge.errors import BadInputError
 from seer_edge.machine.signals import StopSignal
-from seer_edge.sweeps.cost import Kind, measure
-from seer_edge.sweeps.engine import LocalEngine
+from seer_edge.sweeps.cost import Kind, first_step, kind_of, measure
+from seer_edge.sweeps.engine import Engine, LocalEngine
 from seer_edge.sweeps.runner import Need, Progress, Runner, locked, record_jobs, summary_of
-from seer_edge.sweeps.spec import Job, read_spec
+from seer_edge.sweeps.spec import Job, jobs_of, read_spec
 from seer_runtime.system.memory import memory_limits
 
+Plans = Mapping[Kind, BytePlan]
+EngineName = Literal["local", "ray"]
+ENGINES = get_args(EngineName)
+RAY_ADDRESS = "auto"
 RSS_SHARE = 0.9
 """Share of the memory that is available at the start which planned runs may take."""
 
 
 def sweep(
-    spec: str | os.PathLike[str],
+    spec: str | os.PathLike[str] | Mapping[str, Any],
     output: str | os.PathLike[str],
     *,
+    engine: EngineName = "local",
+    ray_address: str = RAY_ADDRESS,
     jobs: int | None = None,
     dry_run: bool = False,
     progress_bar: bool = False,
     plugins: Sequence[str] = (),
 ) -> SweepResult:
-    """Train every run of a file: environments x variants x seeds, in a pool of processes with the lowest priority.
+    """Train every run of a description: environments x variants x seeds, as processes with the lowest priority.
 
     Repeat the call to continue: finished runs are not repeated, interrupted and failed ones resume. SIGINT, SIGTERM and
     SIGHUP end the running ones with a checkpoint. If this process is killed, they continue to their ends, and the next
     call waits for them.
 
     Args:
-        spec: a TOML file; see docs/sweeps.md.
+        spec: a TOML file, or its content as a mapping; see docs/sweeps.md.
         output: folder of the sweep, with one folder for each run.
+        engine: "local", this machine, or "ray", a Ray cluster whose nodes share `output`.
+        ray_address: HOST:PORT of the cluster's head, or "auto" for the one that this machine belongs to.
         jobs: runs at a time. The default is one for each core, and as many as fit into the available memory.
         dry_run: train nothing. Measure short runs and return the estimated seconds of each run.
         progress_bar: show a bar on stderr, if that is a terminal.
@@ -48,7 +60,7 @@ def sweep(
         What became of each run.
 
     Raises:
-        BadInputError: the file cannot be used, or the folder is of another sweep.
+        BadInputError: the description cannot be used, the folder is of another sweep, or no cluster answers.
         RunStoppedError: a calibration of `dry_run` failed.
 
     Example:
@@ -67,59 +79,89 @@ def sweep(
         [('camera-env-Camera-v0__run__0', 'finished'), ('camera-env-Camera-v0__run__1', 'finished')]
 
     """
-    listed, folder = read_spec(Path(spec)), Path(output)
-    plans = _plans(listed, Path(spec))
-    engine = LocalEngine(jobs, round(RSS_SHARE * memory_limits().available_bytes))
-    if dry_run:
-        return _estimate(folder, listed, plans, engine)
-    needs = {job.name: _need(plans[_kind(job)]) for job in listed}
+    listed, name = (jobs_of(spec), "sweep") if isinstance(spec, Mapping) else (read_spec(Path(spec)), os.fspath(spec))
+    folder = Path(output)
+    plans = plans_of(listed, name, folder)
+    with contextlib.closing(engine_of(engine, ray_address, jobs)) as place:
+        if dry_run:
+            return estimate(folder, listed, plans, place)
+        return run_jobs(folder, listed, plans, place, progress_bar=progress_bar, plugins=plugins)
+
+
+def run_jobs(
+    folder: Path,
+    listed: Sequence[Job],
+    plans: Plans,
+    place: Engine,
+    *,
+    progress_bar: bool = False,
+    plugins: Sequence[str] = (),
+) -> SweepResult:
+    """Run the jobs of a sweep in `folder` to their ends. Raises BadInputError if it is that of another sweep."""
+    needs = {job.name: _need(plans[kind_of(job)]) for job in listed}
     with locked(folder):
         record_jobs(folder, listed)
-        runner = Runner(folder, listed, needs, engine).with_plugins(plugins)
-        with StopSignal() as stop, _bar(progress_bar, sum(need.total_timesteps for need in needs.values())) as show:
+        runner = Runner(folder, listed, needs, place).with_plugins(plugins)
+        steps = sum(need.total_timesteps for need in needs.values())
+        with StopSignal() as stop, _bar(progress_bar, steps) as show:
             runner.run(lambda: stop.received is not None, show)
     found = tuple(_job(folder, job, plans, runner.failures, {}) for job in listed)
     return SweepResult(folder, found, signal=stop.received)
 
 
-def _estimate(folder: Path, listed: Sequence[Job], plans: Mapping[Kind, BytePlan], engine: LocalEngine) -> SweepResult:
+def engine_of(name: str, ray_address: str, jobs: int | None) -> Engine:
+    """Return the engine `name`. Raises BadInputError."""
+    if jobs is not None and jobs < 1:
+        raise BadInputError(f"--jobs {jobs}: give at least 1")
+    if name not in ENGINES:
+        raise BadInputError(f"--engine {name}: unknown value; choose one of {', '.join(ENGINES)}")
+    if name == "local":
+        return LocalEngine(jobs, round(RSS_SHARE * memory_limits().available_bytes))
+    from seer_edge.sweeps.ray_engine import RayEngine
+
+    return RayEngine(ray_address, jobs)
+
+
+def estimate(folder: Path, listed: Sequence[Job], plans: Plans, place: Engine) -> SweepResult:
     """Return the jobs with their estimated seconds. Raises RunStoppedError if a calibration fails."""
-    speeds = measure(plans, listed, engine)
-    seconds = {job.name: speeds[_kind(job)].seconds(job, plans[_kind(job)]) for job in listed}
+    speeds = measure(plans, listed, place)
+    seconds = {job.name: speeds[kind_of(job)].seconds(plans[kind_of(job)], first_step(job, plans)) for job in listed}
     kinds = [_need(planned) for planned in plans.values()]
-    slots = min(len(listed), engine.slots(max(need.threads for need in kinds), max(n.rss_bytes for n in kinds)))
+    slots = min(len(listed), place.slots(max(need.threads for need in kinds), max(n.rss_bytes for n in kinds)))
     return SweepResult(folder, tuple(_job(folder, job, plans, {}, seconds) for job in listed), slots=slots)
 
 
-def _kind(job: Job) -> Kind:
-    return job.env, job.variant
-
-
-def _plans(jobs: Sequence[Job], spec: Path) -> dict[Kind, BytePlan]:
-    """Plan one job of each kind. Raises BadInputError, which names the job."""
+def plans_of(jobs: Sequence[Job], spec: str, folder: Path) -> dict[Kind, BytePlan]:
+    """Plan one job of each kind of the sweep in `folder`. Raises BadInputError, which names the job."""
     plans: dict[Kind, BytePlan] = {}
     for job in jobs:
-        if _kind(job) in plans:
+        if kind_of(job) in plans:
             continue
-        options = job.all_options
         try:
-            plans[_kind(job)] = plan(job.env, **options)  # checked by `read_spec`
+            plans[kind_of(job)] = _plan(job, plans, folder)
         except BadInputError as error:
             raise BadInputError(f"{spec}: {job.env}, variant {job.variant}: {error}") from error
-        total = plans[_kind(job)].config.total_timesteps
+        total = plans[kind_of(job)].config.total_timesteps
         late = [step for step in job.keeps if step > total]
         if late:
             raise BadInputError(f"{spec}: at = {late[0]}: variant {job.variant} ends at step {total}; give less")
     return plans
 
 
+def _plan(job: Job, plans: Plans, folder: Path) -> BytePlan:
+    options = job.all_options
+    if job.imports is None:
+        return plan(job.env, **options)  # checked by `read_spec`
+    with closing_idle():
+        request = RunRequest.of(env=job.env, **options)
+        return plan_before_source(request, str(folder / job.imports.name), plans[kind_of(job.imports)])
+
+
 def _need(planned: BytePlan) -> Need:
     return Need(planned.rss_peak_bytes, planned.config.threads, planned.config.total_timesteps)
 
 
-def _job(
-    folder: Path, job: Job, plans: Mapping[Kind, BytePlan], failures: Mapping[str, str], seconds: Mapping[str, float]
-) -> SweepJob:
+def _job(folder: Path, job: Job, plans: Plans, failures: Mapping[str, str], seconds: Mapping[str, float]) -> SweepJob:
     summary = summary_of(folder / job.name)
     evaluation = summary.get("eval")
     finished = summary.get("status") == "finished"
@@ -128,9 +170,9 @@ def _job(
         name=job.name,
         status=status,
         timestep=int(summary.get("timesteps", 0)),
-        total_timesteps=plans[_kind(job)].config.total_timesteps,
+        total_timesteps=plans[kind_of(job)].config.total_timesteps,
         mean_return=None if evaluation is None else float(evaluation["mean_return"]),
-        rss_bytes=plans[_kind(job)].rss_peak_bytes,
+        rss_bytes=plans[kind_of(job)].rss_peak_bytes,
         seconds=seconds.get(job.name),
         failure=failures.get(job.name),
     )

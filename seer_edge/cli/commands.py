@@ -12,11 +12,12 @@ from typing import Any
 
 from seer_edge import api
 from seer_edge.api.results import EvaluationResult
-from seer_edge.cli.flags import NOT_BUILT_COMMANDS, parse
+from seer_edge.cli.flags import parse
 from seer_edge.cli.leftovers import end_despite_leftovers
 from seer_edge.cli.output import LOG, configure, print_result, tolerant_output
 from seer_edge.cli.plugins import NAMED_PLUGINS, PLUGIN_COMMANDS, load_plugins
 from seer_edge.cli.private_stdout import private_stdout
+from seer_edge.cli.sweep_flags import sweep_of
 from seer_edge.config.hyperparameters import preset_to_toml
 from seer_edge.config.presets import PRESETS
 from seer_edge.config.request import ForkRequest, ResumeRequest, RunRequest, flag_of
@@ -75,10 +76,12 @@ def _fork(flags: argparse.Namespace) -> int:
 
 
 def _sweep(flags: argparse.Namespace) -> int:
-    output = flags.spec.with_suffix("") if flags.output is None else flags.output
+    spec, output = sweep_of(flags)
     result = api.sweep(
-        flags.spec,
+        spec,
         output,
+        engine=flags.engine,
+        ray_address=flags.ray_address,
         jobs=flags.jobs,
         dry_run=flags.dry_run,
         progress_bar=not flags.quiet,
@@ -86,6 +89,27 @@ def _sweep(flags: argparse.Namespace) -> int:
     )
     print_result(result.render())
     return EXIT_UNSAFE if result.failed and result.signal is None else _status(result.signal)
+
+
+def _reproduce(flags: argparse.Namespace) -> int:
+    if flags.print:
+        print_result(api.description_of(flags.name).rstrip())
+        return 0
+    result = api.reproduce(
+        flags.name,
+        flags.output,
+        scale=flags.scale,
+        envs=None if flags.envs is None else [env.strip() for env in flags.envs.split(",")],
+        seeds=flags.seeds,
+        engine=flags.engine,
+        ray_address=flags.ray_address,
+        jobs=flags.jobs,
+        dry_run=flags.dry_run,
+        progress_bar=not flags.quiet,
+        plugins=NAMED_PLUGINS,
+    )
+    print_result(result.render())
+    return EXIT_UNSAFE if result.sweep.failed and result.sweep.signal is None else _status(result.sweep.signal)
 
 
 def _eval(flags: argparse.Namespace) -> int:
@@ -138,6 +162,19 @@ def _report(flags: argparse.Namespace) -> int:
     return 0
 
 
+def _analyze(flags: argparse.Namespace) -> int:
+    result = api.analyze(
+        flags.runs,
+        flags.output,
+        rows=flags.rows,
+        apart=flags.apart,
+        threads=flags.threads,
+        progress_bar=not flags.quiet,
+    )
+    print_result(result.render())
+    return 0
+
+
 def _presets(flags: argparse.Namespace) -> int:
     if flags.name is None:
         width = max(len(preset.name) for preset in PRESETS.values())
@@ -174,10 +211,12 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "resume": _resume,
     "fork": _fork,
     "sweep": _sweep,
+    "reproduce": _reproduce,
     "eval": _eval,
     "export": _export,
     "act": _act,
     "report": _report,
+    "analyze": _analyze,
     "presets": _presets,
     "doctor": _doctor,
     "completion": _completion,
@@ -235,8 +274,6 @@ def _run(arguments: list[str]) -> int:
     commands = {**COMMANDS, **{name: command.run for name, command in PLUGIN_COMMANDS.items()}}
     if not arguments:
         raise BadInputError(f"no command; give one of {', '.join(commands)}, or --help")
-    if arguments[0] in NOT_BUILT_COMMANDS:
-        raise BadInputError(f"{arguments[0]}: not built yet; choose one of {', '.join(commands)}")
     flags = parse(arguments)
     given: Mapping[str, Any] = vars(flags)
     log_file: Path | None = given.get("log_file")

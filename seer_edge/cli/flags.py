@@ -1,10 +1,10 @@
 """The flags of every command. A refused command line is answered with one line that names the flag and its value."""
 
 import argparse
-import itertools
 import re
 from typing import Any, NoReturn
 
+from seer_edge.api.analysis import DEFAULT_ROWS, ROWS_MAX, ROWS_MIN
 from seer_edge.api.reports import DEFAULT_PORT
 from seer_edge.cli.flag_types import (
     flops,
@@ -29,14 +29,13 @@ from seer_edge.cli.run_flags import (
     add_run_flags,
     add_set_flag,
 )
+from seer_edge.cli.sweep_flags import SEPARATOR, add_reproduce_flags, add_sweep_flags
 from seer_edge.config.registry import ALGORITHMS
 from seer_edge.errors import BadInputError
 from seer_edge.version import __version__
 from seer_runtime.policy.bundle import EXTRAS
 
 SHELLS = ("bash", "zsh", "fish")
-NOT_BUILT_COMMANDS = ("analyze",)
-NOT_BUILT_VALUES = {"--freeze-at": ("auto",)}
 HELP_POSITION, HELP_COLUMNS = 32, 100
 
 _run = place("a run's folder")
@@ -97,13 +96,17 @@ def make_parser() -> argparse.ArgumentParser:
     _add_fork_flags(
         add("fork", "RUN -o DIR", "Begin a new run at a checkpoint of RUN, with other settings from there.")
     )
-    _add_sweep_flags(add("sweep", "SPEC", "Train every run of a file: environments x variants x seeds."))
+    add_sweep_flags(add("sweep", "SPEC", "Train many runs: environments x variants x seeds."))
+    add_reproduce_flags(
+        add("reproduce", "NAME", "Train the runs of a table or figure of the paper, and write the page that compares.")
+    )
     _add_eval_flags(add("eval", "RUN|BUNDLE", "Evaluate the newest checkpoint of a run, or a bundle."))
     _add_export_flags(
         add("export", "RUN -o FILE", "Write the newest checkpoint of a run as a bundle, one file for `act`.")
     )
     _add_act_flags(add("act", "BUNDLE", "Play episodes with a bundle, without torch."))
     _add_report_flags(add("report", "RUN... -o FILE", "Write one page with figures and tables of runs."))
+    _add_analyze_flags(add("analyze", "RUN... -o DIR", "Write how the encoders of runs changed while they learned."))
     presets = add("presets", "[NAME]", "List the presets, or print one as a TOML file to edit.")
     presets.add_argument("name", nargs="?", type=named("a preset"), metavar="NAME", help="Preset to print.")
     presets.add_argument(
@@ -159,24 +162,6 @@ def _add_resumed_flags(parser: argparse.ArgumentParser) -> None:
     host = parser.add_argument_group("how to run")
     add_host_flags(host, threads="as before", checkpoint="as before", timeout="as before", device="as before")
     add_evaluation_flags(parser.add_argument_group("evaluation"), otherwise="as before")
-    add_output_flags(parser)
-
-
-def _add_sweep_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("spec", type=place("a file"), metavar="SPEC", help="TOML file; see docs/sweeps.md.")
-    parser.add_argument(
-        "-o",
-        dest="output",
-        type=place("a folder"),
-        metavar="DIR",
-        help="Folder of the sweep, new or of an earlier call. Default: SPEC without its suffix.",
-    )
-    parser.add_argument(
-        "--jobs", type=positive, metavar="N", help="Runs at a time. Default: one for each core, as memory allows."
-    )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="Measure short runs, print the runs and their hours, and exit."
-    )
     add_output_flags(parser)
 
 
@@ -273,6 +258,30 @@ def _add_report_flags(parser: argparse.ArgumentParser) -> None:
     add_output_flags(parser)
 
 
+def _add_analyze_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "runs", nargs="+", type=_run, metavar="RUN", help="Folders of runs that were trained with --analyze."
+    )
+    parser.add_argument(
+        "-o", dest="output", type=place("a folder"), required=True, metavar="DIR", help="Folder to write to. Required."
+    )
+    parser.add_argument(
+        "--rows",
+        type=within(ROWS_MIN, ROWS_MAX),
+        default=DEFAULT_ROWS,
+        metavar="N",
+        help=f"Observations of each run that layers are compared on. Default: {DEFAULT_ROWS}.",
+    )
+    parser.add_argument(
+        "--apart",
+        type=within(1, ROWS_MAX),
+        metavar="N",
+        help="Agent steps between the snapshots that are compared. Default: each with the next one.",
+    )
+    parser.add_argument("--threads", type=threads, metavar="N", help="Compute threads, 1 to 256. Default: as the run.")
+    add_output_flags(parser)
+
+
 def _add_max_steps(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-steps",
@@ -286,14 +295,22 @@ def _add_max_steps(parser: argparse.ArgumentParser) -> None:
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """Return the flags of a command line. Raises BadInputError."""
+    """Return the flags of a command line. Raises BadInputError.
+
+    Those of `sweep` have the words behind `--` as `of_train`.
+    """
+    of_train: list[str] = []
+    if arguments[:1] == ["sweep"] and SEPARATOR in arguments:
+        here = arguments.index(SEPARATOR)
+        arguments, of_train = arguments[:here], normalised(arguments[here + 1 :])
     flags, unknown = make_parser().parse_known_args(normalised(arguments))
+    flags.of_train = of_train
     if not unknown:
         return flags
-    of_train = Parser()
-    add_run_flags(of_train)
+    train = Parser()
+    add_run_flags(train)
     words = [word.partition("=")[0] for word in unknown]
-    fixed = [word for word in words if word in of_train._option_string_actions]
+    fixed = [word for word in words if word in train._option_string_actions]
     if flags.command in ("resume", "fork") and fixed:
         raise BadInputError(
             f"{fixed[0]}: cannot change in a run that has begun; `seer-edge {flags.command} --help` lists what can; "
@@ -310,7 +327,6 @@ def normalised(arguments: list[str]) -> list[str]:
     for word in arguments:
         flag, equals, value = word.partition("=")
         words += [flag, value] if equals and flag.startswith("--") else [word]
-    _refuse_not_built_values(words)
     joined: list[str] = []
     for word in words:
         if joined and re.match(r"-[.\d]", word) and joined[-1].startswith("--"):
@@ -318,9 +334,3 @@ def normalised(arguments: list[str]) -> list[str]:
         else:
             joined.append(word)
     return joined
-
-
-def _refuse_not_built_values(arguments: list[str]) -> None:
-    for flag, value in itertools.pairwise(arguments):
-        if value in NOT_BUILT_VALUES.get(flag, ()):
-            raise BadInputError(f"{flag} {value}: not built yet; give another value or leave it out")

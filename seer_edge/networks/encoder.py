@@ -107,9 +107,7 @@ class Encoder(nn.Module):
         `observations` are uint8 stacks of the encoder's input shape. Other dtypes are rejected because their scale is
         unknown.
         """
-        if observations.dtype != torch.uint8 or observations.shape[1:] != self.spec.input_shape:
-            found = f"{observations.dtype} of shape {list(observations.shape)}"
-            raise TypeError(f"the encoder needs uint8 stacks [B, {str(self.spec.input_shape)[1:-1]}], not {found}")
+        self._check_frames(observations)
         # Reorder uint8 before the conversion to the four times larger floats.
         first = next(self._groups(0, len(self.spec.layers) if end is None else end), None)
         if first is None or not is_disjoint(first[0]):
@@ -122,6 +120,23 @@ class Encoder(nn.Module):
             # The indices are always in range. NumPy takes a quarter of the time of torch's `index_select`.
             pixels = torch.from_numpy(np.take(observations.flatten(1).numpy(), order, axis=1, mode="clip"))
         return pixels.to(torch.float32).div_(255)
+
+    def _check_frames(self, observations: torch.Tensor) -> None:
+        if observations.dtype != torch.uint8 or observations.shape[1:] != self.spec.input_shape:
+            found = f"{observations.dtype} of shape {list(observations.shape)}"
+            raise TypeError(f"the encoder needs uint8 stacks [B, {str(self.spec.input_shape)[1:-1]}], not {found}")
+
+    def each_layer(self, observations: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Yield the maps `[B, channels, height, width]` after each layer of the trunk, bottom first.
+
+        Slower than `maps`, which computes some layers together. Raises TypeError as `pixels` does.
+        """
+        self._check_frames(observations)
+        maps = observations.to(torch.float32).div_(255)
+        convs = iter([conv for conv in self.convs if isinstance(conv, Convolution)])
+        for layer in self.spec.layers:
+            maps = _apply(layer, [next(convs) for _ in layer.convs], maps)
+            yield maps
 
     def maps_of_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return the trunk's last maps `[B, flat_size]` of what `pixels` returned."""

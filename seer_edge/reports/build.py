@@ -35,13 +35,13 @@ class ReportOptions:
     figures: Path | None = None
 
 
-def check_packages() -> None:
-    """Raise BadInputError if a package that reports need is not installed."""
-    for name in PACKAGES:
+def check_packages(names: Sequence[str] = PACKAGES, command: str = "report") -> None:
+    """Raise BadInputError if a package that a command needs is not installed; by default those of reports."""
+    for name in names:
         try:
             importlib.import_module(name)
         except ImportError as error:
-            raise BadInputError(f"report: needs {name}; pip install 'seer-edge[report]'") from error
+            raise BadInputError(f"{command}: needs {name}; pip install 'seer-edge[report]'") from error
 
 
 def content_of(options: ReportOptions) -> Content:

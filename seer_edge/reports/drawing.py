@@ -7,7 +7,6 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from seer_edge.errors import BadInputError
 from seer_edge.reports.figures import NEUTRAL, Figure, Key, Panel, Series
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#b8860b", "#4b4bb5")
@@ -22,6 +21,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 PANEL_INCHES, DOT_ROW_INCHES = (4.6, 3.0), 0.42
 LABEL_CHARACTERS = 24
 PNG_DPI, PNG_COLUMNS = 130, 3
+CHARACTERS_PER_INCH, KEY_CHARACTERS = 14, 8
+"""Of the text of a legend, and the room that a key takes beside its text."""
 STYLE = {
     "svg.fonttype": "none",
     "font.size": 9,
@@ -51,7 +52,7 @@ def color_of(number: int) -> str:
 
 def panel_svg(figure: Figure, panel: Panel) -> str:
     """Return one panel as an SVG element without references to anything outside it."""
-    plt = _pyplot()
+    plt = pyplot()
     with plt.rc_context({**STYLE, "svg.hashsalt": f"{figure.name}/{panel.title}"}):
         drawn, axes = plt.subplots(figsize=(PANEL_INCHES[0], _height(panel)), layout="constrained")
         _draw(axes, figure, panel)
@@ -78,8 +79,8 @@ def _inline(svg: str, label: str) -> str:
 
 
 def write_png(figure: Figure, path: Path) -> None:
-    """Write all panels of a figure as one picture. Raises BadInputError if it cannot be written."""
-    plt = _pyplot()
+    """Write all panels of a figure as one picture. Raises OSError if it cannot be written."""
+    plt = pyplot()
     columns = min(PNG_COLUMNS, len(figure.panels))
     lines = math.ceil(len(figure.panels) / columns)
     height = max(map(_height, figure.panels))
@@ -97,18 +98,18 @@ def write_png(figure: Figure, path: Path) -> None:
             axes.set_axis_off()
         drawn.suptitle(figure.title)
         handles = [_handle(key) for key in figure.keys]
-        drawn.legend(handles=handles, loc="outside lower center", ncols=min(3, len(handles)), frameon=False)
+        longest = max((len(key.label) for key in figure.keys), default=0) + KEY_CHARACTERS
+        fitting = max(1, int(PANEL_INCHES[0] * columns * CHARACTERS_PER_INCH) // longest)
+        ncols = min(3, len(handles), fitting)
+        drawn.legend(handles=handles, loc="outside lower center", ncols=ncols, frameon=False)
         try:
             drawn.savefig(path, dpi=PNG_DPI)
-        except OSError as error:
-            raise BadInputError(
-                f"--figures: {path} cannot be written ({error.strerror}); name another folder"
-            ) from error
         finally:
             plt.close(drawn)
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
+    """Import matplotlib, without a display, and return its `pyplot`."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -136,7 +137,7 @@ def _height(panel: Panel) -> float:
 
 
 def _draw(axes: Any, figure: Figure, panel: Panel) -> None:
-    from matplotlib.ticker import EngFormatter, MaxNLocator, StrMethodFormatter
+    from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator, StrMethodFormatter
 
     axes.set_title(panel.title, loc="left")
     axes.set_xlabel(figure.x_label)
@@ -155,8 +156,9 @@ def _draw(axes: Any, figure: Figure, panel: Panel) -> None:
         return
     axes.set_ylabel(figure.y_label)
     axes.yaxis.set_major_locator(MaxNLocator(6))
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(EngFormatter(sep=""))
+    large = EngFormatter(sep="")
+    for axis in (axes.xaxis, axes.yaxis):  # without milli and micro, which are unusual for returns
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}" if abs(value) < 1e3 else large(value)))
     if figure.name in ("memory", "capacity"):
         axes.set_ylim(bottom=0)
     axes.set_xlim(left=0)

@@ -51,6 +51,30 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Lead:
+    """What stands above the scores on the page of a published table or figure.
+
+    Attributes:
+        source: the publication.
+        shows: its claim.
+        setting: its environments, runs and budgets.
+        tables: titles and tables that compare it with the runs.
+        differences: how the runs differ from it, one text each.
+        cost: the time that the runs took; empty if it is not known.
+        pictures: titles and PNG files, as base64.
+
+    """
+
+    source: str
+    shows: str
+    setting: str
+    tables: Sequence[tuple[str, Table]]
+    differences: Sequence[str]
+    cost: str = ""
+    pictures: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True)
 class Content:
     """What a page shows."""
 
@@ -61,6 +85,7 @@ class Content:
     comparisons: Sequence[Comparison]
     figures: Sequence[Figure]
     point: Point
+    lead: Lead | None = None
 
 
 def render(content: Content, live: str = "") -> str:
@@ -77,6 +102,7 @@ def render(content: Content, live: str = "") -> str:
     }
     return environment.get_template("page.html").render(
         title=content.title,
+        lead=content.lead,
         version=__version__,
         moment=time.strftime("%Y-%m-%d %H:%M"),
         light=PALETTE,
@@ -103,7 +129,8 @@ def render(content: Content, live: str = "") -> str:
     )
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """Return a number with the digits that matter; a dash for None."""
     if value is None:
         return NONE
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:,.1f}" if abs(value) >= 10 else f"{value:.2f}"
@@ -111,13 +138,13 @@ def _number(value: float | None) -> str:
 
 def _with_interval(value: float | None, interval: Interval | None) -> Cell:
     if interval is None:
-        return Cell(_number(value))
-    return Cell(f"{_number(value)} [{_number(interval.low)}, {_number(interval.high)}]")
+        return Cell(number(value))
+    return Cell(f"{number(value)} [{number(interval.low)}, {number(interval.high)}]")
 
 
 def _heads(*texts: str, words: int) -> list[Head]:
     """Return heads of which the first `words` are of columns of text."""
-    return [Head(text, number >= words) for number, text in enumerate(texts)]
+    return [Head(text, position >= words) for position, text in enumerate(texts)]
 
 
 def _score_table(rows: Sequence[Row]) -> Table:
@@ -133,9 +160,9 @@ def _score_table(rows: Sequence[Row]) -> Table:
             Cell(row.setting),
             Cell(count, warns=len(row.values) < len(row.scores)),
             _with_interval(row.mean, row.mean_interval),
-            Cell(_number(row.std)),
+            Cell(number(row.std)),
             _with_interval(row.iqm, row.iqm_interval),
-            Cell(_number(row.last_quarter)),
+            Cell(number(row.last_quarter)),
         ]
         if has_normalized:
             line.append(Cell(NONE if row.normalized is None else f"{row.normalized:.3f}"))
@@ -186,7 +213,7 @@ def _run_table(rows: Sequence[Row]) -> Table:
                     Cell(str(run.seed)),
                     Cell(f"{run.last_step:,} of {run.total_steps:,}"),
                     Cell(NONE if run.freeze_step is None else f"{run.freeze_step:,}"),
-                    Cell(score.why_none, warns=True) if score.mean is None else Cell(_number(score.mean)),
+                    Cell(score.why_none, warns=True) if score.mean is None else Cell(number(score.mean)),
                     Cell(NONE if score.step is None else f"{score.step:,}"),
                     Cell(status, warns=not run.is_finished),
                     Cell(str(run.path)),

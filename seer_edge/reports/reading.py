@@ -26,6 +26,7 @@ NOT_COMPARED = frozenset(
     [
         "seed",
         "threads",
+        "analyze",
         "device",
         "pipeline",
         "log_every",

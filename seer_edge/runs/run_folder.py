@@ -82,6 +82,11 @@ class RunFolder:
         """The checkpoint of the best evaluation, without replay, with `--keep-best`."""
         return self.path / "best"
 
+    @property
+    def analysis(self) -> Path:
+        """The encoder's weights at some steps, with `--analyze`."""
+        return self.path / "analysis"
+
     def events(self, config: TrainConfig) -> Path:
         """The folder of TensorBoard events."""
         if config.tensorboard_dir is None:
@@ -168,12 +173,13 @@ class RunFolder:
         return lines
 
     def check_places(self) -> None:
-        """Raise BadInputError if a file's path is taken by a folder, or `tb` is not a folder inside this one."""
+        """Raise BadInputError if a file's path is taken by a folder, or `tb` or `analysis` is not a folder here."""
         for file in (self.config, self.progress, self.episodes, self.summary, self.encoder):
             if file.is_dir() and not file.is_symlink():
                 raise BadInputError(f"{file}: is a folder, but must be a file; move it away")
-        if os.path.lexists(self.tensorboard) and (self.tensorboard.is_symlink() or not self.tensorboard.is_dir()):
-            raise BadInputError(f"{self.tensorboard}: not a folder; move it away")
+        for folder in (self.tensorboard, self.analysis):
+            if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir()):
+                raise BadInputError(f"{folder}: not a folder; move it away")
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

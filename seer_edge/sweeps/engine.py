@@ -1,4 +1,4 @@
-"""Where the jobs of a sweep run. `LocalEngine` runs them as processes of this machine."""
+"""Where the jobs of a sweep run. `LocalEngine` runs them as processes of this machine, `ray_engine.py` on a cluster."""
 
 import os
 import signal
@@ -8,8 +8,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
-
-from seer_edge.errors import BadInputError
 
 NICE = 19
 
@@ -39,11 +37,22 @@ class Running(Protocol):
 class Engine(Protocol):
     """Starts commands."""
 
+    def slots(self, threads: int, rss_bytes: int) -> int:
+        """Return how many tasks of so many threads and bytes run at a time."""
+
     def has_room(self, task: Task, running: Collection[Task]) -> bool:
         """Return whether `task` may run beside `running`."""
 
     def start(self, task: Task) -> Running:
         """Start a command. Raises OSError."""
+
+    def close(self) -> None:
+        """Free what the engine holds. No command runs any more."""
+
+
+def environment_of_jobs() -> dict[str, str]:
+    """Return variables for a job's process: it finds modules of environments and plugins where this one does."""
+    return {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
 class LocalProcess:
@@ -58,8 +67,7 @@ class LocalProcess:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                # A Python program may have found the modules of environments and plugins in other places.
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                env={**os.environ, **environment_of_jobs()},
             )
         os.setpriority(os.PRIO_PROCESS, self._child.pid, NICE)
 
@@ -76,9 +84,6 @@ class LocalEngine:
     """A pool of processes: at most `jobs` at a time, or one for each core, within `memory_bytes` of planned RSS."""
 
     def __init__(self, jobs: int | None, memory_bytes: int) -> None:
-        """Raises BadInputError for `jobs` below 1."""
-        if jobs is not None and jobs < 1:
-            raise BadInputError(f"--jobs {jobs}: give at least 1")
         self._jobs = jobs
         self._cores = len(os.sched_getaffinity(0))
         self._memory_bytes = memory_bytes
@@ -102,3 +107,6 @@ class LocalEngine:
     def start(self, task: Task) -> LocalProcess:
         """Start a process with the lowest priority. Raises OSError."""
         return LocalProcess(task)
+
+    def close(self) -> None:
+        """Do nothing."""

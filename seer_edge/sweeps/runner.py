@@ -146,9 +146,9 @@ class Runner:
         for job in list(self._waiting):
             if RunFolder(self.folder / job.name).is_finished:
                 self._finish(job.name)
-            elif job.parent is not None and job.parent.name in self.failures:
-                self._fail(job.name, f"its parent {job.parent.name} failed")
-            elif (job.parent is not None and job.parent.name not in self._finished) or not self._begin(job):
+            elif failed := [needed.name for needed in job.needed if needed.name in self.failures]:
+                self._fail(job.name, f"its {'source' if job.parent is None else 'parent'} {failed[0]} failed")
+            elif not {needed.name for needed in job.needed} <= self._finished or not self._begin(job):
                 continue
             self._waiting.remove(job)
 

@@ -1,20 +1,23 @@
-"""The file of a sweep, and the jobs that it stands for: environments x variants x seeds."""
+"""The description of a sweep, and the jobs that it stands for: environments x variants x seeds."""
 
 import dataclasses
+import itertools
 import json
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from seer_edge.config.hyperparameters import toml_value
-from seer_edge.config.request import ForkRequest, ResumeRequest, RunRequest, flag_of
+from seer_edge.config.request import ENCODER, ForkRequest, ResumeRequest, RunRequest, flag_of
 from seer_edge.errors import BadInputError
 
 FILE_BYTES_MAX = 65_536
-_ENTRIES = ("envs", "seeds", "settings", "variants")
+_ENTRIES = ("envs", "seeds", "settings", "variants", "about")
+"""Entries of a description. `about` is free for notes."""
 _OWN = ("env", "seed", "at")
 """Options of a run that the sweep sets itself."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
@@ -30,6 +33,7 @@ class Job:
         parent: the job that it is a fork of.
         at: step of the parent at which it begins; None for the newest checkpoint.
         keeps: steps that it keeps for its forks.
+        source: the job whose encoder it imports.
 
     """
 
@@ -41,11 +45,24 @@ class Job:
     parent: "Job | None" = None
     at: int | None = None
     keeps: tuple[int, ...] = ()
+    source: "Job | None" = None
+
+    @property
+    def needed(self) -> tuple["Job", ...]:
+        """The jobs that must finish before this one begins."""
+        return tuple(job for job in (self.parent, self.source) if job is not None)
+
+    @property
+    def imports(self) -> "Job | None":
+        """The job whose encoder this run has: its own source, or that of its parent."""
+        return self.source if self.parent is None else self.parent.imports
 
     def record(self) -> dict[str, Any]:
         """Return what the sweep's folder records: the job as the file describes it."""
         parent = None if self.parent is None else self.parent.name
         record = {"env": self.env, "seed": self.seed, "options": self.options, "parent": parent, "at": self.at}
+        if self.source is not None:  # sweeps of earlier versions do not record it
+            record["source"] = self.source.name
         return dict(json.loads(json.dumps(record)))
 
     @property
@@ -62,7 +79,9 @@ class Job:
         keeps = {*self.options.get("keep_checkpoint", ()), *self.keeps}
         options = {**self.options, **({"keep_checkpoint": sorted(keeps)} if keeps else {})}
         if self.parent is None:
-            begin = ["train", f"--env={self.env}", f"--seed={self.seed}", f"--run-dir={folder / self.name}"]
+            source = self.source
+            begin = [] if source is None else [f"--from={folder / source.name}", f"--take={ENCODER}"]
+            begin = ["train", *begin, f"--env={self.env}", f"--seed={self.seed}", f"--run-dir={folder / self.name}"]
         else:
             begin = ["fork", str(folder / self.parent.name), "-o", str(folder / self.name)]
             begin += [] if self.at is None else [f"--at={self.at}"]
@@ -104,59 +123,40 @@ def read_spec(path: Path) -> list[Job]:
     except ValueError as error:
         raise BadInputError(f"{path}: not TOML ({error}); see docs/sweeps.md") from error
     try:
-        return _jobs(data)
+        return jobs_of(data)
     except BadInputError as error:
         raise BadInputError(f"{path}: {error}") from error
 
 
-def _jobs(data: Mapping[str, Any]) -> list[Job]:
+def jobs_of(data: Mapping[str, Any]) -> list[Job]:
+    """Return the jobs of a description, the content of a file as Python values. Raises BadInputError."""
     unknown = sorted(set(data) - set(_ENTRIES))
     if unknown:
         raise BadInputError(f"{unknown[0]}: unknown entry; choose one of {', '.join(_ENTRIES)}")
-    envs, seeds = data.get("envs"), data.get("seeds", [0])
-    if not _is_list(envs, str):
-        raise BadInputError('envs: give a list of environments, for example ["Alien"]')
+    seeds, variants, settings = data.get("seeds", [0]), data.get("variants", {"run": {}}), data.get("settings", {})
     if not _is_list(seeds, int):
         raise BadInputError("seeds: give a list of whole numbers, for example [0, 1, 2]")
-    variants = data.get("variants", {"run": {}})
-    tables = [variants, data.get("settings", {}), *(variants.values() if isinstance(variants, dict) else ())]
+    tables = [variants, settings, *(variants.values() if isinstance(variants, dict) else ())]
     if not all(isinstance(table, dict) for table in tables) or not variants:
         raise BadInputError("settings and variants: give tables, for example [variants.late] with freeze_at = 80000")
-    jobs: dict[str, Job] = {}
-    for env in envs or ():
-        for seed in seeds:
-            for name in _parents_first(variants):
-                job = _job(env, seed, name, variants[name], data.get("settings", {}), jobs)
-                if job.name in jobs:
-                    raise BadInputError(f"two runs have the name {job.name}; leave one of them out")
-                jobs[job.name] = job
+    maker = _Maker(settings, {name: _Variant.of(name, table, data.get("envs")) for name, table in variants.items()})
+    envs = list(dict.fromkeys(env for variant in maker.variants.values() for env in variant.envs))
+    for env, seed, name in itertools.product(envs, seeds, maker.ordered):
+        if env in maker.variants[name].envs:
+            maker.add(env, seed, name)
+    names = [_job_name(env, name, seed) for name, of in maker.variants.items() for env in of.envs for seed in seeds]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise BadInputError(f"two runs have the name {twice[0]}; leave one of them out")
     keeps: dict[str, set[int]] = {}
-    for job in jobs.values():
+    for job in maker.jobs.values():
         if job.parent is not None and job.at is not None:
             keeps.setdefault(job.parent.name, set()).add(job.at)
-    return [dataclasses.replace(job, keeps=tuple(sorted(keeps.get(job.name, ())))) for job in jobs.values()]
+    return [dataclasses.replace(job, keeps=tuple(sorted(keeps.get(job.name, ())))) for job in maker.jobs.values()]
 
 
 def _is_list(value: Any, kind: type) -> bool:
     return isinstance(value, list) and bool(value) and all(type(item) is kind for item in value)
-
-
-def _parents_first(variants: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    waiting, done = list(variants), set[str]()
-    for name in waiting:
-        if _NAME.fullmatch(name) is None:
-            raise BadInputError(f"variants.{name}: not a name; use letters, digits, dots and dashes")
-        parent = variants[name].get("fork")
-        if parent is not None and parent not in variants:
-            raise BadInputError(f"variants.{name}: fork = {parent!r} is no variant; name one of {', '.join(variants)}")
-    while waiting:
-        ready = [name for name in waiting if variants[name].get("fork") in (None, *done)]
-        if not ready:
-            raise BadInputError(f"variants.{waiting[0]}: is a fork of itself; fork a variant that trains from step 0")
-        for name in ready:
-            waiting.remove(name)
-            done.add(name)
-            yield name
 
 
 def _options(table: Mapping[str, Any]) -> dict[str, Any]:
@@ -165,30 +165,124 @@ def _options(table: Mapping[str, Any]) -> dict[str, Any]:
     return {"from_" if name == "from" else name: value for name, value in named.items()}
 
 
-def _job(
-    env: str, seed: int, variant: str, table: Mapping[str, Any], settings: Mapping[str, Any], jobs: Mapping[str, Job]
-) -> Job:
-    given, common = _options(table), _options(settings)
-    parent, at = given.pop("fork", None), given.pop("at", None)
-    if parent is None and at is not None:
-        raise BadInputError(f"variants.{variant}: at needs fork; name the variant to fork")
-    if at is not None and (type(at) is not int or at < 0):
-        raise BadInputError(f"variants.{variant}: at = {at!r} is not a step; give a whole number")
-    merged = {**common, **given} if parent is None else given
-    if parent is None and isinstance(common.get("set"), dict) and isinstance(given.get("set"), dict):
-        merged["set"] = {**common["set"], **given["set"]}
-    kind: type[ResumeRequest] = RunRequest if parent is None else ForkRequest
-    known = {field.name for field in dataclasses.fields(kind)} - set(_OWN)
-    for name in merged:
-        if name not in known:
-            raise BadInputError(f"variants.{variant}: {name} is unknown or cannot differ; see docs/sweeps.md")
-    if not isinstance(merged.get("set", {}), dict):
-        raise BadInputError(f"variants.{variant}: set must be a table, for example set = {{ batch_size = 64 }}")
-    options: dict[str, Any] = {**merged, **({"env": env, "seed": seed} if parent is None else {})}
-    try:
-        kind.of(**options)
-    except BadInputError as error:
-        raise BadInputError(f"variants.{variant}: {error}") from error
-    plain = re.sub(r"[^A-Za-z0-9.]+", "-", env)
-    before = None if parent is None else jobs[f"{plain}__{parent}__{seed}"]
-    return Job(f"{plain}__{variant}__{seed}", env, variant, seed, merged, before, at)
+@dataclass(frozen=True)
+class _Variant:
+    """A variant of a description. Raises BadInputError."""
+
+    envs: tuple[str, ...]
+    options: Mapping[str, Any]
+    fork: str | None = None
+    at: int | None = None
+    source: str | None = None  # the variant whose encoder it imports
+    source_env: str | None = None  # None: the same environment
+
+    @classmethod
+    def of(cls, name: str, table: Mapping[str, Any], envs: Any) -> "_Variant":
+        options = _options(table)
+        own, fork, at, given = options.pop("envs", envs), options.pop("fork", None), options.pop("at", None), None
+        if not _is_list(own, str):
+            where = f"variants.{name}: " if "envs" in table else ""
+            raise BadInputError(f'{where}envs: give a list of environments, for example ["Alien"]')
+        if fork is None and at is not None:
+            raise BadInputError(f"variants.{name}: at needs fork; name the variant to fork")
+        if at is not None and (type(at) is not int or at < 0):
+            raise BadInputError(f"variants.{name}: at = {at!r} is not a step; give a whole number")
+        if isinstance(options.get("from_"), dict):
+            given = options.pop("from_")
+            if not {"variant"} <= given.keys() <= {"variant", "env"} or not all(map(_is_text, given.values())):
+                raise BadInputError(
+                    f"variants.{name}: from = {given} is not a run; give for example "
+                    'from = {variant = "pretrained", env = "walker-stand"}'
+                )
+            if fork is not None:
+                raise BadInputError(f"variants.{name}: a fork cannot import an encoder; leave out fork or from")
+            unfit = [entry for entry in ("take", "freeze_at") if entry in options]
+            if unfit:
+                raise BadInputError(
+                    f"variants.{name}: {unfit[0]} cannot be given with from, whose encoder is frozen; leave it out"
+                )
+        given = given or {}
+        return cls(tuple(own), options, fork, at, given.get("variant"), given.get("env"))
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+class _Maker:
+    """Makes the jobs of variants, each after those that it needs. Raises BadInputError."""
+
+    def __init__(self, settings: Mapping[str, Any], variants: Mapping[str, _Variant]) -> None:
+        self.variants = variants
+        self.jobs: dict[str, Job] = {}
+        self._settings = _options(settings)
+        self.ordered = list(self._parents_first())
+
+    def _parents_first(self) -> Iterator[str]:
+        waiting, done = list(self.variants), set[str]()
+        for name in waiting:
+            if _NAME.fullmatch(name) is None:
+                raise BadInputError(f"variants.{name}: not a name; use letters, digits, dots and dashes")
+            variant, names = self.variants[name], ", ".join(self.variants)
+            if variant.fork is not None and variant.fork not in self.variants:
+                raise BadInputError(f"variants.{name}: fork = {variant.fork!r} is no variant; name one of {names}")
+            if variant.source is not None and variant.source not in self.variants:
+                raise BadInputError(f"variants.{name}: from = {variant.source!r} is no variant; name one of {names}")
+        while waiting:
+            ready = [
+                name for name in waiting if {self.variants[name].fork, self.variants[name].source} <= {None, *done}
+            ]
+            if not ready:
+                way = "is a fork of itself" if self.variants[waiting[0]].fork else "imports from itself"
+                raise BadInputError(f"variants.{waiting[0]}: {way}; name a variant that trains from step 0")
+            for name in ready:
+                waiting.remove(name)
+                done.add(name)
+                yield name
+
+    def add(self, env: str, seed: int, name: str) -> None:
+        """Make the job of a variant in `env`, and those that it needs, unless it is there already."""
+        if _job_name(env, name, seed) in self.jobs:
+            return
+        variant = self.variants[name]
+        parent = None if variant.fork is None else self._needed(env, seed, name, variant.fork)
+        source_env = variant.source_env or env
+        source = None if variant.source is None else self._needed(source_env, seed, name, variant.source)
+        job = self._job(env, seed, name, parent, source)
+        self.jobs[job.name] = job
+
+    def _needed(self, env: str, seed: int, name: str, wanted: str) -> Job:
+        envs = self.variants[wanted].envs
+        if env not in envs:
+            raise BadInputError(
+                f"variants.{name}: {wanted} does not train on {env}; add it to the envs of {wanted}, or name one of "
+                f"{', '.join(envs)}"
+            )
+        self.add(env, seed, wanted)
+        return self.jobs[_job_name(env, wanted, seed)]
+
+    def _job(self, env: str, seed: int, name: str, parent: Job | None, source: Job | None) -> Job:
+        variant, common = self.variants[name], self._settings
+        given = variant.options
+        merged = {**common, **given} if parent is None else dict(given)
+        if source is not None:
+            merged.pop("freeze_at", None)  # of the settings
+        if parent is None and isinstance(common.get("set"), dict) and isinstance(given.get("set"), dict):
+            merged["set"] = {**common["set"], **given["set"]}
+        kind: type[ResumeRequest] = RunRequest if parent is None else ForkRequest
+        known = {field.name for field in dataclasses.fields(kind)} - set(_OWN)
+        for entry in merged:
+            if entry not in known:
+                raise BadInputError(f"variants.{name}: {entry} is unknown or cannot differ; see docs/sweeps.md")
+        if not isinstance(merged.get("set", {}), dict):
+            raise BadInputError(f"variants.{name}: set must be a table, for example set = {{ batch_size = 64 }}")
+        options: dict[str, Any] = {**merged, **({"env": env, "seed": seed} if parent is None else {})}
+        try:
+            kind.of(**options)
+        except BadInputError as error:
+            raise BadInputError(f"variants.{name}: {error}") from error
+        return Job(_job_name(env, name, seed), env, name, seed, merged, parent, variant.at, source=source)
+
+
+def _job_name(env: str, variant: str, seed: int) -> str:
+    return f"{re.sub(r'[^A-Za-z0-9.]+', '-', env)}__{variant}__{seed}"

@@ -91,6 +91,22 @@ def _open_encoder(graph: bytes, plan: BytePlan, ledger: Ledger) -> OnnxEncoder:
         raise BadInputError(f"encoder.onnx of the newest checkpoint: {describe_error(error)}") from error
 
 
+def load_agent(plan: BytePlan, saved: Saved, state: State, ledger: Ledger) -> tuple[Agent, OnnxEncoder | None]:
+    """Return the agent of a checkpoint, whose `state` is given, and its frozen encoder if it reads latents.
+
+    Raises BadInputError if the checkpoint is not one of this version.
+    """
+    agent = make_agent(plan, seed=0)
+    encoder = None
+    if saved.frozen:
+        agent.freeze_encoder(reads_latents=saved.graph is not None)
+    if saved.graph is not None:
+        encoder = _open_encoder(saved.graph, plan, ledger)
+    with checkpoint.reading(saved.path):
+        agent.restore(state)
+    return agent, encoder
+
+
 def _give_up(reason: str) -> None:
     LOG.critical("seer-edge eval: the environment failed: %s", reason)
     os._exit(EXIT_UNSAFE)
@@ -104,14 +120,8 @@ def evaluate_run(
     Returns the evaluation and None, or None and the number of the signal that stopped it. Raises BadInputError if the
     checkpoint is not one of this version.
     """
-    agent = make_agent(plan, seed=0)
-    ledger, encoder = Ledger({}), None
-    if saved.frozen:
-        agent.freeze_encoder(reads_latents=saved.graph is not None)
-    if saved.graph is not None:
-        encoder = _open_encoder(saved.graph, plan, ledger)
-    with checkpoint.reading(saved.path):
-        agent.restore(state)
+    ledger = Ledger({})
+    agent, encoder = load_agent(plan, saved, state, ledger)
     env_seed, rng = game_seeds(plan.config.seed, saved.timestep)
     LOG.info("evaluating step %s: %s", f"{saved.timestep:,}", evaluation_cost(plan.config))
     progress = tqdm(total=plan.config.eval_episodes, unit="game", disable=not (progress_bar and sys.stderr.isatty()))

@@ -18,6 +18,7 @@ from seer_edge.errors import BadInputError
 from seer_edge.runs import checkpoint
 from seer_edge.runs.checkpoint import Saved
 from seer_edge.runs.run_folder import RunFolder
+from seer_edge.runs.snapshots import Snapshots
 from seer_edge.training.components import build_replay, new_ledger
 from seer_edge.training.summary import OBSERVATIONS
 from seer_edge.training.tables import copy_tables
@@ -76,6 +77,8 @@ def write_fork(source: RunFolder, saved: Saved, config: TrainConfig, target: Pat
         durable.make_folder(new.path)
         record = _record(saved, config, _copy_best(source, new, saved))
         copy_tables(source, new, int(record["logged_at"]), saved.timestep)
+        if config.analyze:
+            Snapshots(source.analysis).copy_to(Snapshots(new.analysis), saved.timestep)
 
         def write(folder: Path) -> None:
             for name in set(saved.stored.manifest["files"]) - {checkpoint.CONFIG, checkpoint.RUN}:

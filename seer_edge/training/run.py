@@ -17,6 +17,7 @@ from seer_edge.machine.signals import StopSignal
 from seer_edge.runs import checkpoint
 from seer_edge.runs.checkpoint import Saved
 from seer_edge.runs.run_folder import RunFolder
+from seer_edge.runs.snapshots import Snapshots
 from seer_edge.runs.transfer import Imported
 from seer_edge.training.checkpoint_policy import CheckpointPolicy
 from seer_edge.training.components import OnHang
@@ -26,6 +27,7 @@ from seer_edge.training.imports import build_imported_session
 from seer_edge.training.metrics import Console, ProgressCallback
 from seer_edge.training.reporter import Reporter
 from seer_edge.training.session import Session, build_session, resume_session
+from seer_edge.training.snapshot_policy import SnapshotPolicy
 from seer_edge.training.summary import OBSERVATIONS
 from seer_runtime import durable
 from seer_runtime.durable.files import one_line
@@ -54,6 +56,7 @@ class Run:
         self.console = console
         self.reporter = Reporter(folder, session, console, state)
         self.checkpoints = CheckpointPolicy(folder, session, self.reporter)
+        self.snapshots = SnapshotPolicy(Snapshots(folder.analysis), session, console)
         self.unsaved = state is None  # whether to save before the first step, so that the run can always be resumed
         limits = [limit for limit in (session.config.rss_limit_bytes, cgroup_limit_bytes()) if limit is not None]
         self.ceiling = RssCeiling(min(limits)) if limits else None
@@ -101,20 +104,32 @@ class Run:
             self.reporter.stepped(session.step())
 
     def _do_due_work(self, stop: Callable[[], bool]) -> None:
-        """Freeze, evaluate, log and save if they are due. A resumed run skips what it did before its checkpoint."""
+        """Freeze, evaluate, log and save what is due. A resumed run skips what it did before its checkpoint."""
         config, timestep, reporter = self.session.config, self.session.timestep, self.reporter
-        if timestep == config.freeze_at and not self.session.agent.frozen and reporter.outcome.freeze_refused is None:
+        compared = self.session.watch_freeze()
+        if compared is not None:
+            reporter.compared(compared)
+        freezing = self._freeze_is_due()
+        if freezing:
             self._freeze()
+        report = reporter.outcome.freeze
+        self.snapshots.save_if_due(None if report is None else report.timestep)
         evaluation = None
         if self._evaluation_is_due():
             evaluation = self._evaluate(stop)
             if evaluation is None:
                 return
         last = timestep in (reporter.evaluated_at, config.total_timesteps)
-        logging = last or timestep == config.freeze_at or timestep % config.log_every == 0
+        logging = last or freezing or compared is not None or timestep % config.log_every == 0
         if logging and reporter.logged_at < timestep:
-            reporter.log(evaluation)
+            reporter.log(evaluation, compared)
         self.checkpoints.save_if_due()
+
+    def _freeze_is_due(self) -> bool:
+        session = self.session
+        if session.agent.frozen or self.reporter.outcome.freeze_refused is not None:
+            return False
+        return session.timestep == session.config.freeze_at or (session.watch is not None and session.watch.is_settled)
 
     def _evaluation_is_due(self) -> bool:
         """In the training environment an evaluation waits for the end of the episode, except at the end of the run."""

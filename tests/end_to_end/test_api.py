@@ -25,6 +25,8 @@ IN_ORDER = (
     "export",
     "act",
     "sweep",
+    "reproduce",
+    "analyze",
 )  # later examples use the files of earlier ones
 
 
@@ -76,6 +78,10 @@ def test_a_policy_imports_the_runtime_alone() -> None:
         (lambda: seer_edge.train("Alien", latent_codec="x"), "--latent-codec x: choose one of float32"),
         (lambda: seer_edge.report("runs/a", "r.html"), "report: 'runs/a' is one path; give a list of folders"),
         (lambda: seer_edge.report(["a"], "r.html", at_step="3"), "--at-step '3': cannot be used"),
+        (lambda: seer_edge.analyze("runs/a", "out"), "analyze: 'runs/a' is one path; give a list of folders"),
+        (lambda: seer_edge.analyze([], "out"), "analyze: no run; name at least one folder"),
+        (lambda: seer_edge.analyze(["a"], "out", rows=3), "--rows 3: give a whole number from 16"),
+        (lambda: seer_edge.analyze(["a"], "out", apart=0), "--apart 0: give a whole number from 1"),
         (lambda: seer_edge.report(["a"], "r.html", at_flops=-1.0), "--at-flops -1.0: cannot be used"),
         (lambda: seer_edge.resume("nowhere"), "nowhere: there is no such file or folder"),
         (lambda: seer_edge.evaluate("nowhere", episodes=0), "--episodes 0: give a whole number from 1 to"),

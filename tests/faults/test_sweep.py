@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.faults import runs
+from tests.ray_cluster import ray_cluster
 
 SPEC = """
 envs = ["Alien", "Krull"]
@@ -32,6 +34,16 @@ at = 90
 latent_codec = "uint4"
 """
 NAMES = [f"{env}__{variant}__{seed}" for env in ("Alien", "Krull") for seed in (0, 1) for variant in ("seer", "uint4")]
+
+
+@pytest.fixture(params=["local", "ray"])
+def engine(request: pytest.FixtureRequest) -> Iterator[list[str]]:
+    """Yield the flags of the engine."""
+    if request.param == "local":
+        yield []
+        return
+    with ray_cluster() as address:
+        yield ["--engine", "ray", "--ray-address", address]
 
 
 def _start(folder: Path, *flags: str) -> "subprocess.Popen[str]":
@@ -63,10 +75,10 @@ def _kill_all(out: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_sweep_killed_at_three_moments_finishes_without_repeating_a_run(tmp_path: Path) -> None:
+def test_a_sweep_killed_at_three_moments_finishes_without_repeating_a_run(engine: list[str], tmp_path: Path) -> None:
     out, before = tmp_path / "out", dict[str, tuple[str, int]]()
     for moment in range(3):
-        sweep, wanted = _start(tmp_path), (0, 2, 4)[moment]
+        sweep, wanted = _start(tmp_path, *engine), (0, 2, 4)[moment]
         # In the first runs, between two, and among the forks.
         runs.wait_until(lambda wanted=wanted: len(_finished(out)) >= wanted and any(out.glob("*/progress.csv")), 300)
         time.sleep(0.7)
@@ -77,7 +89,7 @@ def test_a_sweep_killed_at_three_moments_finishes_without_repeating_a_run(tmp_pa
             _kill_all(out)
         assert before.items() <= _finished(out).items()
         before = _finished(out)
-    sweep = _start(tmp_path)
+    sweep = _start(tmp_path, *engine)
     printed, errors = sweep.communicate(timeout=600)
     assert sweep.returncode == 0, errors
     assert before.items() <= _finished(out).items()
@@ -92,15 +104,15 @@ def test_a_sweep_killed_at_three_moments_finishes_without_repeating_a_run(tmp_pa
     assert runs.start(tmp_path / "log", runs.command, "train", *flags, "--run-dir", straight).join() == 0
     assert runs.fingerprint(runs.newest(straight)) == runs.fingerprint(runs.newest(out / "Krull__uint4__1"))
 
-    again = _start(tmp_path)
+    again = _start(tmp_path, *engine)
     again.communicate(timeout=120)
     assert again.returncode == 0
     assert _finished(out).items() >= before.items()
 
 
 @pytest.mark.slow
-def test_a_stopped_sweep_leaves_resumable_runs_and_no_process(tmp_path: Path) -> None:
-    sweep, out = _start(tmp_path), tmp_path / "out"
+def test_a_stopped_sweep_leaves_resumable_runs_and_no_process(engine: list[str], tmp_path: Path) -> None:
+    sweep, out = _start(tmp_path, *engine), tmp_path / "out"
     runs.wait_until(lambda: len(list(out.glob("*/checkpoints/step_*"))) >= 2, 120)
     sweep.terminate()
     sweep.communicate(timeout=120)

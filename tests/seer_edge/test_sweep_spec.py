@@ -1,13 +1,16 @@
 """The file of a sweep: its jobs in order, and one line for each mistake."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from seer_edge.api.sweeps import plans_of
 from seer_edge.cli.flags import parse
+from seer_edge.cli.sweep_flags import sweep_of
 from seer_edge.errors import BadInputError
 from seer_edge.sweeps.engine import LocalEngine, Task
-from seer_edge.sweeps.spec import Job, read_spec
+from seer_edge.sweeps.spec import Job, jobs_of, read_spec
 
 SPEC = """
 envs = ["Alien", "module:Env-v0"]
@@ -95,6 +98,50 @@ def test_a_mistake_is_one_line_that_names_the_file(text: str, message: str, tmp_
     assert "\n" not in str(refused.value)
 
 
+def _sweep(*words: str) -> tuple[Path | dict[str, Any], Path]:
+    return sweep_of(parse(["sweep", *words]))
+
+
+def test_flags_of_train_behind_dashes_describe_a_sweep_without_a_file(tmp_path: Path) -> None:
+    flags = ["--mem-budget", "1MB", "--set", "batch_size=8", "--pipeline=off", "--checkpoint-every", "90s"]
+    spec, output = _sweep("--envs", "Alien, module:Env-v0", "--seeds", "3-4", "-o", str(tmp_path), "--", *flags)
+    assert isinstance(spec, dict)
+    text = """
+        envs = ["Alien", "module:Env-v0"]
+        seeds = [3, 4]
+        [settings]
+        mem_budget = 1_000_000
+        set = {batch_size = 8}
+        pipeline = false
+        checkpoint_every = 90.0
+    """
+    assert (jobs_of(spec), output) == (_read(tmp_path, text), tmp_path)
+    assert _sweep("late.toml") == (Path("late.toml"), Path("late"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "sweep: give a file, or --envs"),
+        (["--envs", "Alien"], "-o: needed with --envs"),
+        (["a.toml", "--envs", "Alien"], "--envs: cannot be given with a file"),
+        (["a.toml", "--seeds", "1"], "--seeds: cannot be given with a file"),
+        (["a.toml", "--", "--threads", "2"], "--: cannot be given with a file"),
+        (["--envs", "Alien", "-o", "d", "--seeds", "4-1"], "--seeds: '4-1' is not a range"),
+        (["--envs", "Alien", "-o", "d", "--seeds", "0,x"], "--seeds"),
+        (["--envs", "Alien", "-o", "d", "--", "--seed", "3"], "--seed behind --: the sweep gives each run its own"),
+        (["--envs", "Alien", "-o", "d", "--", "--run-dir", "x"], "--run-dir behind --: the sweep gives each run"),
+        (["--envs", "Alien", "-o", "d", "--", "--banana"], "flags of train behind --: unrecognized arguments"),
+        (["--envs", "Alien", "-o", "d", "--", "--threads", "x"], "flags of train behind --: --threads: "),
+    ],
+)
+def test_a_mistake_in_flags_is_one_line(words: list[str], message: str) -> None:
+    with pytest.raises(BadInputError) as refused:
+        _sweep(*words)
+    assert str(refused.value).startswith(message)
+    assert "\n" not in str(refused.value)
+
+
 def test_the_pool_keeps_to_cores_and_to_planned_memory(tmp_path: Path) -> None:
     task = Task(["train"], tmp_path / "log", rss_bytes=300, threads=1)
     two = LocalEngine(jobs=2, memory_bytes=1_000)
@@ -106,3 +153,74 @@ def test_the_pool_keeps_to_cores_and_to_planned_memory(tmp_path: Path) -> None:
     assert small.slots(1, 300) == 2
     assert LocalEngine(jobs=9, memory_bytes=10).has_room(task, [])  # it runs alone
     assert not LocalEngine(jobs=None, memory_bytes=10**9).has_room(Task([], tmp_path, 1, threads=4_096), [task])
+
+
+TRANSFER = """
+[settings]
+mem_budget = "1MB"
+freeze_at = 30
+[variants.transferred]
+envs = ["walker-walk", "hopper-hop"]
+from = {variant = "pretrained", env = "walker-stand"}
+[variants.longer]
+envs = ["hopper-hop"]
+fork = "transferred"
+total_timesteps = 90
+[variants.pretrained]
+envs = ["walker-stand"]
+freeze_at = "never"
+"""
+
+
+def test_a_variant_imports_the_encoder_of_another_one_in_another_environment(tmp_path: Path) -> None:
+    jobs = {job.name: job for job in _read(tmp_path, TRANSFER)}
+    names = ["walker-stand__pretrained__0", "walker-walk__transferred__0", "hopper-hop__transferred__0"]
+    assert list(jobs) == [*names, "hopper-hop__longer__0"]
+    pretrained, walk, hop = (jobs[name] for name in names)
+    assert (walk.source, hop.source, pretrained.source) == (pretrained, pretrained, None)
+    assert [job.imports for job in jobs.values()] == [None, pretrained, pretrained, pretrained]
+    assert (walk.needed, jobs["hopper-hop__longer__0"].needed) == ((pretrained,), (hop,))
+    words = parse(walk.words(tmp_path))
+    assert (words.from_, words.take, words.freeze_at) == (str(tmp_path / pretrained.name), "encoder", None)
+    assert walk.record()["source"] == pretrained.name
+    assert "source" not in pretrained.record()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('from = {variant = "b"}', "variants.a: from = 'b' is no variant; name one of a"),
+        ('from = {variant = "a"}', "variants.a: imports from itself"),
+        ('from = {env = "Krull"}', "variants.a: from = {'env': 'Krull'} is not a run"),
+        ("from = {variant = 3}", "variants.a: from = {'variant': 3} is not a run"),
+        ('fork = "c"\nfrom = {variant = "c"}\n[variants.c]', "variants.a: a fork cannot import an encoder"),
+        ('from = {variant = "c"}\nfreeze_at = 3\n[variants.c]', "variants.a: freeze_at cannot be given with from"),
+        ('from = {variant = "c", env = "Krull"}\n[variants.c]', "variants.a: c does not train on Krull; add it"),
+        ('envs = ["Krull"]\nfork = "c"\n[variants.c]', "variants.a: c does not train on Krull; add it"),
+        ('envs = "Krull"', "variants.a: envs: give a list"),
+    ],
+)
+def test_a_mistake_in_what_a_variant_needs_is_one_line(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInputError) as refused:
+        _read(tmp_path, f'envs = ["Alien"]\n[variants.a]\n{text}')
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.integration
+def test_an_encoder_that_will_not_fit_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    jobs = jobs_of(
+        {
+            "variants": {
+                "pretrained": {"envs": ["Alien"]},
+                "transferred": {"envs": ["cartpole-swingup"], "from": {"variant": "pretrained", "env": "Alien"}},
+            }
+        }
+    )
+    source = tmp_path / "Alien__pretrained__0"
+    with pytest.raises(BadInputError) as refused:
+        plans_of(jobs, "spec", tmp_path)
+    assert str(refused.value) == (
+        f"spec: cartpole-swingup, variant transferred: --from {source}: its encoder does not fit: encoder is "
+        "data-efficient there and sac-ae here; import from a run with the same encoder"
+    )

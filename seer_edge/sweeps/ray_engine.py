@@ -1,0 +1,143 @@
+"""Runs the jobs of a sweep as actors of a Ray cluster. Ray is imported only here.
+
+Every node needs the same Python environment and, at the same path, the folder of the sweep.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from seer_edge.errors import BadInputError
+from seer_edge.sweeps.engine import NICE, Task, environment_of_jobs
+
+CONNECT_SECONDS = 5.0
+LOST = 1
+"""Status of a command whose node or actor was lost."""
+
+
+class RayTask:
+    """A command that was submitted. It waits in the cluster until a node has the cores and the memory."""
+
+    def __init__(self, ray: Any, actor: Any, task: Task) -> None:
+        self.task = task
+        self._ray, self._actor = ray, actor
+        self._status = actor.run.remote(list(task.words), os.fspath(task.log), os.fspath(Path.cwd()))
+        self._stop_was_sent = False
+
+    def status(self) -> int | None:
+        """Return the exit status, `LOST` if its node is gone, or None while it waits or runs."""
+        done, _ = self._ray.wait([self._status], timeout=0)
+        if not done:
+            return None
+        try:
+            status = int(self._ray.get(self._status))
+        except self._ray.exceptions.RayError:
+            status = LOST
+        self._ray.kill(self._actor)
+        return status
+
+    def stop(self) -> None:
+        """Send SIGTERM to the command, or as soon as it begins if it waits for a node."""
+        if not self._stop_was_sent:
+            self._actor.stop.remote()
+            self._stop_was_sent = True
+
+
+class RayEngine:
+    """Submits each command with its threads as CPUs and its planned RSS as memory. Ray chooses the nodes."""
+
+    def __init__(self, address: str, jobs: int | None) -> None:
+        """Connect to the cluster at `address`, HOST:PORT or "auto". Raises BadInputError."""
+        self._ray = _import_ray()
+        self._jobs = jobs
+        _connect(self._ray, address)
+        self._actor = self._ray.remote(_Command)
+
+    def slots(self, threads: int, rss_bytes: int) -> int:
+        """Return how many tasks of so many threads and bytes the cluster runs at a time."""
+        found = self._ray.cluster_resources()
+        count = min(int(found.get("CPU", 1)) // threads, int(found.get("memory", rss_bytes)) // max(1, rss_bytes))
+        return max(1, count if self._jobs is None else min(count, self._jobs))
+
+    def has_room(self, task: Task, running: Collection[Task]) -> bool:
+        """Return whether `task` may be submitted. Raises BadInputError if no node could ever run it."""
+        if not any(_fits(node["Resources"], task) for node in self._ray.nodes() if node["Alive"]):
+            raise BadInputError(
+                f"--engine ray: no node has {task.threads} CPUs and {task.rss_bytes} B of memory for a run; add a node"
+            )
+        return self._jobs is None or len(running) < self._jobs
+
+    def start(self, task: Task) -> RayTask:
+        """Submit a command."""
+        options = {"num_cpus": task.threads, "memory": task.rss_bytes, "max_concurrency": 2}
+        return RayTask(self._ray, self._actor.options(**options).remote(environment_of_jobs()), task)
+
+    def close(self) -> None:
+        """Leave the cluster."""
+        self._ray.shutdown()
+
+
+class _Command:
+    """An actor on a node. `stop` runs in a second thread beside `run`."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self._environment = environment
+        self._child: subprocess.Popen[bytes] | None = None
+        self._is_stopped = False
+
+    def run(self, words: list[str], log: str, folder: str) -> int:
+        """Run `seer-edge` with `words` in `folder`, its output behind `log`. Return its exit status."""
+        with Path(log).open("ab") as file:
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", "seer_edge", *words],
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env={**os.environ, **self._environment},
+            )
+        os.setpriority(os.PRIO_PROCESS, self._child.pid, NICE)
+        if self._is_stopped:
+            self._child.terminate()
+        return self._child.wait()
+
+    def stop(self) -> None:
+        """Send SIGTERM to the child, now or when it begins."""
+        self._is_stopped = True
+        if self._child is not None:
+            self._child.terminate()
+
+
+def _fits(resources: dict[str, float], task: Task) -> bool:
+    return resources.get("CPU", 0) >= task.threads and resources.get("memory", 0) >= task.rss_bytes
+
+
+def _import_ray() -> Any:
+    # Ray reports usage statistics to its makers unless it is told not to.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise BadInputError("--engine ray: the package ray is missing; pip install 'seer-edge[ray]'") from error
+    return ray
+
+
+def _connect(ray: Any, address: str) -> None:
+    host, _, port = address.rpartition(":")
+    try:
+        if address != "auto":
+            if not host or not port.isdecimal():
+                raise BadInputError(f"--ray-address {address}: not HOST:PORT; give that of the cluster's head, or auto")
+            socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+        ray.init(address=address, log_to_driver=False, logging_level="error")
+    except (ConnectionError, OSError, OverflowError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BadInputError(
+            f"--ray-address {address}: no cluster answers ({reason}); start one with `ray start --head`, or use "
+            "--engine local"
+        ) from error

@@ -2,6 +2,7 @@
 
 python tools/speedbench.py --env Alien
 python tools/speedbench.py --env cartpole-swingup --json now.json --against before.json
+python tools/speedbench.py causes --env Alien
 
 A part and its yardstick run in turns in one process, so their ratio hardly depends on the machine's load. The yardstick
 of an update is its matrix products and convolutions, on the same memory. That of a gather is a copy of as many bytes,
@@ -10,6 +11,8 @@ that of a checkpoint a file of as many bytes, and that of an Atari step four bar
 With one thread the clock is the main thread's CPU time, which other processes disturb least. With more threads, with
 --pipeline on and for checkpoints it is wall time. The pipeline affects only the whole step; the parts run one at a
 time. Batch, sizes and encoder are those of the preset. Where Stable-Baselines3 is installed, its DQN is timed too.
+
+`causes` prints where the time of a whole step goes, by part and kind of work, in wall time under PyTorch's profiler.
 """
 
 import argparse
@@ -195,15 +198,11 @@ def _step(session: "Session") -> None:
         session.env.reset()
 
 
-def measure(flags: argparse.Namespace) -> int:
-    """Measure and print the table; return the exit status."""
-    against = None if flags.against is None else read(flags.against)
+def open_session(flags: argparse.Namespace) -> "tuple[Session, Clock]":
+    """Build a session of the command line with enough rows to sample from; return it, about to learn, and the clock."""
     environment = open_environment(flags, flags.resolution)
     spec = environment.spec
     environment.close()
-
-    from sb3_dqn import stable_baselines3
-    from yardsticks import matrix_rate
 
     from seer_edge.config.config import build_config
     from seer_edge.config.plan import make_plan
@@ -214,18 +213,54 @@ def measure(flags: argparse.Namespace) -> int:
     config = build_config(spec, resolution=flags.resolution, seed=flags.seed, threads=flags.threads, pipeline=pipeline)
     plan = make_plan(config, spec)
     prepare_compute(config)
-    clock = time.thread_time if config.threads == 1 and not pipeline else time.perf_counter
     settings = config.settings
     session = build_session(plan)
-    rates = [matrix_rate(clock)]
-    # No updates while the replay fills with enough rows to sample from.
+    # No updates while the replay fills.
     still = replace(settings, learning_starts=sys.maxsize, random_steps=sys.maxsize)
     session.plan = replace(plan, config=replace(config, settings=still))
     for _ in range(4 * settings.batch_size + settings.n_step):
         session.step()
     session.plan = plan
     session.timestep = max(settings.learning_starts, settings.random_steps)
+    return session, time.thread_time if config.threads == 1 and not pipeline else time.perf_counter
 
+
+def find_causes(flags: argparse.Namespace) -> int:
+    """Print where the time of a step goes in both phases; return the exit status."""
+    if flags.pipeline == "on" or flags.against is not None:
+        flag = "--against" if flags.against is not None else "--pipeline on"
+        raise BadInputError(f"{flag}: causes profiles one thread and compares nothing; omit it")
+    session, _ = open_session(flags)
+
+    import stepcauses
+
+    from seer_edge.training.freeze import freeze
+
+    report = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for phase in ("pixel", "latent"):
+            progress(f"the {phase} phase")
+            report[phase] = stepcauses.measure(session, flags.times)
+            for line in stepcauses.table(phase, report[phase]):
+                print(line)
+            if phase == "pixel":
+                freeze(session, Path(folder) / "encoder.onnx", lambda: None)
+    session.env.close()
+    if flags.json is not None:
+        flags.json.write_text(json.dumps({phase: asdict(causes) for phase, causes in report.items()}, indent=1) + "\n")
+    return 0
+
+
+def measure(flags: argparse.Namespace) -> int:
+    """Measure and print the table; return the exit status."""
+    against = None if flags.against is None else read(flags.against)
+    session, clock = open_session(flags)
+    config, plan, spec, settings = session.config, session.plan, session.env.spec, session.config.settings
+
+    from sb3_dqn import stable_baselines3
+    from yardsticks import matrix_rate
+
+    rates = [matrix_rate(clock)]
     bench = Bench(session, clock, flags.times)
     bench.phase()
     with tempfile.TemporaryDirectory() as folder:
@@ -311,6 +346,7 @@ def read(path: Path) -> dict[str, Any]:
 def main() -> int:
     """Run the command line; return the exit status."""
     parser = Parser(prog="speedbench.py", description="Time the parts of a step before and after the freeze.")
+    parser.add_argument("what", nargs="?", choices=("parts", "causes"), default="parts", help="table to print (parts)")
     add_env_flags(parser)
     parser.add_argument("--resolution", type=count, metavar="N", help="side of a frame (the environment's default)")
     parser.add_argument("--threads", type=count, default=1, metavar="N", help="compute threads (1)")
@@ -318,7 +354,12 @@ def main() -> int:
     parser.add_argument("--times", type=count, default=TIMES, metavar="N", help=f"measurements of each part ({TIMES})")
     parser.add_argument("--json", type=out_file, metavar="FILE", help="also write the report to this file")
     parser.add_argument("--against", type=Path, metavar="FILE", help="print an earlier report of --json for comparison")
-    return run_tool("speedbench.py", lambda: measure(parser.parse_args()))
+
+    def run() -> int:
+        flags = parser.parse_args()
+        return find_causes(flags) if flags.what == "causes" else measure(flags)
+
+    return run_tool("speedbench.py", run)
 
 
 if __name__ == "__main__":

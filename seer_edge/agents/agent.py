@@ -2,6 +2,7 @@
 
 import abc
 import copy
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -19,6 +20,9 @@ from seer_runtime.system.state import State, StateError
 
 GENERATOR = "generator"
 """Name of the array with the random stream in an agent's state."""
+
+_GENERATOR_STATES = {("uint8", torch.Generator().get_state().numel()), ("uint8", 16)}
+"""Types and sizes of the state of a random stream on the CPU and on CUDA."""
 
 
 @dataclass(frozen=True)
@@ -242,26 +246,34 @@ class Agent(abc.ABC):
         return State({"updates": self.updates}, {**arrays, GENERATOR: self.generator.get_state().numpy()})
 
     def restore(self, state: State) -> None:
-        """Set the agent to what `state` returned.
+        """Set the agent to what `state` returned, on this or another device.
 
         Raises StateError where the state does not fit, for example that of a frozen agent when this one is not frozen.
         """
         tensors, arrays = dict(self.tensors()), state.arrays
         wanted = {name: ("float32", *tensor.shape) for name, tensor in tensors.items()}
-        wanted[GENERATOR] = ("uint8", *self.generator.get_state().shape)
         found = {name: (array.dtype.name, *array.shape) for name, array in arrays.items()}
+        # The state of a random stream has another size on another kind of device.
+        wanted[GENERATOR] = found.get(GENERATOR, ()) if found.get(GENERATOR) in _GENERATOR_STATES else ("uint8",)
         updates = state.values.get("updates")
         if found != wanted or type(updates) is not int or updates < 0:
             differing = {name for name in {*wanted, *found} if wanted.get(name) != found.get(name)} or {"updates"}
             raise StateError(f"the state is of another agent: {', '.join(sorted(differing)[:3])} differ")
         try:
-            self.generator.set_state(torch.from_numpy(arrays[GENERATOR]))
+            self._restore_generator(arrays[GENERATOR])
         except RuntimeError as error:
             raise StateError(f"{GENERATOR} is not the state of a random stream: {error}") from error
         with torch.no_grad():
             for name, tensor in tensors.items():
                 tensor.copy_(torch.from_numpy(arrays[name]))
         self.updates = updates
+
+    def _restore_generator(self, state: NDArray[np.uint8]) -> None:
+        """Continue the random stream. On another kind of device begin one that follows from it."""
+        if state.shape == self.generator.get_state().shape:
+            self.generator.set_state(torch.from_numpy(state))
+        else:
+            self.generator.manual_seed(int.from_bytes(hashlib.sha256(state.tobytes()).digest()[:7], "little"))
 
 
 def tie(target: nn.Module, online: nn.Module, names: Iterable[str]) -> None:

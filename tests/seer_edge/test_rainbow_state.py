@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from seer_edge.agents.agent import GENERATOR
 from seer_edge.agents.rainbow import RainbowAgent
-from seer_runtime.system.state import State
+from seer_runtime.system.state import State, StateError
 from tests.seer_edge.rainbow_rig import ENCODER, assert_same, copied, gradients_of, new_agent, train
 
 # --- the freeze --------------------------------------------------------------------------------------------
@@ -95,3 +96,16 @@ def test_a_loaded_agent_goes_on_to_the_bit(frozen: bool) -> None:
     results = [train(each, 10, seed=60) for each in (agent, loaded)]
     assert [result.loss for result in results[0]] == [result.loss for result in results[1]]
     assert_same(copied(loaded), copied(agent))
+
+
+def test_the_state_of_another_kind_of_device_begins_a_stream_that_follows_from_it() -> None:
+    """The random stream of CUDA has a state of 16 bytes. It cannot go on here, but the same state gives one run."""
+    agents = [new_agent(seed, target_update_steps=4) for seed in (1, 2, 3)]
+    arrays = copied(agents[0])
+    for agent, stream in zip(agents, (1, 1, 2), strict=True):
+        agent.restore(State({"updates": 0}, {**arrays, GENERATOR: np.full(16, stream, np.uint8)}))
+        train(agent, 5)
+    assert_same(copied(agents[0]), copied(agents[1]))
+    assert not np.array_equal(copied(agents[0])["head.value.weight"], copied(agents[2])["head.value.weight"])
+    with pytest.raises(StateError, match=GENERATOR):
+        agents[0].restore(State({"updates": 0}, {**arrays, GENERATOR: np.zeros(17, np.uint8)}))

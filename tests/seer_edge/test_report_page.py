@@ -163,7 +163,7 @@ def test_following_serves_the_page_and_its_changes(tmp_path: Path) -> None:
     report = LiveReport(ReportOptions((run,), END), pages.append)
 
     def get(path: str) -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{server.server_address[1]}/{path}", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.server_address[1]}/{path}", timeout=120) as answer:
             return str(answer.read().decode())
 
     with server_of(report, 0) as server:

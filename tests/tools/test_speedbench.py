@@ -74,6 +74,40 @@ def test_a_contrastive_agent_receives_positives() -> None:
     assert all(float(multiple) > 1 for _, multiple in multiples)
 
 
+@pytest.mark.slow
+def test_causes_add_up_to_the_step(tmp_path: Path) -> None:
+    report = tmp_path / "causes.json"
+    done = _speedbench("causes", "--env", "Alien", "--resolution", "42", "--times", "5", "--json", str(report))
+    assert done.returncode == 0, done.stderr
+    tables = re.findall(r"^step +([\d. ]+) 100 %$", done.stdout, re.M)
+    assert len(tables) == 2
+    for sums, (phase, causes) in zip(tables, json.loads(report.read_text()).items(), strict=True):
+        *kinds, total = map(float, sums.split())
+        assert total == pytest.approx(sum(kinds), abs=0.03)
+        assert 0 < causes["alone"] < 3 * total
+        parts = causes["parts"]
+        assert parts["update"]["Adam, norm"] > parts["refresh, with noisy weights"]["Adam, norm"] == 0
+        assert parts["emulator"]["outside operators"] > parts["store"]["outside operators"] > 0
+        assert causes["operators"]["aten::mm"] == pytest.approx(kinds[0], rel=0.3), phase
+
+
+def test_a_part_gets_its_own_operators_and_the_time_between_them() -> None:
+    import stepcauses
+
+    square = torch.randn(500, 500)
+    inner = stepcauses._marked(lambda: (square @ square, time.sleep(0.02)), "inner")
+    outer = stepcauses._marked(lambda: (inner(), square.clone()), stepcauses.STEP)
+    with torch.autograd.profiler.profile() as profiled:
+        outer()
+    (event,) = (event for event in profiled.function_events if event.name == stepcauses.MARK + stepcauses.STEP)
+    counted = stepcauses._of_step(event)
+    kinds = {(part, stepcauses.kind_of(name)) for part, name in counted if name}
+    assert {("inner", "products"), (stepcauses.STEP, "copies")} <= kinds
+    assert (stepcauses.STEP, "products") not in kinds
+    assert counted["inner", ""] > 20 > counted[stepcauses.STEP, ""]
+    assert sum(counted.values()) == pytest.approx(event.cpu_time_total / 1e3, rel=0.01)
+
+
 def test_products_repeat_only_the_products_of_the_job() -> None:
     from yardsticks import products
 
@@ -98,6 +132,8 @@ def test_products_repeat_only_the_products_of_the_job() -> None:
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
+        (("causes", "--pipeline", "on"), "--pipeline on: causes profiles one thread and compares nothing; omit it"),
+        (("causes", "--against", "x.json"), "--against: causes profiles one thread"),
         (("--env", "Aliem"), "--env Aliem: unknown environment; "),
         (("--env", "cartpole-swingup", "--resolution", "51"), "--resolution 51: "),
         (("--threads", "0"), "--threads"),

@@ -118,7 +118,8 @@ def figures(session: "Session", name: str, seen: "Latents", later: "Latents") ->
     import torch
 
     from seer_edge.envs import Discrete
-    from seer_edge.training.codec_choice import output_errors, through
+    from seer_edge.training.codec_choice import through
+    from seer_edge.training.replay_rows import output_errors
     from seer_runtime.replay.codecs import latent_codec
     from seer_runtime.system.ledger import Ledger
 
@@ -155,7 +156,7 @@ def noise_error(session: "Session", latents: "Latents") -> float:
     import numpy as np
     import torch
 
-    from seer_edge.training.codec_choice import output_errors
+    from seer_edge.training.replay_rows import output_errors
 
     agent: Any = session.agent
     inputs, generator = torch.from_numpy(latents), torch.Generator().manual_seed(0)
@@ -187,17 +188,20 @@ def measure(run: Path, rows: int) -> int:
 def _measure_before_the_freeze(session: "Session") -> None:
     import numpy as np
 
-    from seer_edge.training.codec_choice import encoded, trial_rows, without_blank_frames
+    from seer_edge.training.codec_choice import trial_rows
+    from seer_edge.training.replay_rows import encoded, without_blank_frames
     from seer_runtime.replay.codecs import LATENT_CODECS
 
     calibrating, held_out = trial_rows(session)
-    seen, between = (np.concatenate(list(encoded(session, ids))) for ids in (calibrating, held_out))
+    seen, between = (
+        np.concatenate(list(encoded(session.agent, session.replay, ids))) for ids in (calibrating, held_out)
+    )
     _print_figures(session, seen, between)
     print(
         f"{session.env.spec.id}, step {session.timestep:,}, before the freeze: calibrated on {len(seen):,} rows, "
         f"measured on {len(between):,} rows between them; output errors in standard deviations"
     )
-    whole = np.isin(held_out, without_blank_frames(session, held_out))
+    whole = np.isin(held_out, without_blank_frames(session.replay, held_out))
     means = (
         f"{name} {figures(session, name, seen, between[whole]).output_error:.2%}"
         for name, codec in LATENT_CODECS.items()

@@ -85,7 +85,7 @@ def analyze(
         >>> import seer_edge
         >>> run = seer_edge.train(
         ...     "camera_env:Camera-v0", mem_budget="4MB", total_timesteps=60, freeze_at=40, analyze=True,
-        ...     eval_every="never", set={"batch_size": 8, "learning_starts": 10}, run_dir="runs/analyzed",
+        ...     eval_every="never", set={"batch_size": 8, "learning_starts": 30}, run_dir="runs/analyzed",
         ... )
         >>> result = seer_edge.analyze(["runs/analyzed"], "analysis", rows=50)
         >>> "svcca.png" in result.files, "similarity.csv" in result.files

@@ -9,6 +9,7 @@ from typing import Any, Unpack
 from seer_edge.api import planning
 from seer_edge.api.results import ForkResult
 from seer_edge.config.config import TrainConfig
+from seer_edge.config.freeze_step import given_freeze
 from seer_edge.config.hyperparameters import override_settings
 from seer_edge.config.request import ForkOptions, ForkRequest, flag_of
 from seer_edge.errors import BadInputError
@@ -81,6 +82,8 @@ def fork(run: str | os.PathLike[str], output: str | os.PathLike[str], **options:
 def _config(saved: Saved, request: ForkRequest) -> TrainConfig:
     """Return the settings of the fork. Raises BadInputError for one that cannot change after the checkpoint."""
     parent, changes = saved.config, request.fork_fields()
+    if request.freeze_at is not None:
+        changes |= given_freeze(request.freeze_at, request.total_timesteps or parent.total_timesteps)
     _check_frozen(saved, changes)
     if changes.get("store", parent.store) != parent.store:
         raise BadInputError(

@@ -1,7 +1,6 @@
 """The flags of every command. A refused command line is answered with one line that names the flag and its value."""
 
 import argparse
-import itertools
 import re
 from typing import Any, NoReturn
 
@@ -37,7 +36,6 @@ from seer_edge.version import __version__
 from seer_runtime.policy.bundle import EXTRAS
 
 SHELLS = ("bash", "zsh", "fish")
-NOT_BUILT_VALUES = {"--freeze-at": ("auto",)}
 HELP_POSITION, HELP_COLUMNS = 32, 100
 
 _run = place("a run's folder")
@@ -329,7 +327,6 @@ def normalised(arguments: list[str]) -> list[str]:
     for word in arguments:
         flag, equals, value = word.partition("=")
         words += [flag, value] if equals and flag.startswith("--") else [word]
-    _refuse_not_built_values(words)
     joined: list[str] = []
     for word in words:
         if joined and re.match(r"-[.\d]", word) and joined[-1].startswith("--"):
@@ -337,9 +334,3 @@ def normalised(arguments: list[str]) -> list[str]:
         else:
             joined.append(word)
     return joined
-
-
-def _refuse_not_built_values(arguments: list[str]) -> None:
-    for flag, value in itertools.pairwise(arguments):
-        if value in NOT_BUILT_VALUES.get(flag, ()):
-            raise BadInputError(f"{flag} {value}: not built yet; give another value or leave it out")

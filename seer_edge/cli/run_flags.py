@@ -15,12 +15,13 @@ from seer_edge.cli.flag_types import (
     size,
     switch,
 )
-from seer_edge.config.config import AUTO
 from seer_edge.config.registry import ALGORITHMS
 from seer_edge.config.request import EVAL_IN, PROTOCOLS, REPLAYS, STORES, TAKES
 from seer_edge.config.values import (
+    AUTO,
     parse_assignment,
     parse_checkpoint_every,
+    parse_freeze_at,
     parse_json_object,
     parse_return,
     parse_steps_or_never,
@@ -199,9 +200,10 @@ def add_freeze_flags(group: argparse._ArgumentGroup, *, otherwise: str | None) -
     preset_views = "the preset's"
     group.add_argument(
         "--freeze-at",
-        type=flag_type(parse_steps_or_never),
-        metavar="N|never",
-        help=f"Agent step of the freeze. Default: {otherwise or preset_freeze}.",
+        type=flag_type(parse_freeze_at),
+        metavar="N|auto|never",
+        help="Agent step of the freeze. auto: once encoder and head hardly change, at half of the run at the latest. "
+        f"Default: {otherwise or preset_freeze}.",
     )
     group.add_argument(
         "--freeze-layers",

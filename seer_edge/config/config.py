@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
+from seer_edge.config.freeze_step import freeze_fields
 from seer_edge.config.hyperparameters import is_preset_file, override, preset_from_file
 from seer_edge.config.presets import Preset, Settings
 from seer_edge.config.recorded_env import env_from_json, env_to_json
 from seer_edge.config.registry import ALGORITHMS, check_settings, choose_preset
 from seer_edge.config.request import EVAL_IN, PROTOCOLS, REPLAYS, STORES, EvalIn, StoreName
-from seer_edge.config.values import NEVER
+from seer_edge.config.values import AUTO, NEVER
 from seer_edge.envs import Continuous, EnvOptions, EnvSpec, ProtocolName
 from seer_edge.errors import BadInputError
 from seer_edge.networks.spec import ENCODERS
@@ -22,10 +23,6 @@ from seer_runtime.replay.codecs import LATENT_CODECS
 
 Value = TypeVar("Value")
 
-AUTO = "auto"
-"""Value of --latent-codec: choose the densest codec with a small error at the freeze (`training.codec_choice`)."""
-SHORT_RUN_FRACTION = 0.4
-SHORT_RUN_FACTOR = 2.5
 LOG_EVERY_STEPS = 1_000
 CHECKPOINT_EVERY_SECONDS = 1800.0
 """48 checkpoints a day, which an SD card bears."""
@@ -50,6 +47,7 @@ BEFORE_RECORDED: Mapping[str, Any] = {
     "keep_checkpoint": (),
     "origin": None,
     "analyze": False,
+    "freeze_window": None,
 }
 """Values that runs had whose `config.json` was written before these entries existed."""
 
@@ -69,7 +67,7 @@ class TrainConfig:
     preset: str  # its name, or the path of its file
     mem_budget_bytes: int
     total_timesteps: int
-    freeze_at: int | None  # T_f; None for never, 0 if the encoder is imported
+    freeze_at: int | None  # T_f, the latest one with auto; None for never, 0 if the encoder is imported
     freeze_reason: str
     settings: Settings
     algo: str = "rainbow"
@@ -108,6 +106,7 @@ class TrainConfig:
     tensorboard: bool = False
     tensorboard_dir: str | None = None  # None: `tb` in the run's folder
     overrides: tuple[str, ...] = ()  # `name=value` of every hyperparameter that --set changed
+    freeze_window: int | None = None  # steps between two comparisons of --freeze-at auto; None: a fixed step
     keep_checkpoint: tuple[int, ...] = ()  # steps whose checkpoints are never removed
     analyze: bool = False  # whether to keep the encoder's weights at some steps
     origin: dict[str, Any] | None = None  # of a fork: the run, the step and the SHA-256 of its checkpoint's manifest
@@ -176,6 +175,8 @@ class TrainConfig:
     def _check_rest(self) -> None:
         if self.analyze and self.source is not None and self.freeze_layers is None:
             raise BadInputError("--analyze: the encoder of --from never changes; leave one of the two out")
+        if self.freeze_window is not None:
+            _at_least_one("freeze_window", self.freeze_window)
         if self.action_repeat is not None:
             _at_least_one("action_repeat", self.action_repeat)
         if self.origin is not None and {name: type(value) for name, value in self.origin.items()} != ORIGIN:
@@ -287,29 +288,6 @@ def _one_of(flag: str, value: str | int, choices: tuple[str | int, ...]) -> None
     _require(value in choices, flag, value, f"choose one of {', '.join(map(str, choices))}{more}")
 
 
-def resolve_freeze_at(
-    given: int | str | None, preset: Preset, source: str | None, *, total_timesteps: int, frame_capacity: int
-) -> tuple[int | None, str]:
-    """Return T_f and the reason for it, which the plan shows.
-
-    The preset has one T_f for a replay that holds the whole run and one for a replay that does not. In a run shorter
-    than 2.5 times that, T_f is 40 % of the run. An imported encoder is frozen from step 0.
-    """
-    if source is not None:
-        _require(given is None, "--freeze-at", given, "the encoder of --from is frozen from step 0; leave it out")
-        return 0, "--from"
-    if given == NEVER:
-        return None, "--freeze-at never"
-    if given is not None:
-        return int(given), "--freeze-at"
-    whole = frame_capacity >= total_timesteps
-    freeze_at = preset.freeze_at_whole if whole else preset.freeze_at_bounded
-    if total_timesteps < SHORT_RUN_FACTOR * freeze_at:
-        reason = f"40 % of a run shorter than {SHORT_RUN_FACTOR} x the preset's {freeze_at:,}"
-        return max(1, int(SHORT_RUN_FRACTION * total_timesteps)), reason
-    return freeze_at, f"preset {preset.name}, a replay that {'holds' if whole else 'does not hold'} the whole run"
-
-
 def build_config(
     env: EnvSpec,
     *,
@@ -338,7 +316,7 @@ def build_config(
     chosen, changed = override(chosen, overrides or {})
     budget = _given(mem_budget_bytes, chosen.mem_budget_bytes)
     steps = _given(total_timesteps, chosen.total_timesteps)
-    step, reason = resolve_freeze_at(
+    freeze = freeze_fields(
         freeze_at, chosen, source, total_timesteps=steps, frame_capacity=budget // math.prod(env.frame_shape)
     )
     every: Any = _given(eval_every, chosen.eval_every)
@@ -349,8 +327,7 @@ def build_config(
         algo=chosen.algo,
         mem_budget_bytes=budget,
         total_timesteps=steps,
-        freeze_at=step,
-        freeze_reason=reason,
+        **freeze,
         encoder=_given(encoder, chosen.encoder),
         latent_codec=_given(latent_codec, _latent_codec(store, source)),
         augmentations=_augmentations(augmentations, chosen, env),

@@ -3,11 +3,12 @@
 import dataclasses
 from dataclasses import dataclass
 
-from seer_edge.config.config import AUTO, TrainConfig
+from seer_edge.config.config import TrainConfig
 from seer_edge.config.plan_replay import LATENT_RATIO, compact_rows, plan_replay
 from seer_edge.config.plan_text import evaluation_text, reward_text
 from seer_edge.config.plan_warnings import export_warnings, freeze_warnings
 from seer_edge.config.registry import Networks, check_actions, make_networks
+from seer_edge.config.values import AUTO
 from seer_edge.envs import EnvSpec
 from seer_edge.errors import BadInputError
 from seer_edge.networks.flops import FlopsModel
@@ -91,6 +92,11 @@ class BytePlan:
         return (self.networks.parameters + 2 * self.networks.optimized_parameters) * FLOAT_BYTES
 
     @property
+    def watch_bytes(self) -> int:
+        """Bytes of the earlier networks that --freeze-at auto compares with, and of the current ones meanwhile."""
+        return 0 if self.config.freeze_window is None else 2 * self.networks.parameters * FLOAT_BYTES
+
+    @property
     def activation_bytes(self) -> int:
         """Estimated bytes of feature maps in an update from frames; 0 if every row is a latent."""
         if not self.holds_frames:
@@ -110,7 +116,7 @@ class BytePlan:
     @property
     def _counted_bytes(self) -> int:
         lines = self.columns_bytes + self.priorities_bytes + self.index_bytes + self.workspace_bytes
-        learner = self.model_bytes + self.optimizer_bytes + self.activation_bytes
+        learner = self.model_bytes + self.optimizer_bytes + self.activation_bytes + self.watch_bytes
         return self.env.process_bytes + self.arena_bytes + lines + learner
 
     @property
@@ -137,7 +143,7 @@ class BytePlan:
             + self.most_rows * row
             + self.config.settings.stack * self.frame_row_bytes
         )
-        return replay + self.model_bytes + weights * FLOAT_BYTES + CHECKPOINT_BASE_BYTES
+        return replay + self.model_bytes + self.watch_bytes // 2 + weights * FLOAT_BYTES + CHECKPOINT_BASE_BYTES
 
     @property
     def flops(self) -> FlopsModel:
@@ -218,6 +224,11 @@ class BytePlan:
         )
         if config.source is not None:
             return f"step 0: the encoder of {config.source}{layers}"
+        if config.freeze_window is not None:
+            return (
+                f"step {config.freeze_at:,} of {config.total_timesteps:,} at the latest, or once encoder and head are "
+                f"flat ({config.freeze_reason}, windows of {config.freeze_window:,} steps){layers}"
+            )
         return f"step {config.freeze_at:,} of {config.total_timesteps:,} ({config.freeze_reason}){layers}"
 
     def _latent(self) -> str:

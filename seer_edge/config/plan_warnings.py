@@ -1,7 +1,8 @@
 """Warnings of a plan: settings that work, but probably not as the user wants."""
 
-from seer_edge.config.config import AUTO, TrainConfig
+from seer_edge.config.config import TrainConfig
 from seer_edge.config.registry import Networks
+from seer_edge.config.values import AUTO
 from seer_edge.networks.spec import EncoderSpec
 from seer_runtime.policy.bundle import HEAD, MEMBER_BYTES_MAX
 from seer_runtime.replay.codecs import latent_codec

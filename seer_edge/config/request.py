@@ -11,6 +11,7 @@ from typing import Any, Literal, Self, TypedDict, cast, get_args
 from seer_edge.config.values import (
     NEVER,
     parse_checkpoint_every,
+    parse_freeze_at,
     parse_json_object,
     parse_memory,
     parse_return,
@@ -44,7 +45,7 @@ CHOICES: Mapping[str, tuple[str | int, ...]] = {
 _TEXT: Mapping[str, Callable[[str], Any]] = {
     "mem_budget": parse_memory,
     "rss_limit": parse_memory,
-    "freeze_at": parse_steps_or_never,
+    "freeze_at": parse_freeze_at,
     "checkpoint_every": parse_checkpoint_every,
     "env_timeout": parse_seconds,
     "env_kwargs": parse_json_object,
@@ -144,7 +145,7 @@ class RunRequest(ResumeRequest):
     protocol: str | None = None
     from_: str | None = None  # a run's folder or a bundle
     take: str | None = None
-    freeze_at: int | Literal["never"] | None = None
+    freeze_at: int | Literal["never", "auto"] | None = None
     freeze_layers: int | None = None
     latent_codec: str | None = None
     augmentations: int | None = None
@@ -204,7 +205,7 @@ class ForkRequest(ResumeRequest):
 
     at: int | None = None  # step of the checkpoint; None: the newest
     set: tuple[tuple[str, Any], ...] = ()  # hyperparameters by name
-    freeze_at: int | Literal["never"] | None = None
+    freeze_at: int | Literal["never", "auto"] | None = None
     freeze_layers: int | None = None
     latent_codec: str | None = None
     augmentations: int | None = None
@@ -212,12 +213,9 @@ class ForkRequest(ResumeRequest):
     seed: int | None = None
 
     def fork_fields(self) -> dict[str, Any]:
-        """Return the given fields of `TrainConfig` that only a fork may change."""
-        names = ("freeze_at", "freeze_layers", "latent_codec", "augmentations", "store", "seed")
-        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        if self.freeze_at is not None:
-            given |= {"freeze_reason": "--freeze-at never" if self.freeze_at == NEVER else "--freeze-at"}
-        return given | ({"freeze_at": None} if self.freeze_at == NEVER else {})
+        """Return the given fields of `TrainConfig` that only a fork may change, without those of --freeze-at."""
+        names = ("freeze_layers", "latent_codec", "augmentations", "store", "seed")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
 class ResumeOptions(TypedDict, total=False):

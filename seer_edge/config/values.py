@@ -11,6 +11,9 @@ from typing import Any
 from seer_runtime.system.units import parse_duration, parse_size
 
 NEVER = "never"
+AUTO = "auto"
+"""Value of --latent-codec: choose the densest codec with a small error at the freeze (`training.codec_choice`).
+Value of --freeze-at: freeze once encoder and head hardly change any more (`training.freeze_watch`)."""
 _INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(\d{1,18}\.?\d{0,18}|\.\d{1,18})(e[+-]?\d{1,2})?", re.ASCII | re.IGNORECASE)
 SHOWN_CHARACTERS = 40
@@ -47,6 +50,11 @@ def parse_flops(text: str) -> float:
 def parse_steps_or_never(text: str) -> int | str:
     """Return a step, or "never"."""
     return NEVER if text == NEVER else parse_integer(text, instead=f", or {NEVER}")
+
+
+def parse_freeze_at(text: str) -> int | str:
+    """Return a step, "never" or "auto"."""
+    return text if text in (NEVER, AUTO) else parse_integer(text, instead=f", {NEVER} or {AUTO}")
 
 
 def parse_return(text: str) -> float | str:

@@ -35,7 +35,7 @@ from seer_runtime.system.state import State, StateError
 AGENT, REPLAY, SESSION = "agent.safetensors", "replay.safetensors", "session.safetensors"
 CONFIG, ENCODER, RUN, STATE = "config.json", "encoder.onnx", "run.json", "state.json"
 
-_ENVIRONMENT, _PERCEPTION, PENDING = "environment", "perception", "waiting"
+_ENVIRONMENT, _PERCEPTION, PENDING, _WATCH = "environment", "perception", "waiting", "freeze_watch"
 """Names in `state.json`, and prefixes of arrays in `session.safetensors`."""
 
 _ACTING = {CONFIG, AGENT, STATE, RUN}
@@ -58,11 +58,13 @@ class Snapshot:
     environment: State | None  # None if the environment cannot save its state
     pending: State | None  # the batch that no update has learned from; None if there is none
     exploration: dict[str, Any]  # the random stream of random actions
+    watch: State | None = None  # of --freeze-at auto; None without it and after the freeze
 
     @property
     def _parts(self) -> dict[str, State | None]:
         """The session's parts, by their names on the disk."""
-        return {_ENVIRONMENT: self.environment, _PERCEPTION: self.perception, PENDING: self.pending}
+        parts = {_ENVIRONMENT: self.environment, _PERCEPTION: self.perception, PENDING: self.pending}
+        return parts if self.watch is None else {**parts, _WATCH: self.watch}
 
     def values(self) -> dict[str, Any]:
         """Return the content of `state.json`."""
@@ -77,6 +79,7 @@ class Snapshot:
             _PERCEPTION: values[_PERCEPTION],
             _ENVIRONMENT: values[_ENVIRONMENT],
             "exploration": self.exploration,
+            **({_WATCH: values[_WATCH]} if self.watch is not None else {}),
         }
 
     def session_arrays(self) -> dict[str, NDArray[Any]]:
@@ -229,6 +232,10 @@ class Saved:
     def pending(self) -> State | None:
         """Read the pending batch, or None if there was none."""
         return self._session_part(PENDING)
+
+    def watch(self) -> State | None:
+        """Read the comparisons of --freeze-at auto, or None if there were none."""
+        return self._session_part(_WATCH)
 
     def _session_part(self, name: str) -> State | None:
         if self.state.get(name) is None:

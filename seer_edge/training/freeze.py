@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from seer_edge.config.plan import BytePlan
 from seer_edge.errors import RunStoppedError
 from seer_edge.networks.graph import encoder_graph
-from seer_edge.training.codec_choice import CALIBRATION_ROWS, choose_codec, real_rows, without_blank_frames
+from seer_edge.training.codec_choice import CALIBRATION_ROWS, choose_codec
 from seer_edge.training.components import latent_perception
+from seer_edge.training.replay_rows import real_rows, without_blank_frames
 from seer_edge.training.session import LatentPhase, Session
 from seer_runtime import durable
 from seer_runtime.durable.files import one_line
@@ -175,8 +176,8 @@ def _calibration_latents(session: Session, encoder: OnnxEncoder) -> Iterator[NDA
     The stacks at the start of a scene hold blank frames. Their latents lie far from all others and would make every
     quantization range too wide.
     """
-    ids = real_rows(session, CALIBRATION_ROWS)
-    full = without_blank_frames(session, ids)
+    ids = real_rows(session.replay, CALIBRATION_ROWS)
+    full = without_blank_frames(session.replay, ids)
     for stacks in session.replay.observations(full if len(full) else ids).slices(at_most=MAX_BATCH):
         yield encoder(stacks)
 
@@ -187,7 +188,7 @@ def _compare(session: Session, encoder: OnnxEncoder) -> float:
     Raises FreezeRefusedError if latents or head outputs differ by more than the tolerance.
     """
     agent, largest = session.agent, 0.0
-    for stacks in session.replay.observations(real_rows(session, PARITY_ROWS)).slices(at_most=MAX_BATCH):
+    for stacks in session.replay.observations(real_rows(session.replay, PARITY_ROWS)).slices(at_most=MAX_BATCH):
         expected = agent.encode(stacks)
         latents = torch.from_numpy(encoder(stacks)).to(expected.device)
         largest = max(largest, _difference("latents", latents, expected))

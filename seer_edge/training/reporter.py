@@ -11,6 +11,7 @@ from seer_edge.runs.run_folder import RunFolder
 from seer_edge.runs.transfer import Imported
 from seer_edge.training.codec_choice import CALIBRATION_ROWS, OUTPUT_ERROR_BOUND
 from seer_edge.training.freeze import FreezeRefusedError, FreezeReport
+from seer_edge.training.freeze_watch import Comparison
 from seer_edge.training.metrics import Console, Interval, PhaseClock, TensorBoard, Tracker
 from seer_edge.training.session import Session, StepReport
 from seer_edge.training.summary import Best, Outcome, flops, summary
@@ -146,6 +147,13 @@ class Reporter:
         self.outcome.freeze_refused = str(refusal)
         self.console.warn(f"{refusal}; the run continues on frames")
 
+    def compared(self, comparison: Comparison) -> None:
+        """Report a comparison of --freeze-at auto."""
+        self.console.say(
+            f"at step {comparison.step:,}, against one window before: similarity of the encoder "
+            f"{comparison.similarity:.3f}, drift of the head {comparison.drift:.3f}"
+        )
+
     def frozen(self, report: FreezeReport) -> None:
         """Report the freeze."""
         self.outcome.freeze = report
@@ -219,7 +227,7 @@ class Reporter:
             self.console.say(f"reached --stop-at-return {self._session.config.stop_at_return:g}; the run ends here")
         return is_best
 
-    def log(self, evaluation: Evaluation | None) -> None:
+    def log(self, evaluation: Evaluation | None, comparison: Comparison | None = None) -> None:
         """End a log interval: pass its figures to the trackers and show them. Raises OSError."""
         session, ledger = self._session, self._session.ledger
         observations, rss, anon = ledger.held_bytes(Line.OBSERVATIONS), rss_bytes(), self.outcome.sample_anon()
@@ -245,6 +253,8 @@ class Reporter:
             row["replay/clip_rate"] = clip_rate
         if evaluation is not None:
             row |= {"eval/mean_reward": evaluation.mean_return, "eval/std_reward": evaluation.std_return}
+        if comparison is not None:
+            row |= {"seer/similarity": comparison.similarity, "seer/drift": comparison.drift}
         self.logged_at = session.timestep
         self._watch_loss(row.get("train/loss"))
         for tracker in self.trackers:

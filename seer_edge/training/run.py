@@ -106,7 +106,11 @@ class Run:
     def _do_due_work(self, stop: Callable[[], bool]) -> None:
         """Freeze, evaluate, log and save what is due. A resumed run skips what it did before its checkpoint."""
         config, timestep, reporter = self.session.config, self.session.timestep, self.reporter
-        if timestep == config.freeze_at and not self.session.agent.frozen and reporter.outcome.freeze_refused is None:
+        compared = self.session.watch_freeze()
+        if compared is not None:
+            reporter.compared(compared)
+        freezing = self._freeze_is_due()
+        if freezing:
             self._freeze()
         report = reporter.outcome.freeze
         self.snapshots.save_if_due(None if report is None else report.timestep)
@@ -116,10 +120,16 @@ class Run:
             if evaluation is None:
                 return
         last = timestep in (reporter.evaluated_at, config.total_timesteps)
-        logging = last or timestep == config.freeze_at or timestep % config.log_every == 0
+        logging = last or freezing or compared is not None or timestep % config.log_every == 0
         if logging and reporter.logged_at < timestep:
-            reporter.log(evaluation)
+            reporter.log(evaluation, compared)
         self.checkpoints.save_if_due()
+
+    def _freeze_is_due(self) -> bool:
+        session = self.session
+        if session.agent.frozen or self.reporter.outcome.freeze_refused is not None:
+            return False
+        return session.timestep == session.config.freeze_at or (session.watch is not None and session.watch.is_settled)
 
     def _evaluation_is_due(self) -> bool:
         """In the training environment an evaluation waits for the end of the episode, except at the end of the run."""

@@ -22,6 +22,7 @@ from seer_edge.training.components import (
     new_perception,
     open_training_env,
 )
+from seer_edge.training.freeze_watch import Comparison, FreezeWatch
 from seer_edge.training.updates import PipelinedUpdates, PreparedBatch, Updates
 from seer_runtime.onnx.encoder import OnnxEncoder
 from seer_runtime.policy.perception import LatentPerception, Observed, Perception
@@ -80,6 +81,8 @@ class Session:
         self.exploration = np.random.default_rng(seeds.exploration)
         self.timestep = 0
         self.observed: Observed  # set by `begin` and `restore`
+        window = plan.config.freeze_window
+        self.watch = None if window is None or agent.frozen else FreezeWatch(window, [])
         self.updates = PipelinedUpdates(agent, replay) if plan.config.pipeline else Updates(agent, replay)
 
     @property
@@ -160,6 +163,17 @@ class Session:
         batch = self.replay.sample(progress, positives=self.agent.contrasts)
         return PreparedBatch(batch, self.agent.prepare(batch))
 
+    def watch_freeze(self) -> Comparison | None:
+        """Compare the networks with earlier ones if --freeze-at auto asks for it now. Return a comparison of this step.
+
+        No update may be running.
+        """
+        if self.watch is None:
+            return None
+        if self.watch.is_due(self.timestep, self.config.settings.learning_starts):
+            self.watch.observe(self.timestep, self.agent, self.replay, self.plan.encoder)
+        return self.watch.latest(self.timestep)
+
     def flush_updates(self) -> float | None:
         """Finish the running update and learn from the pending batch; return the last loss, or None.
 
@@ -172,6 +186,7 @@ class Session:
     def freeze_layers(self, plan: BytePlan) -> None:
         """Freeze the lowest layers of the encoder under `plan`; the replay keeps its frames."""
         self.plan = plan
+        self.watch = None
         self.agent.freeze_encoder(reads_latents=False)
 
     def switch_to_latents(self, plan: BytePlan, latents: LatentPhase) -> int:
@@ -180,6 +195,7 @@ class Session:
         No update may be running or pending. After an exception the session cannot be used any more.
         """
         self.plan = plan
+        self.watch = None
         self.agent.freeze_encoder(reads_latents=True)
         self.graph = latents.graph
         rows = latents.conversion.run(latents.perception.encoder, latents.progress)
@@ -210,6 +226,7 @@ class Session:
             environment=self.env.state(),
             pending=None if pending is None else self.replay.batch_state(pending.batch),
             exploration=generator_state(self.exploration),
+            watch=None if self.watch is None else self.watch.state(),
         )
 
     def restore(self, saved: Saved) -> list[str]:
@@ -234,6 +251,9 @@ class Session:
         batch = None if pending is None else self.replay.restore_batch(pending)
         self.updates.pending = None if batch is None else PreparedBatch(batch, self.agent.prepare(batch))
         self.observed = self.perception.restore(saved.perception())
+        watched = saved.watch()
+        if self.watch is not None and watched is not None:
+            self.watch.restore(watched, self.agent)
         lost = self._restore_environment(saved.environment())
         if lost is not None:
             self.replay.interrupt(self.observed.row)

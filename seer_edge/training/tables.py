@@ -31,6 +31,8 @@ COLUMNS = (
     "replay/capacity",
     "replay/clip_rate",
     "seer/frozen",
+    "seer/similarity",
+    "seer/drift",
     "compute/flops",
     "time/time_elapsed",
     "time/cpu_seconds",

@@ -79,7 +79,7 @@ def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         ([*TRAIN, "--total-timesteps", "30000", "--freeze-at", "30001"], ["--freeze-at", "30001", "never"]),
         ([*TRAIN, "--freeze-at", "soon"], ["--freeze-at", "'soon'", "never"]),
         ([*TRAIN, "--freeze-at", "0"], ["--freeze-at", "0"]),
-        ([*TRAIN, "--freeze-at", "auto"], ["--freeze-at", "auto", "not built yet"]),
+        ([*TRAIN, "--freeze-at", "soon"], ["--freeze-at", "soon", "never or auto"]),
         ([*TRAIN, "--total-timesteps", "0"], ["--total-timesteps", "0"]),
         ([*TRAIN, "--total-timesteps", "1e6"], ["--total-timesteps", "'1e6'"]),
         ([*TRAIN, "--threads", "0"], ["--threads", "0"]),

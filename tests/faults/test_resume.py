@@ -49,6 +49,8 @@ KINDS: dict[str, tuple[Callable[..., TrainConfig], dict[str, Any], tuple[int, ..
     "lives-training": (runs.alien, {**LIVES, "eval_in": "training"}, (58, 145)),  # evaluated at the end only
     "alien-uint8": (runs.alien, {"latent_codec": "uint8"}, (50, 90, 117)),
     "alien-auto": (runs.alien, {"latent_codec": "auto"}, (50, 90, 117)),
+    # Compared every 15 steps, and frozen at step 80 at the latest.
+    "alien-freeze": (runs.alien, {"freeze_at": 80, "freeze_window": 15}, (45, 60, 80, 117)),
     "compact": (runs.compact, {}, (50, 90, 117)),
     "compact-prioritized": (runs.compact, {"replay": "prioritized", "latent_codec": "float32"}, (45, 91, 92)),
     "compact-auto": (runs.compact, {"latent_codec": "auto"}, (89, 131)),

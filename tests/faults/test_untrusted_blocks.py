@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from seer_runtime import durable
@@ -46,6 +47,9 @@ BLOCKS: dict[str, Edit] = {
     "sizes of 2**32 - 1": rewrite_sizes(lambda sizes: sizes.fill(2**32 - 1)),
     "sizes of int64": cast("replay.safetensors", "blocks.sizes", "i8"),
     "no sizes": tensors("replay.safetensors", lambda arrays: arrays.pop("blocks.sizes")),
+    "a dictionary of other bytes": tensors(
+        "replay.safetensors", lambda arrays: arrays.update({"blocks.dictionary": np.arange(99, dtype=np.uint8)})
+    ),
     "no open rows": tensors("replay.safetensors", lambda arrays: arrays.pop("blocks.open")),
     "the other store": put("config.json", "store", "paper"),
     "no such store": put("config.json", "store", "zip"),

@@ -20,14 +20,47 @@ ROWS = 8
 """Rows in a block."""
 
 
-def packed_bytes(rows: list[bytes], *, by_dimension: bool) -> int:
-    """Return how many bytes a block of 8 rows takes."""
-    flat, compressor = b"".join(rows), zstandard.ZstdCompressor(level=3, write_checksum=False)
-    if by_dimension:
-        parameters = zstandard.ZstdCompressionParameters.from_level(1, source_size=len(flat), min_match=7)
-        compressor = zstandard.ZstdCompressor(compression_params=parameters)
-        flat = b"".join(_differences(bytes(values)) for values in zip(*rows, strict=True))
-    return min(len(compressor.compress(flat)), len(flat))
+def packed_frames_bytes(rows: list[bytes], before_bytes: int) -> int:
+    """Return how many bytes a block of 8 rows takes as it is. `before_bytes` is the size of the one before it, or 0.
+
+    Matches are searched thoroughly if that block took at most a sixteenth of its bytes.
+    """
+    flat = b"".join(rows)
+    parameters = zstandard.ZstdCompressionParameters.from_level(3, source_size=len(flat))
+    if before_bytes <= len(flat) / 16:
+        parameters = zstandard.ZstdCompressionParameters.from_level(
+            5,
+            source_size=len(flat),
+            strategy=zstandard.STRATEGY_LAZY,
+            min_match=6,
+            search_log=2,
+            hash_log=max(6, len(rows[0]).bit_length() + 1),
+        )
+    return min(len(zstandard.ZstdCompressor(compression_params=parameters).compress(flat)), len(flat))
+
+
+def packed_codes_bytes(rows: list[bytes], dictionary: bytes) -> int:
+    """Return how many bytes a block of 8 rows takes by dimension, compressed with a dictionary if that is not empty."""
+    flat = arranged(rows)
+    parameters = zstandard.ZstdCompressionParameters.from_level(
+        1, source_size=len(flat), min_match=7, write_dict_id=False
+    )
+    given = {"dict_data": zstandard.ZstdCompressionDict(dictionary)} if dictionary else {}
+    return min(len(zstandard.ZstdCompressor(compression_params=parameters, **given).compress(flat)), len(flat))
+
+
+def arranged(rows: list[bytes]) -> bytes:
+    """Return a block of 8 rows by dimension."""
+    return b"".join(_differences(bytes(values)) for values in zip(*rows, strict=True))
+
+
+def trained_dictionary(blocks: list[bytes]) -> bytes:
+    """Return zstd's dictionary for arranged blocks, or no bytes if it refuses them."""
+    try:
+        trained = zstandard.train_dictionary(4_096, blocks, k=2_048, d=8, f=16, level=1)
+    except zstandard.ZstdError:
+        return b""
+    return bytes(trained.as_bytes())
 
 
 def _differences(values: bytes) -> bytes:
@@ -44,9 +77,13 @@ class NaiveBlocks(NaiveReplay):
     """A log of every row ever appended. The newest blocks of them are held in an arena of `size_bytes` bytes.
 
     A block of 8 rows takes as many bytes as its zstd frame, or as the rows if that is not smaller. Blocks of quantized
-    latents are arranged by dimension first. After each block, the oldest blocks are given up until one more block
-    would fit that is not compressed, and until at most as many are held as `limit` rows need.
+    latents are arranged by dimension first. They have a dictionary as soon as one can be trained. After each block, the
+    oldest blocks are given up until one more block would fit that is not compressed, and until at most as many are held
+    as `limit` rows need.
     """
+
+    dictionary_blocks = 512
+    """Blocks that are held when a dictionary is trained."""
 
     def __init__(
         self, size_bytes: int, limit: int, stack: int, frame: tuple[int, ...], crop: tuple[int, int] | None = None
@@ -58,6 +95,7 @@ class NaiveBlocks(NaiveReplay):
         self._row_of: RowOf = self._frame_row
         self._sizes: dict[int, int] = {}  # bytes of each held block
         self._full = 0  # number of blocks ever filled
+        self.dictionary = b""
 
     def used_bytes(self) -> int:
         """Return the bytes of all held blocks."""
@@ -80,13 +118,23 @@ class NaiveBlocks(NaiveReplay):
     def _fill_blocks(self) -> None:
         """Compress the blocks that have become full since the last call."""
         while self._full < len(self.rows) // ROWS:
-            self._sizes[self._full] = self._packed_bytes(self._full, self._row_of)
+            self._sizes[self._full] = self._packed_bytes(self._full, self._full - 1)
             self._full += 1
             self._give_up()
 
-    def _packed_bytes(self, block: int, row_of: RowOf) -> int:
-        rows = [row_of(row) for row in range(block * ROWS, block * ROWS + ROWS)]
-        return packed_bytes(rows, by_dimension=row_of != self._frame_row and self.element in LEVELS)
+    def _packed_bytes(self, block: int, before: int) -> int:
+        """Return the bytes of a block. `before` is the number of the one that was packed before it."""
+        if self._row_of == self._frame_row or self.element not in LEVELS:
+            return packed_frames_bytes(self._rows(block), self._sizes.get(before, 0))
+        held = sorted(self._sizes)
+        if not self.dictionary and len(held) >= self.dictionary_blocks:
+            count = min(len(held), max(8, 2**18 // self._block_bytes))
+            samples = held[:: len(held) // count][:count]
+            self.dictionary = trained_dictionary([arranged(self._rows(sample)) for sample in samples])
+        return packed_codes_bytes(self._rows(block), self.dictionary)
+
+    def _rows(self, block: int) -> list[bytes]:
+        return [self._row_of(row) for row in range(block * ROWS, block * ROWS + ROWS)]
 
     def _give_up(self) -> None:
         while (
@@ -140,7 +188,7 @@ class NaiveBlocks(NaiveReplay):
         while frames and kept_from > first:
             block = max(frames)
             encoded_from = encode_rows(block * ROWS, block * ROWS + ROWS)
-            size = self._packed_bytes(block, self._row_of)
+            size = self._packed_bytes(block, block + 1)
             free += frames.pop(block)
             if size > free:
                 wanted, before = max(size - free, self.size_bytes // 64), free

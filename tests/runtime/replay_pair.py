@@ -52,6 +52,7 @@ class Pair:
     codec_bytes: int = 0  # workspace bytes of the codec
     limit: int | None = None  # rows that the index of compressed blocks has room for, or None for rows of a fixed size
     changing: float = 1.0  # fraction of pixels that differ between a frame and the next one
+    frames: Iterator[NDArray[np.uint8]] | None = None  # frames to play instead of random ones
 
     @classmethod
     def build(
@@ -93,7 +94,9 @@ class Pair:
     # --- steps ---
 
     def frame(self) -> NDArray[np.uint8]:
-        """Return the newest frame with `changing` of its pixels changed."""
+        """Return the next one of `frames`, or the newest frame with `changing` of its pixels changed."""
+        if self.frames is not None:
+            return next(self.frames)
         noise = self.rng.integers(0, 256, self.log.frame, np.uint8)
         if self.changing == 1.0 or not self.log.rows or not self.log.rows[-1][0].frames:
             return noise

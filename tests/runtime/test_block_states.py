@@ -120,8 +120,11 @@ EDITS: dict[str, tuple[Edit, str]] = {
     "no block rows": (value("blocks.rows", None), "not blocks of 8 rows"),
     "no blocks": (value("blocks", None), "not blocks of 8 rows"),
     "blocks are a list": (value("blocks", [8, 0]), "not blocks of 8 rows"),
-    **{f"format {found}": (value("blocks.format", found), f"format {found}, and only format 2") for found in (1, 3)},
-    "no format": (value("blocks.format", None), "not blocks of 8 rows with an offset in format 2"),
+    **{
+        f"format {found}": (value("blocks.format", found), f"format {found}, and only formats 2 and 3")
+        for found in (1, 4)
+    },
+    "no format": (value("blocks.format", None), "not blocks of 8 rows with an offset in format 3"),
     **{
         f"offset {offset}": (value("blocks.offset_bytes", offset), "with an offset")
         for offset in (-1, "0", 1.5, [], None)

@@ -11,11 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 import seer_edge.training.codec_choice
-from seer_edge.config.config import AUTO
+from seer_edge.config.values import AUTO
 from seer_edge.errors import BadInputError
 from seer_edge.runs import checkpoint
-from seer_edge.training.codec_choice import OUTPUT_ERROR_BOUND, output_errors
+from seer_edge.training.codec_choice import OUTPUT_ERROR_BOUND
 from seer_edge.training.freeze import FreezeRefusedError
+from seer_edge.training.replay_rows import output_errors
 from seer_edge.training.session import resume_session
 from seer_runtime.replay.codecs import FRAMES
 from seer_runtime.system.ledger import Line

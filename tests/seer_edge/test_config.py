@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from seer_edge.config.config import MAX_AUGMENTATIONS, TrainConfig, build_config, resolve_freeze_at
+from seer_edge.config.config import MAX_AUGMENTATIONS, TrainConfig, build_config
+from seer_edge.config.freeze_step import freeze_fields
 from seer_edge.config.presets import RainbowSettings, SacSettings
 from seer_edge.config.registry import preset_for
 from seer_edge.envs import Continuous, Discrete, EnvSpec
@@ -133,7 +134,8 @@ def test_a_taken_encoder_is_frozen_from_step_0() -> None:
     [(500_000, 100_000), (250_000, 100_000), (249_999, 99_999), (30_000, 12_000), (5, 2), (1, 1)],
 )
 def test_a_short_run_freezes_at_40_percent(total: int, freeze_at: int) -> None:
-    step, reason = resolve_freeze_at(None, ALIEN, None, total_timesteps=total, frame_capacity=0)
+    freeze = freeze_fields(None, ALIEN, None, total_timesteps=total, frame_capacity=0)
+    step, reason = freeze["freeze_at"], freeze["freeze_reason"]
     assert step == freeze_at
     assert ("40 %" in reason) == (total < 250_000)
 

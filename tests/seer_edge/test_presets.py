@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from seer_edge.config import registry
-from seer_edge.config.config import SHORT_RUN_FACTOR, TrainConfig, build_config
+from seer_edge.config.config import TrainConfig, build_config
+from seer_edge.config.freeze_step import SHORT_RUN_FACTOR
 from seer_edge.config.hyperparameters import read_preset
 from seer_edge.config.presets import PRESETS, Preset, RainbowSettings, SacSettings, register_preset
 from seer_edge.config.presets.atari import ATARI, ATARI_DEFAULT

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seer_runtime.replay.block_format import BLOCK_ROWS
+from seer_runtime.replay.block_zstd import DICTIONARY_BYTES
 from seer_runtime.system.ledger import Ledger, Line
 
 GROUP_BYTES = 2**19
@@ -39,13 +40,13 @@ def group_blocks(row_bytes: int, stack: int) -> int:
 def block_workspace_bytes(row_bytes: int, stack: int) -> int:
     """Return the workspace bytes of a storage: the open block twice, and the decoded blocks.
 
-    If a stack is one row, there is a buffer to compress a block, and one for a row of each decoded block.
+    If a stack is one row, there is a buffer to arrange a block, one for a row of each decoded block, and a dictionary.
     """
     group = group_blocks(row_bytes, stack)
     rows = (2 + group) * BLOCK_ROWS
-    if stack == 1:
-        rows += BLOCK_ROWS + group
-    return rows * row_bytes
+    if stack > 1:
+        return rows * row_bytes
+    return (rows + BLOCK_ROWS + group) * row_bytes + DICTIONARY_BYTES
 
 
 def guaranteed_rows(arena_bytes: int, row_bytes: int) -> int:

@@ -10,6 +10,9 @@ position p is `arena.bytes[p % size]`. Blocks lie one behind the other without g
 After each block the oldest blocks are given up until the next block fits, even if it does not become smaller. So a row
 that was given up can still be read until the next block is full. A batch that was drawn earlier remains valid that
 long, also if another thread reads it.
+
+Blocks of quantized latents are compressed with a dictionary as soon as enough of them are held to train one. The
+blocks before it have none.
 """
 
 import bisect
@@ -22,7 +25,7 @@ from numpy.typing import NDArray
 
 from seer_runtime.durable import TensorFile
 from seer_runtime.replay.arena import Arena
-from seer_runtime.replay.block_format import BLOCK_ROWS, FORMAT, BlockFormat, undo_differences
+from seer_runtime.replay.block_format import BLOCK_ROWS, FORMAT, READABLE_FORMATS, BlockFormat, undo_differences
 from seer_runtime.replay.block_index import (
     SPARE_BLOCKS,
     BlockIndex,
@@ -30,15 +33,25 @@ from seer_runtime.replay.block_index import (
     newest_that_fit,
     room_bytes,
 )
+from seer_runtime.replay.block_zstd import DICTIONARY_BYTES
 from seer_runtime.replay.codecs import Codec, IntegerCodec, Views
 from seer_runtime.replay.storage import Ids, Layout
 from seer_runtime.system.ledger import Ledger, Line
 from seer_runtime.system.state import State
 
+DICTIONARY_BLOCKS = 512
+"""Blocks that are held before a dictionary is trained."""
+SAMPLE_BYTES = 2**18
+"""Bytes of evenly spaced blocks on which a dictionary is trained."""
+SAMPLES_MIN = 8
+"""The fewest blocks for a training, if blocks are large. zstd needs 5."""
+
 ABOUT = ("format", "rows", "offset_bytes")
 """Values of a state: the format of the blocks, the rows in one, and the place of the first in the arena."""
 HEAD, TAIL, SIZES, OPEN = "blocks.head", "blocks.tail", "blocks.sizes", "blocks.open"
 """Arrays of a state: the bytes of the blocks up to the end of the arena and the rest, their sizes, the open rows."""
+DICTIONARY = "blocks.dictionary"
+"""Array of a state of quantized latents: the dictionary, or no bytes. Format 2 does not have it."""
 
 
 class BlockRows:
@@ -77,7 +90,9 @@ class BlockRows:
             single = group if stack == 1 else 0
             self._gathered = ledger.allocate(Line.WORKSPACE, (single, codec.row_bytes), np.uint8)
             self._arranged = ledger.allocate(Line.WORKSPACE, self.block_bytes if single else 0, np.uint8)
+            self._dictionary = ledger.allocate(Line.WORKSPACE, DICTIONARY_BYTES if single else 0, np.uint8)
             self._format = BlockFormat(codec.row_bytes, self._arranged if isinstance(codec, IntegerCodec) else None)
+        self._dictionary_bytes = 0
         self._decoded_rows = self._decoded.reshape(-1, codec.row_bytes)
         self._places = [block.data for block in self._decoded]
         self._ring = arena.bytes.data
@@ -85,7 +100,8 @@ class BlockRows:
 
     def release(self) -> None:
         """Release the open and decoded rows from the ledger."""
-        self._ledger.release(Line.WORKSPACE, self._open, self._decoded, self._gathered, self._arranged)
+        held = self._open, self._decoded, self._gathered, self._arranged, self._dictionary
+        self._ledger.release(Line.WORKSPACE, *held)
 
     # --- slots ---------------------------------------------------------------------------------------------
 
@@ -124,7 +140,7 @@ class BlockRows:
         place = row_id % len(self._open)
         self.codec.encode(observation[None], self._open[place : place + 1])
         if row_id % BLOCK_ROWS == BLOCK_ROWS - 1:
-            packed = self.pack(self.open_rows(self.open_block))
+            packed = self.pack(self.open_rows(self.open_block), self.open_block - 1)
             self.place(self.open_block, self.head, packed)
             self.head += len(packed)
             # Last, because another thread may read at any moment.
@@ -137,12 +153,33 @@ class BlockRows:
         first = block % 2 * BLOCK_ROWS
         return self._open[first : first + BLOCK_ROWS]
 
-    def pack(self, rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def pack(self, rows: NDArray[np.uint8], before: int) -> NDArray[np.uint8]:
         """Return the bytes that store `rows` `[BLOCK_ROWS, row_bytes]`, valid until the next call or other rows.
 
-        Raises MemoryError.
+        `before` is the number of the block that was packed before this one, if it is held. Raises MemoryError.
         """
-        return self._format.pack(rows)
+        held = self.open_block - self.oldest_block
+        if self._format.by_dimension and not self._dictionary_bytes and held >= DICTIONARY_BLOCKS:
+            self._train_dictionary(held)
+        has_before = self.oldest_block <= before < self.open_block
+        return self._format.pack(rows, self.index[before][1] if has_before else 0)
+
+    def _train_dictionary(self, held: int) -> None:
+        """Train a dictionary on some of the `held` blocks. Raises MemoryError."""
+        count = min(held, max(SAMPLES_MIN, SAMPLE_BYTES // self.block_bytes))
+        samples = range(self.oldest_block, self.open_block, held // count)[:count]
+        trained = self._format.trained_dictionary(self._packed(*self.index[block]) for block in samples)
+        try:
+            self._use_dictionary(trained)
+        except ValueError as error:  # zstd's own dictionary is sound, so an allocation failed
+            raise MemoryError(str(error)) from error
+
+    def _use_dictionary(self, dictionary: bytes) -> None:
+        """Pack further blocks with `dictionary`, if it is not empty. Raises ValueError and MemoryError."""
+        if dictionary:
+            self._format.use_dictionary(dictionary)
+        self._dictionary_bytes = len(dictionary)
+        self._dictionary[: len(dictionary)] = np.frombuffer(dictionary, np.uint8)
 
     def place(self, block: int, position: int, packed: NDArray[np.uint8]) -> None:
         """Store the bytes of a block at a position of the ring."""
@@ -246,15 +283,15 @@ class BlockRows:
         begin = self.head - int(sizes.sum())
         pieces = [piece for piece, _ in self._pieces(begin, self.head - begin)]
         offset = begin % self.arena.size_bytes
-        return State(
-            {"blocks": dict(zip(ABOUT, (FORMAT, BLOCK_ROWS, offset), strict=True))},
-            {
-                HEAD: pieces[0],
-                TAIL: pieces[1] if len(pieces) > 1 else np.zeros(0, np.uint8),
-                SIZES: sizes,
-                OPEN: self.open_rows(self.open_block)[: appended % BLOCK_ROWS],
-            },
-        )
+        arrays: dict[str, NDArray[Any]] = {
+            HEAD: pieces[0],
+            TAIL: pieces[1] if len(pieces) > 1 else np.zeros(0, np.uint8),
+            SIZES: sizes,
+            OPEN: self.open_rows(self.open_block)[: appended % BLOCK_ROWS],
+        }
+        if self._format.by_dimension:
+            arrays[DICTIONARY] = self._dictionary[: self._dictionary_bytes]
+        return State({"blocks": dict(zip(ABOUT, (FORMAT, BLOCK_ROWS, offset), strict=True))}, arrays)
 
     def reload(self, layout: Layout, values: Any, tensors: TensorFile) -> int:
         """Read the newest blocks that fit. In an arena of the same size each block returns to its former place."""
@@ -274,6 +311,7 @@ class BlockRows:
         position, size = offset if kept == len(sizes) else 0, sum(stored) - skipped
         self.oldest_block, self.head = self.open_block - kept, position + size
         self.index.fill(self.oldest_block, sizes[len(sizes) - kept :], position)
+        self._read_dictionary(tensors)
         self._read_bytes(tensors, skipped, position, size)
         for block in range(self.oldest_block, self.open_block):
             self._format.unpack(self._packed(*self.index[block]), self._places[0], block, exact=True)
@@ -286,9 +324,10 @@ class BlockRows:
         """
         blocks = values.get("blocks") if isinstance(values, Mapping) else None
         match blocks:
-            case {"format": int(found)} if found != FORMAT:
+            case {"format": int(found)} if found not in READABLE_FORMATS:
+                formats = " and ".join(map(str, READABLE_FORMATS))
                 raise ValueError(
-                    f"its blocks have format {found}, and only format {FORMAT} can be read; start a new run"
+                    f"its blocks have format {found}, and only formats {formats} can be read; start a new run"
                 )
             case {"format": int(), "rows": int(rows), "offset_bytes": int(offset)} if (
                 rows == BLOCK_ROWS and offset >= 0
@@ -309,6 +348,16 @@ class BlockRows:
         if (layout.capacity, layout.first_slot) != (max(layout.rows, 1), 0):
             raise ValueError(f"its rows are not in the order of their ids: {layout}")
         return offset % self.arena.size_bytes
+
+    def _read_dictionary(self, tensors: TensorFile) -> None:
+        """Use the dictionary of a state. Raises ValueError if it is too large, or none."""
+        shape = tensors.shapes.get(DICTIONARY, (0,))
+        if len(shape) != 1 or shape[0] > len(self._dictionary):
+            raise ValueError(f"its dictionary is {shape}, not up to {DICTIONARY_BYTES:,} bytes")
+        dictionary = self._dictionary[: shape[0]]
+        if DICTIONARY in tensors.shapes:
+            tensors.read_into(DICTIONARY, dictionary)
+        self._use_dictionary(dictionary.tobytes())
 
     def _read_bytes(self, tensors: TensorFile, skipped: int, position: int, size: int) -> None:
         """Read `size` saved bytes after the first `skipped` into the ring at `position`."""

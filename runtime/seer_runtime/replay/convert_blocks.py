@@ -80,7 +80,7 @@ class BlockConversion:
             block = latents.oldest_block - 1
             begin = block * BLOCK_ROWS
             self._encode(encode, max(begin, self.first), begin + BLOCK_ROWS, self._encoded)
-            packed = latents.pack(self._encoded)
+            packed = latents.pack(self._encoded, block + 1)
             frames.open_block = block  # its bytes are free now
             top = frames.index[block][0]
             bottom += self._make_room(top + len(packed) - bottom, bottom, max(begin, self.first))

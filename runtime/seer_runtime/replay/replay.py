@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seer_runtime.durable import TensorFile
-from seer_runtime.replay.blocks import BlockRows
+from seer_runtime.replay.blocks import DICTIONARY, BlockRows
 from seer_runtime.replay.codecs import Codec, Views
 from seer_runtime.replay.convert import Conversion, Encode, Progress
 from seer_runtime.replay.convert_blocks import BlockConversion
@@ -299,7 +299,8 @@ class Replay:
             if codec != store.codec.name:
                 raise ValueError(f"its codec is {codec}, not {store.codec.name}")
             own = self.state().arrays
-            if tensors.shapes.keys() != own.keys():
+            # States of blocks in format 2 have no dictionary.
+            if not own.keys() - {DICTIONARY} <= tensors.shapes.keys() <= own.keys():
                 raise ValueError(f"its tensors are {sorted(tensors.shapes)}, not {sorted(own)}")
             for name in {"priorities", *vars(store.columns)}:
                 wanted = (layout.rows, *own[name].shape[1:])

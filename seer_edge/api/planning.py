@@ -59,7 +59,9 @@ def plan_of(request: RunRequest) -> BytePlan:
     plan = make_plan(build_config(spec, **wanted.config_options()), spec)
     # A plan must not move a robot, so other environments are not played.
     if plan.config.compact and plan.holds_frames and kind in ("atari", "control"):
-        plan = dataclasses.replace(plan, sampled_row_bytes=sampled_row_bytes(plan.config.env, plan.config.env_options))
+        config = plan.config
+        row_bytes = sampled_row_bytes(config.env, config.env_options, config.total_timesteps)
+        plan = dataclasses.replace(plan, sampled_row_bytes=row_bytes)
     LOG.debug("environment %s: frames %s, %s", spec.id, "x".join(map(str, spec.frame_shape)), spec.actions)
     LOG.debug("settings: %s", plan.config.settings)
     return plan

@@ -140,4 +140,6 @@ def compact_rows(guaranteed: int, limit: int, room_bytes: int, row_bytes: float 
     text = f"at least {guaranteed:,} rows"
     if row_bytes is None:
         return f"{text}; the run shows how many fit"
-    return f"{text}, about {min(limit, int(room_bytes / row_bytes)):,} expected at {row_bytes:,.0f} B ({measured_on})"
+    expected = int(room_bytes / row_bytes)
+    most = ", the most of this run," if expected >= limit else ""
+    return f"{text}, about {min(limit, expected):,}{most} expected at {row_bytes:,.0f} B ({measured_on})"

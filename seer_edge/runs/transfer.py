@@ -106,7 +106,8 @@ def import_source(source: str, plan: BytePlan, take: str | None = ENCODER, *, ad
     if LATENT_CODECS[codec].calibrated and imported.rows is None:
         raise BadInputError(
             f"--latent-codec {codec}: needs rows to calibrate on, and {source} has no rows of that codec to import; "
-            f"choose one of {', '.join(plan.config.latent_codecs)}"
+            "leave it out to take the codec of its rows, if it has some, or choose one of "
+            f"{', '.join(plan.config.latent_codecs)}"
         )
     return imported
 

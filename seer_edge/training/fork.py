@@ -19,7 +19,7 @@ from seer_edge.runs import checkpoint
 from seer_edge.runs.checkpoint import Saved
 from seer_edge.runs.run_folder import RunFolder
 from seer_edge.runs.snapshots import Snapshots
-from seer_edge.training.components import build_replay, new_ledger
+from seer_edge.training.components import build_replay, check_actions, new_ledger
 from seer_edge.training.summary import OBSERVATIONS
 from seer_edge.training.tables import copy_tables
 from seer_runtime import durable
@@ -50,6 +50,7 @@ def check_fork(plan: BytePlan, saved: Saved) -> None:
     replay = build_replay(plan, new_ledger(plan), 0, latents=saved.graph is not None)
     with checkpoint.reading(saved.path):
         dropped = saved.restore_replay(replay)
+        check_actions(replay, plan.env.actions)
     if dropped:
         rows = replay.store.rows + dropped
         raise BadInputError(

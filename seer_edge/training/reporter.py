@@ -165,9 +165,10 @@ class Reporter:
                 f"(bound {OUTPUT_ERROR_BOUND:.0%})"
             )
         if store.codec.clip_rate is not None and report.rows < CALIBRATION_ROWS:
+            budget = "give a larger --mem-budget, " if report.rows < report.timestep else ""
             self.console.warn(
                 f"the quantization ranges of {store.codec.name} are calibrated on {report.rows:,} rows only; values "
-                "outside them are clipped (replay/clip_rate): freeze later, give a larger --mem-budget, or float16"
+                f"outside them are clipped (replay/clip_rate): freeze later, {budget}or use float16"
             )
         parity = "" if report.onnx_max_abs_error is None else f", ONNX against torch {report.onnx_max_abs_error:.1e}"
         self.console.say(

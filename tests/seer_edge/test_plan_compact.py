@@ -56,7 +56,9 @@ def test_expected_rows_are_shown_where_they_are_known() -> None:
     text = "at least 9,912 rows, about 69,943 expected at 1,000 B (random play)"
     assert line_of(sampled, frames) == text
     smaller = dataclasses.replace(plan, sampled_row_bytes=100.0)
-    assert ", about 500,000 expected at 100 B" in line_of(smaller, frames)  # the rows of the whole run
+    assert ", about 500,000, the most of this run, expected at 100 B" in line_of(smaller, frames)
+    camera = dataclasses.replace(plan, env=dataclasses.replace(plan.env, as_registered=True))
+    assert line_of(camera, latents) == "at least 121,512 rows; the run shows how many fit"
 
 
 def test_the_default_codec_is_quantized_unless_an_encoder_is_imported() -> None:

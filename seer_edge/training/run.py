@@ -157,7 +157,6 @@ class Run:
         session, episodes = self.session, self.session.config.eval_episodes
         self.console.say(f"evaluation at step {session.timestep:,}: {evaluation_cost(session.config)}")
 
-
         def played(count: int) -> None:
             self.console.note(f"evaluation, {count} of {episodes} episodes")
 

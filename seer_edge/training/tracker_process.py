@@ -23,8 +23,8 @@ from seer_runtime.durable.files import one_line
 EXPERIMENT = "seer-edge"
 """Experiment of MLflow for all runs, unless MLFLOW_EXPERIMENT_NAME names another."""
 STEP = "time/total_timesteps"
-END_SECONDS = 60
-"""Time to send what is left, once the run has ended."""
+END_SECONDS = 40
+"""Time to send what is left once the run has ended: enough for one request that fails."""
 REQUEST_SECONDS, REQUEST_RETRIES = 10, 2
 """Bounds of one request to a server. Each attempt has this time."""
 SETTINGS = {
@@ -62,6 +62,7 @@ class WandbLog:
     """A run of Weights & Biases. Its files are in the run's folder. `WANDB_MODE=offline` needs no network."""
 
     def __init__(self, begin: Mapping[str, Any], run_id: str, step: int) -> None:
+        os.environ.setdefault("WANDB_CACHE_DIR", f"{begin['folder']}/wandb/cache")  # otherwise in the home
         wandb: Any = importlib.import_module("wandb")
         entity, _, project = begin["target"].rpartition("/")
         settings = wandb.Settings(

@@ -16,8 +16,8 @@ from seer_edge.training.metrics import Console
 
 REMOTE = ("wandb", "mlflow")
 """Trackers with a separate process, by the entry of the configuration that names their project or server."""
-CLOSE_SECONDS = 60.0
-"""Time that a tracker has at the end of a run to send what is left. On a board its import takes half a minute."""
+CLOSE_SECONDS = 120.0
+"""Time that a tracker has at the end of a run. A short run may wait for its packages, which load slowly on boards."""
 PENDING_BYTES_MAX = 2**24
 """Bytes of rows that may wait for a slow tracker."""
 
@@ -117,6 +117,8 @@ class RemoteTracker:
         try:
             problems, _ = process.communicate(bytes(self._pending), timeout=CLOSE_SECONDS)
             self._report(problems)
+            if process.returncode:
+                self._warn("did not take everything in time")
         except subprocess.TimeoutExpired:
             self._warn(f"did not take everything within {CLOSE_SECONDS:.0f} s")
         self._end()

@@ -66,7 +66,7 @@ def mlflow_series(store: Path, name: str) -> list[tuple[int, float]]:
 
 
 def wandb_records(run: Path) -> Iterator[bytes]:
-    """Return the records in the files of Weights & Biases: logs in the format of LevelDB, behind a header of 7 bytes."""
+    """Return the records in the files of Weights & Biases: LevelDB's logs, behind a header of 7 bytes."""
     for path in sorted(run.glob("wandb/offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime):
         data, at, record = path.read_bytes(), 7, b""
         while at + 7 <= len(data):
@@ -150,7 +150,7 @@ def test_a_tracker_that_does_not_answer_costs_one_warning(
         )
     assert status == 0
     warnings = [line for line in error.splitlines() if line.startswith("warning: ")]
-    assert sorted(line.split(": ")[1] for line in warnings) == ["--mlflow http", "--wandb project"]
+    assert sorted(line.split(": ")[1] for line in warnings) == [f"--mlflow http://127.0.0.1:{port}", "--wandb project"]
     assert all("the run continues" in line for line in warnings)
     status, _, error = run("resume", folder, "--total-timesteps", "80", "--mlflow", store, "--wandb", "never")
     assert (status, "warning" in error) == (0, False)

@@ -3,9 +3,7 @@
 `torch.optim.Adam` computes the same numbers, but building one imports torch's compiler stack: 70 MB of RSS.
 """
 
-import math
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 
 import torch
 
@@ -38,24 +36,20 @@ class Adam:
             parameter.grad = None
 
     @torch.no_grad()
-    def step(self, max_norm: float = math.inf) -> None:
-        """Take one step along the gradients, after scaling them so that their joint L2 norm is at most `max_norm`.
+    def clip(self, most: float) -> None:
+        """Scale the gradients so that their joint L2 norm is at most `most`."""
+        _clip([parameter.grad for parameter in self.parameters.values() if parameter.grad is not None], most)
 
-        Raises ValueError where a parameter has no gradient.
-        """
-        adam_step(self.tensors(), max_norm)
-
-    def tensors(self) -> "AdamTensors":
-        """Return everything that `adam_step` reads. Raises ValueError where a parameter has no gradient."""
+    @torch.no_grad()
+    def step(self) -> None:
+        """Take one step along the gradients. Raises ValueError where a parameter has none."""
         parameters: list[torch.Tensor] = list(self.parameters.values())
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         if len(gradients) != len(parameters):
             missing = [name for name, parameter in self.parameters.items() if parameter.grad is None]
             raise ValueError(f"no gradient for {', '.join(missing)}")
         moments = list(self._first.values()), list(self._second.values())
-        return AdamTensors(
-            parameters, gradients, *moments, self._count, self._learning_rate, *self._betas, self._epsilon
-        )
+        _step(parameters, gradients, *moments, self._count, self._learning_rate, *self._betas, self._epsilon)
 
     def drop(self, names: Iterable[str]) -> None:
         """Remove the parameters `names` with their gradients and moments. The others keep theirs."""
@@ -69,20 +63,6 @@ class Adam:
         return {f"{kind}.{name}": tensor for kind, state in kinds.items() for name, tensor in state.items()}
 
 
-class AdamTensors(NamedTuple):
-    """Parameters with their gradients and moments, the step count `steps` `[]`, and the settings of Adam."""
-
-    parameters: list[torch.Tensor]
-    gradients: list[torch.Tensor]
-    first: list[torch.Tensor]
-    second: list[torch.Tensor]
-    steps: torch.Tensor
-    learning_rate: float
-    beta1: float
-    beta2: float
-    epsilon: float
-
-
 @scripted
 def _clip(gradients: list[torch.Tensor], most: float) -> None:
     norm = torch.norm(torch.stack(torch._foreach_norm(gradients)))
@@ -91,23 +71,30 @@ def _clip(gradients: list[torch.Tensor], most: float) -> None:
 
 
 @scripted
-def adam_step(tensors: AdamTensors, max_norm: float) -> None:
-    """Take the step of `Adam.step`. Compiled functions can call it."""
-    if max_norm < math.inf:
-        _clip(tensors.gradients, max_norm)
-    tensors.steps.add_(1)
+def _step(
+    parameters: list[torch.Tensor],
+    gradients: list[torch.Tensor],
+    first: list[torch.Tensor],
+    second: list[torch.Tensor],
+    count: torch.Tensor,
+    learning_rate: float,
+    beta1: float,
+    beta2: float,
+    epsilon: float,
+) -> None:
+    count += 1
     torch._fused_adam_(
-        tensors.parameters,
-        tensors.gradients,
-        tensors.first,
-        tensors.second,
+        parameters,
+        gradients,
+        first,
+        second,
         [],
-        [tensors.steps] * len(tensors.parameters),
-        lr=tensors.learning_rate,
-        beta1=tensors.beta1,
-        beta2=tensors.beta2,
+        [count] * len(parameters),
+        lr=learning_rate,
+        beta1=beta1,
+        beta2=beta2,
         weight_decay=0.0,
-        eps=tensors.epsilon,
+        eps=epsilon,
         amsgrad=False,
         maximize=False,
     )

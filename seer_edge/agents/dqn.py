@@ -122,7 +122,8 @@ class DqnAgent(QLearningAgent[DqnHead]):
         loss = (self._tensor(batch.weights) * losses).mean()
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step(self.settings.max_gradient_norm)
+        self.optimizer.clip(self.settings.max_gradient_norm)
+        self.optimizer.step()
         self.updates += 1
         return UpdateResult(float(loss.detach()), (values.detach() - targets).abs().cpu().numpy())
 

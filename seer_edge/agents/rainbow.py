@@ -9,13 +9,12 @@ from typing import Any, NamedTuple
 import torch
 from numpy.typing import NDArray
 
-from seer_edge.agents.adam import AdamTensors, adam_step
 from seer_edge.agents.agent import UpdateResult
 from seer_edge.agents.c51 import project
 from seer_edge.agents.q_learning import QLearningAgent
 from seer_edge.config.presets import RainbowSettings
 from seer_edge.networks.encoder import Encoder
-from seer_edge.networks.heads import RainbowHead, Weights, head_backward, head_trace, q_values
+from seer_edge.networks.heads import RainbowHead, Weights, draw_noise, head_backward, head_trace, q_values
 from seer_edge.networks.script import scripted
 from seer_edge.networks.spec import EncoderSpec, RainbowHeadSpec
 from seer_runtime.replay.replay import Batch
@@ -55,8 +54,9 @@ class RainbowAgent(QLearningAgent[RainbowHead]):
         Acting and the next update use the same weights.
         """
         super().refresh()
-        head = self.head
-        self._weights = head.new_noisy_weights(self.generator, self.target_head) if new_noise else head.noisy_weights()
+        if new_noise:
+            draw_noise([*self.head.noise, *self.target_head.noise], self.generator)
+        self._weights = self.head.noisy_weights()
 
     def explore(self, observation: NDArray[Any], timestep: int) -> int:
         """Return the best action for one observation under the current noise. The noise explores at every step."""
@@ -84,7 +84,8 @@ class RainbowAgent(QLearningAgent[RainbowHead]):
         """Read the inputs of both networks and compute the target network's logits under its noise."""
         inputs, next_inputs = ([*self._read(o)] for o in (batch.observations, batch.next_observations))
         (latents,) = self._latents(next_inputs, (self.target_encoder, 0), read=True)
-        return Prepared(inputs, next_inputs, self.target_head.noisy_logits(latents))
+        weights = self.target_head.noisy_weights()
+        return Prepared(inputs, next_inputs, head_trace(latents, weights, self.target_head.spec.actions)[1])
 
     def update(self, batch: Batch, prepared: "Prepared | None" = None) -> UpdateResult:
         """Take one gradient step on the distributional n-step double-Q loss, weighted by importance.
@@ -95,28 +96,27 @@ class RainbowAgent(QLearningAgent[RainbowHead]):
         with torch.no_grad():
             (next_latents,) = self._latents(next_inputs, (self.encoder, 0), read=True)
         (latents,) = self._latents(inputs, (self.encoder, 0), read=True)
-        online = Online(self._weights, self.head.noise, self.head.gradients())
-        rows = Rows(
-            latents,
-            next_latents,
-            target_logits,
-            self._tensor(batch.returns),
-            self._tensor(batch.discounts),
-            self._tensor(batch.actions).long(),
-            self._tensor(batch.weights),
-        )
-        most = self.settings.max_gradient_norm
+        with torch.no_grad():
+            loss, losses, below = _learn_head(
+                latents,
+                next_latents,
+                target_logits,
+                self._tensor(batch.returns),
+                self._tensor(batch.discounts),
+                self._tensor(batch.actions).long(),
+                self._tensor(batch.weights),
+                self.support,
+                self._weights,
+                self.head.noise,
+                self.head.gradients(),
+            )
         if latents.requires_grad:
-            with torch.no_grad():
-                loss, losses, below = _learn_head(rows, self.support, online)
             self.encoder.zero_grad()
             slopes = below @ self.head.hidden.noisy_weight
             # A scalar, because torch imports its compiler stack to check the gradient of any other root.
             (latents * slopes).sum().backward()  # type: ignore[no-untyped-call]
-            self.optimizer.step(most)
-        else:
-            with torch.inference_mode():  # its operators skip a layer of dispatch: 4 % of the update
-                loss, losses = _learn_head_alone(rows, self.support, online, self.optimizer.tensors(), most)
+        self.optimizer.clip(self.settings.max_gradient_norm)
+        self.optimizer.step()
         self.updates += 1
         return UpdateResult(float(loss), losses.cpu().numpy())
 
@@ -129,57 +129,33 @@ class Prepared(NamedTuple):
     target_logits: torch.Tensor  # [B, actions, atoms], of s' by the target network
 
 
-class Rows(NamedTuple):
-    """The B rows that an update learns from."""
-
-    latents: torch.Tensor  # [B, L]
-    next_latents: torch.Tensor  # [B, L]
-    target_logits: torch.Tensor  # [B, actions, atoms], of s' by the target network
-    returns: torch.Tensor  # [B]
-    discounts: torch.Tensor  # [B]
-    actions: torch.Tensor  # [B], int64
-    importance: torch.Tensor  # [B]
-
-
-class Online(NamedTuple):
-    """The online head: noisy weights and biases, noise, and the gradients to write."""
-
-    weights: list[torch.Tensor]
-    noise: list[torch.Tensor]
-    gradients: list[torch.Tensor]
-
-
 @scripted
-def _learn_head(rows: Rows, support: torch.Tensor, head: Online) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Write the head's gradients. Return the loss, the losses of the rows `[B]` and the hidden layer's gradient.
+def _learn_head(
+    latents: torch.Tensor,
+    next_latents: torch.Tensor,
+    target_logits: torch.Tensor,
+    returns: torch.Tensor,
+    discounts: torch.Tensor,
+    actions: torch.Tensor,
+    importance: torch.Tensor,
+    support: torch.Tensor,
+    weights: list[torch.Tensor],
+    noise: list[torch.Tensor],
+    gradients: list[torch.Tensor],
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Write the head's `gradients`. Return the loss, the losses of the rows `[B]` and the hidden layer's gradient.
 
     `rainbow_reference.head_loss` is the same loss without the gradients.
     """
-    count, atoms, weights = len(rows.latents), len(support), head.weights
-    both = torch.cat([rows.latents, rows.next_latents])
-    streams, logits = head_trace(both, weights, weights[4].size(0) // atoms)
-    next_probabilities = torch.softmax(logits[count:].permute(1, 2, 0), 1)  # [actions, atoms, B], as in memory
-    best = (next_probabilities * support[:, None]).sum(1).argmax(0)
-    index = torch.arange(count, device=best.device)
-    target_probabilities = torch.softmax(rows.target_logits[index, best], 1)
-    targets = project(target_probabilities, rows.returns, rows.discounts, support)
-    log_probabilities = torch.log_softmax(logits[index, rows.actions], 1)
+    count, atoms = len(latents), len(support)
+    streams, logits = head_trace(torch.cat([latents, next_latents]), weights, weights[4].size(0) // atoms)
+    best = torch.matmul(torch.softmax(logits[count:], 2), support).argmax(1)
+    rows = torch.arange(count, device=best.device)
+    targets = project(torch.softmax(target_logits[rows, best], 1), returns, discounts, support)
+    log_probabilities = torch.log_softmax(logits[:count][rows, actions], 1)
     losses = -(targets * log_probabilities).sum(1)
-    shares = rows.importance / count  # the share of each row in the loss
+    shares = importance / count  # the share of each row in the loss
     # The gradient of a cross-entropy by the logits of its softmax.
     slopes = (log_probabilities.exp() * targets.sum(1, keepdim=True) - targets) * shares[:, None]
-    below = head_backward(rows.latents, streams[:count], weights, head.noise, head.gradients, rows.actions, slopes)
+    below = head_backward(latents, streams[:count], weights, noise, gradients, actions, slopes)
     return torch.dot(losses, shares), losses, below
-
-
-@scripted
-def _learn_head_alone(
-    rows: Rows, support: torch.Tensor, head: Online, optimizer: AdamTensors, max_norm: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Make the whole update of a head whose latents do not train. Return the loss and the losses of the rows `[B]`.
-
-    One compiled call: where the weights have just passed through the cache, Python takes many times as long.
-    """
-    loss, losses, _ = _learn_head(rows, support, head)
-    adam_step(optimizer, max_norm)
-    return loss, losses

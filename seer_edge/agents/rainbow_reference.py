@@ -55,7 +55,8 @@ def reference_update(agent: RainbowAgent, batch: Batch) -> UpdateResult:
     loss, losses = rainbow_loss(agent, batch)
     agent.optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
-    agent.optimizer.step(agent.settings.max_gradient_norm)
+    agent.optimizer.clip(agent.settings.max_gradient_norm)
+    agent.optimizer.step()
     agent.updates += 1
     return UpdateResult(float(loss.detach()), losses.numpy())
 

@@ -81,13 +81,10 @@ def _zeros(*shape: int) -> torch.Tensor:
 
 def draw_noise(noise: list[torch.Tensor], generator: torch.Generator) -> None:
     """Draw new noise for all tensors of `noise` at once: the cost is mostly the number of operations."""
-    _spread(_normals(noise, generator), noise)
-
-
-def _normals(noise: list[torch.Tensor], generator: torch.Generator) -> torch.Tensor:
-    """Draw a standard normal for each element of `noise`."""
-    count = sum(tensor.numel() for tensor in noise)
-    return torch.empty(count, dtype=torch.float32, device=generator.device).normal_(generator=generator)
+    sizes = [tensor.numel() for tensor in noise]
+    normals = torch.empty(sum(sizes), dtype=torch.float32, device=generator.device).normal_(generator=generator)
+    drawn = torch.copysign(normals.abs().sqrt_(), normals)
+    torch._foreach_copy_([tensor.view(-1) for tensor in noise], torch.split_with_sizes(drawn, sizes))
 
 
 def _gradient(parameter: nn.Parameter) -> torch.Tensor:
@@ -100,17 +97,6 @@ def _gradient(parameter: nn.Parameter) -> torch.Tensor:
 # --- the mathematics, on lists of tensors ------------------------------------------------------------------
 #
 # A layer's parameters are weight, bias, weight_sigma, bias_sigma; its noise is noise_in, noise_out.
-
-
-@scripted
-def _spread(normals: torch.Tensor, noise: list[torch.Tensor]) -> None:
-    """Write sign(x) sqrt(|x|) of `normals` x to the tensors of `noise` in turn."""
-    drawn = torch.copysign(normals.abs().sqrt_(), normals)
-    begin = 0
-    for tensor in noise:  # TorchScript drops _foreach_copy_ to a list of views
-        end = begin + tensor.numel()
-        tensor.copy_(drawn[begin:end].view_as(tensor))
-        begin = end
 
 
 def _outer(noise: list[torch.Tensor], out: torch.Tensor) -> torch.Tensor:
@@ -132,15 +118,6 @@ def _noisy(parameters: list[torch.Tensor], noise: list[torch.Tensor], out: list[
 
 
 @scripted
-def _redraw(
-    normals: torch.Tensor, all_noise: list[torch.Tensor], parameters: list[torch.Tensor], out: list[torch.Tensor]
-) -> list[torch.Tensor]:
-    """Write `normals` to `all_noise`, which begins with that of these layers; return their noisy weights."""
-    _spread(normals, all_noise)
-    return _noisy(parameters, all_noise[: 2 * len(out)], out)
-
-
-@scripted
 def _layer_backward(
     inputs: torch.Tensor, slopes: torch.Tensor, noise: list[torch.Tensor], gradients: list[torch.Tensor]
 ) -> None:
@@ -152,38 +129,22 @@ def _layer_backward(
 
 
 def _linear(inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """Apply a layer to columns `[inputs, B]`; return columns `[outputs, B]`.
-
-    W X takes 30 % less time than X' W' with 32 rows, and 13 % less with 64 (decision 18).
-    """
-    return torch.mm(weight, inputs).add_(bias[:, None])
+    """Compute torch's `linear`, which copies the bias to every row first: 8 % slower at 64 rows and 918 outputs."""
+    return torch.mm(inputs, weight.t()).add_(bias)
 
 
 @scripted
 def head_trace(latents: torch.Tensor, weights: list[torch.Tensor], actions: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return hidden streams `[B, 2 * hidden]` after the ReLU, and logits `[B, actions, atoms]`, V + A - mean(A).
 
-    `weights` are weight and bias of the hidden layer, the value layer and the advantage layer. Both results are views
-    of memory in which the axis B is the innermost one.
+    `weights` are weight and bias of the hidden layer, the value layer and the advantage layer.
     """
     hidden, atoms = weights[2].size(1), weights[2].size(0)
-    streams = _linear(latents.t(), weights[0], weights[1]).relu_()
-    values = _linear(streams[:hidden], weights[2], weights[3])
-    logits = _linear(streams[hidden:], weights[4], weights[5]).view(actions, atoms, -1)
-    logits += values - logits.mean([0])
-    return streams.t(), logits.permute(2, 0, 1)
-
-
-@scripted
-def _noisy_logits(
-    latents: torch.Tensor,
-    parameters: list[torch.Tensor],
-    noise: list[torch.Tensor],
-    out: list[torch.Tensor],
-    actions: int,
-) -> torch.Tensor:
-    """Return the logits of `head_trace` under `noise`. The noisy weights are written to `out`."""
-    return head_trace(latents, _noisy(parameters, noise, out), actions)[1]
+    streams = _linear(latents, weights[0], weights[1]).relu_()
+    values = _linear(streams[:, :hidden], weights[2], weights[3])
+    logits = _linear(streams[:, hidden:], weights[4], weights[5]).view(-1, actions, atoms)
+    logits += (values - logits.mean([1])).unsqueeze(1)
+    return streams, logits
 
 
 @scripted
@@ -265,17 +226,6 @@ class RainbowHead(nn.Module):
     def noisy_weights(self) -> Weights:
         """Return the weights of all layers under the current noise, valid until the next call."""
         return _noisy([*self._layer_parameters], self.noise, self._noisy_weights)
-
-    @torch.no_grad()
-    def new_noisy_weights(self, generator: torch.Generator, target: "RainbowHead") -> Weights:
-        """Draw new noise for this head and `target`; return this head's weights under it, valid until the next call."""
-        noise = [*self.noise, *target.noise]
-        return _redraw(_normals(noise, generator), noise, [*self._layer_parameters], self._noisy_weights)
-
-    @torch.no_grad()
-    def noisy_logits(self, latents: torch.Tensor) -> torch.Tensor:
-        """Return logits `[B, actions, atoms]` of latents `[B, L]` under the current noise, in one compiled call."""
-        return _noisy_logits(latents, [*self._layer_parameters], self.noise, self._noisy_weights, self.spec.actions)
 
     def mean_weights(self) -> Weights:
         """Return the weights of all layers without noise."""

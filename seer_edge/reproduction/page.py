@@ -110,7 +110,7 @@ def _lead(made: Made, runs: Runs) -> Lead:
         tables=tables,
         differences=[*_differences(made), *what.limits],
         cost=_cost(made, runs),
-        pictures=list(_pictures(made)),
+        pictures=list(pictures_of(made)),
     )
 
 
@@ -250,7 +250,7 @@ def _cost(made: Made, runs: Runs) -> str:
     return f"{count}: {_duration(expected)} expected, {_duration(took)} taken, counted one after the other."
 
 
-def _pictures(made: Made) -> Iterator[tuple[str, str]]:
+def pictures_of(made: Made) -> Iterator[tuple[str, str]]:
     """Yield the name and the PNG file, as base64, of each picture of the analysis that the figure needs."""
     if made.analysis is None:
         return

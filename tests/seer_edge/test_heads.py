@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 
-from seer_edge.networks.heads import NoisyLinear, RainbowHead, draw_noise, head_backward, head_trace
+from seer_edge.networks.heads import NoisyLinear, RainbowHead, head_backward, head_trace
 from seer_edge.networks.spec import RainbowHeadSpec
 
 
@@ -195,15 +195,6 @@ def test_head_uses_the_weights_it_is_given() -> None:
     assert torch.equal(head(latents, noisy), before)
     assert not torch.equal(head(latents, head.noisy_weights()), before)
     assert not torch.equal(head(latents, mean), before)
-
-
-def test_compiled_calls_draw_and_apply_the_noise_of_the_separate_ones() -> None:
-    (head, target), (other, other_target) = ([_head(4), _head(4)] for _ in range(2))
-    weights = head.new_noisy_weights(_generator(5), target)
-    draw_noise([*other.noise, *other_target.noise], _generator(5))
-    wanted, latents = [*other.noise, *other_target.noise, *other.noisy_weights()], torch.randn(3, 6)
-    assert all(map(torch.equal, [*head.noise, *target.noise, *weights], wanted))
-    assert torch.equal(target.noisy_logits(latents), head_trace(latents, other_target.noisy_weights(), 4)[1])
 
 
 @pytest.mark.parametrize("actions", [2, 5])

@@ -293,9 +293,7 @@ def test_input_kind_is_not_guessed_from_the_shape(method: str, frozen: bool) -> 
 
     for observations in wrong:
         before = copied(agent)
-        with pytest.raises(
-            (RuntimeError, TypeError), match=r"uint8|dtype|shape|rank 4|2 dimensions|conv2d|matrix|Expected size"
-        ):
+        with pytest.raises((RuntimeError, TypeError), match=r"uint8|dtype|shape|rank 4|conv2d|matrix|Expected size"):
             use(observations)
         parameters = {name for name in before if ".noise_" not in name and name != "generator"}
         assert_same({name: copied(agent)[name] for name in parameters}, {name: before[name] for name in parameters})

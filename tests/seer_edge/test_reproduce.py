@@ -1,5 +1,7 @@
 """Reproductions: their files, shorter runs, and one line for each mistake."""
 
+import base64
+import dataclasses
 import functools
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from seer_edge.api.sweeps import plans_of
 from seer_edge.cli.flags import parse
 from seer_edge.errors import BadInputError
 from seer_edge.reproduction.description import load, names
+from seer_edge.reproduction.page import Made, pictures_of
 from seer_edge.reproduction.scaling import scaled, times
 from seer_edge.sweeps.spec import Job, jobs_of, read_spec
 
@@ -182,3 +185,15 @@ def test_a_damaged_record_is_refused(record: str, tmp_path: Path) -> None:
 def test_the_flag_refuses_what_is_no_scale(scale: str) -> None:
     with pytest.raises(BadInputError, match=r"--scale: .* is not a scale; give a number above 0 and at most 1"):
         parse(["reproduce", "fig2", f"--scale={scale}"])
+
+
+def test_the_page_of_figure_8_has_the_pictures_of_the_analysis_in_order(tmp_path: Path) -> None:
+    for name in ("attention_Alien_conv-1", "attention_change", "cka", "svcca"):
+        (tmp_path / f"{name}.png").write_bytes(name.encode())
+    made = Made(load("fig8"), 1.0, tmp_path, (), {}, {}, {}, analysis=tmp_path)
+    assert [(title, base64.b64decode(picture).decode()) for title, picture in pictures_of(made)] == [
+        ("svcca", "svcca"),
+        ("attention change", "attention_change"),
+        ("attention Alien conv-1", "attention_Alien_conv-1"),
+    ]
+    assert list(pictures_of(dataclasses.replace(made, analysis=None))) == []

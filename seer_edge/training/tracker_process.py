@@ -206,8 +206,9 @@ def _read_state(path: Path, target: str) -> dict[str, Any]:
 
 def _read_rows(path: Path, until: int) -> list[Row]:
     """Return the rows of `progress.csv` up to step `until`, without empty cells."""
-    with path.open(newline="") as file:
-        rows = [{name: float(cell) for name, cell in row.items() if cell} for row in csv.DictReader(file)]
+    lines = path.read_text().splitlines(keepends=True)
+    whole = [line for line in lines if line.endswith("\n")]  # the run may be writing the last one
+    rows = [{name: float(cell) for name, cell in row.items() if cell} for row in csv.DictReader(whole)]
     return [row for row in rows if row[STEP] <= until]
 
 

@@ -232,11 +232,21 @@ def prepare_learner(plan: BytePlan) -> None:
         if plan.config.compact and importlib.util.find_spec("zstandard") is None:
             raise ImportError(name="zstandard")
     prepare_compute(plan.config)
-    if plan.config.tensorboard and importlib.util.find_spec("tensorboardX") is None:
-        raise BadInputError("--tensorboard: needs tensorboardX; pip install 'seer-edge[tensorboard]'")
-    events = plan.config.tensorboard_dir
-    if events is not None and os.path.lexists(events) and not Path(events).is_dir():
-        raise BadInputError(f"--tensorboard-dir {events}: not a folder; name another")
+    _check_trackers(plan.config)
+
+
+def _check_trackers(config: TrainConfig) -> None:
+    """Raise BadInputError for a tracker whose package is not installed, or whose folder is a file."""
+    for flag, package, given in (
+        ("--tensorboard", "tensorboardX", config.tensorboard),
+        ("--wandb", "wandb", config.wandb),
+        ("--mlflow", "mlflow", config.mlflow),
+    ):
+        if given and importlib.util.find_spec(package) is None:
+            raise BadInputError(f"{flag}: needs {package}; pip install 'seer-edge[{flag[2:]}]'")
+    for flag, folder in (("--tensorboard-dir", config.tensorboard_dir), ("--mlflow", config.mlflow)):
+        if folder is not None and os.path.lexists(folder) and not Path(folder).is_dir():
+            raise BadInputError(f"{flag} {folder}: not a folder; name another")
 
 
 def warn_of_disk(path: Path, plan: BytePlan) -> None:

@@ -36,6 +36,7 @@ def evaluate(
     max_steps: int | None = None,
     best: bool = False,
     seed: int | None = None,
+    record: str | os.PathLike[str] | None = None,
     threads: int | None = None,
     device: str | None = None,
     progress_bar: bool = False,
@@ -48,6 +49,7 @@ def evaluate(
         max_steps: agent steps at which an episode is cut off.
         best: whether to use the best checkpoint of a run with `keep_best`, instead of the newest.
         seed: seed of the environment and of random actions, from 0 to 2**32 - 1.
+        record: new .mp4 file for the frames that the agent sees, of all episodes.
         threads: compute threads, from 1 to 256.
         device: "cpu" or "cuda"; bundles run on the CPU.
         progress_bar: show a bar on stderr, if that is a terminal.
@@ -67,22 +69,32 @@ def evaluate(
 
     """
     _check_numbers(episodes=episodes, max_steps=max_steps, seed=seed, threads=threads)
-    path = Path(run)
+    path, film = Path(run), None if record is None else Path(record)
     if not is_bundle(path):
         given: dict[str, Any] = {"eval_episodes": episodes, "eval_max_steps": max_steps}
         given |= {"seed": seed, "threads": threads, "device": device}
-        return _evaluate_run(path, given, best=best, progress_bar=progress_bar)
+        return _evaluate_run(path, given, best=best, record=film, progress_bar=progress_bar)
     if best:
         raise BadInputError("--best: a bundle has one policy; leave it out")
     if device not in (None, "cpu"):
         raise BadInputError(f"--device {device}: a bundle runs on the CPU; leave it out")
     from seer_edge.deploy.act import Game
 
-    game = Game(episodes=episodes, seed=seed, threads=threads, timeout_seconds=ENV_TIMEOUT_SECONDS, max_steps=max_steps)
-    return _play(path, replace(game, int8=False))  # as the run itself is evaluated
+    game = Game(
+        episodes=episodes,
+        seed=seed,
+        threads=threads,
+        timeout_seconds=ENV_TIMEOUT_SECONDS,
+        record=film,
+        max_steps=max_steps,
+        int8=False,  # as the run itself is evaluated
+    )
+    return _play(path, game)
 
 
-def _evaluate_run(path: Path, given: dict[str, Any], *, best: bool, progress_bar: bool) -> EvaluationResult:
+def _evaluate_run(
+    path: Path, given: dict[str, Any], *, best: bool, record: Path | None, progress_bar: bool
+) -> EvaluationResult:
     """Evaluate a checkpoint of the run at `path` under the settings `given` that are not None."""
     folder = run_folder.open_run(path, "the --run-dir of a run, or a bundle")
     saved, agent = saved_agent(folder, best=best)
@@ -93,7 +105,7 @@ def _evaluate_run(path: Path, given: dict[str, Any], *, best: bool, progress_bar
         from seer_edge.machine.host import prepare_compute
         from seer_edge.training.evaluate import evaluate_run
     prepare_compute(plan.config)
-    evaluation, signal = evaluate_run(plan, saved, agent, progress_bar=progress_bar)
+    evaluation, signal = evaluate_run(plan, saved, agent, record=record, progress_bar=progress_bar)
     return EvaluationResult(plan.env.id, saved.timestep, () if evaluation is None else evaluation.returns, signal)
 
 

@@ -119,6 +119,7 @@ def _eval(flags: argparse.Namespace) -> int:
         max_steps=flags.max_steps,
         best=flags.best,
         seed=flags.seed,
+        record=flags.record,
         threads=flags.threads,
         device=flags.device,
         progress_bar=not flags.quiet,

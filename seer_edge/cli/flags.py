@@ -28,6 +28,7 @@ from seer_edge.cli.run_flags import (
     add_output_flags,
     add_run_flags,
     add_set_flag,
+    add_tracker_flags,
 )
 from seer_edge.cli.sweep_flags import SEPARATOR, add_reproduce_flags, add_sweep_flags
 from seer_edge.config.registry import ALGORITHMS
@@ -130,6 +131,7 @@ def _add_resume_flags(parser: argparse.ArgumentParser) -> None:
     )
     add_host_flags(changes, threads="as before", checkpoint="as before", timeout="as before", device="as before")
     add_evaluation_flags(changes, otherwise="as before")
+    add_tracker_flags(changes, otherwise="as before")
     add_output_flags(parser)
 
 
@@ -162,6 +164,7 @@ def _add_resumed_flags(parser: argparse.ArgumentParser) -> None:
     host = parser.add_argument_group("how to run")
     add_host_flags(host, threads="as before", checkpoint="as before", timeout="as before", device="as before")
     add_evaluation_flags(parser.add_argument_group("evaluation"), otherwise="as before")
+    add_tracker_flags(parser.add_argument_group("what to write"), otherwise="as before")
     add_output_flags(parser)
 
 
@@ -176,6 +179,7 @@ def _add_eval_flags(parser: argparse.ArgumentParser) -> None:
     _add_max_steps(parser)
     parser.add_argument("--best", action="store_true", help="Use the best checkpoint of a run with --keep-best.")
     parser.add_argument("--seed", type=seed, metavar="N", help="Seed of the episodes. Default: the run's.")
+    _add_record(parser)
     parser.add_argument("--threads", type=threads, metavar="N", help="Compute threads, 1 to 256. Default: as the run.")
     parser.add_argument("--device", metavar="NAME", help="Device of the agent: cpu or cuda. Default: as the run.")
     parser.add_argument("--json", action="store_true", help="Print the result as JSON.")
@@ -218,7 +222,7 @@ def _add_act_flags(parser: argparse.ArgumentParser) -> None:
         metavar="P",
         help="Probability of a random action. Default: 0 (`eval` uses that of the training).",
     )
-    parser.add_argument("--record", type=output_file, metavar="FILE", help="Write a video (.mp4) of what it sees.")
+    _add_record(parser)
     parser.add_argument("--threads", type=threads, metavar="N", help="Compute threads, 1 to 256. Default: 1.")
     parser.add_argument(
         "--env-timeout", type=seconds, metavar="TIME", help="Time for an answer of the environment. Default: 60s."
@@ -280,6 +284,15 @@ def _add_analyze_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--threads", type=threads, metavar="N", help="Compute threads, 1 to 256. Default: as the run.")
     add_output_flags(parser)
+
+
+def _add_record(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--record",
+        type=output_file,
+        metavar="FILE",
+        help="Write a video (.mp4) of the frames that the agent sees. Default: none.",
+    )
 
 
 def _add_max_steps(parser: argparse.ArgumentParser) -> None:

@@ -23,8 +23,10 @@ from seer_edge.config.values import (
     parse_checkpoint_every,
     parse_freeze_at,
     parse_json_object,
+    parse_mlflow,
     parse_return,
     parse_steps_or_never,
+    parse_wandb,
 )
 from seer_edge.networks.spec import ENCODERS
 from seer_runtime.policy.preprocess import COLORS
@@ -75,6 +77,7 @@ def add_run_flags(parser: argparse.ArgumentParser, *, env_required: bool = True)
         metavar="DIR",
         help="Write TensorBoard events to a folder in DIR with the run's name. Default: tb in the run's folder.",
     )
+    add_tracker_flags(what, otherwise="off")
     add_output_flags(parser)
 
 
@@ -279,6 +282,29 @@ def add_evaluation_flags(group: argparse._ArgumentGroup, *, otherwise: str, plac
         type=flag_type(parse_return),
         metavar="X|never",
         help=f"End the run at the first evaluation with this mean return. Default: {'never' if place else otherwise}.",
+    )
+
+
+def add_tracker_flags(group: argparse._ArgumentGroup, *, otherwise: str) -> None:
+    """Add the flags of what is written beside the tables. The text is their default."""
+    group.add_argument(
+        "--wandb",
+        type=flag_type(parse_wandb),
+        metavar="PROJECT|never",
+        help=f"Also log to this project of Weights & Biases, or ENTITY/PROJECT. Default: {otherwise}.",
+    )
+    group.add_argument(
+        "--mlflow",
+        type=flag_type(parse_mlflow),
+        metavar="URI|never",
+        help=f"Also log to MLflow: http://HOST:PORT, or a folder. Default: {otherwise}.",
+    )
+    group.add_argument(
+        "--eval-video",
+        action="store_true",
+        default=None,
+        help="Record the first episode of each evaluation, as the agent sees it. The five newest videos are kept. "
+        f"Default: {otherwise}.",
     )
 
 

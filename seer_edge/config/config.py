@@ -48,6 +48,9 @@ BEFORE_RECORDED: Mapping[str, Any] = {
     "origin": None,
     "analyze": False,
     "freeze_window": None,
+    "wandb": None,
+    "mlflow": None,
+    "eval_video": False,
 }
 """Values that runs had whose `config.json` was written before these entries existed."""
 
@@ -98,6 +101,7 @@ class TrainConfig:
     eval_max_steps: int | None = None  # of an episode; None: `games.EPISODE_STEPS_MAX`
     stop_at_return: float | None = None  # mean return of an evaluation at which the run ends
     keep_best: bool = False  # whether to keep the policy of the best evaluation
+    eval_video: bool = False  # whether to record evaluations
     log_every: int = LOG_EVERY_STEPS
     checkpoint_every_steps: int | None = None  # exactly one of the two is set
     checkpoint_every_seconds: float | None = CHECKPOINT_EVERY_SECONDS
@@ -105,6 +109,8 @@ class TrainConfig:
     env_timeout_seconds: float = ENV_TIMEOUT_SECONDS
     tensorboard: bool = False
     tensorboard_dir: str | None = None  # None: `tb` in the run's folder
+    wandb: str | None = None  # project of Weights & Biases, or entity/project
+    mlflow: str | None = None  # folder or server of MLflow
     overrides: tuple[str, ...] = ()  # `name=value` of every hyperparameter that --set changed
     freeze_window: int | None = None  # steps between two comparisons of --freeze-at auto; None: a fixed step
     keep_checkpoint: tuple[int, ...] = ()  # steps whose checkpoints are never removed
@@ -194,9 +200,10 @@ class TrainConfig:
         target = self.stop_at_return
         if target is not None:
             _require(math.isfinite(target), "--stop-at-return", target, "give a finite number")
-        if self.eval_every is None and (target is not None or self.keep_best):
-            flag = "--keep-best" if target is None else f"--stop-at-return {target:g}"
-            raise BadInputError(f"{flag}: needs evaluations, and --eval-every never turns them off; leave one out")
+        stop_flag = "" if target is None else f"--stop-at-return {target:g}"
+        for flag in (stop_flag, "--keep-best" * self.keep_best, "--eval-video" * self.eval_video):
+            if flag and self.eval_every is None:
+                raise BadInputError(f"{flag}: needs evaluations, and --eval-every never turns them off; leave one out")
 
     def is_complete(self, timestep: int, evaluated_at: int, mean_return: float | None) -> bool:
         """Whether nothing is left to do at `timestep`.

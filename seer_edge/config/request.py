@@ -14,9 +14,11 @@ from seer_edge.config.values import (
     parse_freeze_at,
     parse_json_object,
     parse_memory,
+    parse_mlflow,
     parse_return,
     parse_seconds,
     parse_steps_or_never,
+    parse_wandb,
 )
 from seer_edge.envs import EnvOptions, ProtocolName
 from seer_edge.errors import BadInputError
@@ -51,6 +53,8 @@ _TEXT: Mapping[str, Callable[[str], Any]] = {
     "env_kwargs": parse_json_object,
     "eval_every": parse_steps_or_never,
     "stop_at_return": parse_return,
+    "wandb": parse_wandb,
+    "mlflow": parse_mlflow,
 }
 """Options that may also be given as text with a unit."""
 
@@ -76,6 +80,9 @@ class ResumeRequest:
     stop_at_return: float | Literal["never"] | None = None
     keep_checkpoint: tuple[int, ...] | None = None  # steps
     analyze: bool | None = None
+    eval_video: bool | None = None
+    wandb: str | None = None  # a project, entity/project or "never"
+    mlflow: str | None = None  # a folder, the URL of a server or "never"
 
     @classmethod
     def of(cls, **options: Any) -> Self:
@@ -113,6 +120,9 @@ class ResumeRequest:
             "stop_at_return": self.stop_at_return,
             "keep_checkpoint": self.keep_checkpoint,
             "analyze": self.analyze,
+            "eval_video": self.eval_video,
+            "wandb": self.wandb,
+            "mlflow": self.mlflow,
         }
         fields: dict[str, Any] = {
             name: None if value == NEVER else value for name, value in given.items() if value is not None
@@ -239,6 +249,9 @@ class ResumeOptions(TypedDict, total=False):
     stop_at_return: float | str | None
     keep_checkpoint: Sequence[int] | None
     analyze: bool | None
+    eval_video: bool | None
+    wandb: str | None
+    mlflow: str | os.PathLike[str] | None
 
 
 class ForkOptions(ResumeOptions, total=False):

@@ -6,6 +6,7 @@ Every function raises ValueError with what is wrong and what to give.
 import json
 import re
 import tomllib
+from pathlib import Path
 from typing import Any
 
 from seer_runtime.system.units import parse_duration, parse_size
@@ -17,6 +18,7 @@ Value of --freeze-at: freeze once encoder and head hardly change any more (`trai
 _INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(\d{1,18}\.?\d{0,18}|\.\d{1,18})(e[+-]?\d{1,2})?", re.ASCII | re.IGNORECASE)
 SHOWN_CHARACTERS = 40
+_WANDB_PROJECT = re.compile(r"([\w.-]+/)?[^/\\#?%:\s][^/\\#?%:]{0,127}")
 _FLOPS_UNITS = {"G": 1e9, "T": 1e12, "P": 1e15}
 
 parse_memory = parse_size
@@ -64,6 +66,29 @@ def parse_return(text: str) -> float | str:
     if _NUMBER.fullmatch(text) is None:
         raise ValueError(f"{text[:SHOWN_CHARACTERS]!r} is not a number; write for example 195.5, or {NEVER}")
     return float(text)
+
+
+def parse_wandb(text: str) -> str:
+    """Return a project of Weights & Biases, entity/project, or "never"."""
+    if _WANDB_PROJECT.fullmatch(text) is None:
+        raise ValueError(
+            f"{text[:SHOWN_CHARACTERS]!r} is not a project; write PROJECT or ENTITY/PROJECT without any of \\ # ? % :"
+        )
+    return text
+
+
+def parse_mlflow(text: str) -> str:
+    """Return the URL of an MLflow server, the absolute path of a folder, or "never"."""
+    scheme, colon, rest = text.partition(":")
+    if colon and (scheme in ("http", "https") or "//" in rest):
+        if scheme not in ("http", "https") or not rest.startswith("//") or not rest.strip("/"):
+            raise ValueError(
+                f"{text[:SHOWN_CHARACTERS]!r} is not the URL of a server; write http://HOST:PORT, or name a folder"
+            )
+        return text
+    if not text.strip():
+        raise ValueError("is empty; write http://HOST:PORT, or name a folder")
+    return NEVER if text == NEVER else str(Path(text).absolute())
 
 
 def parse_checkpoint_every(text: str) -> int | float:

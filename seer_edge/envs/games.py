@@ -13,6 +13,7 @@ import numpy as np
 
 from seer_edge.envs.actions import Action
 from seer_edge.envs.environment import Environment, Episode, Frame
+from seer_edge.envs.recorder import Recorder
 from seer_runtime.policy.perception import Observed
 
 LOG = logging.getLogger(__name__)
@@ -54,6 +55,18 @@ class Observes(Protocol):
 
     def observe(self, frame: Frame, *, first: bool) -> Observed:
         """Return the observation after the next frame; `first` marks the first frame of an episode."""
+
+
+class Recorded:
+    """Passes the frames that `perception` observes to a recorder too."""
+
+    def __init__(self, perception: Observes, recorder: Recorder) -> None:
+        self._perception, self._recorder = perception, recorder
+
+    def observe(self, frame: Frame, *, first: bool) -> Observed:
+        """Return the observation after the next frame, as `Observes` says, and record the frame."""
+        self._recorder.show(frame)
+        return self._perception.observe(frame, first=first)
 
 
 def game_seeds(seed: int, timestep: int) -> tuple[int, np.random.Generator]:
@@ -135,12 +148,15 @@ def evaluate(
     max_steps: int | None = None,
     stop: Callable[[], bool] = lambda: False,
     played: Callable[[int], object] = lambda count: None,
+    recorder: Recorder | None = None,
 ) -> Evaluation | None:
     """Play `episodes` whole episodes and return their evaluation, or None once `stop()` is true.
 
     Episodes of more than `max_steps` agent steps are cut off; see `episode_limit`. After each episode `played` is
-    called with the number of episodes so far.
+    called with the number of episodes so far. `recorder` receives the frames that `perception` observes.
     """
+    if recorder is not None:
+        perception = Recorded(perception, recorder)
     returns: list[float] = []
     report = LongPlay(episodes, max_steps)
     for episode in play(env, perception, act, epsilon=epsilon, rng=rng, max_steps=max_steps):
@@ -150,6 +166,8 @@ def evaluate(
         if episode is not None:
             returns.append(episode.episode_return)
             played(len(returns))
+            if recorder is not None:
+                recorder.end_episode()
             if len(returns) == episodes:
                 break
     return Evaluation(tuple(returns))

@@ -87,6 +87,16 @@ class RunFolder:
         """The encoder's weights at some steps, with `--analyze`."""
         return self.path / "analysis"
 
+    @property
+    def videos(self) -> Path:
+        """Videos of evaluations, with `--eval-video`."""
+        return self.path / "videos"
+
+    @property
+    def trackers(self) -> Path:
+        """Where the run is in other trackers, with `--wandb` or `--mlflow`."""
+        return self.path / "trackers"
+
     def events(self, config: TrainConfig) -> Path:
         """The folder of TensorBoard events."""
         if config.tensorboard_dir is None:
@@ -173,11 +183,11 @@ class RunFolder:
         return lines
 
     def check_places(self) -> None:
-        """Raise BadInputError if a file's path is taken by a folder, or `tb` or `analysis` is not a folder here."""
+        """Raise BadInputError if a file's path is taken by a folder, or a folder's path is not a folder here."""
         for file in (self.config, self.progress, self.episodes, self.summary, self.encoder):
             if file.is_dir() and not file.is_symlink():
                 raise BadInputError(f"{file}: is a folder, but must be a file; move it away")
-        for folder in (self.tensorboard, self.analysis):
+        for folder in (self.tensorboard, self.analysis, self.videos, self.trackers):
             if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir()):
                 raise BadInputError(f"{folder}: not a folder; move it away")
 

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
@@ -15,6 +16,7 @@ from seer_edge.config.plan import BytePlan
 from seer_edge.config.plan_text import evaluation_cost
 from seer_edge.envs import Environment
 from seer_edge.envs.games import Evaluation, evaluate, game_seeds
+from seer_edge.envs.recorder import Recorder
 from seer_edge.errors import EXIT_UNSAFE, BadInputError, describe_error
 from seer_edge.machine.signals import StopSignal
 from seer_edge.runs import checkpoint
@@ -30,7 +32,11 @@ LOG = logging.getLogger(__name__)
 
 
 def evaluate_session(
-    plan: BytePlan, session: Session, stop: Callable[[], bool], played: Callable[[int], object]
+    plan: BytePlan,
+    session: Session,
+    stop: Callable[[], bool],
+    played: Callable[[int], object],
+    recorder: Recorder | None,
 ) -> Evaluation | None:
     """Evaluate the session's agent; None if `stop` came first.
 
@@ -41,9 +47,9 @@ def evaluate_session(
     env_seed, rng = game_seeds(plan.config.seed, session.timestep)
     if plan.config.eval_in == "separate":
         with closing(open_env(plan, seed=env_seed, training=False, on_hang=session.on_hang)) as env:
-            return evaluate_agent(plan, session.agent, encoder, session.ledger, env, rng, stop, played)
+            return evaluate_agent(plan, session.agent, encoder, session.ledger, env, rng, stop, played, recorder)
     before = session.env.state()
-    evaluation = evaluate_agent(plan, session.agent, encoder, session.ledger, session.env, rng, stop, played)
+    evaluation = evaluate_agent(plan, session.agent, encoder, session.ledger, session.env, rng, stop, played, recorder)
     if evaluation is None and before is not None:
         session.env.restore(before)  # a resumed run repeats the evaluation
     else:
@@ -60,11 +66,12 @@ def evaluate_agent(
     rng: np.random.Generator,
     stop: Callable[[], bool],
     played: Callable[[int], object],
+    recorder: Recorder | None,
 ) -> Evaluation | None:
     """Play `eval_episodes` episodes in `env`; None if `stop` came first. `rng` draws the random actions.
 
     `encoder` is the frozen encoder if the agent reads latents. `played` is called with the number of finished episodes.
-    Raises EnvironmentFailedError.
+    `recorder` receives the frames that the agent sees. Raises EnvironmentFailedError.
     """
     perception = new_perception(plan, encoder, ledger)
     try:
@@ -78,6 +85,7 @@ def evaluate_agent(
             max_steps=plan.config.eval_max_steps,
             stop=stop,
             played=played,
+            recorder=recorder,
         )
     finally:
         perception.release()
@@ -113,12 +121,12 @@ def _give_up(reason: str) -> None:
 
 
 def evaluate_run(
-    plan: BytePlan, saved: Saved, state: State, *, progress_bar: bool = False
+    plan: BytePlan, saved: Saved, state: State, *, record: Path | None = None, progress_bar: bool = False
 ) -> tuple[Evaluation | None, int | None]:
-    """Evaluate the agent of a checkpoint, whose `state` is given.
+    """Evaluate the agent of a checkpoint, whose `state` is given. Write a video of all episodes to `record`.
 
     Returns the evaluation and None, or None and the number of the signal that stopped it. Raises BadInputError if the
-    checkpoint is not one of this version.
+    checkpoint is not one of this version, or `record` cannot be written.
     """
     ledger = Ledger({})
     agent, encoder = load_agent(plan, saved, state, ledger)
@@ -129,8 +137,9 @@ def evaluate_run(
         progress,
         StopSignal() as stop,
         closing(open_env(plan, seed=env_seed, training=False, on_hang=_give_up)) as env,
+        Recorder.writing(record) as recorder,
     ):
         evaluation = evaluate_agent(
-            plan, agent, encoder, ledger, env, rng, stop, lambda count: progress.update(count - progress.n)
+            plan, agent, encoder, ledger, env, rng, stop, lambda count: progress.update(count - progress.n), recorder
         )
     return evaluation, None if evaluation is not None else stop.received

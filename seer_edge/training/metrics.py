@@ -1,12 +1,11 @@
-"""Metrics of a running training: means over intervals, speeds, TensorBoard and the console."""
+"""Metrics of a running training: means over intervals, speeds and the console."""
 
 import logging
 import sys
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from tqdm import tqdm
 
@@ -16,62 +15,6 @@ from seer_edge.training.session import StepReport
 LOG = logging.getLogger(__name__)
 RECENT_STEPS, RECENT_EPISODES_MIN = 10_000, 5
 """Recent episodes ended within so many steps, or are the latest few where fewer did."""
-
-
-class Tracker(Protocol):
-    """Receives the figures of each log interval."""
-
-    def write(self, row: Mapping[str, float]) -> None:
-        """Take the figures of one interval, by column."""
-
-    def sync(self) -> None:
-        """Force what was written to the disk, before a checkpoint refers to it."""
-
-    def close(self) -> None:
-        """Close; no figures follow."""
-
-
-class TensorBoard:
-    """Writes the figures as TensorBoard events to `tb/`. Raises ImportError if tensorboardX is not installed."""
-
-    def __init__(self, folder: Path, until: int) -> None:
-        from tensorboardX import SummaryWriter
-
-        # A resumed run writes the events after that step again.
-        self._writer = SummaryWriter(str(folder), write_to_disk=True, purge_step=until + 1 if until else None)
-
-    def write(self, row: Mapping[str, float]) -> None:
-        """Write one point per figure, at the row's step."""
-        for name, value in row.items():
-            self._writer.add_scalar(name, value, int(row["time/total_timesteps"]))
-        self._writer.flush()
-
-    def sync(self) -> None:
-        """Do nothing: checkpoints refer to `progress.csv` only."""
-
-    def close(self) -> None:
-        """Close the event file."""
-        self._writer.close()
-
-
-class ProgressCallback:
-    """Passes each row to a function of the caller."""
-
-    def __init__(self, call: Callable[[Mapping[str, float]], object]) -> None:
-        self._call = call
-
-    def write(self, row: Mapping[str, float]) -> None:
-        """Call the function with one row. Raises what it raises, but RuntimeError instead of an OSError."""
-        try:
-            self._call(dict(row))
-        except OSError as error:  # an OSError would look as if the run's folder could not be written
-            raise RuntimeError(f"on_progress failed: {error}") from error
-
-    def sync(self) -> None:
-        """Do nothing."""
-
-    def close(self) -> None:
-        """Do nothing."""
 
 
 @dataclass

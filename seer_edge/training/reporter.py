@@ -1,4 +1,4 @@
-"""Everything that a run reports: console lines, the tables, TensorBoard and `summary.json`."""
+"""Everything that a run reports: console lines, the tables, the trackers and `summary.json`."""
 
 import contextlib
 import math
@@ -12,10 +12,11 @@ from seer_edge.runs.transfer import Imported
 from seer_edge.training.codec_choice import CALIBRATION_ROWS, OUTPUT_ERROR_BOUND
 from seer_edge.training.freeze import FreezeRefusedError, FreezeReport
 from seer_edge.training.freeze_watch import Comparison
-from seer_edge.training.metrics import Console, Interval, PhaseClock, TensorBoard, Tracker
+from seer_edge.training.metrics import Console, Interval, PhaseClock
 from seer_edge.training.session import Session, StepReport
 from seer_edge.training.summary import Best, Outcome, flops, summary
 from seer_edge.training.tables import changed_tables, episode_row, open_tables
+from seer_edge.training.trackers import Tracker, open_trackers
 from seer_runtime import durable
 from seer_runtime.replay.block_index import room_bytes
 from seer_runtime.system.ledger import Line
@@ -68,9 +69,10 @@ class Reporter:
         self._tables = open_tables(folder, self.logged_at, session.timestep)
         for warning in [] if state is None else changed_tables(self._tables, state):
             console.warn(warning)
-        self.trackers: list[Tracker] = [self._tables["progress"]]
-        if session.config.tensorboard:
-            self.trackers.append(TensorBoard(folder.events(session.config), self.logged_at))
+        self.trackers: list[Tracker] = [
+            self._tables["progress"],
+            *open_trackers(folder, session.config, self.logged_at, lambda: self.outcome.status, console),
+        ]
 
     def state(self) -> dict[str, Any]:
         """Return what a later process needs to continue the record: the content of a checkpoint's `run.json`."""

@@ -24,11 +24,13 @@ from seer_edge.training.components import OnHang
 from seer_edge.training.evaluate import evaluate_session
 from seer_edge.training.freeze import FreezeRefusedError, freeze
 from seer_edge.training.imports import build_imported_session
-from seer_edge.training.metrics import Console, ProgressCallback
+from seer_edge.training.metrics import Console
 from seer_edge.training.reporter import Reporter
 from seer_edge.training.session import Session, build_session, resume_session
 from seer_edge.training.snapshot_policy import SnapshotPolicy
 from seer_edge.training.summary import OBSERVATIONS
+from seer_edge.training.trackers import ProgressCallback
+from seer_edge.training.videos import EvaluationVideos
 from seer_runtime import durable
 from seer_runtime.durable.files import one_line
 from seer_runtime.replay.replay import NothingToSampleError
@@ -57,6 +59,7 @@ class Run:
         self.reporter = Reporter(folder, session, console, state)
         self.checkpoints = CheckpointPolicy(folder, session, self.reporter)
         self.snapshots = SnapshotPolicy(Snapshots(folder.analysis), session, console)
+        self.videos = EvaluationVideos(folder.videos, session, console)
         self.unsaved = state is None  # whether to save before the first step, so that the run can always be resumed
         limits = [limit for limit in (session.config.rss_limit_bytes, cgroup_limit_bytes()) if limit is not None]
         self.ceiling = RssCeiling(min(limits)) if limits else None
@@ -153,9 +156,14 @@ class Run:
         """Return None if `stop` came before the last episode ended."""
         session, episodes = self.session, self.session.config.eval_episodes
         self.console.say(f"evaluation at step {session.timestep:,}: {evaluation_cost(session.config)}")
-        evaluation = evaluate_session(
-            session.plan, session, stop, lambda count: self.console.note(f"evaluation, {count} of {episodes} episodes")
-        )
+
+        def played(count: int) -> None:
+            self.console.note(f"evaluation, {count} of {episodes} episodes")
+
+        with self.videos.recording() as recorder:
+            evaluation = evaluate_session(session.plan, session, stop, played, recorder)
+            if evaluation is None and recorder is not None:
+                recorder.discard()  # a resumed run repeats the evaluation
         if evaluation is not None and self.reporter.evaluated(evaluation) and session.config.keep_best:
             self.checkpoints.save_best()
         return evaluation

@@ -71,13 +71,12 @@ def evaluate(
     _check_numbers(episodes=episodes, max_steps=max_steps, seed=seed, threads=threads)
     path, film = Path(run), None if record is None else Path(record)
     if not is_bundle(path):
-        given: dict[str, Any] = {"eval_episodes": episodes, "eval_max_steps": max_steps}
-        given |= {"seed": seed, "threads": threads, "device": device}
+        given: dict[str, Any] = {"eval_episodes": episodes, "eval_max_steps": max_steps, "device": device}
+        given |= {"seed": seed, "threads": threads}
         return _evaluate_run(path, given, best=best, record=film, progress_bar=progress_bar)
-    if best:
-        raise BadInputError("--best: a bundle has one policy; leave it out")
-    if device not in (None, "cpu"):
-        raise BadInputError(f"--device {device}: a bundle runs on the CPU; leave it out")
+    if best or device not in (None, "cpu"):
+        flag = "--best: a bundle has one policy" if best else f"--device {device}: a bundle runs on the CPU"
+        raise BadInputError(f"{flag}; leave it out")
     from seer_edge.deploy.act import Game
 
     game = Game(

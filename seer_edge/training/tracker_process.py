@@ -10,7 +10,6 @@ import importlib
 import json
 import os
 import signal
-import sys
 import time
 import uuid
 from collections.abc import Mapping
@@ -249,4 +248,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

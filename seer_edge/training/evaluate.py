@@ -36,7 +36,7 @@ def evaluate_session(
     session: Session,
     stop: Callable[[], bool],
     played: Callable[[int], object],
-    recorder: Recorder | None,
+    recorder: Recorder | None = None,
 ) -> Evaluation | None:
     """Evaluate the session's agent; None if `stop` came first.
 
@@ -66,7 +66,7 @@ def evaluate_agent(
     rng: np.random.Generator,
     stop: Callable[[], bool],
     played: Callable[[int], object],
-    recorder: Recorder | None,
+    recorder: Recorder | None = None,
 ) -> Evaluation | None:
     """Play `eval_episodes` episodes in `env`; None if `stop` came first. `rng` draws the random actions.
 

@@ -285,7 +285,8 @@ def test_whole_number_latents_need_rows_to_be_taken(
     status, out, error = run("train", *PIXEL_GAME, *words, "--run-dir", tmp_path / "run")
     assert (status, out, error.count("\n")) == (2, "", 1)
     wanted = f"--latent-codec uint8: needs rows to calibrate on, and {source} has no rows of that codec to import; "
-    assert wanted + "choose one of float32, float16" in error
+    assert wanted + "leave it out to take the codec of its rows, if it has some, or choose" in error
+    assert "float32, float16" in error
     assert run("plan", *PIXEL_GAME, *words)[0] == 2
     assert list(tmp_path.iterdir()) == []
 

@@ -47,8 +47,9 @@ def test_a_stopped_command_gets_sigterm_and_so_does_one_that_waits(engine: RayEn
     words = ["train", "--env", "Alien", "--mem-budget", "1MB", "--total-timesteps", "100000", "--run-dir", str(run)]
     running = engine.start(Task(words, tmp_path / "log", 300 * MEGABYTE, 2))
     waiting = engine.start(Task(["doctor"], tmp_path / "late", 300 * MEGABYTE, 2))
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300
     while not (run / "progress.csv").exists():
+        assert running.status() is None, (tmp_path / "log").read_text()
         assert time.monotonic() < until
         time.sleep(0.1)
     waiting.stop()

@@ -18,7 +18,7 @@ from seer_edge.runs.run_folder import RunFolder
 from seer_edge.sweeps.cost import kind_of
 from tests.seer_edge.test_report_page import Page
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.slow
 
 TINY = """
 envs = ["Alien"]

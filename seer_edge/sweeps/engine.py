@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from seer_runtime.system.user_modules import module_places
+
 NICE = 19
 
 
@@ -50,11 +52,6 @@ class Engine(Protocol):
         """Free what the engine holds. No command runs any more."""
 
 
-def environment_of_jobs() -> dict[str, str]:
-    """Return variables for a job's process: it finds modules of environments and plugins where this one does."""
-    return {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-
-
 class LocalProcess:
     """A process of this machine, in a session of its own, so that Ctrl-C in a terminal reaches the sweep only."""
 
@@ -67,7 +64,7 @@ class LocalProcess:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env={**os.environ, **environment_of_jobs()},
+                env={**os.environ, **module_places()},
             )
         os.setpriority(os.PRIO_PROCESS, self._child.pid, NICE)
 

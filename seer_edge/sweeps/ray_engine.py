@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from seer_edge.errors import BadInputError
-from seer_edge.sweeps.engine import NICE, Task, environment_of_jobs
+from seer_edge.sweeps.engine import NICE, Task
+from seer_runtime.system.user_modules import module_places
 
 CONNECT_SECONDS = 5.0
 LOST = 1
@@ -74,7 +75,7 @@ class RayEngine:
     def start(self, task: Task) -> RayTask:
         """Submit a command."""
         options = {"num_cpus": task.threads, "memory": task.rss_bytes, "max_concurrency": 2}
-        return RayTask(self._ray, self._actor.options(**options).remote(environment_of_jobs()), task)
+        return RayTask(self._ray, self._actor.options(**options).remote(module_places()), task)
 
     def close(self) -> None:
         """Leave the cluster."""
@@ -118,7 +119,7 @@ def _fits(resources: dict[str, float], task: Task) -> bool:
 
 
 def _import_ray() -> Any:
-    # Ray reports usage statistics to its makers unless it is told not to.
+    # Without this, Ray sends usage statistics to a server.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from seer_edge.config.config import TrainConfig
 from seer_edge.runs.run_folder import RunFolder
 from seer_edge.training.metrics import Console
+from seer_runtime.system.user_modules import module_places
 
 REMOTE = ("wandb", "mlflow")
 """Trackers with a separate process, by the entry of the configuration that names their project or server."""
@@ -174,7 +175,7 @@ def _start() -> "subprocess.Popen[bytes]":
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         bufsize=0,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
+        env={**os.environ, **module_places()},
         start_new_session=True,  # Ctrl-C ends the run, and the run ends its trackers
     )
     for stream in (process.stdin, process.stdout):

@@ -1,6 +1,7 @@
-"""Import a user's module from the working directory, without letting it hide installed packages."""
+"""Import a user's module from the working directory, without letting it hide installed packages, here or in a child."""
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
@@ -39,3 +40,8 @@ class _Finder(MetaPathFinder):
         spec = PathFinder.find_spec(name, [self._directory], target)
         # A folder without __init__.py must not hide an installed package of its name.
         return spec if spec is not None and spec.origin is not None else None
+
+
+def module_places() -> dict[str, str]:
+    """Return variables for a child process, with which it finds modules where this process does."""
+    return {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

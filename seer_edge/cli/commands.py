@@ -99,7 +99,7 @@ def _reproduce(flags: argparse.Namespace) -> int:
         flags.name,
         flags.output,
         scale=flags.scale,
-        envs=None if flags.envs is None else [env.strip() for env in flags.envs.split(",")],
+        envs=flags.envs,
         seeds=flags.seeds,
         engine=flags.engine,
         ray_address=flags.ray_address,

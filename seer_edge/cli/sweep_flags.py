@@ -2,7 +2,7 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from seer_edge.api.reproduction import reproduction_names
 from seer_edge.api.sweeps import ENGINES, RAY_ADDRESS
@@ -23,7 +23,7 @@ def add_sweep_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("spec", nargs="?", type=place("a file"), metavar="SPEC", help="TOML file; see docs/sweeps.md.")
     parser.add_argument(
         "--envs",
-        type=named("environments"),
+        type=flag_type(_names),
         metavar="NAMES",
         help="Instead of SPEC: environments, such as Alien,Krull.",
     )
@@ -59,7 +59,7 @@ def add_reproduce_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--envs",
-        type=named("environments"),
+        type=flag_type(_names),
         metavar="NAMES",
         help="Only these environments, such as Alien,Krull, and the runs that they need. Default: all.",
     )
@@ -121,13 +121,12 @@ def sweep_of(flags: argparse.Namespace) -> tuple[Path | dict[str, Any], Path]:
         raise BadInputError("sweep: give a file, or --envs")
     if flags.output is None:
         raise BadInputError("-o: needed with --envs; name the folder of the sweep")
-    envs = [name.strip() for name in flags.envs.split(",")]
-    return {"envs": envs, "seeds": flags.seeds or [0], "settings": _settings(flags.of_train)}, flags.output
+    return {"envs": flags.envs, "seeds": flags.seeds or [0], "settings": _settings(flags.of_train)}, flags.output
 
 
 def _settings(words: list[str]) -> dict[str, Any]:
     """Return the options that flags of `train` set, by the names of the Python API."""
-    parser = type("TrainParser", (argparse.ArgumentParser,), {"error": _refuse})(allow_abbrev=False, add_help=False)
+    parser = _TrainParser(allow_abbrev=False, add_help=False)
     add_run_flags(parser, env_required=False)
     given, unset = vars(parser.parse_args(words)), vars(parser.parse_args([]))
     changed = {name: value for name, value in given.items() if value != unset[name]}
@@ -138,8 +137,19 @@ def _settings(words: list[str]) -> dict[str, Any]:
     return {**plain, **({"set": dict(plain["set"])} if "set" in plain else {})}
 
 
-def _refuse(_: argparse.ArgumentParser, message: str) -> None:
-    raise BadInputError(f"flags of train behind {SEPARATOR}: {message.removeprefix('argument ')}")
+class _TrainParser(argparse.ArgumentParser):
+    """Raises BadInputError for bad flags of `train`."""
+
+    def error(self, message: str) -> NoReturn:
+        """Called by argparse."""
+        raise BadInputError(f"flags of train behind {SEPARATOR}: {message.removeprefix('argument ')}")
+
+
+def _names(text: str) -> list[str]:
+    """Names with commas between them."""
+    if not text.strip():
+        raise ValueError(f"{text!r} is empty; name environments")
+    return [name.strip() for name in text.split(",")]
 
 
 def _seeds(text: str) -> list[int]:

@@ -44,7 +44,7 @@ def check(flags: argparse.Namespace) -> int:
         summaries = {device: _train(flags, device, run) for device, run in runs.items()}
         print(render(("", *summaries), list(_figures(summaries))))
         failed = list(_compare(runs["cpu"], flags.device))
-        progress(f"the run of the CPU goes on with --device {flags.device}")
+        progress(f"the run of the CPU continues with --device {flags.device}")
         _run("resume", str(runs["cpu"]), "--device", flags.device, "--total-timesteps", str(STEPS + MORE), "--quiet")
     print(f"a run that was begun on the CPU went on with --device {flags.device}")
     if failed:

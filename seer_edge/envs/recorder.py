@@ -83,7 +83,7 @@ class Recorder:
         return True
 
     def discard(self) -> None:
-        """Remove what is not published."""
+        """Remove the hidden file, if there is one."""
         if self._writer is not None:
             self._writer.release()
             self._writer = None

@@ -56,7 +56,7 @@ NOT_COMPARED = frozenset(
         "origin",
     ]
 )
-"""Entries of `config.json` by which runs are not told apart."""
+"""Entries of `config.json` that do not distinguish runs."""
 
 Column = NDArray[np.float64]
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from seer_edge.envs.actions import Action
 from seer_edge.networks.encoder import Encoder
 from seer_runtime.replay.replay import Batch, Observations
 from seer_runtime.system.state import State, StateError
+
+if TYPE_CHECKING:
+    from seer_edge.agents.actor import Actor
 
 GENERATOR = "generator"
 """Name of the array with the random stream in an agent's state."""
@@ -105,6 +108,10 @@ class Agent(abc.ABC):
     def greedy(self, observation: NDArray[Any]) -> Action:
         """Return the action for one observation, `[C, h, w]` or `[N, L]`, without exploration. Evaluations use it."""
 
+    @abc.abstractmethod
+    def actor(self, rng: np.random.Generator) -> "Actor[Any]":
+        """Return a copy of the networks that acts in another thread. `rng` draws its exploration."""
+
     def prepare(self, batch: Batch) -> Any:
         """Compute the part of an update that does not depend on the trained networks. It draws no random numbers."""
         return None
@@ -133,7 +140,7 @@ class Agent(abc.ABC):
 
     @property
     def _kind(self) -> Inputs:
-        return _behind_the_cut(self.encoder) if self.frozen else Inputs.FRAMES
+        return input_of(self.encoder, reads_latents=self.frozen)
 
     def _inputs(self, observations: Observations) -> Iterable[torch.Tensor]:
         """Return the inputs of the trained part, slice by slice.
@@ -177,8 +184,8 @@ class Agent(abc.ABC):
         for piece in inputs:
             with torch.set_grad_enabled(trunk_gradient and torch.is_grad_enabled()):
                 piece = self.encoder.pixels(piece) if kind is Inputs.FRAMES and not read else piece
-                maps = {encoder: _maps(kind, encoder, piece) for encoder in dict(networks)}
-            pieces.append([_latents(kind, encoder, maps[encoder], network) for encoder, network in networks])
+                maps = {encoder: maps_of(kind, encoder, piece) for encoder in dict(networks)}
+            pieces.append([latents_of_maps(kind, encoder, maps[encoder], network) for encoder, network in networks])
         # Only the narrow latents are joined: the maps of a minibatch of sac-ae at 84x84 take 20 MB.
         return [_joined(latents) for latents in zip(*pieces, strict=True)]
 
@@ -196,8 +203,8 @@ class Agent(abc.ABC):
 
     def _latents_behind_the_cut(self, latents: torch.Tensor, network: int = 0) -> torch.Tensor:
         """Return latents `[B, L]` for the head of one network from outputs of the frozen part `[B, N, L]`."""
-        kind = _behind_the_cut(self.encoder)
-        return _latents(kind, self.encoder, _maps(kind, self.encoder, latents), network)
+        kind = input_of(self.encoder, reads_latents=True)
+        return latents_of_maps(kind, self.encoder, maps_of(kind, self.encoder, latents), network)
 
     def _tensor(self, array: NDArray[Any]) -> torch.Tensor:
         return torch.from_numpy(array).to(self.device)
@@ -304,11 +311,14 @@ def _joined(pieces: Sequence[torch.Tensor]) -> torch.Tensor:
     return pieces[0] if len(pieces) == 1 else torch.cat(tuple(pieces))
 
 
-def _behind_the_cut(encoder: Encoder) -> Inputs:
+def input_of(encoder: Encoder, *, reads_latents: bool) -> Inputs:
+    """Return what the trained part reads: frames, or with `reads_latents` the outputs of the frozen part."""
+    if not reads_latents:
+        return Inputs.FRAMES
     return Inputs.LATENTS if encoder.spec.whole else Inputs.CUT
 
 
-def _maps(kind: Inputs, encoder: Encoder, inputs: torch.Tensor) -> torch.Tensor:
+def maps_of(kind: Inputs, encoder: Encoder, inputs: torch.Tensor) -> torch.Tensor:
     """Return the last maps of the trunk `[B, flat_size]`, or the latents `[B, N, L]` if `inputs` are latents."""
     match kind:
         case Inputs.FRAMES:
@@ -319,7 +329,7 @@ def _maps(kind: Inputs, encoder: Encoder, inputs: torch.Tensor) -> torch.Tensor:
             return inputs
 
 
-def _latents(kind: Inputs, encoder: Encoder, maps: torch.Tensor, network: int) -> torch.Tensor:
+def latents_of_maps(kind: Inputs, encoder: Encoder, maps: torch.Tensor, network: int) -> torch.Tensor:
     """Return latents `[B, L]` for the head of one network."""
     if kind is Inputs.LATENTS:
         return maps[:, network]

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from seer_edge.agents.actor import Actor
 from seer_edge.agents.adam import Adam
 from seer_edge.agents.agent import Agent, Inputs, UpdateResult, copy_parameters, tie
 from seer_edge.agents.sac_losses import actor_loss, contrastive_loss, critic_loss, critic_targets, temperature_loss
@@ -139,6 +140,10 @@ class CurlSacAgent(Agent):
         )
         return action
 
+    def actor(self, rng: np.random.Generator) -> "SacActor":
+        """See `Agent`."""
+        return SacActor(self, rng)
+
     @torch.no_grad()
     def outputs(self, latents: torch.Tensor) -> torch.Tensor:
         """Return mean actions and their two Q-values `[B, A + 2]` for outputs of the frozen part `[B, N, L]`."""
@@ -255,6 +260,33 @@ class CurlSacAgent(Agent):
         yield "log_temperature", self.log_temperature
         for loss, optimizer in self.optimizers.items():
             yield from ((f"optimizer.{loss}.{name}", tensor) for name, tensor in optimizer.state().items())
+
+
+class SacActor(Actor[CurlSacAgent]):
+    """Draws the noise of each action from its own stream."""
+
+    def __init__(self, agent: CurlSacAgent, rng: np.random.Generator) -> None:
+        super().__init__(agent, rng)
+        self._head = copy.deepcopy(agent.actor).requires_grad_(False)
+
+    def take(self, agent: CurlSacAgent) -> None:
+        """See `Actor`."""
+        super().take(agent)
+        copy_parameters(self._head, agent.actor)
+
+    @torch.no_grad()
+    def explore(self, observation: NDArray[Any], timestep: int) -> NDArray[np.float32]:
+        """Return an action `[A]` drawn from the policy."""
+        mean, log_std = self._head(self._latent(observation, ACTOR))
+        noise = torch.from_numpy(self.rng.standard_normal(mean.shape, np.float32)).to(mean.device)
+        action: NDArray[np.float32] = tanh_gaussian(mean, log_std, noise)[0][0].cpu().numpy()
+        return action
+
+    @torch.no_grad()
+    def greedy(self, observation: NDArray[Any]) -> NDArray[np.float32]:
+        """Return the mean action `[A]`."""
+        action: NDArray[np.float32] = torch.tanh(self._head(self._latent(observation, ACTOR))[0])[0].cpu().numpy()
+        return action
 
 
 @torch.no_grad()

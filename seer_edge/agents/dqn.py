@@ -3,11 +3,13 @@
 import copy
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
+from seer_edge.agents.actor import Actor
 from seer_edge.agents.agent import UpdateResult, copy_parameters
 from seer_edge.agents.q_learning import QLearningAgent
 from seer_edge.config.presets.dqn import DqnSettings
@@ -90,6 +92,10 @@ class DqnAgent(QLearningAgent[DqnHead]):
         with torch.no_grad():
             return int(self.head(self._observe(observation, self.encoder)).argmax())
 
+    def actor(self, rng: np.random.Generator) -> "DqnActor":
+        """See `Agent`."""
+        return DqnActor(self, rng)
+
     def outputs(self, latents: torch.Tensor) -> torch.Tensor:
         """Return Q-values `[B, actions]` of outputs of the frozen part `[B, 1, L]`."""
         with torch.no_grad():
@@ -126,6 +132,31 @@ class DqnAgent(QLearningAgent[DqnHead]):
         self.optimizer.step()
         self.updates += 1
         return UpdateResult(float(loss.detach()), (values.detach() - targets).abs().cpu().numpy())
+
+
+class DqnActor(Actor[DqnAgent]):
+    """Draws the random actions of each step from its own stream."""
+
+    def __init__(self, agent: DqnAgent, rng: np.random.Generator) -> None:
+        super().__init__(agent, rng)
+        self._head = copy.deepcopy(agent.head).requires_grad_(False)
+        self._epsilon, self._actions = agent.settings.epsilon, agent.actions
+
+    def take(self, agent: DqnAgent) -> None:
+        """See `Actor`."""
+        super().take(agent)
+        copy_parameters(self._head, agent.head)
+
+    def explore(self, observation: NDArray[Any], timestep: int) -> int:
+        """Return a random action with the probability `epsilon(timestep)`, else the best one."""
+        if self.rng.random() < self._epsilon(timestep):
+            return int(self.rng.integers(self._actions))
+        return self.greedy(observation)
+
+    @torch.no_grad()
+    def greedy(self, observation: NDArray[Any]) -> int:
+        """Return the best action."""
+        return int(self._head(self._latent(observation)).argmax())
 
 
 class Prepared(NamedTuple):

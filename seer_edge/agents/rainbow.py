@@ -6,9 +6,11 @@ It is prioritized if the replay is. The head's gradients are written by hand, be
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from seer_edge.agents.actor import Actor
 from seer_edge.agents.agent import UpdateResult
 from seer_edge.agents.c51 import project
 from seer_edge.agents.q_learning import QLearningAgent
@@ -21,7 +23,12 @@ from seer_runtime.replay.replay import Batch
 
 
 class RainbowAgent(QLearningAgent[RainbowHead]):
-    """A noisy head with a categorical distribution of returns for each action."""
+    """A noisy head with a categorical distribution of returns for each action.
+
+    Attributes:
+        weights: the online head's weights under the noise of the last `refresh`.
+
+    """
 
     def __init__(
         self,
@@ -44,7 +51,7 @@ class RainbowAgent(QLearningAgent[RainbowHead]):
         )
         self.settings = settings
         self.support = torch.linspace(*settings.value_range, head_spec.atoms, dtype=torch.float32, device=self.device)
-        self._weights: Weights = self.head.noisy_weights()
+        self.weights: Weights = self.head.noisy_weights()
 
     # --- acting --------------------------------------------------------------------------------------------
 
@@ -56,17 +63,21 @@ class RainbowAgent(QLearningAgent[RainbowHead]):
         super().refresh()
         if new_noise:
             draw_noise([*self.head.noise, *self.target_head.noise], self.generator)
-        self._weights = self.head.noisy_weights()
+        self.weights = self.head.noisy_weights()
 
     def explore(self, observation: NDArray[Any], timestep: int) -> int:
         """Return the best action for one observation under the current noise. The noise explores at every step."""
         with torch.no_grad():
-            return int(self._values(observation, self._weights, self.acting_encoder).argmax())
+            return int(self._values(observation, self.weights, self.acting_encoder).argmax())
 
     def greedy(self, observation: NDArray[Any]) -> int:
         """Return the best action for one observation, without noise."""
         with torch.no_grad():
             return int(self._values(observation, self.head.mean_weights(), self.encoder).argmax())
+
+    def actor(self, rng: np.random.Generator) -> "RainbowActor":
+        """See `Agent`."""
+        return RainbowActor(self, rng)
 
     def _values(self, observation: NDArray[Any], weights: Weights, encoder: Encoder) -> torch.Tensor:
         return q_values(self._observe(observation, encoder), weights, self.support, self.head.spec.actions)[0]
@@ -106,7 +117,7 @@ class RainbowAgent(QLearningAgent[RainbowHead]):
                 self._tensor(batch.actions).long(),
                 self._tensor(batch.weights),
                 self.support,
-                self._weights,
+                self.weights,
                 self.head.noise,
                 self.head.gradients(),
             )
@@ -119,6 +130,34 @@ class RainbowAgent(QLearningAgent[RainbowHead]):
         self.optimizer.step()
         self.updates += 1
         return UpdateResult(float(loss), losses.cpu().numpy())
+
+
+class RainbowActor(Actor[RainbowAgent]):
+    """Acts under the noise of the agent's last `refresh`."""
+
+    def __init__(self, agent: RainbowAgent, rng: np.random.Generator) -> None:
+        super().__init__(agent, rng)
+        self._noisy = [tensor.detach().clone() for tensor in agent.weights]
+        self._mean = [tensor.detach().clone() for tensor in agent.head.mean_weights()]
+        self._support, self._actions = agent.support, agent.head.spec.actions
+
+    @torch.no_grad()
+    def take(self, agent: RainbowAgent) -> None:
+        """See `Actor`."""
+        super().take(agent)
+        torch._foreach_copy_([*self._noisy, *self._mean], [*agent.weights, *agent.head.mean_weights()])
+
+    def explore(self, observation: NDArray[Any], timestep: int) -> int:
+        """Return the best action under the noise."""
+        return self._best(observation, self._noisy)
+
+    def greedy(self, observation: NDArray[Any]) -> int:
+        """Return the best action without noise."""
+        return self._best(observation, self._mean)
+
+    @torch.no_grad()
+    def _best(self, observation: NDArray[Any], weights: Weights) -> int:
+        return int(q_values(self._latent(observation), weights, self._support, self._actions)[0].argmax())
 
 
 class Prepared(NamedTuple):

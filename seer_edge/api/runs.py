@@ -5,7 +5,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from seer_edge.api import planning
 from seer_edge.api.results import RunResult
@@ -22,6 +22,9 @@ from seer_edge.runs.source import is_bundle
 from seer_edge.runs.transfer import Imported
 from seer_runtime import durable
 from seer_runtime.system.memory import MemoryLimits, memory_limits
+
+if TYPE_CHECKING:
+    from seer_edge.training.run import Run
 
 LOG = logging.getLogger(__name__)
 OUTPUT = logging.getLogger("seer_edge.output")
@@ -232,7 +235,21 @@ def _resume(
     from seer_edge.training import run
 
     _announce(planned, f"run folder: {folder.path}", folder.path)
-    return _result(folder, run.resume(planned, folder, saved, on_progress=on_progress, progress_bar=progress_bar))
+    status = run.resume(
+        planned, folder, saved, on_progress=on_progress, progress_bar=progress_bar, kind=_kind_of_run(planned)
+    )
+    return _result(folder, status)
+
+
+def _kind_of_run(planned: BytePlan) -> "type[Run[Any]]":
+    """Return what executes a run: with --hz, in real time."""
+    if planned.config.hz is None:
+        from seer_edge.training.run import Run
+
+        return Run
+    from seer_edge.realtime.run import RealTimeRun
+
+    return RealTimeRun
 
 
 def _check_length(saved: Saved, total_timesteps: int | None) -> None:
@@ -274,7 +291,10 @@ def _begin(
     try:
         from seer_edge.training import run
 
-        return _result(folder, run.train(planned, folder, imported, on_progress=on_progress, progress_bar=progress_bar))
+        status = run.train(
+            planned, folder, imported, on_progress=on_progress, progress_bar=progress_bar, kind=_kind_of_run(planned)
+        )
+        return _result(folder, status)
     except KeyboardInterrupt:
         if folder.has_no_progress:
             LOG.warning(f"stopped before the first checkpoint; start it again with: seer-edge resume {folder.path}")

@@ -24,6 +24,7 @@ from seer_edge.cli.run_flags import (
     add_evaluation_flags,
     add_freeze_flags,
     add_host_flags,
+    add_real_time_flags,
     add_memory_flags,
     add_output_flags,
     add_run_flags,
@@ -130,6 +131,7 @@ def _add_resume_flags(parser: argparse.ArgumentParser) -> None:
         "--total-timesteps", type=integer, metavar="N", help="Length of the run in agent steps. Default: as before."
     )
     add_host_flags(changes, threads="as before", checkpoint="as before", timeout="as before", device="as before")
+    add_real_time_flags(changes, otherwise="as before")
     add_evaluation_flags(changes, otherwise="as before")
     add_tracker_flags(changes, otherwise="as before")
     add_output_flags(parser)
@@ -163,6 +165,7 @@ def _add_resumed_flags(parser: argparse.ArgumentParser) -> None:
     add_memory_flags(parser.add_argument_group("bytes"), otherwise="as before")
     host = parser.add_argument_group("how to run")
     add_host_flags(host, threads="as before", checkpoint="as before", timeout="as before", device="as before")
+    add_real_time_flags(host, otherwise="as before")
     add_evaluation_flags(parser.add_argument_group("evaluation"), otherwise="as before")
     add_tracker_flags(parser.add_argument_group("what to write"), otherwise="as before")
     add_output_flags(parser)

@@ -21,9 +21,12 @@ from seer_edge.config.values import (
     AUTO,
     parse_assignment,
     parse_checkpoint_every,
+    parse_control_period,
     parse_freeze_at,
+    parse_hz,
     parse_json_object,
     parse_mlflow,
+    parse_number,
     parse_return,
     parse_steps_or_never,
     parse_wandb,
@@ -50,6 +53,7 @@ def add_run_flags(parser: argparse.ArgumentParser, *, env_required: bool = True)
         help="Update on a second thread while the environment steps. Default: on.",
     )
     add_host_flags(how, threads="1", checkpoint="30min", timeout="60s", device="cpu")
+    add_real_time_flags(parser.add_argument_group("real time"), otherwise=None)
     evaluation = parser.add_argument_group("evaluation")
     add_evaluation_flags(evaluation, otherwise="the preset's", place="training, but separate for Atari and control")
     evaluation.add_argument(
@@ -338,6 +342,37 @@ def add_host_flags(group: argparse._ArgumentGroup, *, threads: str, checkpoint: 
         type=seconds,
         metavar="TIME",
         help=f"Time for an answer of the environment before the run stops. Default: {timeout}.",
+    )
+
+
+def add_real_time_flags(group: argparse._ArgumentGroup, *, otherwise: str | None) -> None:
+    """Add the flags of control in real time. `otherwise` is the default of a resumed run; None stands for a new run."""
+    rate = group.add_mutually_exclusive_group()
+    rate.add_argument(
+        "--hz",
+        type=flag_type(parse_hz),
+        metavar="N",
+        help="Act N times a second and learn meanwhile, for an environment that does not wait. "
+        f"Default: {otherwise or 'the environment waits for the agent'}.",
+    )
+    rate.add_argument(
+        "--control-period",
+        dest="hz",
+        type=flag_type(parse_control_period),
+        metavar="TIME",
+        help="The same as a time between two actions, for example 100ms.",
+    )
+    group.add_argument(
+        "--max-updates-per-step",
+        type=integer,
+        metavar="N",
+        help=f"With --hz: most updates between two steps. Default: {otherwise or '1'}.",
+    )
+    group.add_argument(
+        "--min-updates-per-step",
+        type=flag_type(parse_number),
+        metavar="X",
+        help=f"With --hz: a warning says if there are fewer updates a step. Default: {otherwise or '0.2'}.",
     )
 
 

@@ -28,6 +28,7 @@ CHECKPOINT_EVERY_SECONDS = 1800.0
 """48 checkpoints a day, which an SD card bears."""
 ENV_TIMEOUT_SECONDS = 60.0
 """An environment that does not answer for so long counts as hanging."""
+HZ_MAX = 1_000
 MAX_THREADS = 256
 MAX_AUGMENTATIONS = MAX_BATCH - 1  # encoded in one call with the center crop
 BEFORE_RECORDED: Mapping[str, Any] = {
@@ -51,6 +52,9 @@ BEFORE_RECORDED: Mapping[str, Any] = {
     "wandb": None,
     "mlflow": None,
     "eval_video": False,
+    "hz": None,
+    "max_updates_per_step": 1,
+    "min_updates_per_step": 0.2,
 }
 """Values that runs had whose `config.json` was written before these entries existed."""
 
@@ -115,6 +119,9 @@ class TrainConfig:
     freeze_window: int | None = None  # steps between two comparisons of --freeze-at auto; None: a fixed step
     keep_checkpoint: tuple[int, ...] = ()  # steps whose checkpoints are never removed
     analyze: bool = False  # whether to keep the encoder's weights at some steps
+    hz: float | None = None  # control ticks a second; None: the environment waits for the agent
+    max_updates_per_step: int = 1  # with hz
+    min_updates_per_step: float = 0.2  # with hz: fewer give a warning
     origin: dict[str, Any] | None = None  # of a fork: the run, the step and the SHA-256 of its checkpoint's manifest
     environment: EnvSpec | None = None  # as it was when the run began; None in runs of earlier versions
 
@@ -183,6 +190,11 @@ class TrainConfig:
             raise BadInputError("--analyze: the encoder of --from never changes; leave one of the two out")
         if self.freeze_window is not None:
             _at_least_one("freeze_window", self.freeze_window)
+        if self.hz is not None:
+            _require(0 < self.hz <= HZ_MAX, "--hz", f"{self.hz:g}", f"give a rate above 0 and up to {HZ_MAX}")
+        _at_least_one("--max-updates-per-step", self.max_updates_per_step)
+        least = self.min_updates_per_step
+        _require(0 <= least < math.inf, "--min-updates-per-step", f"{least:g}", "give a number of at least 0")
         if self.action_repeat is not None:
             _at_least_one("action_repeat", self.action_repeat)
         if self.origin is not None and {name: type(value) for name, value in self.origin.items()} != ORIGIN:
@@ -215,6 +227,11 @@ class TrainConfig:
         if target is not None and evaluated and mean_return is not None and mean_return >= target:
             return True
         return timestep == self.total_timesteps and (evaluated or self.eval_every is None)
+
+    @property
+    def evaluates_in_training(self) -> bool:
+        """Whether evaluations play the training environment. In real time there is no other."""
+        return self.eval_in == "training" or self.hz is not None
 
     @property
     def compact(self) -> bool:

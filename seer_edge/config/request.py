@@ -12,9 +12,11 @@ from seer_edge.config.values import (
     NEVER,
     parse_checkpoint_every,
     parse_freeze_at,
+    parse_hz,
     parse_json_object,
     parse_memory,
     parse_mlflow,
+    parse_number,
     parse_return,
     parse_seconds,
     parse_steps_or_never,
@@ -55,6 +57,8 @@ _TEXT: Mapping[str, Callable[[str], Any]] = {
     "stop_at_return": parse_return,
     "wandb": parse_wandb,
     "mlflow": parse_mlflow,
+    "hz": parse_hz,
+    "min_updates_per_step": parse_number,
 }
 """Options that may also be given as text with a unit."""
 
@@ -83,6 +87,9 @@ class ResumeRequest:
     eval_video: bool | None = None
     wandb: str | None = None  # a project, entity/project or "never"
     mlflow: str | None = None  # a folder, the URL of a server or "never"
+    hz: float | None = None  # control ticks a second
+    max_updates_per_step: int | None = None
+    min_updates_per_step: float | None = None
 
     @classmethod
     def of(cls, **options: Any) -> Self:
@@ -123,6 +130,9 @@ class ResumeRequest:
             "eval_video": self.eval_video,
             "wandb": self.wandb,
             "mlflow": self.mlflow,
+            "hz": self.hz,
+            "max_updates_per_step": self.max_updates_per_step,
+            "min_updates_per_step": self.min_updates_per_step,
         }
         fields: dict[str, Any] = {
             name: None if value == NEVER else value for name, value in given.items() if value is not None
@@ -252,6 +262,9 @@ class ResumeOptions(TypedDict, total=False):
     eval_video: bool | None
     wandb: str | None
     mlflow: str | os.PathLike[str] | None
+    hz: float | None
+    max_updates_per_step: int | None
+    min_updates_per_step: float | None
 
 
 class ForkOptions(ResumeOptions, total=False):

@@ -68,6 +68,28 @@ def parse_return(text: str) -> float | str:
     return float(text)
 
 
+def parse_number(text: str) -> float:
+    """Return a number."""
+    if _NUMBER.fullmatch(text) is None:
+        raise ValueError(f"{text[:SHOWN_CHARACTERS]!r} is not a number; write for example 0.5")
+    return float(text)
+
+
+def parse_hz(text: str) -> float:
+    """Return a rate in hertz."""
+    if _NUMBER.fullmatch(text) is None or not float(text) > 0:
+        raise ValueError(f"{text[:SHOWN_CHARACTERS]!r} is not a rate above 0; write for example 30")
+    return float(text)
+
+
+def parse_control_period(text: str) -> float:
+    """Return the rate in hertz of a period such as 100ms or 0.1s."""
+    milliseconds = text.removesuffix("ms")
+    if milliseconds != text and _NUMBER.fullmatch(milliseconds) and float(milliseconds) > 0:
+        return 1e3 / float(milliseconds)
+    return 1 / parse_duration(text)
+
+
 def parse_wandb(text: str) -> str:
     """Return a project of Weights & Biases, entity/project, or "never"."""
     if _WANDB_PROJECT.fullmatch(text) is None:

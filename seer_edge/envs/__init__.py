@@ -26,6 +26,7 @@ from seer_edge.envs.names import (
     ViewError,
     resolve,
 )
+from seer_edge.envs.ticks import next_tick
 from seer_runtime.policy.preprocess import Color
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "UnsupportedEnvError",
     "ViewError",
     "make_env",
+    "next_tick",
     "register_family",
     "resolve",
 ]

@@ -31,7 +31,10 @@ def checked_step(step: Any, spec: EnvSpec) -> Step:
         raise EnvironmentFailedError("the step is both terminated and truncated")
     if step.episode is not None:
         _check_episode(step.episode, over=terminated or truncated)
-    return Step(frame, reward, terminated, truncated, step.episode)
+    action = step.action
+    if action is not None and not spec.actions.holds(np.asarray(action)[None]):
+        raise EnvironmentFailedError(f"the executed action is {shown_value(action)}, not one of {spec.actions}")
+    return Step(frame, reward, terminated, truncated, step.episode, action, truth("discard", step.discard))
 
 
 def finite_reward(reward: Any) -> float:

@@ -95,6 +95,10 @@ class Step:
     terminated: bool
     truncated: bool
     episode: Episode | None
+    action: Action | None = None
+    """The agent's action that was executed, where it was not the one that was given."""
+    discard: bool = False
+    """Whether nothing can be learned from this step, for example because a person moved the robot."""
 
 
 class Environment(Protocol):

@@ -2,7 +2,7 @@
 
 import inspect
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,15 +37,16 @@ def observation_of(result: Any) -> Any:
     raise UnsupportedEnvError(f"reset returns the observation alone, not observation and info: {_OLD_API}")
 
 
-def parts_of_step(result: Any) -> tuple[Any, Any, Any, Any]:
-    """Return observation, reward, terminated and truncated of what `step` returned."""
+def parts_of_step(result: Any) -> tuple[Any, Any, Any, Any, Mapping[str, Any]]:
+    """Return observation, reward, terminated, truncated and info of what `step` returned."""
     if not isinstance(result, tuple | list):
         raise UnsupportedEnvError(f"step returns {shown_value(result)}, not five values: {_STEP}")
     if len(result) == 4:
         raise UnsupportedEnvError(f"step returns four values, not five: {_OLD_API}")
     if len(result) != 5:
         raise UnsupportedEnvError(f"step returns {_counted(result)}, not five: {_STEP}")
-    return result[0], result[1], result[2], result[3]
+    info = result[4] if isinstance(result[4], Mapping) else {}
+    return result[0], result[1], result[2], result[3], info
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from seer_edge.envs.rendering import prepare_rendering
 from seer_edge.envs.resolution import pixel_size
 from seer_edge.errors import EnvironmentFailedError, describe_error, message_of
 from seer_runtime.policy.actions import DTYPES, Bounded, Numbered, OwnActions
-from seer_runtime.policy.pictures import Picture, PictureError
+from seer_runtime.policy.pictures import Picture, PictureError, shown_value
 from seer_runtime.policy.preprocess import Color, Frame, Resize, to_frame
 from seer_runtime.system.state import State, StateError
 
@@ -188,7 +188,7 @@ class GymPixels:
         own = self._own.own(action)
         with misread_step():
             result = self._env.step(np.int64(own) if isinstance(own, int) else own)  # as spaces draw them
-        observation, raw_reward, terminated, truncated = parts_of_step(result)
+        observation, raw_reward, terminated, truncated, info = parts_of_step(result)
         reward = finite_reward(raw_reward)
         terminated, truncated = truth("terminated", terminated), truth("truncated", truncated)
         self._return += reward
@@ -196,7 +196,25 @@ class GymPixels:
         over = terminated or truncated
         self._stepping = not over
         episode = Episode(self._return, self._length_steps) if over else None
-        return Step(self._frame(observation), reward, terminated, truncated and not terminated, episode)
+        return Step(
+            self._frame(observation),
+            reward,
+            terminated,
+            truncated and not terminated,
+            episode,
+            self._executed(info),
+            truth('info["discard"]', info.get("discard", False)),
+        )
+
+    def _executed(self, info: Mapping[str, Any]) -> Action | None:
+        """Return the agent's action for `info["executed_action"]`, which is in the environment's own units."""
+        own = info.get("executed_action")
+        if own is None:
+            return None
+        try:
+            return self._own.of_agent(own)
+        except (TypeError, ValueError) as error:
+            raise EnvironmentFailedError(f'info["executed_action"] is {shown_value(own)}: {error}') from error
 
     def close(self) -> None:
         """Close the environment."""

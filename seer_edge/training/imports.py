@@ -8,21 +8,23 @@ from seer_edge.config.plan import BytePlan
 from seer_edge.runs.source import member_values
 from seer_edge.runs.transfer import Imported, ImportedLearner, ImportedRows
 from seer_edge.training.components import OnHang, Seeds
-from seer_edge.training.session import Session, assemble_session
+from seer_edge.training.session import AnySession, assemble_session
 from seer_runtime.policy import bundle
 from seer_runtime.policy.bundle import open_bundle
 from seer_runtime.replay.replay import Replay
 from seer_runtime.system.state import State, StateError
 
 
-def build_imported_session(plan: BytePlan, imported: Imported, on_hang: OnHang | None = None) -> Session:
+def build_imported_session(
+    plan: BytePlan, imported: Imported, on_hang: OnHang | None, kind: type[AnySession]
+) -> AnySession:
     """Build the session of a new run at step 0, its encoder frozen from the start.
 
     Raises the errors of `load_agent` and `load_rows`, and EnvironmentFailedError.
     """
     agent = make_agent(plan, seed=Seeds.of(plan.config.seed).agent)
     load_agent(imported, agent, reads_latents=plan.latent_replay)
-    session = assemble_session(plan, agent, imported.encoder.graph, on_hang)
+    session = assemble_session(plan, agent, imported.encoder.graph, on_hang, kind=kind)
     if imported.rows is not None:
         load_rows(imported.rows, session.replay)
     session.begin()

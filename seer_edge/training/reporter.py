@@ -66,7 +66,7 @@ class Reporter:
             self._begin -= float(state["seconds"])
             # Checkpoints of earlier versions lack it. Unknown seconds leave the cells empty.
             self._cpu_before += float(state.get("cpu_seconds", math.nan))
-        self._tables = open_tables(folder, self.logged_at, session.timestep)
+        self._tables = open_tables(folder, session.config, self.logged_at, session.timestep)
         for warning in [] if state is None else changed_tables(self._tables, state):
             console.warn(warning)
         self.trackers: list[Tracker] = [
@@ -258,6 +258,7 @@ class Reporter:
             row |= {"eval/mean_reward": evaluation.mean_return, "eval/std_reward": evaluation.std_return}
         if comparison is not None:
             row |= {"seer/similarity": comparison.similarity, "seer/drift": comparison.drift}
+        row |= session.interval_figures()
         self.logged_at = session.timestep
         self._watch_loss(row.get("train/loss"))
         for tracker in self.trackers:
@@ -267,7 +268,7 @@ class Reporter:
             session.timestep,
             f"{session.phase} {_format_speed(speed)} steps/s return {shown} "
             f"obs {observations / 1e6:.1f}/{session.config.mem_budget_bytes / 1e6:.1f} MB {self._rows()}"
-            f"rss {rss / 1e6:.0f} MB anon {anon / 1e6:.0f} MB",
+            f"rss {rss / 1e6:.0f} MB anon {anon / 1e6:.0f} MB{_control(row)}",
         )
 
     def _watch_loss(self, loss: float | None) -> None:
@@ -284,6 +285,16 @@ class Reporter:
         self.console.warn(
             f"the loss is {loss:.1e} at step {self._session.timestep:,}, so the agent probably learns nothing; {hint}"
         )
+
+
+def _control(row: Mapping[str, float]) -> str:
+    """Return the figures of control in real time for the console."""
+    if "control/ticks" not in row:
+        return ""
+    return (
+        f" late {row['control/late_p99_ms']:.1f} ms (p99) {row['control/late_worst_ms']:.1f} ms (worst) "
+        f"missed {row['control/missed']:,} updates {row['control/updates_per_step']:.2f}/step"
+    )
 
 
 def _format_speed(speed: float) -> str:

@@ -6,11 +6,12 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 from seer_edge.config.plan import BytePlan
 from seer_edge.config.plan_text import evaluation_cost
 from seer_edge.envs.games import Evaluation
+from seer_edge.envs.recorder import Recorder
 from seer_edge.errors import EXIT_UNSAFE, EnvironmentFailedError, RunStoppedError
 from seer_edge.machine.host import is_out_of_memory
 from seer_edge.machine.signals import StopSignal
@@ -26,7 +27,7 @@ from seer_edge.training.freeze import FreezeRefusedError, freeze
 from seer_edge.training.imports import build_imported_session
 from seer_edge.training.metrics import Console
 from seer_edge.training.reporter import Reporter
-from seer_edge.training.session import Session, build_session, resume_session
+from seer_edge.training.session import AnySession, Session, build_session, resume_session
 from seer_edge.training.snapshot_policy import SnapshotPolicy
 from seer_edge.training.summary import OBSERVATIONS
 from seer_edge.training.trackers import ProgressCallback
@@ -45,10 +46,12 @@ OnProgress = Callable[[Mapping[str, float]], object]
 """Receives one row of `progress.csv`, by column, at each log interval."""
 
 
-class Run:
+class Run(Generic[AnySession]):
     """One run, from where its session is to its exit status."""
 
-    def __init__(self, folder: RunFolder, session: Session, console: Console, state: Mapping[str, Any] | None) -> None:
+    session_kind: type[Any] = Session
+
+    def __init__(self, folder: RunFolder, session: AnySession, console: Console, state: Mapping[str, Any] | None) -> None:
         """`state` is the `run.json` of the checkpoint that the session was restored from; None for a new run.
 
         Raises KeyError, TypeError or ValueError if `state` is malformed.
@@ -141,7 +144,7 @@ class Run:
             return False
         at_end = session.timestep == config.total_timesteps
         due_at = session.timestep if at_end else session.timestep - session.timestep % config.eval_every
-        between = at_end or config.eval_in == "separate" or session.replay.store.between_scenes
+        between = at_end or not config.evaluates_in_training or session.replay.store.between_scenes
         return self.reporter.evaluated_at < due_at and between
 
     def _freeze(self) -> None:
@@ -161,12 +164,17 @@ class Run:
             self.console.note(f"evaluation, {count} of {episodes} episodes")
 
         with self.videos.recording() as recorder:
-            evaluation = evaluate_session(session.plan, session, stop, played, recorder)
+            evaluation = self._play_evaluation(stop, played, recorder)
             if evaluation is None and recorder is not None:
                 recorder.discard()  # a resumed run repeats the evaluation
         if evaluation is not None and self.reporter.evaluated(evaluation) and session.config.keep_best:
             self.checkpoints.save_best()
         return evaluation
+
+    def _play_evaluation(
+        self, stop: Callable[[], bool], played: Callable[[int], object], recorder: Recorder | None
+    ) -> Evaluation | None:
+        return evaluate_session(self.session.plan, self.session, stop, played, recorder)
 
     def _watch_memory(self) -> None:
         """Raise RunStoppedError if RSS stays above its limit; warn if it comes near."""
@@ -199,16 +207,17 @@ def train(
     *,
     on_progress: OnProgress | None = None,
     progress_bar: bool = False,
+    kind: type[Run[Any]] = Run,
 ) -> int:
     """Start the run of `plan` in `folder`, with what it imports; return the exit status. Raises RunStoppedError."""
 
-    def build(on_hang: OnHang) -> Run:
+    def build(on_hang: OnHang) -> Run[Any]:
         console = Console(plan.config.total_timesteps, progress_bar=progress_bar)
         if imported is None:
-            return Run(folder, build_session(plan, on_hang), console, None)
+            return kind(folder, build_session(plan, on_hang, kind.session_kind), console, None)
         with checkpoint.reading(Path(plan.config.source or "")):
-            session = build_imported_session(plan, imported, on_hang)
-        run = Run(folder, session, console, None)
+            session = build_imported_session(plan, imported, on_hang, kind.session_kind)
+        run = kind(folder, session, console, None)
         if session.graph is not None:
             durable.write_atomic(folder.encoder, session.graph)
         run.reporter.imported(imported)
@@ -224,18 +233,19 @@ def resume(
     *,
     on_progress: OnProgress | None = None,
     progress_bar: bool = False,
+    kind: type[Run[Any]] = Run,
 ) -> int:
     """Continue the run in `folder` from a checkpoint, under `plan`; return the exit status.
 
     Raises BadInputError if the checkpoint does not match the plan, RunStoppedError.
     """
 
-    def build(on_hang: OnHang) -> Run:
+    def build(on_hang: OnHang) -> Run[Any]:
         console = Console(plan.config.total_timesteps, saved.timestep, progress_bar=progress_bar)
         with checkpoint.reading(saved.path), contextlib.ExitStack() as undo:
-            session, notes = resume_session(plan, saved, on_hang)
+            session, notes = resume_session(plan, saved, on_hang, kind.session_kind)
             undo.callback(session.env.close)
-            run = Run(folder, session, console, saved.run())
+            run = kind(folder, session, console, saved.run())
             json.dumps(run.reporter.describe(), allow_nan=False)  # an untrusted run.json may not make a valid summary
             undo.pop_all()
         if plan.config.mem_budget_bytes != saved.config.mem_budget_bytes:
@@ -253,9 +263,9 @@ def resume(
     return _execute(folder, build, on_progress)
 
 
-def _execute(folder: RunFolder, build: Callable[[OnHang], Run], on_progress: OnProgress | None) -> int:
+def _execute(folder: RunFolder, build: Callable[[OnHang], Run[Any]], on_progress: OnProgress | None) -> int:
     """Build a run and execute it; return the exit status. Raises RunStoppedError with what to do."""
-    runs: list[Run] = []  # empty while the environment is built and renders its first frame
+    runs: list[Run[Any]] = []  # empty while the environment is built and renders its first frame
 
     def on_hang(reason: str) -> None:
         for run in runs:

@@ -1,7 +1,9 @@
 """A training session: one step at a time, by the same code before and after the freeze."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -9,7 +11,7 @@ from seer_edge.agents import make_agent
 from seer_edge.agents.agent import Agent
 from seer_edge.config.config import TrainConfig
 from seer_edge.config.plan import BytePlan
-from seer_edge.envs import Episode
+from seer_edge.envs import Action, Episode, Step
 from seer_edge.envs.guarded import Guarded
 from seer_edge.errors import BadInputError
 from seer_edge.runs.checkpoint import Saved, Snapshot, encoder_identity
@@ -40,7 +42,7 @@ class StepReport:
     """Result of one step."""
 
     seconds: float
-    loss: float | None  # None if the step made no update
+    loss: float | None  # of the last update; None if the step made no update
     episode: Episode | None  # the episode that this step ended
 
 
@@ -130,13 +132,30 @@ class Session:
 
     def _interact(self) -> Episode | None:
         """Act on the current observation, store the step and perceive the next one; return the ended episode."""
-        settings = self.config.settings
-        if self.timestep < settings.random_steps:
-            action = self.env.spec.actions.sample(self.exploration)
+        while (step := self.env.step(action := self._choose())).discard:
+            self._skip(step)
+            if step.terminated or step.truncated:
+                self.begin()
+        self._store(action if step.action is None else step.action, step)
+        if step.terminated or step.truncated:
+            self.begin()
         else:
-            action = self.agent.explore(self.observed.input, self.timestep)
-        step = self.env.step(action)
-        reward = step.reward
+            self.observed = self.perception.observe(step.frame, first=False)
+        return step.episode
+
+    def _choose(self) -> Action:
+        if self.timestep < self.config.settings.random_steps:
+            return self.env.spec.actions.sample(self.exploration)
+        return self.agent.explore(self.observed.input, self.timestep)
+
+    def _skip(self, step: Step) -> None:
+        """Store nothing of `step`. What was stored before it ends as truncated, and its frame begins a scene."""
+        self.replay.interrupt(self.observed.row)
+        self.observed = self.perception.observe(step.frame, first=True)
+
+    def _store(self, action: Action, step: Step) -> None:
+        """Store the current observation with the action and the step that followed. Raises BadInputError."""
+        settings, reward = self.config.settings, step.reward
         if settings.reward_clip is not None:
             reward = float(np.clip(reward, -settings.reward_clip, settings.reward_clip))
         if abs(reward) > REWARD_MAX:
@@ -148,11 +167,6 @@ class Session:
         self.timestep += 1
         if step.truncated:
             self.replay.append_final(self.perception.observe(step.frame, first=False).row)
-        if step.terminated or step.truncated:
-            self.begin()
-        else:
-            self.observed = self.perception.observe(step.frame, first=False)
-        return step.episode
 
     def _sample(self) -> PreparedBatch | None:
         """Sample and prepare a batch; None until learning starts."""
@@ -204,6 +218,16 @@ class Session:
         self.observed = latents.perception.current()
         return rows
 
+    # --- figures -------------------------------------------------------------------------------------------
+
+    def interval_figures(self) -> dict[str, float]:
+        """Return further columns of `progress.csv`, of the log interval that ends now."""
+        return {}
+
+    def summary_figures(self) -> Mapping[str, Any] | None:
+        """Return the entry `real_time` of `summary.json`; None where the environment waits for the agent."""
+        return None
+
     # --- state ---------------------------------------------------------------------------------------------
 
     def snapshot(self) -> Snapshot:
@@ -223,7 +247,7 @@ class Session:
             agent=self.agent.state(),
             replay=self.replay.state(),
             perception=self.perception.state(),
-            environment=self.env.state(),
+            environment=self._saved_environment(),
             pending=None if pending is None else self.replay.batch_state(pending.batch),
             exploration=generator_state(self.exploration),
             watch=None if self.watch is None else self.watch.state(),
@@ -261,6 +285,9 @@ class Session:
             notes.append(f"{lost}: a new episode begins")
         return notes
 
+    def _saved_environment(self) -> State | None:
+        return self.env.state()
+
     def _restore_environment(self, state: State | None) -> str | None:
         """Restore the environment, or build it again; return why its state was lost, or None."""
         if state is None:
@@ -274,15 +301,20 @@ class Session:
         return None
 
 
-def build_session(plan: BytePlan, on_hang: OnHang | None = None) -> Session:
+AnySession = TypeVar("AnySession", bound=Session)
+
+
+def build_session(plan: BytePlan, on_hang: OnHang | None = None, kind: type[AnySession] = Session) -> AnySession:
     """Build the session of a new run, at step 0. Raises EnvironmentFailedError."""
     agent = make_agent(plan, seed=Seeds.of(plan.config.seed).agent)
-    session = assemble_session(plan, agent, None, on_hang)
+    session = assemble_session(plan, agent, None, on_hang, kind=kind)
     session.begin()
     return session
 
 
-def resume_session(plan: BytePlan, saved: Saved, on_hang: OnHang | None = None) -> tuple[Session, list[str]]:
+def resume_session(
+    plan: BytePlan, saved: Saved, on_hang: OnHang | None = None, kind: type[AnySession] = Session
+) -> tuple[AnySession, list[str]]:
     """Build the session that a checkpoint describes; also return one line per part that could not be restored.
 
     Raises the errors of `Session.restore`.
@@ -290,7 +322,7 @@ def resume_session(plan: BytePlan, saved: Saved, on_hang: OnHang | None = None) 
     agent = make_agent(plan, seed=0)
     if saved.frozen:
         agent.freeze_encoder(reads_latents=saved.graph is not None)
-    session = assemble_session(plan, agent, saved.graph, on_hang, timestep=saved.timestep)
+    session = assemble_session(plan, agent, saved.graph, on_hang, timestep=saved.timestep, kind=kind)
     try:
         return session, session.restore(saved)
     except BaseException:
@@ -299,8 +331,14 @@ def resume_session(plan: BytePlan, saved: Saved, on_hang: OnHang | None = None) 
 
 
 def assemble_session(
-    plan: BytePlan, agent: Agent, graph: bytes | None, on_hang: OnHang | None, *, timestep: int = 0
-) -> Session:
+    plan: BytePlan,
+    agent: Agent,
+    graph: bytes | None,
+    on_hang: OnHang | None,
+    *,
+    timestep: int = 0,
+    kind: type[AnySession] = Session,
+) -> AnySession:
     """Build environment, replay and perception around `agent`; with the `graph` of a frozen encoder, on latents.
 
     Raises EnvironmentFailedError.
@@ -312,4 +350,4 @@ def assemble_session(
     replay = build_replay(plan, ledger, seeds.replay, latents=encoder is not None)
     env = open_training_env(plan, seeds, on_hang, timestep)
     perception = new_perception(plan, encoder, ledger, views_seed=seeds.views)
-    return Session(plan, env, agent, replay, perception, ledger, seeds, graph, on_hang)
+    return kind(plan, env, agent, replay, perception, ledger, seeds, graph, on_hang)

@@ -119,6 +119,7 @@ def summary(session: Session, outcome: Outcome, clock: PhaseClock) -> dict[str, 
         "rss_peak_bytes": peaks["rss"],
         "anon_peak_bytes": peaks[ANON],
         "steps_per_second": {phase: clock.steps_per_second(phase) for phase in ("pixel", "latent")},
+        **({} if (real_time := session.summary_figures()) is None else {"real_time": real_time}),
         "flops": {
             "total": flops(session, outcome, session.timestep),
             "at_freeze": None if frozen is None else flops(session, outcome, frozen.timestep),

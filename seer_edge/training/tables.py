@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from seer_edge.config.config import TrainConfig
 from seer_edge.envs import Episode
 from seer_edge.runs.run_folder import RunFolder
 from seer_runtime import durable
@@ -37,6 +38,17 @@ COLUMNS = (
     "time/time_elapsed",
     "time/cpu_seconds",
 )
+REAL_TIME_COLUMNS = (
+    "control/ticks",
+    "control/missed",
+    "control/late_p50_ms",
+    "control/late_p99_ms",
+    "control/late_worst_ms",
+    "control/age_p99_ms",
+    "control/updates_per_step",
+    "control/dropped",
+)
+"""Further columns of a run with --hz."""
 EPISODE_COLUMNS = ("step", "return", "length", "updates")
 """Of a finished training episode: its last step, its raw return, its length in steps, and all updates so far."""
 TABLE_BYTES_MAX = 2**27
@@ -133,10 +145,11 @@ def episode_row(step: int, episode: Episode, updates: int) -> dict[str, float]:
     return dict(zip(EPISODE_COLUMNS, figures, strict=True))
 
 
-def open_tables(folder: RunFolder, logged_at: int, timestep: int) -> dict[str, Table]:
+def open_tables(folder: RunFolder, config: TrainConfig, logged_at: int, timestep: int) -> dict[str, Table]:
     """Open the tables of a run that is at `timestep` and wrote its last row of progress at `logged_at`."""
+    columns = COLUMNS if config.hz is None else COLUMNS + REAL_TIME_COLUMNS
     return {
-        "progress": Table(folder.progress, COLUMNS, logged_at),
+        "progress": Table(folder.progress, columns, logged_at),
         "episodes": Table(folder.episodes, EPISODE_COLUMNS, timestep),
     }
 
@@ -152,7 +165,7 @@ def changed_tables(tables: Mapping[str, Table], digests: Mapping[str, Any]) -> I
 def copy_tables(source: RunFolder, target: RunFolder, logged_at: int, timestep: int) -> None:
     """Copy the rows of the tables up to a checkpoint at `timestep`, before which `logged_at` was the last interval."""
     for path, columns, until in (
-        (source.progress, COLUMNS, logged_at),
+        (source.progress, COLUMNS + REAL_TIME_COLUMNS, logged_at),
         (source.episodes, EPISODE_COLUMNS, timestep),
     ):
         header, rows = _read(path, columns, until)

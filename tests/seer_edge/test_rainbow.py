@@ -154,8 +154,8 @@ def test_what_runs_beside_an_update_does_not_see_it(frozen: bool) -> None:
     updated.update(observations)
     for observation in following.observations.array:
         assert updated.explore(observation, 0) == still.explore(observation, 0)
-        assert updated._values(observation, updated._weights, updated.acting_encoder).tolist() == (
-            still._values(observation, still._weights, still.acting_encoder).tolist()
+        assert updated._values(observation, updated.weights, updated.acting_encoder).tolist() == (
+            still._values(observation, still.weights, still.acting_encoder).tolist()
         )
     for got, wanted in zip(updated.prepare(following)[1:], still.prepare(following)[1:], strict=True):
         assert all(torch.equal(*pair) for pair in zip(got, wanted, strict=True))
@@ -163,8 +163,8 @@ def test_what_runs_beside_an_update_does_not_see_it(frozen: bool) -> None:
     still.refresh()
     observation = following.observations.array[0]
     assert not torch.equal(
-        updated._values(observation, updated._weights, updated.acting_encoder),
-        still._values(observation, still._weights, still.acting_encoder),
+        updated._values(observation, updated.weights, updated.acting_encoder),
+        still._values(observation, still.weights, still.acting_encoder),
     )
 
 

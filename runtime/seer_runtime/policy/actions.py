@@ -40,6 +40,13 @@ class Numbered:
         """Return the environment's action for the index `action` from 0."""
         return self.start + int(action)
 
+    def of_agent(self, own: Any) -> int:
+        """Return the index of the environment's action `own`. Raises ValueError where it is not a whole number."""
+        number = np.asarray(own)
+        if number.size != 1 or number.dtype.kind not in "iu":
+            raise ValueError("not a whole number")
+        return int(number.item()) - self.start
+
     def to_json(self) -> dict[str, Any]:
         """Return the entries of a manifest that `of` reads."""
         return {"start": self.start}
@@ -86,6 +93,18 @@ class Bounded:
         controls = (middle + half_range * np.asarray(action, np.float64)).reshape(self.shape)
         # Rounding may lead beyond a bound.
         return np.asarray(np.clip(controls.astype(self.dtype), *self._bounds))
+
+    def of_agent(self, own: Any) -> NDArray[np.float32]:
+        """Return the controls `[A]` in [-1, 1] of the environment's action `own`, which is clipped to its bounds.
+
+        A control whose bounds are equal is 0. Raises ValueError for another shape and for numbers that are not finite.
+        """
+        action = np.asarray(own, np.float64)
+        if action.shape != self.shape or not np.isfinite(action).all():
+            raise ValueError(f"expected finite numbers of shape {list(self.shape)}")
+        middle, half_range = self._scale
+        controls = (action.ravel() - middle) / np.where(half_range > 0, half_range, 1)
+        return np.clip(controls, -1, 1).astype(np.float32)
 
     def to_json(self) -> dict[str, Any]:
         """Return the entries of a manifest that `of` reads."""

@@ -1,0 +1,96 @@
+"""The figures of a run in real time: lateness, age of observations, updates a step."""
+
+import logging
+import time
+from typing import Any
+
+from seer_edge.config.config import TrainConfig
+from seer_edge.envs.durations import Durations
+from seer_edge.realtime.control import Control
+from seer_edge.realtime.feed import Feed
+
+LOG = logging.getLogger(__name__)
+LATE_SECONDS = 0.005
+MISSED_SHARE_MAX = 0.05
+"""Share of ticks missed in a log interval at which the rate is too high for the environment."""
+
+
+class Totals:
+    """Figures of this process since its start, and those of the running log interval."""
+
+    def __init__(self) -> None:
+        self.lateness, self.age = Durations(), Durations()
+        self.missed = self.updates = self.steps = self.dropped = 0
+        self._updates = self._steps = 0
+        self._since = time.monotonic()
+        self._warned: set[str] = set()
+
+    def learned(self, updates: int) -> None:
+        """Count one stored step, and the updates made after it."""
+        self._updates += updates
+        self._steps += 1
+
+    def end_interval(self, control: Control, feed: Feed) -> dict[str, float]:
+        """Return the figures of the interval by column, and begin the next one."""
+        lateness, missed = control.ticks.drain()
+        figures, now = control.drain(), time.monotonic()
+        seconds, self._since = now - self._since, now
+        dropped, self.dropped = feed.dropped - self.dropped, feed.dropped
+        updates, steps = self._updates, max(self._steps, 1)
+        self.updates, self.steps = self.updates + self._updates, self.steps + self._steps
+        self._updates = self._steps = 0
+        self.lateness.merge(lateness)
+        self.age.merge(figures.age)
+        self.missed += missed
+        ticks = lateness.count
+        if ticks and missed > MISSED_SHARE_MAX * (ticks + missed):
+            self._warn(
+                "rate",
+                f"the environment and the agent hold {ticks / seconds:.1f} ticks a second, not "
+                f"{1 / control.ticks.period_seconds:g}: {missed:,} ticks of {ticks + missed:,} were missed; "
+                "give a lower --hz",
+            )
+        least = control.config.min_updates_per_step
+        starts = control.config.settings.learning_starts
+        if self.steps - self._steps > 2 * starts and updates < least * steps:
+            self._warn(
+                "updates",
+                f"{updates / steps:.2f} updates a step, fewer than --min-updates-per-step {least:g}; "
+                "give a lower --hz, or a smaller network",
+            )
+        if dropped:
+            self._warn("dropped", f"{dropped:,} steps were not stored, because the learner was busy for too long")
+        return {
+            "control/ticks": ticks,
+            "control/missed": missed,
+            "control/late_p50_ms": 1e3 * lateness.quantile(0.5),
+            "control/late_p99_ms": 1e3 * lateness.quantile(0.99),
+            "control/late_worst_ms": 1e3 * lateness.worst,
+            "control/age_p99_ms": 1e3 * figures.age.quantile(0.99),
+            "control/updates_per_step": updates / steps,
+            "control/dropped": dropped,
+        }
+
+    def _warn(self, what: str, line: str) -> None:
+        if what not in self._warned:
+            self._warned.add(what)
+            LOG.warning(line)
+
+    def to_json(self, config: TrainConfig) -> dict[str, Any]:
+        """Return the `real_time` entry of `summary.json`: of this process, up to the last log interval."""
+
+        def milliseconds(durations: Durations) -> dict[str, float]:
+            quantiles = {"p50": 0.5, "p99": 0.99}
+            own = {name: round(1e3 * durations.quantile(share), 3) for name, share in quantiles.items()}
+            return {**own, "worst": round(1e3 * durations.worst, 3)}
+
+        return {
+            "hz": config.hz,
+            "ticks": self.lateness.count,
+            "missed": self.missed,
+            "later_than_5_ms": self.lateness.above(LATE_SECONDS),
+            "lateness_ms": milliseconds(self.lateness),
+            "age_of_observation_ms": milliseconds(self.age),
+            "updates_per_step": round(self.updates / self.steps, 4) if self.steps else None,
+            "dropped_steps": self.dropped,
+        }

@@ -1,0 +1,67 @@
+"""A run in real time: the main thread controls, another one learns, evaluates, freezes and saves."""
+
+import os
+import threading
+from collections.abc import Callable
+
+import torch
+
+from seer_edge.envs.games import Evaluation, game_seeds
+from seer_edge.envs.recorder import Recorder
+from seer_edge.machine.signals import StopSignal
+from seer_edge.realtime.feed import ControlEndedError
+from seer_edge.realtime.session import RealTimeSession
+from seer_edge.training.run import Run
+from seer_runtime.system.process import start_thread
+
+LEARNER_NICE = 5
+"""Added to the priority of the learner's thread, so that the control thread runs first on a busy machine."""
+
+
+class RealTimeRun(Run[RealTimeSession]):
+    """A run whose main thread is the control thread. The environment and its OpenGL context stay there."""
+
+    session_kind = RealTimeSession
+
+    def execute(self, stop: StopSignal) -> int:
+        """Control in this thread and learn in another one, until the run ends; return the exit status.
+
+        Raises what `Run.execute` raises.
+        """
+        control = self.session.open_control()
+        ended: list[int | BaseException] = []
+
+        def learn() -> None:
+            try:
+                _yield_to_control(self.session.config.threads)
+                ended.append(super(RealTimeRun, self).execute(stop))
+            except BaseException as error:
+                ended.append(error)
+            finally:
+                control.end()
+
+        start_thread(learn)
+        control.run(stop)
+        (result,) = ended
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    def _train(self, stop: Callable[[], bool]) -> None:
+        try:
+            super()._train(stop)
+        except ControlEndedError:
+            if not stop():
+                raise
+
+    def _play_evaluation(
+        self, stop: Callable[[], bool], played: Callable[[int], object], recorder: Recorder | None
+    ) -> Evaluation | None:
+        _, rng = game_seeds(self.session.config.seed, self.session.timestep)
+        return self.session.control.evaluate(rng, stop, played, recorder)
+
+
+def _yield_to_control(threads: int) -> None:
+    torch.set_num_threads(threads)  # of this thread
+    if hasattr(os, "setpriority"):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(os.nice(0) + LEARNER_NICE, 19))

@@ -7,6 +7,7 @@ Start with `runs.py` (plan, train, resume), then `policies.py` (evaluate, act, e
 
 from seer_edge.api.analysis import analyze
 from seer_edge.api.forks import fork
+from seer_edge.api.learner import Learner
 from seer_edge.api.policies import act, evaluate, export
 from seer_edge.api.reports import follow, report
 from seer_edge.api.reproduction import description_of, reproduce
@@ -36,6 +37,7 @@ __all__ = [
     "ExportResult",
     "ForkOptions",
     "ForkResult",
+    "Learner",
     "ReportResult",
     "ReproductionResult",
     "ResumeOptions",

@@ -145,12 +145,14 @@ def train(
     """
     if on_progress is not None and not callable(on_progress):
         raise BadInputError(f"on_progress {on_progress!r}: give a function that takes a row, or None")
-    return _train(RunRequest.of(env=env, **options), run_dir, on_progress, progress_bar)
+    request = RunRequest.of(env=env, **options)
+    return train_request(request, run_dir, {"on_progress": on_progress, "progress_bar": progress_bar})
 
 
-def _train(
-    request: RunRequest, run_dir: str | os.PathLike[str] | None, on_progress: OnProgress | None, progress_bar: bool
+def train_request(
+    request: RunRequest, run_dir: str | os.PathLike[str] | None, supervision: Mapping[str, Any]
 ) -> RunResult:
+    """Train as `train` does. `supervision` has the fields of `Supervision`, which needs torch."""
     planned, imported = planning.with_import(
         planning.plan_of(request), request.take, adopt_codec=request.latent_codec is None
     )
@@ -168,7 +170,7 @@ def _train(
     )
     with folder.locked():
         _announce(planned, f"run folder: {folder.path}", folder.path)
-        return _begin(planned, folder, imported, on_progress, progress_bar)
+        return _begin(planned, folder, imported, supervision)
 
 
 @closing_idle()
@@ -205,17 +207,20 @@ def resume(
         140
 
     """
-    request = ResumeRequest.of(**options)
+    changes = ResumeRequest.of(**options).config_fields()
+    return resume_with(run, changes, {"on_progress": on_progress, "progress_bar": progress_bar})
+
+
+def resume_with(run: str | os.PathLike[str], changes: dict[str, Any], supervision: Mapping[str, Any]) -> RunResult:
+    """Continue a run with other fields of its configuration. `supervision` is as for `train_request`."""
     folder = run_folder.open_run(Path(run))
     with folder.locked():
-        return _resume(folder, request.config_fields(), on_progress, progress_bar)
+        return _resume(folder, changes, supervision)
 
 
-def _resume(
-    folder: RunFolder, changes: dict[str, Any], on_progress: OnProgress | None, progress_bar: bool
-) -> RunResult:
+def _resume(folder: RunFolder, changes: dict[str, Any], supervision: Mapping[str, Any]) -> RunResult:
     if folder.has_no_progress:
-        return _begin_after_all(folder, changes, on_progress, progress_bar)
+        return _begin_after_all(folder, changes, supervision)
     saved = checkpoint.newest(folder.checkpoints)
     for line in saved.skipped:
         LOG.warning(line)
@@ -232,12 +237,11 @@ def _resume(
         unused = "; the flags change nothing" if changes else ""
         OUTPUT.info(f"{folder.path}: finished at step {saved.timestep:,}; {saved.path.name} is undamaged{unused}")
         return _result(folder, 0)
-    from seer_edge.training import run
+    from seer_edge.training.run import Supervision
+    from seer_edge.training.run import resume as resume_run
 
     _announce(planned, f"run folder: {folder.path}", folder.path)
-    status = run.resume(
-        planned, folder, saved, on_progress=on_progress, progress_bar=progress_bar, kind=_kind_of_run(planned)
-    )
+    status = resume_run(planned, folder, saved, Supervision(**supervision), _kind_of_run(planned))
     return _result(folder, status)
 
 
@@ -265,9 +269,7 @@ def _check_length(saved: Saved, total_timesteps: int | None) -> None:
         raise BadInputError(f"--total-timesteps {total_timesteps}: the freeze is at step {freeze_at}; give more")
 
 
-def _begin_after_all(
-    folder: RunFolder, changes: dict[str, Any], on_progress: OnProgress | None, progress_bar: bool
-) -> RunResult:
+def _begin_after_all(folder: RunFolder, changes: dict[str, Any], supervision: Mapping[str, Any]) -> RunResult:
     """Start a run that ended before its first checkpoint. It has nothing to lose."""
     config = dataclasses.replace(folder.read_config(), **changes)
     planned = planning.plan_again(config, folder)
@@ -278,22 +280,19 @@ def _begin_after_all(
     planning.prepare_learner(planned)
     _announce(planned, f"run folder: {folder.path}; it has no checkpoint yet and starts at step 0", folder.path)
     folder.write_config(config)
-    return _begin(planned, folder, imported, on_progress, progress_bar)
+    return _begin(planned, folder, imported, supervision)
 
 
 def _begin(
     planned: BytePlan,
     folder: RunFolder,
     imported: Imported | None,
-    on_progress: OnProgress | None,
-    progress_bar: bool,
+    supervision: Mapping[str, Any],
 ) -> RunResult:
     try:
         from seer_edge.training import run
 
-        status = run.train(
-            planned, folder, imported, on_progress=on_progress, progress_bar=progress_bar, kind=_kind_of_run(planned)
-        )
+        status = run.train(planned, folder, imported, run.Supervision(**supervision), _kind_of_run(planned))
         return _result(folder, status)
     except KeyboardInterrupt:
         if folder.has_no_progress:

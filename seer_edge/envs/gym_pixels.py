@@ -12,7 +12,7 @@ from seer_edge.envs.actions import Action, Actions, Continuous, Discrete
 from seer_edge.envs.checks import finite_reward, truth
 from seer_edge.envs.environment import SEEDS, EnvSpec, Episode, Step
 from seer_edge.envs.gym_api import check_reset, misread_step, observation_of, parts_of_step
-from seer_edge.envs.names import EnvId, UnavailableEnvError, UnsupportedEnvError, ViewError
+from seer_edge.envs.names import EnvError, EnvId, UnavailableEnvError, UnsupportedEnvError, ViewError
 from seer_edge.envs.pictures import NoPictureError, find_picture, rendered_picture
 from seer_edge.envs.rendering import prepare_rendering
 from seer_edge.envs.resolution import pixel_size
@@ -264,6 +264,8 @@ def _make(env_id: EnvId, render: bool, kwargs: Mapping[str, Any]) -> gymnasium.E
             return gymnasium.make(gymnasium.registry[env_id.registered], disable_env_checker=True, **arguments)
     except (gymnasium.error.Error, ImportError) as error:
         raise UnavailableEnvError(f"environment {env_id.id!r} cannot be built: {message_of(error)}") from error
+    except EnvError:
+        raise
     except Exception as error:  # a user's class may raise any exception
         if render and isinstance(error, TypeError) and "render_mode" in str(error):
             raise ViewError(

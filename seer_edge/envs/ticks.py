@@ -50,6 +50,13 @@ class Ticks:
             self.missed += 1
         self.waited = True
 
+    def follow(self) -> None:
+        """Count a tick that the environment itself set."""
+        self.at = self._now()
+        self.lateness.add(0.0)
+        self._due = self.at + self.period_seconds
+        self.waited = True
+
     @contextmanager
     def one(self) -> Iterator[None]:
         """Context manager around a step: wait for one tick, unless the step called `next_tick` itself."""
@@ -76,3 +83,9 @@ def next_tick() -> None:
     """
     if _running is not None and not _running.waited:
         _running.wait()
+
+
+def tick_now() -> None:
+    """Say that a tick is now. An environment that keeps its own time calls this in `step`, before observing."""
+    if _running is not None and not _running.waited:
+        _running.follow()

@@ -56,6 +56,10 @@ class StopSignal:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
+    def request(self) -> None:
+        """Ask to stop, as SIGTERM would."""
+        self.received = signal.SIGTERM
+
     def leave_child(self) -> None:
         """Restore the previous handlers in a child process, which an environment may have started with its own."""
         for number, handler in self._previous.items():

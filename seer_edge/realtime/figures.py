@@ -6,17 +6,30 @@ from typing import Any
 
 from seer_edge.config.config import TrainConfig
 from seer_edge.envs.durations import Durations
-from seer_edge.realtime.control import Control
+from seer_edge.envs.ticks import Ticks
 from seer_edge.realtime.feed import Feed
+from seer_edge.realtime.pilot import Pilot
 
 LOG = logging.getLogger(__name__)
+GRACE_STEPS = 300
+"""Steps after learning starts before a warning of too few updates."""
 LATE_SECONDS = 0.005
 MISSED_SHARE_MAX = 0.05
 """Share of ticks missed in a log interval at which the rate is too high for the environment."""
 
 
 class Totals:
-    """Figures of this process since its start, and those of the running log interval."""
+    """Figures of this process since its start, and those of the running log interval.
+
+    Attributes:
+        lateness: of all ticks.
+        age: from each observation to its action.
+        missed: ticks that were skipped.
+        updates: all updates.
+        steps: stored steps since learning started.
+        dropped: steps that were not stored.
+
+    """
 
     def __init__(self) -> None:
         self.lateness, self.age = Durations(), Durations()
@@ -25,19 +38,20 @@ class Totals:
         self._since = time.monotonic()
         self._warned: set[str] = set()
 
-    def learned(self, updates: int) -> None:
-        """Count one stored step, and the updates made after it."""
+    def learned(self, updates: int, *, learning: bool) -> None:
+        """Count one stored step and the updates made after it. `learning` says whether learning has started."""
         self._updates += updates
         self._steps += 1
+        self.updates += updates
+        self.steps += learning
 
-    def end_interval(self, control: Control, feed: Feed) -> dict[str, float]:
+    def end_interval(self, config: TrainConfig, clock: Ticks, pilot: Pilot, feed: Feed) -> dict[str, float]:
         """Return the figures of the interval by column, and begin the next one."""
-        lateness, missed = control.ticks.drain()
-        figures, now = control.drain(), time.monotonic()
+        lateness, missed = clock.drain()
+        figures, now = pilot.drain(), time.monotonic()
         seconds, self._since = now - self._since, now
         dropped, self.dropped = feed.dropped - self.dropped, feed.dropped
         updates, steps = self._updates, max(self._steps, 1)
-        self.updates, self.steps = self.updates + self._updates, self.steps + self._steps
         self._updates = self._steps = 0
         self.lateness.merge(lateness)
         self.age.merge(figures.age)
@@ -47,15 +61,14 @@ class Totals:
             self._warn(
                 "rate",
                 f"the environment and the agent hold {ticks / seconds:.1f} ticks a second, not "
-                f"{1 / control.ticks.period_seconds:g}: {missed:,} ticks of {ticks + missed:,} were missed; "
+                f"{1 / clock.period_seconds:g}: {missed:,} ticks of {ticks + missed:,} were missed; "
                 "give a lower --hz",
             )
-        least = control.config.min_updates_per_step
-        starts = control.config.settings.learning_starts
-        if self.steps - self._steps > 2 * starts and updates < least * steps:
+        least = config.min_updates_per_step
+        if self.steps >= GRACE_STEPS and self.updates < least * self.steps:
             self._warn(
                 "updates",
-                f"{updates / steps:.2f} updates a step, fewer than --min-updates-per-step {least:g}; "
+                f"{self.updates / self.steps:.2f} updates a step, fewer than --min-updates-per-step {least:g}; "
                 "give a lower --hz, or a smaller network",
             )
         if dropped:

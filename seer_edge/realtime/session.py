@@ -7,8 +7,9 @@ from typing import Any
 from seer_edge.config.plan import BytePlan
 from seer_edge.envs import Episode
 from seer_edge.realtime.control import Control
-from seer_edge.realtime.feed import Began, Feed, Stepped
+from seer_edge.realtime.feed import Began, Feed
 from seer_edge.realtime.figures import Totals
+from seer_edge.realtime.pilot import Pilot
 from seer_edge.training.session import LatentPhase, Session, StepReport
 from seer_edge.training.updates import Updates
 from seer_runtime.onnx.encoder import OnnxEncoder
@@ -22,12 +23,14 @@ class RealTimeSession(Session):
     `max_updates_per_step` times. All methods but `open_control` belong to the learner's thread.
 
     Attributes:
-        control: acts and feeds this session; set by `open_control`.
+        pilot: acts and feeds this session; set by `open_control`.
+        control: the loop that uses the pilot; set by `open_control`.
         feed: what the control thread has done and the session has not stored yet.
         totals: figures of the run so far.
 
     """
 
+    pilot: Pilot
     control: Control
 
     def __init__(self, *parts: Any) -> None:
@@ -40,11 +43,11 @@ class RealTimeSession(Session):
 
     def open_control(self) -> Control:
         """Return the control of this session, before its first step. No update may be running."""
+        assert self.config.hz is not None
         encoder = None if self.graph is None else self._own_encoder(self.graph)
         seed = self.seeds.exploration + self.timestep
-        self.control = Control(
-            self.plan, self.env, self.agent, encoder, self.ledger, self.feed, seed=seed, timestep=self.timestep
-        )
+        self.pilot = Pilot(self.plan, self.agent, encoder, self.ledger, self.feed, seed=seed, timestep=self.timestep)
+        self.control = Control(self.env, self.pilot, self.feed, 1 / self.config.hz)
         return self.control
 
     def _own_encoder(self, graph: bytes) -> OnnxEncoder:
@@ -66,13 +69,13 @@ class RealTimeSession(Session):
         loss, made = None, 0
         while made < self.config.max_updates_per_step and not self.feed.waiting:
             self.agent.refresh()
-            self.control.publish(self.agent)
+            self.pilot.publish(self.agent)
             batch = self._sample()
             loss = self.updates.finish(batch, self.timestep)
             if batch is None:
                 break
             made += 1
-        self.totals.learned(made)
+        self.totals.learned(made, learning=self.timestep > self.config.settings.learning_starts)
         return StepReport(time.perf_counter() - begin, loss, episode)
 
     def _interact(self) -> Episode | None:
@@ -107,7 +110,7 @@ class RealTimeSession(Session):
         """Freeze and convert as `Session` does, while the control thread acts with its copy of the encoder."""
         encoder = self._own_encoder(latents.graph)
         rows = super().switch_to_latents(plan, latents)
-        self.control.switch(plan, encoder, self.agent)
+        self.pilot.switch(plan, encoder, self.agent)
         return rows
 
     # --- state and figures ---------------------------------------------------------------------------------
@@ -120,7 +123,7 @@ class RealTimeSession(Session):
 
     def interval_figures(self) -> dict[str, float]:
         """See `Session`."""
-        return self.totals.end_interval(self.control, self.feed)
+        return self.totals.end_interval(self.config, self.control.ticks, self.pilot, self.feed)
 
     def summary_figures(self) -> Mapping[str, Any] | None:
         """See `Session`."""

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic
 
@@ -51,7 +52,9 @@ class Run(Generic[AnySession]):
 
     session_kind: type[Any] = Session
 
-    def __init__(self, folder: RunFolder, session: AnySession, console: Console, state: Mapping[str, Any] | None) -> None:
+    def __init__(
+        self, folder: RunFolder, session: AnySession, console: Console, state: Mapping[str, Any] | None
+    ) -> None:
         """`state` is the `run.json` of the checkpoint that the session was restored from; None for a new run.
 
         Raises KeyError, TypeError or ValueError if `state` is malformed.
@@ -200,19 +203,26 @@ class Run(Generic[AnySession]):
         self.reporter.close()
 
 
+@dataclass(frozen=True)
+class Supervision:
+    """How a caller watches a run and ends it."""
+
+    on_progress: OnProgress | None = None
+    progress_bar: bool = False  # whether to show a bar on stderr, if that is a terminal
+    stop: StopSignal | None = None  # ends the run early; by default, signals do
+
+
 def train(
     plan: BytePlan,
     folder: RunFolder,
-    imported: Imported | None = None,
-    *,
-    on_progress: OnProgress | None = None,
-    progress_bar: bool = False,
+    imported: Imported | None,
+    supervision: Supervision,
     kind: type[Run[Any]] = Run,
 ) -> int:
     """Start the run of `plan` in `folder`, with what it imports; return the exit status. Raises RunStoppedError."""
 
     def build(on_hang: OnHang) -> Run[Any]:
-        console = Console(plan.config.total_timesteps, progress_bar=progress_bar)
+        console = Console(plan.config.total_timesteps, progress_bar=supervision.progress_bar)
         if imported is None:
             return kind(folder, build_session(plan, on_hang, kind.session_kind), console, None)
         with checkpoint.reading(Path(plan.config.source or "")):
@@ -223,16 +233,14 @@ def train(
         run.reporter.imported(imported)
         return run
 
-    return _execute(folder, build, on_progress)
+    return _execute(folder, build, supervision)
 
 
 def resume(
     plan: BytePlan,
     folder: RunFolder,
     saved: Saved,
-    *,
-    on_progress: OnProgress | None = None,
-    progress_bar: bool = False,
+    supervision: Supervision,
     kind: type[Run[Any]] = Run,
 ) -> int:
     """Continue the run in `folder` from a checkpoint, under `plan`; return the exit status.
@@ -241,7 +249,7 @@ def resume(
     """
 
     def build(on_hang: OnHang) -> Run[Any]:
-        console = Console(plan.config.total_timesteps, saved.timestep, progress_bar=progress_bar)
+        console = Console(plan.config.total_timesteps, saved.timestep, progress_bar=supervision.progress_bar)
         with checkpoint.reading(saved.path), contextlib.ExitStack() as undo:
             session, notes = resume_session(plan, saved, on_hang, kind.session_kind)
             undo.callback(session.env.close)
@@ -260,10 +268,14 @@ def resume(
         folder.write_config(plan.config)
         return run
 
-    return _execute(folder, build, on_progress)
+    return _execute(folder, build, supervision)
 
 
-def _execute(folder: RunFolder, build: Callable[[OnHang], Run[Any]], on_progress: OnProgress | None) -> int:
+def _execute(
+    folder: RunFolder,
+    build: Callable[[OnHang], Run[Any]],
+    supervision: Supervision,
+) -> int:
     """Build a run and execute it; return the exit status. Raises RunStoppedError with what to do."""
     runs: list[Run[Any]] = []  # empty while the environment is built and renders its first frame
 
@@ -273,12 +285,12 @@ def _execute(folder: RunFolder, build: Callable[[OnHang], Run[Any]], on_progress
         LOG.critical("seer-edge: the environment failed: %s", reason)
         os._exit(EXIT_UNSAFE)
 
-    with StopSignal() as stop, contextlib.ExitStack() as closing:
+    with supervision.stop or StopSignal() as stop, contextlib.ExitStack() as closing:
         try:
             settle()  # most pages that the imports touched are not used again
             runs.append(build(on_hang))
-            if on_progress is not None:
-                runs[0].reporter.trackers.append(ProgressCallback(on_progress))
+            if supervision.on_progress is not None:
+                runs[0].reporter.trackers.append(ProgressCallback(supervision.on_progress))
             closing.callback(runs[0].session.env.close)
             return runs[0].execute(stop)
         except OSError as error:

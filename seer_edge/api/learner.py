@@ -1,0 +1,180 @@
+"""Learning for a program that has a loop of its own."""
+
+import contextlib
+import math
+import os
+import threading
+from pathlib import Path
+from typing import Any, Unpack
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seer_edge.api import runs
+from seer_edge.api.results import RunResult
+from seer_edge.config.request import ResumeRequest, RunOptions, RunRequest
+from seer_edge.envs import own_loop
+from seer_edge.envs.guarded import closing_idle
+from seer_edge.errors import BadInputError
+from seer_edge.machine.signals import StopSignal
+from seer_runtime.system.process import start_thread
+
+DAYS_30 = 30 * 24 * 3600.0
+"""How long a program may wait between two steps."""
+
+
+class Learner:
+    """An agent that learns on threads of its own, while your program steps the world.
+
+    Args:
+        frame_shape: shape of a frame, (height, width) in gray or (height, width, 3) in RGB.
+        actions: a number of actions, or the bounds (low, high) of continuous ones, each a sequence of numbers.
+        run_dir: folder of the run. If it holds a run, the run continues.
+        hz: how often a second you will call `step`, about.
+        **options: the flags of `seer-edge train` as keywords; see `RunOptions` for units. A run that continues keeps
+            those it has.
+
+    Raises:
+        BadInputError: an option cannot be used, or the folder holds another run. Nothing was written.
+        RuntimeError: another learner is open in this process.
+
+    Example:
+        >>> import numpy as np
+        >>> import seer_edge
+        >>> world = np.random.default_rng(0)
+        >>> with seer_edge.Learner(
+        ...     (36, 36), 3, run_dir="runs/loop", hz=200, mem_budget="1MB", total_timesteps=60,
+        ...     set={"batch_size": 8, "learning_starts": 20},
+        ... ) as learner:
+        ...     for tick in range(60):
+        ...         frame = world.integers(0, 255, (36, 36), np.uint8)
+        ...         action = learner.step(frame, reward=1.0, truncated=tick % 30 == 29)
+        >>> learner.result.folder.name
+        'loop'
+
+    """
+
+    def __init__(
+        self,
+        frame_shape: tuple[int, ...],
+        actions: int | tuple[Any, Any],
+        *,
+        run_dir: str | os.PathLike[str],
+        hz: float,
+        **options: Unpack[RunOptions],
+    ) -> None:
+        kwargs = {"shape": list(frame_shape), "actions": _bounds(actions)}
+        self._frame_shape = tuple(frame_shape)
+        self._result: RunResult | None = None
+        self._error: BaseException | None = None
+        self._stop, self._exchange = StopSignal(), own_loop.Exchange()
+        self._in_episode, self._over = False, threading.Event()
+        own: Any = {"env_timeout": DAYS_30, "eval_every": "never", "hz": float(hz), "env_kwargs": kwargs}
+        request = RunRequest.of(env=own_loop.ENV, **{**options, **own})
+        self._exchange.open()
+        start_thread(lambda: self._run(request, Path(run_dir)))
+        while not (self._exchange.begun.wait(0.01) or self._over.is_set()):
+            pass
+        if self._error is not None:
+            raise self._error
+
+    def _run(self, request: RunRequest, run_dir: Path) -> None:
+        try:
+            with contextlib.closing(self._exchange), closing_idle():
+                if (run_dir / "config.json").exists():
+                    changes = ResumeRequest.of(hz=request.hz).config_fields()
+                    self._result = runs.resume_with(run_dir, changes, {"stop": self._stop})
+                else:
+                    self._result = runs.train_request(request, run_dir, {"stop": self._stop})
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._over.set()
+
+    def step(
+        self,
+        frame: NDArray[np.uint8],
+        reward: float = 0.0,
+        terminated: bool = False,
+        truncated: bool = False,
+        *,
+        executed: Any = None,
+        discard: bool = False,
+    ) -> Any:
+        """Give the newest frame and what followed the last action; return the next action.
+
+        Args:
+            frame: uint8, of the shape that the learner was made for. It may be changed after the call.
+            reward: of the last action. It is ignored with the first frame of an episode.
+            terminated: whether the episode ended, and nothing follows.
+            truncated: whether the episode ended, for example at a time limit, and something could have followed.
+            executed: the action that was executed, if it was not the one that the last call returned.
+            discard: whether nothing can be learned from this step, for example because a person moved the robot.
+
+        Returns:
+            The action: an int, or a float32 array within the bounds. None if the episode ended, so that the next frame
+            is the first of another one, and once the run has ended (`done`).
+
+        Raises:
+            BadInputError: the frame has another shape or dtype, or the learner is closed.
+            RunStoppedError: the run stopped to stay safe. A new learner with the same `run_dir` continues it.
+
+        """
+        info = {"discard": discard, **({} if executed is None else {"executed_action": executed})}
+        given = own_loop.Given(self._checked(frame), float(reward), bool(terminated), bool(truncated), info)
+        ends = self._in_episode and (given.terminated or given.truncated)
+        try:
+            self._exchange.give(given)
+            self._in_episode = not ends
+            return None if ends else self._exchange.action()
+        except own_loop.LoopEndedError:
+            self._over.wait()
+            if self._error is not None:
+                raise self._error from None
+            return None
+
+    def _checked(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        shape = self._frame_shape
+        if not isinstance(frame, np.ndarray) or frame.shape != shape or frame.dtype != np.uint8:
+            found = f"{frame.dtype} {list(frame.shape)}" if isinstance(frame, np.ndarray) else type(frame).__name__
+            raise BadInputError(f"frame: {found}, not uint8 {list(shape)}; convert it, or make another learner")
+        return frame.copy()
+
+    @property
+    def done(self) -> bool:
+        """Whether the run has reached its last step, or has ended otherwise."""
+        return self._over.is_set()
+
+    @property
+    def result(self) -> RunResult:
+        """Folder and summary of the run. Raises RuntimeError before it has ended."""
+        if self._result is None:
+            raise RuntimeError("the run has no result yet; close the learner first")
+        return self._result
+
+    def close(self) -> None:
+        """End the run after the step that is being learned, with a checkpoint. Raises the run's error, if it failed."""
+        self._stop.request()
+        self._exchange.end()
+        self._over.wait()
+        if self._error is not None:
+            raise self._error
+
+    def __enter__(self) -> "Learner":
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self.close()
+
+
+def _bounds(actions: Any) -> int | list[list[float]]:
+    """Return the actions as JSON. Raises BadInputError."""
+    if isinstance(actions, int | np.integer) and not isinstance(actions, bool) and actions >= 1:
+        return int(actions)
+    try:
+        low, high = (np.asarray(bound, np.float64).ravel().tolist() for bound in actions)
+    except (TypeError, ValueError):
+        low = high = []
+    if not low or len(low) != len(high) or not all(map(math.isfinite, [*low, *high])):
+        raise BadInputError(f"actions {actions!r}: give a number of actions, or (low, high) with finite bounds")
+    return [low, high]

@@ -109,7 +109,7 @@ class Agent(abc.ABC):
         """Return the action for one observation, `[C, h, w]` or `[N, L]`, without exploration. Evaluations use it."""
 
     @abc.abstractmethod
-    def actor(self, rng: np.random.Generator) -> "Actor[Any]":
+    def new_actor(self, rng: np.random.Generator) -> "Actor[Any]":
         """Return a copy of the networks that acts in another thread. `rng` draws its exploration."""
 
     def prepare(self, batch: Batch) -> Any:

@@ -140,7 +140,7 @@ class CurlSacAgent(Agent):
         )
         return action
 
-    def actor(self, rng: np.random.Generator) -> "SacActor":
+    def new_actor(self, rng: np.random.Generator) -> "SacActor":
         """See `Agent`."""
         return SacActor(self, rng)
 

@@ -92,7 +92,7 @@ class DqnAgent(QLearningAgent[DqnHead]):
         with torch.no_grad():
             return int(self.head(self._observe(observation, self.encoder)).argmax())
 
-    def actor(self, rng: np.random.Generator) -> "DqnActor":
+    def new_actor(self, rng: np.random.Generator) -> "DqnActor":
         """See `Agent`."""
         return DqnActor(self, rng)
 

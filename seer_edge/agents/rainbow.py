@@ -75,7 +75,7 @@ class RainbowAgent(QLearningAgent[RainbowHead]):
         with torch.no_grad():
             return int(self._values(observation, self.head.mean_weights(), self.encoder).argmax())
 
-    def actor(self, rng: np.random.Generator) -> "RainbowActor":
+    def new_actor(self, rng: np.random.Generator) -> "RainbowActor":
         """See `Agent`."""
         return RainbowActor(self, rng)
 

@@ -30,9 +30,8 @@ class Learner:
         frame_shape: shape of a frame, (height, width) in gray or (height, width, 3) in RGB.
         actions: a number of actions, or the bounds (low, high) of continuous ones, each a sequence of numbers.
         run_dir: folder of the run. If it holds a run, the run continues.
-        hz: how often a second you will call `step`, about.
-        **options: the flags of `seer-edge train` as keywords; see `RunOptions` for units. A run that continues keeps
-            those it has.
+        **options: the flags of `seer-edge train` as keywords; see `RunOptions` for units. `hz` is required: about how
+            often a second you will call `step`. A run that continues keeps the other options it has.
 
     Raises:
         BadInputError: an option cannot be used, or the folder holds another run. Nothing was written.
@@ -60,7 +59,6 @@ class Learner:
         actions: int | tuple[Any, Any],
         *,
         run_dir: str | os.PathLike[str],
-        hz: float,
         **options: Unpack[RunOptions],
     ) -> None:
         kwargs = {"shape": list(frame_shape), "actions": _bounds(actions)}
@@ -69,7 +67,9 @@ class Learner:
         self._error: BaseException | None = None
         self._stop, self._exchange = StopSignal(), own_loop.Exchange()
         self._in_episode, self._over = False, threading.Event()
-        own: Any = {"env_timeout": DAYS_30, "eval_every": "never", "hz": float(hz), "env_kwargs": kwargs}
+        if options.get("hz") is None:
+            raise BadInputError("hz: missing; give about how often a second you will call step")
+        own: Any = {"env_timeout": DAYS_30, "eval_every": "never", "env_kwargs": kwargs}
         request = RunRequest.of(env=own_loop.ENV, **{**options, **own})
         self._exchange.open()
         start_thread(lambda: self._run(request, Path(run_dir)))

@@ -101,8 +101,8 @@ class Step:
     """Whether nothing can be learned from this step, for example because a person moved the robot."""
 
 
-class Environment(Protocol):
-    """A seeded environment. It never overwrites a frame that it has returned.
+class Playable(Protocol):
+    """Something that can be played step by step. It never overwrites a frame that it has returned.
 
     `terminated` and `truncated` end an episode, and with it returns and n-step windows. `new_scene` tells whether the
     next episode starts from an unrelated screen. Only a new scene blanks the frame stack.
@@ -121,6 +121,10 @@ class Environment(Protocol):
 
     def step(self, action: Action) -> Step:
         """Take `action`, an element of `spec.actions`. Raises RuntimeError where `reset` must be called first."""
+
+
+class Environment(Playable, Protocol):
+    """A seeded environment."""
 
     def close(self) -> None:
         """Release the emulator or renderer."""

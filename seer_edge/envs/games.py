@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from seer_edge.envs.actions import Action
-from seer_edge.envs.environment import Environment, Episode, Frame
+from seer_edge.envs.environment import Episode, Frame, Playable
 from seer_edge.envs.recorder import Recorder
 from seer_runtime.policy.perception import Observed
 
@@ -106,7 +106,7 @@ class Evaluation:
 
 
 def play(
-    env: Environment,
+    env: Playable,
     perception: Observes,
     act: Callable[[Observed], Action],
     *,
@@ -138,7 +138,7 @@ def play(
 
 
 def evaluate(
-    env: Environment,
+    env: Playable,
     perception: Observes,
     act: Callable[[Observed], Action],
     *,

@@ -51,7 +51,7 @@ class Pilot:
     ) -> None:
         self._plan, self._ledger, self._feed = plan, ledger, feed
         self._random, noise = np.random.default_rng(seed), np.random.default_rng(seed + 1)
-        self._actors = Actors(lambda: agent.actor(noise))
+        self._actors = Actors(lambda: agent.new_actor(noise))
         self.perception = new_perception(plan, encoder, ledger)
         self.figures = Figures()
         self._encoder = encoder

@@ -304,7 +304,7 @@ class Session:
 AnySession = TypeVar("AnySession", bound=Session)
 
 
-def build_session(plan: BytePlan, on_hang: OnHang | None = None, kind: type[AnySession] = Session) -> AnySession:
+def build_session(plan: BytePlan, on_hang: OnHang | None = None, kind: type[AnySession] = Session) -> AnySession:  # type: ignore[assignment]
     """Build the session of a new run, at step 0. Raises EnvironmentFailedError."""
     agent = make_agent(plan, seed=Seeds.of(plan.config.seed).agent)
     session = assemble_session(plan, agent, None, on_hang, kind=kind)
@@ -313,7 +313,10 @@ def build_session(plan: BytePlan, on_hang: OnHang | None = None, kind: type[AnyS
 
 
 def resume_session(
-    plan: BytePlan, saved: Saved, on_hang: OnHang | None = None, kind: type[AnySession] = Session
+    plan: BytePlan,
+    saved: Saved,
+    on_hang: OnHang | None = None,
+    kind: type[AnySession] = Session,  # type: ignore[assignment]
 ) -> tuple[AnySession, list[str]]:
     """Build the session that a checkpoint describes; also return one line per part that could not be restored.
 
@@ -337,7 +340,7 @@ def assemble_session(
     on_hang: OnHang | None,
     *,
     timestep: int = 0,
-    kind: type[AnySession] = Session,
+    kind: type[AnySession] = Session,  # type: ignore[assignment]
 ) -> AnySession:
     """Build environment, replay and perception around `agent`; with the `graph` of a frozen encoder, on latents.
 

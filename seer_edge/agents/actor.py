@@ -6,16 +6,25 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from seer_edge.agents.agent import Agent, Inputs, copy_parameters, input_of, latents_of_maps, maps_of
+from seer_edge.agents.inputs import Inputs, copy_parameters, input_of, latents_of_maps, maps_of
 from seer_edge.envs.actions import Action
+from seer_edge.networks.encoder import Encoder
 
-AnyAgent = TypeVar("AnyAgent", bound=Agent)
+
+class Acting(Protocol):
+    """What every actor reads of its agent."""
+
+    encoder: Encoder
+    reads_latents: bool
+
+
+AnyAgent = TypeVar("AnyAgent", bound=Acting)
 WAIT_SECONDS = 0.0005
 
 
@@ -71,7 +80,7 @@ class Actors:
         self._newest, self._in_use = 0, -1
         self._lock = threading.Lock()  # held only to read or write these two numbers
 
-    def publish(self, agent: Agent) -> None:
+    def publish(self, agent: Acting) -> None:
         """Let the next action use the networks of `agent` as they are now. No update may be running."""
         other = 1 - self._newest
         while self._in_use == other:

@@ -5,21 +5,19 @@ import copy
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from seer_edge.agents.actor import Actor
+from seer_edge.agents.inputs import Inputs, copy_parameters, input_of, latents_of_maps, maps_of
 from seer_edge.envs.actions import Action
 from seer_edge.networks.encoder import Encoder
 from seer_runtime.replay.replay import Batch, Observations
 from seer_runtime.system.state import State, StateError
-
-if TYPE_CHECKING:
-    from seer_edge.agents.actor import Actor
 
 GENERATOR = "generator"
 """Name of the array with the random stream in an agent's state."""
@@ -34,14 +32,6 @@ class UpdateResult:
 
     loss: float
     priorities: NDArray[np.float32]  # [B], the size of each row's error
-
-
-class Inputs(Enum):
-    """The input of the trained part of an encoder."""
-
-    FRAMES = "frames"  # uint8 [B, C, h, w]: the whole encoder trains
-    CUT = "maps at the cut"  # float32 [B, 1, L]: the layers above the cut train
-    LATENTS = "latents"  # float32 [B, N, L]: no layer trains
 
 
 class Agent(abc.ABC):
@@ -109,7 +99,7 @@ class Agent(abc.ABC):
         """Return the action for one observation, `[C, h, w]` or `[N, L]`, without exploration. Evaluations use it."""
 
     @abc.abstractmethod
-    def new_actor(self, rng: np.random.Generator) -> "Actor[Any]":
+    def new_actor(self, rng: np.random.Generator) -> Actor[Any]:
         """Return a copy of the networks that acts in another thread. `rng` draws its exploration."""
 
     def prepare(self, batch: Batch) -> Any:
@@ -290,12 +280,6 @@ def tie(target: nn.Module, online: nn.Module, names: Iterable[str]) -> None:
         setattr(target.get_submodule(module), leaf, online.get_parameter(name))
 
 
-@torch.no_grad()
-def copy_parameters(target: nn.Module, source: nn.Module) -> None:
-    """Copy the parameters of `source` to `target`."""
-    torch._foreach_copy_(list(target.parameters()), list(source.parameters()))
-
-
 class _Again:
     """An iterable that calls `begin` for each iteration."""
 
@@ -309,28 +293,3 @@ class _Again:
 def _joined(pieces: Sequence[torch.Tensor]) -> torch.Tensor:
     """Join the slices of a minibatch. Most often there is one."""
     return pieces[0] if len(pieces) == 1 else torch.cat(tuple(pieces))
-
-
-def input_of(encoder: Encoder, *, reads_latents: bool) -> Inputs:
-    """Return what the trained part reads: frames, or with `reads_latents` the outputs of the frozen part."""
-    if not reads_latents:
-        return Inputs.FRAMES
-    return Inputs.LATENTS if encoder.spec.whole else Inputs.CUT
-
-
-def maps_of(kind: Inputs, encoder: Encoder, inputs: torch.Tensor) -> torch.Tensor:
-    """Return the last maps of the trunk `[B, flat_size]`, or the latents `[B, N, L]` if `inputs` are latents."""
-    match kind:
-        case Inputs.FRAMES:
-            return encoder.maps_of_pixels(inputs)
-        case Inputs.CUT:
-            return encoder.rest(inputs.flatten(1))
-        case Inputs.LATENTS:
-            return inputs
-
-
-def latents_of_maps(kind: Inputs, encoder: Encoder, maps: torch.Tensor, network: int) -> torch.Tensor:
-    """Return latents `[B, L]` for the head of one network."""
-    if kind is Inputs.LATENTS:
-        return maps[:, network]
-    return encoder.project(maps if network == 0 else maps.detach(), network)

@@ -13,7 +13,8 @@ from torch import nn
 
 from seer_edge.agents.actor import Actor
 from seer_edge.agents.adam import Adam
-from seer_edge.agents.agent import Agent, Inputs, UpdateResult, copy_parameters, tie
+from seer_edge.agents.agent import Agent, UpdateResult, tie
+from seer_edge.agents.inputs import Inputs, copy_parameters
 from seer_edge.agents.sac_losses import actor_loss, contrastive_loss, critic_loss, critic_targets, temperature_loss
 from seer_edge.config.presets import SacSettings
 from seer_edge.networks.encoder import Encoder

@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn import functional
 
 from seer_edge.agents.actor import Actor
-from seer_edge.agents.agent import UpdateResult, copy_parameters
+from seer_edge.agents.agent import UpdateResult
+from seer_edge.agents.inputs import copy_parameters
 from seer_edge.agents.q_learning import QLearningAgent
 from seer_edge.config.presets.dqn import DqnSettings
 from seer_edge.networks.dqn import DqnHeadSpec

@@ -53,7 +53,7 @@ class Feed:
         count = min(max(FEED_BYTES_MAX // frame_bytes, FRAMES_MIN), FRAMES_MAX)
         self._frames = ledger.allocate(Line.WORKSPACE, (count, *frame_shape), "uint8")
         self._events: deque[Began | Stepped] = deque()
-        self._put = 0
+        self._put = self._given = self._taken = 0  # events, steps given, steps taken
         self._ready = threading.Semaphore(0)
         self._error: BaseException | None = None
         self.dropped, self.gap = 0, False
@@ -65,8 +65,8 @@ class Feed:
 
     @property
     def waiting(self) -> int:
-        """How many events wait for the learner."""
-        return len(self._events)
+        """How many steps wait for the learner."""
+        return self._given - self._taken
 
     @property
     def full(self) -> bool:
@@ -90,6 +90,7 @@ class Feed:
         else:
             frame[...] = event.step.frame
             self._events.append(replace(event, step=replace(event.step, frame=frame)))
+            self._given += 1
         self._ready.release()
         return True
 
@@ -110,4 +111,6 @@ class Feed:
             self._ready.release()
             assert self._error is not None
             raise self._error
-        return self._events.popleft()
+        event = self._events.popleft()
+        self._taken += isinstance(event, Stepped)
+        return event

@@ -24,6 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "__main__": {"cli"},
     "cli": {"api", "runs", "machine", "config", "networks", *ROOT, *RUNTIME},
     "api": {
+        "realtime",
         "training",
         "deploy",
         "sweeps",
@@ -37,6 +38,7 @@ ALLOWED: dict[str, set[str]] = {
         *ROOT,
         *RUNTIME,
     },
+    "realtime": {"training", "agents", "machine", "config", "envs", *RUNTIME},
     "training": {"analysis", "runs", "agents", "machine", "config", "networks", "envs", "errors", *RUNTIME},
     "deploy": {"runs", "machine", "config", "networks", "envs", *ROOT, *RUNTIME},
     "reproduction": {"sweeps", "reports", "runs", "config", "errors"},

@@ -4,8 +4,8 @@
     python tools/tickbench.py --write-rate 5MB    checkpoints on a card that writes 5 MB a second
     python tools/tickbench.py --busy 1            beside another process that uses a core fully
 
-The idle loop is a process that only sleeps to the same ticks. It shows the jitter of the machine itself. Evaluations and
-checkpoints are part of the run.
+The idle loop is a process that only sleeps to the same ticks. It shows the jitter of the machine itself. Evaluations
+and checkpoints are part of the run.
 """
 
 import argparse

@@ -7,6 +7,7 @@ import importlib.util
 import logging
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from seer_edge.config.config import ENV_TIMEOUT_SECONDS, TrainConfig, build_conf
 from seer_edge.config.plan import BytePlan, make_plan
 from seer_edge.config.recorded_env import changed_since
 from seer_edge.config.request import RunRequest
+from seer_edge.config.values import address_of
 from seer_edge.envs import EnvOptions, EnvSpec, resolve
 from seer_edge.envs.atari_options import ATARI_KWARGS, replaced_options
 from seer_edge.envs.guarded import open_guarded
@@ -244,6 +246,14 @@ def _check_trackers(config: TrainConfig) -> None:
     ):
         if given and importlib.util.find_spec(package) is None:
             raise BadInputError(f"{flag}: needs {package}; pip install 'seer-edge[{flag[2:]}]'")
+    if config.status_port is not None:
+        host, port = address_of(config.status_port)
+        try:
+            socket.create_server((host, port)).close()
+        except OSError as error:
+            raise BadInputError(
+                f"--status-port {config.status_port}: cannot be used ({error.strerror}); give another, or 0 for any"
+            ) from error
     for flag, folder in (("--tensorboard-dir", config.tensorboard_dir), ("--mlflow", config.mlflow)):
         if folder is not None and os.path.lexists(folder) and not Path(folder).is_dir():
             raise BadInputError(f"{flag} {folder}: not a folder; name another")

@@ -28,6 +28,7 @@ from seer_edge.config.values import (
     parse_mlflow,
     parse_number,
     parse_return,
+    parse_status_port,
     parse_steps_or_never,
     parse_wandb,
 )
@@ -302,6 +303,13 @@ def add_tracker_flags(group: argparse._ArgumentGroup, *, otherwise: str) -> None
         type=flag_type(parse_mlflow),
         metavar="URI|never",
         help=f"Also log to MLflow: http://HOST:PORT, or a folder. Default: {otherwise}.",
+    )
+    group.add_argument(
+        "--status-port",
+        type=flag_type(parse_status_port),
+        metavar="PORT",
+        help="Show the status at this port of this machine, as a page and as /status.json; HOST:PORT for other "
+        f"machines, 0 for a free port, never to stop. Default: {otherwise}.",
     )
     group.add_argument(
         "--eval-video",

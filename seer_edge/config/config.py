@@ -55,6 +55,7 @@ BEFORE_RECORDED: Mapping[str, Any] = {
     "hz": None,
     "max_updates_per_step": 1,
     "min_updates_per_step": 0.2,
+    "status_port": None,
 }
 """Values that runs had whose `config.json` was written before these entries existed."""
 
@@ -115,6 +116,7 @@ class TrainConfig:
     tensorboard_dir: str | None = None  # None: `tb` in the run's folder
     wandb: str | None = None  # project of Weights & Biases, or entity/project
     mlflow: str | None = None  # folder or server of MLflow
+    status_port: str | None = None  # PORT or HOST:PORT of the status page
     overrides: tuple[str, ...] = ()  # `name=value` of every hyperparameter that --set changed
     freeze_window: int | None = None  # steps between two comparisons of --freeze-at auto; None: a fixed step
     keep_checkpoint: tuple[int, ...] = ()  # steps whose checkpoints are never removed

@@ -19,6 +19,7 @@ from seer_edge.config.values import (
     parse_number,
     parse_return,
     parse_seconds,
+    parse_status_port,
     parse_steps_or_never,
     parse_wandb,
 )
@@ -57,6 +58,7 @@ _TEXT: Mapping[str, Callable[[str], Any]] = {
     "stop_at_return": parse_return,
     "wandb": parse_wandb,
     "mlflow": parse_mlflow,
+    "status_port": parse_status_port,
     "hz": parse_hz,
     "min_updates_per_step": parse_number,
 }
@@ -87,6 +89,7 @@ class ResumeRequest:
     eval_video: bool | None = None
     wandb: str | None = None  # a project, entity/project or "never"
     mlflow: str | None = None  # a folder, the URL of a server or "never"
+    status_port: str | None = None  # PORT, HOST:PORT or "never"
     hz: float | None = None  # control ticks a second
     max_updates_per_step: int | None = None
     min_updates_per_step: float | None = None
@@ -130,6 +133,7 @@ class ResumeRequest:
             "eval_video": self.eval_video,
             "wandb": self.wandb,
             "mlflow": self.mlflow,
+            "status_port": self.status_port,
             "hz": self.hz,
             "max_updates_per_step": self.max_updates_per_step,
             "min_updates_per_step": self.min_updates_per_step,
@@ -262,6 +266,7 @@ class ResumeOptions(TypedDict, total=False):
     eval_video: bool | None
     wandb: str | None
     mlflow: str | os.PathLike[str] | None
+    status_port: int | str | None
     hz: float | None
     max_updates_per_step: int | None
     min_updates_per_step: float | None
@@ -335,6 +340,8 @@ def _converted(name: str, value: Any) -> Any:
         return tuple(value)
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
+    if name == "status_port" and type(value) is int:
+        value = str(value)
     if isinstance(value, str) and name in _TEXT:
         try:
             return _TEXT[name](value)

@@ -368,7 +368,7 @@ def add_real_time_flags(group: argparse._ArgumentGroup, *, otherwise: str | None
         dest="hz",
         type=flag_type(parse_control_period),
         metavar="TIME",
-        help="The same as a time between two actions, for example 100ms.",
+        help=f"The same as a time between two actions, for example 100ms. Default: {otherwise or 'none'}.",
     )
     group.add_argument(
         "--max-updates-per-step",

@@ -69,11 +69,18 @@ def test_a_run_in_real_time_freezes_evaluates_and_resumes(tmp_path: Path) -> Non
     assert {row["seer/frozen"] for row in rows} == {"0", "1"}
 
     bundle = tmp_path / "pole.seer"
-    status, _, error = _run("export", folder, "-o", bundle)
+    status, _, error = _run("export", folder, "-o", bundle, "--with", "learner", "--with", "replay")
     assert status == 0, error
     status, out, error = _run("act", bundle, "--episodes", "1", "--json")
     assert status == 0, error
     assert json.loads(out)["episodes"] == 1
+
+    # From the desk to the board: what was learned goes on in real time.
+    flags = ("--hz", "50", "--total-timesteps", "40", "--eval-every", "never")
+    status, _, error = _run("train", *POLE, "--from", bundle, *flags, "--run-dir", tmp_path / "board")
+    assert status == 0, error
+    assert "replay rows are imported" in error
+    assert json.loads((tmp_path / "board/summary.json").read_text())["real_time"]["updates_per_step"] > 0
 
 
 def test_a_rate_that_the_environment_cannot_hold_is_reported_with_the_measured_one(tmp_path: Path) -> None:

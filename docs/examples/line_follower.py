@@ -54,14 +54,14 @@ class LineFollower(gymnasium.Env):
     `source` is "simulated", or the camera: a number, a device, "picamera2", or a video file, which plays in a loop.
     """
 
-    def __init__(self, source="simulated", fps=30):
+    def __init__(self, source="simulated", fps=30, max_age=0.5):
         self.observation_space = gymnasium.spaces.Box(0, 255, (42, 42), np.uint8)
         self.action_space = gymnasium.spaces.Discrete(3)
         self.robot = FakeRobot(fps)  # replace it by your motors
         eye = self.robot if source == "simulated" else source
         is_video = isinstance(source, str) and source.endswith((".avi", ".mp4"))
-        # The lower three quarters of images of 160x120 pixels.
-        self.camera = Camera(eye, crop=(0, 30, 160, 90), size=(42, 42), gray=True, loop=is_video)
+        lower = (0, 30, 160, 90)  # the lower three quarters of an image of 160x120 pixels
+        self.camera = Camera(eye, crop=lower, size=(42, 42), gray=True, max_age=max_age, loop=is_video)
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)

@@ -62,20 +62,26 @@ def test_the_example_trains_and_acts(kind: str, robot: Any, run: Run, tmp_path: 
     assert episode_return <= 300
 
 
-def test_a_camera_that_disappears_ends_the_run_with_a_checkpoint(
+def test_a_camera_that_disappears_ends_the_run_with_a_checkpoint_and_a_safe_action(
     robot: Any, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = robot.read
+    read, steer = robot.read, robot.steer
+    turns: list[float] = []
+
+    def steered(self: Any, turn: float) -> None:
+        turns.append(turn)
+        steer(self, turn)
 
     def unplugged(self: Any) -> Any:
-        self.count = getattr(self, "count", 0) + 1
-        return read(self) if self.count <= 60 else (False, None)
+        return read(self) if len(turns) <= 60 else (False, None)
 
     folder, kwargs = tmp_path / "run", json.dumps({"fps": 200, "max_age": 1})
     with monkeypatch.context() as patch:
         patch.setattr(robot, "read", unplugged)
+        patch.setattr(robot, "steer", steered)
         status, _, error = run("train", *ENV, kwargs, "--run-dir", folder)
     assert status == 75
+    assert turns[-1] == 0  # the environment was closed
     step = json.loads((folder / "summary.json").read_text())["timesteps"]
     line = f"the environment failed after step {step}: camera FakeRobot: its newest image is "
     [failed] = [each for each in error.splitlines() if line in each]

@@ -114,7 +114,7 @@ class Stillness:
         if self._grid is None or not np.array_equal(grid, self._grid):
             self._grid, self._checksum, self.since_seconds = grid.copy(), None, now
             return
-        checksum = zlib.crc32(np.ascontiguousarray(image))
+        checksum = zlib.crc32(np.ascontiguousarray(image).data)
         if checksum != self._checksum:
             self._checksum, self.since_seconds = checksum, now
 

@@ -482,7 +482,7 @@ def test_a_video_plays_in_a_loop_on_request(open_camera: Callable[..., Camera], 
     until(lambda: camera.newest().number > 12)
     frame = camera.wait_for_next()
     assert abs(int(frame.image.mean()) - 20 * ((frame.number - 1) % 4)) <= 4
-    assert 0 < camera.frames_per_second < 101
+    assert 0 < camera.frames_per_second < 120  # the first of 12 images or more may have been late
 
 
 def test_a_video_may_show_stills(open_camera: Callable[..., Camera], tmp_path: Path, monkeypatch: Any) -> None:

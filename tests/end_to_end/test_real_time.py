@@ -77,7 +77,7 @@ def test_a_run_in_real_time_freezes_evaluates_and_resumes(tmp_path: Path) -> Non
 
     # From the desk to the board: what was learned goes on in real time.
     flags = ("--hz", "50", "--total-timesteps", "40", "--eval-every", "never")
-    status, _, error = _run("train", *POLE, "--from", bundle, *flags, "--run-dir", tmp_path / "board")
+    status, _, error = _run("train", *POLE, *SETS[:2], "--from", bundle, *flags, "--run-dir", tmp_path / "board")
     assert status == 0, error
     assert "replay rows are imported" in error
     assert json.loads((tmp_path / "board/summary.json").read_text())["real_time"]["updates_per_step"] > 0

@@ -5,6 +5,7 @@ import time
 import gymnasium
 import numpy as np
 
+from seer_edge.envs import next_tick
 from seer_edge.envs.camera import Camera
 
 
@@ -72,7 +73,8 @@ class LineFollower(gymnasium.Env):
 
     def step(self, action):
         self.robot.steer((int(action) - 1) * 1.5)
-        image = self.camera.wait_for_next().image  # the first one that is read after the action
+        # With --hz the next tick sets the time, otherwise the first image that is read after the action.
+        image = (self.camera.newest() if next_tick() else self.camera.wait_for_next()).image
         self.steps += 1
         near = image[-10:]  # in front of the wheels
         dark = (near < 110).mean(axis=0)

@@ -8,7 +8,7 @@ Start with `runs.py` (plan, train, resume), then `policies.py` (evaluate, act, e
 from seer_edge.api.analysis import analyze
 from seer_edge.api.forks import fork
 from seer_edge.api.learner import Learner
-from seer_edge.api.policies import act, evaluate, export
+from seer_edge.api.policies import act, evaluate, export, record
 from seer_edge.api.reports import follow, report
 from seer_edge.api.reproduction import description_of, reproduce
 from seer_edge.api.results import (
@@ -16,6 +16,7 @@ from seer_edge.api.results import (
     EvaluationResult,
     ExportResult,
     ForkResult,
+    RecordResult,
     ReportResult,
     ReproductionResult,
     RunResult,
@@ -38,6 +39,7 @@ __all__ = [
     "ForkOptions",
     "ForkResult",
     "Learner",
+    "RecordResult",
     "ReportResult",
     "ReproductionResult",
     "ResumeOptions",
@@ -55,6 +57,7 @@ __all__ = [
     "fork",
     "plan",
     "plan_of_run",
+    "record",
     "report",
     "reproduce",
     "resume",

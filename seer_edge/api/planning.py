@@ -23,6 +23,7 @@ from seer_edge.envs.guarded import open_guarded
 from seer_edge.envs.translate_errors import translate_errors
 from seer_edge.errors import EXIT_BAD_INPUT, EXIT_UNSAFE, BadInputError
 from seer_edge.runs.checkpoint import encoder_identity
+from seer_edge.runs.demos import open_demos
 from seer_edge.runs.run_folder import RunFolder
 from seer_edge.runs.source import SourceFrames, bundle_flags, exists, frames_of, is_bundle
 from seer_edge.runs.transfer import Imported, import_source
@@ -64,6 +65,10 @@ def plan_of(request: RunRequest) -> BytePlan:
         config = plan.config
         row_bytes = sampled_row_bytes(config.env, config.env_options, config.total_timesteps)
         plan = dataclasses.replace(plan, sampled_row_bytes=row_bytes)
+    if plan.config.demos is not None:
+        with open_demos(Path(plan.config.demos), spec, plan.config.gray_levels) as demos:
+            note = f"{demos.rows:,} rows of {plan.config.demos} are stored before the first step"
+        plan = dataclasses.replace(plan, notes=(*plan.notes, note))
     LOG.debug("environment %s: frames %s, %s", spec.id, "x".join(map(str, spec.frame_shape)), spec.actions)
     LOG.debug("settings: %s", plan.config.settings)
     return plan

@@ -268,6 +268,31 @@ class AnalysisResult:
 
 
 @dataclass(frozen=True)
+class RecordResult:
+    """Demonstrations that were written.
+
+    Attributes:
+        path: the file.
+        env: resolved id of the environment.
+        returns: raw return of each episode.
+        rows: time steps and final frames in the file.
+        signal: number of the signal that stopped it early, or None.
+
+    """
+
+    path: Path
+    env: str
+    returns: tuple[float, ...]
+    rows: int
+    signal: int | None
+
+    def render(self) -> str:
+        """Return the result as one line of text."""
+        mean = f", mean return {sum(self.returns) / len(self.returns):.1f}" if self.returns else ""
+        return f"{self.path}: {self.env}, {len(self.returns)} episodes, {self.rows:,} rows{mean}"
+
+
+@dataclass(frozen=True)
 class ExportResult:
     """A bundle that was written.
 

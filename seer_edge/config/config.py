@@ -56,6 +56,7 @@ BEFORE_RECORDED: Mapping[str, Any] = {
     "max_updates_per_step": 1,
     "min_updates_per_step": 0.2,
     "status_port": None,
+    "demos": None,
 }
 """Values that runs had whose `config.json` was written before these entries existed."""
 
@@ -94,6 +95,7 @@ class TrainConfig:
     latent_codec: str = "float32"  # auto up to the freeze, then the chosen one
     augmentations: int = 1  # K
     source: str | None = None  # the run or bundle whose encoder is imported
+    demos: str | None = None  # file of demonstrations that fills the replay before the first step
     replay: str = "uniform"
     store: StoreName = "paper"  # rows of a fixed size as in the paper, or compressed blocks of rows
     seed: int = 0

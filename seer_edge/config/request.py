@@ -169,6 +169,7 @@ class RunRequest(ResumeRequest):
     protocol: str | None = None
     from_: str | None = None  # a run's folder or a bundle
     take: str | None = None
+    demos: str | None = None  # a file that `record` wrote
     freeze_at: int | Literal["never", "auto"] | None = None
     freeze_layers: int | None = None
     latent_codec: str | None = None
@@ -307,6 +308,7 @@ class RunOptions(ResumeOptions, total=False):
     protocol: str | None
     from_: str | os.PathLike[str] | None
     take: str | None
+    demos: str | os.PathLike[str] | None
     freeze_at: int | str | None
     freeze_layers: int | None
     latent_codec: str | None

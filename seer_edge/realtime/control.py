@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from seer_edge.envs import Action, EnvSpec, Frame, Step
 from seer_edge.envs.games import Evaluation, evaluate
 from seer_edge.envs.guarded import Guarded
+from seer_edge.envs.paced import Paced
 from seer_edge.envs.recorder import Recorder
 from seer_edge.envs.ticks import Ticks
 from seer_edge.realtime.feed import ControlEndedError, Feed
@@ -21,34 +21,6 @@ from seer_edge.realtime.pilot import Pilot
 SWITCH_SECONDS = 0.0005
 """How long another thread may hold Python's global lock while the control thread wants it. Python's default is 5 ms."""
 IDLE_SECONDS = 0.02
-
-
-class Paced:
-    """The environment with one step for each tick."""
-
-    def __init__(self, env: Guarded, ticks: Ticks) -> None:
-        self._env, self._ticks = env, ticks
-
-    @property
-    def spec(self) -> EnvSpec:
-        """See `Environment`."""
-        return self._env.spec
-
-    @property
-    def new_scene(self) -> bool:
-        """See `Environment`."""
-        return self._env.new_scene
-
-    def reset(self) -> Frame:
-        """Start an episode. The next tick is one period after it."""
-        frame = self._env.reset()
-        self._ticks.restart()
-        return frame
-
-    def step(self, action: Action) -> Step:
-        """Take one step, which ends with a tick."""
-        with self._ticks.one():
-            return self._env.step(action)
 
 
 @dataclass

@@ -8,7 +8,7 @@ from seer_edge.config.plan import BytePlan
 from seer_edge.runs.source import member_values
 from seer_edge.runs.transfer import Imported, ImportedLearner, ImportedRows
 from seer_edge.training.components import OnHang, Seeds
-from seer_edge.training.session import AnySession, assemble_session
+from seer_edge.training.session import AnySession, assemble_session, fill_and_begin
 from seer_runtime.policy import bundle
 from seer_runtime.policy.bundle import open_bundle
 from seer_runtime.replay.replay import Replay
@@ -27,7 +27,7 @@ def build_imported_session(
     session = assemble_session(plan, agent, imported.encoder.graph, on_hang, kind=kind)
     if imported.rows is not None:
         load_rows(imported.rows, session.replay)
-    session.begin()
+    fill_and_begin(session)
     return session
 
 

@@ -66,7 +66,7 @@ class Reporter:
             self._begin -= float(state["seconds"])
             # Checkpoints of earlier versions lack it. Unknown seconds leave the cells empty.
             self._cpu_before += float(state.get("cpu_seconds", math.nan))
-        self._tables = open_tables(folder, session.config, self.logged_at, session.timestep)
+        self._tables = open_tables(folder, self.logged_at, session.timestep, real_time=session.config.hz is not None)
         for warning in [] if state is None else changed_tables(self._tables, state):
             console.warn(warning)
         self.trackers: list[Tracker] = [

@@ -12,7 +12,6 @@ from seer_edge.api.results import SweepEstimate, SweepJob, SweepResult
 from seer_edge.api.runs import plan
 from seer_edge.config.plan import BytePlan
 from seer_edge.config.request import RunRequest
-from seer_edge.envs.games import episode_limit
 from seer_edge.envs.guarded import closing_idle
 from seer_edge.errors import BadInputError
 from seer_edge.machine.signals import StopSignal
@@ -140,7 +139,7 @@ def estimate(
     kinds = [_need(planned) for planned in plans.values()]
     slots = min(len(listed), place.slots(max(need.threads for need in kinds), max(n.rss_bytes for n in kinds)))
     notes = dict.fromkeys(
-        f"{planned.env.name}: {speeds[kind].episodes.describe(episode_limit(planned.config.eval_max_steps))}"
+        f"{planned.env.name}: {speeds[kind].episodes.describe(planned.config.eval_limit_steps)}"
         for kind, planned in plans.items()
         if planned.config.eval_every is not None
     )

@@ -14,6 +14,7 @@ from seer_edge.config.registry import ALGORITHMS, check_settings, choose_preset
 from seer_edge.config.request import EVAL_IN, PROTOCOLS, REPLAYS, STORES, EvalIn, StoreName
 from seer_edge.config.values import AUTO, NEVER
 from seer_edge.envs import Continuous, EnvOptions, EnvSpec, ProtocolName
+from seer_edge.envs.games import episode_limit
 from seer_edge.errors import BadInputError
 from seer_edge.networks.spec import ENCODERS
 from seer_edge.validation import check_types
@@ -215,6 +216,11 @@ class TrainConfig:
         if target is not None and evaluated and mean_return is not None and mean_return >= target:
             return True
         return timestep == self.total_timesteps and (evaluated or self.eval_every is None)
+
+    @property
+    def eval_limit_steps(self) -> int:
+        """Agent steps after which an evaluation episode is cut off."""
+        return episode_limit(self.eval_max_steps)
 
     @property
     def compact(self) -> bool:

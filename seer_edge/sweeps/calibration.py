@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from seer_edge.config.plan import BytePlan
-from seer_edge.envs.games import episode_limit
 from seer_edge.errors import RunStoppedError
 from seer_edge.runs.run_folder import RunFolder
 from seer_edge.sweeps.cost import Kind, Rates, Speed, kind_of
@@ -32,8 +31,8 @@ GAMES, PLAY_STEPS, PLAY_STEPS_MIN, PLAY_SECONDS = 4, 4_000, 100, 20.0
 PLAY_LOG_STEPS = 20
 POLL_SECONDS = 0.1
 
-_REPORTS = ("wandb", "mlflow", "tensorboard", "tensorboard_dir", "eval_video", "analyze", "keep_best", "stop_at_return")
-_REPORTS += ("keep_checkpoint",)
+_TRACKERS = ("wandb", "mlflow", "tensorboard", "tensorboard_dir")
+_REPORTS = (*_TRACKERS, "eval_video", "analyze", "keep_best", "stop_at_return", "keep_checkpoint")
 _FREEZE = ("freeze_layers", "latent_codec", "augmentations", "take")
 """Options that these runs leave out, and those that a run that plays leaves out too."""
 
@@ -172,7 +171,7 @@ class Calibration:
         options = {name: value for name, value in job.all_options.items() if name not in _REPORTS}
         options |= {"total_timesteps": steps.total, "log_every": steps.interval, "checkpoint_every": "24h"}
         options["eval_every"] = "never" if plan.config.eval_every is None else steps.total
-        longest = min(EVALUATION_STEPS, episode_limit(plan.config.eval_max_steps))
+        longest = min(EVALUATION_STEPS, plan.config.eval_limit_steps)
         options |= {"eval_episodes": 1, "eval_max_steps": longest}
         options["set"] = {**options.get("set", {}), "learning_starts": steps.warm_up, "random_steps": 0}
         source = None
@@ -186,7 +185,7 @@ class Calibration:
 
     def _playing(self, kind: Kind) -> ShortRun:
         plan = self._plans[kind]
-        steps = min(PLAY_STEPS, max(PLAY_STEPS_MIN, GAMES * episode_limit(plan.config.eval_max_steps)))
+        steps = min(PLAY_STEPS, max(PLAY_STEPS_MIN, GAMES * plan.config.eval_limit_steps))
         given = self._first[kind].all_options
         options = {name: value for name, value in given.items() if name not in (*_REPORTS, *_FREEZE)}
         options |= {"total_timesteps": steps, "log_every": PLAY_LOG_STEPS, "checkpoint_every": "24h"}

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from seer_edge.config.plan import BytePlan
-from seer_edge.envs.games import episode_limit
 from seer_edge.sweeps.spec import Job
 
 CHECKPOINT_BYTES_A_SECOND = 200e6
@@ -110,7 +109,7 @@ class Speed:
         return seconds + _checkpoint_seconds(plan, begin, seconds)
 
     def _evaluation_seconds(self, plan: BytePlan, *, longest: bool) -> float:
-        limit = episode_limit(plan.config.eval_max_steps)
+        limit = plan.config.eval_limit_steps
         length = self.episodes.longest(limit) if longest else self.episodes.mean(limit)
         return self.rates.evaluation + plan.config.eval_episodes * length * self.rates.evaluation_step
 

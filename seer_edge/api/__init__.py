@@ -18,6 +18,7 @@ from seer_edge.api.results import (
     ReportResult,
     ReproductionResult,
     RunResult,
+    SweepEstimate,
     SweepJob,
     SweepResult,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "RunOptions",
     "RunResult",
     "RunStoppedError",
+    "SweepEstimate",
     "SweepJob",
     "SweepResult",
     "act",

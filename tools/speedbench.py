@@ -8,6 +8,9 @@ A part and its yardstick run in turns in one process, so their ratio hardly depe
 of an update is its matrix products and convolutions, on the same memory. That of a gather is a copy of as many bytes,
 that of a checkpoint a file of as many bytes, and that of an Atari step four bare frames of its emulator.
 
+With --pipeline on, a step has two sides: the update thread, and everything else. Their CPU times are compared with the
+wall time of the step, which cannot be shorter than the slower side, in the fastest tenth of the steps.
+
 With one thread the clock is the main thread's CPU time, which other processes disturb least. With more threads, with
 --pipeline on and for checkpoints it is wall time. The pipeline affects only the whole step; the parts run one at a
 time. Batch, sizes and encoder are those of the preset. Where Stable-Baselines3 is installed, its DQN is timed too.
@@ -18,6 +21,7 @@ time. Batch, sizes and encoder are those of the preset. Where Stable-Baselines3 
 import argparse
 import json
 import resource
+import statistics
 import sys
 import tempfile
 import time
@@ -73,6 +77,23 @@ class Timing:
         return None if not self.yardstick_median else self.median / self.yardstick_median
 
 
+@dataclass(frozen=True)
+class Sides:
+    """The two sides of a pipelined step in milliseconds: CPU time of both threads, and wall time of the step.
+
+    Means of the fastest tenth of the steps. In the others, the host did not have two free cores all the time.
+    """
+
+    learning: float  # the update thread
+    acting: float  # environment and everything else
+    step: float
+
+    @property
+    def pace(self) -> float:
+        """Share of the speed that is possible where the slower side alone sets the pace."""
+        return max(self.learning, self.acting) / self.step
+
+
 class Bench:
     """Measures the parts of a session's step."""
 
@@ -81,6 +102,8 @@ class Bench:
         self.timings: list[Timing] = []
         self.page_faults: dict[str, float] = {}
         """By phase, the page faults of one step."""
+        self.sides: dict[str, Sides] = {}
+        """By phase, the sides of a step; empty without the pipeline."""
 
     def add(
         self,
@@ -150,6 +173,8 @@ class Bench:
             session.step()
         faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
         self.page_faults[session.phase] = faults / STEPS_OF_FAULTS
+        if session.config.pipeline:
+            self.sides[session.phase] = _sides(session, self.update_times(update))
 
     def update_times(self, update: "Job") -> int:
         """Return how often to time an update: less often where one takes long."""
@@ -196,6 +221,18 @@ def _step(session: "Session") -> None:
     step = session.env.step(session.env.spec.actions.sample(session.exploration))
     if step.terminated or step.truncated:
         session.env.reset()
+
+
+def _sides(session: "Session", times: int) -> Sides:
+    taken = []
+    for _ in range(times):
+        wall, all_threads, own = time.perf_counter(), time.process_time(), time.thread_time()
+        session.step()
+        acting = time.thread_time() - own
+        taken.append((time.perf_counter() - wall, time.process_time() - all_threads - acting, acting))
+    fastest = sorted(taken)[: -(-times // 10)]
+    step, learning, acting = (1e3 * statistics.fmean(column) for column in zip(*fastest, strict=True))
+    return Sides(learning, acting, step)
 
 
 def open_session(flags: argparse.Namespace) -> "tuple[Session, Clock]":
@@ -282,6 +319,7 @@ def measure(flags: argparse.Namespace) -> int:
         "pipeline": flags.pipeline,
         "gflops": rates,
         "page_faults_a_step": bench.page_faults,
+        "sides": {phase: asdict(sides) for phase, sides in bench.sides.items()},
         "timings": [{**asdict(timing), "ratio": timing.ratio} for timing in bench.timings],
     }
     for line in table(report, bench.timings, against):
@@ -313,6 +351,11 @@ def table(report: dict[str, Any], timings: list[Timing], against: dict[str, Any]
     for timing in timings:
         if timing.part == "update" and timing.ratio:
             yield f"{timing.phase}: an update takes {timing.ratio:.2f} times as long as its products"
+    for phase, sides in report["sides"].items():
+        yield (
+            f"{phase}: update thread {sides['learning']:.2f} ms, everything else {sides['acting']:.2f} ms a step of "
+            f"{sides['step']:.2f} ms: {Sides(**sides).pace:.2f} of the pace of the slower side"
+        )
     faults = ", ".join(f"{count:,.0f} ({phase})" for phase, count in report["page_faults_a_step"].items())
     yield f"page faults per step: {faults}"
     if report["env"] == "ALE/Alien-v5" and report["algo"] == "rainbow" and threads == 1:

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,6 +76,15 @@ def test_a_contrastive_agent_receives_positives() -> None:
 
 
 @pytest.mark.slow
+def test_the_pipeline_is_compared_with_its_slower_side() -> None:
+    done = _speedbench("--env", "Alien", "--resolution", "42", "--times", "20", "--pipeline", "on")
+    assert done.returncode == 0, done.stderr
+    paces = re.findall(r"^(\w+): update thread .*: ([\d.]+) of the pace of the slower side$", done.stdout, re.M)
+    assert [phase for phase, _ in paces] == ["pixel", "latent"]
+    assert all(0 < float(pace) <= 1.05 for _, pace in paces)
+
+
+@pytest.mark.slow
 def test_causes_add_up_to_the_step(tmp_path: Path) -> None:
     report = tmp_path / "causes.json"
     done = _speedbench("causes", "--env", "Alien", "--resolution", "42", "--times", "5", "--json", str(report))
@@ -89,6 +99,29 @@ def test_causes_add_up_to_the_step(tmp_path: Path) -> None:
         assert parts["update"]["Adam, norm"] > parts["refresh, with noisy weights"]["Adam, norm"] == 0
         assert parts["emulator"]["outside operators"] > parts["store"]["outside operators"] > 0
         assert causes["operators"]["aten::mm"] == pytest.approx(kinds[0], rel=0.3), phase
+
+
+def test_the_sides_of_a_step_are_the_cpu_times_of_its_threads() -> None:
+    import speedbench
+
+    def busy(seconds: float) -> None:
+        begin = time.thread_time()
+        while time.thread_time() - begin < seconds:
+            pass
+
+    class Session:
+        def step(self) -> None:
+            thread = threading.Thread(target=busy, args=(0.02,))
+            thread.start()
+            thread.join()
+            busy(0.01)
+            time.sleep(0.02)
+
+    sides = speedbench._sides(Session(), 5)  # type: ignore[arg-type]
+    assert sides.learning == pytest.approx(20, abs=4)
+    assert sides.acting == pytest.approx(10, abs=4)
+    assert sides.step >= 49
+    assert sides.pace == sides.learning / sides.step < 0.5
 
 
 def test_a_part_gets_its_own_operators_and_the_time_between_them() -> None:

@@ -25,10 +25,12 @@ from seer_edge.sweeps.runner import steps_of
 from seer_edge.sweeps.spec import Job
 
 LOG = logging.getLogger(__name__)
-EVALUATION_STEPS = 200
-GAMES, PLAY_STEPS, PLAY_STEPS_MIN, PLAY_SECONDS = 4, 4_000, 100, 20.0
-"""A run that plays ends after so many episodes, steps or seconds."""
-PLAY_LOG_STEPS = 20
+EVALUATION_STEPS = 300
+GAMES, PLAY_STEPS, PLAY_STEPS_MIN = 4, 4_000, 100
+"""A run that plays ends after so many episodes or steps."""
+PLAY_SECONDS, PLAY_SECONDS_MAX = 20.0, 90.0
+"""It also ends after so many seconds if an episode has ended, and after so many if none has."""
+PLAY_LOG_STEPS = 50
 POLL_SECONDS = 0.1
 
 _TRACKERS = ("wandb", "mlflow", "tensorboard", "tensorboard_dir")
@@ -91,7 +93,8 @@ class ShortRun:
         if self.played_since is None:
             self.played_since = time.monotonic()
         ended = self.folder.episodes.read_bytes().count(b"\n") - 1  # without the header
-        return ended >= GAMES or time.monotonic() - self.played_since > PLAY_SECONDS
+        seconds = time.monotonic() - self.played_since
+        return ended >= GAMES or seconds > (PLAY_SECONDS if ended > 0 else PLAY_SECONDS_MAX)
 
 
 class Calibration:

@@ -10,7 +10,8 @@ from seer_edge.sweeps.cost import Episodes, Rates
 
 INTERVAL_FLOPS, INTERVAL_STEPS_MIN, INTERVAL_STEPS_MAX = 18e9, 2, 60
 """Multiply-adds of the updates in one log interval of a learning run, and the bounds of its steps."""
-WARM_UP_STEPS, WARM_UP_INTERVALS = 60, 2
+WARM_UP_STEPS, WARM_UP_INTERVALS = 60, 4
+"""Steps before the first update, at least. Only the second half is counted."""
 PIXEL_INTERVALS, LATENT_INTERVALS_MAX = 4, 8
 """Log intervals of each phase. The first one is not counted, because it makes buffers and kernels."""
 STEP, ELAPSED, EVALUATION_STEPS = "time/total_timesteps", "time/time_elapsed", "eval/mean_ep_length"
@@ -69,8 +70,9 @@ def rates_of(rows: Rows, took: float, steps: LearningSteps, clock: str = ELAPSED
         return max(0.0, at[end] - at[end - each] - each * rate)
 
     start, frozen_at = took - at[total], steps.warm_up + steps.pixel
-    acting = step_seconds(each, steps.warm_up)
-    start += max(0.0, at[each] - each * acting)
+    half = steps.warm_up // each // 2 * each
+    acting = step_seconds(half, steps.warm_up)
+    start += max(0.0, at[half] - half * acting)
     pixel = latent = freeze = 0.0
     if steps.pixel:
         pixel = step_seconds(steps.warm_up + each, frozen_at - each)

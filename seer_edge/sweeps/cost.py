@@ -11,6 +11,9 @@ from seer_edge.sweeps.spec import Job
 CHECKPOINT_BYTES_A_SECOND = 200e6
 """Assumed speed of the disk. A checkpoint is a small part of the steps between two of them."""
 
+LENGTH_UNKNOWN = 1_000
+"""Assumed steps of an episode, at least, if none has been seen to end."""
+
 Kind = tuple[str, str]
 """Environment and variant: jobs of one kind differ in their seeds only."""
 
@@ -41,11 +44,16 @@ class Episodes:
     unfinished: int = 0
 
     def mean(self, limit: int) -> float:
-        """Return the mean length of an episode that is cut off after `limit` steps. Without any, it is the limit."""
+        """Return the mean length of an episode that is cut off after `limit` steps.
+
+        If none has ended, it is twice the steps of the unfinished one, and at least `LENGTH_UNKNOWN`.
+        """
+        if not self.lengths:
+            return float(min(limit, max(LENGTH_UNKNOWN, 2 * self.unfinished)))
         lengths = [min(length, limit) for length in self.lengths]
-        if self.unfinished >= min(limit, max(lengths, default=limit)):
+        if self.unfinished >= max(lengths):
             lengths.append(min(self.unfinished, limit))
-        return statistics.fmean(lengths) if lengths else float(limit)
+        return statistics.fmean(lengths)
 
     def describe(self, limit: int) -> str:
         """Return as text what an evaluation episode of at most `limit` steps is taken to be."""

@@ -96,7 +96,9 @@ def test_slower_steps_of_another_game_are_added() -> None:
         (Episodes((100, 300), 900), 27_000, 1300 / 3, 27_000, "2 with random actions (100 to 300)"),
         (Episodes((100, 300), 0), 150, 125, 150, "about 125 steps, at most 150"),
         (Episodes((125, 125), 60), 27_000, 125, 125, "about 125 steps; measured: 2 with random actions"),
-        (Episodes((), 400), 27_000, 27_000, 27_000, "none with random actions ended within 400"),
+        (Episodes((), 400), 27_000, 1_000, 27_000, "about 1,000 steps, at most 27,000; measured: none with random"),
+        (Episodes((), 4_000), 27_000, 8_000, 27_000, "none with random actions ended within 4,000"),
+        (Episodes((), 400), 30, 30, 30, "about 30 steps; measured: none"),
     ],
 )
 def test_evaluation_episodes_are_as_long_as_those_with_random_actions(

@@ -20,6 +20,7 @@ from seer_edge.api.results import (
     ReportResult,
     ReproductionResult,
     RunResult,
+    SweepEstimate,
     SweepJob,
     SweepResult,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "RunOptions",
     "RunResult",
     "RunStoppedError",
+    "SweepEstimate",
     "SweepJob",
     "SweepResult",
     "act",

@@ -112,7 +112,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_record_flags(record)
     add_output_flags(record)
     _add_report_flags(add("report", "RUN... -o FILE", "Write one page with figures and tables of runs."))
-    _add_analyze_flags(add("analyze", "RUN... -o DIR", "Write how the encoders of runs changed while they learned."))
+    _add_analyze_flags(add("analyze", "RUN... -o DIR", "Write how the layers of runs changed while they learned."))
     presets = add("presets", "[NAME]", "List the presets, or print one as a TOML file to edit.")
     presets.add_argument("name", nargs="?", type=named("a preset"), metavar="NAME", help="Preset to print.")
     presets.add_argument(

@@ -309,7 +309,7 @@ def add_host_flags(group: argparse._ArgumentGroup, *, threads: str, checkpoint: 
         "--analyze",
         action="store_true",
         default=None,
-        help="Keep the encoder's weights at 20 evenly spaced steps, for `seer-edge analyze`. "
+        help="Keep the weights of encoder and heads at 20 evenly spaced steps, for `seer-edge analyze`. "
         f"Default: {'off' if threads == '1' else 'as before'}.",
     )
     group.add_argument(

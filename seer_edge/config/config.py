@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
+from seer_edge.config.earlier_versions import BEFORE_RECORDED
 from seer_edge.config.freeze_step import freeze_fields
 from seer_edge.config.hyperparameters import is_preset_file, override, preset_from_file
 from seer_edge.config.presets import Preset, Settings
@@ -14,6 +15,7 @@ from seer_edge.config.registry import ALGORITHMS, check_settings, choose_preset
 from seer_edge.config.request import EVAL_IN, PROTOCOLS, REPLAYS, STORES, EvalIn, StoreName
 from seer_edge.config.values import AUTO, NEVER
 from seer_edge.envs import Continuous, EnvOptions, EnvSpec, ProtocolName
+from seer_edge.envs.games import episode_limit
 from seer_edge.errors import BadInputError
 from seer_edge.networks.spec import ENCODERS
 from seer_edge.validation import check_types
@@ -31,36 +33,6 @@ ENV_TIMEOUT_SECONDS = 60.0
 HZ_MAX = 1_000
 MAX_THREADS = 256
 MAX_AUGMENTATIONS = MAX_BATCH - 1  # encoded in one call with the center crop
-BEFORE_RECORDED: Mapping[str, Any] = {
-    "resize": "area",
-    "blank_at_lost_life": True,
-    "overrides": (),
-    "obs_key": None,
-    "env_kwargs": None,
-    "eval_in": "separate",
-    "eval_max_steps": None,
-    "stop_at_return": None,
-    "keep_best": False,
-    "tensorboard_dir": None,
-    "environment": None,
-    "store": "paper",
-    "gray_levels": None,
-    "keep_checkpoint": (),
-    "origin": None,
-    "analyze": False,
-    "freeze_window": None,
-    "wandb": None,
-    "mlflow": None,
-    "eval_video": False,
-    "hz": None,
-    "max_updates_per_step": 1,
-    "min_updates_per_step": 0.2,
-    "status_port": None,
-    "demos": None,
-}
-"""Values that runs had whose `config.json` was written before these entries existed."""
-
-
 ORIGIN = {"run": str, "step": int, "checkpoint": str}
 
 
@@ -236,6 +208,11 @@ class TrainConfig:
     def evaluates_in_training(self) -> bool:
         """Whether evaluations play the training environment. In real time there is no other."""
         return self.eval_in == "training" or self.hz is not None
+
+    @property
+    def eval_limit_steps(self) -> int:
+        """Agent steps after which an evaluation episode is cut off."""
+        return episode_limit(self.eval_max_steps)
 
     @property
     def compact(self) -> bool:

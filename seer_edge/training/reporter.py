@@ -256,6 +256,7 @@ class Reporter:
             row["replay/clip_rate"] = clip_rate
         if evaluation is not None:
             row |= {"eval/mean_reward": evaluation.mean_return, "eval/std_reward": evaluation.std_return}
+            row["eval/mean_ep_length"] = evaluation.mean_length
         if comparison is not None:
             row |= {"seer/similarity": comparison.similarity, "seer/drift": comparison.drift}
         row |= session.interval_figures()

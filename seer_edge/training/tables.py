@@ -21,6 +21,7 @@ COLUMNS = (
     "rollout/ep_len_mean",
     "eval/mean_reward",
     "eval/std_reward",
+    "eval/mean_ep_length",
     "train/loss",
     "memory/observation_bytes",
     "memory/workspace_bytes",

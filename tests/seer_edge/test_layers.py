@@ -44,7 +44,7 @@ ALLOWED: dict[str, set[str]] = {
     "reproduction": {"sweeps", "reports", "runs", "config", "errors"},
     "sweeps": {"runs", "config", "errors", *RUNTIME},
     "reports": {"runs", "config", "errors", "validation", "version", "seer_runtime.durable", "seer_runtime.system"},
-    "analysis": {"reports", "runs", "networks", "errors", *RUNTIME},
+    "analysis": {"reports", "runs", "agents", "config", "networks", "errors", *RUNTIME},
     "runs": {"config", "networks", "envs", "errors", *RUNTIME},
     "agents": {"config", "networks", "envs", "seer_runtime.replay", "seer_runtime.system"},
     "machine": {"config", "envs", "errors", "seer_runtime.onnx", "seer_runtime.system"},

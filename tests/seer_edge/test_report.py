@@ -123,6 +123,13 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         reports.report([make_run(tmp_path / "run")], tmp_path / "r.html")
 
 
+@pytest.mark.parametrize("text", ["", "time/total_ti"])
+def test_a_table_whose_header_is_not_written_yet_has_no_rows(text: str, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", status="running")
+    (run / "progress.csv").write_text(text)
+    assert read_run(run).last_step == 0
+
+
 def test_a_report_changes_no_run(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in run.iterdir()}

@@ -82,7 +82,13 @@ def fork(run: str | os.PathLike[str], output: str | os.PathLike[str], **options:
             origin = origin_of(Path(run), saved)
             config = dataclasses.replace(config, origin=origin)
             folder = write_fork(parent, saved, config, target, reseed=request.seed is not None)
-        except FileNotFoundError as error:  # a parent that is training has removed the checkpoint
+        except FileNotFoundError as error:
+            missing = parent.path if error.filename is None else Path(error.filename)
+            if not missing.is_relative_to(parent.path):
+                raise BadInputError(
+                    f"-o {target}: cannot be written ({error.strerror}); name another folder"
+                ) from error
+            # A parent that is training has removed the checkpoint.
             if attempt + 1 == _READ_ATTEMPTS:
                 raise BadInputError(
                     f"{parent.path}: its checkpoints are removed while they are read; wait, or fork one that "

@@ -11,13 +11,33 @@ from seer_edge.api.results import ForkResult
 from seer_edge.config.config import TrainConfig
 from seer_edge.config.freeze_step import given_freeze
 from seer_edge.config.hyperparameters import override_settings
+from seer_edge.config.plan import BytePlan
 from seer_edge.config.request import ForkOptions, ForkRequest, flag_of
 from seer_edge.errors import BadInputError
 from seer_edge.runs import checkpoint, run_folder
 from seer_edge.runs.checkpoint import Saved
+from seer_edge.runs.run_folder import RunFolder
 
 _READ_ATTEMPTS = 3
 _FIXED_BY_FREEZE = ("freeze_at", "freeze_layers", "latent_codec", "augmentations")
+
+
+@dataclasses.dataclass(frozen=True)
+class Beginning:
+    """A checkpoint at which a fork begins.
+
+    Attributes:
+        name: what messages call it.
+        config: the settings of the parent.
+        timestep: the agent step.
+        frozen: whether the encoder is frozen.
+
+    """
+
+    name: str
+    config: TrainConfig
+    timestep: int
+    frozen: bool
 
 
 def fork(run: str | os.PathLike[str], output: str | os.PathLike[str], **options: Unpack[ForkOptions]) -> ForkResult:
@@ -54,18 +74,19 @@ def fork(run: str | os.PathLike[str], output: str | os.PathLike[str], **options:
     run_folder.check(target, "-o")
     for attempt in range(_READ_ATTEMPTS):
         saved = checkpoint.newest(parent.checkpoints, at=request.at)
-        config = _config(saved, request)
+        config = config_of_fork(Beginning(str(saved.path), saved.config, saved.timestep, saved.frozen), request)
         planned = planning.recorded_plan(config, parent)
         saved.check_fits(planned)
         planning.prepare_learner(planned)
-        from seer_edge.training.fork import check_fork, origin_of, write_fork
-
         try:
-            check_fork(planned, saved)
-            origin = origin_of(Path(run), saved)
-            config = dataclasses.replace(config, origin=origin)
-            folder = write_fork(parent, saved, config, target, reseed=request.seed is not None)
-        except FileNotFoundError as error:  # a parent that is training has removed the checkpoint
+            return _write(planned, saved, parent, target, Path(run), reseed=request.seed is not None)
+        except FileNotFoundError as error:
+            missing = parent.path if error.filename is None else Path(error.filename)
+            if not missing.is_relative_to(parent.path):
+                raise BadInputError(
+                    f"-o {target}: cannot be written ({error.strerror}); name another folder"
+                ) from error
+            # A parent that is training has removed the checkpoint.
             if attempt + 1 == _READ_ATTEMPTS:
                 raise BadInputError(
                     f"{parent.path}: its checkpoints are removed while they are read; wait, or fork one that "
@@ -74,23 +95,34 @@ def fork(run: str | os.PathLike[str], output: str | os.PathLike[str], **options:
             time.sleep(0.1)
         except OSError as error:
             raise BadInputError(f"-o {target}: cannot be written ({error}); name another folder") from error
-        else:
-            return ForkResult(folder.path, saved.timestep, dataclasses.replace(planned, config=config))
     raise AssertionError("the last attempt returns or raises")
 
 
-def _config(saved: Saved, request: ForkRequest) -> TrainConfig:
+def _write(planned: BytePlan, saved: Saved, parent: RunFolder, target: Path, run: Path, *, reseed: bool) -> ForkResult:
+    """Write the fork of `saved` to `target`. `run` is the parent as the user named it.
+
+    Raises OSError and BadInputError.
+    """
+    from seer_edge.training.fork import check_fork, origin_of, write_fork
+
+    check_fork(planned, saved)
+    config = dataclasses.replace(planned.config, origin=origin_of(run, saved))
+    folder = write_fork(parent, saved, config, target, reseed=reseed)
+    return ForkResult(folder.path, saved.timestep, dataclasses.replace(planned, config=config))
+
+
+def config_of_fork(begin: Beginning, request: ForkRequest) -> TrainConfig:
     """Return the settings of the fork. Raises BadInputError for one that cannot change after the checkpoint."""
-    parent, changes = saved.config, request.fork_fields()
+    parent, changes = begin.config, request.fork_fields()
     if request.freeze_at is not None:
         changes |= given_freeze(request.freeze_at, request.total_timesteps or parent.total_timesteps)
-    _check_frozen(saved, changes)
+    _check_frozen(begin, changes)
     if changes.get("store", parent.store) != parent.store:
         raise BadInputError(
-            f"--store {changes['store']}: the rows of {saved.path} are stored as {parent.store}; leave it out, or "
+            f"--store {changes['store']}: the rows of {begin.name} are stored as {parent.store}; leave it out, or "
             "start a new run with train"
         )
-    _check_steps(saved, request, changes)
+    _check_steps(begin, request, changes)
     if request.set:
         settings, lines = override_settings(parent.algo, parent.settings, dict(request.set))
         again = {line.partition("=")[0] for line in lines}
@@ -98,38 +130,38 @@ def _config(saved: Saved, request: ForkRequest) -> TrainConfig:
         changes |= {"settings": settings, "overrides": (*kept, *lines)}
     changes |= {"keep_checkpoint": (), "origin": None, **request.config_fields()}
     for step in changes["keep_checkpoint"]:
-        if step < saved.timestep:
+        if step < begin.timestep:
             raise BadInputError(
-                f"--keep-checkpoint {step}: the fork begins at step {saved.timestep}; give that or more"
+                f"--keep-checkpoint {step}: the fork begins at step {begin.timestep}; give that or more"
             )
     return dataclasses.replace(parent, **changes)
 
 
-def _check_frozen(saved: Saved, changes: dict[str, Any]) -> None:
+def _check_frozen(begin: Beginning, changes: dict[str, Any]) -> None:
     """Raise BadInputError if something of the freeze changes that is already done."""
-    if not saved.frozen:
+    if not begin.frozen:
         return
     for name in _FIXED_BY_FREEZE:
-        if name in changes and changes[name] != getattr(saved.config, name):
+        if name in changes and changes[name] != getattr(begin.config, name):
             value = "never" if changes[name] is None else changes[name]
-            before = saved.config.freeze_at
+            before = begin.config.freeze_at
             hint = "start a new run with train" if before == 0 else f"give --at with a step up to {before}"
             raise BadInputError(
-                f"{flag_of(name)} {value}: {saved.path} is frozen already, since step {before}; leave it out, or {hint}"
+                f"{flag_of(name)} {value}: {begin.name} is frozen already, since step {before}; leave it out, or {hint}"
             )
 
 
-def _check_steps(saved: Saved, request: ForkRequest, changes: dict[str, Any]) -> None:
+def _check_steps(begin: Beginning, request: ForkRequest, changes: dict[str, Any]) -> None:
     """Raise BadInputError if a step of the new settings is before the checkpoint."""
     freeze_at, total = changes.get("freeze_at"), request.total_timesteps
-    if freeze_at is not None and not saved.frozen and freeze_at < saved.timestep:
+    if freeze_at is not None and not begin.frozen and freeze_at < begin.timestep:
         raise BadInputError(
-            f"--freeze-at {freeze_at}: the fork begins at step {saved.timestep}; give that or a later step, or never"
+            f"--freeze-at {freeze_at}: the fork begins at step {begin.timestep}; give that or a later step, or never"
         )
-    if total is not None and total < saved.timestep:
-        raise BadInputError(f"--total-timesteps {total}: the fork begins at step {saved.timestep}; give more")
-    freeze_at = changes.get("freeze_at", saved.config.freeze_at)
-    end = saved.config.total_timesteps if total is None else total
+    if total is not None and total < begin.timestep:
+        raise BadInputError(f"--total-timesteps {total}: the fork begins at step {begin.timestep}; give more")
+    freeze_at = changes.get("freeze_at", begin.config.freeze_at)
+    end = begin.config.total_timesteps if total is None else total
     if freeze_at is not None and freeze_at > end:
         raise BadInputError(
             f"--total-timesteps {end}: the freeze is at step {freeze_at}; give more steps, or another --freeze-at"

@@ -10,7 +10,6 @@ from seer_edge.api.results import ReportResult
 from seer_edge.errors import BadInputError
 from seer_edge.reports import build
 from seer_edge.reports.scores import Point
-from seer_edge.validation import check_target
 
 LOG = logging.getLogger(__name__)
 DEFAULT_PORT = 8008
@@ -74,7 +73,7 @@ def follow(
     build.check_packages()
     path = None if output is None else Path(output)
     if path is not None:
-        check_target("-o", path)
+        build.check_page(path)
     options = _options(runs, at_step, at_flops, None)
     live = LiveReport(options, None if path is None else lambda page: build.write_page(page, path))
     with server_of(live, port) as server:

@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from seer_edge.api.forks import Beginning, config_of_fork
 from seer_edge.api.planning import plan_before_source
 from seer_edge.api.results import SweepEstimate, SweepJob, SweepResult
 from seer_edge.api.runs import plan
+from seer_edge.config.config import TrainConfig
 from seer_edge.config.plan import BytePlan
-from seer_edge.config.request import RunRequest
+from seer_edge.config.request import ForkRequest, RunRequest
 from seer_edge.envs.guarded import closing_idle
 from seer_edge.errors import BadInputError
 from seer_edge.machine.signals import StopSignal
@@ -150,11 +152,13 @@ def estimate(
 def plans_of(jobs: Sequence[Job], spec: str, folder: Path) -> dict[Kind, BytePlan]:
     """Plan one job of each kind of the sweep in `folder`. Raises BadInputError, which names the job."""
     plans: dict[Kind, BytePlan] = {}
+    configs: dict[Kind, TrainConfig] = {}
     for job in jobs:
         if kind_of(job) in plans:
             continue
         try:
             plans[kind_of(job)] = _plan(job, plans, folder)
+            configs[kind_of(job)] = _config(job, plans, configs)
         except BadInputError as error:
             raise BadInputError(f"{spec}: {job.env}, variant {job.variant}: {error}") from error
         total = plans[kind_of(job)].config.total_timesteps
@@ -171,6 +175,28 @@ def _plan(job: Job, plans: Plans, folder: Path) -> BytePlan:
     with closing_idle():
         request = RunRequest.of(env=job.env, **options)
         return plan_before_source(request, str(folder / job.imports.name), plans[kind_of(job.imports)])
+
+
+def _config(job: Job, plans: Plans, configs: Mapping[Kind, TrainConfig]) -> TrainConfig:
+    """Return the settings of a job. Raises BadInputError if it is a fork that its parent's checkpoint does not allow.
+
+    Unlike those of its plan, they are exact for a fork, which inherits the step of the freeze.
+    """
+    planned = plans[kind_of(job)]
+    if job.parent is None:
+        return planned.config
+    parent, at = configs[kind_of(job.parent)], job.at
+    step, first = parent.total_timesteps if at is None else at, first_step(job.parent, plans)
+    if step < first:
+        raise BadInputError(f"at = {step}: variant {job.parent.variant} begins at step {first}; give that or more")
+    # The checkpoint that is kept at the step of the freeze is the one before it.
+    frozen = parent.freeze_at is not None and (step > parent.freeze_at or at is None or parent.freeze_at == 0)
+    begin = Beginning(f"variant {job.parent.variant} at step {step}", parent, step, frozen)
+    config = config_of_fork(begin, ForkRequest.of(**job.options))
+    if planned.networks.parameters != plans[kind_of(job.parent)].networks.parameters:
+        changed = ", ".join(job.options.get("set", {}))
+        raise BadInputError(f"--set {changed}: changes the networks that {begin.name} has; leave it out")
+    return config
 
 
 def _need(planned: BytePlan) -> Need:

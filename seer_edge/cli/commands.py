@@ -93,6 +93,9 @@ def _sweep(flags: argparse.Namespace) -> int:
 
 def _reproduce(flags: argparse.Namespace) -> int:
     if flags.print:
+        for flag, given in (("--scale", flags.scale != 1), ("--envs", flags.envs), ("--seeds", flags.seeds)):
+            if given:
+                raise BadInputError(f"{flag}: cannot be given with --print, which prints the whole file; leave it out")
         print_result(api.description_of(flags.name).rstrip())
         return 0
     result = api.reproduce(

@@ -147,15 +147,18 @@ class _TrainParser(argparse.ArgumentParser):
 
 def _names(text: str) -> list[str]:
     """Names with commas between them."""
-    if not text.strip():
-        raise ValueError(f"{text!r} is empty; name environments")
-    return [name.strip() for name in text.split(",")]
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise ValueError(f"{text[:SHOWN_CHARACTERS]!r} has an empty name; name environments, such as Alien,Krull")
+    return names
 
 
 def _seeds(text: str) -> list[int]:
     """Whole numbers, and ranges of them with a dash."""
     seeds: list[int] = []
     for part in text.split(","):
+        if part.strip().startswith("-"):
+            raise ValueError(f"{part.strip()[:SHOWN_CHARACTERS]!r} is no seed; give whole numbers such as 0,1,2 or 0-4")
         first, dash, last = part.strip().partition("-")
         begin = parse_integer(first)
         end = parse_integer(last) if dash else begin

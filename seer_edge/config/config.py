@@ -31,6 +31,7 @@ CHECKPOINT_EVERY_SECONDS = 1800.0
 ENV_TIMEOUT_SECONDS = 60.0
 """An environment that does not answer for so long counts as hanging."""
 HZ_MAX = 1_000
+SEED_MAX = 2**32 - 1
 MAX_THREADS = 256
 MAX_AUGMENTATIONS = MAX_BATCH - 1  # encoded in one call with the center crop
 ORIGIN = {"run": str, "step": int, "checkpoint": str}
@@ -132,7 +133,7 @@ class TrainConfig:
             _at_least_one("--rss-limit", self.rss_limit_bytes)
         timeout = self.env_timeout_seconds
         _require(0 < timeout < math.inf, "--env-timeout", f"{timeout:g}s", "give a time above 0s")
-        _require(0 <= self.seed < 2**32, "--seed", self.seed, "give a whole number from 0 to 4294967295")
+        _require(0 <= self.seed <= SEED_MAX, "--seed", self.seed, f"give a whole number from 0 to {SEED_MAX}")
         most = MAX_AUGMENTATIONS
         _require(1 <= self.augmentations <= most, "--augmentations", self.augmentations, f"give 1 to {most}")
         if self.freeze_layers is not None:

@@ -46,3 +46,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and ("alloc" in text or "start new thread" in text)
     )
+
+
+def out_of_memory_line(error: BaseException) -> str:
+    """Return the reason of a failed allocation as one line. TorchScript puts its code and a traceback before it."""
+    lines = str(error).strip().splitlines()
+    reason = lines[-1] if lines and "TorchScript" in lines[0] else str(error)
+    return " ".join(reason.split()).removeprefix("RuntimeError: ") or type(error).__name__

@@ -17,6 +17,7 @@ from seer_runtime import durable
 
 PACKAGES = ("jinja2", "matplotlib", "scipy")
 FIGURES = "--figures"
+PAGE_BEGINS = b"<!doctype html>"
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def content_of(options: ReportOptions) -> Content:
 def write_report(options: ReportOptions, output: Path) -> Content:
     """Write the page to `output`, and the figures to their folder. Raises BadInputError before anything is written."""
     check_packages()
-    check_target("-o", output)
+    check_page(output)
     check_figures(options.figures)
     content = content_of(options)
     page = render(content)
@@ -80,6 +81,20 @@ def write_page(page: str, output: Path) -> None:
         durable.write_atomic(output, page.encode())
     except OSError as error:
         raise BadInputError(f"-o {output}: cannot be written ({error.strerror}); name another file") from error
+
+
+def check_page(output: Path) -> None:
+    """Raise BadInputError if a page cannot replace `output`, such as a table of a run."""
+    check_target("-o", output)
+    try:
+        with output.open("rb") as file:
+            begin = file.read(len(PAGE_BEGINS))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise BadInputError(f"-o {output}: cannot be read ({error.strerror}); name another file") from error
+    if begin and begin.lower() != PAGE_BEGINS:
+        raise BadInputError(f"-o {output}: exists and is not a page; name another file")
 
 
 def check_figures(folder: Path | None) -> None:

@@ -215,7 +215,7 @@ def _freeze_step(summary: Mapping[str, Any], progress: Mapping[str, Column]) -> 
 
 def _progress(path: Path) -> dict[str, Column]:
     columns = _table(path)
-    if columns is not None and STEPS not in columns:
+    if columns and STEPS not in columns:
         raise BadInputError(f"{path}: has no column {STEPS}; give {WANTED}")
     return columns or {STEPS: np.zeros(0)}
 

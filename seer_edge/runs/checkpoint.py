@@ -322,9 +322,8 @@ def _explain_not_at(checkpoints: Path, at: int, error: Exception) -> str:
     if at in steps:
         return f"--at {at}: {checkpoints / durable.checkpoint_name(at)} is damaged ({error}); give another step"
     shown = ", ".join(f"{step}" for step in steps) or "none"
-    return (
-        f"--at {at}: {checkpoints.parent} has no checkpoint of this step, only of {shown}; give one of these, "
-        f"or make the run again with --keep-checkpoint {at}"
+    return f"--at {at}: {checkpoints.parent} has no checkpoint of this step, only of {shown}; give one of these" + (
+        f", or make the run again with --keep-checkpoint {at}" if at >= 0 else ""
     )
 
 

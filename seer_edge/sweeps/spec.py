@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from seer_edge.config.config import SEED_MAX
 from seer_edge.config.hyperparameters import toml_value
 from seer_edge.config.request import ENCODER, ForkRequest, ResumeRequest, RunRequest, flag_of
 from seer_edge.errors import BadInputError
@@ -136,6 +137,9 @@ def jobs_of(data: Mapping[str, Any]) -> list[Job]:
     seeds, variants, settings = data.get("seeds", [0]), data.get("variants", {"run": {}}), data.get("settings", {})
     if not _is_list(seeds, int):
         raise BadInputError("seeds: give a list of whole numbers, for example [0, 1, 2]")
+    unfit = [seed for seed in seeds if not 0 <= seed <= SEED_MAX]
+    if unfit:
+        raise BadInputError(f"seeds: {unfit[0]} is no seed; give whole numbers from 0 to {SEED_MAX}")
     tables = [variants, settings, *(variants.values() if isinstance(variants, dict) else ())]
     if not all(isinstance(table, dict) for table in tables) or not variants:
         raise BadInputError("settings and variants: give tables, for example [variants.late] with freeze_at = 80000")

@@ -55,7 +55,8 @@ def check_fork(plan: BytePlan, saved: Saved) -> None:
         rows = replay.store.rows + dropped
         raise BadInputError(
             f"--mem-budget {plan.config.mem_budget_bytes}: too small for the {rows:,} rows of {saved.path}, of which "
-            f"{dropped:,} do not fit; give at least {saved.config.mem_budget_bytes} B, or resume a fork with less"
+            f"{dropped:,} do not fit; give more ({saved.config.mem_budget_bytes} B is enough), or resume a fork with "
+            "less"
         )
 
 

@@ -14,7 +14,7 @@ from seer_edge.config.plan_text import evaluation_cost
 from seer_edge.envs.games import Evaluation
 from seer_edge.envs.recorder import Recorder
 from seer_edge.errors import EXIT_UNSAFE, EnvironmentFailedError, RunStoppedError
-from seer_edge.machine.host import is_out_of_memory
+from seer_edge.machine.host import is_out_of_memory, out_of_memory_line
 from seer_edge.machine.signals import StopSignal
 from seer_edge.runs import checkpoint
 from seer_edge.runs.checkpoint import Saved
@@ -34,7 +34,6 @@ from seer_edge.training.summary import OBSERVATIONS
 from seer_edge.training.trackers import ProgressCallback
 from seer_edge.training.videos import EvaluationVideos
 from seer_runtime import durable
-from seer_runtime.durable.files import one_line
 from seer_runtime.replay.replay import NothingToSampleError
 from seer_runtime.system.memory import cgroup_limit_bytes
 from seer_runtime.system.notify import ServiceWatchdog
@@ -212,11 +211,14 @@ class Supervision:
     stop: StopSignal | None = None  # ends the run early; by default, signals do
 
 
+UNWATCHED = Supervision()
+
+
 def train(
     plan: BytePlan,
     folder: RunFolder,
-    imported: Imported | None,
-    supervision: Supervision,
+    imported: Imported | None = None,
+    supervision: Supervision = UNWATCHED,
     kind: type[Run[Any]] = Run,
 ) -> int:
     """Start the run of `plan` in `folder`, with what it imports; return the exit status. Raises RunStoppedError."""
@@ -240,7 +242,7 @@ def resume(
     plan: BytePlan,
     folder: RunFolder,
     saved: Saved,
-    supervision: Supervision,
+    supervision: Supervision = UNWATCHED,
     kind: type[Run[Any]] = Run,
 ) -> int:
     """Continue the run in `folder` from a checkpoint, under `plan`; return the exit status.
@@ -304,6 +306,7 @@ def _execute(
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
+            reason = out_of_memory_line(error)
             raise RunStoppedError(
-                f"out of memory ({one_line(error)}); resume from the newest checkpoint, with a smaller --mem-budget"
+                f"out of memory ({reason}); resume from the newest checkpoint, with a smaller --mem-budget"
             ) from error

@@ -3,12 +3,11 @@
 from seer_edge.agents import make_agent
 from seer_edge.config.plan import BytePlan
 from seer_edge.errors import RunStoppedError
-from seer_edge.machine.host import is_out_of_memory
+from seer_edge.machine.host import is_out_of_memory, out_of_memory_line
 from seer_edge.runs.source import reading_source
 from seer_edge.runs.transfer import Imported, ImportedRows
 from seer_edge.training.components import build_replay, check_actions, new_ledger
 from seer_edge.training.imports import load_agent, load_rows
-from seer_runtime.durable.files import one_line
 from seer_runtime.system.process import settle
 
 
@@ -26,7 +25,7 @@ def check_import(plan: BytePlan, imported: Imported) -> None:
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        raise RunStoppedError(f"out of memory ({one_line(error)}); nothing was written") from error
+        raise RunStoppedError(f"out of memory ({out_of_memory_line(error)}); nothing was written") from error
 
 
 def _check_rows(plan: BytePlan, rows: ImportedRows) -> None:

@@ -108,11 +108,15 @@ def test_a_killed_fork_leaves_no_run_and_can_be_repeated(
     ("flags", "message"),
     [
         (("--at", "45"), "--at 45: {run} has no checkpoint of this step, only of 44, 90, 140, 160"),
+        (
+            ("--at", "-5"),
+            "--at -5: {run} has no checkpoint of this step, only of 44, 90, 140, 160; give one of these\n",
+        ),
         (("--freeze-at", "100"), "--freeze-at 100: {run}/checkpoints/step_0000000160 is frozen already, since step 90"),
         (("--latent-codec", "uint8"), "--latent-codec uint8: {run}/checkpoints/step_0000000160 is frozen already"),
         (("--at", "44", "--freeze-at", "43"), "--freeze-at 43: the fork begins at step 44"),
         (("--at", "44", "--store", "compact"), "--store compact: the rows of {run}/checkpoints/step_0000000044"),
-        (("--at", "44", "--mem-budget", "250KB"), "--mem-budget 250000: too small for the 44 rows"),
+        (("--at", "44", "--mem-budget", "250KB"), "--mem-budget 250000: too small for the 44 rows of {run}"),
         (("--at", "44", "--set", "hidden=32"), "its agent has other networks than these settings ask for"),
         (("--at", "44", "--set", "action_repeat=2"), "--set action_repeat: cannot change in a run that has begun"),
         (("--total-timesteps", "150"), "--total-timesteps 150: the fork begins at step 160"),
@@ -128,6 +132,14 @@ def test_what_cannot_change_is_refused_in_one_line(
     parent = _family(tmp_path_factory, runs.alien)
     child = runs.start(tmp_path / "log", runs.command, "fork", parent, "-o", tmp_path / "fork", *flags)
     assert child.join() == 2
-    (line,) = child.log.read_text().splitlines()
+    (line,) = child.log.read_text().splitlines(keepends=True)
     assert message.format(run=parent) in line
     assert [path.name for path in tmp_path.iterdir()] == ["log"]
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    parent = _family(tmp_path_factory, runs.alien)
+    child = runs.start(tmp_path / "log", runs.command, "fork", parent, "-o", "/proc/fork")
+    assert child.join() == 2
+    (line,) = child.log.read_text().splitlines()
+    assert "-o /proc/fork: cannot be written (No such file or directory); name another folder" in line

@@ -31,7 +31,7 @@ def make_run(folder: Path, seed: int = 0, score: float = 100.0, status: str = "f
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for row in range(1, 11):
-            evaluation = [score * row / 10, 5.0] if row % 5 == 0 else ["", ""]
+            evaluation = [score * row / 10, 5.0, 500] if row % 5 == 0 else ["", "", ""]
             figures = [
                 row * 1000,
                 row,

@@ -88,6 +88,8 @@ def _answer(arguments: list[object], monkeypatch: pytest.MonkeyPatch, capsys: py
         (["-o", "r.html"], ["RUN"]),
         (["run", "-o", "none/r.html"], ["-o none/r.html: cannot be written"]),
         (["run", "-o", "run"], ["-o run: is there already, and is not a regular file"]),
+        (["run", "-o", "run/config.json"], ["-o run/config.json: exists and is not a page; name another file"]),
+        (["run", "-o", "run/progress.csv", "--follow"], ["-o run/progress.csv: exists and is not a page"]),
         (["run", "-o", "r.html", "--figures", "run/config.json"], ["--figures run/config.json: not a folder"]),
         (["run", "--follow", "--figures", "f"], ["--figures: cannot be given with --follow"]),
         (["run", "-o", "r.html", "--at-step", "0"], ["--at-step: '0' is too small"]),
@@ -110,16 +112,23 @@ def test_bad_input_is_one_line_and_writes_nothing(
     Path("odd/config.json").write_text('{"env": "x"}')
     make_run(Path("torn"))
     Path("torn/progress.csv").write_text("time/total_timesteps,compute/flops\n1000,many\n")
-    before = sorted(tmp_path.rglob("*"))
+    before = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
     line = _answer(arguments, monkeypatch, capsys)
     assert [part for part in parts if part not in line] == []
-    assert sorted(tmp_path.rglob("*")) == before
+    assert {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")} == before
 
 
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(BadInputError, match=r"report: needs jinja2; pip install 'seer-edge\[report\]'"):
         reports.report([make_run(tmp_path / "run")], tmp_path / "r.html")
+
+
+@pytest.mark.parametrize("text", ["", "time/total_ti"])
+def test_a_table_whose_header_is_not_written_yet_has_no_rows(text: str, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", status="running")
+    (run / "progress.csv").write_text(text)
+    assert read_run(run).last_step == 0
 
 
 def test_a_report_changes_no_run(tmp_path: Path) -> None:

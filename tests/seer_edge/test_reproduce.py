@@ -10,6 +10,7 @@ import pytest
 import seer_edge
 from seer_edge.api import planning
 from seer_edge.api.sweeps import plans_of
+from seer_edge.cli import main
 from seer_edge.cli.flags import parse
 from seer_edge.errors import BadInputError
 from seer_edge.reproduction.description import load, names
@@ -185,6 +186,17 @@ def test_a_damaged_record_is_refused(record: str, tmp_path: Path) -> None:
 def test_the_flag_refuses_what_is_no_scale(scale: str) -> None:
     with pytest.raises(BadInputError, match=r"--scale: .* is not a scale; give a number above 0 and at most 1"):
         parse(["reproduce", "fig2", f"--scale={scale}"])
+
+
+@pytest.mark.parametrize("flags", [("--scale", "0.5"), ("--envs", "Alien"), ("--seeds", "0")])
+def test_print_refuses_flags_that_choose_runs(
+    flags: tuple[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["seer-edge", "reproduce", "fig8", "--print", *flags])
+    assert main() == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert f"{flags[0]}: cannot be given with --print" in captured.err
 
 
 def test_the_page_of_figure_8_has_the_pictures_of_the_analysis_in_order(tmp_path: Path) -> None:

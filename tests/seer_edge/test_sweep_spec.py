@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 
+from seer_edge.api import planning
 from seer_edge.api.sweeps import plans_of
 from seer_edge.cli.flags import parse
 from seer_edge.cli.sweep_flags import sweep_of
 from seer_edge.errors import BadInputError
 from seer_edge.sweeps.engine import LocalEngine, Task
 from seer_edge.sweeps.spec import Job, jobs_of, read_spec
+from tests.seer_edge.plan_specs import ALIEN
 
 SPEC = """
 envs = ["Alien", "module:Env-v0"]
@@ -73,6 +75,8 @@ def test_the_words_of_a_job_are_flags_with_its_settings(tmp_path: Path) -> None:
         ("envs = [", "not TOML"),
         ("seeds = [0]", "envs: give a list of environments"),
         ('envs = ["Alien"]\nseeds = [true]', "seeds: give a list of whole numbers"),
+        ('envs = ["Alien"]\nseeds = [0, -1]', "seeds: -1 is no seed; give whole numbers from 0 to 4294967295"),
+        ('envs = ["Alien"]\nseeds = [4294967296]', "seeds: 4294967296 is no seed"),
         ('envs = ["Alien"]\nfoo = 1', "foo: unknown entry; choose one of envs, seeds, settings, variants"),
         ('envs = ["Alien", "Alien"]', "two runs have the name Alien__run__0"),
         ('envs = ["Alien"]\n[settings]\nfreeze = 1', "variants.run: freeze is unknown or cannot differ"),
@@ -129,6 +133,8 @@ def test_flags_of_train_behind_dashes_describe_a_sweep_without_a_file(tmp_path: 
         (["a.toml", "--", "--threads", "2"], "--: cannot be given with a file"),
         (["--envs", "Alien", "-o", "d", "--seeds", "4-1"], "--seeds: '4-1' is not a range"),
         (["--envs", "Alien", "-o", "d", "--seeds", "0,x"], "--seeds"),
+        (["--envs", "Alien", "-o", "d", "--seeds", "0,-1"], "--seeds: '-1' is no seed"),
+        (["--envs", "Alien,", "-o", "d"], "--envs: 'Alien,' has an empty name"),
         (["--envs", "Alien", "-o", "d", "--", "--seed", "3"], "--seed behind --: the sweep gives each run its own"),
         (["--envs", "Alien", "-o", "d", "--", "--run-dir", "x"], "--run-dir behind --: the sweep gives each run"),
         (["--envs", "Alien", "-o", "d", "--", "--banana"], "flags of train behind --: unrecognized arguments"),
@@ -224,3 +230,49 @@ def test_an_encoder_that_will_not_fit_is_refused_before_anything_is_trained(tmp_
         f"spec: cartpole-swingup, variant transferred: --from {source}: its encoder does not fit: encoder is "
         "data-efficient there and sac-ae here; import from a run with the same encoder"
     )
+
+
+FORKS = """
+envs = ["Alien"]
+[settings]
+mem_budget = "1MB"
+[variants.base]
+total_timesteps = 100
+freeze_at = 40
+[variants.shorter]
+fork = "base"
+at = 20
+total_timesteps = 60
+[variants.late]
+"""
+
+
+@pytest.fixture
+def alien(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plans without opening the emulator each time."""
+    monkeypatch.setattr(planning, "open_spec", lambda *arguments, **options: ALIEN)
+
+
+@pytest.mark.usefixtures("alien")
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('fork = "base"\nat = 50\nlatent_codec = "uint8"', "--latent-codec uint8: variant base at step 50 is frozen"),
+        ('fork = "base"\nlatent_codec = "uint8"', "--latent-codec uint8: variant base at step 100 is frozen already"),
+        ('fork = "base"\nat = 30\nfreeze_at = 20', "--freeze-at 20: the fork begins at step 30; give that or a later"),
+        ('fork = "base"\nat = 30\nset = {hidden = 8}', "--set hidden: changes the networks that variant base at step"),
+        ('fork = "base"\nat = 30\nkeep_checkpoint = [20]', "--keep-checkpoint 20: the fork begins at step 30"),
+        ('fork = "shorter"\nat = 10', "at = 10: variant shorter begins at step 20; give that or more"),
+    ],
+)
+def test_a_fork_that_its_parent_does_not_allow_is_refused(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInputError) as refused:
+        plans_of(_read(tmp_path, FORKS + text), "spec", tmp_path)
+    assert str(refused.value).startswith(f"spec: Alien, variant late: {message}")
+
+
+@pytest.mark.usefixtures("alien")
+def test_a_fork_is_checked_with_the_freeze_that_its_parent_inherits(tmp_path: Path) -> None:
+    """The default of 40 % would freeze `shorter` at step 24. It inherits step 40."""
+    text = FORKS.replace("freeze_at = 40\n", "") + 'fork = "shorter"\nat = 40\nlatent_codec = "uint8"'
+    assert len(plans_of(_read(tmp_path, text), "spec", tmp_path)) == 3

@@ -161,7 +161,12 @@ class Guarded:
 
     @contextmanager
     def _guard(self, call: str) -> Iterator[None]:
-        """Context manager: watch the call and turn its exceptions into EnvironmentFailedError."""
+        """Context manager: watch the call and turn its exceptions into EnvironmentFailedError.
+
+        Raises MemoryError if the watchdog cannot start.
+        """
+        if self._watchdog is not None:
+            self._watchdog.start()
         try:
             with self._watchdog.watch(call) if self._watchdog is not None else nullcontext():
                 yield
@@ -220,8 +225,8 @@ def open_guarded(
     An environment that was set aside with these arguments is used again. Other idle ones are closed first, because a
     camera or a simulator can often be opened only once.
 
-    `first_step` is the agent step at which it starts, for messages. Raises EnvError as `make_env` does, and
-    EnvironmentFailedError for any other exception.
+    `first_step` is the agent step at which it starts, for messages. Raises EnvError as `make_env` does, MemoryError if
+    the watchdog cannot start, and EnvironmentFailedError for any other exception.
     """
     wanted = _of_gymnasium(options)
     for idle in _IDLE:
@@ -236,6 +241,7 @@ def open_guarded(
     isolation = Isolation(seed)
     if timeout_seconds is not None and on_hang is not None:
         watchdog = Watchdog(timeout_seconds, lambda line: on_hang(f"environment {env!r}: {line}"))
+        watchdog.start()
     try:
         with watchdog.watch("construction") if watchdog is not None else nullcontext():
             environment = isolation.run(True, make_env, env, options, seed=seed, training=training)

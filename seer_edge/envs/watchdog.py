@@ -36,12 +36,16 @@ class Watchdog:
         self._started = False
         self._closed = False
 
-    @contextmanager
-    def watch(self, call: str) -> Iterator[None]:
-        """Context manager: require the block, named `call` in messages, to end in time."""
+    def start(self) -> None:
+        """Start the thread, if it does not run yet. Raises MemoryError."""
         if not self._started:
             start_thread(self._run)
             self._started = True
+
+    @contextmanager
+    def watch(self, call: str) -> Iterator[None]:
+        """Context manager: require the block, named `call` in messages, to end in time. Raises MemoryError."""
+        self.start()
         try:
             with self._lock:
                 self._call, self._deadline = call, time.monotonic() + self._timeout_seconds

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from seer_edge.envs import Discrete, EnvSpec, Step
-from seer_edge.envs.guarded import Guarded
+from seer_edge.envs import Discrete, EnvOptions, EnvSpec, Step
+from seer_edge.envs.guarded import Guarded, open_guarded
 from seer_edge.envs.watchdog import Watchdog
 
 pytestmark = pytest.mark.integration
@@ -203,3 +203,16 @@ def test_the_timeout_must_be_positive_and_finite(timeout: float) -> None:
 def test_a_timeout_requires_on_hang() -> None:
     with pytest.raises(ValueError, match="needs on_hang"):
         Guarded(Timed(print), 1.0)
+
+
+def test_memory_for_the_thread_is_not_a_failure_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(run: Any) -> None:
+        raise MemoryError("a new thread did not start within 10 seconds")
+
+    monkeypatch.setattr("seer_edge.envs.watchdog.start_thread", no_memory)
+    guarded = Guarded(Timed(lambda: None), 60.0, lambda line: None)
+    with pytest.raises(MemoryError):
+        guarded.reset()
+    assert not guarded.failed
+    with pytest.raises(MemoryError):
+        open_guarded("Alien", EnvOptions(), seed=0, training=True, timeout_seconds=60.0, on_hang=lambda line: None)

@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import logging
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -177,11 +176,21 @@ class Runner:
         task = Task([*self._plugins, *words], log, need.rss_bytes, need.threads)
         if not self._engine.has_room(task, [running.task for running in self._running.values()]):
             return False
-        if not resumes and path.exists():  # a killed process left it without a configuration
-            shutil.rmtree(path)
+        if not resumes:
+            remove_remnants(path)
         LOG.info("%s: %s", words[0], job.name)
         self._running[job.name] = self._engine.start(task)
         return True
+
+
+def remove_remnants(path: Path) -> None:
+    """Remove what a process leaves that was killed before it wrote `config.json`: temporary files.
+
+    Other files stay, and `train` refuses the folder.
+    """
+    if path.is_dir():
+        for file in path.glob(".config.json.*.tmp"):
+            file.unlink()
 
 
 def _is_busy(path: Path) -> bool:

@@ -11,6 +11,7 @@ from seer_edge.cli.flags import parse
 from seer_edge.cli.sweep_flags import sweep_of
 from seer_edge.errors import BadInputError
 from seer_edge.sweeps.engine import LocalEngine, Task
+from seer_edge.sweeps.runner import remove_remnants
 from seer_edge.sweeps.spec import Job, jobs_of, read_spec
 from tests.seer_edge.plan_specs import ALIEN
 
@@ -276,3 +277,20 @@ def test_a_fork_is_checked_with_the_freeze_that_its_parent_inherits(tmp_path: Pa
     """The default of 40 % would freeze `shorter` at step 24. It inherits step 40."""
     text = FORKS.replace("freeze_at = 40\n", "") + 'fork = "shorter"\nat = 40\nlatent_codec = "uint8"'
     assert len(plans_of(_read(tmp_path, text), "spec", tmp_path)) == 3
+
+
+def test_only_temporary_files_of_a_killed_run_are_removed(tmp_path: Path) -> None:
+    folder = tmp_path / "Alien__run__0"
+    remove_remnants(folder)
+    folder.mkdir()
+    (folder / ".config.json.0a1b2c3d.tmp").write_text("{")
+    remove_remnants(folder)
+    assert not list(folder.iterdir())
+    for name in ("photo.jpg", ".hidden", "config.tmp"):
+        (folder / name).write_text("mine")
+    remove_remnants(folder)
+    assert sorted(file.name for file in folder.iterdir()) == [".hidden", "config.tmp", "photo.jpg"]
+    link = tmp_path / "link"
+    link.write_text("a file")
+    remove_remnants(link)
+    assert link.read_text() == "a file"

@@ -3,41 +3,46 @@
 import contextlib
 import os
 import subprocess
+import sys
 from collections.abc import Sequence
 
 from seer_edge.errors import EnvironmentFailedError
+from seer_edge.realtime import rest_guard
+from seer_edge.realtime.rest_guard import READY, SHARED_BYTES, SharedLock
 
-SCRIPT = """
-trap '' INT TERM HUP
-read -r line && exit
-for attempt in 1 2 3; do "$@" && exit; sleep 0.2; done
-"""
-"""A line says that the run ended in order. Without one, the end of the pipe says that its process is gone."""
 END_SECONDS = 5.0
 
 
 class RestProcess:
-    """A shell of about 1 MB that waits on a pipe, and runs `command` if this process ends without `end(in_order=True)`.
+    """A process that runs `command` if the thread that has made it ends without `end(in_order=True)`.
 
-    It has a session of its own, so Ctrl-C does not reach it. The kernel closes the pipe however this process ends.
-    Raises EnvironmentFailedError where no process can be started.
+    Return once it waits. It has a session of its own, so Ctrl-C does not reach it. Raises EnvironmentFailedError where
+    it cannot be started.
     """
 
     def __init__(self, command: Sequence[str]) -> None:
-        read, self._pipe = os.pipe()
+        program = [sys.executable, "-I", "-S", rest_guard.__file__]
         try:
-            self._process = subprocess.Popen(
-                ["/bin/sh", "-c", SCRIPT, "rest", *command],
-                stdin=read,
-                stdout=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-        except OSError as error:
-            os.close(self._pipe)
-            raise EnvironmentFailedError(f"rest_command: no process can be started ({error})", "rest") from error
-        finally:
-            os.close(read)
-        _open.append(self)
+            memory = os.memfd_create("seer-edge")
+            try:
+                os.ftruncate(memory, SHARED_BYTES)
+                self._lock = SharedLock(memory)
+                self._lock.create()
+                self._process = subprocess.Popen(
+                    [*program, str(memory), *command],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    pass_fds=(memory,),
+                    start_new_session=True,
+                )
+            finally:
+                os.close(memory)
+        except (AttributeError, OSError) as error:
+            raise EnvironmentFailedError(f"rest_command: no process can wait to run it ({error})") from error
+        assert self._process.stdout is not None
+        with self._process.stdout as output:
+            if output.read(len(READY)) != READY:
+                raise EnvironmentFailedError("rest_command: the process that waits to run it has ended at once")
 
     @property
     def pid(self) -> int:
@@ -46,26 +51,6 @@ class RestProcess:
 
     def end(self, *, in_order: bool) -> None:
         """End the process. If the run did not end `in_order`, it runs the command first."""
-        _open.remove(self)
-        with contextlib.suppress(OSError):  # somebody has killed it
-            if in_order:
-                os.write(self._pipe, b"\n")
-        os.close(self._pipe)
+        self._lock.release(in_order=in_order)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(END_SECONDS)
-
-    def leave_child(self) -> None:
-        """Close the pipe in a forked process, which may live longer than this one."""
-        os.close(self._pipe)
-
-
-_open: list[RestProcess] = []
-
-
-def _in_child() -> None:
-    while _open:
-        _open.pop().leave_child()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)

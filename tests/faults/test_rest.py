@@ -1,5 +1,6 @@
 """A robot in real time is brought to rest whatever happens to the program that controls it."""
 
+import functools
 import json
 import os
 import random
@@ -59,24 +60,20 @@ class Robot:
         return checkpoint.newest(self.run / "checkpoints").timestep
 
 
-def tell_checkpoints(log: Path) -> Callable[[Any], None]:
-    """Return what writes the line "checkpoint" to the robot's log when one is about to be written."""
+def tell_checkpoints(log: Path, tell: Any) -> None:
+    """Write the line "checkpoint" to the robot's log before one is written."""
+    save = checkpoint.save
 
-    def prepare(tell: Any) -> None:
-        save = checkpoint.save
+    def telling(*args: Any, **given: Any) -> Path:
+        with log.open("a") as lines:
+            lines.write("checkpoint\n")
+        return save(*args, **given)
 
-        def telling(*args: Any, **given: Any) -> Path:
-            with log.open("a") as lines:
-                lines.write("checkpoint\n")
-            return save(*args, **given)
-
-        checkpoint.save = telling
-
-    return prepare
+    checkpoint.save = telling
 
 
 def test_a_robot_rests_at_the_start_and_before_the_last_checkpoint(tmp_path: Path) -> None:
-    prepare = tell_checkpoints(tmp_path / "robot")
+    prepare = functools.partial(tell_checkpoints, tmp_path / "robot")
     robot = Robot(tmp_path, "--total-timesteps", "90", prepare=prepare, guarded=True)
     assert robot.child.join() == 0, robot.messages.read_text()
     moved = [event for event in robot.events if event != "checkpoint"]
@@ -91,7 +88,8 @@ def test_a_robot_rests_at_the_start_and_before_the_last_checkpoint(tmp_path: Pat
 )
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.faults)])
 def test_a_robot_rests_before_the_checkpoint_of_a_stopped_run(tmp_path: Path, number: signal.Signals) -> None:
-    robot = Robot(tmp_path, "--total-timesteps", "100000", prepare=tell_checkpoints(tmp_path / "robot"), guarded=True)
+    prepare = functools.partial(tell_checkpoints, tmp_path / "robot")
+    robot = Robot(tmp_path, "--total-timesteps", "100000", prepare=prepare, guarded=True)
     robot.wait_for_steps()
     robot.signal(number)
     assert robot.child.join() == 128 + number, robot.messages.read_text()
@@ -105,7 +103,7 @@ def test_a_robot_rests_before_the_checkpoint_of_a_stopped_run(tmp_path: Path, nu
 )
 @pytest.mark.parametrize("rest_fails", [False, True])
 def test_a_robot_rests_after_its_environment_has_failed(tmp_path: Path, rest_fails: bool) -> None:
-    prepare = tell_checkpoints(tmp_path / "robot")
+    prepare = functools.partial(tell_checkpoints, tmp_path / "robot")
     robot = Robot(tmp_path, prepare=prepare, fail_at=45, rest_fails=rest_fails, guarded=True)
     assert robot.child.join() == 75, robot.messages.read_text()
     messages = robot.messages.read_text()

@@ -146,7 +146,7 @@ def open_spec(
 ) -> EnvSpec:
     """Build the environment, render one frame and return its spec. Call it inside `closing_idle`.
 
-    With `limits`, check that actions in real time can be limited so.
+    With `limits`, check that actions in real time can be limited so, and bring the environment to rest before the frame.
 
     Raises BadInputError. For a run that is `resumed`, raises EnvironmentFailedError if another try may succeed. An
     environment that does not answer in time ends the process, because its thread cannot be interrupted.
@@ -163,6 +163,7 @@ def open_spec(
         try:
             if limits is not None:
                 limits_of(environment.spec, environment.safety, limits)
+                environment.rest()
             environment.reset()
         except BaseException:
             environment.close()

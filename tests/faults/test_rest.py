@@ -77,7 +77,7 @@ def test_a_robot_rests_at_the_start_and_before_the_last_checkpoint(tmp_path: Pat
     robot = Robot(tmp_path, "--total-timesteps", "90", prepare=prepare, guarded=True)
     assert robot.child.join() == 0, robot.messages.read_text()
     moved = [event for event in robot.events if event != "checkpoint"]
-    assert moved[:4] == ["reset", "rest", "reset", "step"], "the first reset is that of the plan"
+    assert moved[:5] == ["rest", "reset", "rest", "reset", "step"], "the first reset is that of the plan"
     assert robot.events[-2:] == ["rest", "checkpoint"]
     assert not robot.stopped.exists(), "the run ended in order"
 

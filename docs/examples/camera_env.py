@@ -31,7 +31,7 @@ class Camera(gymnasium.Env):
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
-        self.camera, self.steps = FakeCamera(self.np_random), 0  # open a real camera once, in __init__
+        self.camera, self.steps = FakeCamera(self.np_random), 0  # for a real one, use seer_edge.envs.camera
         return self._look(), {}
 
     def step(self, action):

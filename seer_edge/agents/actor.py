@@ -21,6 +21,7 @@ class Acting(Protocol):
     """What every actor reads of its agent."""
 
     encoder: Encoder
+    device: torch.device
     reads_latents: bool
 
 
@@ -38,6 +39,7 @@ class Actor(abc.ABC, Generic[AnyAgent]):
 
     def __init__(self, agent: AnyAgent, rng: np.random.Generator) -> None:
         self.encoder = copy.deepcopy(agent.encoder).requires_grad_(False)
+        self.device = agent.device
         self.rng = rng
         self.reads_latents = agent.reads_latents
 
@@ -61,8 +63,7 @@ class Actor(abc.ABC, Generic[AnyAgent]):
 
     def _latent(self, observation: NDArray[Any], network: int = 0) -> torch.Tensor:
         """Return the latent `[1, L]` of one observation for the head of one network."""
-        kind, device = self._kind, next(self.encoder.parameters()).device
-        inputs = torch.from_numpy(observation[None]).to(device)
+        kind, inputs = self._kind, torch.from_numpy(observation[None]).to(self.device)
         if kind is Inputs.FRAMES:
             inputs = self.encoder.pixels(inputs)
         return latents_of_maps(kind, self.encoder, maps_of(kind, self.encoder, inputs), network)

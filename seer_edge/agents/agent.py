@@ -117,6 +117,30 @@ class Agent(abc.ABC):
     def outputs(self, latents: torch.Tensor) -> torch.Tensor:
         """Return the heads' outputs `[B, M]` for outputs of the frozen part `[B, N, L]`, without noise or gradient."""
 
+    # --- the layers of the heads ---------------------------------------------------------------------------
+
+    def head_tensors(self) -> dict[str, torch.Tensor]:
+        """Return the weights and biases of the layers in `head_outputs`, by their names in `tensors`."""
+        return {}
+
+    def head_outputs(self, latents: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the outputs `[B, neurons]` of the heads' layers for latents `[B, N, L]`, by the name of the layer.
+
+        Those of a hidden layer are after its ReLU. Noise is left out. `analyze` compares them. An agent without this
+        method has only the layers of its encoder compared.
+        """
+        return {}
+
+    def head_weights(self) -> dict[str, NDArray[np.float32]]:
+        """Return copies of `head_tensors` as arrays."""
+        return {name: tensor.detach().cpu().numpy().copy() for name, tensor in self.head_tensors().items()}
+
+    @torch.no_grad()
+    def take_head(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Copy what `head_weights` returned."""
+        for name, tensor in self.head_tensors().items():
+            tensor.copy_(torch.from_numpy(arrays[name]))
+
     # --- from observations to latents ----------------------------------------------------------------------
 
     def encode(self, observations: NDArray[np.uint8]) -> torch.Tensor:

@@ -152,6 +152,22 @@ class CurlSacAgent(Agent):
         actions = torch.tanh(self.actor(of_actor)[0])
         return torch.cat([actions, self.critic(of_critic, actions).T], dim=1)
 
+    def head_tensors(self) -> dict[str, torch.Tensor]:
+        """Return the weights and biases of the actor, of the critic's layer norm and of its first Q (see `Agent`)."""
+        compared = ("actor.", "critic.norm.", "critic.qs.0.")
+        return {name: tensor for name, tensor in self.networks.named_parameters() if name.startswith(compared)}
+
+    @torch.no_grad()
+    def head_outputs(self, latents: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the outputs of the layers of the actor, and of the first Q for the actor's mean actions."""
+        of_actor = [*self.actor.policy.each_layer(self.actor.norm(latents[:, ACTOR]))]
+        actions = torch.tanh(of_actor[-1].chunk(2, dim=1)[0])
+        inputs = torch.cat([self.critic.norm(latents[:, CRITIC]), actions], dim=1)
+        of_critic = self.critic.first.each_layer(inputs)
+        layers = ("hidden 1", "hidden 2", "output")
+        found = {f"critic {layer}": outputs for layer, outputs in zip(layers, of_critic, strict=True)}
+        return found | {f"actor {layer}": outputs for layer, outputs in zip(layers, of_actor, strict=True)}
+
     def _draw(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Draw actions `[B, A]` from the policy at the actor's latents `[B, L]`, with log-probabilities `[B]`."""
         mean, log_std = self.actor(latents)

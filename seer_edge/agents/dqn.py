@@ -103,6 +103,12 @@ class DqnAgent(QLearningAgent[DqnHead]):
             values: torch.Tensor = self.head(self._latents_behind_the_cut(latents))
             return values
 
+    @torch.no_grad()
+    def head_outputs(self, latents: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the outputs of the hidden layer and the Q-values (see `Agent`)."""
+        hidden = torch.relu_(self.head.hidden(latents[:, 0]))
+        return {"head hidden": hidden, "head values": self.head.values(hidden)}
+
     # --- learning ------------------------------------------------------------------------------------------
 
     @torch.no_grad()

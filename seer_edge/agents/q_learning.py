@@ -65,6 +65,10 @@ class QLearningAgent(Agent, Generic[Head]):
         self.optimizer.drop(f"encoder.{name}" for name in frozen)
         self.frozen, self.reads_latents = True, reads_latents
 
+    def head_tensors(self) -> dict[str, torch.Tensor]:
+        """Return the weights and biases of the head (see `Agent`)."""
+        return {"head." + name: parameter for name, parameter in self.head.named_parameters()}
+
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield the name and the tensor of everything that a checkpoint keeps."""
         yield from (("encoder." + name, tensor) for name, tensor in self.encoder.state_dict().items())

@@ -88,6 +88,15 @@ class RainbowAgent(QLearningAgent[RainbowHead]):
             latents = self._latents_behind_the_cut(latents)
             return q_values(latents, self.head.mean_weights(), self.support, self.head.spec.actions)
 
+    def head_tensors(self) -> dict[str, torch.Tensor]:
+        """Return the weights and biases of the head without those of its noise (see `Agent`)."""
+        return {name: tensor for name, tensor in super().head_tensors().items() if not name.endswith("_sigma")}
+
+    @torch.no_grad()
+    def head_outputs(self, latents: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the outputs of both hidden streams, of the values and of the advantages (see `Agent`)."""
+        return self.head.layer_outputs(latents[:, 0])
+
     # --- learning ------------------------------------------------------------------------------------------
 
     @torch.no_grad()

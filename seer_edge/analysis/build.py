@@ -82,7 +82,7 @@ def summary_of(run: AnalyzedRun) -> list[str]:
 def _similarity_lines(measured: Measured) -> Iterator[str]:
     width = max(map(len, measured.layers))
     yield f"  {'layer':<{width}}  SVCCA least, last  CKA least, last  SVCCA stays above {STABLE} from step"
-    for layer in measured.layers:
+    for layer in dict.fromkeys(similarity.layer for similarity in measured.similarities):
         found = [similarity for similarity in measured.similarities if similarity.layer == layer]
         svcca, cka = min(each.svcca for each in found), min(each.cka for each in found)
         unstable = [number for number, similarity in enumerate(found) if similarity.svcca < STABLE]

@@ -11,7 +11,7 @@ import numpy as np
 
 from seer_edge.analysis.latents import LatentStatistics
 from seer_edge.analysis.measure import Measured
-from seer_edge.reports.figures import NEUTRAL, Figure, Key, Panel, Series
+from seer_edge.reports.panels import NEUTRAL, Figure, Key, Panel, Series
 
 Points = Iterable[tuple[int, float]]
 

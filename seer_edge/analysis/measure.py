@@ -1,4 +1,4 @@
-"""Measure the encoder of one run at all of its snapshots, on one probe of observations."""
+"""Measure the layers of one run at all of its snapshots, on one probe of observations."""
 
 import functools
 import math
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from seer_edge.agents.agent import Agent
 from seer_edge.analysis.attention import attention_maps
 from seer_edge.analysis.latents import LatentStatistics, latent_statistics
 from seer_edge.analysis.layers import SnapshotEncoder, layer_names
@@ -93,7 +94,7 @@ class Measured:
 
     Attributes:
         steps: of the snapshots, ascending.
-        layers: names of the layers with weights, bottom first.
+        layers: names of the layers with weights, bottom first. Those of heads come last.
         similarities: of each layer, for each pair of snapshots.
         changes: of each convolutional layer and each snapshot.
         latents: of each snapshot.
@@ -117,20 +118,24 @@ def pairs_of(steps: Sequence[int], apart: int) -> list[tuple[int, int]]:
     return [(step, other) for step, other in later if other is not None]
 
 
-def needed_bytes(spec: EncoderSpec, snapshots: int, rows: int) -> int:
-    """Return about how many bytes `measure` and its probe take, beside Python and PyTorch."""
+def needed_bytes(spec: EncoderSpec, agent: Agent, snapshots: int, rows: int) -> int:
+    """Return about how many bytes `measure` and its probe take, beside Python, PyTorch and the agent."""
     observation, latent = math.prod(spec.input_shape), math.prod(spec.latent_shape)
     weights = sum(map(math.prod, spec.weight_shapes.values()))
     maps = spec.map_elements + spec.networks * (spec.features or 0)
     positions = sum(height * width for _, height, width in spec.shapes[1:])
     channels = sum(channels for channels, _, _ in spec.shapes[1:])
-    floats = 2 * weights + 3 * BATCH * maps + 4 * rows * latent
+    heads = agent.head_tensors()
+    weights += sum(tensor.numel() for tensor in heads.values())
+    outputs = sum(tensor.numel() for tensor in heads.values() if tensor.ndim == 1)
+    floats = 2 * weights + 4 * rows * outputs + 3 * BATCH * maps + 4 * rows * latent
     floats += snapshots * ATTENTION_OBSERVATIONS * positions + 4 * max(ROWS_MAX, rows) * channels
     return rows * observation + 4 * floats
 
 
 def measure(
     spec: EncoderSpec,
+    agent: Agent,
     steps: Sequence[int],
     weights: Callable[[int], Weights],
     probe: Probe,
@@ -139,6 +144,7 @@ def measure(
 ) -> Measured:
     """Measure the snapshots of a run at `steps`, which ascend; `weights` returns those of a step.
 
+    `agent` computes the layers of the heads, where snapshots have their weights.
     `pairs` are the steps to compare. `done` is called after each batch.
     """
     measured = Measured(tuple(steps), layer_names(spec))
@@ -146,7 +152,7 @@ def measure(
     attention: dict[int, dict[str, NDArray[np.float32]]] = {}
     rows = len(probe.stacks)
     for number, step in enumerate(steps):
-        encoder = SnapshotEncoder(spec, weights(step))
+        encoder = SnapshotEncoder(spec, weights(step), agent)
         report = functools.partial(_report, done, number * rows, len(steps) * rows)
         layers[step], latents = _run(encoder, probe, report)
         measured.latents.append(latent_statistics(step, latents, probe.filled))
@@ -156,6 +162,7 @@ def measure(
                 measured.similarities += _compare(layers[earlier], layers[later], earlier, later)
         needed = {earlier for earlier, later in pairs if earlier <= step < later}
         layers = {kept: found for kept, found in layers.items() if kept in needed}
+    measured.layers = tuple(dict.fromkeys([*measured.layers, *(found.layer for found in measured.similarities)]))
     for step in steps:
         for name, last in attention[steps[-1]].items():
             distances = np.abs(attention[step][name] - last).sum(axis=(1, 2), dtype=np.float64) / 2
@@ -201,8 +208,9 @@ def _compare(
     first: dict[str, NDArray[Any]], second: dict[str, NDArray[Any]], step: int, later: int
 ) -> Iterator[Similarity]:
     for name, x in first.items():
-        y = second[name]
-        yield Similarity(name, step, later, len(x), svcca(x, y), linear_cka(x, y))
+        if name in second:  # an earlier version may have written one of the snapshots
+            y = second[name]
+            yield Similarity(name, step, later, len(x), svcca(x, y), linear_cka(x, y))
 
 
 def neurons(outputs: NDArray[Any], observations: int, first: int) -> NDArray[Any]:

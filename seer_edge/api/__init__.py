@@ -8,7 +8,7 @@ Start with `runs.py` (plan, train, resume), then `policies.py` (evaluate, act, e
 from seer_edge.api.analysis import analyze
 from seer_edge.api.forks import fork
 from seer_edge.api.learner import Learner
-from seer_edge.api.policies import act, evaluate, export
+from seer_edge.api.policies import act, evaluate, export, record
 from seer_edge.api.reports import follow, report
 from seer_edge.api.reproduction import description_of, reproduce
 from seer_edge.api.results import (
@@ -16,9 +16,11 @@ from seer_edge.api.results import (
     EvaluationResult,
     ExportResult,
     ForkResult,
+    RecordResult,
     ReportResult,
     ReproductionResult,
     RunResult,
+    SweepEstimate,
     SweepJob,
     SweepResult,
 )
@@ -38,12 +40,14 @@ __all__ = [
     "ForkOptions",
     "ForkResult",
     "Learner",
+    "RecordResult",
     "ReportResult",
     "ReproductionResult",
     "ResumeOptions",
     "RunOptions",
     "RunResult",
     "RunStoppedError",
+    "SweepEstimate",
     "SweepJob",
     "SweepResult",
     "act",
@@ -55,6 +59,7 @@ __all__ = [
     "fork",
     "plan",
     "plan_of_run",
+    "record",
     "report",
     "reproduce",
     "resume",

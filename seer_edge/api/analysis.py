@@ -1,4 +1,4 @@
-"""Analysis of the encoders of runs."""
+"""Analysis of the layers of runs."""
 
 import itertools
 import logging
@@ -43,7 +43,8 @@ class _Opened:
     folder: RunFolder
     plan: BytePlan
     saved: Saved
-    agent: State
+    state: State
+    agent: Any  # an `Agent`, for the layers of its heads
     snapshots: Snapshots
     steps: list[int]
     pairs: list[tuple[int, int]]
@@ -60,7 +61,7 @@ def analyze(
     threads: int | None = None,
     progress_bar: bool = False,
 ) -> AnalysisResult:
-    """Write figures and tables of how the encoders of runs changed while they learned (Section 5.5 of the paper).
+    """Write figures and tables of how the layers of runs changed while they learned (Section 5.5 of the paper).
 
     The runs need snapshots, which `train` with `analyze` keeps. The newest policy of each run plays until it has seen
     `rows` observations. All snapshots of the run are compared on them.
@@ -125,31 +126,34 @@ def _open(path: Path, rows: int, apart: int | None, threads: int | None) -> _Ope
     steps = snapshots.steps()
     if not steps:
         raise BadInputError(f"{path}: has no snapshots of its encoder; train with --analyze")
-    saved, agent = saved_agent(folder, best=False)
+    saved, state = saved_agent(folder, best=False)
     config = saved.config if threads is None else replace(saved.config, threads=threads)
     plan = planning.recorded_plan(config, folder)
     saved.check_fits(plan)
     with planning.learner_needed():
+        from seer_edge.analysis.layers import head_shapes, new_agent
         from seer_edge.analysis.measure import pairs_of
+    agent = new_agent(plan)
+    shapes = head_shapes(agent)
     for step in steps:  # reports a damaged one before anything is played
-        snapshots.read(step, plan.encoder.weight_shapes)
+        snapshots.read(step, plan.encoder.weight_shapes, shapes)
     pairs = pairs_of(steps, apart or 1)
     if apart is not None and not pairs:
         raise BadInputError(f"--apart {apart}: the snapshots of {path} are at most {steps[-1] - steps[0]} steps apart")
-    _check_memory(plan, len(steps), rows)
+    _check_memory(plan, agent, len(steps), rows)
     with checkpoint.reading(saved.path):
         freeze = saved.run()["outcome"]["freeze"]
         frozen_at = None if freeze is None else int(freeze["timestep"])
-    return _Opened(folder, plan, saved, agent, snapshots, steps, pairs, frozen_at)
+    return _Opened(folder, plan, saved, state, agent, snapshots, steps, pairs, frozen_at)
 
 
-def _check_memory(plan: BytePlan, snapshots: int, rows: int) -> None:
+def _check_memory(plan: BytePlan, agent: Any, snapshots: int, rows: int) -> None:
     """Raise BadInputError if an analysis of `rows` observations does not fit into memory."""
     from seer_edge.analysis.measure import needed_bytes
 
     limits = memory_limits()
     free = min(limits.available_bytes, limits.cgroup_bytes or limits.available_bytes)
-    needed = needed_bytes(plan.encoder, snapshots, rows)
+    needed = needed_bytes(plan.encoder, agent, snapshots, rows)
     if needed > free:
         raise BadInputError(
             f"--rows {rows}: needs about {format_size(needed)}, and {format_size(free)} are available; give fewer"
@@ -170,6 +174,7 @@ def _measure(label: str, run: _Opened, rows: int, progress_bar: bool) -> "tuple[
     """Play, and measure the encoder at all snapshots. Raises BadInputError and EnvironmentFailedError."""
     with planning.learner_needed():
         from seer_edge.analysis.figures import AnalyzedRun
+        from seer_edge.analysis.layers import head_shapes
         from seer_edge.analysis.measure import Probe, measure
         from seer_edge.machine.host import is_out_of_memory, prepare_compute
         from seer_edge.training.probe import collect
@@ -178,12 +183,13 @@ def _measure(label: str, run: _Opened, rows: int, progress_bar: bool) -> "tuple[
     encoder, shape = plan.encoder, plan.env.frame_shape
     try:
         with closing(_Bar(label, shown=progress_bar and sys.stderr.isatty())) as done:
-            stacks, filled = collect(plan, run.saved, run.agent, rows, lambda count: done("observations", count, rows))
+            stacks, filled = collect(plan, run.saved, run.state, rows, lambda count: done("observations", count, rows))
             probe = Probe(stacks, filled, channels=shape[0] if len(shape) == 3 else 1)
             measured = measure(
                 encoder,
+                run.agent,
                 run.steps,
-                lambda step: run.snapshots.read(step, encoder.weight_shapes),
+                lambda step: run.snapshots.read(step, encoder.weight_shapes, head_shapes(run.agent)),
                 probe,
                 run.pairs,
                 done,

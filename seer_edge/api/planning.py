@@ -7,6 +7,7 @@ import importlib.util
 import logging
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from seer_edge.config.plan import BytePlan, make_plan
 from seer_edge.config.real_time import limits_asked
 from seer_edge.config.recorded_env import changed_since
 from seer_edge.config.request import RunRequest
+from seer_edge.config.values import address_of
 from seer_edge.envs import EnvOptions, EnvSpec, resolve
 from seer_edge.envs.atari_options import ATARI_KWARGS, replaced_options
 from seer_edge.envs.guarded import open_guarded
@@ -23,6 +25,7 @@ from seer_edge.envs.safety import AskedLimits, limits_of
 from seer_edge.envs.translate_errors import translate_errors
 from seer_edge.errors import EXIT_BAD_INPUT, EXIT_UNSAFE, BadInputError
 from seer_edge.runs.checkpoint import encoder_identity
+from seer_edge.runs.demos import open_demos
 from seer_edge.runs.run_folder import RunFolder
 from seer_edge.runs.source import SourceFrames, bundle_flags, exists, frames_of, is_bundle
 from seer_edge.runs.transfer import Imported, import_source
@@ -64,6 +67,10 @@ def plan_of(request: RunRequest) -> BytePlan:
         config = plan.config
         row_bytes = sampled_row_bytes(config.env, config.env_options, config.total_timesteps)
         plan = dataclasses.replace(plan, sampled_row_bytes=row_bytes)
+    if plan.config.demos is not None:
+        with open_demos(Path(plan.config.demos), spec, plan.config.gray_levels) as demos:
+            note = f"{demos.rows:,} rows of {plan.config.demos} are stored before the first step"
+        plan = dataclasses.replace(plan, notes=(*plan.notes, note))
     LOG.debug("environment %s: frames %s, %s", spec.id, "x".join(map(str, spec.frame_shape)), spec.actions)
     LOG.debug("settings: %s", plan.config.settings)
     return plan
@@ -146,7 +153,7 @@ def open_spec(
 ) -> EnvSpec:
     """Build the environment, render one frame and return its spec. Call it inside `closing_idle`.
 
-    With `limits`, check that actions in real time can be limited so, and bring the environment to rest before the frame.
+    With `limits`, check that actions in real time can be limited so, and bring the environment to rest first.
 
     Raises BadInputError. For a run that is `resumed`, raises EnvironmentFailedError if another try may succeed. An
     environment that does not answer in time ends the process, because its thread cannot be interrupted.
@@ -264,6 +271,14 @@ def _check_trackers(config: TrainConfig) -> None:
     ):
         if given and importlib.util.find_spec(package) is None:
             raise BadInputError(f"{flag}: needs {package}; pip install 'seer-edge[{flag[2:]}]'")
+    if config.status_port is not None:
+        host, port = address_of(config.status_port)
+        try:
+            socket.create_server((host, port)).close()
+        except OSError as error:
+            raise BadInputError(
+                f"--status-port {config.status_port}: cannot be used ({error.strerror}); give another, or 0 for any"
+            ) from error
     for flag, folder in (("--tensorboard-dir", config.tensorboard_dir), ("--mlflow", config.mlflow)):
         if folder is not None and os.path.lexists(folder) and not Path(folder).is_dir():
             raise BadInputError(f"{flag} {folder}: not a folder; name another")

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seer_edge.api import planning
-from seer_edge.api.results import EvaluationResult, ExportResult
+from seer_edge.api.results import EvaluationResult, ExportResult, RecordResult
 from seer_edge.config.config import ENV_TIMEOUT_SECONDS, MAX_THREADS
-from seer_edge.config.request import flag_of
+from seer_edge.config.request import RunRequest, flag_of
 from seer_edge.config.values import parse_seconds
 from seer_edge.envs.guarded import closing_idle
 from seer_edge.errors import BadInputError
@@ -165,6 +165,68 @@ def act(
         record=None if record is None else Path(record),
     )
     return _play(Path(bundle), game)
+
+
+@closing_idle()
+def record(
+    env: str,
+    output: str | os.PathLike[str],
+    *,
+    policy: str = "random",
+    episodes: int = 10,
+    max_steps: int | None = None,
+    seed: int = 0,
+    hz: float | None = None,
+    env_timeout: float | str | None = None,
+    **options: Any,
+) -> RecordResult:
+    """Play episodes and write them as demonstrations, for `train(demos=...)`.
+
+    Needs no torch.
+
+    Args:
+        env: an Atari game, a control task, a Gymnasium id or "module:Id", as `--env` takes it.
+        output: file to write. An older one is replaced.
+        policy: "random", the path of a bundle, or "module:function", a function that takes a frame and returns an
+            action of the environment.
+        episodes: number of episodes.
+        max_steps: agent steps at which an episode is cut off, 27,000 by default.
+        seed: seed of the environment and of random actions.
+        hz: actions a second; None lets the environment wait for the policy.
+        env_timeout: seconds as float, or a time such as "60s", that the environment may take for an answer.
+        **options: the options of `train` for frames: `env_kwargs`, `resolution`, `color`, `gray_levels`,
+            `render_observations`, `obs_key` and `protocol`.
+
+    Returns:
+        The file, the raw returns, and the number of rows. Fewer episodes than asked for if a signal stopped it.
+
+    Raises:
+        BadInputError: an option cannot be used, or `output` cannot be written.
+        EnvironmentFailedError: the environment failed. Nothing was written.
+
+    Example:
+        >>> import seer_edge
+        >>> result = seer_edge.record("camera_env:Camera-v0", "demos.seer", episodes=1)
+        >>> result.rows
+        101
+
+    """
+    _check_numbers(episodes=episodes, max_steps=max_steps, seed=seed)
+    from seer_edge.deploy import record as recording
+
+    request = RunRequest.of(env=env, hz=hz, **options)
+    what = recording.Recording(
+        env=env,
+        options=request.env_options,
+        policy=policy,
+        episodes=episodes,
+        max_steps=max_steps,
+        seed=seed,
+        hz=request.hz,
+        timeout_seconds=_seconds(env_timeout),
+    )
+    written = recording.record(Path(output), what)
+    return RecordResult(Path(output), written.env, written.returns, written.rows, written.signal)
 
 
 @closing_idle()

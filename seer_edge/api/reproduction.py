@@ -83,9 +83,9 @@ def reproduce(
     made = _planned(what, DEFAULT_FOLDER / name if output is None else Path(output), scale, what.jobs(envs, seeds))
     with contextlib.closing(engine_of(engine, ray_address, jobs)) as place:
         if dry_run:
-            return ReproductionResult(estimate(made.folder, made.jobs, made.plans, place), None)
+            return ReproductionResult(estimate(made.folder, made.jobs, made.plans, place, plugins), None)
         check_packages()
-        made = _with_forecast(made, place)
+        made = _with_forecast(made, place, plugins)
         result = run_jobs(made.folder, made.jobs, made.plans, place, progress_bar=progress_bar, plugins=plugins)
     return _reported(made, result, progress_bar=progress_bar)
 
@@ -111,11 +111,11 @@ def _planned(what: Reproduction, folder: Path, scale: float, listed: list[Job]) 
     return Made(what, scale, folder, jobs, full, plans, forecast)
 
 
-def _with_forecast(made: Made, place: Engine) -> Made:
+def _with_forecast(made: Made, place: Engine, plugins: Sequence[str]) -> Made:
     """Estimate the cost, unless the folder has it from an earlier call, and record it. Raises BadInputError."""
     forecast = dict(made.forecast)
     if not {job.name for job in made.jobs} <= forecast.keys():
-        expected = estimate(made.folder, made.jobs, made.plans, place)
+        expected = estimate(made.folder, made.jobs, made.plans, place, plugins)
         OUTPUT.info(expected.render())
         forecast |= {job.name: job.seconds for job in expected.jobs if job.seconds is not None}
     _write_record(made.folder, made.reproduction, made.scale, forecast)

@@ -10,6 +10,9 @@ import numpy as np
 from seer_edge.config.plan import BytePlan
 from seer_runtime.system.units import format_size
 
+SURE_FACTOR = 1.1
+"""Factor between an estimate and its upper bound up to which the bound is not printed."""
+
 
 @dataclass(frozen=True)
 class RunResult:
@@ -79,7 +82,7 @@ class SweepJob:
         mean_return: mean return of its last evaluation; None without one.
         rss_bytes: planned peak of its resident memory.
         seconds: estimated duration; None unless it was asked for.
-        failure: why it failed, or None.
+        failure: why it failed or was interrupted, if that ended it before the sweep ended; else None.
 
     """
 
@@ -94,6 +97,33 @@ class SweepJob:
 
 
 @dataclass(frozen=True)
+class SweepEstimate:
+    """The estimated duration of a sweep.
+
+    Attributes:
+        seconds: estimated duration.
+        longest_seconds: duration if each evaluation episode is as long as it may be.
+        slots: runs at a time.
+        notes: what the estimate assumes about evaluation episodes, one line for each environment.
+
+    """
+
+    seconds: float
+    longest_seconds: float
+    slots: int
+    notes: tuple[str, ...]
+
+    def render(self) -> str:
+        """Return the duration as text."""
+        text = f"about {self.seconds / 3600:.3f} hours with {self.slots} at a time"
+        if self.longest_seconds < SURE_FACTOR * self.seconds:
+            return text
+        return (
+            f"{text}, at most {self.longest_seconds / 3600:.3f} if all evaluation episodes are as long as they may be"
+        )
+
+
+@dataclass(frozen=True)
 class SweepResult:
     """What became of a sweep.
 
@@ -101,26 +131,24 @@ class SweepResult:
         folder: the folder of the sweep.
         jobs: its runs, parents before their forks.
         signal: number of the signal that stopped the sweep; None if it came to its end.
-        slots: runs at a time that the estimate counts on; None without an estimate.
+        estimate: the estimated duration; None unless it was asked for.
 
     """
 
     folder: Path
     jobs: tuple[SweepJob, ...]
     signal: int | None = None
-    slots: int | None = None
+    estimate: SweepEstimate | None = None
 
     @property
     def failed(self) -> tuple[SweepJob, ...]:
-        """The runs that failed."""
+        """The runs that failed, or were interrupted while the sweep went on."""
         return tuple(job for job in self.jobs if job.failure is not None)
 
     @property
     def hours(self) -> float | None:
         """Estimated hours of the whole sweep; None without an estimate."""
-        if self.slots is None:
-            return None
-        return sum(job.seconds or 0.0 for job in self.jobs) / self.slots / 3600
+        return None if self.estimate is None else self.estimate.seconds / 3600
 
     def render(self) -> str:
         """Return the result as a table, with the failures below."""
@@ -131,9 +159,9 @@ class SweepResult:
             shown = "-" if job.mean_return is None else f"{job.mean_return:.1f}"
             cost = "" if job.seconds is None else f"  {job.seconds / 3600:.3f} h  {format_size(job.rss_bytes)}"
             lines.append(f"{job.name:<{width}}  {job.status:<11}  {steps:>26}  return {shown}{cost}")
-        lines += [f"failed: {job.name}: {job.failure}" for job in self.failed]
-        if self.hours is not None:
-            lines.append(f"{len(self.jobs)} runs, about {self.hours:.3f} hours with {self.slots} at a time")
+        lines += [f"{job.status}: {job.name}: {job.failure}" for job in self.failed]
+        if self.estimate is not None:
+            lines += [*self.estimate.notes, f"{len(self.jobs)} runs, {self.estimate.render()}"]
         return "\n".join(lines)
 
 
@@ -265,6 +293,31 @@ class AnalysisResult:
     def render(self) -> str:
         """Return the result as a few lines of text."""
         return "\n".join([*self.summary, f"{self.folder}: {len(self.files)} files"])
+
+
+@dataclass(frozen=True)
+class RecordResult:
+    """Demonstrations that were written.
+
+    Attributes:
+        path: the file.
+        env: resolved id of the environment.
+        returns: raw return of each episode.
+        rows: time steps and final frames in the file.
+        signal: number of the signal that stopped it early, or None.
+
+    """
+
+    path: Path
+    env: str
+    returns: tuple[float, ...]
+    rows: int
+    signal: int | None
+
+    def render(self) -> str:
+        """Return the result as one line of text."""
+        mean = f", mean return {sum(self.returns) / len(self.returns):.1f}" if self.returns else ""
+        return f"{self.path}: {self.env}, {len(self.returns)} episodes, {self.rows:,} rows{mean}"
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from seer_edge.api.planning import plan_before_source
-from seer_edge.api.results import SweepJob, SweepResult
+from seer_edge.api.results import SweepEstimate, SweepJob, SweepResult
 from seer_edge.api.runs import plan
 from seer_edge.config.plan import BytePlan
 from seer_edge.config.request import RunRequest
 from seer_edge.envs.guarded import closing_idle
 from seer_edge.errors import BadInputError
 from seer_edge.machine.signals import StopSignal
-from seer_edge.sweeps.cost import Kind, first_step, kind_of, measure
+from seer_edge.sweeps.calibration import measure
+from seer_edge.sweeps.cost import Kind, duration, first_step, kind_of
 from seer_edge.sweeps.engine import Engine, LocalEngine
 from seer_edge.sweeps.runner import Need, Progress, Runner, locked, record_jobs, summary_of
 from seer_edge.sweeps.spec import Job, jobs_of, read_spec
@@ -84,7 +85,7 @@ def sweep(
     plans = plans_of(listed, name, folder)
     with contextlib.closing(engine_of(engine, ray_address, jobs)) as place:
         if dry_run:
-            return estimate(folder, listed, plans, place)
+            return estimate(folder, listed, plans, place, plugins)
         return run_jobs(folder, listed, plans, place, progress_bar=progress_bar, plugins=plugins)
 
 
@@ -105,7 +106,7 @@ def run_jobs(
         steps = sum(need.total_timesteps for need in needs.values())
         with StopSignal() as stop, _bar(progress_bar, steps) as show:
             runner.run(lambda: stop.received is not None, show)
-    found = tuple(_job(folder, job, plans, runner.failures, {}) for job in listed)
+    found = tuple(_job(folder, job, plans, runner) for job in listed)
     return SweepResult(folder, found, signal=stop.received)
 
 
@@ -122,13 +123,28 @@ def engine_of(name: str, ray_address: str, jobs: int | None) -> Engine:
     return RayEngine(ray_address, jobs)
 
 
-def estimate(folder: Path, listed: Sequence[Job], plans: Plans, place: Engine) -> SweepResult:
+def estimate(
+    folder: Path, listed: Sequence[Job], plans: Plans, place: Engine, plugins: Sequence[str] = ()
+) -> SweepResult:
     """Return the jobs with their estimated seconds. Raises RunStoppedError if a calibration fails."""
-    speeds = measure(plans, listed, place)
-    seconds = {job.name: speeds[kind_of(job)].seconds(plans[kind_of(job)], first_step(job, plans)) for job in listed}
+    speeds = measure(plans, listed, place, plugins)
+
+    def seconds_of(*, longest: bool) -> dict[str, float]:
+        return {
+            job.name: speeds[kind_of(job)].seconds(plans[kind_of(job)], first_step(job, plans), longest=longest)
+            for job in listed
+        }
+
+    seconds, most = seconds_of(longest=False), seconds_of(longest=True)
     kinds = [_need(planned) for planned in plans.values()]
     slots = min(len(listed), place.slots(max(need.threads for need in kinds), max(n.rss_bytes for n in kinds)))
-    return SweepResult(folder, tuple(_job(folder, job, plans, {}, seconds) for job in listed), slots=slots)
+    notes = dict.fromkeys(
+        f"{planned.env.name}: {speeds[kind].episodes.describe(planned.config.eval_limit_steps)}"
+        for kind, planned in plans.items()
+        if planned.config.eval_every is not None
+    )
+    expected = SweepEstimate(duration(listed, seconds, slots), duration(listed, most, slots), slots, tuple(notes))
+    return SweepResult(folder, tuple(_job(folder, job, plans, None, seconds) for job in listed), estimate=expected)
 
 
 def plans_of(jobs: Sequence[Job], spec: str, folder: Path) -> dict[Kind, BytePlan]:
@@ -161,11 +177,18 @@ def _need(planned: BytePlan) -> Need:
     return Need(planned.rss_peak_bytes, planned.config.threads, planned.config.total_timesteps)
 
 
-def _job(folder: Path, job: Job, plans: Plans, failures: Mapping[str, str], seconds: Mapping[str, float]) -> SweepJob:
+def _job(
+    folder: Path, job: Job, plans: Plans, runner: Runner | None, seconds: Mapping[str, float] | None = None
+) -> SweepJob:
     summary = summary_of(folder / job.name)
     evaluation = summary.get("eval")
-    finished = summary.get("status") == "finished"
-    status = "failed" if job.name in failures else "finished" if finished else "interrupted" if summary else "waiting"
+    failure = None if runner is None else runner.failures.get(job.name)
+    if summary.get("status") == "finished":
+        status = "finished"
+    elif runner is not None and failure is not None and job.name not in runner.interrupted:
+        status = "failed"
+    else:
+        status = "interrupted" if summary else "waiting"
     return SweepJob(
         name=job.name,
         status=status,
@@ -173,8 +196,8 @@ def _job(folder: Path, job: Job, plans: Plans, failures: Mapping[str, str], seco
         total_timesteps=plans[kind_of(job)].config.total_timesteps,
         mean_return=None if evaluation is None else float(evaluation["mean_return"]),
         rss_bytes=plans[kind_of(job)].rss_peak_bytes,
-        seconds=seconds.get(job.name),
-        failure=failures.get(job.name),
+        seconds=None if seconds is None else seconds[job.name],
+        failure=failure,
     )
 
 

@@ -150,6 +150,15 @@ def _act(flags: argparse.Namespace) -> int:
     return _status(result.signal)
 
 
+def _record(flags: argparse.Namespace) -> int:
+    names = ("env_kwargs", "resolution", "color", "gray_levels", "render_observations", "obs_key", "protocol")
+    options = {name: getattr(flags, name) for name in names}
+    playing = {name: getattr(flags, name) for name in ("policy", "episodes", "max_steps", "seed", "hz", "env_timeout")}
+    result = api.record(flags.env, flags.output, **playing, **options)
+    print_result(result.render())
+    return _status(result.signal)
+
+
 def _report(flags: argparse.Namespace) -> int:
     point: Any = {"at_step": flags.at_step, "at_flops": flags.at_flops}
     if flags.follow:
@@ -216,6 +225,7 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "eval": _eval,
     "export": _export,
     "act": _act,
+    "record": _record,
     "report": _report,
     "analyze": _analyze,
     "presets": _presets,

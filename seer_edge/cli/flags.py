@@ -20,6 +20,7 @@ from seer_edge.cli.flag_types import (
     within,
 )
 from seer_edge.cli.plugins import PLUGIN_COMMANDS
+from seer_edge.cli.record_flags import add_record_flags
 from seer_edge.cli.run_flags import (
     add_evaluation_flags,
     add_freeze_flags,
@@ -107,8 +108,11 @@ def make_parser() -> argparse.ArgumentParser:
         add("export", "RUN -o FILE", "Write the newest checkpoint of a run as a bundle, one file for `act`.")
     )
     _add_act_flags(add("act", "BUNDLE", "Play episodes with a bundle, without torch."))
+    record = add("record", "--env ENV -o FILE", "Play episodes and write them as demonstrations.")
+    add_record_flags(record)
+    add_output_flags(record)
     _add_report_flags(add("report", "RUN... -o FILE", "Write one page with figures and tables of runs."))
-    _add_analyze_flags(add("analyze", "RUN... -o DIR", "Write how the encoders of runs changed while they learned."))
+    _add_analyze_flags(add("analyze", "RUN... -o DIR", "Write how the layers of runs changed while they learned."))
     presets = add("presets", "[NAME]", "List the presets, or print one as a TOML file to edit.")
     presets.add_argument("name", nargs="?", type=named("a preset"), metavar="NAME", help="Preset to print.")
     presets.add_argument(

@@ -4,7 +4,6 @@ import argparse
 
 from seer_edge.cli.flag_types import (
     flag_type,
-    gray_levels,
     integer,
     named,
     output_file,
@@ -15,9 +14,10 @@ from seer_edge.cli.flag_types import (
     size,
     switch,
 )
+from seer_edge.cli.record_flags import add_frame_flags
 from seer_edge.cli.safety_flags import add_safety_flags
 from seer_edge.config.registry import ALGORITHMS
-from seer_edge.config.request import EVAL_IN, PROTOCOLS, REPLAYS, STORES, TAKES
+from seer_edge.config.request import EVAL_IN, REPLAYS, STORES, TAKES
 from seer_edge.config.values import (
     AUTO,
     parse_assignment,
@@ -29,11 +29,11 @@ from seer_edge.config.values import (
     parse_mlflow,
     parse_number,
     parse_return,
+    parse_status_port,
     parse_steps_or_never,
     parse_wandb,
 )
 from seer_edge.networks.spec import ENCODERS
-from seer_runtime.policy.preprocess import COLORS
 from seer_runtime.replay.codecs import LATENT_CODECS
 
 
@@ -41,7 +41,7 @@ def add_run_flags(parser: argparse.ArgumentParser, *, env_required: bool = True)
     """Add the flags of `train` and `plan`."""
     what = parser.add_argument_group("what to train")
     _add_task_flags(what, env_required=env_required)
-    _add_frame_flags(what)
+    add_frame_flags(what)
     _add_import_flags(what)
     _add_byte_flags(parser.add_argument_group("bytes and the freeze"))
     how = parser.add_argument_group("how to run")
@@ -124,44 +124,6 @@ def _add_task_flags(group: argparse._ArgumentGroup, *, env_required: bool) -> No
     )
 
 
-def _add_frame_flags(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--resolution",
-        type=positive,
-        metavar="N",
-        help="Height and width of a frame in pixels. Default: 84 for Atari, 100 for control, else the environment's.",
-    )
-    group.add_argument(
-        "--color",
-        choices=COLORS,
-        metavar="NAME",
-        help=f"Color of frames: {', '.join(COLORS)}. Default: gray for discrete actions, else rgb.",
-    )
-    group.add_argument(
-        "--gray-levels",
-        type=gray_levels,
-        metavar="N",
-        help="Gray levels of frames, for a camera whose low bits are noise: 16, 32, 64. Default: all 256.",
-    )
-    group.add_argument(
-        "--render-observations",
-        action="store_true",
-        help="Use what a Gymnasium environment renders as its frames. Default: use its observations.",
-    )
-    group.add_argument(
-        "--obs-key",
-        type=named("a key of the observations"),
-        metavar="KEY",
-        help="Picture in observations that are a dictionary. Default: the only picture.",
-    )
-    group.add_argument(
-        "--protocol",
-        choices=PROTOCOLS,
-        metavar="NAME",
-        help="Atari only: paper (no sticky actions) or machado (sticky actions, whole games). Default: paper.",
-    )
-
-
 def _add_import_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--from",
@@ -175,6 +137,12 @@ def _add_import_flags(group: argparse._ArgumentGroup) -> None:
         choices=TAKES,
         metavar="WHAT",
         help="Import the encoder alone, or the whole agent of a bundle: agent, encoder. Default: what fits.",
+    )
+    group.add_argument(
+        "--demos",
+        type=named("a file"),
+        metavar="FILE",
+        help="Fill the replay with the demonstrations of this file before the first step. Default: none.",
     )
 
 
@@ -305,6 +273,13 @@ def add_tracker_flags(group: argparse._ArgumentGroup, *, otherwise: str) -> None
         help=f"Also log to MLflow: http://HOST:PORT, or a folder. Default: {otherwise}.",
     )
     group.add_argument(
+        "--status-port",
+        type=flag_type(parse_status_port),
+        metavar="PORT",
+        help="Show the status at this port of this machine, as a page and as /status.json; HOST:PORT for other "
+        f"machines, 0 for a free port, never to stop. Default: {otherwise}.",
+    )
+    group.add_argument(
         "--eval-video",
         action="store_true",
         default=None,
@@ -335,7 +310,7 @@ def add_host_flags(group: argparse._ArgumentGroup, *, threads: str, checkpoint: 
         "--analyze",
         action="store_true",
         default=None,
-        help="Keep the encoder's weights at 20 evenly spaced steps, for `seer-edge analyze`. "
+        help="Keep the weights of encoder and heads at 20 evenly spaced steps, for `seer-edge analyze`. "
         f"Default: {'off' if threads == '1' else 'as before'}.",
     )
     group.add_argument(
@@ -361,7 +336,7 @@ def add_real_time_flags(group: argparse._ArgumentGroup, *, otherwise: str | None
         dest="hz",
         type=flag_type(parse_control_period),
         metavar="TIME",
-        help="The same as a time between two actions, for example 100ms.",
+        help=f"The same as a time between two actions, for example 100ms. Default: {otherwise or 'none'}.",
     )
     group.add_argument(
         "--max-updates-per-step",

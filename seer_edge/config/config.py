@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
+from seer_edge.config.earlier_versions import BEFORE_RECORDED
 from seer_edge.config.freeze_step import freeze_fields
 from seer_edge.config.hyperparameters import is_preset_file, override, preset_from_file
 from seer_edge.config.presets import Preset, Settings
@@ -15,6 +16,8 @@ from seer_edge.config.registry import ALGORITHMS, check_settings, choose_preset
 from seer_edge.config.request import EVAL_IN, PROTOCOLS, REPLAYS, STORES, EvalIn, StoreName
 from seer_edge.config.values import AUTO, NEVER
 from seer_edge.envs import Continuous, EnvOptions, EnvSpec, ProtocolName
+from seer_edge.envs.games import episode_limit
+from seer_edge.envs.safety import REST_AFTER_SECONDS
 from seer_edge.errors import BadInputError
 from seer_edge.networks.spec import ENCODERS
 from seer_edge.validation import check_types
@@ -31,35 +34,6 @@ ENV_TIMEOUT_SECONDS = 60.0
 """An environment that does not answer for so long counts as hanging."""
 MAX_THREADS = 256
 MAX_AUGMENTATIONS = MAX_BATCH - 1  # encoded in one call with the center crop
-BEFORE_RECORDED: Mapping[str, Any] = {
-    "resize": "area",
-    "blank_at_lost_life": True,
-    "overrides": (),
-    "obs_key": None,
-    "env_kwargs": None,
-    "eval_in": "separate",
-    "eval_max_steps": None,
-    "stop_at_return": None,
-    "keep_best": False,
-    "tensorboard_dir": None,
-    "environment": None,
-    "store": "paper",
-    "gray_levels": None,
-    "keep_checkpoint": (),
-    "origin": None,
-    "analyze": False,
-    "freeze_window": None,
-    "wandb": None,
-    "mlflow": None,
-    "eval_video": False,
-    "hz": None,
-    "max_updates_per_step": 1,
-    "min_updates_per_step": 0.2,
-    "rest_after_seconds": 1.0,
-    "action_limit": None,
-    "slew_rate": None,
-}
-"""Values that runs had whose `config.json` was written before these entries existed."""
 
 
 ORIGIN = {"run": str, "step": int, "checkpoint": str}
@@ -96,6 +70,7 @@ class TrainConfig:
     latent_codec: str = "float32"  # auto up to the freeze, then the chosen one
     augmentations: int = 1  # K
     source: str | None = None  # the run or bundle whose encoder is imported
+    demos: str | None = None  # file of demonstrations that fills the replay before the first step
     replay: str = "uniform"
     store: StoreName = "paper"  # rows of a fixed size as in the paper, or compressed blocks of rows
     seed: int = 0
@@ -118,6 +93,7 @@ class TrainConfig:
     tensorboard_dir: str | None = None  # None: `tb` in the run's folder
     wandb: str | None = None  # project of Weights & Biases, or entity/project
     mlflow: str | None = None  # folder or server of MLflow
+    status_port: str | None = None  # PORT or HOST:PORT of the status page
     overrides: tuple[str, ...] = ()  # `name=value` of every hyperparameter that --set changed
     freeze_window: int | None = None  # steps between two comparisons of --freeze-at auto; None: a fixed step
     keep_checkpoint: tuple[int, ...] = ()  # steps whose checkpoints are never removed
@@ -125,7 +101,7 @@ class TrainConfig:
     hz: float | None = None  # control ticks a second; None: the environment waits for the agent
     max_updates_per_step: int = 1  # with hz
     min_updates_per_step: float = 0.2  # with hz: fewer give a warning
-    rest_after_seconds: float = 1.0  # with hz: a step later than that brings the environment to rest
+    rest_after_seconds: float = REST_AFTER_SECONDS  # with hz: a step later than that brings the environment to rest
     action_limit: tuple[float, float] | None = None  # with hz: of every control, in [-1, 1]
     slew_rate: tuple[float, ...] | None = None  # with hz: most change a second of every control, or of each
     origin: dict[str, Any] | None = None  # of a fork: the run, the step and the SHA-256 of its checkpoint's manifest
@@ -234,6 +210,11 @@ class TrainConfig:
     def evaluates_in_training(self) -> bool:
         """Whether evaluations play the training environment. In real time there is no other."""
         return self.eval_in == "training" or self.hz is not None
+
+    @property
+    def eval_limit_steps(self) -> int:
+        """Agent steps after which an evaluation episode is cut off."""
+        return episode_limit(self.eval_max_steps)
 
     @property
     def compact(self) -> bool:

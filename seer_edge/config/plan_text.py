@@ -1,12 +1,11 @@
 """Lines of a plan that say in words what a run does."""
 
 from seer_edge.config.config import TrainConfig
-from seer_edge.envs.games import episode_limit
 
 
 def evaluation_cost(config: TrainConfig) -> str:
     """Return what one evaluation may cost."""
-    episodes, limit = config.eval_episodes, episode_limit(config.eval_max_steps)
+    episodes, limit = config.eval_episodes, config.eval_limit_steps
     count = f"{episodes} episode{'s' if episodes != 1 else ''}"
     return f"{count} of at most {limit:,} steps, at most {episodes * limit:,} steps"
 

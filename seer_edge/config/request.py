@@ -21,6 +21,7 @@ from seer_edge.config.values import (
     parse_return,
     parse_seconds,
     parse_slew_rate,
+    parse_status_port,
     parse_steps_or_never,
     parse_time,
     parse_wandb,
@@ -60,6 +61,7 @@ _TEXT: Mapping[str, Callable[[str], Any]] = {
     "stop_at_return": parse_return,
     "wandb": parse_wandb,
     "mlflow": parse_mlflow,
+    "status_port": parse_status_port,
     "hz": parse_hz,
     "min_updates_per_step": parse_number,
     "rest_after": parse_time,
@@ -93,6 +95,7 @@ class ResumeRequest:
     eval_video: bool | None = None
     wandb: str | None = None  # a project, entity/project or "never"
     mlflow: str | None = None  # a folder, the URL of a server or "never"
+    status_port: str | None = None  # PORT, HOST:PORT or "never"
     hz: float | None = None  # control ticks a second
     max_updates_per_step: int | None = None
     min_updates_per_step: float | None = None
@@ -139,6 +142,7 @@ class ResumeRequest:
             "eval_video": self.eval_video,
             "wandb": self.wandb,
             "mlflow": self.mlflow,
+            "status_port": self.status_port,
             "hz": self.hz,
             "max_updates_per_step": self.max_updates_per_step,
             "min_updates_per_step": self.min_updates_per_step,
@@ -177,6 +181,7 @@ class RunRequest(ResumeRequest):
     protocol: str | None = None
     from_: str | None = None  # a run's folder or a bundle
     take: str | None = None
+    demos: str | None = None  # a file that `record` wrote
     freeze_at: int | Literal["never", "auto"] | None = None
     freeze_layers: int | None = None
     latent_codec: str | None = None
@@ -274,6 +279,7 @@ class ResumeOptions(TypedDict, total=False):
     eval_video: bool | None
     wandb: str | None
     mlflow: str | os.PathLike[str] | None
+    status_port: int | str | None
     hz: float | None
     max_updates_per_step: int | None
     min_updates_per_step: float | None
@@ -317,6 +323,7 @@ class RunOptions(ResumeOptions, total=False):
     protocol: str | None
     from_: str | os.PathLike[str] | None
     take: str | None
+    demos: str | os.PathLike[str] | None
     freeze_at: int | str | None
     freeze_layers: int | None
     latent_codec: str | None
@@ -352,6 +359,8 @@ def _converted(name: str, value: Any) -> Any:
         return (value,)
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
+    if name == "status_port" and type(value) is int:
+        value = str(value)
     if isinstance(value, str) and name in _TEXT:
         try:
             return _TEXT[name](value)

@@ -136,6 +136,21 @@ def parse_mlflow(text: str) -> str:
     return NEVER if text == NEVER else str(Path(text).absolute())
 
 
+def parse_status_port(text: str) -> str:
+    """Return PORT, HOST:PORT or "never"."""
+    host, colon, port = text.rpartition(":")
+    valid = port.isascii() and port.isdigit() and int(port) < 2**16
+    if text != NEVER and not (valid and bool(host.strip("[]")) == bool(colon)):
+        raise ValueError(f"{text[:SHOWN_CHARACTERS]!r} is not a port; write 8080, or 0.0.0.0:8080 for other machines")
+    return text
+
+
+def address_of(place: str) -> tuple[str, int]:
+    """Return host and port of what `parse_status_port` accepted. Without a host it is this machine only."""
+    host, _, port = place.rpartition(":")
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
 def parse_checkpoint_every(text: str) -> int | float:
     """Return steps as int for a bare number, and seconds as float for a duration such as 10min."""
     if re.fullmatch(r"[+-]?\d+", text, re.ASCII):

@@ -4,6 +4,7 @@ On Atari an episode here is a whole game, not one life.
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -77,9 +78,13 @@ def game_seeds(seed: int, timestep: int) -> tuple[int, np.random.Generator]:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Returns of whole episodes. Raises ValueError unless there is at least one and all are finite."""
+    """Returns of whole episodes, and their lengths in agent steps if they are known.
+
+    Raises ValueError unless there is at least one episode and all returns are finite.
+    """
 
     returns: tuple[float, ...]
+    lengths: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.returns or not np.isfinite(self.returns).all():
@@ -94,6 +99,11 @@ class Evaluation:
     def std_return(self) -> float:
         """Population standard deviation of the returns."""
         return float(np.std(self.returns))
+
+    @property
+    def mean_length(self) -> float:
+        """Mean length over episodes in agent steps; NaN if it is unknown."""
+        return float(np.mean(self.lengths)) if self.lengths else math.nan
 
     def to_json(self) -> dict[str, object]:
         """Return the `eval` entry of `summary.json`."""
@@ -159,6 +169,7 @@ def evaluate(
     if recorder is not None:
         perception = Recorded(perception, recorder)
     returns: list[float] = []
+    lengths: list[int] = []
     report = LongPlay(episodes, max_steps)
     for episode in play(env, perception, act, epsilon=epsilon, rng=rng, max_steps=max_steps):
         if stop():
@@ -166,9 +177,10 @@ def evaluate(
         report(episode)
         if episode is not None:
             returns.append(episode.episode_return)
+            lengths.append(episode.length_steps)
             played(len(returns))
             if recorder is not None:
                 recorder.end_episode()
             if len(returns) == episodes:
                 break
-    return Evaluation(tuple(returns))
+    return Evaluation(tuple(returns), tuple(lengths))

@@ -279,9 +279,9 @@ def _make(env_id: EnvId, render: bool, kwargs: Mapping[str, Any]) -> gymnasium.E
         hint = "; --env-kwargs sets its arguments" if isinstance(error, TypeError) and "argument" in str(error) else ""
         if isinstance(error.__cause__, Exception) and "raised from the environment creator" in str(error):
             error = error.__cause__
-        raise UnavailableEnvError(
-            f"environment {env_id.id!r} cannot be built: {describe_error(error)}{hint}"
-        ) from error
+        # An EnvironmentFailedError, such as that of a camera, has a message for users.
+        reason = message_of(error) if isinstance(error, EnvironmentFailedError) else describe_error(error)
+        raise UnavailableEnvError(f"environment {env_id.id!r} cannot be built: {reason}{hint}") from error
 
 
 def _size(screen_shape: tuple[int, ...], side_max: int) -> tuple[int, int]:

@@ -16,6 +16,8 @@ from seer_edge.errors import BadInputError
 from seer_runtime.policy.actions import Bounded
 from seer_runtime.policy.pictures import shown_value
 
+REST_AFTER_SECONDS = 1.0
+"""How late a step may be before the environment is brought to rest."""
 Controls = NDArray[np.float32]
 """One number for each control of a continuous action, float32 `[A]`."""
 

@@ -76,13 +76,14 @@ class Ticks:
         return drained
 
 
-def next_tick() -> None:
+def next_tick() -> bool:
     """Wait for the next control tick of --hz. Call it in `step`, after sending the action and before observing.
 
-    Without --hz it returns at once.
+    Return whether there is such a clock. Without --hz it returns at once.
     """
     if _running is not None and not _running.waited:
         _running.wait()
+    return _running is not None
 
 
 def tick_now() -> None:

@@ -231,6 +231,20 @@ class RainbowHead(nn.Module):
         """Return the weights of all layers without noise."""
         return [tensor for layer in self.layers for tensor in layer.mean()]
 
+    def layer_outputs(self, latents: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the outputs of each layer without noise for latents `[B, L]`.
+
+        Those of the hidden layer `[B, 2 * hidden]` are after the ReLU. The others are `[B, atoms]` and
+        `[B, actions * atoms]`.
+        """
+        hidden, value, advantage = (layer.mean() for layer in self.layers)
+        streams = functional.linear(latents, *hidden).relu_()
+        return {
+            "head hidden": streams,
+            "head value": functional.linear(streams[:, : self.spec.hidden], *value),
+            "head advantage": functional.linear(streams[:, self.spec.hidden :], *advantage),
+        }
+
     @torch.no_grad()
     def forward(self, latents: torch.Tensor, weights: Weights) -> torch.Tensor:
         """Return log-probabilities `[B, actions, atoms]`: the softmax of V + A - mean(A) (Wang et al. 2016)."""

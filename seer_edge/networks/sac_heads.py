@@ -4,6 +4,7 @@ The encoder is cut before the layer norms, so the heads have them. As in CURL's 
 """
 
 import math
+from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
@@ -25,11 +26,16 @@ class Perceptron(nn.Module):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Map `[B, sizes[0]]` to `[B, sizes[-1]]`."""
+        *_, outputs = self.each_layer(inputs)
+        return outputs
+
+    def each_layer(self, inputs: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Yield the outputs of each layer for `[B, sizes[0]]`, those of hidden layers after the ReLU."""
         *hidden, last = self.layers
         for layer in hidden:
             inputs = torch.relu_(layer(inputs))
-        outputs: torch.Tensor = last(inputs)
-        return outputs
+            yield inputs
+        yield last(inputs)
 
 
 class ActorHead(nn.Module):
@@ -56,6 +62,13 @@ class CriticHead(nn.Module):
         sizes = spec.features + spec.actions, spec.hidden, spec.hidden, 1
         self.norm = nn.LayerNorm(spec.features, dtype=torch.float32)
         self.qs = nn.ModuleList(Perceptron(sizes, generator) for _ in range(2))
+
+    @property
+    def first(self) -> Perceptron:
+        """The first of the two Qs."""
+        q = self.qs[0]
+        assert isinstance(q, Perceptron)
+        return q
 
     def forward(self, latents: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
         """Return Q-values `[2, B]`."""

@@ -12,11 +12,11 @@ import numpy as np
 
 from seer_edge.envs.games import Evaluation, evaluate
 from seer_edge.envs.guarded import Guarded
+from seer_edge.envs.paced import IDLE_SECONDS, Paced
 from seer_edge.envs.recorder import Recorder
 from seer_edge.envs.safety import Limits
 from seer_edge.envs.ticks import Ticks
 from seer_edge.realtime.feed import ControlEndedError, Feed
-from seer_edge.realtime.paced import IDLE_SECONDS, Paced
 from seer_edge.realtime.pilot import Pilot
 
 SWITCH_SECONDS = 0.0005

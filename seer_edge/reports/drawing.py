@@ -7,7 +7,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from seer_edge.reports.figures import NEUTRAL, Figure, Key, Panel, Series
+from seer_edge.reports.panels import NEUTRAL, Figure, Key, Panel, Series
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#b8860b", "#4b4bb5")
 """Light colours, after Okabe and Ito, that people with colour-blindness tell apart; `page.html` has the dark ones."""

@@ -1,15 +1,11 @@
-"""The figures of a report as data: panels, and the series of each. `drawing.py` draws them, and each has a CSV file."""
+"""The figures of a report, as data."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from seer_edge.reports.grouping import Groups
+from seer_edge.reports.panels import NEUTRAL, Figure, Key, Panel, Series
 from seer_edge.reports.reading import CPU_SECONDS, FLOPS, SECONDS, STEPS, Column, Run
 from seer_edge.reports.reference_scores import PaperScore, human_normalized
 from seer_edge.reports.scores import Row, last_quarter_return
@@ -24,103 +20,17 @@ LEDGER = (
     ("memory/anon_bytes", "anonymous memory"),
     ("memory/rss_bytes", "resident memory"),
 )
-NEUTRAL = -1
-"""The colour of what belongs to no setting: the paper's figures and the budget."""
-
-
-@dataclass(frozen=True)
-class Series:
-    """Points of one line, or of one group of dots.
-
-    Attributes:
-        label: what is shown.
-        style: "run" (a thin line), "mean" (a thick line with its band), "points" (with error bars), "step", "dashed",
-            "dots" (one per seed) or "interval" (a mean with its interval).
-        color: number of the colour, or NEUTRAL.
-        x, y: the points. For "dots" and "interval" `y` is the place on the axis of settings.
-        low, high: ends of the band or the bars; empty for none. Of "dots" and "interval" along x, else along y.
-
-    """
-
-    label: str
-    style: str
-    color: int
-    x: NDArray[Any]
-    y: NDArray[Any]
-    low: NDArray[Any] | None = None
-    high: NDArray[Any] | None = None
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One set of axes.
-
-    Attributes:
-        title: the game, and the setting if each has a panel.
-        series: what is drawn.
-        freezes: steps, seconds or FLOPs of the freeze of each run, with the colour of its setting.
-        places: names of the places on the axis of settings, from the top; empty for lines.
-
-    """
-
-    title: str
-    series: tuple[Series, ...]
-    freezes: tuple[tuple[float, int], ...] = ()
-    places: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Key:
-    """An entry of a legend."""
-
-    label: str
-    style: str
-    color: int
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A figure of the report. `name` is the name of its files."""
-
-    name: str
-    title: str
-    caption: str
-    x_label: str
-    y_label: str
-    panels: tuple[Panel, ...]
-    keys: tuple[Key, ...]
-
-    def csv(self) -> str:
-        """Return every drawn point as CSV."""
-        text = io.StringIO()
-        writer = csv.writer(text)
-        writer.writerow(["panel", "series", "style", "x", "y", "low", "high"])
-        for panel in self.panels:
-            for series in panel.series:
-                none = [None] * len(series.x)
-                low = none if series.low is None else series.low
-                high = none if series.high is None else series.high
-                for x, y, bottom, top in zip(series.x, series.y, low, high, strict=True):
-                    place = panel.places[round(-y)] if panel.places else _cell(y)
-                    writer.writerow(
-                        [panel.title, series.label, series.style, _cell(x), place, _cell(bottom), _cell(top)]
-                    )
-            for x, color in panel.freezes:
-                writer.writerow([panel.title, self._setting(color), "freeze", _cell(x), "", "", ""])
-        return text.getvalue()
-
-    def _setting(self, color: int) -> str:
-        return next((key.label for key in self.keys if key.color == color), "")
-
-
-def _cell(value: Any) -> str:
-    return "" if value is None or not np.isfinite(value) else f"{value:.10g}"
+REAL_TIME = (
+    ("control/late_p99_ms", "lateness of ticks, p99"),
+    ("control/late_worst_ms", "lateness of ticks, worst"),
+    ("control/age_p99_ms", "frame to action, p99"),
+)
 
 
 def all_figures(groups: Groups, rows: Sequence[Row], point: str) -> list[Figure]:
     """Return the figures that the runs have values for."""
     colors = colors_of(groups)
-    figures = [*_return_figures(groups, colors), _memory(groups), _capacity(groups, colors)]
+    figures = [*_return_figures(groups, colors), _memory(groups), _capacity(groups, colors), _real_time(groups)]
     figures += [_scores(rows, colors, point), _last_quarter(rows, colors), _normalized(rows, colors, point)]
     return [figure for figure in figures if any(len(series.x) for panel in figure.panels for series in panel.series)]
 
@@ -233,18 +143,6 @@ def _freeze_place(run: Run, column: str) -> float | None:
 
 
 def _memory(groups: Groups) -> Figure:
-    panels = []
-    for game, settings in groups.items():
-        for name, runs in settings.items():
-            series = [
-                Series(f"{label}, seed {run.seed}", "run", number, *_finite(run, column, 1e6))
-                for run in runs
-                for number, (column, label) in enumerate(LEDGER)
-            ]
-            series += [Series("budget", "dashed", NEUTRAL, *_finite(runs[0], "memory/budget_bytes", 1e6))]
-            freezes = tuple(dict.fromkeys((float(run.freeze_step), NEUTRAL) for run in runs if run.freeze_step))
-            panels.append(Panel(f"{game}: {name}" if len(settings) > 1 else game, tuple(series), freezes))
-    keys = [Key(label, "run", number) for number, (_, label) in enumerate(LEDGER)]
     return Figure(
         "memory",
         "Memory by ledger line",
@@ -252,9 +150,47 @@ def _memory(groups: Groups) -> Figure:
         "Dashed: the budget, which bounds the observations.",
         "agent steps",
         "MB",
-        tuple(panels),
-        (*keys, Key("budget", "dashed", NEUTRAL)),
+        _quantities(groups, LEDGER, 1e6, budget=True),
+        (*_quantity_keys(LEDGER), Key("budget", "dashed", NEUTRAL)),
     )
+
+
+def _real_time(groups: Groups) -> Figure:
+    return Figure(
+        "real_time",
+        "Control in real time",
+        "One line for each run with --hz, of each log interval: how late ticks came, and how long an observation took "
+        "to become an action.",
+        "agent steps",
+        "ms",
+        _quantities(groups, REAL_TIME, 1.0),
+        _quantity_keys(REAL_TIME),
+    )
+
+
+Quantities = Sequence[tuple[str, str]]
+"""Columns of `progress.csv`, and what they are called."""
+
+
+def _quantities(groups: Groups, shown: Quantities, unit: float, *, budget: bool = False) -> tuple[Panel, ...]:
+    """Return a panel of each setting with a line of each column and run."""
+    panels = []
+    for game, settings in groups.items():
+        for name, runs in settings.items():
+            series = [
+                Series(f"{label}, seed {run.seed}", "run", number, *_finite(run, column, unit))
+                for run in runs
+                for number, (column, label) in enumerate(shown)
+            ]
+            if budget:
+                series += [Series("budget", "dashed", NEUTRAL, *_finite(runs[0], "memory/budget_bytes", unit))]
+            freezes = tuple(dict.fromkeys((float(run.freeze_step), NEUTRAL) for run in runs if run.freeze_step))
+            panels.append(Panel(f"{game}: {name}" if len(settings) > 1 else game, tuple(series), freezes))
+    return tuple(panels)
+
+
+def _quantity_keys(shown: Quantities) -> tuple[Key, ...]:
+    return tuple(Key(label, "run", number) for number, (_, label) in enumerate(shown))
 
 
 def _finite(run: Run, column: str, unit: float) -> tuple[Column, Column]:

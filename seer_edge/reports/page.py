@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seer_edge.reports.drawing import PALETTE, panel_svg
-from seer_edge.reports.figures import Figure
+from seer_edge.reports.panels import Figure
 from seer_edge.reports.reading import Run
 from seer_edge.reports.reference_scores import ATARI_SOURCE, PAPER_SOURCE
 from seer_edge.reports.scores import Aggregate, Comparison, Point, Row

@@ -1,4 +1,4 @@
-"""Snapshots of a run: the weights of its encoder at some steps, for `seer-edge analyze`. Imports no torch."""
+"""Snapshots of a run: the weights of its encoder and heads at some steps, for `seer-edge analyze`. Imports no torch."""
 
 import re
 from collections.abc import Mapping
@@ -14,7 +14,9 @@ from seer_runtime import durable
 _NAME = re.compile(r"step_(\d{10,})\.safetensors")
 
 Weights = Mapping[str, NDArray[Any]]
-"""Weights and biases float32, by their names in the encoder's state."""
+"""Weights and biases float32, by their names in the encoder's state, and those of heads by theirs in the agent's."""
+
+Shapes = Mapping[str, tuple[int, ...]]
 
 
 class Snapshots:
@@ -52,8 +54,11 @@ class Snapshots:
                 durable.make_folder(other.folder)
                 durable.write_atomic(other.path(step), self.path(step).read_bytes())
 
-    def read(self, step: int, shapes: Mapping[str, tuple[int, ...]]) -> Weights:
-        """Return the weights at `step`, which must have these names and shapes. Raises BadInputError."""
+    def read(self, step: int, encoder: Shapes, heads: Shapes) -> Weights:
+        """Return the weights at `step`, which must have these names and shapes. Raises BadInputError.
+
+        Snapshots of earlier versions have none of `heads`.
+        """
         path = self.path(step)
         try:
             weights = durable.read_tensors(path)
@@ -62,8 +67,11 @@ class Snapshots:
         except OSError as error:
             raise BadInputError(f"{path}: cannot be read ({error.strerror}); remove it") from error
         found = {name: (array.dtype.name, *array.shape) for name, array in weights.items()}
-        if found != {name: ("float32", *shape) for name, shape in shapes.items()}:
-            raise BadInputError(f"{path}: holds the weights of another encoder than the run's; remove it")
+        of_encoder, of_both = (
+            {name: ("float32", *shape) for name, shape in shapes.items()} for shapes in (encoder, {**encoder, **heads})
+        )
+        if found not in (of_encoder, of_both):
+            raise BadInputError(f"{path}: holds the weights of another network than the run's; remove it")
         if not all(np.isfinite(array).all() for array in weights.values()):
             raise BadInputError(f"{path}: holds a weight that is not finite; remove it")
         return weights

@@ -1,53 +1,21 @@
-"""The cost of a sweep in hours on this machine, from short runs with the same settings."""
+"""The cost of a sweep in hours on this machine, from the speeds that `calibration.py` measures."""
 
-import csv
 import dataclasses
-import itertools
-import re
-import tempfile
-import time
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from seer_edge.config.plan import BytePlan
-from seer_edge.errors import RunStoppedError
-from seer_edge.runs.run_folder import RunFolder
-from seer_edge.sweeps.engine import Engine, Running, Task
-from seer_edge.sweeps.runner import summary_of
 from seer_edge.sweeps.spec import Job
 
-STEPS, STEPS_MIN, STEPS_SHARE = 120, 20, 8
-"""Steps of each phase that a calibration times: an eighth of the run, within these bounds."""
-WARM_UP_STEPS, WARM_UP_STEPS_MIN = 200, 40
-POLL_SECONDS = 0.1
+CHECKPOINT_BYTES_A_SECOND = 200e6
+"""Assumed speed of the disk. A checkpoint is a small part of the steps between two of them."""
+
+LENGTH_UNKNOWN = 1_000
+"""Assumed steps of an episode, at least, if none has been seen to end."""
 
 Kind = tuple[str, str]
 """Environment and variant: jobs of one kind differ in their seeds only."""
-
-
-@dataclass(frozen=True)
-class Speed:
-    """Seconds that a calibration took."""
-
-    start: float  # of a process, up to its first step
-    acting: float  # a step without an update
-    pixel: float  # a step before the freeze
-    latent: float  # a step after it
-    evaluation: float  # an evaluation of one episode
-
-    def seconds(self, plan: BytePlan, begin: int) -> float:
-        """Return the estimate for a job that begins at the step `begin`."""
-        config = plan.config
-        total, starts = config.total_timesteps, config.settings.learning_starts
-        freeze = total if config.freeze_at is None else config.freeze_at
-        acting = max(0, min(starts, total) - begin)
-        pixel = max(0, min(freeze, total) - max(starts, begin))
-        latent = max(0, total - max(freeze, starts, begin))
-        evaluations = 0 if config.eval_every is None else max(1, -(-(total - begin) // config.eval_every))
-        steps = acting * self.acting + pixel * self.pixel + latent * self.latent
-        return self.start + steps + evaluations * config.eval_episodes * self.evaluation
 
 
 def kind_of(job: Job) -> Kind:
@@ -62,96 +30,124 @@ def first_step(job: Job, plans: Mapping[Kind, BytePlan]) -> int:
     return plans[kind_of(job.parent)].config.total_timesteps if job.at is None else job.at
 
 
-def measure(plans: Mapping[Kind, BytePlan], jobs: Sequence[Job], engine: Engine) -> dict[Kind, Speed]:
-    """Run a short run of each kind, as many at a time as the sweep would. Raises RunStoppedError if one fails."""
-    first = {kind_of(job): job for job in reversed(jobs)}
-    with tempfile.TemporaryDirectory(prefix="seer-edge-") as name:
-        place, speeds = Path(name), dict[Kind, Speed]()
-        while len(speeds) < len(first):
-            # The short run of a source comes before those that import its encoder.
-            ready = {
-                kind: job
-                for kind, job in first.items()
-                if kind not in speeds and (job.imports is None or kind_of(job.imports) in speeds)
-            }
-            waiting = [(kind, _task(job, plans[kind], place, _name(kind))) for kind, job in ready.items()]
-            # Fewer kinds than places: load the machine as the sweep will.
-            load = min(engine.slots(waiting[0][1].threads, waiting[0][1].rss_bytes), len(jobs)) - len(waiting)
-            for number, (kind, job) in zip(range(load), itertools.cycle(ready.items()), strict=False):
-                waiting.append((kind, _task(job, plans[kind], place, f"{_name(kind)}__{number}")))
-            took = _run(waiting, engine)
-            speeds |= {kind: _speed(place, task, took[task.log], plans[kind]) for kind, task in waiting}
-        return speeds
+@dataclass(frozen=True)
+class Episodes:
+    """Lengths in steps of some episodes with random actions.
+
+    Attributes:
+        lengths: those of the episodes that ended.
+        unfinished: steps of the episode that did not end.
+
+    """
+
+    lengths: tuple[int, ...]
+    unfinished: int = 0
+
+    def mean(self, limit: int) -> float:
+        """Return the mean length of an episode that is cut off after `limit` steps.
+
+        If none has ended, it is twice the steps of the unfinished one, and at least `LENGTH_UNKNOWN`.
+        """
+        if not self.lengths:
+            return float(min(limit, max(LENGTH_UNKNOWN, 2 * self.unfinished)))
+        lengths = [min(length, limit) for length in self.lengths]
+        if self.unfinished >= max(lengths):
+            lengths.append(min(self.unfinished, limit))
+        return statistics.fmean(lengths)
+
+    def describe(self, limit: int) -> str:
+        """Return as text what an evaluation episode of at most `limit` steps is taken to be."""
+        seen = f"{len(self.lengths)} with random actions"
+        if not self.lengths:
+            seen = f"none with random actions ended within {self.unfinished:,}"
+        elif len(set(self.lengths)) > 1:
+            seen += f" ({min(self.lengths):,} to {max(self.lengths):,})"
+        longest = self.longest(limit)
+        most = f", at most {longest:,}" if longest > self.mean(limit) else ""
+        return f"an evaluation episode of about {self.mean(limit):,.0f} steps{most}; measured: {seen}"
+
+    def longest(self, limit: int) -> int:
+        """Return the longest possible length. If several episodes were equally long, the environment limits them."""
+        if len(self.lengths) > 1 and set(self.lengths) == {max(self.lengths)} and self.unfinished <= self.lengths[0]:
+            return min(self.lengths[0], limit)
+        return limit
 
 
-def _name(kind: Kind) -> str:
-    return "__".join(re.sub(r"[^A-Za-z0-9.]+", "-", part) for part in kind)
+@dataclass(frozen=True)
+class Rates:
+    """Seconds that the parts of a run take."""
+
+    start: float  # of a process, with its first and last checkpoint and the first update of each phase
+    acting: float  # a step without an update
+    pixel: float  # a step before the freeze
+    latent: float  # a step after it
+    freeze: float  # the freeze, without the conversion of rows
+    evaluation: float  # an evaluation without its steps
+    evaluation_step: float
+
+    def shifted(self, seconds: float) -> "Rates":
+        """Return the rates in an environment whose steps take so much longer."""
+        steps = ("acting", "pixel", "latent", "evaluation_step")
+        return dataclasses.replace(self, **{name: max(0.0, getattr(self, name) + seconds) for name in steps})
 
 
-def _task(job: Job, plan: BytePlan, place: Path, name: str) -> Task:
-    warm_up, steps = _lengths(plan)
-    freezes = plan.config.freeze_at is not None and plan.config.source is None
-    total = warm_up + (2 if freezes else 1) * steps
-    options: dict[str, Any] = job.all_options
-    options |= {"total_timesteps": total, "eval_episodes": 1}
-    options["eval_every"] = "never" if plan.config.eval_every is None else total
-    options |= {"log_every": steps // 3, "checkpoint_every": "24h", "keep_checkpoint": ()}
-    random_steps = min(plan.config.settings.random_steps, warm_up)
-    options["set"] = {**options.get("set", {}), "learning_starts": warm_up, "random_steps": random_steps}
-    if plan.config.source is None:
-        options["freeze_at"] = warm_up + steps if freezes else "never"
-    source = None if job.imports is None else dataclasses.replace(job.imports, name=_name(kind_of(job.imports)))
-    root = dataclasses.replace(job, name=name, options=options, parent=None, at=None, keeps=(), source=source)
-    return Task(root.words(place), place / f"{name}.log", plan.rss_peak_bytes, plan.config.threads)
+@dataclass(frozen=True)
+class Speed:
+    """What one kind of job takes."""
+
+    rates: Rates
+    episodes: Episodes
+
+    def seconds(self, plan: BytePlan, begin: int, *, longest: bool = False) -> float:
+        """Return the estimate for a job that begins at the step `begin`.
+
+        Evaluation episodes have the mean length of `episodes`, or with `longest` the longest possible one.
+        """
+        config, rates = plan.config, self.rates
+        total, starts = config.total_timesteps, config.settings.learning_starts
+        freeze = total if config.freeze_at is None else config.freeze_at
+        acting = max(0, min(starts, total) - begin)
+        pixel = max(0, min(freeze, total) - max(starts, begin))
+        latent = max(0, total - max(freeze, starts, begin))
+        seconds = rates.start + acting * rates.acting + pixel * rates.pixel + latent * rates.latent
+        if config.freeze_at is not None and config.source is None and begin < freeze:
+            encoded = plan.flops.conversion(freeze) / plan.flops.before_freeze
+            seconds += rates.freeze + encoded * max(0.0, rates.pixel - rates.acting)
+        seconds += _evaluations(plan, begin) * self._evaluation_seconds(plan, longest=longest)
+        return seconds + _checkpoint_seconds(plan, begin, seconds)
+
+    def _evaluation_seconds(self, plan: BytePlan, *, longest: bool) -> float:
+        limit = plan.config.eval_limit_steps
+        length = self.episodes.longest(limit) if longest else self.episodes.mean(limit)
+        return self.rates.evaluation + plan.config.eval_episodes * length * self.rates.evaluation_step
 
 
-def _lengths(plan: BytePlan) -> tuple[int, int]:
-    """Return the steps of a calibration before its first update, and those of each phase after it."""
-    share = plan.config.total_timesteps // STEPS_SHARE
-    return min(WARM_UP_STEPS, max(WARM_UP_STEPS_MIN, 2 * share)), min(STEPS, max(STEPS_MIN, share))
+def _evaluations(plan: BytePlan, begin: int) -> int:
+    every, total = plan.config.eval_every, plan.config.total_timesteps
+    return 0 if every is None else max(1, -(-(total - begin) // every))
 
 
-def _run(waiting: Sequence[tuple[Kind, Task]], engine: Engine) -> dict[Path, float]:
-    """Run all tasks; return the seconds of each, by its log."""
-    left, running, took = [task for _, task in waiting], dict[Path, tuple[float, Running]](), dict[Path, float]()
-    try:
-        while left or running:
-            while left and engine.has_room(left[0], [one.task for _, one in running.values()]):
-                task = left.pop(0)
-                running[task.log] = time.monotonic(), engine.start(task)
-            for log, (begin, one) in list(running.items()):
-                status = one.status()
-                if status is not None:
-                    del running[log]
-                    took[log] = time.monotonic() - begin
-                if status not in (None, 0):
-                    last = log.read_text(errors="replace").strip().splitlines()[-1:] or ["no output"]
-                    raise RunStoppedError(f"a calibration ended with status {status}: {last[0]}")
-            time.sleep(POLL_SECONDS)
-    finally:
-        for _, one in running.values():
-            one.stop()
-        while any(one.status() is None for _, one in running.values()):
-            time.sleep(POLL_SECONDS)
-    return took
+def _checkpoint_seconds(plan: BytePlan, begin: int, seconds: float) -> float:
+    """Return the time of the checkpoints of a run, whose other work takes `seconds`."""
+    config = plan.config
+    if config.checkpoint_every_steps is not None:
+        count = (config.total_timesteps - begin) / config.checkpoint_every_steps
+    else:
+        count = seconds / (config.checkpoint_every_seconds or 1)
+    filled = min(1.0, config.total_timesteps / max(1, plan.most_rows))
+    return (1 + int(count)) * filled * plan.checkpoint_bytes / CHECKPOINT_BYTES_A_SECOND
 
 
-def _speed(place: Path, task: Task, took: float, plan: BytePlan) -> Speed:
-    run = RunFolder(place / task.log.stem)
-    with run.progress.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    summary = summary_of(run.path)
-    speeds = summary["steps_per_second"]
-    either = speeds["latent"] or speeds["pixel"] or 1.0
-    acting = max(float(row["time/fps"]) for row in rows if int(row["time/total_timesteps"]) <= _lengths(plan)[0])
-    before, last = rows[-2], rows[-1]
-    steps = int(last["time/total_timesteps"]) - int(before["time/total_timesteps"])
-    elapsed = float(last["time/time_elapsed"]) - float(before["time/time_elapsed"])
-    evaluation = 0.0 if plan.config.eval_every is None else max(0.0, elapsed - steps / float(last["time/fps"]))
-    return Speed(
-        start=max(0.0, took - float(last["time/time_elapsed"])),
-        acting=1 / acting,
-        pixel=1 / (speeds["pixel"] or either),
-        latent=1 / either,
-        evaluation=evaluation,
-    )
+def duration(jobs: Sequence[Job], seconds: Mapping[str, float], slots: int) -> float:
+    """Return the seconds from the first start to the last end, with `slots` jobs at a time in the sweep's order."""
+    ends: dict[str, float] = {}
+    waiting, running, now = list(jobs), list[tuple[float, str]](), 0.0
+    while waiting or running:
+        ready = [job for job in waiting if all(needed.name in ends for needed in job.needed)]
+        for job in ready[: slots - len(running)]:
+            running.append((now + seconds[job.name], job.name))
+            waiting.remove(job)
+        now, name = min(running)
+        running.remove((now, name))
+        ends[name] = now
+    return now

@@ -12,6 +12,12 @@ from typing import Protocol
 from seer_runtime.system.user_modules import module_places
 
 NICE = 19
+STOP_STATUSES = {
+    status: number.name
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    for status in (128 + number, -number)
+}
+"""Exit statuses of a command that a signal asked to end, and the signal. Negative before it could answer."""
 
 
 @dataclass(frozen=True)

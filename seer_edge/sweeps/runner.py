@@ -12,7 +12,7 @@ from typing import Any
 
 from seer_edge.errors import BadInputError
 from seer_edge.runs.run_folder import RunFolder, is_run
-from seer_edge.sweeps.engine import Engine, Running, Task
+from seer_edge.sweeps.engine import STOP_STATUSES, Engine, Running, Task
 from seer_edge.sweeps.spec import Job
 from seer_runtime import durable
 from seer_runtime.durable.lock import FolderBusyError, FolderLock
@@ -81,7 +81,8 @@ class Runner:
     """Brings each job to its end. A finished run is not repeated, an interrupted one is resumed.
 
     Attributes:
-        failures: by job, why it did not finish.
+        failures: by job, why it did not finish, although the sweep went on.
+        interrupted: the jobs among them that a signal stopped.
 
     """
 
@@ -91,7 +92,9 @@ class Runner:
         self._waiting = list(jobs)
         self._running: dict[str, Running] = {}
         self._finished: set[str] = set()
+        self._is_stopping = False
         self.failures: dict[str, str] = {}
+        self.interrupted: set[str] = set()
 
     def with_plugins(self, modules: Sequence[str]) -> "Runner":
         """Load these plugins in each job."""
@@ -107,6 +110,7 @@ class Runner:
                 show(self.progress())
                 time.sleep(POLL_SECONDS)
         finally:
+            self._is_stopping = True
             for running in self._running.values():
                 running.stop()
             while self._running:
@@ -127,7 +131,9 @@ class Runner:
             if status is None:
                 continue
             del self._running[name]
-            if status != 0:
+            if status in STOP_STATUSES:
+                self._interrupt(name, STOP_STATUSES[status])
+            elif status != 0:
                 self._fail(name, f"ended with status {status}; see {running.task.log}")
             elif RunFolder(self.folder / name).is_finished:
                 self._finish(name)
@@ -138,6 +144,13 @@ class Runner:
         self._finished.add(name)
         LOG.info("finished: %s", name)
 
+    def _interrupt(self, name: str, signal_name: str) -> None:
+        if self._is_stopping:
+            LOG.info("interrupted: %s", name)
+            return
+        self.interrupted.add(name)
+        self._fail(name, f"interrupted by {signal_name}; repeat the command to resume it")
+
     def _fail(self, name: str, reason: str) -> None:
         self.failures[name] = reason
         LOG.warning("%s: %s", name, reason)
@@ -147,7 +160,8 @@ class Runner:
             if RunFolder(self.folder / job.name).is_finished:
                 self._finish(job.name)
             elif failed := [needed.name for needed in job.needed if needed.name in self.failures]:
-                self._fail(job.name, f"its {'source' if job.parent is None else 'parent'} {failed[0]} failed")
+                became = "was interrupted" if failed[0] in self.interrupted else "failed"
+                self._fail(job.name, f"its {'source' if job.parent is None else 'parent'} {failed[0]} {became}")
             elif not {needed.name for needed in job.needed} <= self._finished or not self._begin(job):
                 continue
             self._waiting.remove(job)

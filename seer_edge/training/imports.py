@@ -8,7 +8,7 @@ from seer_edge.config.plan import BytePlan
 from seer_edge.runs.source import member_values
 from seer_edge.runs.transfer import Imported, ImportedLearner, ImportedRows
 from seer_edge.training.components import OnHang, Seeds
-from seer_edge.training.session import AnySession, assemble_session
+from seer_edge.training.session import AnySession, Session, assemble_session, fill_and_begin
 from seer_runtime.policy import bundle
 from seer_runtime.policy.bundle import open_bundle
 from seer_runtime.replay.replay import Replay
@@ -16,7 +16,10 @@ from seer_runtime.system.state import State, StateError
 
 
 def build_imported_session(
-    plan: BytePlan, imported: Imported, on_hang: OnHang | None, kind: type[AnySession]
+    plan: BytePlan,
+    imported: Imported,
+    on_hang: OnHang | None = None,
+    kind: type[AnySession] = Session,  # type: ignore[assignment]
 ) -> AnySession:
     """Build the session of a new run at step 0, its encoder frozen from the start.
 
@@ -27,7 +30,7 @@ def build_imported_session(
     session = assemble_session(plan, agent, imported.encoder.graph, on_hang, kind=kind)
     if imported.rows is not None:
         load_rows(imported.rows, session.replay)
-    session.begin()
+    fill_and_begin(session)
     return session
 
 

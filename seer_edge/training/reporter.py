@@ -66,12 +66,12 @@ class Reporter:
             self._begin -= float(state["seconds"])
             # Checkpoints of earlier versions lack it. Unknown seconds leave the cells empty.
             self._cpu_before += float(state.get("cpu_seconds", math.nan))
-        self._tables = open_tables(folder, session.config, self.logged_at, session.timestep)
+        self._tables = open_tables(folder, self.logged_at, session.timestep, real_time=session.config.hz is not None)
         for warning in [] if state is None else changed_tables(self._tables, state):
             console.warn(warning)
         self.trackers: list[Tracker] = [
             self._tables["progress"],
-            *open_trackers(folder, session.config, self.logged_at, lambda: self.outcome.status, console),
+            *open_trackers(folder, session.config, self.logged_at, self.describe, console),
         ]
 
     def state(self) -> dict[str, Any]:
@@ -256,6 +256,7 @@ class Reporter:
             row["replay/clip_rate"] = clip_rate
         if evaluation is not None:
             row |= {"eval/mean_reward": evaluation.mean_return, "eval/std_reward": evaluation.std_return}
+            row["eval/mean_ep_length"] = evaluation.mean_length
         if comparison is not None:
             row |= {"seer/similarity": comparison.similarity, "seer/drift": comparison.drift}
         row |= session.interval_figures()

@@ -1,8 +1,9 @@
 """A training session: one step at a time, by the same code before and after the freeze."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,6 +16,7 @@ from seer_edge.envs import Action, Episode, Step
 from seer_edge.envs.guarded import Guarded
 from seer_edge.errors import BadInputError
 from seer_edge.runs.checkpoint import Saved, Snapshot, encoder_identity
+from seer_edge.runs.demos import DemoRow, open_demos
 from seer_edge.training.components import (
     OnHang,
     Seeds,
@@ -109,6 +111,20 @@ class Session:
             self.replay.continue_scene()
         self.observed = self.perception.observe(frame, first=self.env.new_scene)
 
+    def fill_from(self, demos: Iterable[DemoRow]) -> None:
+        """Store demonstrations, before the first step."""
+        terminated = False
+        for row in demos:
+            if terminated and not row.begins:
+                self.replay.continue_scene()
+            observed = self.perception.observe(row.frame, first=row.begins)
+            if row.final:
+                self.replay.append_final(observed.row)
+            else:
+                ends = {"terminated": row.terminated, "truncated": row.truncated}
+                self.replay.append(observed.row, row.action, self._learned(row.reward), **ends)
+            terminated = row.terminated
+
     def begin_anew(self) -> None:
         """Begin an episode in a new scene, after an evaluation played the environment.
 
@@ -155,18 +171,22 @@ class Session:
 
     def _store(self, action: Action, step: Step) -> None:
         """Store the current observation with the action and the step that followed. Raises BadInputError."""
-        settings, reward = self.config.settings, step.reward
-        if settings.reward_clip is not None:
-            reward = float(np.clip(reward, -settings.reward_clip, settings.reward_clip))
-        if abs(reward) > REWARD_MAX:
-            raise BadInputError(
-                f"--env {self.env.spec.id}: the reward is {step.reward:g}, which is too large to learn from; scale "
-                "rewards to about 1 a step, or --set reward_clip=1"
-            )
+        reward = self._learned(step.reward)
         self.replay.append(self.observed.row, action, reward, terminated=step.terminated, truncated=step.truncated)
         self.timestep += 1
         if step.truncated:
             self.replay.append_final(self.perception.observe(step.frame, first=False).row)
+
+    def _learned(self, reward: float) -> float:
+        """Return the reward that is learned from. Raises BadInputError."""
+        limit = self.config.settings.reward_clip
+        learned = reward if limit is None else float(np.clip(reward, -limit, limit))
+        if abs(learned) > REWARD_MAX:
+            raise BadInputError(
+                f"--env {self.env.spec.id}: the reward is {reward:g}, which is too large to learn from; scale "
+                "rewards to about 1 a step, or --set reward_clip=1"
+            )
+        return learned
 
     def _sample(self) -> PreparedBatch | None:
         """Sample and prepare a batch; None until learning starts."""
@@ -308,8 +328,17 @@ def build_session(plan: BytePlan, on_hang: OnHang | None = None, kind: type[AnyS
     """Build the session of a new run, at step 0. Raises EnvironmentFailedError."""
     agent = make_agent(plan, seed=Seeds.of(plan.config.seed).agent)
     session = assemble_session(plan, agent, None, on_hang, kind=kind)
-    session.begin()
+    fill_and_begin(session)
     return session
+
+
+def fill_and_begin(session: Session) -> None:
+    """Store the run's demonstrations, if it has any, and begin its first episode. Raises EnvironmentFailedError."""
+    config = session.config
+    if config.demos is not None:
+        with open_demos(Path(config.demos), session.plan.env, config.gray_levels) as demos:
+            session.fill_from(demos)
+    session.begin()
 
 
 def resume_session(

@@ -1,6 +1,6 @@
-"""When a run keeps the weights of its encoder for `seer-edge analyze` (`--analyze`)."""
+"""When a run keeps the weights of its encoder and heads for `seer-edge analyze` (`--analyze`)."""
 
-from seer_edge.runs.snapshots import Snapshots
+from seer_edge.runs.snapshots import Snapshots, Weights
 from seer_edge.training.metrics import Console
 from seer_edge.training.session import Session
 
@@ -29,9 +29,13 @@ class SnapshotPolicy:
         if not self._keeps or not self._is_due(frozen_at) or self._snapshots.path(timestep).exists():
             return
         try:
-            self._snapshots.write(timestep, self._session.agent.encoder_weights())
+            self._snapshots.write(timestep, self._weights())
         except OSError as error:
             self._console.warn(f"no snapshot at step {timestep:,} ({error}); the run continues")
+
+    def _weights(self) -> Weights:
+        agent = self._session.agent
+        return {**agent.encoder_weights(), **agent.head_weights()}
 
     def _is_due(self, frozen_at: int | None) -> bool:
         timestep, config = self._session.timestep, self._session.config

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from seer_edge.config.config import TrainConfig
 from seer_edge.envs import Episode
 from seer_edge.runs.run_folder import RunFolder
 from seer_runtime import durable
@@ -22,6 +21,7 @@ COLUMNS = (
     "rollout/ep_len_mean",
     "eval/mean_reward",
     "eval/std_reward",
+    "eval/mean_ep_length",
     "train/loss",
     "memory/observation_bytes",
     "memory/workspace_bytes",
@@ -145,9 +145,9 @@ def episode_row(step: int, episode: Episode, updates: int) -> dict[str, float]:
     return dict(zip(EPISODE_COLUMNS, figures, strict=True))
 
 
-def open_tables(folder: RunFolder, config: TrainConfig, logged_at: int, timestep: int) -> dict[str, Table]:
+def open_tables(folder: RunFolder, logged_at: int, timestep: int, *, real_time: bool = False) -> dict[str, Table]:
     """Open the tables of a run that is at `timestep` and wrote its last row of progress at `logged_at`."""
-    columns = COLUMNS if config.hz is None else COLUMNS + REAL_TIME_COLUMNS
+    columns = COLUMNS + REAL_TIME_COLUMNS if real_time else COLUMNS
     return {
         "progress": Table(folder.progress, columns, logged_at),
         "episodes": Table(folder.episodes, EPISODE_COLUMNS, timestep),

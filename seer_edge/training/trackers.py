@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from seer_edge.config.config import TrainConfig
 from seer_edge.runs.run_folder import RunFolder
 from seer_edge.training.metrics import Console
+from seer_edge.training.status_page import StatusPage
 from seer_runtime.system.user_modules import module_places
 
 REMOTE = ("wandb", "mlflow")
@@ -185,12 +186,14 @@ def _start() -> "subprocess.Popen[bytes]":
 
 
 def open_trackers(
-    folder: RunFolder, config: TrainConfig, until: int, status: Callable[[], str], console: Console
+    folder: RunFolder, config: TrainConfig, until: int, describe: Callable[[], Mapping[str, Any]], console: Console
 ) -> Iterator[Tracker]:
     """Open the trackers of a run whose last row of `progress.csv` is of step `until`.
 
-    `status` returns the status of the run when it ends.
+    `describe` returns the content of `summary.json`.
     """
+    if config.status_port is not None:
+        yield from _status_page(config, describe, console)
     if config.tensorboard:
         yield TensorBoard(folder.events(config), until)
     for name in REMOTE:
@@ -205,7 +208,21 @@ def open_trackers(
                 "until": until,
                 "parameters": parameters(config.to_json()),
             }
-            yield RemoteTracker(f"--{name} {target}", begin, status, console)
+            yield RemoteTracker(f"--{name} {target}", begin, lambda: str(describe()["status"]), console)
+
+
+def _status_page(
+    config: TrainConfig, describe: Callable[[], Mapping[str, Any]], console: Console
+) -> Iterator[StatusPage]:
+    assert config.status_port is not None
+    try:
+        page = StatusPage(config.status_port, config.total_timesteps, describe)
+    except OSError as error:
+        console.warn(f"--status-port {config.status_port}: cannot be used ({error.strerror}); the run continues")
+        return
+    host, port = page.address
+    console.say(f"status at http://{host}:{port}/")
+    yield page
 
 
 def parameters(entries: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -52,7 +52,10 @@ def test_snapshots_end_with_the_frozen_encoder(trained: Path) -> None:
     snapshots, frozen = Snapshots(trained / "analysis"), encoder_in(trained)
     assert snapshots.steps() == UP_TO_FREEZE
     shapes = {name: array.shape for name, array in frozen.items()}
-    last, first = snapshots.read(30, shapes), snapshots.read(0, shapes)
+    names = {name for name in durable.read_tensors(newest(trained) / checkpoint.AGENT, ("head.",)) if "sig" not in name}
+    heads = {name: array.shape for name, array in durable.read_tensors(snapshots.path(30)).items() if name in names}
+    last, first = snapshots.read(30, shapes, heads), snapshots.read(0, shapes, heads)
+    assert {"head.hidden.weight", "head.value.bias", "head.advantage.weight"} <= last.keys()
     assert all((last[name] == frozen[name]).all() for name in frozen)
     assert any((first[name] != frozen[name]).any() for name in frozen)
 
@@ -76,6 +79,7 @@ def test_an_analysis_writes_pictures_and_tables(trained: Path, run: Run, tmp_pat
     assert [int(row["step"]) for row in similarities if row["layer"] == "conv 2"] == UP_TO_FREEZE[:-1]
     before_learning = [row for row in similarities if int(row["later_step"]) <= 20]
     assert {row["linear_cka"] for row in before_learning} == {"1"}
+    assert {row["layer"] for row in similarities} >= {"conv 1", "head hidden", "head value", "head advantage"}
     assert any(float(row["linear_cka"]) < 1 for row in similarities)
     assert [int(row["step"]) for row in rows_of(out / "latents.csv")] == UP_TO_FREEZE
     assert float(rows_of(out / "attention_change.csv")[-1]["distance_to_last"]) == 0
@@ -102,7 +106,21 @@ def test_layers_that_train_on_have_snapshots_to_the_end_of_the_run(run: Run, tmp
     after = [row for row in rows if int(row["step"]) >= 30]
     assert {float(row["svcca"]) for row in after if row["layer"] in ("conv 1", "conv 2")} == {1.0}
     assert any(float(row["linear_cka"]) < 1 for row in after if row["layer"] == "critic fc")
+    assert any(float(row["linear_cka"]) < 1 for row in after if row["layer"] == "actor hidden 2")
+    assert not any(float(row["linear_cka"]) > 1.0001 for row in rows)
     assert (out / "attention_control_conv-4.png").exists()
+
+
+def test_snapshots_of_an_earlier_version_have_layers_of_the_encoder_only(
+    trained: Path, run: Run, tmp_path: Path
+) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(trained, old)
+    for snapshot in (old / "analysis").iterdir():
+        arrays = durable.read_tensors(snapshot)
+        durable.write_tensors(snapshot, {name: array for name, array in arrays.items() if not name.startswith("head.")})
+    assert run("analyze", old, "-o", tmp_path / "out", "--rows", "40")[0] == 0
+    assert {row["layer"] for row in rows_of(tmp_path / "out" / "similarity.csv")} == {"conv 1", "conv 2"}
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,8 @@ def _summary(made: Made, run: str) -> dict[str, object]:
 
 def test_the_cost_is_shown_first_and_then_the_runs_finish(made: Made) -> None:
     assert [line.split()[:2] for line in made.estimate[:2]] == [[run, "waiting"] for run in RUNS]
-    assert re.fullmatch(r"2 runs, about \d+\.\d+ hours with 2 at a time", made.estimate[2])
+    assert made.estimate[2].startswith("Alien: an evaluation episode of about 10 steps; measured: ")
+    assert re.fullmatch(r"2 runs, about \d+\.\d+ hours with 2 at a time", made.estimate[3])
     assert [job.status for job in made.result.sweep.jobs] == ["finished"] * 2
     assert [_summary(made, run)["timesteps"] for run in RUNS] == [100, 100]
     freeze = _summary(made, RUNS[1])["freeze"]

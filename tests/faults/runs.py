@@ -156,7 +156,7 @@ class Child:
             pass
         return received
 
-    def join(self, timeout_seconds: float = 120) -> int:
+    def join(self, timeout_seconds: float = 600) -> int:
         """Wait for the end; return the exit status, negative for a signal."""
         self.process.join(timeout_seconds)
         assert self.process.exitcode is not None, f"still running: {self.log.read_text()}"

@@ -46,9 +46,10 @@ def engine(request: pytest.FixtureRequest) -> Iterator[list[str]]:
         yield ["--engine", "ray", "--ray-address", address]
 
 
-def _start(folder: Path, *flags: str) -> "subprocess.Popen[str]":
+def _start(folder: Path, *flags: str, plugin: str | None = None) -> "subprocess.Popen[str]":
     (folder / "spec.toml").write_text(SPEC)
-    words = [sys.executable, "-m", "seer_edge", "sweep", "spec.toml", "-o", "out", "--jobs", "2", *flags]
+    plugins = [] if plugin is None else ["--plugin", plugin]
+    words = [sys.executable, "-m", "seer_edge", *plugins, "sweep", "spec.toml", "-o", "out", "--jobs", "2", *flags]
     return subprocess.Popen(words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -66,12 +67,18 @@ def _finished(out: Path) -> dict[str, tuple[str, int]]:
 
 def _kill_all(out: Path) -> None:
     """SIGKILL every process that trains a run of the sweep."""
+    _signal_runs(out, signal.SIGKILL)
+
+
+def _signal_runs(out: Path, number: signal.Signals, word: bytes = b"") -> None:
+    """Send a signal to every process that trains a run of the sweep and has `word` in its command."""
     for place in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
             words = place.read_bytes().split(b"\0")
             in_folder = (place.parent / "cwd").readlink() == out.parent
-            if in_folder and b"seer_edge" in words and (b"train" in words or b"resume" in words or b"fork" in words):
-                os.kill(int(place.parent.name), signal.SIGKILL)
+            trains = b"seer_edge" in words and (b"train" in words or b"resume" in words or b"fork" in words)
+            if in_folder and trains and (word in words or not word):
+                os.kill(int(place.parent.name), number)
 
 
 @pytest.mark.slow
@@ -115,8 +122,10 @@ def test_a_stopped_sweep_leaves_resumable_runs_and_no_process(engine: list[str],
     sweep, out = _start(tmp_path, *engine), tmp_path / "out"
     runs.wait_until(lambda: len(list(out.glob("*/checkpoints/step_*"))) >= 2, 120)
     sweep.terminate()
-    sweep.communicate(timeout=120)
+    printed, _ = sweep.communicate(timeout=120)
     assert sweep.returncode == 128 + signal.SIGTERM
+    assert "failed" not in printed
+    assert printed.count(" interrupted ") + printed.count(" finished ") == 2
     states = [_state(out / name)[0] for name in NAMES]
     assert states.count("interrupted") + states.count("finished") == 2
     assert not list(out.glob("*/checkpoints/.*"))
@@ -137,12 +146,33 @@ def test_failures_are_listed_and_the_others_finish(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_run_that_a_signal_stops_is_listed_as_interrupted(tmp_path: Path) -> None:
+    sweep, out = _start(tmp_path), tmp_path / "out"
+    runs.wait_until(lambda: any(out.glob("Alien__seer__1/checkpoints/step_*")), 300)
+    _signal_runs(out, signal.SIGTERM, b"--seed=1")
+    printed, errors = sweep.communicate(timeout=600)
+    assert sweep.returncode == 75, errors
+    assert "interrupted: Alien__seer__1: interrupted by SIGTERM; repeat the command to resume it" in printed
+    assert "failed: Alien__uint4__1: its parent Alien__seer__1 was interrupted" in printed
+    assert _state(out / "Alien__seer__1")[0] == "interrupted"
+
+
+@pytest.mark.slow
 def test_a_dry_run_lists_runs_and_hours_and_writes_nothing(tmp_path: Path) -> None:
-    sweep = _start(tmp_path, "--dry-run")
+    places = tmp_path / "places"
+    places.mkdir()
+    (tmp_path / "counting.py").write_text(f"import os; open(f'{places}/{{os.getpid()}}', 'w').close()")
+    sweep = _start(tmp_path, "--dry-run", plugin="counting")
     printed, errors = sweep.communicate(timeout=300)
     assert sweep.returncode == 0, errors
-    *lines, total = printed.splitlines()
+    *lines, alien, krull, total = printed.splitlines()
     assert [line.split()[0] for line in lines] == NAMES
+    assert alien.startswith("Alien: an evaluation episode of about 30 steps; measured: ")
+    assert krull.startswith("Krull: an evaluation episode of about 30 steps; measured: ")
+    # Both variants differ in their codec. Both environments share their short runs.
+    for number, what in enumerate(("updates of seer", "updates of uint4", "episodes of Alien", "episodes of Krull"), 1):
+        assert any(what in line and line.endswith(f"({number} of 4)") for line in errors.splitlines()), errors
+    assert len(list(places.iterdir())) == 5  # the sweep itself and four short runs
     assert total.startswith("8 runs, about 0.")
     assert total.endswith("hours with 2 at a time")
-    assert [path.name for path in tmp_path.iterdir()] == ["spec.toml"]
+    assert {path.name for path in tmp_path.iterdir()} <= {"spec.toml", "counting.py", "__pycache__", "places"}

@@ -10,6 +10,7 @@ COLUMNS = (
     "rollout/ep_rew_mean",
     "eval/mean_reward",
     "eval/std_reward",
+    "eval/mean_ep_length",
     "memory/observation_bytes",
     "memory/budget_bytes",
     "replay/rows",

@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from seer_edge.agents.agent import Agent
+from seer_edge.agents.curl_sac import CurlSacAgent
+from seer_edge.agents.dqn import DqnAgent
 from seer_edge.analysis.figures import AnalyzedRun, all_figures, maps_csv, similarity_csv
 from seer_edge.analysis.latents import latent_statistics
 from seer_edge.analysis.layers import SnapshotEncoder, layer_names
@@ -16,8 +19,11 @@ from seer_edge.networks.encoder import Encoder
 from seer_edge.networks.spec import ENCODERS, EncoderSpec
 from seer_edge.runs.snapshots import Snapshots, Weights
 from seer_runtime import durable
+from tests.seer_edge import rainbow_rig, test_curl_sac, test_dqn
 
 ALL_FILLED = np.ones(40, np.bool_)
+AGENT = rainbow_rig.new_agent()
+"""For snapshots without weights of heads."""
 
 
 def spec_of(name: str, side: int = 42, **changes: Any) -> EncoderSpec:
@@ -43,7 +49,7 @@ def stacks_of(spec: EncoderSpec, rows: int = 40) -> np.ndarray:
 )
 def test_the_last_outputs_are_those_of_the_encoder(name: str, layers: list[str]) -> None:
     spec = spec_of(name)
-    encoder, stacks = SnapshotEncoder(spec, weights_of(spec, 0)), stacks_of(spec, 2)
+    encoder, stacks = SnapshotEncoder(spec, weights_of(spec, 0), AGENT), stacks_of(spec, 2)
     outputs = encoder.outputs(stacks)
     assert list(outputs) == list(layer_names(spec)) == layers
     maps = np.maximum(outputs[layers[-1]], 0)  # impala ends with a ReLU, which the others have already
@@ -52,7 +58,7 @@ def test_the_last_outputs_are_those_of_the_encoder(name: str, layers: list[str])
 
 def test_the_fcs_of_both_networks_are_layers() -> None:
     spec = spec_of("sac-ae", networks=2, features=7)
-    encoder, stacks = SnapshotEncoder(spec, weights_of(spec, 0)), stacks_of(spec, 2)
+    encoder, stacks = SnapshotEncoder(spec, weights_of(spec, 0), AGENT), stacks_of(spec, 2)
     outputs = encoder.outputs(stacks)
     assert list(outputs)[-2:] == ["critic fc", "actor fc"]
     both = np.stack([outputs["critic fc"], outputs["actor fc"]], axis=1)
@@ -61,7 +67,7 @@ def test_the_fcs_of_both_networks_are_layers() -> None:
 
 def test_latents_end_at_the_layers_that_are_frozen() -> None:
     spec = spec_of("canonical", frozen_layers=2)
-    encoder, stacks = SnapshotEncoder(spec, weights_of(spec, 0)), stacks_of(spec, 2)
+    encoder, stacks = SnapshotEncoder(spec, weights_of(spec, 0), AGENT), stacks_of(spec, 2)
     expected = encoder.outputs(stacks)["conv 2"].reshape(2, 1, -1)
     np.testing.assert_allclose(encoder.latents(stacks), expected, rtol=1e-4, atol=1e-5)
 
@@ -118,7 +124,7 @@ def test_equal_snapshots_are_alike_and_others_are_not(tmp_path: Path) -> None:
     snapshots = {0: first, 10: first, 20: second}
     probe, seen = Probe(stacks_of(spec), ALL_FILLED), []
     measured = measure(
-        spec, [0, 10, 20], snapshots.__getitem__, probe, pairs_of([0, 10, 20], 1), lambda *a: seen.append(a)
+        spec, AGENT, [0, 10, 20], snapshots.__getitem__, probe, pairs_of([0, 10, 20], 1), lambda *a: seen.append(a)
     )
     assert seen[-1] == ("layers", 120, 120)
     for found in measured.similarities:
@@ -164,7 +170,7 @@ def test_snapshots_are_read_back_dropped_and_copied(tmp_path: Path) -> None:
         snapshots.write(step, weights)
     (tmp_path / "analysis" / "notes.txt").write_text("not a snapshot")
     assert snapshots.steps() == [0, 5, 70]
-    found = snapshots.read(5, spec.weight_shapes)
+    found = snapshots.read(5, spec.weight_shapes, {})
     assert all((found[name] == weights[name]).all() for name in weights)
     other = Snapshots(tmp_path / "other")
     snapshots.copy_to(other, until=5)
@@ -181,13 +187,113 @@ def test_a_snapshot_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     snapshots.write(2, {**weights, "convs.0.bias": np.full(32, np.nan, np.float32)})
     snapshots.path(3).mkdir()
     with pytest.raises(BadInputError, match=r"step_0000000001.safetensors: damaged \(.*remove it"):
-        snapshots.read(1, spec.weight_shapes)
+        snapshots.read(1, spec.weight_shapes, {})
     with pytest.raises(BadInputError, match="holds a weight that is not finite"):
-        snapshots.read(2, spec.weight_shapes)
+        snapshots.read(2, spec.weight_shapes, {})
     with pytest.raises(BadInputError, match="damaged"):
-        snapshots.read(3, spec.weight_shapes)
-    with pytest.raises(BadInputError, match="weights of another encoder"):
-        snapshots.read(0, spec_of("canonical").weight_shapes)
+        snapshots.read(3, spec.weight_shapes, {})
+    with pytest.raises(BadInputError, match="weights of another network"):
+        snapshots.read(0, spec_of("canonical").weight_shapes, {})
     with pytest.raises(BadInputError, match="cannot be read"):
-        snapshots.read(4, spec.weight_shapes)
+        snapshots.read(4, spec.weight_shapes, {})
     assert durable.read_tensors(snapshots.path(0)).keys() == spec.weight_shapes.keys()
+
+
+# --- heads -------------------------------------------------------------------------------------------------
+
+
+def shapes_of(weights: Weights) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape for name, array in weights.items()}
+
+
+def head_alone(agent: Agent, latents: np.ndarray) -> dict[str, np.ndarray]:
+    """The outputs of the head's layers in float64 by their definition, from the agent's state."""
+    arrays = {name: tensor.detach().numpy().astype(np.float64) for name, tensor in agent.tensors()}
+
+    def linear(x: np.ndarray, name: str) -> np.ndarray:
+        return x @ arrays[f"{name}.weight"].T + arrays[f"{name}.bias"]
+
+    def normed(x: np.ndarray, name: str) -> np.ndarray:
+        x = (x - x.mean(axis=1, keepdims=True)) / np.sqrt(x.var(axis=1, keepdims=True) + 1e-5)
+        return x * arrays[f"{name}.weight"] + arrays[f"{name}.bias"]
+
+    def perceptron(x: np.ndarray, name: str) -> list[np.ndarray]:
+        first = np.maximum(linear(x, f"{name}.layers.0"), 0)
+        second = np.maximum(linear(first, f"{name}.layers.1"), 0)
+        return [first, second, linear(second, f"{name}.layers.2")]
+
+    if isinstance(agent, CurlSacAgent):
+        of_actor = perceptron(normed(latents[:, 1], "actor.norm"), "actor.policy")
+        actions = np.tanh(of_actor[-1][:, : of_actor[-1].shape[1] // 2])
+        of_critic = perceptron(np.hstack([normed(latents[:, 0], "critic.norm"), actions]), "critic.qs.0")
+        names = ("hidden 1", "hidden 2", "output")
+        both = (("critic", of_critic), ("actor", of_actor))
+        return {f"{head} {name}": x for head, found in both for name, x in zip(names, found, strict=True)}
+    hidden = np.maximum(linear(latents[:, 0], "head.hidden"), 0)
+    if isinstance(agent, DqnAgent):
+        return {"head hidden": hidden, "head values": linear(hidden, "head.values")}
+    units = hidden.shape[1] // 2
+    of_value, of_advantage = linear(hidden[:, :units], "head.value"), linear(hidden[:, units:], "head.advantage")
+    return {"head hidden": hidden, "head value": of_value, "head advantage": of_advantage}
+
+
+def learner(name: str, seed: int) -> tuple[Agent, EncoderSpec]:
+    """An agent whose weights all differ from zero."""
+    if name == "rainbow":
+        return rainbow_rig.agent_with_opinions(seed), rainbow_rig.ENCODER
+    if name == "dqn":
+        return test_dqn.make_agent(seed), test_dqn.ENCODER
+    agent, generator = test_curl_sac.make_agent(seed=seed), torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in agent.networks.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.05)
+    return agent, test_curl_sac.SPEC
+
+
+def snapshot_of(agent: Agent) -> Weights:
+    return {**agent.encoder_weights(), **agent.head_weights()}
+
+
+@pytest.mark.parametrize("name", ["rainbow", "dqn", "curl-sac"])
+def test_layers_of_heads_have_the_weights_of_the_snapshot(name: str) -> None:
+    agent, spec = learner(name, 0)
+    other = learner(name, 1)[0]
+    stacks = stacks_of(spec, 5)
+    encoder = SnapshotEncoder(spec, snapshot_of(agent), other)
+    wanted = head_alone(agent, encoder.latents(stacks).astype(np.float64))
+    found = encoder.outputs(stacks)
+    assert list(found) == [*layer_names(spec), *wanted]
+    for layer, outputs in wanted.items():
+        np.testing.assert_allclose(found[layer], outputs, rtol=1e-4, atol=1e-4, err_msg=layer)
+
+
+@pytest.mark.parametrize("name", ["rainbow", "dqn", "curl-sac"])
+def test_a_head_that_changes_is_compared_where_both_snapshots_have_it(name: str) -> None:
+    first, spec = learner(name, 0)
+    last = learner(name, 1)[0]
+    same, changed = snapshot_of(first), {**first.encoder_weights(), **last.head_weights()}
+    snapshots = {0: first.encoder_weights(), 10: same, 20: same, 30: changed}
+    steps = list(snapshots)
+    probe = Probe(stacks_of(spec), ALL_FILLED)
+    measured = measure(spec, last, steps, snapshots.__getitem__, probe, pairs_of(steps, 1), lambda *args: None)
+    heads = set(last.head_outputs(torch.zeros(1, *spec.latent_shape)))
+    assert {found.layer for found in measured.similarities if found.step == 0} == set(layer_names(spec))
+    assert set(measured.layers) == heads | set(layer_names(spec))
+    for found in measured.similarities:
+        if found.step == 20 and found.layer in heads:
+            assert found.cka < 0.99, found
+        elif found.step in (10, 20):
+            assert found.cka == pytest.approx(1, abs=1e-6), found
+
+
+def test_snapshots_with_and_without_heads_are_read(tmp_path: Path) -> None:
+    agent = rainbow_rig.new_agent()
+    snapshots, encoder, heads = Snapshots(tmp_path), agent.encoder_weights(), agent.head_weights()
+    snapshots.write(0, encoder)
+    snapshots.write(1, {**encoder, **heads})
+    snapshots.write(2, {**encoder, "head.hidden.bias": heads["head.hidden.bias"]})
+    assert snapshots.read(0, shapes_of(encoder), shapes_of(heads)).keys() == encoder.keys()
+    assert snapshots.read(1, shapes_of(encoder), shapes_of(heads)).keys() == {*encoder, *heads}
+    with pytest.raises(BadInputError, match="weights of another network"):
+        snapshots.read(2, shapes_of(encoder), shapes_of(heads))
+    assert not [name for name in heads if "sigma" in name]

@@ -22,7 +22,7 @@ def _of(values: list[float]) -> Durations:
 def test_a_quantile_is_within_a_bin_of_that_of_the_sorted_list(values: list[float], share: float) -> None:
     durations = _of(values)
     ordered = sorted(values)
-    below = ordered[max(0, -(-int(round(share * len(values) * 1e9)) // 10**9) - 1)]
+    below = ordered[max(0, -(-round(share * len(values) * 1e9) // 10**9) - 1)]
     got = durations.quantile(share)
     assert below - 1e-9 <= got + BIN_SECONDS
     assert got <= durations.worst

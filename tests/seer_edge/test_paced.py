@@ -11,10 +11,10 @@ import pytest
 
 from seer_edge.envs import Continuous, EnvSpec, Step
 from seer_edge.envs.guarded import Guarded
+from seer_edge.envs.paced import Paced
 from seer_edge.envs.safety import AskedLimits, limits_of
 from seer_edge.envs.ticks import Ticks
 from seer_edge.errors import EnvironmentFailedError
-from seer_edge.realtime.paced import Paced
 
 LONG = 1000.0
 WAIT_SECONDS = 60

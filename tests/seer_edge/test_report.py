@@ -10,8 +10,9 @@ from seer_edge.api import reports
 from seer_edge.cli import main
 from seer_edge.errors import BadInputError
 from seer_edge.reports.build import ReportOptions, content_of
-from seer_edge.reports.figures import colors_of
+from seer_edge.reports.figures import all_figures, colors_of
 from seer_edge.reports.grouping import grouped
+from seer_edge.reports.panels import Figure
 from seer_edge.reports.reading import read_run, read_runs
 from seer_edge.reports.scores import Point, last_quarter_return, rows_of, score_of
 from tests.seer_edge.report_runs import make_run
@@ -126,3 +127,22 @@ def test_a_report_changes_no_run(tmp_path: Path) -> None:
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in run.iterdir()}
     content_of(ReportOptions((run,), END))
     assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in run.iterdir()} == before
+
+
+def test_lateness_is_drawn_for_runs_in_real_time_only(tmp_path: Path) -> None:
+    lockstep, real_time = make_run(tmp_path / "a"), make_run(tmp_path / "b", seed=1)
+    table = (real_time / "progress.csv").read_text().splitlines()
+    late = ["control/late_p99_ms,control/late_worst_ms", *(f"{row / 10},{row}" for row in range(10))]
+    (real_time / "progress.csv").write_text("".join(f"{row},{more}\n" for row, more in zip(table, late, strict=True)))
+
+    def names(*runs: Path) -> dict[str, Figure]:
+        groups = grouped(read_runs(runs))
+        return {figure.name: figure for figure in all_figures(groups, [], "at the end")}
+
+    assert "real_time" not in names(lockstep)
+    (panel,) = names(lockstep, real_time)["real_time"].panels
+    drawn = {series.label: series.y.tolist() for series in panel.series if len(series.y)}
+    assert drawn == {
+        "lateness of ticks, p99, seed 1": [row / 10 for row in range(10)],
+        "lateness of ticks, worst, seed 1": list(range(10)),
+    }

@@ -11,13 +11,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from seer_edge.realtime.rest_process import RestProcess
+from seer_edge.envs.rest_process import RestProcess
 
 WAIT_SECONDS = 60
 BYTES_MAX = 10_000_000
 PROGRAM = """
 import os, sys, time
-from seer_edge.realtime.rest_process import RestProcess
+from seer_edge.envs.rest_process import RestProcess
 process = RestProcess(sys.argv[2:])
 if sys.argv[1] == "fork" and os.fork() == 0:
     time.sleep(1000)

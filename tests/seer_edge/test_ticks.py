@@ -63,13 +63,13 @@ def test_a_step_waits_for_one_tick_however_often_it_asks(calls: int) -> None:
     ticks = clock.ticks(0.1)
     with ticks.one():
         for _ in range(calls):
-            next_tick()
+            assert next_tick()
     assert ticks.at == pytest.approx(100.1)
     assert ticks.lateness.count == 1
 
 
 def test_without_a_clock_next_tick_returns_at_once() -> None:
-    next_tick()
+    assert not next_tick()
     tick_now()
 
 

@@ -6,9 +6,9 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+from seer_edge.envs import rest_guard
+from seer_edge.envs.rest_guard import READY, SHARED_BYTES, SharedLock
 from seer_edge.errors import EnvironmentFailedError
-from seer_edge.realtime import rest_guard
-from seer_edge.realtime.rest_guard import READY, SHARED_BYTES, SharedLock
 
 END_SECONDS = 5.0
 

@@ -1,4 +1,4 @@
-"""The environment of the control loop: one step for each tick, within limits, at rest whenever nothing controls it."""
+"""An environment that is stepped at a fixed rate, within limits, and at rest whenever nothing controls it."""
 
 import logging
 import os
@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from seer_edge.envs import Action, EnvSpec, Frame, Step
+from seer_edge.envs.actions import Action
+from seer_edge.envs.environment import EnvSpec, Frame, Step
 from seer_edge.envs.guarded import Guarded
-from seer_edge.envs.safety import Limits
+from seer_edge.envs.late import LateWatch
+from seer_edge.envs.rest_process import RestProcess
+from seer_edge.envs.safety import REST_AFTER_SECONDS, Limits
 from seer_edge.envs.ticks import Ticks
-from seer_edge.realtime.late import LateWatch
-from seer_edge.realtime.rest_process import RestProcess
 
 LOG = logging.getLogger(__name__)
 IDLE_SECONDS = 0.02
@@ -32,7 +33,9 @@ class Paced:
 
     """
 
-    def __init__(self, env: Guarded, ticks: Ticks, limits: Limits | None, rest_after_seconds: float) -> None:
+    def __init__(
+        self, env: Guarded, ticks: Ticks, limits: Limits | None, rest_after_seconds: float = REST_AFTER_SECONDS
+    ) -> None:
         self._env, self._ticks, self._limits = env, ticks, limits
         self._moves = env.safety.rest is not None
         self._most_seconds = ticks.period_seconds + rest_after_seconds

@@ -1,0 +1,181 @@
+"""`seer-edge record`: play episodes and write them as demonstrations. Imports no torch."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seer_edge.envs import Action, Discrete, EnvOptions, EnvSpec, Frame
+from seer_edge.envs.environment import Playable
+from seer_edge.envs.games import LongPlay, episode_limit, game_seeds
+from seer_edge.envs.guarded import Guarded, open_guarded
+from seer_edge.envs.paced import Paced
+from seer_edge.envs.safety import AskedLimits, limits_of
+from seer_edge.envs.ticks import Ticks
+from seer_edge.envs.translate_errors import translate_errors
+from seer_edge.errors import EXIT_UNSAFE, BadInputError, describe_error
+from seer_edge.machine.signals import StopSignal
+from seer_edge.runs.demos import DemoWriter
+from seer_edge.validation import check_target
+from seer_runtime import durable
+from seer_runtime.policy.actions import Numbered
+from seer_runtime.policy.policy import Policy
+from seer_runtime.system.user_modules import import_user_module
+
+LOG = logging.getLogger(__name__)
+RANDOM = "random"
+Choose = Callable[[Frame, bool], Action]
+"""Returns the agent's action for a frame; the flag says whether the frame begins an episode."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What to play and how."""
+
+    env: str
+    options: EnvOptions
+    policy: str
+    episodes: int
+    max_steps: int | None
+    seed: int
+    hz: float | None
+    timeout_seconds: float | None
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What was written; `signal` is the number of the signal that stopped it early."""
+
+    env: str
+    returns: tuple[float, ...]
+    rows: int
+    signal: int | None
+
+
+def record(path: Path, what: Recording) -> Recorded:
+    """Play episodes and write them to `path`. Raises BadInputError, EnvironmentFailedError."""
+    check_target("-o", path)
+
+    def give_up(reason: str) -> None:
+        LOG.critical("seer-edge record: the environment failed: %s", reason)
+        os._exit(EXIT_UNSAFE)
+
+    env_seed, rng = game_seeds(what.seed, 0)
+    with contextlib.ExitStack() as stack:
+        with translate_errors(what.env, what.options):
+            env = open_guarded(
+                what.env,
+                what.options,
+                seed=env_seed,
+                training=False,
+                timeout_seconds=what.timeout_seconds,
+                on_hang=give_up,
+            )
+        stack.callback(env.close)
+        choose = _policy(what.policy, env.spec, rng)
+        try:
+            writer = DemoWriter(path, env.spec, what.options.gray_levels)
+        except OSError as error:
+            raise BadInputError(f"-o {path}: cannot be written ({error.strerror}); name another file") from error
+        stack.callback(writer.close)
+        stop = stack.enter_context(StopSignal())
+        returns = _play(env, choose, writer, what, stop)
+        if writer.rows:
+            writer.write()
+    return Recorded(env.spec.id, returns, writer.rows, stop.received)
+
+
+def _play(env: Guarded, choose: Choose, writer: DemoWriter, what: Recording, stop: StopSignal) -> tuple[float, ...]:
+    """Play in real time if a rate is given. Everything is at rest when this returns."""
+    if what.hz is None:
+        return _play_episodes(env, choose, writer, what, stop)
+    limits = limits_of(env.spec, env.safety, AskedLimits(what.hz))
+    playing = Paced(env, Ticks(1 / what.hz), limits)
+    with playing.kept_safe():
+        return _play_episodes(playing, choose, writer, what, stop)
+
+
+def _play_episodes(
+    playing: Playable, choose: Choose, writer: DemoWriter, what: Recording, stop: StopSignal
+) -> tuple[float, ...]:
+    report, limit = LongPlay(what.episodes, what.max_steps), episode_limit(what.max_steps)
+    returns: list[float] = []
+    frame, begins = playing.reset(), True
+    writer.begin(new_scene=True)
+    total, length = 0.0, 0
+    while len(returns) < what.episodes and not stop():
+        action = choose(frame, begins)
+        step = playing.step(action)
+        begins = False
+        if step.discard:
+            writer.cut(frame)
+            writer.begin(new_scene=True)
+        else:
+            writer.add(frame, action if step.action is None else step.action, step)
+            total, length = total + step.reward, length + 1
+        frame = step.frame
+        over = step.terminated or step.truncated
+        report(step.episode)
+        if over or length == limit:
+            if not over:
+                writer.cut(frame)
+            if step.episode is not None or not over or step.discard:
+                returns.append(total)
+                total, length = 0.0, 0
+            frame, begins = playing.reset(), True
+            writer.begin(new_scene=playing.new_scene)
+    writer.cut(frame)
+    return tuple(returns)
+
+
+def _policy(name: str, spec: EnvSpec, rng: np.random.Generator) -> Choose:
+    """Return the policy `random`, that of a bundle, or a function `module:name`. Raises BadInputError."""
+    if name == RANDOM:
+        return lambda frame, begins: spec.actions.sample(rng)
+    module, colon, function = name.partition(":")
+    if Path(name).is_file():
+        return _of_bundle(Path(name), spec)
+    if not colon:
+        raise BadInputError(f"--policy {name}: no such file; give random, a bundle, or module:function")
+    try:
+        call = getattr(import_user_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise BadInputError(f"--policy {name}: {describe_error(error)}; give module:function") from error
+    return _of_function(name, call, spec)
+
+
+def _of_bundle(path: Path, spec: EnvSpec) -> Choose:
+    try:
+        policy = Policy.load(path)
+    except (durable.CorruptFileError, OSError) as error:
+        raise BadInputError(f"--policy {path}: {error}; give a bundle that `export` wrote") from error
+    wanted = (spec.frame_shape, isinstance(spec.actions, Discrete), spec.actions.outputs)
+    if (policy.spec.frame_shape, policy.spec.discrete, policy.spec.actions) != wanted:
+        raise BadInputError(f"--policy {path}: is for another environment than {spec.id}; give another")
+    return lambda frame, begins: policy.decide(policy.perception.observe(frame, first=begins).input)
+
+
+def _of_function(name: str, call: Callable[[Frame], Any], spec: EnvSpec) -> Choose:
+    own = spec.own_actions
+
+    def choose(frame: Frame, begins: bool) -> Action:
+        given = call(frame)
+        try:
+            if own is not None:
+                action: Action = own.of_agent(given)
+            elif isinstance(spec.actions, Discrete):
+                action = Numbered(0).of_agent(given)
+            else:
+                action = np.asarray(given, np.float32).reshape(spec.actions.outputs)
+            if not spec.actions.holds(np.asarray(action)[None]):
+                raise ValueError(f"not one of {spec.actions}")
+        except (TypeError, ValueError) as error:
+            raise BadInputError(f"--policy {name}: returned {given!r}: {error}; return an action") from error
+        return action
+
+    return choose

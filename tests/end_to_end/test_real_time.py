@@ -1,0 +1,182 @@
+"""Control in real time through the command line and the Python API: a pole that falls by the wall clock."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "docs/examples"
+POLE = ("--env", "pole:Pole-v0", "--mem-budget", "2MB", "--set", "hidden=16", "--set", "batch_size=8")
+SETS = ("--set", "learning_starts=40", "--eval-episodes", "1", "--eval-max-steps", "40")
+SECONDS = 120
+
+
+def _start(*words: object, **options: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "seer_edge", *map(str, words)]
+    return subprocess.Popen(command, cwd=EXAMPLES, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+def _run(*words: object) -> tuple[int, str, str]:
+    with _start(*words) as process:
+        out, error = process.communicate(timeout=SECONDS)
+    return process.returncode, out, error
+
+
+def _progress(folder: Path) -> list[dict[str, str]]:
+    with (folder / "progress.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_in_real_time_freezes_evaluates_and_resumes(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    flags = ("--hz", "50", "--total-timesteps", "400", "--freeze-at", "150", "--eval-every", "200", "--log-every", "50")
+    with _start("train", *POLE, *SETS, *flags, "--run-dir", folder) as process:
+        begin = time.monotonic()
+        while time.monotonic() - begin < SECONDS:
+            if (folder / "progress.csv").exists() and len(_progress(folder)) >= 2:
+                break
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        _, error = process.communicate(timeout=SECONDS)
+    assert process.returncode == 128 + signal.SIGTERM, error
+    assert "stopped at step" in error
+    stopped_at = json.loads((folder / "summary.json").read_text())["timesteps"]
+    assert 100 <= stopped_at < 400
+
+    begin = time.monotonic()
+    status, _, error = _run("resume", folder)
+    assert status == 0, error
+    assert "an environment in real time is not saved: a new episode begins" in error
+    summary = json.loads((folder / "summary.json").read_text())
+    assert (summary["status"], summary["timesteps"], summary["freeze_refused"]) == ("finished", 400, None)
+    assert summary["freeze"]["timestep"] == 150
+    assert len(summary["eval"]["returns"]) == 1
+    figures = summary["real_time"]
+    assert figures["hz"] == 50
+    assert time.monotonic() - begin >= figures["ticks"] / 50
+    assert figures["ticks"] + figures["missed"] >= 400 - stopped_at
+    assert 0 < figures["age_of_observation_ms"]["p50"] <= figures["age_of_observation_ms"]["worst"]
+    assert 0 <= figures["updates_per_step"] <= 1
+    rows = _progress(folder)
+    assert sum(float(row["control/ticks"]) for row in rows[2:]) >= 200
+    assert {row["seer/frozen"] for row in rows} == {"0", "1"}
+
+    bundle = tmp_path / "pole.seer"
+    status, _, error = _run("export", folder, "-o", bundle, "--with", "learner", "--with", "replay")
+    assert status == 0, error
+    status, out, error = _run("act", bundle, "--episodes", "1", "--json")
+    assert status == 0, error
+    assert json.loads(out)["episodes"] == 1
+
+    # From the desk to the board: what was learned goes on in real time.
+    flags = ("--hz", "50", "--total-timesteps", "40", "--eval-every", "never")
+    status, _, error = _run("train", *POLE, *SETS[:2], "--from", bundle, *flags, "--run-dir", tmp_path / "board")
+    assert status == 0, error
+    assert "replay rows are imported" in error
+    assert json.loads((tmp_path / "board/summary.json").read_text())["real_time"]["updates_per_step"] > 0
+
+
+def test_a_rate_that_the_environment_cannot_hold_is_reported_with_the_measured_one(tmp_path: Path) -> None:
+    step = "    def step(self, action):\n        time.sleep(0.03)\n        return super().step(action)\n"
+    (tmp_path / "slow.py").write_text(f"import time\nfrom pole import Pole\n\nclass Slow(Pole):\n{step}")
+    path = os.pathsep.join([str(tmp_path), str(EXAMPLES), os.environ.get("PYTHONPATH", "")])
+    flags = ("--hz", "100", "--total-timesteps", "100", "--eval-every", "never", "--freeze-at", "never")
+    words = ("train", "--env", "slow:Slow", *POLE[2:], *SETS[:2], *flags, "--run-dir", tmp_path / "run")
+    with _start(*words, env={**os.environ, "PYTHONPATH": path}) as process:
+        _, error = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, error
+    (line,) = [line for line in error.splitlines() if "ticks a second" in line]
+    assert "not 100" in line
+    assert "give a lower --hz" in line
+    assert 5 < float(line.split(" ticks a second")[0].split()[-1]) < 34
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--hz", "0"), "'0' is not a rate above 0"),
+        (("--hz", "fast"), "'fast' is not a rate above 0"),
+        (("--hz", "2000"), "--hz 2000: give a rate above 0 and up to 1000"),
+        (("--hz", "30", "--control-period", "100ms"), "not allowed with argument --hz"),
+        (("--control-period", "soon"), "'soon'"),
+        (("--hz", "30", "--max-updates-per-step", "0"), "--max-updates-per-step 0: give a whole number"),
+        (("--hz", "30", "--min-updates-per-step", "-1"), "--min-updates-per-step -1: give a number of at least 0"),
+    ],
+)
+def test_bad_rates_are_refused_in_one_line(flags: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    status, _, error = _run("train", *POLE, *flags, "--run-dir", tmp_path / "run")
+    assert status == 2
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+LOOP = """
+import sys
+import seer_edge
+from pole import FALLEN, Device
+
+device = Device()
+device.place(0.05)
+options = {"hz": 100, "mem_budget": "2MB", "total_timesteps": int(sys.argv[2]), "freeze_at": 80}
+options["set"] = {"hidden": 16, "batch_size": 8, "learning_starts": 30}
+reward, fallen, given = 0.0, False, 0
+with seer_edge.Learner((84, 84), 3, run_dir=sys.argv[1], **options) as learner:
+    for _ in range(int(sys.argv[3])):
+        action = learner.step(device.picture(), reward, terminated=fallen)
+        if learner.done:
+            break
+        if fallen:
+            device.place(0.05)
+            fallen = False
+            continue
+        assert action in (0, 1, 2)
+        device.push(action - 1)
+        fallen = abs(device.angle()) >= FALLEN
+        reward = 1 - abs(device.angle()) / FALLEN
+print(learner.result.status, learner.result.timestep)
+"""
+
+
+def test_a_program_with_its_own_loop_learns_resumes_and_acts(tmp_path: Path) -> None:
+    program, folder = tmp_path / "loop.py", tmp_path / "run"
+    program.write_text(LOOP)
+    assert len(LOOP.splitlines()) <= 40
+    path = os.pathsep.join([str(EXAMPLES), os.environ.get("PYTHONPATH", "")])
+
+    def loop(*words: object) -> str:
+        command = [sys.executable, str(program), str(folder), *map(str, words)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=SECONDS, env={**os.environ, "PYTHONPATH": path}
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split("\n")[-2]
+
+    status, timestep = loop(200, 60).split()
+    assert status == "interrupted"
+    assert 40 <= int(timestep) <= 60
+    assert loop(200, 10_000) == "finished 200"
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["resumed_at"] == [int(timestep)]
+    assert summary["freeze"]["timestep"] == 80
+    status, _, error = _run("resume", folder, "--total-timesteps", "300")
+    assert status == 75
+    assert "continue the run there, with seer_edge.Learner" in error
+
+    bundle = tmp_path / "loop.seer"
+    code, _, error = _run("export", folder, "-o", bundle)
+    assert code == 0, error
+    act = (
+        "import sys, numpy as np\nfrom seer_runtime.policy.policy import Policy\n"
+        "policy = Policy.load(sys.argv[1])\nprint(policy.act(np.zeros((84, 84), np.uint8)))"
+    )
+    done = subprocess.run([sys.executable, "-c", act, str(bundle)], capture_output=True, text=True, timeout=SECONDS)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() in ("0", "1", "2")

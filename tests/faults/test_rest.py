@@ -128,6 +128,30 @@ def test_a_robot_rests_while_a_step_is_late(tmp_path: Path) -> None:
     assert robot.saved_at == 120
 
 
+@pytest.mark.fault(
+    "a step of a robot's environment hangs",
+    promise="`rest` is called before the checkpoint, and `rest_command` runs at the end; exit 75",
+)
+def test_a_robot_rests_while_its_environment_hangs(tmp_path: Path) -> None:
+    prepare = functools.partial(tell_checkpoints, tmp_path / "robot")
+    words = ("--env-timeout", "3s", "--rest-after", "1h")
+    robot = Robot(tmp_path, *words, prepare=prepare, slow_at=45, slow_seconds=1000.0, guarded=True)
+    assert robot.child.join() == 75, robot.messages.read_text()
+    assert "step did not return within 3 seconds" in robot.messages.read_text()
+    assert robot.events[-3:] == ["step", "rest", "checkpoint"]
+    runs.wait_until(robot.stopped.exists)
+
+
+def test_a_recorded_robot_rests_at_the_start_and_at_the_end(tmp_path: Path) -> None:
+    log, file = tmp_path / "robot", tmp_path / "demos"
+    command = ("record", "--env", ROBOT, "--env-kwargs", json.dumps({"log": str(log), "length": 5}), "--hz", "100")
+    child = runs.start(tmp_path / "messages", runs.command, *command, "--episodes", "2", "-o", file)
+    assert child.join() == 0, (tmp_path / "messages").read_text()
+    assert events(log)[:3] == ["rest", "reset", "step"]
+    assert events(log)[-1] == "rest"
+    assert file.exists()
+
+
 def test_sigusr1_pauses_and_resumes(tmp_path: Path) -> None:
     robot = Robot(tmp_path, "--total-timesteps", "300", length=10_000)
     robot.wait_for_steps()

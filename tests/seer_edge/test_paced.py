@@ -1,6 +1,8 @@
 """The control loop's environment: what it sends, and when it brings the environment to rest."""
 
 import contextlib
+import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -10,11 +12,13 @@ import numpy as np
 import pytest
 
 from seer_edge.envs import Continuous, EnvSpec, Step
+from seer_edge.envs.games import evaluate
 from seer_edge.envs.guarded import Guarded
 from seer_edge.envs.paced import Paced
 from seer_edge.envs.safety import AskedLimits, limits_of
 from seer_edge.envs.ticks import Ticks
 from seer_edge.errors import EnvironmentFailedError
+from seer_edge.machine.signals import PauseSignal
 
 LONG = 1000.0
 WAIT_SECONDS = 60
@@ -145,6 +149,43 @@ def test_a_pause_rests_and_waits_and_cuts_the_episode() -> None:
     assert (step.truncated, step.discard) == (True, True)
     assert asked >= 4, "it waits until the pause is over"
     assert env.log == ["reset", [1, -1], [1, -1], "rest"]
+
+
+class Blank:
+    """A perception of nothing."""
+
+    def observe(self, frame: Any, *, first: bool) -> Any:
+        return None
+
+
+def test_an_episode_of_an_evaluation_that_is_cut_counts_so_far() -> None:
+    env = Arm()
+    world = paced(env)
+    world.paused = lambda: env.log[-3:] == ["reset", [1, -1], [1, -1]]
+    world.halted = lambda: True
+    played = evaluate(world, Blank(), lambda _: ACTION, episodes=2, epsilon=0.0, rng=np.random.default_rng(0))
+    assert played is not None
+    assert played.returns == (2.0, 2.0)
+    assert env.log.count("rest") == 2
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_sigusr1_toggles_a_pause_unless_the_environment_uses_it(own: bool) -> None:
+    received: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: received.append(number) if own else None)
+    try:
+        if not own:
+            signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+        with PauseSignal() as paused:
+            states = []
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGUSR1)
+                states.append(paused())
+        assert states == ([False, False] if own else [True, False])
+        assert len(received) == 2 * own
+        assert own or signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_the_end_of_the_run_ends_a_pause() -> None:

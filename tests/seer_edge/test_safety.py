@@ -8,7 +8,9 @@ import gymnasium
 import numpy as np
 import pytest
 
+from seer_edge.cli.flags import parse
 from seer_edge.config.real_time import check_real_time
+from seer_edge.config.request import ResumeRequest
 from seer_edge.envs import Continuous, Discrete, EnvOptions, EnvSpec, Step, make_env
 from seer_edge.envs.guarded import Guarded
 from seer_edge.envs.safety import AskedLimits, Limits, action_at_rest, limits_of, safety_of
@@ -229,3 +231,47 @@ def test_settings_that_cannot_be_used_are_refused(changes: dict[str, Any], messa
         check_real_time(Settings(**changes))
     assert str(caught.value).startswith(message)
     check_real_time(Settings(slew_rate=(1.0, 2.0), action_limit=(-1.0, 0.5)))
+
+
+# --- flags -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [
+        (["--action-limit", "-0.5,0.25"], "action_limit", (-0.5, 0.25)),
+        (["--action-limit=-1,.5"], "action_limit", (-1.0, 0.5)),
+        (["--slew-rate", "2"], "slew_rate", (2.0,)),
+        (["--slew-rate", "2,0.5,1e1"], "slew_rate", (2.0, 0.5, 10.0)),
+        (["--rest-after", "200ms"], "rest_after", 0.2),
+        (["--rest-after", "2s"], "rest_after", 2.0),
+    ],
+)
+def test_flags_and_options_are_read(words: list[str], name: str, value: Any) -> None:
+    assert getattr(parse(["train", "--env", "x", *words]), name) == value
+    assert getattr(parse(["resume", "run", *words]), name) == value
+    text = words[0].partition("=")[2] or words[-1]
+    given = list(value) if isinstance(value, tuple) else value
+    for option in (text, given):
+        assert getattr(ResumeRequest.of(**{name: option}), name) == value
+
+
+def test_one_number_is_the_slew_rate_of_all_controls() -> None:
+    assert ResumeRequest.of(slew_rate=2.5).slew_rate == (2.5,)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--action-limit", "0.5"], "--action-limit: '0.5' is not LOW,HIGH; write for example -0.5,0.5"),
+        (["--action-limit", "-1,1,1"], "is not LOW,HIGH"),
+        (["--action-limit", "a,b"], "is not LOW,HIGH"),
+        (["--slew-rate", "fast"], "--slew-rate: 'fast' is not a number or a list of them"),
+        (["--slew-rate", "1,"], "is not a number or a list of them"),
+        (["--rest-after", "200"], "--rest-after: '200' is not a duration"),
+        (["--rest-after", "0ms"], "--rest-after: '0ms' is not a duration"),
+    ],
+)
+def test_flags_that_cannot_be_read_are_refused(words: list[str], message: str) -> None:
+    with pytest.raises(BadInputError, match=message):
+        parse(["train", "--env", "x", *words])

@@ -82,8 +82,11 @@ class LineFollower(gymnasium.Env):
         reward = 0.0 if lost else 1 - 2 * abs(np.average(np.arange(42), weights=dark) / 41 - 0.5)
         return image, reward, bool(lost), self.steps == 300, {}  # truncated after 10 seconds at 30 images a second
 
+    def rest(self):
+        self.robot.steer(0)  # a real robot also stops
+
     def close(self):
-        self.robot.steer(0)
+        self.rest()
         self.camera.close()
 
 

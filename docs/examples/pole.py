@@ -89,5 +89,9 @@ class Pole(gymnasium.Env[NDArray[np.uint8], int]):
         self._steps += 1
         return self._device.picture(), 1 - abs(angle) / FALLEN, abs(angle) >= FALLEN, self._steps >= self._most, {}
 
+    def rest(self) -> None:
+        """Turn the motor off: called at the start, at the end, in a pause, and whenever something fails."""
+        self._device.push(0.0)
+
 
 gymnasium.register("Pole-v0", entry_point=Pole)

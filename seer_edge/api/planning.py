@@ -14,12 +14,14 @@ from pathlib import Path
 from seer_edge.api.frame_sample import sampled_row_bytes
 from seer_edge.config.config import ENV_TIMEOUT_SECONDS, TrainConfig, build_config
 from seer_edge.config.plan import BytePlan, make_plan
+from seer_edge.config.real_time import limits_asked
 from seer_edge.config.recorded_env import changed_since
 from seer_edge.config.request import RunRequest
 from seer_edge.config.values import address_of
 from seer_edge.envs import EnvOptions, EnvSpec, resolve
 from seer_edge.envs.atari_options import ATARI_KWARGS, replaced_options
 from seer_edge.envs.guarded import open_guarded
+from seer_edge.envs.safety import AskedLimits, limits_of
 from seer_edge.envs.translate_errors import translate_errors
 from seer_edge.errors import EXIT_BAD_INPUT, EXIT_UNSAFE, BadInputError
 from seer_edge.runs.checkpoint import encoder_identity
@@ -125,7 +127,7 @@ def _spec_of(request: RunRequest, wanted: RunRequest, frames: SourceFrames | Non
     made = {} if frames is None else dataclasses.asdict(frames)
     options, asked = (dataclasses.replace(of.env_options, **made) for of in (wanted, request))
     try:
-        return open_spec(request.env, options, timeout)
+        return open_spec(request.env, options, timeout, limits=_limits(request))
     except BadInputError:
         if asked == options:
             raise
@@ -137,8 +139,21 @@ def _spec_of(request: RunRequest, wanted: RunRequest, frames: SourceFrames | Non
         ) from None
 
 
-def open_spec(env: str, options: EnvOptions, timeout_seconds: float, *, resumed: bool = False) -> EnvSpec:
+def _limits(request: RunRequest) -> AskedLimits | None:
+    return None if request.hz is None else AskedLimits(request.hz, request.action_limit, request.slew_rate)
+
+
+def open_spec(
+    env: str,
+    options: EnvOptions,
+    timeout_seconds: float,
+    *,
+    resumed: bool = False,
+    limits: AskedLimits | None = None,
+) -> EnvSpec:
     """Build the environment, render one frame and return its spec. Call it inside `closing_idle`.
+
+    With `limits`, check that actions in real time can be limited so, and bring the environment to rest first.
 
     Raises BadInputError. For a run that is `resumed`, raises EnvironmentFailedError if another try may succeed. An
     environment that does not answer in time ends the process, because its thread cannot be interrupted.
@@ -153,6 +168,9 @@ def open_spec(env: str, options: EnvOptions, timeout_seconds: float, *, resumed:
             env, options, seed=0, training=True, timeout_seconds=timeout_seconds, on_hang=end_process
         )
         try:
+            if limits is not None:
+                limits_of(environment.spec, environment.safety, limits)
+                environment.rest()
             environment.reset()
         except BaseException:
             environment.close()
@@ -163,7 +181,9 @@ def open_spec(env: str, options: EnvOptions, timeout_seconds: float, *, resumed:
 
 def plan_again(config: TrainConfig, folder: RunFolder) -> BytePlan:
     """Return the plan of a run that exists. Raises BadInputError, and EnvironmentFailedError."""
-    spec = open_spec(config.env, config.env_options, config.env_timeout_seconds, resumed=True)
+    spec = open_spec(
+        config.env, config.env_options, config.env_timeout_seconds, resumed=True, limits=limits_asked(config)
+    )
     then = config.environment or spec  # runs of earlier versions do not record it
     changed = changed_since(then, spec)
     if changed is not None:

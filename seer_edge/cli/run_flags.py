@@ -15,6 +15,7 @@ from seer_edge.cli.flag_types import (
     switch,
 )
 from seer_edge.cli.record_flags import add_frame_flags
+from seer_edge.cli.safety_flags import add_safety_flags
 from seer_edge.config.registry import ALGORITHMS
 from seer_edge.config.request import EVAL_IN, REPLAYS, STORES, TAKES
 from seer_edge.config.values import (
@@ -349,6 +350,7 @@ def add_real_time_flags(group: argparse._ArgumentGroup, *, otherwise: str | None
         metavar="X",
         help=f"With --hz: a warning says if there are fewer updates a step. Default: {otherwise or '0.2'}.",
     )
+    add_safety_flags(group, otherwise=otherwise)
 
 
 def add_output_flags(parser: argparse.ArgumentParser) -> None:

@@ -10,12 +10,14 @@ from seer_edge.config.earlier_versions import BEFORE_RECORDED
 from seer_edge.config.freeze_step import freeze_fields
 from seer_edge.config.hyperparameters import is_preset_file, override, preset_from_file
 from seer_edge.config.presets import Preset, Settings
+from seer_edge.config.real_time import check_real_time
 from seer_edge.config.recorded_env import env_from_json, env_to_json
 from seer_edge.config.registry import ALGORITHMS, check_settings, choose_preset
 from seer_edge.config.request import EVAL_IN, PROTOCOLS, REPLAYS, STORES, EvalIn, StoreName
 from seer_edge.config.values import AUTO, NEVER
 from seer_edge.envs import Continuous, EnvOptions, EnvSpec, ProtocolName
 from seer_edge.envs.games import episode_limit
+from seer_edge.envs.safety import REST_AFTER_SECONDS
 from seer_edge.errors import BadInputError
 from seer_edge.networks.spec import ENCODERS
 from seer_edge.validation import check_types
@@ -30,10 +32,11 @@ CHECKPOINT_EVERY_SECONDS = 1800.0
 """48 checkpoints a day, which an SD card bears."""
 ENV_TIMEOUT_SECONDS = 60.0
 """An environment that does not answer for so long counts as hanging."""
-HZ_MAX = 1_000
 SEED_MAX = 2**32 - 1
 MAX_THREADS = 256
 MAX_AUGMENTATIONS = MAX_BATCH - 1  # encoded in one call with the center crop
+
+
 ORIGIN = {"run": str, "step": int, "checkpoint": str}
 
 
@@ -99,6 +102,9 @@ class TrainConfig:
     hz: float | None = None  # control ticks a second; None: the environment waits for the agent
     max_updates_per_step: int = 1  # with hz
     min_updates_per_step: float = 0.2  # with hz: fewer give a warning
+    rest_after_seconds: float = REST_AFTER_SECONDS  # with hz: a step later than that brings the environment to rest
+    action_limit: tuple[float, float] | None = None  # with hz: of every control, in [-1, 1]
+    slew_rate: tuple[float, ...] | None = None  # with hz: most change a second of every control, or of each
     origin: dict[str, Any] | None = None  # of a fork: the run, the step and the SHA-256 of its checkpoint's manifest
     environment: EnvSpec | None = None  # as it was when the run began; None in runs of earlier versions
 
@@ -167,11 +173,7 @@ class TrainConfig:
             raise BadInputError("--analyze: the encoder of --from never changes; leave one of the two out")
         if self.freeze_window is not None:
             _at_least_one("freeze_window", self.freeze_window)
-        if self.hz is not None:
-            _require(0 < self.hz <= HZ_MAX, "--hz", f"{self.hz:g}", f"give a rate above 0 and up to {HZ_MAX}")
-        _at_least_one("--max-updates-per-step", self.max_updates_per_step)
-        least = self.min_updates_per_step
-        _require(0 <= least < math.inf, "--min-updates-per-step", f"{least:g}", "give a number of at least 0")
+        check_real_time(self)
         if self.action_repeat is not None:
             _at_least_one("action_repeat", self.action_repeat)
         if self.origin is not None and {name: type(value) for name, value in self.origin.items()} != ORIGIN:

@@ -27,6 +27,9 @@ BEFORE_RECORDED: Mapping[str, Any] = {
     "hz": None,
     "max_updates_per_step": 1,
     "min_updates_per_step": 0.2,
+    "rest_after_seconds": 1.0,
+    "action_limit": None,
+    "slew_rate": None,
     "status_port": None,
     "demos": None,
 }

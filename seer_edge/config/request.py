@@ -10,6 +10,7 @@ from typing import Any, Literal, Self, TypedDict, cast, get_args
 
 from seer_edge.config.values import (
     NEVER,
+    parse_action_limit,
     parse_checkpoint_every,
     parse_freeze_at,
     parse_hz,
@@ -19,8 +20,10 @@ from seer_edge.config.values import (
     parse_number,
     parse_return,
     parse_seconds,
+    parse_slew_rate,
     parse_status_port,
     parse_steps_or_never,
+    parse_time,
     parse_wandb,
 )
 from seer_edge.envs import EnvOptions, ProtocolName
@@ -61,6 +64,9 @@ _TEXT: Mapping[str, Callable[[str], Any]] = {
     "status_port": parse_status_port,
     "hz": parse_hz,
     "min_updates_per_step": parse_number,
+    "rest_after": parse_time,
+    "action_limit": parse_action_limit,
+    "slew_rate": parse_slew_rate,
 }
 """Options that may also be given as text with a unit."""
 
@@ -93,6 +99,9 @@ class ResumeRequest:
     hz: float | None = None  # control ticks a second
     max_updates_per_step: int | None = None
     min_updates_per_step: float | None = None
+    rest_after: float | None = None
+    action_limit: tuple[float, float] | None = None  # low and high, in [-1, 1]
+    slew_rate: tuple[float, ...] | None = None  # a second; one number, or one for each control
 
     @classmethod
     def of(cls, **options: Any) -> Self:
@@ -137,6 +146,9 @@ class ResumeRequest:
             "hz": self.hz,
             "max_updates_per_step": self.max_updates_per_step,
             "min_updates_per_step": self.min_updates_per_step,
+            "rest_after_seconds": self.rest_after,
+            "action_limit": self.action_limit,
+            "slew_rate": self.slew_rate,
         }
         fields: dict[str, Any] = {
             name: None if value == NEVER else value for name, value in given.items() if value is not None
@@ -271,6 +283,9 @@ class ResumeOptions(TypedDict, total=False):
     hz: float | None
     max_updates_per_step: int | None
     min_updates_per_step: float | None
+    rest_after: float | str | None
+    action_limit: Sequence[float] | str | None
+    slew_rate: float | Sequence[float] | str | None
 
 
 class ForkOptions(ResumeOptions, total=False):
@@ -338,8 +353,10 @@ def _converted(name: str, value: Any) -> Any:
         return dict(value)
     if name == "set":
         return tuple(value.items()) if isinstance(value, Mapping) else tuple(value or ())
-    if name == "keep_checkpoint" and isinstance(value, list | tuple):
+    if name in ("keep_checkpoint", "action_limit", "slew_rate") and isinstance(value, list | tuple):
         return tuple(value)
+    if name == "slew_rate" and isinstance(value, int | float):
+        return (value,)
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
     if name == "status_port" and type(value) is int:

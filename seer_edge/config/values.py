@@ -84,10 +84,33 @@ def parse_hz(text: str) -> float:
 
 def parse_control_period(text: str) -> float:
     """Return the rate in hertz of a period such as 100ms or 0.1s."""
+    return 1 / parse_time(text)
+
+
+def parse_time(text: str) -> float:
+    """Return the seconds of a time such as 200ms or 0.2s."""
     milliseconds = text.removesuffix("ms")
     if milliseconds != text and _NUMBER.fullmatch(milliseconds) and float(milliseconds) > 0:
-        return 1e3 / float(milliseconds)
-    return 1 / parse_duration(text)
+        return float(milliseconds) / 1e3
+    return parse_duration(text)
+
+
+def parse_action_limit(text: str) -> tuple[float, float]:
+    """Return the two numbers of LOW,HIGH."""
+    numbers = text.split(",")
+    if len(numbers) != 2 or not all(map(_NUMBER.fullmatch, numbers)):
+        raise ValueError(f"{text[:SHOWN_CHARACTERS]!r} is not LOW,HIGH; write for example -0.5,0.5")
+    return float(numbers[0]), float(numbers[1])
+
+
+def parse_slew_rate(text: str) -> tuple[float, ...]:
+    """Return a number, or several with commas between them."""
+    numbers = text.split(",")
+    if not all(map(_NUMBER.fullmatch, numbers)):
+        raise ValueError(
+            f"{text[:SHOWN_CHARACTERS]!r} is not a number or a list of them; write for example 2, or 2,0.5"
+        )
+    return tuple(map(float, numbers))
 
 
 def parse_wandb(text: str) -> str:

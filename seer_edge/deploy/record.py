@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from seer_edge.envs import Action, Discrete, EnvOptions, EnvSpec, Frame
+from seer_edge.envs.environment import Playable
 from seer_edge.envs.games import LongPlay, episode_limit, game_seeds
 from seer_edge.envs.guarded import Guarded, open_guarded
 from seer_edge.envs.paced import Paced
+from seer_edge.envs.safety import AskedLimits, limits_of
 from seer_edge.envs.ticks import Ticks
 from seer_edge.envs.translate_errors import translate_errors
 from seer_edge.errors import EXIT_UNSAFE, BadInputError, describe_error
@@ -89,7 +91,18 @@ def record(path: Path, what: Recording) -> Recorded:
 
 
 def _play(env: Guarded, choose: Choose, writer: DemoWriter, what: Recording, stop: StopSignal) -> tuple[float, ...]:
-    playing = env if what.hz is None else Paced(env, Ticks(1 / what.hz))
+    """Play in real time if a rate is given. Everything is at rest when this returns."""
+    if what.hz is None:
+        return _play_episodes(env, choose, writer, what, stop)
+    limits = limits_of(env.spec, env.safety, AskedLimits(what.hz))
+    playing = Paced(env, Ticks(1 / what.hz), limits)
+    with playing.kept_safe():
+        return _play_episodes(playing, choose, writer, what, stop)
+
+
+def _play_episodes(
+    playing: Playable, choose: Choose, writer: DemoWriter, what: Recording, stop: StopSignal
+) -> tuple[float, ...]:
     report, limit = LongPlay(what.episodes, what.max_steps), episode_limit(what.max_steps)
     returns: list[float] = []
     frame, begins = playing.reset(), True
@@ -111,11 +124,11 @@ def _play(env: Guarded, choose: Choose, writer: DemoWriter, what: Recording, sto
         if over or length == limit:
             if not over:
                 writer.cut(frame)
-            if step.episode is not None or not over:
+            if step.episode is not None or not over or step.discard:
                 returns.append(total)
                 total, length = 0.0, 0
             frame, begins = playing.reset(), True
-            writer.begin(new_scene=env.new_scene)
+            writer.begin(new_scene=playing.new_scene)
     writer.cut(frame)
     return tuple(returns)
 

@@ -136,7 +136,8 @@ def play(
         step = env.step(action)
         total, length_steps = total + step.reward, length_steps + 1
         episode = step.episode
-        if episode is None and length_steps == limit:
+        cut = step.truncated and step.discard  # a pause, or a step that came too late
+        if episode is None and (cut or length_steps == limit):
             episode = Episode(total, length_steps)
         ended = step.terminated or step.truncated or episode is not None
         yield episode

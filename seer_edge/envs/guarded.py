@@ -1,22 +1,28 @@
 """A wrapper that isolates an environment from the process and reports its failures as EnvironmentFailedError."""
 
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import cached_property
 from weakref import WeakSet
 
 from seer_edge.envs import Action, EnvError, Environment, EnvOptions, EnvSpec, Frame, Step, make_env
 from seer_edge.envs.black_frames import BlackFrames
 from seer_edge.envs.checks import checked_frame, checked_step
 from seer_edge.envs.isolation import Isolation
+from seer_edge.envs.safety import Safety, action_at_rest, safety_of
 from seer_edge.envs.watchdog import Watchdog
 from seer_edge.errors import BadInputError, EnvironmentFailedError, describe_error
+from seer_runtime.system.process import start_thread
 from seer_runtime.system.state import State, StateError
 
 LOG = logging.getLogger(__name__)
 
 OnHang = Callable[[str], object]
+REST_SECONDS = 1.0
+"""How long a thread waits for an environment to come to rest while another call of it may hang."""
 
 
 class Guarded:
@@ -43,6 +49,7 @@ class Guarded:
         self._names: tuple[str, ...] = ()  # how a caller may name it
         self._isolation = isolation or Isolation(0)
         self._black = BlackFrames(env.spec.id, first_step)
+        self._resting, self.rests = threading.Lock(), False
         self._watch(timeout_seconds, on_hang)
 
     def _watch(self, timeout_seconds: float | None, on_hang: OnHang | None) -> None:
@@ -81,6 +88,45 @@ class Guarded:
             step = checked_step(self._isolation.run(False, self._env.step, action), self._env.spec)
         self._black.step(step.frame)
         return step
+
+    @cached_property
+    def safety(self) -> Safety:
+        """How the environment is brought to rest, and the limits of its actions. Raises BadInputError."""
+        with self._guard("safety"):
+            return safety_of(self._env)
+
+    def rest(self) -> Action | None:
+        """Bring everything that moves to rest; return the agent's action that does so, if actions are continuous.
+
+        Does nothing if the environment has no method `rest`. An exception of that is reported once and does not end the
+        run. `rests` says whether the last call succeeded.
+        """
+        with self._watchdog.watch("rest") if self._watchdog is not None else nullcontext(), self._resting:
+            return self._rest(lambda rest: self._isolation.run(False, rest))
+
+    def rest_beside(self) -> None:
+        """Bring everything to rest from another thread, while a call may hang. Wait for it at most `REST_SECONDS`."""
+        rested = threading.Event()
+
+        def rest() -> None:
+            with self._resting:
+                self._rest(self._isolation.run_beside)
+            rested.set()
+
+        start_thread(rest)
+        rested.wait(REST_SECONDS)
+
+    def _rest(self, run: Callable[[Callable[[], object]], object]) -> Action | None:
+        rest, self.rests = self.safety.rest, True
+        try:
+            return action_at_rest(self.spec, None if rest is None else run(rest))
+        except KeyboardInterrupt:
+            self.rests = False
+            raise
+        except BaseException as error:
+            self.rests = False
+            _report(f"environment {self.spec.id!r}: could not be brought to rest: {describe_error(error)}")
+            return action_at_rest(self.spec, None)
 
     def close(self) -> None:
         """Close the environment and end the watchdog. An environment that raises is reported, because it is done with.
@@ -131,10 +177,7 @@ class Guarded:
             with self._guard("close"):
                 self._isolation.run(True, self._env.close)
         except EnvironmentFailedError as error:
-            line = f"environment {self._env.spec.id!r}: could not be closed: {error}"
-            if line not in _reported:
-                _reported.add(line)
-                LOG.warning(line)
+            _report(f"environment {self._env.spec.id!r}: could not be closed: {error}")
         finally:
             self._isolation.release()
             self._end_watch()
@@ -194,6 +237,12 @@ _OPEN: WeakSet[Guarded] = WeakSet()
 _IDLE: list[Guarded] = []
 """Environments that were closed while another one was in use, or that the plan of a run has left open for it."""
 _reported: set[str] = set()
+
+
+def _report(line: str) -> None:
+    if line not in _reported:
+        _reported.add(line)
+        LOG.warning(line)
 
 
 def _close_idle() -> None:

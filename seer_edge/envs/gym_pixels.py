@@ -216,6 +216,10 @@ class GymPixels:
         except (TypeError, ValueError) as error:
             raise EnvironmentFailedError(f'info["executed_action"] is {shown_value(own)}: {error}') from error
 
+    def env_attribute(self, name: str) -> Any:
+        """Return an attribute of the environment or of one of its wrappers, or None."""
+        return self._env.get_wrapper_attr(name) if self._env.has_wrapper_attr(name) else None
+
     def close(self) -> None:
         """Close the environment."""
         self._env.close()

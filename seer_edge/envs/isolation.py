@@ -65,6 +65,10 @@ class Isolation:
         finally:
             _process.release()
 
+    def run_beside(self, call: Callable[[], Result]) -> Result:
+        """Return `call()`, which another thread makes while this environment may be inside a call. Restore nothing."""
+        return self._context.copy().run(call)
+
     def leave(self) -> None:
         """Restore the program's working directory and streams. Another thread may call it if the environment hangs."""
         if self._streams is not None:

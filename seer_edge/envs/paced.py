@@ -1,16 +1,49 @@
-"""An environment that is stepped at a fixed rate."""
+"""An environment that is stepped at a fixed rate, within limits, and at rest whenever nothing controls it."""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 
 from seer_edge.envs.actions import Action
 from seer_edge.envs.environment import EnvSpec, Frame, Step
 from seer_edge.envs.guarded import Guarded
+from seer_edge.envs.late import LateWatch
+from seer_edge.envs.rest_process import RestProcess
+from seer_edge.envs.safety import REST_AFTER_SECONDS, Limits
 from seer_edge.envs.ticks import Ticks
+
+LOG = logging.getLogger(__name__)
+IDLE_SECONDS = 0.02
 
 
 class Paced:
-    """The environment with one step for each tick."""
+    """The environment with one step for each tick.
 
-    def __init__(self, env: Guarded, ticks: Ticks) -> None:
-        self._env, self._ticks = env, ticks
+    If a step or the agent takes `rest_after_seconds` longer than a period, the environment is brought to rest at once,
+    from another thread. `paused()` brings it to rest too, and waits until that is false. Both cut the episode. An
+    environment without a method `rest` is only paused.
+
+    Attributes:
+        at_rest: whether the environment was brought to rest, and has not moved since.
+        paused: says whether to pause.
+        halted: says whether to end a pause, because the loop ends.
+
+    """
+
+    def __init__(
+        self, env: Guarded, ticks: Ticks, limits: Limits | None, rest_after_seconds: float = REST_AFTER_SECONDS
+    ) -> None:
+        self._env, self._ticks, self._limits = env, ticks, limits
+        self._moves = env.safety.rest is not None
+        self._most_seconds = ticks.period_seconds + rest_after_seconds
+        self._late = LateWatch(env.rest_beside)
+        self._frame: Frame  # the newest one
+        self.at_rest = False
+        self.paused: Callable[[], bool] = lambda: False
+        self.halted: Callable[[], bool] = lambda: False
 
     @property
     def spec(self) -> EnvSpec:
@@ -22,13 +55,76 @@ class Paced:
         """See `Environment`."""
         return self._env.new_scene
 
+    @contextmanager
+    def kept_safe(self) -> Iterator[None]:
+        """Context manager: bring the environment to rest before and after the block, and if this process is killed."""
+        command = self._env.safety.rest_command
+        process = RestProcess(command) if command else None
+        try:
+            self.rest()
+            yield
+        finally:
+            try:
+                self.rest()
+            finally:
+                self._late.close()
+                if process is not None:
+                    process.end(in_order=self._env.rests)
+
+    def rest(self) -> None:
+        """Bring everything that moves to rest."""
+        self._late.off()
+        at_rest = self._env.rest()
+        if self._limits is not None and not isinstance(at_rest, int | None):
+            self._limits.last = at_rest
+        self.at_rest = True
+
     def reset(self) -> Frame:
         """Start an episode. The next tick is one period after it."""
-        frame = self._env.reset()
+        self._late.off()
+        self.at_rest = False
+        self._frame = self._env.reset()
         self._ticks.restart()
-        return frame
+        return self._frame
 
     def step(self, action: Action) -> Step:
-        """Take one step, which ends with a tick."""
+        """Take one step within the limits, which ends with a tick. `discard` and `truncated` mark one that was cut."""
+        step = Step(self._frame, 0.0, False, False, None)
+        if not self._interrupted:
+            step = self._send(action)
+            if not self._interrupted:
+                return step
+        if self._late.late:
+            LOG.warning("no step within %g s: brought to rest; a new episode begins", self._most_seconds)
+        self.rest()
+        self._wait()
+        return step if step.terminated or step.truncated else replace(step, truncated=True, discard=True)
+
+    @property
+    def _interrupted(self) -> bool:
+        return self._late.late or self.paused()
+
+    def _send(self, action: Action) -> Step:
+        self.at_rest = False
+        if self._moves:
+            self._late.expect(self._most_seconds)
+        sent = action if self._limits is None else self._limits.apply(action)
         with self._ticks.one():
-            return self._env.step(action)
+            step = self._env.step(sent)
+        if self._limits is not None:
+            executed = sent if step.action is None else step.action
+            step = replace(step, action=executed)
+            assert not isinstance(executed, int)
+            self._limits.last = executed
+        self._frame = step.frame
+        return step
+
+    def _wait(self) -> None:
+        """Wait until the pause is over."""
+        if not self.paused():
+            return
+        LOG.info("paused, at rest; kill -USR1 %d continues with a new episode", os.getpid())
+        while self.paused() and not self.halted():
+            time.sleep(IDLE_SECONDS)
+        if not self.halted():
+            LOG.info("the pause is over")

@@ -1,6 +1,7 @@
 """An environment whose frames are reduced to few gray levels, for cameras whose low bits are noise."""
 
 import dataclasses
+from typing import Any
 
 from seer_edge.envs.actions import Action
 from seer_edge.envs.checks import checked_frame, checked_step
@@ -21,6 +22,11 @@ class ReducedFrames:
         self._levels = levels
         if hasattr(env, "reseed"):  # `Guarded` keeps only these open for another use
             self.reseed = env.reseed
+
+    def env_attribute(self, name: str) -> Any:
+        """Return an attribute of the environment, or None."""
+        inner = getattr(self._env, "env_attribute", None)
+        return getattr(self._env, name, None) if inner is None else inner(name)
 
     @property
     def spec(self) -> EnvSpec:

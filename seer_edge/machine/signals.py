@@ -75,6 +75,36 @@ class StopSignal:
         return self.received is not None
 
 
+class PauseSignal:
+    """Context manager: SIGUSR1 pauses, and the next one ends the pause. Call it to ask whether to pause.
+
+    Only the main thread may set a handler, so a run in another thread is not paused. A handler that the environment has
+    set stays.
+    """
+
+    def __init__(self) -> None:
+        self._paused = False
+        self._set = False
+
+    def __enter__(self) -> "PauseSignal":
+        in_main = threading.current_thread() is threading.main_thread()
+        self._set = in_main and signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
+        if self._set:
+            signal.signal(signal.SIGUSR1, self._toggle)
+        return self
+
+    def _toggle(self, number: int, frame: FrameType | None) -> None:
+        self._paused = not self._paused
+
+    def __exit__(self, *unused: object) -> None:
+        if self._set:
+            signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+
+    def __call__(self) -> bool:
+        """Return whether the run is paused."""
+        return self._paused
+
+
 _active: list[StopSignal] = []
 
 

@@ -12,15 +12,15 @@ import numpy as np
 
 from seer_edge.envs.games import Evaluation, evaluate
 from seer_edge.envs.guarded import Guarded
-from seer_edge.envs.paced import Paced
+from seer_edge.envs.paced import IDLE_SECONDS, Paced
 from seer_edge.envs.recorder import Recorder
+from seer_edge.envs.safety import Limits
 from seer_edge.envs.ticks import Ticks
 from seer_edge.realtime.feed import ControlEndedError, Feed
 from seer_edge.realtime.pilot import Pilot
 
 SWITCH_SECONDS = 0.0005
 """How long another thread may hold Python's global lock while the control thread wants it. Python's default is 5 ms."""
-IDLE_SECONDS = 0.02
 
 
 @dataclass
@@ -35,36 +35,43 @@ class _Request:
 class Control:
     """Steps the environment at a fixed rate in the thread that calls `run`.
 
-    `evaluate` and `end` belong to the learner's thread.
+    `evaluate`, `halt` and `end` belong to the learner's thread.
 
     Attributes:
         ticks: the clock.
 
     """
 
-    def __init__(self, env: Guarded, pilot: Pilot, feed: Feed, period_seconds: float) -> None:
+    def __init__(self, env: Guarded, pilot: Pilot, feed: Feed, period_seconds: float, limits: Limits | None) -> None:
         self.ticks = Ticks(period_seconds)
         self._pilot, self._feed = pilot, feed
-        self._env = Paced(env, self.ticks)
+        self._env = Paced(env, self.ticks, limits, pilot.config.rest_after_seconds)
         self._request: _Request | None = None
-        self._ended = self._closed = False
+        self._ended = self._halted = False
+        self._closed = threading.Event()
 
-    def run(self, stop: Callable[[], bool]) -> None:
-        """Act until `stop()` or `end`. The environment's errors go to the learner. Return after `end`."""
+    def run(self, stop: Callable[[], bool], paused: Callable[[], bool] = lambda: False) -> None:
+        """Act until `stop()`, `halt` or `end`, except while `paused()`. Return after `end`.
+
+        Whatever happens, the environment is at rest before the learner knows of it. The learner gets its errors.
+        """
         error: BaseException | None = None
+        self._env.paused, self._env.halted = paused, lambda: self._ended or self._halted or stop()
         try:
-            with _prompt_thread():
+            with _prompt_thread(), self._env.kept_safe():
                 self._begin()
-                while not (self._ended or stop()):
+                while not self._env.halted():
                     if self._request is not None:
                         self._answer(self._request)
-                    elif self._pilot.is_done:
-                        time.sleep(IDLE_SECONDS)  # there is nothing more to learn
-                    else:
+                    elif not self._pilot.is_done:
                         self._tick()
+                    elif not self._env.at_rest:
+                        self._env.rest()  # there is nothing more to learn
+                    else:
+                        time.sleep(IDLE_SECONDS)
         except BaseException as raised:
             error = None if stop() else raised
-        self._closed = True
+        self._closed.set()
         self._feed.end(error)
         if self._request is not None:
             self._request.done.set()
@@ -120,11 +127,16 @@ class Control:
             )
 
         self._request = request = _Request(play)
-        while not (request.done.wait(IDLE_SECONDS) or self._closed):
+        while not (request.done.wait(IDLE_SECONDS) or self._closed.is_set()):
             pass
         if request.result is None and not stop():
             raise ControlEndedError
         return request.result
+
+    def halt(self) -> None:
+        """End the loop, and wait until everything is at rest. The environment is not used any more."""
+        self._halted = True
+        self._closed.wait()
 
     def end(self) -> None:
         """Let `run` return."""

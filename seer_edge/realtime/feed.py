@@ -2,6 +2,7 @@
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from seer_edge.envs import Action, Frame, Step
@@ -9,6 +10,7 @@ from seer_runtime.system.ledger import Ledger, Line
 
 FEED_BYTES_MAX = 2_500_000
 FRAMES_MIN, FRAMES_MAX = 8, 4_096
+WAIT_SECONDS = 1.0
 
 
 class ControlEndedError(Exception):
@@ -42,6 +44,7 @@ class Feed:
 
     Attributes:
         dropped: steps that were dropped.
+        waits: called about once a second while the learner waits for an event, for example in a pause.
         gap: whether steps were dropped since the last event that was kept.
 
     """
@@ -57,6 +60,7 @@ class Feed:
         self._ready = threading.Semaphore(0)
         self._error: BaseException | None = None
         self.dropped, self.gap = 0, False
+        self.waits: Callable[[], object] = lambda: None
 
     @property
     def capacity(self) -> int:
@@ -106,7 +110,8 @@ class Feed:
 
         Raises the error of `end` once no events are left.
         """
-        self._ready.acquire()
+        while not self._ready.acquire(timeout=WAIT_SECONDS):
+            self.waits()
         if not self._events:
             self._ready.release()
             assert self._error is not None

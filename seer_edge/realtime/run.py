@@ -8,7 +8,7 @@ import torch
 
 from seer_edge.envs.games import Evaluation, game_seeds
 from seer_edge.envs.recorder import Recorder
-from seer_edge.machine.signals import StopSignal
+from seer_edge.machine.signals import PauseSignal, StopSignal
 from seer_edge.realtime.feed import ControlEndedError
 from seer_edge.realtime.session import RealTimeSession
 from seer_edge.training.run import Run
@@ -41,18 +41,27 @@ class RealTimeRun(Run[RealTimeSession]):
                 control.end()
 
         start_thread(learn)
-        control.run(stop)
+        with PauseSignal() as paused:
+            control.run(stop, paused)
         (result,) = ended
         if isinstance(result, BaseException):
             raise result
         return result
 
     def _train(self, stop: Callable[[], bool]) -> None:
+        self.session.feed.waits = stop  # which tells the service manager that the run is alive
         try:
             super()._train(stop)
         except ControlEndedError:
             if not stop():
                 raise
+        finally:
+            self.session.control.halt()  # the last checkpoint is written at rest
+
+    def abandon(self, reason: str) -> None:
+        """See `Run`. Bring the environment to rest first."""
+        self.session.env.rest_beside()
+        super().abandon(reason)
 
     def _play_evaluation(
         self, stop: Callable[[], bool], played: Callable[[int], object], recorder: Recorder | None

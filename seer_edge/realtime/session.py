@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from seer_edge.config.plan import BytePlan
+from seer_edge.config.real_time import limits_asked
 from seer_edge.envs import Episode
+from seer_edge.envs.safety import limits_of
 from seer_edge.realtime.control import Control
 from seer_edge.realtime.feed import Began, Feed
 from seer_edge.realtime.figures import Totals
@@ -43,11 +45,13 @@ class RealTimeSession(Session):
 
     def open_control(self) -> Control:
         """Return the control of this session, before its first step. No update may be running."""
-        assert self.config.hz is not None
         encoder = None if self.graph is None else self._own_encoder(self.graph)
         seed = self.seeds.exploration + self.timestep
         self.pilot = Pilot(self.plan, self.agent, encoder, self.ledger, self.feed, seed=seed, timestep=self.timestep)
-        self.control = Control(self.env, self.pilot, self.feed, 1 / self.config.hz)
+        asked = limits_asked(self.config)
+        assert asked is not None
+        limits = limits_of(self.env.spec, self.env.safety, asked)
+        self.control = Control(self.env, self.pilot, self.feed, 1 / asked.hz, limits)
         return self.control
 
     def _own_encoder(self, graph: bytes) -> OnnxEncoder:

@@ -120,6 +120,7 @@ def test_bad_rates_are_refused_in_one_line(flags: tuple[str, ...], message: str,
 
 LOOP = """
 import sys
+import time
 import seer_edge
 from pole import FALLEN, Device
 
@@ -139,6 +140,7 @@ with seer_edge.Learner((84, 84), 3, run_dir=sys.argv[1], **options) as learner:
             continue
         assert action in (0, 1, 2)
         device.push(action - 1)
+        time.sleep(0.01)
         fallen = abs(device.angle()) >= FALLEN
         reward = 1 - abs(device.angle()) / FALLEN
 print(learner.result.status, learner.result.timestep)
@@ -161,7 +163,7 @@ def test_a_program_with_its_own_loop_learns_resumes_and_acts(tmp_path: Path) -> 
 
     status, timestep = loop(200, 60).split()
     assert status == "interrupted"
-    assert 40 <= int(timestep) <= 60
+    assert 1 <= int(timestep) <= 60  # the learner may be behind
     assert loop(200, 10_000) == "finished 200"
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["resumed_at"] == [int(timestep)]

@@ -1,0 +1,58 @@
+"""Checks of the settings of control in real time."""
+
+import math
+from typing import Protocol
+
+from seer_edge.envs.safety import AskedLimits, numbers
+from seer_edge.errors import BadInputError
+
+HZ_MAX = 1_000
+
+
+class RealTimeSettings(Protocol):
+    """The settings of a run that control in real time uses. See `TrainConfig`."""
+
+    @property
+    def hz(self) -> float | None: ...  # noqa: D102
+    @property
+    def max_updates_per_step(self) -> int: ...  # noqa: D102
+    @property
+    def min_updates_per_step(self) -> float: ...  # noqa: D102
+    @property
+    def rest_after_seconds(self) -> float: ...  # noqa: D102
+    @property
+    def action_limit(self) -> tuple[float, float] | None: ...  # noqa: D102
+    @property
+    def slew_rate(self) -> tuple[float, ...] | None: ...  # noqa: D102
+
+
+def check_real_time(settings: RealTimeSettings) -> None:
+    """Raise BadInputError, which names the flag, for a value that cannot be used."""
+    hz, most, least = settings.hz, settings.max_updates_per_step, settings.min_updates_per_step
+    late, limit, slew = settings.rest_after_seconds, settings.action_limit, settings.slew_rate
+    if hz is not None:
+        _require(0 < hz <= HZ_MAX, "--hz", f"{hz:g}", f"give a rate above 0 and up to {HZ_MAX}")
+    _require(most >= 1, "--max-updates-per-step", most, "give a whole number of at least 1")
+    _require(0 <= least < math.inf, "--min-updates-per-step", f"{least:g}", "give a number of at least 0")
+    _require(0 < late < math.inf, "--rest-after", f"{late:g}s", "give a time above 0s")
+    for flag, values in (("--action-limit", limit), ("--slew-rate", slew)):
+        limited = values is None or hz is not None
+        _require(
+            limited, flag, numbers(values or ()), "limits need control in real time; give --hz too, or leave it out"
+        )
+    if limit is not None:
+        within = -1 <= limit[0] <= limit[1] <= 1
+        _require(within, "--action-limit", numbers(limit), "give LOW,HIGH from -1 to 1, such as -0.5,0.5")
+    if slew is not None:
+        positive = bool(slew) and all(0 < rate < math.inf for rate in slew)
+        _require(positive, "--slew-rate", numbers(slew), "give a number above 0, or one for each control")
+
+
+def limits_asked(settings: RealTimeSettings) -> AskedLimits | None:
+    """Return the limits of actions that the flags ask for; None without control in real time."""
+    return None if settings.hz is None else AskedLimits(settings.hz, settings.action_limit, settings.slew_rate)
+
+
+def _require(holds: bool, flag: str, value: object, hint: str) -> None:
+    if not holds:
+        raise BadInputError(f"{flag} {value}: {hint}")

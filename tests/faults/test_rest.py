@@ -1,0 +1,224 @@
+"""A robot in real time is brought to rest whatever happens to the program that controls it."""
+
+import functools
+import json
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from seer_edge.runs import checkpoint
+from seer_runtime import durable
+from tests.end_to_end.robot_env import events
+from tests.faults import runs
+
+ROBOT = "tests.end_to_end.robot_env:Robot-v0"
+REST_SECONDS = 0.2
+"""Time in which a robot is at rest after its program was killed."""
+SHORT: tuple[str, ...] = (
+    *("--hz", "100", "--mem-budget", "1MB", "--freeze-at", "never", "--eval-every", "never", "--log-every", "50"),
+    *("--set", "batch_size=8", "--set", "learning_starts=20", "--set", "hidden=16"),
+)
+
+
+class Robot:
+    """A robot, and the program that trains on it in `folder`."""
+
+    def __init__(self, folder: Path, *words: str, prepare: Callable[[Any], None] | None = None, **kwargs: Any) -> None:
+        self.log, self.run, self.messages = folder / "robot", folder / "run", folder / "messages"
+        self.stopped = folder / "robot.stopped"
+        given = json.dumps({"log": str(self.log), **kwargs})
+        command = ("train", "--env", ROBOT, "--env-kwargs", given, "--run-dir", self.run, *SHORT, *words)
+        self.child = runs.start(self.messages, runs.command, *command, prepare=prepare)
+
+    @property
+    def events(self) -> list[str]:
+        return events(self.log) if self.log.exists() else []
+
+    def wait_for(self, happened: Callable[[], bool]) -> None:
+        def either() -> bool:
+            assert self.child.process.is_alive(), self.messages.read_text()
+            return happened()
+
+        runs.wait_until(either, 120)
+
+    def wait_for_steps(self, count: int = 10) -> None:
+        """Wait for steps of the control loop, which begins with rest."""
+        self.wait_for(lambda: self.events.count("step") >= count)
+
+    def signal(self, number: int) -> None:
+        os.kill(self.child.process.pid or 0, number)
+
+    @property
+    def saved_at(self) -> int:
+        return checkpoint.newest(self.run / "checkpoints").timestep
+
+
+def tell_checkpoints(log: Path, tell: Any) -> None:
+    """Write the line "checkpoint" to the robot's log before one is written."""
+    save = checkpoint.save
+
+    def telling(*args: Any, **given: Any) -> Path:
+        with log.open("a") as lines:
+            lines.write("checkpoint\n")
+        return save(*args, **given)
+
+    checkpoint.save = telling
+
+
+def test_a_robot_rests_at_the_start_and_before_the_last_checkpoint(tmp_path: Path) -> None:
+    prepare = functools.partial(tell_checkpoints, tmp_path / "robot")
+    robot = Robot(tmp_path, "--total-timesteps", "90", prepare=prepare, guarded=True)
+    assert robot.child.join() == 0, robot.messages.read_text()
+    moved = [event for event in robot.events if event != "checkpoint"]
+    assert moved[:5] == ["rest", "reset", "rest", "reset", "step"], "the first reset is that of the plan"
+    assert robot.events[-2:] == ["rest", "checkpoint"]
+    assert not robot.stopped.exists(), "the run ended in order"
+
+
+@pytest.mark.fault(
+    "SIGTERM or SIGINT while a robot moves in real time",
+    promise="`rest` is called before the last checkpoint is written; exit 143 or 130",
+)
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.faults)])
+def test_a_robot_rests_before_the_checkpoint_of_a_stopped_run(tmp_path: Path, number: signal.Signals) -> None:
+    prepare = functools.partial(tell_checkpoints, tmp_path / "robot")
+    robot = Robot(tmp_path, "--total-timesteps", "100000", prepare=prepare, guarded=True)
+    robot.wait_for_steps()
+    robot.signal(number)
+    assert robot.child.join() == 128 + number, robot.messages.read_text()
+    assert robot.events[-2:] == ["rest", "checkpoint"]
+    assert not robot.stopped.exists()
+
+
+@pytest.mark.fault(
+    "a robot's environment raises in real time, and its `rest` raises too",
+    promise="exit 75 with the first error; `rest` is tried before the checkpoint, then `rest_command` runs",
+)
+@pytest.mark.parametrize("rest_fails", [False, True])
+def test_a_robot_rests_after_its_environment_has_failed(tmp_path: Path, rest_fails: bool) -> None:
+    prepare = functools.partial(tell_checkpoints, tmp_path / "robot")
+    robot = Robot(tmp_path, prepare=prepare, fail_at=45, rest_fails=rest_fails, guarded=True)
+    assert robot.child.join() == 75, robot.messages.read_text()
+    messages = robot.messages.read_text()
+    assert "the environment failed after step 44: OSError: the camera is gone" in messages
+    assert messages.count("could not be brought to rest: OSError: the motors do not answer") == rest_fails
+    assert robot.events[-3:] == ["step", "rest", "checkpoint"]
+    assert robot.stopped.exists() == rest_fails
+    assert robot.saved_at == 44
+
+
+@pytest.mark.fault(
+    "a step of a robot's environment is later than `--rest-after`",
+    promise="`rest` is called while the step runs; the episode is cut, and the run continues",
+)
+def test_a_robot_rests_while_a_step_is_late(tmp_path: Path) -> None:
+    words = ("--total-timesteps", "120", "--rest-after", "600ms")
+    robot = Robot(tmp_path, *words, slow_at=45, slow_seconds=3.0)
+    assert robot.child.join() == 0, robot.messages.read_text()
+    assert "no step within 0.61 s: brought to rest" in robot.messages.read_text()
+    late = [index for index, event in enumerate(robot.events) if event == "step"][44]
+    assert robot.events[late : late + 4] == ["step", "rest", "rest", "reset"]
+    assert robot.saved_at == 120
+
+
+@pytest.mark.fault(
+    "a step of a robot's environment hangs",
+    promise="`rest` is called before the checkpoint, and `rest_command` runs at the end; exit 75",
+)
+def test_a_robot_rests_while_its_environment_hangs(tmp_path: Path) -> None:
+    prepare = functools.partial(tell_checkpoints, tmp_path / "robot")
+    words = ("--env-timeout", "3s", "--rest-after", "1h")
+    robot = Robot(tmp_path, *words, prepare=prepare, slow_at=45, slow_seconds=1000.0, guarded=True)
+    assert robot.child.join() == 75, robot.messages.read_text()
+    assert "step did not return within 3 seconds" in robot.messages.read_text()
+    assert robot.events[-3:] == ["step", "rest", "checkpoint"]
+    runs.wait_until(robot.stopped.exists)
+
+
+def test_a_recorded_robot_rests_at_the_start_and_at_the_end(tmp_path: Path) -> None:
+    log, file = tmp_path / "robot", tmp_path / "demos"
+    command = ("record", "--env", ROBOT, "--env-kwargs", json.dumps({"log": str(log), "length": 5}), "--hz", "100")
+    child = runs.start(tmp_path / "messages", runs.command, *command, "--episodes", "2", "-o", file)
+    assert child.join() == 0, (tmp_path / "messages").read_text()
+    assert events(log)[:3] == ["rest", "reset", "step"]
+    assert events(log)[-1] == "rest"
+    assert file.exists()
+
+
+def test_sigusr1_pauses_and_resumes(tmp_path: Path) -> None:
+    robot = Robot(tmp_path, "--total-timesteps", "300", length=10_000)
+    robot.wait_for_steps()
+    robot.signal(signal.SIGUSR1)
+    robot.wait_for(lambda: robot.events[-1] == "rest")
+    before = robot.events
+    time.sleep(0.5)
+    assert robot.events == before, "nothing moves in a pause"
+    assert f"paused, at rest; kill -USR1 {robot.child.process.pid} continues" in robot.messages.read_text()
+    robot.signal(signal.SIGUSR1)
+    assert robot.child.join() == 0, robot.messages.read_text()
+    assert robot.events[len(before)] == "reset"
+    assert robot.saved_at == 300
+
+
+def test_a_run_can_be_stopped_in_a_pause(tmp_path: Path) -> None:
+    robot = Robot(tmp_path, "--total-timesteps", "100000")
+    robot.wait_for_steps()
+    robot.signal(signal.SIGUSR1)
+    robot.wait_for(lambda: "paused, at rest" in robot.messages.read_text())
+    robot.signal(signal.SIGTERM)
+    assert robot.child.join() == 143, robot.messages.read_text()
+    assert robot.events[-1] == "rest"
+
+
+@pytest.mark.fault(
+    "SIGKILL of the program at a random moment while a robot moves",
+    promise="`rest_command` acts; in the test of 100 kills, within 200 ms each time",
+)
+@pytest.mark.parametrize("trials", [2, pytest.param(100, marks=pytest.mark.faults)])
+def test_a_robot_rests_after_its_program_was_killed(tmp_path: Path, trials: int, record_property: Any) -> None:
+    rng, delays = random.Random(trials), []
+    for trial in range(trials):
+        folder = tmp_path / str(trial)
+        folder.mkdir()
+        robot = Robot(folder, "--total-timesteps", "100000", guarded=True)
+        robot.wait_for_steps(40)
+        time.sleep(rng.uniform(0, 0.3))
+        assert not robot.stopped.exists()
+        killed = time.time()
+        assert robot.child.kill() == -signal.SIGKILL
+        runs.wait_until(robot.stopped.exists)
+        delays.append(robot.stopped.stat().st_mtime - killed)
+    record_property("trials", trials)
+    print(f"at rest after {np.median(delays) * 1e3:.0f} ms (median), {max(delays) * 1e3:.0f} ms (worst of {trials})")
+    if trials == 100:
+        assert max(delays) < REST_SECONDS
+
+
+def test_the_limits_of_actions_hold_and_what_was_executed_is_stored(tmp_path: Path) -> None:
+    words = ("--action-limit", "-0.5,0.75", "--slew-rate", "4,200", "--total-timesteps", "60")
+    fast = ("--resolution", "28", "--color", "gray", "--set", "features=7")
+    robot = Robot(tmp_path, *words, *fast, controls=2, length=10_000)
+    assert robot.child.join() == 0, robot.messages.read_text()
+    sent = np.array([line.split()[1:] for line in robot.log.read_text().splitlines() if line.startswith("step")], float)
+    controls = sent / 10  # in the agent's units
+    assert controls.min() >= -0.5 - 1e-4
+    assert controls.max() <= 0.75 + 1e-4
+    change = np.abs(np.diff(controls, axis=0, prepend=0))
+    assert change[:, 0].max() <= 0.04 + 2e-4
+    assert change[:, 1].max() > 0.04, "the other control may change faster"
+    config = json.loads((robot.run / "config.json").read_text())
+    assert (config["action_limit"], config["slew_rate"]) == ([-0.5, 0.75], [4.0, 200.0])
+    tensors = durable.read_tensors(checkpoint.newest(robot.run / "checkpoints").path / checkpoint.REPLAY)
+    (actions,) = (array for name, array in tensors.items() if name.endswith("action"))
+    np.testing.assert_allclose(actions[:60], controls[:60], atol=1e-4)
+    resume = ("resume", robot.run, "--total-timesteps", "90", "--slew-rate", "2")
+    assert runs.start(robot.messages, runs.command, *resume).join() == 0, robot.messages.read_text()
+    config = json.loads((robot.run / "config.json").read_text())
+    assert (config["action_limit"], config["slew_rate"]) == ([-0.5, 0.75], [2.0])

@@ -1,0 +1,237 @@
+"""The control loop's environment: what it sends, and when it brings the environment to rest."""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from seer_edge.envs import Continuous, EnvSpec, Step
+from seer_edge.envs.games import evaluate
+from seer_edge.envs.guarded import Guarded
+from seer_edge.envs.paced import Paced
+from seer_edge.envs.safety import AskedLimits, limits_of
+from seer_edge.envs.ticks import Ticks
+from seer_edge.errors import EnvironmentFailedError
+from seer_edge.machine.signals import PauseSignal
+
+LONG = 1000.0
+WAIT_SECONDS = 60
+
+
+class Arm:
+    """Two motors. `log` has what happened to them: "reset", "rest" and the actions that were sent."""
+
+    new_scene = True
+
+    def __init__(self) -> None:
+        self.spec = EnvSpec("Arm-v0", "Arm", (4, 4), (4, 4), Continuous(2))
+        self.log: list[Any] = []
+        self.executed: Any = None
+        self.fails = False
+        self.rested = threading.Event()
+        self.waits_for_rest = False
+
+    def reset(self) -> Any:
+        self.log.append("reset")
+        return np.zeros((4, 4), np.uint8)
+
+    def step(self, action: Any) -> Step:
+        self.log.append(action.tolist())
+        if self.fails:
+            raise OSError("the camera is gone")
+        if self.waits_for_rest:
+            assert self.rested.wait(WAIT_SECONDS)
+        return Step(np.ones((4, 4), np.uint8), 1.0, False, False, None, self.executed)
+
+    def rest(self) -> None:
+        self.log.append("rest")
+        self.rested.set()
+
+    def close(self) -> None:
+        pass
+
+    def state(self) -> None:
+        pass
+
+    def restore(self, state: Any) -> None:
+        pass
+
+
+def paced(env: Any, rest_after_seconds: float = LONG, asked: AskedLimits | None = None) -> Paced:
+    guarded = Guarded(env)
+    limits = None if asked is None else limits_of(env.spec, guarded.safety, asked)
+    return Paced(guarded, Ticks(0.001), limits, rest_after_seconds)
+
+
+ACTION = np.float32([1, -1])
+
+
+def test_limited_actions_are_sent_and_reported() -> None:
+    env = Arm()
+    world = paced(env, asked=AskedLimits(1000.0, (-0.5, 0.25), (100.0,)))
+    world.reset()
+    steps = [world.step(ACTION) for _ in range(6)]
+    sent = [[0.1, -0.1], [0.2, -0.2], [0.25, -0.3], [0.25, -0.4], [0.25, -0.5], [0.25, -0.5]]
+    np.testing.assert_allclose(env.log[1:], sent, atol=1e-6)
+    np.testing.assert_allclose([step.action for step in steps], sent, atol=1e-6)  # type: ignore[arg-type, misc]
+
+
+def test_the_slew_rate_starts_from_rest_and_from_what_was_executed() -> None:
+    env = Arm()
+    world = paced(env, asked=AskedLimits(1000.0, None, (100.0,)))
+    world.reset()
+    env.executed = np.float32([0.5, 0.5])  # a person at a gamepad
+    np.testing.assert_array_equal(world.step(ACTION).action, env.executed)  # type: ignore[arg-type]
+    env.executed = None
+    np.testing.assert_allclose(world.step(ACTION).action, [0.6, 0.4], atol=1e-6)  # type: ignore[arg-type]
+    world.rest()
+    np.testing.assert_allclose(world.step(ACTION).action, [0.1, -0.1], atol=1e-6)  # type: ignore[arg-type]
+
+
+def test_a_step_that_is_late_is_brought_to_rest_while_it_runs() -> None:
+    env = Arm()
+    world = paced(env, rest_after_seconds=0.05)
+    world.reset()
+    env.waits_for_rest = True  # nothing but another thread ends the step
+    step = world.step(ACTION)
+    assert (step.terminated, step.truncated, step.discard) == (False, True, True)
+    assert env.log == ["reset", [1, -1], "rest", "rest"]
+    assert world.at_rest
+    env.waits_for_rest = False
+    world.reset()
+    assert not world.step(ACTION).discard, "the next episode is on time again"
+
+
+def test_nothing_is_sent_after_the_agent_was_late() -> None:
+    env = Arm()
+    world = paced(env, rest_after_seconds=0.05)
+    world.reset()
+    world.step(ACTION)
+    assert env.rested.wait(WAIT_SECONDS), "the agent chooses no action in time"
+    step = world.step(ACTION)
+    assert (step.truncated, step.discard) == (True, True)
+    assert env.log == ["reset", [1, -1], "rest", "rest"]
+
+
+def test_an_environment_without_rest_is_never_late() -> None:
+    class Slow(Arm):
+        rest = None  # type: ignore[assignment]
+
+        def step(self, action: Any) -> Step:
+            time.sleep(0.05)
+            return super().step(action)
+
+    world = paced(Slow(), rest_after_seconds=0.001)
+    world.reset()
+    assert not world.step(ACTION).discard
+
+
+def test_a_pause_rests_and_waits_and_cuts_the_episode() -> None:
+    env = Arm()
+    world = paced(env)
+    world.reset()
+    asked = 0
+
+    def paused() -> bool:
+        nonlocal asked
+        asked += env.log[-1] == "rest"
+        return len(env.log) > 2 and asked < 4
+
+    world.paused = paused
+    assert not world.step(ACTION).discard
+    step = world.step(ACTION)
+    assert (step.truncated, step.discard) == (True, True)
+    assert asked >= 4, "it waits until the pause is over"
+    assert env.log == ["reset", [1, -1], [1, -1], "rest"]
+
+
+class Blank:
+    """A perception of nothing."""
+
+    def observe(self, frame: Any, *, first: bool) -> Any:
+        return None
+
+
+def test_an_episode_of_an_evaluation_that_is_cut_counts_so_far() -> None:
+    env = Arm()
+    world = paced(env)
+    world.paused = lambda: env.log[-3:] == ["reset", [1, -1], [1, -1]]
+    world.halted = lambda: True
+    played = evaluate(world, Blank(), lambda _: ACTION, episodes=2, epsilon=0.0, rng=np.random.default_rng(0))
+    assert played is not None
+    assert played.returns == (2.0, 2.0)
+    assert env.log.count("rest") == 2
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_sigusr1_toggles_a_pause_unless_the_environment_uses_it(own: bool) -> None:
+    received: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: received.append(number) if own else None)
+    try:
+        if not own:
+            signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+        with PauseSignal() as paused:
+            states = []
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGUSR1)
+                states.append(paused())
+        assert states == ([False, False] if own else [True, False])
+        assert len(received) == 2 * own
+        assert own or signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_the_end_of_the_run_ends_a_pause() -> None:
+    world = paced(Arm())
+    world.reset()
+    world.paused, world.halted = lambda: True, lambda: True
+    assert world.step(ACTION).truncated
+
+
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt, MemoryError])
+def test_it_rests_before_and_after_whatever_happens(error: type[BaseException] | None) -> None:
+    env = Arm()
+    world = paced(env)
+    with contextlib.suppress(KeyboardInterrupt, MemoryError), world.kept_safe():
+        world.reset()
+        if error is not None:
+            raise error
+    assert env.log == ["rest", "reset", "rest"]
+
+
+def test_it_rests_after_the_environment_has_failed_and_that_error_counts() -> None:
+    env = Arm()
+    world = paced(env)
+    env.fails = True
+
+    def control() -> None:
+        with world.kept_safe():
+            world.reset()
+            world.step(ACTION)
+
+    with pytest.raises(EnvironmentFailedError, match="the camera is gone"):
+        control()
+    assert env.log == ["rest", "reset", [1, -1], "rest"]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_command_runs_at_the_end_if_rest_fails(tmp_path: Path, fails: bool) -> None:
+    class Guided(Arm):
+        rest_command = ("/bin/sh", "-c", f": > {tmp_path}/stopped")
+
+        def rest(self) -> None:
+            super().rest()
+            if fails:
+                raise OSError("the motors do not answer")
+
+    world = paced(Guided())
+    with world.kept_safe():
+        world.reset()
+    assert (tmp_path / "stopped").exists() == fails

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from seer_edge.api import runs
 from seer_edge.api.results import RunResult
 from seer_edge.config.request import ResumeRequest, RunOptions, RunRequest
-from seer_edge.envs import own_loop
+from seer_edge.envs import exchange
 from seer_edge.envs.guarded import closing_idle
 from seer_edge.errors import BadInputError
 from seer_edge.machine.signals import StopSignal
@@ -65,12 +65,12 @@ class Learner:
         self._frame_shape = tuple(frame_shape)
         self._result: RunResult | None = None
         self._error: BaseException | None = None
-        self._stop, self._exchange = StopSignal(), own_loop.Exchange()
+        self._stop, self._exchange = StopSignal(), exchange.Exchange()
         self._in_episode, self._over = False, threading.Event()
         if options.get("hz") is None:
             raise BadInputError("hz: missing; give about how often a second you will call step")
         own: Any = {"env_timeout": DAYS_30, "eval_every": "never", "env_kwargs": kwargs}
-        request = RunRequest.of(env=own_loop.ENV, **{**options, **own})
+        request = RunRequest.of(env=exchange.ENV, **{**options, **own})
         self._exchange.open()
         start_thread(lambda: self._run(request, Path(run_dir)))
         while not (self._exchange.begun.wait(0.01) or self._over.is_set()):
@@ -121,13 +121,13 @@ class Learner:
 
         """
         info = {"discard": discard, **({} if executed is None else {"executed_action": executed})}
-        given = own_loop.Given(self._checked(frame), float(reward), bool(terminated), bool(truncated), info)
+        given = exchange.Given(self._checked(frame), float(reward), bool(terminated), bool(truncated), info)
         ends = self._in_episode and (given.terminated or given.truncated)
         try:
             self._exchange.give(given)
             self._in_episode = not ends
             return None if ends else self._exchange.action()
-        except own_loop.LoopEndedError:
+        except exchange.LoopEndedError:
             self._over.wait()
             if self._error is not None:
                 raise self._error from None

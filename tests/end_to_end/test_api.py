@@ -23,6 +23,7 @@ IN_ORDER = (
     "report",
     "evaluate",
     "export",
+    "record",
     "act",
     "sweep",
     "reproduce",

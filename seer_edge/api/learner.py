@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import math
+import operator
 import os
 import threading
 from pathlib import Path
@@ -64,8 +65,8 @@ class Learner:
         run_dir: str | os.PathLike[str],
         **options: Unpack[RunOptions],
     ) -> None:
-        folder, self._frame_shape = Path(run_dir), tuple(frame_shape)
-        kwargs = {"shape": list(frame_shape), "actions": _bounds(actions)}
+        folder, self._frame_shape = Path(run_dir), _shape(frame_shape)
+        kwargs = {"shape": list(self._frame_shape), "actions": _bounds(actions)}
         self._result: RunResult | None = None
         self._error: BaseException | None = None
         self._stop, self._exchange = StopSignal(), own_loop.Exchange()
@@ -183,6 +184,17 @@ def _check_same_loop(folder: Path, kwargs: dict[str, Any] | None, saved: TrainCo
             )
 
 
+def _shape(shape: Any) -> tuple[int, ...]:
+    """Return the shape of a frame as whole numbers. Raises BadInputError."""
+    try:
+        sizes = tuple(map(operator.index, shape))
+    except TypeError:
+        sizes = ()
+    if len(sizes) not in (2, 3) or min(sizes) < 1 or sizes[2:] not in ((), (3,)):
+        raise BadInputError(f"frame_shape {shape!r}: give (height, width), or (height, width, 3) for RGB")
+    return sizes
+
+
 def _bounds(actions: Any) -> int | list[list[float]]:
     """Return the actions as JSON. Raises BadInputError."""
     if isinstance(actions, int | np.integer) and not isinstance(actions, bool) and actions >= 1:
@@ -193,4 +205,6 @@ def _bounds(actions: Any) -> int | list[list[float]]:
         low = high = []
     if not low or len(low) != len(high) or not all(map(math.isfinite, [*low, *high])):
         raise BadInputError(f"actions {actions!r}: give a number of actions, or (low, high) with finite bounds")
+    if any(least > most for least, most in zip(low, high, strict=True)):
+        raise BadInputError(f"actions {actions!r}: a lower bound is above the upper one; give (low, high)")
     return [low, high]

@@ -73,3 +73,21 @@ def test_a_learner_refuses_the_run_of_another_environment(tmp_path: Path) -> Non
 
 def test_a_learner_refuses_a_missing_folder_at_once(tmp_path: Path) -> None:
     assert isinstance(_in_time(lambda: _make((36, 36), 3, run_dir=None)), TypeError)
+
+
+@pytest.mark.parametrize(
+    ("shape", "actions", "message"),
+    [
+        (36, 3, "frame_shape 36: give (height, width), or (height, width, 3) for RGB"),
+        ((36, 36, 4), 3, "frame_shape (36, 36, 4): give (height, width), or (height, width, 3) for RGB"),
+        ((36.5, 36), 3, "frame_shape (36.5, 36): give (height, width), or (height, width, 3) for RGB"),
+        ((0, 36), 3, "frame_shape (0, 36): give (height, width), or (height, width, 3) for RGB"),
+        ((36, 36), ([1], [-1]), "actions ([1], [-1]): a lower bound is above the upper one; give (low, high)"),
+        ((36, 36), 0, "actions 0: give a number of actions, or (low, high) with finite bounds"),
+    ],
+)
+def test_a_learner_names_the_argument_that_cannot_be_used(
+    shape: Any, actions: Any, message: str, tmp_path: Path
+) -> None:
+    assert str(_in_time(lambda: _make(shape, actions, run_dir=tmp_path / "run"))) == message
+    assert not list(tmp_path.iterdir())

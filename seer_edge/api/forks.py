@@ -163,6 +163,10 @@ def _check_steps(begin: Beginning, request: ForkRequest, changes: dict[str, Any]
     freeze_at = changes.get("freeze_at", begin.config.freeze_at)
     end = begin.config.total_timesteps if total is None else total
     if freeze_at is not None and freeze_at > end:
+        if total is None:
+            raise BadInputError(
+                f"--freeze-at {freeze_at}: the run ends at step {end}; give an earlier step, or also --total-timesteps"
+            )
         raise BadInputError(
             f"--total-timesteps {end}: the freeze is at step {freeze_at}; give more steps, or another --freeze-at"
         )

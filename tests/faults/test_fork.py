@@ -121,6 +121,7 @@ def test_a_killed_fork_leaves_no_run_and_can_be_repeated(
         (("--at", "44", "--set", "action_repeat=2"), "--set action_repeat: cannot change in a run that has begun"),
         (("--total-timesteps", "150"), "--total-timesteps 150: the fork begins at step 160"),
         (("--at", "44", "--total-timesteps", "80"), "--total-timesteps 80: the freeze is at step 90"),
+        (("--at", "44", "--freeze-at", "161"), "--freeze-at 161: the run ends at step 160"),
         (("--at", "44", "--keep-checkpoint", "20"), "--keep-checkpoint 20: the fork begins at step 44"),
         (("--resolution", "42"), "--resolution: cannot change in a run that has begun; `seer-edge fork --help`"),
         (("--encoder", "canonical"), "--encoder: cannot change in a run that has begun"),

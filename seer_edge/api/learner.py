@@ -1,7 +1,9 @@
 """Learning for a program that has a loop of its own."""
 
 import contextlib
+import functools
 import math
+import operator
 import os
 import threading
 from pathlib import Path
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 
 from seer_edge.api import runs
 from seer_edge.api.results import RunResult
+from seer_edge.config.config import TrainConfig
 from seer_edge.config.request import ResumeRequest, RunOptions, RunRequest
 from seer_edge.envs import exchange
 from seer_edge.envs.guarded import closing_idle
@@ -34,7 +37,8 @@ class Learner:
             often a second you will call `step`. A run that continues keeps the other options it has.
 
     Raises:
-        BadInputError: an option cannot be used, or the folder holds another run. Nothing was written.
+        BadInputError: an option cannot be used, or the folder holds a run of other frames, actions or another
+                environment. Nothing was written.
         RuntimeError: another learner is open in this process.
 
     Example:
@@ -61,8 +65,8 @@ class Learner:
         run_dir: str | os.PathLike[str],
         **options: Unpack[RunOptions],
     ) -> None:
-        kwargs = {"shape": list(frame_shape), "actions": _bounds(actions)}
-        self._frame_shape = tuple(frame_shape)
+        folder, self._frame_shape = Path(run_dir), _shape(frame_shape)
+        kwargs = {"shape": list(self._frame_shape), "actions": _bounds(actions)}
         self._result: RunResult | None = None
         self._error: BaseException | None = None
         self._stop, self._exchange = StopSignal(), exchange.Exchange()
@@ -72,7 +76,7 @@ class Learner:
         own: Any = {"env_timeout": DAYS_30, "eval_every": "never", "env_kwargs": kwargs}
         request = RunRequest.of(env=exchange.ENV, **{**options, **own})
         self._exchange.open()
-        start_thread(lambda: self._run(request, Path(run_dir)))
+        start_thread(lambda: self._run(request, folder))
         while not (self._exchange.begun.wait(0.01) or self._over.is_set()):
             pass
         if self._error is not None:
@@ -83,7 +87,8 @@ class Learner:
             with contextlib.closing(self._exchange), closing_idle():
                 if (run_dir / "config.json").exists():
                     changes = ResumeRequest.of(hz=request.hz).config_fields()
-                    self._result = runs.resume_with(run_dir, changes, {"stop": self._stop})
+                    check = functools.partial(_check_same_loop, run_dir, request.env_kwargs)
+                    self._result = runs.resume_with(run_dir, changes, {"stop": self._stop}, check)
                 else:
                     self._result = runs.train_request(request, run_dir, {"stop": self._stop})
         except BaseException as error:
@@ -113,10 +118,10 @@ class Learner:
 
         Returns:
             The action: an int, or a float32 array within the bounds. None if the episode ended, so that the next frame
-            is the first of another one, and once the run has ended (`done`).
+            is the first of another one, and once the run has ended or the learner is closed (`done`).
 
         Raises:
-            BadInputError: the frame has another shape or dtype, or the learner is closed.
+            BadInputError: the frame has another shape or dtype.
             RunStoppedError: the run stopped to stay safe. A new learner with the same `run_dir` continues it.
 
         """
@@ -167,6 +172,29 @@ class Learner:
         self.close()
 
 
+def _check_same_loop(folder: Path, kwargs: dict[str, Any] | None, saved: TrainConfig) -> None:
+    """Raise BadInputError unless the run in the folder is of this loop: same frames and actions."""
+    if saved.env != own_loop.ENV:
+        raise BadInputError(f"run_dir {folder}: holds a run of {saved.env}; give another folder")
+    had, given = saved.env_kwargs or {}, kwargs or {}
+    for name in given:
+        if had.get(name) != given[name]:
+            raise BadInputError(
+                f"run_dir {folder}: its run has {name} {had.get(name)}, not {given[name]}; give another folder"
+            )
+
+
+def _shape(shape: Any) -> tuple[int, ...]:
+    """Return the shape of a frame as whole numbers. Raises BadInputError."""
+    try:
+        sizes = tuple(map(operator.index, shape))
+    except TypeError:
+        sizes = ()
+    if len(sizes) not in (2, 3) or min(sizes) < 1 or sizes[2:] not in ((), (3,)):
+        raise BadInputError(f"frame_shape {shape!r}: give (height, width), or (height, width, 3) for RGB")
+    return sizes
+
+
 def _bounds(actions: Any) -> int | list[list[float]]:
     """Return the actions as JSON. Raises BadInputError."""
     if isinstance(actions, int | np.integer) and not isinstance(actions, bool) and actions >= 1:
@@ -177,4 +205,6 @@ def _bounds(actions: Any) -> int | list[list[float]]:
         low = high = []
     if not low or len(low) != len(high) or not all(map(math.isfinite, [*low, *high])):
         raise BadInputError(f"actions {actions!r}: give a number of actions, or (low, high) with finite bounds")
+    if any(least > most for least, most in zip(low, high, strict=True)):
+        raise BadInputError(f"actions {actions!r}: a lower bound is above the upper one; give (low, high)")
     return [low, high]

@@ -201,8 +201,8 @@ def record(
         The file, the raw returns, and the number of rows. Fewer episodes than asked for if a signal stopped it.
 
     Raises:
-        BadInputError: an option cannot be used, or `output` cannot be written.
-        EnvironmentFailedError: the environment failed. Nothing was written.
+        BadInputError: an option cannot be used, `output` cannot be written, or the policy failed.
+        EnvironmentFailedError: the environment failed. Rows that were recorded before an error are written.
 
     Example:
         >>> import seer_edge

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from seer_edge.api import planning
 from seer_edge.api.results import RunResult
+from seer_edge.config.config import TrainConfig
 from seer_edge.config.plan import BytePlan
 from seer_edge.config.request import ENCODER, ResumeOptions, ResumeRequest, RunOptions, RunRequest
 from seer_edge.envs.guarded import closing_idle
@@ -211,17 +212,32 @@ def resume(
     return resume_with(run, changes, {"on_progress": on_progress, "progress_bar": progress_bar})
 
 
-def resume_with(run: str | os.PathLike[str], changes: dict[str, Any], supervision: Mapping[str, Any]) -> RunResult:
-    """Continue a run with other fields of its configuration. `supervision` is as for `train_request`."""
+def resume_with(
+    run: str | os.PathLike[str],
+    changes: dict[str, Any],
+    supervision: Mapping[str, Any],
+    check: Callable[[TrainConfig], None] = lambda _: None,
+) -> RunResult:
+    """Continue a run with other fields of its configuration. `supervision` is as for `train_request`.
+
+    `check` is called with the saved configuration before the environment is built, and raises BadInputError.
+    """
     folder = run_folder.open_run(Path(run))
     with folder.locked():
-        return _resume(folder, changes, supervision)
+        return _resume(folder, changes, supervision, check)
 
 
-def _resume(folder: RunFolder, changes: dict[str, Any], supervision: Mapping[str, Any]) -> RunResult:
+def _resume(
+    folder: RunFolder,
+    changes: dict[str, Any],
+    supervision: Mapping[str, Any],
+    check: Callable[[TrainConfig], None],
+) -> RunResult:
     if folder.has_no_progress:
+        check(folder.read_config())
         return _begin_after_all(folder, changes, supervision)
     saved = checkpoint.newest(folder.checkpoints)
+    check(saved.config)
     for line in saved.skipped:
         LOG.warning(line)
     _check_length(saved, changes.get("total_timesteps"))

@@ -18,7 +18,7 @@ from seer_edge.envs.paced import Paced
 from seer_edge.envs.safety import AskedLimits, limits_of
 from seer_edge.envs.ticks import Ticks
 from seer_edge.envs.translate_errors import translate_errors
-from seer_edge.errors import EXIT_UNSAFE, BadInputError, describe_error
+from seer_edge.errors import EXIT_UNSAFE, BadInputError, EnvironmentFailedError, describe_error
 from seer_edge.machine.signals import StopSignal
 from seer_edge.runs.demos import DemoWriter
 from seer_edge.validation import check_target
@@ -58,7 +58,10 @@ class Recorded:
 
 
 def record(path: Path, what: Recording) -> Recorded:
-    """Play episodes and write them to `path`. Raises BadInputError, EnvironmentFailedError."""
+    """Play episodes and write them to `path`, also those before an error.
+
+    Raises BadInputError, EnvironmentFailedError.
+    """
     check_target("-o", path)
 
     def give_up(reason: str) -> None:
@@ -84,7 +87,13 @@ def record(path: Path, what: Recording) -> Recorded:
             raise BadInputError(f"-o {path}: cannot be written ({error.strerror}); name another file") from error
         stack.callback(writer.close)
         stop = stack.enter_context(StopSignal())
-        returns = _play(env, choose, writer, what, stop)
+        try:
+            returns = _play(env, choose, writer, what, stop)
+        except (BadInputError, EnvironmentFailedError):
+            if writer.rows:
+                writer.write()
+                LOG.warning("%s: holds the %s rows before the failure", path, f"{writer.rows:,}")
+            raise
         if writer.rows:
             writer.write()
     return Recorded(env.spec.id, returns, writer.rows, stop.received)
@@ -108,28 +117,30 @@ def _play_episodes(
     frame, begins = playing.reset(), True
     writer.begin(new_scene=True)
     total, length = 0.0, 0
-    while len(returns) < what.episodes and not stop():
-        action = choose(frame, begins)
-        step = playing.step(action)
-        begins = False
-        if step.discard:
-            writer.cut(frame)
-            writer.begin(new_scene=True)
-        else:
-            writer.add(frame, action if step.action is None else step.action, step)
-            total, length = total + step.reward, length + 1
-        frame = step.frame
-        over = step.terminated or step.truncated
-        report(step.episode)
-        if over or length == limit:
-            if not over:
+    try:
+        while len(returns) < what.episodes and not stop():
+            action = choose(frame, begins)
+            step = playing.step(action)
+            begins = False
+            if step.discard:
                 writer.cut(frame)
-            if step.episode is not None or not over or step.discard:
-                returns.append(total)
-                total, length = 0.0, 0
-            frame, begins = playing.reset(), True
-            writer.begin(new_scene=playing.new_scene)
-    writer.cut(frame)
+                writer.begin(new_scene=True)
+            else:
+                writer.add(frame, action if step.action is None else step.action, step)
+                total, length = total + step.reward, length + 1
+            frame = step.frame
+            over = step.terminated or step.truncated
+            report(step.episode)
+            if over or length == limit:
+                if not over:
+                    writer.cut(frame)
+                if step.episode is not None or not over or step.discard:
+                    returns.append(total)
+                    total, length = 0.0, 0
+                frame, begins = playing.reset(), True
+                writer.begin(new_scene=playing.new_scene)
+    finally:
+        writer.cut(frame)
     return tuple(returns)
 
 
@@ -164,7 +175,10 @@ def _of_function(name: str, call: Callable[[Frame], Any], spec: EnvSpec) -> Choo
     own = spec.own_actions
 
     def choose(frame: Frame, begins: bool) -> Action:
-        given = call(frame)
+        try:
+            given = call(frame)
+        except Exception as error:
+            raise BadInputError(f"--policy {name}: failed: {describe_error(error)}; correct the function") from error
         try:
             if own is not None:
                 action: Action = own.of_agent(given)

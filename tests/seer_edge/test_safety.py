@@ -10,7 +10,7 @@ import pytest
 
 from seer_edge.cli.flags import parse
 from seer_edge.config.real_time import check_real_time
-from seer_edge.config.request import ResumeRequest
+from seer_edge.config.request import ResumeRequest, RunRequest
 from seer_edge.envs import Continuous, Discrete, EnvOptions, EnvSpec, Step, make_env
 from seer_edge.envs.guarded import Guarded
 from seer_edge.envs.safety import AskedLimits, Limits, action_at_rest, limits_of, safety_of
@@ -275,3 +275,18 @@ def test_one_number_is_the_slew_rate_of_all_controls() -> None:
 def test_flags_that_cannot_be_read_are_refused(words: list[str], message: str) -> None:
     with pytest.raises(BadInputError, match=message):
         parse(["train", "--env", "x", *words])
+
+
+@pytest.mark.parametrize(
+    ("option", "given"),
+    [
+        ({"rest_after": "200ms"}, "--rest-after 0.2s"),
+        ({"max_updates_per_step": 2}, "--max-updates-per-step 2"),
+        ({"min_updates_per_step": 0.5}, "--min-updates-per-step 0.5"),
+    ],
+)
+def test_flags_of_real_time_are_refused_without_a_rate(option: dict[str, Any], given: str) -> None:
+    with pytest.raises(BadInputError) as raised:
+        RunRequest.of(env="x", **option).config_options()
+    assert str(raised.value) == f"{given}: needs control in real time; give --hz too, or leave it out"
+    assert RunRequest.of(env="x", hz=30, **option).config_options()["hz"] == 30

@@ -1,0 +1,93 @@
+"""What `Learner` refuses before it runs."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import seer_edge
+from seer_edge.envs import own_loop
+from seer_edge.runs import run_folder
+
+OPTIONS: Any = {"hz": 100, "mem_budget": "1MB", "total_timesteps": 60, "set": {"batch_size": 8, "learning_starts": 20}}
+SECONDS = 20
+
+
+def _make(*values: Any, run_dir: Any) -> seer_edge.BadInputError | TypeError:
+    """Return the error of a learner that cannot be made."""
+    with pytest.raises((seer_edge.BadInputError, TypeError)) as raised:
+        seer_edge.Learner(*values, run_dir=run_dir, **OPTIONS)
+    return raised.value
+
+
+def _in_time(call: Callable[[], Exception]) -> Exception:
+    found: list[Exception] = []
+    thread = threading.Thread(target=lambda: found.append(call()), daemon=True)
+    thread.start()
+    thread.join(SECONDS)
+    assert found, "the learner waits forever"
+    return found[0]
+
+
+def _run_of(folder: Path, env: str, kwargs: dict[str, Any]) -> dict[Path, bytes]:
+    """Write a run that has not begun yet; return its files."""
+    exchange = own_loop.Exchange()
+    exchange.open()
+    try:
+        plan = seer_edge.plan(env, env_kwargs=kwargs, mem_budget="1MB", total_timesteps=60, hz=100)
+    finally:
+        exchange.close()
+    run_folder.create(folder, plan.config)
+    return _files(folder)
+
+
+def _files(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("shape", "actions", "differs"),
+    [
+        ((36, 36), 5, "actions 3, not 5"),
+        ((48, 36), 3, r"shape [36, 36], not [48, 36]"),
+        ((36, 36), ([-1], [1]), "actions 3, not [[-1.0], [1.0]]"),
+    ],
+)
+def test_a_learner_refuses_the_run_of_other_frames_or_actions(
+    shape: tuple[int, ...], actions: Any, differs: str, tmp_path: Path
+) -> None:
+    before = _run_of(tmp_path / "run", own_loop.ENV, {"shape": [36, 36], "actions": 3})
+    error = _in_time(lambda: _make(shape, actions, run_dir=tmp_path / "run"))
+    assert str(error) == f"run_dir {tmp_path / 'run'}: its run has {differs}; give another folder"
+    assert {path: data for path, data in _files(tmp_path / "run").items() if path in before} == before
+
+
+def test_a_learner_refuses_the_run_of_another_environment(tmp_path: Path) -> None:
+    _run_of(tmp_path / "run", "Pong", {})
+    error = _in_time(lambda: _make((84, 84), 6, run_dir=tmp_path / "run"))
+    assert "holds a run of" in str(error)
+    assert "give another folder" in str(error)
+
+
+def test_a_learner_refuses_a_missing_folder_at_once(tmp_path: Path) -> None:
+    assert isinstance(_in_time(lambda: _make((36, 36), 3, run_dir=None)), TypeError)
+
+
+@pytest.mark.parametrize(
+    ("shape", "actions", "message"),
+    [
+        (36, 3, "frame_shape 36: give (height, width), or (height, width, 3) for RGB"),
+        ((36, 36, 4), 3, "frame_shape (36, 36, 4): give (height, width), or (height, width, 3) for RGB"),
+        ((36.5, 36), 3, "frame_shape (36.5, 36): give (height, width), or (height, width, 3) for RGB"),
+        ((0, 36), 3, "frame_shape (0, 36): give (height, width), or (height, width, 3) for RGB"),
+        ((36, 36), ([1], [-1]), "actions ([1], [-1]): a lower bound is above the upper one; give (low, high)"),
+        ((36, 36), 0, "actions 0: give a number of actions, or (low, high) with finite bounds"),
+    ],
+)
+def test_a_learner_names_the_argument_that_cannot_be_used(
+    shape: Any, actions: Any, message: str, tmp_path: Path
+) -> None:
+    assert str(_in_time(lambda: _make(shape, actions, run_dir=tmp_path / "run"))) == message
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,84 @@
+"""Recording keeps the rows before a failure, and reports the failure in one line."""
+
+import sys
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import seer_edge
+from seer_edge.envs import Discrete, EnvSpec
+from seer_edge.runs.demos import open_demos
+
+ENV = f"{__name__}:Counter"
+SPEC = EnvSpec(ENV, "Counter", (36, 36), (36, 36), Discrete(3))
+
+
+class Counter(gymnasium.Env[NDArray[np.uint8], int]):
+    """A frame with the number of the step; episodes of 10 steps. It fails in step `fails_at`."""
+
+    observation_space = gymnasium.spaces.Box(0, 255, (36, 36), np.uint8)
+    action_space = gymnasium.spaces.Discrete(3)
+
+    def __init__(self, fails_at: int = 0) -> None:
+        self._fails_at, self._steps = fails_at, 0
+
+    def reset(self, **options: object) -> tuple[NDArray[np.uint8], dict[str, object]]:
+        return self._frame(), {}
+
+    def step(self, action: int) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, object]]:
+        self._steps += 1
+        if self._steps == self._fails_at:
+            raise OSError("the motor is gone")
+        return self._frame(), 1.0, False, self._steps % 10 == 0, {}
+
+    def _frame(self) -> NDArray[np.uint8]:
+        return np.full((36, 36), self._steps, np.uint8)
+
+
+class Driver:
+    """A policy that fails at call `at`."""
+
+    def __init__(self, at: int) -> None:
+        self._at, self._calls = at, 0
+
+    def __call__(self, frame: NDArray[np.uint8]) -> int:
+        self._calls += 1
+        if self._calls == self._at:
+            raise KeyError("gamepad")
+        return 1
+
+
+def _kept(path: Path) -> list[int]:
+    """Return the numbers on the recorded frames; the last episode is cut."""
+    with open_demos(path, SPEC, None) as demos:
+        rows = list(demos)
+    assert rows[-2].truncated
+    assert rows[-1].final
+    return [int(row.frame.max()) for row in rows]
+
+
+def test_a_recording_keeps_the_rows_before_the_environment_fails(tmp_path: Path) -> None:
+    with pytest.raises(seer_edge.EnvironmentFailedError, match="the motor is gone"):
+        seer_edge.record(ENV, tmp_path / "demos.seer", episodes=9, env_kwargs={"fails_at": 14})
+    assert _kept(tmp_path / "demos.seer") == [*range(11), *range(10, 14)]
+    assert [file.name for file in tmp_path.iterdir()] == ["demos.seer"]
+
+
+@pytest.mark.parametrize(("at", "kept"), [(1, None), (14, [*range(11), *range(10, 14)])])
+def test_a_policy_that_fails_is_reported_in_one_line(
+    at: int, kept: list[int] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "drive", Driver(at), raising=False)
+    policy = f"{__name__}:drive"
+    with pytest.raises(seer_edge.BadInputError) as raised:
+        seer_edge.record(ENV, tmp_path / "demos.seer", policy=policy, episodes=9)
+    line = str(raised.value)
+    assert line.startswith(f"--policy {policy}: failed: KeyError: 'gamepad' (test_record.py:")
+    assert line.endswith("; correct the function")
+    if kept is None:
+        assert not list(tmp_path.iterdir())
+    else:
+        assert _kept(tmp_path / "demos.seer") == kept

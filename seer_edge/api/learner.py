@@ -66,19 +66,32 @@ class Learner:
         **options: Unpack[RunOptions],
     ) -> None:
         folder, self._frame_shape = Path(run_dir), _shape(frame_shape)
-        kwargs = {"shape": list(self._frame_shape), "actions": _bounds(actions)}
+        self._actions = _bounds(actions)
+        kwargs = {"shape": list(self._frame_shape), "actions": self._actions}
         self._result: RunResult | None = None
         self._error: BaseException | None = None
         self._stop, self._exchange = StopSignal(), exchange.Exchange()
         self._in_episode, self._over = False, threading.Event()
+        if "env" in options:
+            raise BadInputError("env: the environment of a Learner is your program; leave it out")
         if options.get("hz") is None:
             raise BadInputError("hz: missing; give about how often a second you will call step")
         own: Any = {"env_timeout": DAYS_30, "eval_every": "never", "env_kwargs": kwargs}
         request = RunRequest.of(env=exchange.ENV, **{**options, **own})
         self._exchange.open()
-        start_thread(lambda: self._run(request, folder))
-        while not (self._exchange.begun.wait(0.01) or self._over.is_set()):
-            pass
+        try:
+            start_thread(lambda: self._run(request, folder))
+        except MemoryError:
+            self._exchange.close()
+            raise
+        try:
+            while not (self._exchange.begun.wait(0.01) or self._over.is_set()):
+                pass
+        except BaseException:  # Ctrl-C
+            self._stop.request()
+            self._exchange.end()
+            self._over.wait()
+            raise
         if self._error is not None:
             raise self._error
 
@@ -121,11 +134,11 @@ class Learner:
             is the first of another one, and once the run has ended or the learner is closed (`done`).
 
         Raises:
-            BadInputError: the frame has another shape or dtype.
+            BadInputError: the frame has another shape or dtype, or `executed` is not an action.
             RunStoppedError: the run stopped to stay safe. A new learner with the same `run_dir` continues it.
 
         """
-        info = {"discard": discard, **({} if executed is None else {"executed_action": executed})}
+        info = {"discard": bool(discard), **({} if executed is None else {"executed_action": self._allowed(executed)})}
         given = exchange.Given(self._checked(frame), float(reward), bool(terminated), bool(truncated), info)
         ends = self._in_episode and (given.terminated or given.truncated)
         try:
@@ -144,6 +157,23 @@ class Learner:
             found = f"{frame.dtype} {list(frame.shape)}" if isinstance(frame, np.ndarray) else type(frame).__name__
             raise BadInputError(f"frame: {found}, not uint8 {list(shape)}; convert it, or make another learner")
         return frame.copy()
+
+    def _allowed(self, executed: Any) -> Any:
+        """Return the action that was executed. Raises BadInputError if it is none."""
+        actions = self._actions
+        try:
+            if isinstance(actions, int):
+                index = operator.index(executed)
+                allowed = 0 <= index < actions
+            else:
+                executed = np.asarray(executed, np.float32)
+                allowed = executed.shape == (len(actions[0]),) and bool(np.isfinite(executed).all())
+        except (TypeError, ValueError):
+            allowed = False
+        if not allowed:
+            wanted = f"0 to {actions - 1}" if isinstance(actions, int) else f"{len(actions[0])} finite numbers"
+            raise BadInputError(f"executed {executed!r}: not an action; give {wanted}")
+        return executed
 
     @property
     def done(self) -> bool:
@@ -174,7 +204,7 @@ class Learner:
 
 def _check_same_loop(folder: Path, kwargs: dict[str, Any] | None, saved: TrainConfig) -> None:
     """Raise BadInputError unless the run in the folder is of this loop: same frames and actions."""
-    if saved.env != own_loop.ENV:
+    if saved.env != exchange.ENV:
         raise BadInputError(f"run_dir {folder}: holds a run of {saved.env}; give another folder")
     had, given = saved.env_kwargs or {}, kwargs or {}
     for name in given:

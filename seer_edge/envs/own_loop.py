@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seer_edge.envs.exchange import exchange
-from seer_edge.envs.names import UnavailableEnvError
+from seer_edge.envs.names import UnsupportedEnvError
 from seer_edge.envs.ticks import tick_now
 
 
@@ -20,7 +20,7 @@ class OwnLoop(gymnasium.Env[NDArray[np.uint8], Any]):
     def __init__(self, shape: list[int], actions: int | list[list[float]]) -> None:
         opened = exchange()
         if opened is None:
-            raise UnavailableEnvError(
+            raise UnsupportedEnvError(
                 "the environment of this run is a program with a loop of its own; "
                 "continue the run there, with seer_edge.Learner"
             )

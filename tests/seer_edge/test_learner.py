@@ -5,10 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import seer_edge
-from seer_edge.envs import own_loop
+from seer_edge.envs import exchange as meeting
 from seer_edge.runs import run_folder
 
 OPTIONS: Any = {"hz": 100, "mem_budget": "1MB", "total_timesteps": 60, "set": {"batch_size": 8, "learning_starts": 20}}
@@ -33,7 +34,7 @@ def _in_time(call: Callable[[], Exception]) -> Exception:
 
 def _run_of(folder: Path, env: str, kwargs: dict[str, Any]) -> dict[Path, bytes]:
     """Write a run that has not begun yet; return its files."""
-    exchange = own_loop.Exchange()
+    exchange = meeting.Exchange()
     exchange.open()
     try:
         plan = seer_edge.plan(env, env_kwargs=kwargs, mem_budget="1MB", total_timesteps=60, hz=100)
@@ -58,7 +59,7 @@ def _files(folder: Path) -> dict[Path, bytes]:
 def test_a_learner_refuses_the_run_of_other_frames_or_actions(
     shape: tuple[int, ...], actions: Any, differs: str, tmp_path: Path
 ) -> None:
-    before = _run_of(tmp_path / "run", own_loop.ENV, {"shape": [36, 36], "actions": 3})
+    before = _run_of(tmp_path / "run", meeting.ENV, {"shape": [36, 36], "actions": 3})
     error = _in_time(lambda: _make(shape, actions, run_dir=tmp_path / "run"))
     assert str(error) == f"run_dir {tmp_path / 'run'}: its run has {differs}; give another folder"
     assert {path: data for path, data in _files(tmp_path / "run").items() if path in before} == before
@@ -91,3 +92,40 @@ def test_a_learner_names_the_argument_that_cannot_be_used(
 ) -> None:
     assert str(_in_time(lambda: _make(shape, actions, run_dir=tmp_path / "run"))) == message
     assert not list(tmp_path.iterdir())
+
+
+def test_a_learner_has_no_other_environment(tmp_path: Path) -> None:
+    options: Any = {**OPTIONS, "env": "Alien"}
+    with pytest.raises(seer_edge.BadInputError, match=r"^env: the environment of a Learner is your program"):
+        seer_edge.Learner((36, 36), 3, run_dir=tmp_path / "run", **options)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("actions", "executed"), [(3, 3), (3, -1), (3, "left"), (3, 1.5), (([-1], [1]), [0, 0]), (([-1], [1]), [np.nan])]
+)
+def test_a_wrong_executed_action_is_refused_and_the_run_goes_on(actions: Any, executed: Any, tmp_path: Path) -> None:
+    frame = np.zeros((36, 36), np.uint8)
+    with seer_edge.Learner((36, 36), actions, run_dir=tmp_path / "run", **OPTIONS) as learner:
+        learner.step(frame)
+        with pytest.raises(seer_edge.BadInputError, match=r"^executed .*: not an action; give "):
+            learner.step(frame, executed=executed)
+        assert learner.step(frame, 1.0, executed=0 if actions == 3 else [2.5]) is not None
+    assert learner.result.status == "interrupted"
+
+
+@pytest.mark.integration
+def test_an_interrupted_learner_leaves_room_for_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wait, interrupts = threading.Event.wait, [KeyboardInterrupt]
+
+    def interrupted(self: threading.Event, timeout: float | None = None) -> bool:
+        if timeout == 0.01 and interrupts:
+            raise interrupts.pop()
+        return wait(self, timeout)
+
+    monkeypatch.setattr(threading.Event, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        seer_edge.Learner((36, 36), 3, run_dir=tmp_path / "first", **OPTIONS)
+    monkeypatch.undo()
+    with seer_edge.Learner((36, 36), 3, run_dir=tmp_path / "second", **OPTIONS) as learner:
+        assert learner.step(np.zeros((36, 36), np.uint8)) in (0, 1, 2)

@@ -6,7 +6,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from seer_edge.envs.exchange import exchange
+from seer_edge.envs.exchange import Exchange, LoopEndedError, exchange
 from seer_edge.envs.names import UnsupportedEnvError
 from seer_edge.envs.ticks import tick_now
 
@@ -18,13 +18,11 @@ class OwnLoop(gymnasium.Env[NDArray[np.uint8], Any]):
     """
 
     def __init__(self, shape: list[int], actions: int | list[list[float]]) -> None:
-        opened = exchange()
-        if opened is None:
+        if exchange() is None:
             raise UnsupportedEnvError(
                 "the environment of this run is a program with a loop of its own; "
                 "continue the run there, with seer_edge.Learner"
             )
-        self._exchange = opened
         self.observation_space = gymnasium.spaces.Box(0, 255, tuple(shape), np.uint8)
         if isinstance(actions, int):
             self.action_space: gymnasium.Space[Any] = gymnasium.spaces.Discrete(actions)
@@ -32,17 +30,27 @@ class OwnLoop(gymnasium.Env[NDArray[np.uint8], Any]):
             low, high = np.asarray(actions, np.float32)
             self.action_space = gymnasium.spaces.Box(low, high, dtype=np.float32)
 
+    @property
+    def _exchange(self) -> Exchange:
+        """The one that is open now: an environment may be used again by the next `Learner`."""
+        opened = exchange()
+        if opened is None:
+            raise LoopEndedError
+        return opened
+
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[NDArray[np.uint8], dict[str, Any]]:
         """Wait for the first frame of an episode. The plan, which comes before all frames, sees a black one."""
-        if not self._exchange.planned:
-            self._exchange.planned = True
+        given = self._exchange
+        if not given.planned:
+            given.planned = True
             return np.zeros(self.observation_space.shape or (), np.uint8), {}
-        self._exchange.begun.set()
-        return self._exchange.given().frame, {}
+        given.begun.set()
+        return given.given().frame, {}
 
     def step(self, action: Any) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
         """Hand over the action, and wait for what follows it."""
-        self._exchange.send(action)
-        given = self._exchange.given()
+        meeting = self._exchange
+        meeting.send(action)
+        given = meeting.given()
         tick_now()
         return given.frame, given.reward, given.terminated, given.truncated, given.info

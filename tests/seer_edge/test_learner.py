@@ -10,6 +10,7 @@ import pytest
 
 import seer_edge
 from seer_edge.envs import exchange as meeting
+from seer_edge.envs.own_loop import OwnLoop
 from seer_edge.runs import run_folder
 
 OPTIONS: Any = {"hz": 100, "mem_budget": "1MB", "total_timesteps": 60, "set": {"batch_size": 8, "learning_starts": 20}}
@@ -129,3 +130,20 @@ def test_an_interrupted_learner_leaves_room_for_another(tmp_path: Path, monkeypa
     monkeypatch.undo()
     with seer_edge.Learner((36, 36), 3, run_dir=tmp_path / "second", **OPTIONS) as learner:
         assert learner.step(np.zeros((36, 36), np.uint8)) in (0, 1, 2)
+
+
+def test_an_environment_that_is_used_again_meets_the_next_learner() -> None:
+    first, second = meeting.Exchange(), meeting.Exchange()
+    first.open()
+    env = OwnLoop([2, 2], 3)
+    env.reset()
+    first.close()
+    with pytest.raises(meeting.LoopEndedError):
+        env.reset()
+    second.open()
+    try:
+        env.reset()  # the plan's
+        second.give(meeting.Given(np.full((2, 2), 7, np.uint8), 0.0, False, False))
+        assert env.reset()[0].tolist() == [[7, 7], [7, 7]]
+    finally:
+        second.close()

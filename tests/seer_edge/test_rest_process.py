@@ -14,7 +14,7 @@ import pytest
 from seer_edge.envs.rest_process import RestProcess
 
 WAIT_SECONDS = 60
-BYTES_MAX = 10_000_000
+BYTES_MAX = 12_000_000
 PROGRAM = """
 import os, sys, time
 from seer_edge.envs.rest_process import RestProcess

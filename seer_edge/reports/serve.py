@@ -3,13 +3,13 @@
 import logging
 import threading
 from collections.abc import Callable
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
 
 from seer_edge.errors import BadInputError
 from seer_edge.reports.build import ReportOptions, content_of, version_of
 from seer_edge.reports.page import render
+from seer_runtime.system.http_answers import AnsweringHandler
 
 LOG = logging.getLogger(__name__)
 HOST = "127.0.0.1"
@@ -48,28 +48,18 @@ class LiveReport:
             return self._page
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(AnsweringHandler):
     """Answers "/" with the page and "/version" with its version."""
 
     report: LiveReport
 
-    def do_GET(self) -> None:
-        """Answer a request."""
-        if self.path in ("/", "/index.html"):
-            self._answer(self.report.page(), "text/html; charset=utf-8")
-        elif self.path == "/version":
-            self._answer(self.report.version, "text/plain; charset=utf-8")
-        else:
-            self.send_error(HTTPStatus.NOT_FOUND)
-
-    def _answer(self, text: str, kind: str) -> None:
-        body = text.encode()
-        self.send_response(HTTPStatus.OK)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("Cache-Control", "no-store")
-        self.end_headers()
-        self.wfile.write(body)
+    def found(self, path: str) -> tuple[str, str] | None:
+        """See `AnsweringHandler`."""
+        if path in ("/", "/index.html"):
+            return self.report.page(), "text/html; charset=utf-8"
+        if path == "/version":
+            return self.report.version, "text/plain; charset=utf-8"
+        return None
 
     def log_message(self, format: str, *args: Any) -> None:
         """Log a request as a detail."""

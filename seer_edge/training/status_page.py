@@ -4,11 +4,11 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
 
 from seer_edge.config.values import address_of
+from seer_runtime.system.http_answers import AnsweringHandler
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -95,26 +95,16 @@ class StatusPage:
         return {**self._summary, "total_timesteps": self._total, "age_seconds": age, "row": self._row}
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(AnsweringHandler):
     page: StatusPage
 
-    def do_GET(self) -> None:
-        """Answer a request."""
-        if self.path in ("/", "/index.html"):
-            self._answer(PAGE, "text/html; charset=utf-8")
-        elif self.path == "/status.json":
-            self._answer(json.dumps(self.page.status()), "application/json")
-        else:
-            self.send_error(HTTPStatus.NOT_FOUND)
-
-    def _answer(self, text: str, kind: str) -> None:
-        body = text.encode()
-        self.send_response(HTTPStatus.OK)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("Cache-Control", "no-store")
-        self.end_headers()
-        self.wfile.write(body)
+    def found(self, path: str) -> tuple[str, str] | None:
+        """See `AnsweringHandler`."""
+        if path in ("/", "/index.html"):
+            return PAGE, "text/html; charset=utf-8"
+        if path == "/status.json":
+            return json.dumps(self.page.status()), "application/json"
+        return None
 
     def log_message(self, format: str, *args: Any) -> None:
         """Log nothing: a page that is open asks every two seconds."""

@@ -13,7 +13,6 @@ from typing import Any, Protocol
 from seer_edge.config.config import TrainConfig
 from seer_edge.runs.run_folder import RunFolder
 from seer_edge.training.metrics import Console
-from seer_edge.training.status_page import StatusPage
 from seer_runtime.system.user_modules import module_places
 
 REMOTE = ("wandb", "mlflow")
@@ -211,9 +210,9 @@ def open_trackers(
             yield RemoteTracker(f"--{name} {target}", begin, lambda: str(describe()["status"]), console)
 
 
-def _status_page(
-    config: TrainConfig, describe: Callable[[], Mapping[str, Any]], console: Console
-) -> Iterator[StatusPage]:
+def _status_page(config: TrainConfig, describe: Callable[[], Mapping[str, Any]], console: Console) -> Iterator[Tracker]:
+    from seer_edge.training.status_page import StatusPage  # only a run that shows its status needs a server
+
     assert config.status_port is not None
     try:
         page = StatusPage(config.status_port, config.total_timesteps, describe)

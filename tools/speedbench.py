@@ -21,7 +21,6 @@ time. Batch, sizes and encoder are those of the preset. Where Stable-Baselines3 
 import argparse
 import json
 import resource
-import statistics
 import sys
 import tempfile
 import time
@@ -41,6 +40,7 @@ from commandline import (
     render,
     run_tool,
 )
+from pipeline_sides import Sides, sides_of
 
 if TYPE_CHECKING:
     from yardsticks import Clock, Job
@@ -75,23 +75,6 @@ class Timing:
     def ratio(self) -> float | None:
         """Ratio of the medians of part and yardstick."""
         return None if not self.yardstick_median else self.median / self.yardstick_median
-
-
-@dataclass(frozen=True)
-class Sides:
-    """The two sides of a pipelined step in milliseconds: CPU time of both threads, and wall time of the step.
-
-    Means of the fastest tenth of the steps. In the others, the host did not have two free cores all the time.
-    """
-
-    learning: float  # the update thread
-    acting: float  # environment and everything else
-    step: float
-
-    @property
-    def pace(self) -> float:
-        """Share of the speed that is possible where the slower side alone sets the pace."""
-        return max(self.learning, self.acting) / self.step
 
 
 class Bench:
@@ -174,7 +157,7 @@ class Bench:
         faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
         self.page_faults[session.phase] = faults / STEPS_OF_FAULTS
         if session.config.pipeline:
-            self.sides[session.phase] = _sides(session, self.update_times(update))
+            self.sides[session.phase] = sides_of(session, self.update_times(update))
 
     def update_times(self, update: "Job") -> int:
         """Return how often to time an update: less often where one takes long."""
@@ -221,18 +204,6 @@ def _step(session: "Session") -> None:
     step = session.env.step(session.env.spec.actions.sample(session.exploration))
     if step.terminated or step.truncated:
         session.env.reset()
-
-
-def _sides(session: "Session", times: int) -> Sides:
-    taken = []
-    for _ in range(times):
-        wall, all_threads, own = time.perf_counter(), time.process_time(), time.thread_time()
-        session.step()
-        acting = time.thread_time() - own
-        taken.append((time.perf_counter() - wall, time.process_time() - all_threads - acting, acting))
-    fastest = sorted(taken)[: -(-times // 10)]
-    step, learning, acting = (1e3 * statistics.fmean(column) for column in zip(*fastest, strict=True))
-    return Sides(learning, acting, step)
 
 
 def open_session(flags: argparse.Namespace) -> "tuple[Session, Clock]":

@@ -102,7 +102,7 @@ def test_causes_add_up_to_the_step(tmp_path: Path) -> None:
 
 
 def test_the_sides_of_a_step_are_the_cpu_times_of_its_threads() -> None:
-    import speedbench
+    import pipeline_sides
 
     def busy(seconds: float) -> None:
         begin = time.thread_time()
@@ -117,7 +117,7 @@ def test_the_sides_of_a_step_are_the_cpu_times_of_its_threads() -> None:
             busy(0.01)
             time.sleep(0.02)
 
-    sides = speedbench._sides(Session(), 5)  # type: ignore[arg-type]
+    sides = pipeline_sides.sides_of(Session(), 5)  # type: ignore[arg-type]
     assert sides.learning == pytest.approx(20, abs=4)
     assert sides.acting == pytest.approx(10, abs=4)
     assert sides.step >= 49

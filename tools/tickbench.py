@@ -1,8 +1,8 @@
-"""Measure control in real time: how late ticks come, how old observations are, and what an idle loop does beside it.
+"""Measure control in real time: how late ticks come, how old observations are, and what an idle loop does meanwhile.
 
     python tools/tickbench.py                     the example pole at 30 Hz, on frames, through a freeze, on latents
     python tools/tickbench.py --write-rate 5MB    checkpoints on a card that writes 5 MB a second
-    python tools/tickbench.py --busy 1            beside another process that uses a core fully
+    python tools/tickbench.py --busy 1            while another process uses a core fully
 
 The idle loop is a process that only sleeps to the same ticks. It shows the jitter of the machine itself. Evaluations
 and checkpoints are part of the run.
@@ -151,7 +151,7 @@ def measure(flags: argparse.Namespace) -> int:
         )
     )
     print(
-        f"{flags.env} at {flags.hz} Hz, {flags.busy} busy processes beside it; {figures['updates_per_step']} updates a "
+        f"{flags.env} at {flags.hz} Hz, {flags.busy} busy processes meanwhile; {figures['updates_per_step']} updates a "
         f"step; {figures['dropped_steps']} steps not stored; freeze {summary['freeze']['seconds']:.1f} s"
     )
     print(render(("", *COLUMNS), lines))

@@ -143,7 +143,7 @@ def test_it_freezes_while_steps_arrive(build_rig: Callable[..., Rig], kind: str,
     world.act(10)  # these wait in the feed
     session = world.session
     freeze(session, rig.path, lambda: None)
-    assert not world.pilot.perception.__class__.__name__.startswith("Latent"), "the control thread goes on by itself"
+    assert not world.pilot.perception.__class__.__name__.startswith("Latent"), "the control thread goes on"
     world.act(5)
     assert world.pilot.perception.__class__.__name__.startswith("Latent")
     for _ in range(15):

@@ -88,9 +88,7 @@ class Learner:
             while not (self._exchange.begun.wait(0.01) or self._over.is_set()):
                 pass
         except BaseException:  # Ctrl-C
-            self._stop.request()
-            self._exchange.end()
-            self._over.wait()
+            self._end()
             raise
         if self._error is not None:
             raise self._error
@@ -189,11 +187,15 @@ class Learner:
 
     def close(self) -> None:
         """End the run after the step that is being learned, with a checkpoint. Raises the run's error, if it failed."""
+        self._end()
+        if self._error is not None:
+            raise self._error
+
+    def _end(self) -> None:
+        """Ask the run to stop, and wait until it has."""
         self._stop.request()
         self._exchange.end()
         self._over.wait()
-        if self._error is not None:
-            raise self._error
 
     def __enter__(self) -> "Learner":
         return self

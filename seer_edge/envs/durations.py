@@ -39,17 +39,3 @@ class Durations:
     def above(self, seconds: float) -> int:
         """Return how many are longer than `seconds`, by whole bins."""
         return int(self.counts[int(seconds / BIN_SECONDS) + 1 :].sum())
-
-    def state(self) -> dict[str, object]:
-        """Return plain data for a checkpoint: the bins that are not empty."""
-        filled = np.flatnonzero(self.counts)
-        return {"bins": [[int(index), int(self.counts[index])] for index in filled], "worst": self.worst}
-
-    @classmethod
-    def of(cls, state: dict[str, object]) -> "Durations":
-        """Restore what `state` returned. Raises KeyError, TypeError or ValueError if it is malformed."""
-        durations = cls()
-        for index, count in state["bins"]:  # type: ignore[attr-defined]
-            durations.counts[range(BINS)[index]] += count
-        durations.worst = float(state["worst"])  # type: ignore[arg-type]
-        return durations

@@ -1,5 +1,6 @@
 """What the control thread gives to the learner: the frames and steps of the environment, in order."""
 
+import math
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -50,10 +51,7 @@ class Feed:
     """
 
     def __init__(self, frame_shape: tuple[int, ...], ledger: Ledger) -> None:
-        frame_bytes = 1
-        for side in frame_shape:
-            frame_bytes *= side
-        count = min(max(FEED_BYTES_MAX // frame_bytes, FRAMES_MIN), FRAMES_MAX)
+        count = min(max(FEED_BYTES_MAX // math.prod(frame_shape), FRAMES_MIN), FRAMES_MAX)
         self._frames = ledger.allocate(Line.WORKSPACE, (count, *frame_shape), "uint8")
         self._events: deque[Began | Stepped] = deque()
         self._put = self._given = self._taken = 0  # events, steps given, steps taken

@@ -48,13 +48,13 @@ class Totals:
     def end_interval(self, config: TrainConfig, clock: Ticks, pilot: Pilot, feed: Feed) -> dict[str, float]:
         """Return the figures of the interval by column, and begin the next one."""
         lateness, missed = clock.drain()
-        figures, now = pilot.drain(), time.monotonic()
+        age, now = pilot.drain(), time.monotonic()
         seconds, self._since = now - self._since, now
         dropped, self.dropped = feed.dropped - self.dropped, feed.dropped
         updates, steps = self._updates, max(self._steps, 1)
         self._updates = self._steps = 0
         self.lateness.merge(lateness)
-        self.age.merge(figures.age)
+        self.age.merge(age)
         self.missed += missed
         ticks = lateness.count
         if ticks and missed > MISSED_SHARE_MAX * (ticks + missed):
@@ -79,7 +79,7 @@ class Totals:
             "control/late_p50_ms": 1e3 * lateness.quantile(0.5),
             "control/late_p99_ms": 1e3 * lateness.quantile(0.99),
             "control/late_worst_ms": 1e3 * lateness.worst,
-            "control/age_p99_ms": 1e3 * figures.age.quantile(0.99),
+            "control/age_p99_ms": 1e3 * age.quantile(0.99),
             "control/updates_per_step": updates / steps,
             "control/dropped": dropped,
         }

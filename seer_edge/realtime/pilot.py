@@ -1,7 +1,6 @@
 """What acts in real time: frames in, actions out. The learner gets everything through a feed."""
 
 import time
-from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -18,14 +17,6 @@ from seer_runtime.policy.perception import LatentPerception, Observed
 from seer_runtime.system.ledger import Ledger
 
 
-@dataclass
-class Figures:
-    """What a pilot counts in a log interval."""
-
-    age: Durations = field(default_factory=Durations)  # from an observation to its action
-    steps: int = 0
-
-
 class Pilot:
     """Acts on the newest observation with copies of the agent's networks, and feeds the learner.
 
@@ -34,7 +25,7 @@ class Pilot:
 
     Attributes:
         perception: turns frames into observations.
-        figures: of this log interval.
+        age: from each observation to its action, in this log interval.
 
     """
 
@@ -53,7 +44,7 @@ class Pilot:
         self._random, noise = np.random.default_rng(seed), np.random.default_rng(seed + 1)
         self._actors = Actors(lambda: agent.new_actor(noise))
         self.perception = new_perception(plan, encoder, ledger)
-        self.figures = Figures()
+        self.age = Durations()
         self._encoder = encoder
         self._given = timestep  # steps that the learner has or will get
         self._observed: Observed
@@ -83,7 +74,7 @@ class Pilot:
             with self._actors.acting() as actor:
                 self._follow_freeze(reads_latents=actor.reads_latents)
                 action = actor.explore(self._observed.input, self._given)
-        self.figures.age.add(time.monotonic() - observed_at)
+        self.age.add(time.monotonic() - observed_at)
         return action
 
     def greedy(self, observed: Observed) -> Action:
@@ -92,13 +83,12 @@ class Pilot:
             return actor.greedy(observed.input)
 
     def follow_freeze(self) -> None:
-        """Perceive latents if the actors do. `act` does so by itself."""
+        """Perceive latents if the actors do. `act` calls this too."""
         with self._actors.acting() as actor:
             self._follow_freeze(reads_latents=actor.reads_latents)
 
     def stepped(self, action: Action, step: Step) -> None:
         """Give a step to the learner. Without the end of an episode, its frame is the newest observation."""
-        self.figures.steps += 1
         kept = self._feed.put(Stepped(action if step.action is None else step.action, step))
         self._given += kept and not step.discard
         if step.terminated or step.truncated:
@@ -116,9 +106,9 @@ class Pilot:
         self._observed = self.perception.current()
         before.release()
 
-    def drain(self) -> Figures:
-        """Return the figures of the interval, and begin the next one."""
-        drained, self.figures = self.figures, Figures()
+    def drain(self) -> Durations:
+        """Return the ages of the interval, and begin the next one."""
+        drained, self.age = self.age, Durations()
         return drained
 
     # --- the learner's thread ------------------------------------------------------------------------------

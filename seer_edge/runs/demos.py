@@ -28,7 +28,7 @@ READ_ROWS = 256
 
 
 class DemoWriter:
-    """Collects rows, and writes them to `path` at the end. Frames wait in a file beside it, not in memory.
+    """Collects rows, and writes them to `path` at the end. Frames wait in a file in the same folder, not in memory.
 
     Attributes:
         rows: how many there are.

@@ -1,8 +1,5 @@
 """Durations against sorted lists."""
 
-import json
-
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,17 +45,3 @@ def test_the_longest_is_exact_however_long() -> None:
 def test_none_and_negative_ones_are_zero() -> None:
     assert Durations().quantile(0.99) == 0
     assert _of([-1.0]).quantile(0.5) == 0
-
-
-@given(st.lists(st.floats(0, 3)))
-def test_a_state_restores_everything(values: list[float]) -> None:
-    durations = _of(values)
-    again = Durations.of(json.loads(json.dumps(durations.state())))
-    assert (again.counts == durations.counts).all()
-    assert again.worst == durations.worst
-
-
-@pytest.mark.parametrize("bins", [[[-99_999, 1]], [[10_001, 1]], "x", [[1]]])
-def test_a_malformed_state_is_an_error(bins: object) -> None:
-    with pytest.raises((TypeError, ValueError, IndexError)):
-        Durations.of({"bins": bins, "worst": 0.0})

@@ -9,7 +9,8 @@ of an update is its matrix products and convolutions, on the same memory. That o
 that of a checkpoint a file of as many bytes, and that of an Atari step four bare frames of its emulator.
 
 With --pipeline on, a step has two sides: the update thread, and everything else. Their CPU times are compared with the
-wall time of the step, which cannot be shorter than the slower side, in the fastest tenth of the steps.
+wall time of the step, which cannot be shorter than the slower side, in the fastest tenth of the steps. Beside it stands
+what two threads reach that compute as long and share nothing: less than 1 where two cores are not free.
 
 With one thread the clock is the main thread's CPU time, which other processes disturb least. With more threads, with
 --pipeline on and for checkpoints it is wall time. The pipeline affects only the whole step; the parts run one at a
@@ -40,7 +41,7 @@ from commandline import (
     render,
     run_tool,
 )
-from pipeline_sides import Sides, sides_of
+from pipeline_sides import Sides, sides_of, yardstick_of
 
 if TYPE_CHECKING:
     from yardsticks import Clock, Job
@@ -85,8 +86,8 @@ class Bench:
         self.timings: list[Timing] = []
         self.page_faults: dict[str, float] = {}
         """By phase, the page faults of one step."""
-        self.sides: dict[str, Sides] = {}
-        """By phase, the sides of a step; empty without the pipeline."""
+        self.sides: dict[str, tuple[Sides, Sides]] = {}
+        """By phase, the sides of a step and their yardstick; empty without the pipeline."""
 
     def add(
         self,
@@ -157,7 +158,8 @@ class Bench:
         faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
         self.page_faults[session.phase] = faults / STEPS_OF_FAULTS
         if session.config.pipeline:
-            self.sides[session.phase] = sides_of(session, self.update_times(update))
+            sides = sides_of(session, self.update_times(update))
+            self.sides[session.phase] = sides, yardstick_of(sides, self.times)
 
     def update_times(self, update: "Job") -> int:
         """Return how often to time an update: less often where one takes long."""
@@ -290,7 +292,7 @@ def measure(flags: argparse.Namespace) -> int:
         "pipeline": flags.pipeline,
         "gflops": rates,
         "page_faults_a_step": bench.page_faults,
-        "sides": {phase: asdict(sides) for phase, sides in bench.sides.items()},
+        "sides": {phase: [asdict(sides) for sides in both] for phase, both in bench.sides.items()},
         "timings": [{**asdict(timing), "ratio": timing.ratio} for timing in bench.timings],
     }
     for line in table(report, bench.timings, against):
@@ -322,10 +324,12 @@ def table(report: dict[str, Any], timings: list[Timing], against: dict[str, Any]
     for timing in timings:
         if timing.part == "update" and timing.ratio:
             yield f"{timing.phase}: an update takes {timing.ratio:.2f} times as long as its products"
-    for phase, sides in report["sides"].items():
+    for phase, both in report["sides"].items():
+        sides, yardstick = (Sides(**measured) for measured in both)
         yield (
-            f"{phase}: update thread {sides['learning']:.2f} ms, everything else {sides['acting']:.2f} ms a step of "
-            f"{sides['step']:.2f} ms: {Sides(**sides).pace:.2f} of the pace of the slower side"
+            f"{phase}: update thread {sides.learning:.2f} ms, everything else {sides.acting:.2f} ms a step of "
+            f"{sides.step:.2f} ms: {sides.pace:.2f} of the pace of the slower side; "
+            f"two threads that share nothing reach {yardstick.pace:.2f} here"
         )
     faults = ", ".join(f"{count:,.0f} ({phase})" for phase, count in report["page_faults_a_step"].items())
     yield f"page faults per step: {faults}"

@@ -79,9 +79,10 @@ def test_a_contrastive_agent_receives_positives() -> None:
 def test_the_pipeline_is_compared_with_its_slower_side() -> None:
     done = _speedbench("--env", "Alien", "--resolution", "42", "--times", "20", "--pipeline", "on")
     assert done.returncode == 0, done.stderr
-    paces = re.findall(r"^(\w+): update thread .*: ([\d.]+) of the pace of the slower side$", done.stdout, re.M)
-    assert [phase for phase, _ in paces] == ["pixel", "latent"]
-    assert all(0 < float(pace) <= 1.05 for _, pace in paces)
+    line = r"^(\w+): update thread .*: ([\d.]+) of the pace of the slower side; two threads .* reach ([\d.]+) here$"
+    paces = re.findall(line, done.stdout, re.M)
+    assert [phase for phase, *_ in paces] == ["pixel", "latent"]
+    assert all(0 < float(pace) <= 1.05 for _, *both in paces for pace in both)
 
 
 @pytest.mark.slow
@@ -122,6 +123,9 @@ def test_the_sides_of_a_step_are_the_cpu_times_of_its_threads() -> None:
     assert sides.acting == pytest.approx(10, abs=4)
     assert sides.step >= 49
     assert sides.pace == sides.learning / sides.step < 0.5
+    yardstick = pipeline_sides.yardstick_of(sides, 5)
+    assert yardstick.learning == pytest.approx(sides.learning, abs=4)
+    assert yardstick.acting == pytest.approx(sides.acting, abs=4)
 
 
 def test_a_part_gets_its_own_operators_and_the_time_between_them() -> None:

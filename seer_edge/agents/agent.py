@@ -26,6 +26,14 @@ _GENERATOR_STATES = {("uint8", torch.Generator().get_state().numel()), ("uint8",
 """Types and sizes of the state of a random stream on the CPU and on CUDA."""
 
 
+Wait = Callable[[], object]
+"""Returns when something is done."""
+
+
+def no_wait() -> None:
+    """Return at once."""
+
+
 @dataclass(frozen=True)
 class UpdateResult:
     """The loss of one update and the new priorities of its rows."""
@@ -107,10 +115,12 @@ class Agent(abc.ABC):
         return None
 
     @abc.abstractmethod
-    def update(self, batch: Batch, prepared: Any = None) -> UpdateResult:
+    def update(self, batch: Batch, prepared: Any = None, refreshed: Wait = no_wait) -> UpdateResult:
         """Learn from one batch.
 
         `prepared` is the result of `prepare` for this batch, from after the last `refresh` or the one before it.
+        `refreshed` waits for a `refresh` that another thread runs meanwhile. Call it before reading what `refresh`
+        writes or writing what it reads.
         """
 
     @abc.abstractmethod

@@ -13,7 +13,7 @@ from torch import nn
 
 from seer_edge.agents.actor import Actor
 from seer_edge.agents.adam import Adam
-from seer_edge.agents.agent import Agent, UpdateResult, tie
+from seer_edge.agents.agent import Agent, UpdateResult, Wait, no_wait, tie
 from seer_edge.agents.inputs import Inputs, copy_parameters
 from seer_edge.agents.sac_losses import actor_loss, contrastive_loss, critic_loss, critic_targets, temperature_loss
 from seer_edge.config.presets import SacSettings
@@ -176,11 +176,12 @@ class CurlSacAgent(Agent):
 
     # --- learning ------------------------------------------------------------------------------------------
 
-    def update(self, batch: Batch, prepared: None = None) -> UpdateResult:
+    def update(self, batch: Batch, prepared: None = None, refreshed: Wait = no_wait) -> UpdateResult:
         """Make one update. Return the critic's loss and, as priorities, the mean |TD error| of the two Qs."""
         settings = self.settings
-        self.updates += 1
         inputs = self._inputs(batch.observations)
+        refreshed()
+        self.updates += 1
         result = self._update_critic(batch, inputs)
         if self.updates % settings.target_update_steps == 0:
             self.update_target()

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from seer_edge.agents.actor import Actor
-from seer_edge.agents.agent import UpdateResult
+from seer_edge.agents.agent import UpdateResult, Wait, no_wait
 from seer_edge.agents.inputs import copy_parameters
 from seer_edge.agents.q_learning import QLearningAgent
 from seer_edge.config.presets.dqn import DqnSettings
@@ -118,11 +118,12 @@ class DqnAgent(QLearningAgent[DqnHead]):
         (latents,) = self._latents(next_inputs, (self.target_encoder, 0), read=True)
         return Prepared(inputs, next_inputs, self.target_head(latents))
 
-    def update(self, batch: Batch, prepared: "Prepared | None" = None) -> UpdateResult:
+    def update(self, batch: Batch, prepared: "Prepared | None" = None, refreshed: Wait = no_wait) -> UpdateResult:
         """Take one gradient step on the Huber loss of the n-step double-Q error, weighted by importance.
 
         The priorities are the absolute errors of the rows.
         """
+        refreshed()
         inputs, next_inputs, target_values = prepared or self.prepare(batch)
         with torch.no_grad():
             (next_latents,) = self._latents(next_inputs, (self.encoder, 0), read=True)

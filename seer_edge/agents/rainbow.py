@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from seer_edge.agents.actor import Actor
-from seer_edge.agents.agent import UpdateResult
+from seer_edge.agents.agent import UpdateResult, Wait, no_wait
 from seer_edge.agents.c51 import project
 from seer_edge.agents.q_learning import QLearningAgent
 from seer_edge.config.presets import RainbowSettings
@@ -107,7 +107,7 @@ class RainbowAgent(QLearningAgent[RainbowHead]):
         weights = self.target_head.noisy_weights()
         return Prepared(inputs, next_inputs, head_trace(latents, weights, self.target_head.spec.actions)[1])
 
-    def update(self, batch: Batch, prepared: "Prepared | None" = None) -> UpdateResult:
+    def update(self, batch: Batch, prepared: "Prepared | None" = None, refreshed: Wait = no_wait) -> UpdateResult:
         """Take one gradient step on the distributional n-step double-Q loss, weighted by importance.
 
         Acting and this update share the noise that `refresh` drew.
@@ -116,6 +116,7 @@ class RainbowAgent(QLearningAgent[RainbowHead]):
         with torch.no_grad():
             (next_latents,) = self._latents(next_inputs, (self.encoder, 0), read=True)
         (latents,) = self._latents(inputs, (self.encoder, 0), read=True)
+        refreshed()
         with torch.no_grad():
             loss, losses, below = _learn_head(
                 latents,

@@ -140,7 +140,6 @@ class Session:
         acts, stores and samples. Raises EnvironmentFailedError, or RunStoppedError if the loss is not finite.
         """
         begin = time.perf_counter()
-        self.agent.refresh()
         self.updates.start()
         episode = self._interact()
         loss = self.updates.finish(self._sample(), self.timestep)

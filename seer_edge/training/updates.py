@@ -1,6 +1,7 @@
 """The updates of a session: on the calling thread, or on a worker thread one step behind the environment."""
 
 import math
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +36,8 @@ class Updates:
         self._replay = replay
 
     def start(self) -> None:
-        """Start the update that runs during this step, if there is one."""
+        """Refresh the agent, and start the update that runs during this step, if there is one."""
+        self._agent.refresh()
 
     def finish(self, batch: PreparedBatch | None, timestep: int) -> float | None:
         """End the step that sampled `batch`; return the loss of the update that it made, or None."""
@@ -68,14 +70,20 @@ class PipelinedUpdates(Updates):
         agent.act_beside_updates()
         self._worker: WorkerThread[UpdateResult] = WorkerThread()
         self._running: Batch | None = None
+        self._refreshing = threading.Lock()
 
     def start(self) -> None:
-        """Start the update from the pending batch on the worker thread."""
-        if self.pending is None:
-            return
-        due, self.pending = self.pending, None
-        self._worker.start(lambda: self._agent.update(due.batch, due.prepared))
-        self._running = due.batch
+        """Refresh the agent while the worker thread begins the update from the pending batch."""
+        with self._refreshing:
+            if self.pending is not None:
+                due, self.pending = self.pending, None
+                self._worker.start(lambda: self._agent.update(due.batch, due.prepared, self._refreshed))
+                self._running = due.batch
+            self._agent.refresh()
+
+    def _refreshed(self) -> None:
+        with self._refreshing:
+            pass
 
     def finish(self, batch: PreparedBatch | None, timestep: int) -> float | None:
         """Wait for the running update and keep `batch` for the next step; return the update's loss, or None."""

@@ -1,6 +1,7 @@
 """A step of a session: when it learns, from which batch, and what it passes on. Evaluation's exploration."""
 
 import dataclasses
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -63,25 +64,59 @@ def test_a_loss_that_is_not_finite_stops_the_run(rig: Callable[..., Rig], pipeli
 # --- the pipeline ------------------------------------------------------------------------------------------
 
 
-class InlineWorker:
-    """Stands in for the worker thread: does the job on the calling thread, when it starts or when it is waited for."""
-
-    def __init__(self, *, at_start: bool) -> None:
-        self.at_start = at_start
-        self.due: list[Callable[[], UpdateResult]] = []
+class LateWorker:
+    """Stands in for the worker thread: does the job on the calling thread, when its result is asked for."""
 
     def start(self, job: Callable[[], UpdateResult]) -> None:
-        result = job() if self.at_start else None
-        self.due = [job if result is None else lambda: result]
+        self.job = job
 
     def result(self) -> UpdateResult:
-        return self.due.pop()()
+        return self.job()
 
 
-def _use_worker(run: Rig, worker: InlineWorker) -> None:
+def _updates(run: Rig) -> PipelinedUpdates:
     updates = run.session.updates
     assert isinstance(updates, PipelinedUpdates)
-    updates._worker = worker  # type: ignore[assignment]
+    return updates
+
+
+def _update_late(run: Rig) -> None:
+    """Make each update begin when its result is asked for."""
+    _updates(run)._worker = LateWorker()  # type: ignore[assignment]
+
+
+def _update_early(run: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make each update run as early as it may: up to its wait before the refresh, and to its end before the action."""
+    updates, agent = _updates(run), run.session.agent
+    waits, ended = threading.Event(), threading.Event()
+    wait, refresh, start, update = updates._refreshed, agent.refresh, updates.start, agent.update
+
+    def announced_wait() -> None:
+        waits.set()
+        wait()
+
+    def late_refresh(**options: bool) -> None:
+        if updates._running is not None:
+            assert waits.wait(60), "the update does not wait for the refresh"
+            waits.clear()
+        refresh(**options)
+
+    def announced_update(*args: Any) -> UpdateResult:
+        try:
+            return update(*args)
+        finally:
+            ended.set()
+
+    def start_and_wait() -> None:
+        start()
+        if updates._running is not None:
+            assert ended.wait(60)
+            ended.clear()
+
+    monkeypatch.setattr(updates, "_refreshed", announced_wait)
+    monkeypatch.setattr(updates, "start", start_and_wait)
+    monkeypatch.setattr(agent, "refresh", late_refresh)
+    monkeypatch.setattr(agent, "update", announced_update)
 
 
 def _parts(run: Rig) -> dict[str, State | None]:
@@ -99,13 +134,13 @@ def _arrays(run: Rig) -> Arrays:
 
 
 @pytest.mark.parametrize("replay", [pytest.param("uniform", marks=pytest.mark.slow), "prioritized"])
-def test_updates_do_not_depend_on_timing(rig: Callable[..., Rig], replay: str) -> None:
+def test_updates_do_not_depend_on_timing(rig: Callable[..., Rig], replay: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each update runs beside, before or after the environment's step. The ring wraps, and the run freezes midway."""
     beside, before, after = (
         rig(learning_starts=50, replay=replay, latent_codec="uint8", pipeline=True) for _ in range(3)
     )
-    _use_worker(before, InlineWorker(at_start=True))
-    _use_worker(after, InlineWorker(at_start=False))
+    _update_early(before, monkeypatch)
+    _update_late(after)
     losses = []
     for run in (beside, before, after):
         losses.append([run.session.step().loss for _ in range(80)])

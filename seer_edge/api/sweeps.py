@@ -17,6 +17,7 @@ from seer_edge.config.request import ForkRequest, RunRequest
 from seer_edge.envs.guarded import closing_idle
 from seer_edge.errors import BadInputError
 from seer_edge.machine.signals import StopSignal
+from seer_edge.runs.run_folder import check_outside_runs
 from seer_edge.sweeps.calibration import measure
 from seer_edge.sweeps.cost import Kind, duration, first_step, kind_of
 from seer_edge.sweeps.engine import Engine, LocalEngine
@@ -84,6 +85,7 @@ def sweep(
     """
     listed, name = (jobs_of(spec), "sweep") if isinstance(spec, Mapping) else (read_spec(Path(spec)), os.fspath(spec))
     folder = Path(output)
+    check_outside_runs(folder, "-o")
     plans = plans_of(listed, name, folder)
     with contextlib.closing(engine_of(engine, ray_address, jobs)) as place:
         if dry_run:
@@ -119,6 +121,8 @@ def engine_of(name: str, ray_address: str, jobs: int | None) -> Engine:
     if name not in ENGINES:
         raise BadInputError(f"--engine {name}: unknown value; choose one of {', '.join(ENGINES)}")
     if name == "local":
+        if ray_address != RAY_ADDRESS:
+            raise BadInputError(f"--ray-address {ray_address}: needs --engine ray; give both or none")
         return LocalEngine(jobs, round(RSS_SHARE * memory_limits().available_bytes))
     from seer_edge.sweeps.ray_engine import RayEngine
 
@@ -153,6 +157,7 @@ def plans_of(jobs: Sequence[Job], spec: str, folder: Path) -> dict[Kind, BytePla
     """Plan one job of each kind of the sweep in `folder`. Raises BadInputError, which names the job."""
     plans: dict[Kind, BytePlan] = {}
     configs: dict[Kind, TrainConfig] = {}
+    named: dict[str, str] = {}  # environments, as the file names them
     for job in jobs:
         if kind_of(job) in plans:
             continue
@@ -161,7 +166,11 @@ def plans_of(jobs: Sequence[Job], spec: str, folder: Path) -> dict[Kind, BytePla
             configs[kind_of(job)] = _config(job, plans, configs)
         except BadInputError as error:
             raise BadInputError(f"{spec}: {job.env}, variant {job.variant}: {error}") from error
-        total = plans[kind_of(job)].config.total_timesteps
+        config = plans[kind_of(job)].config
+        first = named.setdefault(config.env, job.env)
+        if first != job.env:
+            raise BadInputError(f"{spec}: {first} and {job.env} are both {config.env}; leave one of them out")
+        total = config.total_timesteps
         late = [step for step in job.keeps if step > total]
         if late:
             raise BadInputError(f"{spec}: at = {late[0]}: variant {job.variant} ends at step {total}; give less")

@@ -255,6 +255,15 @@ def check(path: Path, flag: str = "--run-dir") -> None:
         nearest = next(parent for parent in path.absolute().parents if parent.exists())
         if not nearest.is_dir():
             raise BadInputError(f"{flag} {path}: {nearest} is a file; name a folder elsewhere")
+    check_outside_runs(path, flag)
+
+
+def check_outside_runs(path: Path, flag: str) -> None:
+    """Raise BadInputError, which names `flag`, if `path` is a run's folder or inside one."""
+    with _writable(path, flag):
+        run = next((folder for folder in (path, *path.absolute().parents) if is_run(folder)), None)
+    if run is not None:
+        raise BadInputError(f"{flag} {path}: {run} is a run's folder; name a folder elsewhere")
 
 
 @contextlib.contextmanager

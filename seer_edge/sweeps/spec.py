@@ -277,15 +277,30 @@ class _Maker:
         known = {field.name for field in dataclasses.fields(kind)} - set(_OWN if parent is None else ("at",))
         for entry in merged:
             if entry not in known:
-                raise BadInputError(f"variants.{name}: {entry} is unknown or cannot differ; see docs/sweeps.md")
+                where = _place(name, entry in given)
+                raise BadInputError(f"{where}: {entry} is unknown or cannot differ; see docs/sweeps.md")
         if not isinstance(merged.get("set", {}), dict):
-            raise BadInputError(f"variants.{name}: set must be a table, for example set = {{ batch_size = 64 }}")
-        options: dict[str, Any] = {**merged, **({"env": env, "seed": seed} if parent is None else {})}
-        try:
-            kind.of(**options)
-        except BadInputError as error:
-            raise BadInputError(f"variants.{name}: {error}") from error
+            where = _place(name, "set" in given)
+            raise BadInputError(f"{where}: set must be a table, for example set = {{ batch_size = 64 }}")
+        begin = {"env": env, "seed": seed} if parent is None else {}
+        error = _refusal(kind, {**merged, **begin})
+        if error is not None:
+            own = parent is not None or _refusal(kind, {**common, **begin}) is None
+            raise BadInputError(f"{_place(name, own)}: {error}") from error
         return Job(_job_name(env, name, seed), env, name, seed, merged, parent, variant.at, source=source)
+
+
+def _refusal(kind: type[ResumeRequest], options: Mapping[str, Any]) -> BadInputError | None:
+    try:
+        kind.of(**options)
+    except BadInputError as error:
+        return error
+    return None
+
+
+def _place(variant: str, own: bool) -> str:
+    """Return the table of the file in which an entry of a variant stands."""
+    return f"variants.{variant}" if own else "settings"
 
 
 def _job_name(env: str, variant: str, seed: int) -> str:

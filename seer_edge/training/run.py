@@ -302,7 +302,10 @@ def _execute(
                 f"{folder.path}: cannot be written any more ({error}); {kept}: make room, then resume"
             ) from error
         except NothingToSampleError as error:
-            raise RunStoppedError(f"{folder.path}: nothing to learn from ({error}); give more --mem-budget") from error
+            raise RunStoppedError(
+                f"{folder.path}: nothing to learn from ({error}); give more --mem-budget, a smaller n_step or a larger "
+                "learning_starts"
+            ) from error
         except Exception as error:
             if not is_out_of_memory(error):
                 raise

@@ -250,6 +250,49 @@ def test_a_run_folder_that_is_not_empty(
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.parametrize("inside", ["", "/new"])
+@pytest.mark.parametrize(
+    ("words", "flag"),
+    [
+        (TRAIN, "--run-dir"),
+        (["fork", "{tmp}/other"], "-o"),
+        (["sweep", "--envs", "Alien"], "-o"),
+        (["reproduce", "table1", "--scale", "0.001"], "-o"),
+    ],
+)
+def test_a_folder_of_a_run_is_not_written_into(
+    words: list[str],
+    flag: str,
+    inside: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in ("mine", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+    place = f"{tmp_path}/mine{inside}"
+    status, error = run([*(word.format(tmp=tmp_path) for word in words), flag, place], monkeypatch, capsys)
+    assert status == 2
+    assert error.startswith(f"seer-edge {words[0]}: {flag} {place}: ")
+    assert "is a run's folder; name a folder elsewhere" in error or "not empty" in error
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")) == [
+        "mine",
+        "mine/config.json",
+        "other",
+        "other/config.json",
+    ]
+
+
+def test_the_address_of_a_cluster_needs_its_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["sweep", "--envs", "Alien", "-o", str(tmp_path / "sweep"), "--ray-address", "node:6379"]
+    status, error = run(words, monkeypatch, capsys)
+    wanted = "seer-edge sweep: --ray-address node:6379: needs --engine ray; give both or none\n"
+    assert (status, error) == (2, wanted)
+
+
 @pytest.mark.parametrize(
     "folder", ["{tmp}/file/run", "{tmp}/file/a/run", "/proc/run", "{tmp}/file", "{tmp}/" + 300 * "x"]
 )

@@ -9,6 +9,7 @@ import pytest
 from seer_edge.api import reports
 from seer_edge.cli import main
 from seer_edge.errors import BadInputError
+from seer_edge.reports import drawing
 from seer_edge.reports.build import ReportOptions, content_of
 from seer_edge.reports.figures import all_figures, colors_of
 from seer_edge.reports.grouping import grouped
@@ -155,3 +156,16 @@ def test_lateness_is_drawn_for_runs_in_real_time_only(tmp_path: Path) -> None:
         "lateness of ticks, p99, seed 1": [row / 10 for row in range(10)],
         "lateness of ticks, worst, seed 1": list(range(10)),
     }
+
+
+def test_a_long_title_stays_inside_its_picture(tmp_path: Path) -> None:
+    groups = grouped(read_runs([make_run(tmp_path / "run")]))
+    figure = all_figures(groups, [], "at the end")[0]
+    panel = dataclasses.replace(figure.panels[0], title=3 * "ALE/CrazyClimber-v5, mem_budget 0.07GB, store compact, ")
+    drawn, axes = drawing.pyplot().subplots(figsize=drawing.PANEL_INCHES, layout="constrained")
+    drawing._draw(axes, figure, panel)
+    drawn.canvas.draw()
+    title = axes._left_title.get_window_extent()
+    drawing.pyplot().close(drawn)
+    assert drawn.bbox.x0 <= title.x0 < title.x1 <= drawn.bbox.x1
+    assert title.y1 <= drawn.bbox.y1

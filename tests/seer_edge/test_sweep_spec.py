@@ -80,9 +80,17 @@ def test_the_words_of_a_job_are_flags_with_its_settings(tmp_path: Path) -> None:
         ('envs = ["Alien"]\nseeds = [4294967296]', "seeds: 4294967296 is no seed"),
         ('envs = ["Alien"]\nfoo = 1', "foo: unknown entry; choose one of envs, seeds, settings, variants"),
         ('envs = ["Alien", "Alien"]', "two runs have the name Alien__run__0"),
-        ('envs = ["Alien"]\n[settings]\nfreeze = 1', "variants.run: freeze is unknown or cannot differ"),
-        ('envs = ["Alien"]\n[settings]\nseed = 1', "variants.run: seed is unknown or cannot differ"),
-        ('envs = ["Alien"]\n[settings]\nmem_budget = "1QB"', "variants.run: --mem-budget"),
+        ('envs = ["Alien"]\n[settings]\nfreeze = 1', "settings: freeze is unknown or cannot differ"),
+        ('envs = ["Alien"]\n[settings]\nseed = 1', "settings: seed is unknown or cannot differ"),
+        ('envs = ["Alien"]\n[settings]\nmem_budget = "1QB"', "settings: --mem-budget"),
+        (
+            'envs = ["Alien"]\n[settings]\nfreeze_at = 9\n[variants.a]\nmem_budget = "1QB"',
+            "variants.a: --mem-budget: '1QB'",
+        ),
+        (
+            'envs = ["Alien"]\n[settings]\nmem_budget = "1QB"\n[variants.a]\nfreeze_at = 9',
+            "settings: --mem-budget: '1QB'",
+        ),
         ('envs = ["Alien"]\n[settings]\nset = 3', "set must be a table"),
         ('envs = ["Alien"]\nvariants = 3', "settings and variants: give tables"),
         ('envs = ["Alien"]\n[variants.a]\nat = 3', "variants.a: at needs fork"),
@@ -278,6 +286,12 @@ def test_a_fork_is_checked_with_the_freeze_that_its_parent_inherits(tmp_path: Pa
     """The default of 40 % would freeze `shorter` at step 24. It inherits step 40."""
     text = FORKS.replace("freeze_at = 40\n", "") + 'fork = "shorter"\nat = 40\nlatent_codec = "uint8"'
     assert len(plans_of(_read(tmp_path, text), "spec", tmp_path)) == 3
+
+
+@pytest.mark.usefixtures("alien")
+def test_an_environment_with_two_names_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="spec: Alien and alien are both ALE/Alien-v5; leave one of them out"):
+        plans_of(_read(tmp_path, 'envs = ["Alien", "alien"]'), "spec", tmp_path)
 
 
 @pytest.mark.usefixtures("alien")

@@ -19,9 +19,7 @@ DASHES = ("-", "--", "-.")
 """Lines of settings whose colour repeats."""
 MARKERS = ("o", "s", "^", "D", "v", "P")
 PANEL_INCHES, DOT_ROW_INCHES = (4.6, 3.0), 0.42
-TITLE_MARGIN = 10
-"""Characters of a line of a title that the axis labels take, as their room is not the title's."""
-LABEL_CHARACTERS = 24
+TITLE_CHARACTERS, LABEL_CHARACTERS = 40, 24
 PNG_DPI, PNG_COLUMNS = 130, 3
 CHARACTERS_PER_INCH, KEY_CHARACTERS = 14, 8
 """Of the text of a legend, and the room that a key takes beside its text."""
@@ -141,7 +139,7 @@ def _height(panel: Panel) -> float:
 def _draw(axes: Any, figure: Figure, panel: Panel) -> None:
     from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator, StrMethodFormatter
 
-    axes.set_title(textwrap.fill(panel.title, int(PANEL_INCHES[0] * CHARACTERS_PER_INCH) - TITLE_MARGIN), loc="left")
+    axes.set_title(textwrap.fill(panel.title, TITLE_CHARACTERS), loc="left")
     axes.set_xlabel(figure.x_label)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     for series in panel.series:

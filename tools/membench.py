@@ -142,7 +142,7 @@ def filled_stores(
     """Return every kind of store with the same `rows` steps, those of latents converted. The first holds stacks."""
     import store_batches
     import stores
-    from peers import peer_stores
+    from peers.compressed_replays import peer_stores
 
     from seer_runtime.replay.codecs import LATENT_CODECS
 

@@ -1,0 +1,1 @@
+"""Other ways to learn and to store, measured beside this project."""

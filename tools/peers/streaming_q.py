@@ -1,0 +1,313 @@
+"""Train stream Q(lambda), which has no replay, on an Atari game, and print its returns, CPU seconds and memory.
+
+python tools/peers/streaming_q.py --env Krull --steps 100000 --json krull.json
+
+An own implementation of Elsayed et al. 2024, "Streaming Deep Reinforcement Learning Finally Works": Watkins's Q(lambda)
+with a network of sparse initial weights and layer normalization, normalized observations, scaled rewards, and an
+optimizer that bounds each step (ObGD). Hyperparameters are those of the paper's Atari experiments. Games, frames, lost
+lives and evaluation are those of `seer-edge train`, so returns can be compared.
+"""
+
+import argparse
+import json
+import math
+import resource
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from commandline import Parser, add_env_flags, count, open_environment, out_file, progress, run_tool
+
+if TYPE_CHECKING:
+    from seer_edge.envs import Environment
+
+Stack = NDArray[np.uint8]  # [4, 84, 84]
+STACK = 4
+REPORT_STEPS = 10_000
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Hyperparameters of stream Q(lambda) on Atari (Elsayed et al. 2024)."""
+
+    gamma: float = 0.99
+    trace_decay: float = 0.8
+    """lambda, the decay of the eligibility trace beside gamma."""
+    step_size: float = 1.0
+    kappa: float = 2.0
+    """How far the optimizer stays below a step that would overshoot."""
+    epsilon_first: float = 1.0
+    epsilon_last: float = 0.01
+    epsilon_share: float = 0.05
+    """Share of the run over which epsilon falls."""
+    sparsity: float = 0.9
+
+
+class RunningMoments:
+    """Mean and variance of all arrays so far, element by element (Welford 1962)."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.count = 0
+        self.mean = np.zeros(shape)
+        self._squares = np.zeros(shape)
+
+    def add(self, values: NDArray[Any] | float) -> None:
+        """Take one more array."""
+        self.count += 1
+        off = values - self.mean
+        self.mean += off / self.count
+        self._squares += off * (values - self.mean)
+
+    @property
+    def variance(self) -> NDArray[np.float64]:
+        """The sample variance; 1 until there are two arrays."""
+        return self._squares / (self.count - 1) if self.count > 1 else np.ones_like(self.mean)
+
+
+class RewardScale:
+    """Divides rewards by the standard deviation of the discounted sum of rewards so far."""
+
+    def __init__(self, gamma: float) -> None:
+        self._gamma, self._sum, self._moments = gamma, 0.0, RunningMoments(())
+
+    def __call__(self, reward: float, *, ends: bool) -> float:
+        """Return the scaled reward. `ends` marks the last one of an episode."""
+        self._sum = self._gamma * self._sum + reward
+        self._moments.add(self._sum)
+        if ends:
+            self._sum = 0.0
+        return reward / float(np.sqrt(self._moments.variance + 1e-8))
+
+
+def sparse_weights(module: nn.Module, sparsity: float, generator: torch.Generator) -> None:
+    """Draw the weights of a layer from LeCun's uniform distribution, and set a share of each output's to zero."""
+    if not isinstance(module, nn.Linear | nn.Conv2d):
+        return
+    with torch.no_grad():
+        rows = module.weight.view(len(module.weight), -1)  # [outputs, inputs of each]
+        inputs = rows.size(1)
+        rows.uniform_(-(inputs**-0.5), inputs**-0.5, generator=generator)
+        for row in rows:
+            row[torch.randperm(inputs, generator=generator)[: math.ceil(sparsity * inputs)]] = 0
+        if module.bias is not None:
+            module.bias.zero_()
+
+
+class QNetwork(nn.Module):
+    """Q-values `[actions]` of one normalized stack `[1, 4, 84, 84]`. Each layer is normalized before its activation."""
+
+    def __init__(self, actions: int, sparsity: float, generator: torch.Generator) -> None:
+        super().__init__()
+        self.convolutions = nn.ModuleList(
+            [nn.Conv2d(STACK, 32, 8, 5), nn.Conv2d(32, 64, 4, 3), nn.Conv2d(64, 64, 3, 2)]
+        )
+        self.hidden = nn.Linear(256, 256)
+        self.values = nn.Linear(256, actions)
+        self.apply(lambda module: sparse_weights(module, sparsity, generator))
+
+    def forward(self, stack: torch.Tensor) -> torch.Tensor:
+        """Return the Q-values."""
+        for layer in self.convolutions:
+            stack = _activated(layer(stack))
+        values: torch.Tensor = self.values(_activated(self.hidden(stack.flatten(1))))
+        return values[0]
+
+
+def _activated(values: torch.Tensor) -> torch.Tensor:
+    return functional.leaky_relu(functional.layer_norm(values, values.shape[1:]))
+
+
+class ObGD:
+    """Gradient descent along an eligibility trace, with steps bounded so that the error does not change its sign.
+
+    With the TD error d, the trace z and M = step_size * kappa * max(|d|, 1) * |z|_1, a step is
+    step_size / max(M, 1) * d * z.
+    """
+
+    def __init__(self, parameters: Iterable[torch.Tensor], step_size: float, kappa: float, decay: float) -> None:
+        """Follow the gradients of `parameters`. The trace decays by `decay`, gamma * lambda, at each step."""
+        self._parameters = list(parameters)
+        self.traces = [torch.zeros_like(parameter) for parameter in self._parameters]
+        self._step_size, self._kappa, self._decay = step_size, kappa, decay
+
+    @torch.no_grad()
+    def step(self, gradients: Sequence[torch.Tensor], error: float, *, ends: bool) -> None:
+        """Add `gradients` of the value to the trace and take one step. With `ends` the trace is forgotten after it."""
+        torch._foreach_mul_(self.traces, self._decay)
+        torch._foreach_add_(self.traces, list(gradients))
+        size = float(torch.stack(torch._foreach_norm(self.traces, 1)).sum())
+        bound = self._step_size * self._kappa * max(abs(error), 1.0) * size
+        torch._foreach_add_(self._parameters, self.traces, alpha=self._step_size / max(bound, 1.0) * error)
+        if ends:
+            torch._foreach_zero_(self.traces)
+
+
+class StreamQ:
+    """The agent: acts epsilon-greedily on a stack and learns from the step that followed, once."""
+
+    def __init__(self, actions: int, steps: int, seed: int, settings: Settings) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.network = QNetwork(actions, settings.sparsity, generator)
+        self.optimizer = ObGD(
+            self.network.parameters(), settings.step_size, settings.kappa, settings.gamma * settings.trace_decay
+        )
+        self.moments = RunningMoments((STACK, 84, 84))
+        self.scale = RewardScale(settings.gamma)
+        self._settings, self._actions = settings, actions
+        self._falls = settings.epsilon_share * steps
+        self._random = np.random.default_rng(seed)
+
+    def read(self, stack: Stack, *, learning: bool) -> torch.Tensor:
+        """Return a normalized stack `[1, 4, 84, 84]`. With `learning` it counts for the normalization."""
+        if learning:
+            self.moments.add(stack)
+        normal = (stack - self.moments.mean) / np.sqrt(self.moments.variance + 1e-8)
+        return torch.from_numpy(normal.astype(np.float32))[None]
+
+    def epsilon(self, timestep: int) -> float:
+        """Return the share of random actions at a step."""
+        first, last = self._settings.epsilon_first, self._settings.epsilon_last
+        return max(last, first + (last - first) * timestep / self._falls)
+
+    def choose(self, values: torch.Tensor, epsilon: float) -> tuple[int, bool]:
+        """Return an action and whether it is a best one."""
+        best = int(values.argmax())
+        action = int(self._random.integers(self._actions)) if self._random.random() < epsilon else best
+        return action, action == best
+
+    def learn(
+        self, values: torch.Tensor, action: int, reward: float, following: torch.Tensor, *, terminated: bool, ends: bool
+    ) -> float:
+        """Learn from one step; return its TD error.
+
+        `ends` forgets the trace after it: the episode ended, or the action was not the best one.
+        """
+        with torch.no_grad():
+            after = 0.0 if terminated else self._settings.gamma * float(self.network(following).max())
+        error = reward + after - float(values[action].detach())
+        gradients = torch.autograd.grad(values[action], list(self.network.parameters()))
+        self.optimizer.step(gradients, error, ends=ends)
+        return error
+
+
+class Stacker:
+    """The newest four frames."""
+
+    def __init__(self) -> None:
+        self._frames: deque[NDArray[np.uint8]] = deque(maxlen=STACK)
+
+    def begin(self, frame: NDArray[np.uint8]) -> Stack:
+        """Begin a scene: the frames before it are black."""
+        self._frames.extend([np.zeros_like(frame)] * (STACK - 1))
+        return self.add(frame)
+
+    def add(self, frame: NDArray[np.uint8]) -> Stack:
+        """Return the stack that ends with `frame`."""
+        self._frames.append(frame.reshape(frame.shape[-2:]).copy())
+        return np.stack(self._frames)
+
+
+def train(env: "Environment", agent: StreamQ, steps: int) -> list[dict[str, float]]:
+    """Train for so many agent steps; return step, return and length of each training game."""
+    games, stacker = [], Stacker()
+    state = agent.read(stacker.begin(env.reset()), learning=True)
+    for timestep in range(steps):
+        values = agent.network(state)
+        action, is_best = agent.choose(values, agent.epsilon(timestep))
+        step = env.step(action)
+        ends = step.terminated or step.truncated
+        reward = agent.scale(step.reward, ends=ends)
+        state = agent.read(stacker.add(step.frame), learning=True)
+        agent.learn(values, action, reward, state, terminated=step.terminated, ends=ends or not is_best)
+        if step.episode is not None:
+            game = step.episode
+            games.append({"step": timestep + 1, "return": game.episode_return, "length": game.length_steps})
+        if ends:
+            frame = env.reset()
+            state = agent.read(stacker.begin(frame) if env.new_scene else stacker.add(frame), learning=True)
+        if (timestep + 1) % REPORT_STEPS == 0:
+            last = f"{np.mean([game['return'] for game in games[-10:]]):.1f}" if games else "-"
+            progress(f"step {timestep + 1:,}, mean return of the last ten games {last}")
+    return games
+
+
+def evaluate(env: "Environment", agent: StreamQ, games: int, limit: int) -> list[float]:
+    """Return the returns of so many games with epsilon 0.01, each cut off after `limit` steps."""
+    returns, stacker = [], Stacker()
+    for _ in range(games):
+        stack, total = stacker.begin(env.reset()), 0.0
+        for _ in range(limit):
+            with torch.no_grad():
+                values = agent.network(agent.read(stack, learning=False))
+            step = env.step(agent.choose(values, agent._settings.epsilon_last)[0])
+            total += step.reward
+            if step.terminated or step.truncated:
+                break
+            stack = stacker.add(step.frame)
+        returns.append(total)
+    return returns
+
+
+def measure(flags: argparse.Namespace) -> int:
+    """Train, evaluate and print the figures; return the exit status."""
+    from seer_edge.envs import EnvOptions, make_env
+    from seer_edge.envs.games import EPISODE_STEPS_MAX
+
+    torch.set_num_threads(1)
+    env = open_environment(flags)
+    agent = StreamQ(env.spec.actions.count, flags.steps, flags.seed, Settings())
+    begin = time.process_time()
+    games = train(env, agent, flags.steps)
+    seconds = time.process_time() - begin
+    env.close()
+    late = [game["return"] for game in games if game["step"] > 0.75 * flags.steps]
+    player = make_env(flags.env, EnvOptions(), seed=flags.seed + 1, training=False)
+    returns = evaluate(player, agent, flags.eval_episodes, EPISODE_STEPS_MAX)
+    player.close()
+    report = {
+        "env": env.spec.id,
+        "seed": flags.seed,
+        "steps": flags.steps,
+        "evaluation": returns,
+        "last_quarter": late,
+        "games": games,
+        "cpu_seconds": seconds,
+        "rss_peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+    print(
+        f"{report['env']}, {flags.steps:,} steps, seed {flags.seed}: evaluation {_spread(returns)}, training games of "
+        f"the last quarter {_spread(late)}, {seconds:.0f} CPU seconds, peak {report['rss_peak_bytes'] / 1e6:.0f} MB"
+    )
+    if flags.json is not None:
+        flags.json.write_text(json.dumps(report) + "\n")
+    return 0
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{np.mean(values):.1f} ± {np.std(values):.1f} ({len(values)})" if values else "- (0)"
+
+
+def main() -> int:
+    """Run the command line; return the exit status."""
+    parser = Parser(prog="streaming_q.py", description="Train stream Q(lambda), which has no replay, on an Atari game.")
+    add_env_flags(parser)
+    parser.add_argument("--steps", type=count, default=100_000, metavar="N", help="agent steps (100000)")
+    parser.add_argument("--eval-episodes", type=count, default=10, metavar="N", help="games at the end (10)")
+    parser.add_argument("--json", type=out_file, metavar="FILE", help="also write the figures to this file")
+    return run_tool("streaming_q.py", lambda: measure(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,7 +1,9 @@
 """A run in real time: the main thread controls, another one learns, evaluates, freezes and saves."""
 
+import contextlib
 import os
 import threading
+import time
 from collections.abc import Callable
 
 import torch
@@ -14,6 +16,8 @@ from seer_edge.realtime.session import RealTimeSession
 from seer_edge.training.run import Run
 from seer_runtime.system.process import start_thread
 
+STORE_SECONDS = 5.0
+"""How long a run that ends stores the steps that wait. Service managers kill it if it takes much longer."""
 LEARNER_NICE = 5
 """Added to the priority of the learner's thread, so that the control thread runs first on a busy machine."""
 
@@ -57,6 +61,28 @@ class RealTimeRun(Run[RealTimeSession]):
                 raise
         finally:
             self.session.control.halt()  # the last checkpoint is written at rest
+        self._store_waiting()
+
+    def _store_waiting(self) -> None:
+        """Store the steps that wait, up to one after which other work is due. Count the others as dropped."""
+        session, deadline = self.session, time.monotonic() + STORE_SECONDS
+        with contextlib.suppress(ControlEndedError):
+            while session.feed.waiting and time.monotonic() < deadline and not self._leaves_work():
+                self.reporter.stepped(session.step())
+        lost = session.drop_waiting()
+        if lost:
+            self.console.say(f"{lost:,} of the last steps are not stored")
+
+    def _leaves_work(self) -> bool:
+        """Whether a resumed run begins with something other than a step. Later steps do not belong to it yet."""
+        session, reporter = self.session, self.reporter
+        timestep, watch = session.timestep, session.watch
+        return (
+            reporter.is_complete
+            or self._freeze_is_due()
+            or (watch is not None and watch.is_due(timestep, session.config.settings.learning_starts))
+            or (timestep in session.config.keep_checkpoint and reporter.outcome.checkpoint != timestep)
+        )
 
     def abandon(self, reason: str) -> None:
         """See `Run`. Bring the environment to rest first."""

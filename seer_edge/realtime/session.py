@@ -108,6 +108,13 @@ class RealTimeSession(Session):
         self.observed = self.perception.observe(event.frame, first=event.new_scene or self._running)
         self._running = True
 
+    def drop_waiting(self) -> int:
+        """Count the steps that wait as dropped, once the control loop has ended; return how many."""
+        lost = self.feed.waiting
+        self.feed.dropped += lost
+        self.totals.dropped += lost  # at once, because no log interval may follow
+        return lost
+
     # --- the freeze ----------------------------------------------------------------------------------------
 
     def switch_to_latents(self, plan: BytePlan, latents: LatentPhase) -> int:

@@ -128,7 +128,7 @@ device = Device()
 device.place(0.05)
 options = {"hz": 100, "mem_budget": "2MB", "total_timesteps": int(sys.argv[2]), "freeze_at": 80}
 options["set"] = {"hidden": 16, "batch_size": 8, "learning_starts": 30}
-reward, fallen, given = 0.0, False, 0
+reward, fallen = 0.0, False
 with seer_edge.Learner((84, 84), 3, run_dir=sys.argv[1], **options) as learner:
     for _ in range(int(sys.argv[3])):
         action = learner.step(device.picture(), reward, terminated=fallen)
@@ -163,7 +163,7 @@ def test_a_program_with_its_own_loop_learns_resumes_and_acts(tmp_path: Path) -> 
 
     status, timestep = loop(200, 60).split()
     assert status == "interrupted"
-    assert 1 <= int(timestep) <= 60  # the learner may be behind
+    assert 50 <= int(timestep) < 60  # without the first frames of episodes
     assert loop(200, 10_000) == "finished 200"
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["resumed_at"] == [int(timestep)]

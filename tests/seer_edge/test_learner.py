@@ -11,7 +11,7 @@ import pytest
 import seer_edge
 from seer_edge.envs import exchange as meeting
 from seer_edge.envs.own_loop import OwnLoop
-from seer_edge.runs import run_folder
+from seer_edge.runs import checkpoint, run_folder
 
 OPTIONS: Any = {"hz": 100, "mem_budget": "1MB", "total_timesteps": 60, "set": {"batch_size": 8, "learning_starts": 20}}
 SECONDS = 20
@@ -130,6 +130,31 @@ def test_an_interrupted_learner_leaves_room_for_another(tmp_path: Path, monkeypa
     monkeypatch.undo()
     with seer_edge.Learner((36, 36), 3, run_dir=tmp_path / "second", **OPTIONS) as learner:
         assert learner.step(np.zeros((36, 36), np.uint8)) in (0, 1, 2)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("changes", "stored"), [({"freeze_at": "never"}, 39), ({"freeze_at": 25}, 25), ({"keep_checkpoint": [20]}, 20)]
+)
+def test_steps_that_wait_at_the_end_are_stored_up_to_the_next_work(
+    changes: dict[str, Any], stored: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, go_on = checkpoint.save, threading.Event()
+
+    def saved_late(*args: Any, **given: Any) -> Path:
+        assert go_on.wait(SECONDS)
+        return save(*args, **given)
+
+    monkeypatch.setattr(checkpoint, "save", saved_late)
+    frame = np.zeros((36, 36), np.uint8)
+    with seer_edge.Learner((36, 36), 3, run_dir=tmp_path / "run", **(OPTIONS | changes)) as learner:
+        for _ in range(40):
+            assert learner.step(frame, 1.0) is not None
+        learner._stop.request()  # while the first checkpoint is still written
+        go_on.set()
+    assert (learner.result.status, learner.result.timestep) == ("interrupted", stored)
+    assert checkpoint.newest(tmp_path / "run/checkpoints").timestep == stored
+    assert learner.result.summary["real_time"]["dropped_steps"] == 39 - stored
 
 
 def test_an_environment_that_is_used_again_meets_the_next_learner() -> None:

@@ -58,6 +58,12 @@ class RealTimeSession(Session):
         """Open the frozen encoder once more: its output is valid until its next call, which is another thread's."""
         return OnnxEncoder(graph, threads=self.config.threads, ledger=self.ledger, device=self.config.device)
 
+    @property
+    def is_paused(self) -> bool:
+        """See `Session`."""
+        control: Control | None = getattr(self, "control", None)
+        return control is not None and control.is_paused
+
     # --- one step ------------------------------------------------------------------------------------------
 
     def begin(self) -> None:

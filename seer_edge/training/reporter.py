@@ -71,7 +71,7 @@ class Reporter:
             console.warn(warning)
         self.trackers: list[Tracker] = [
             self._tables["progress"],
-            *open_trackers(folder, session.config, self.logged_at, self.describe, console),
+            *open_trackers(folder, session.config, self.logged_at, self.describe, lambda: session.is_paused, console),
         ]
 
     def state(self) -> dict[str, Any]:

@@ -99,6 +99,11 @@ class Session:
         """What the replay holds: `pixel` before the freeze, `latent` after it."""
         return "latent" if self.agent.reads_latents else "pixel"
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether somebody has paused the control of the environment."""
+        return False
+
     # --- one step ------------------------------------------------------------------------------------------
 
     def begin(self) -> None:

@@ -74,6 +74,8 @@ class Learner:
         self._in_episode, self._over = False, threading.Event()
         if "env" in options:
             raise BadInputError("env: the environment of a Learner is your program; leave it out")
+        if options.get("control_socket") is not None:
+            raise BadInputError("control_socket: a Learner pauses while you do not call step; leave it out")
         if options.get("hz") is None:
             raise BadInputError("hz: missing; give about how often a second you will call step")
         own: Any = {"env_timeout": DAYS_30, "eval_every": "never", "env_kwargs": kwargs}

@@ -159,6 +159,7 @@ def train_request(
     )
     check_memory(planned, memory_limits())
     run_folder.check(run_folder.default_path(planned.config) if run_dir is None else Path(run_dir))
+    planning.check_addresses(planned.config)
     planning.prepare_learner(planned)
     if imported is not None:
         from seer_edge.training.trial import check_import
@@ -246,6 +247,7 @@ def _resume(
     check_memory(planned, memory_limits(), resumed=True)
     saved.check_fits(planned)
     folder.check_places()
+    planning.check_addresses(planned.config)
     planning.prepare_learner(planned)
     if saved.is_complete(saved.config) and saved.is_complete(config) and folder.is_finished:
         for line in folder.repair(saved.config, saved.graph):
@@ -293,6 +295,7 @@ def _begin_after_all(folder: RunFolder, changes: dict[str, Any], supervision: Ma
     _, imported = planning.with_import(planned, None if is_bundle(config.source or "") else ENCODER)
     check_memory(planned, memory_limits())
     folder.check_places()
+    planning.check_addresses(planned.config)
     planning.prepare_learner(planned)
     _announce(planned, f"run folder: {folder.path}; it has no checkpoint yet and starts at step 0", folder.path)
     folder.write_config(config)

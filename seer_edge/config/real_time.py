@@ -24,6 +24,8 @@ class RealTimeSettings(Protocol):
     def action_limit(self) -> tuple[float, float] | None: ...  # noqa: D102
     @property
     def slew_rate(self) -> tuple[float, ...] | None: ...  # noqa: D102
+    @property
+    def control_socket(self) -> str | None: ...  # noqa: D102
 
 
 def check_real_time(settings: RealTimeSettings) -> None:
@@ -40,6 +42,8 @@ def check_real_time(settings: RealTimeSettings) -> None:
         _require(
             limited, flag, numbers(values or ()), "limits need control in real time; give --hz too, or leave it out"
         )
+    path, needs = settings.control_socket, "needs control in real time; give --hz too, or leave it out"
+    _require(path is None or hz is not None, "--control-socket", path, needs)
     if limit is not None:
         within = -1 <= limit[0] <= limit[1] <= 1
         _require(within, "--action-limit", numbers(limit), "give LOW,HIGH from -1 to 1, such as -0.5,0.5")

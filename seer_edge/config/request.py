@@ -12,6 +12,7 @@ from seer_edge.config.values import (
     NEVER,
     parse_action_limit,
     parse_checkpoint_every,
+    parse_control_socket,
     parse_freeze_at,
     parse_hz,
     parse_json_object,
@@ -62,6 +63,7 @@ _TEXT: Mapping[str, Callable[[str], Any]] = {
     "wandb": parse_wandb,
     "mlflow": parse_mlflow,
     "status_port": parse_status_port,
+    "control_socket": parse_control_socket,
     "hz": parse_hz,
     "min_updates_per_step": parse_number,
     "rest_after": parse_time,
@@ -101,6 +103,7 @@ class ResumeRequest:
     min_updates_per_step: float | None = None
     rest_after: float | None = None
     action_limit: tuple[float, float] | None = None  # low and high, in [-1, 1]
+    control_socket: str | None = None  # a path or "never"
     slew_rate: tuple[float, ...] | None = None  # a second; one number, or one for each control
 
     @classmethod
@@ -149,6 +152,7 @@ class ResumeRequest:
             "rest_after_seconds": self.rest_after,
             "action_limit": self.action_limit,
             "slew_rate": self.slew_rate,
+            "control_socket": self.control_socket,
         }
         fields: dict[str, Any] = {
             name: None if value == NEVER else value for name, value in given.items() if value is not None
@@ -293,6 +297,7 @@ class ResumeOptions(TypedDict, total=False):
     rest_after: float | str | None
     action_limit: Sequence[float] | str | None
     slew_rate: float | Sequence[float] | str | None
+    control_socket: str | os.PathLike[str] | None
 
 
 class ForkOptions(ResumeOptions, total=False):

@@ -4,7 +4,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -12,6 +12,7 @@ from seer_edge.envs.games import Evaluation, game_seeds
 from seer_edge.envs.recorder import Recorder
 from seer_edge.machine.signals import PauseSignal, StopSignal
 from seer_edge.realtime.feed import ControlEndedError
+from seer_edge.realtime.remote import Remote
 from seer_edge.realtime.session import RealTimeSession
 from seer_edge.training.run import Run
 from seer_runtime.system.process import start_thread
@@ -44,13 +45,27 @@ class RealTimeRun(Run[RealTimeSession]):
             finally:
                 control.end()
 
-        start_thread(learn)
-        with PauseSignal() as paused:
+        with PauseSignal() as paused, self._control_socket(Remote(self.session, stop, paused)):
+            start_thread(learn)
             control.run(stop, paused)
         (result,) = ended
         if isinstance(result, BaseException):
             raise result
         return result
+
+    @contextlib.contextmanager
+    def _control_socket(self, remote: Remote) -> Iterator[None]:
+        """Context manager: listen at --control-socket. If it cannot be made, warn and continue."""
+        path = self.session.config.control_socket
+        with contextlib.ExitStack() as opened:
+            if path is not None:
+                from seer_edge.machine.control_socket import ControlSocket
+
+                try:
+                    opened.enter_context(ControlSocket(path, remote.obey))
+                except OSError as error:
+                    self.console.warn(f"--control-socket {path}: cannot be used ({error.strerror}); the run continues")
+            yield
 
     def _train(self, stop: Callable[[], bool]) -> None:
         self.session.feed.waits = stop  # which tells the service manager that the run is alive

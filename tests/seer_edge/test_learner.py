@@ -101,6 +101,11 @@ def test_a_learner_has_no_other_environment(tmp_path: Path) -> None:
         seer_edge.Learner((36, 36), 3, run_dir=tmp_path / "run", **options)
 
 
+def test_a_learner_has_no_control_socket(tmp_path: Path) -> None:
+    with pytest.raises(seer_edge.BadInputError, match=r"^control_socket: a Learner pauses while you do not call step"):
+        seer_edge.Learner((36, 36), 3, run_dir=tmp_path / "run", control_socket=tmp_path / "s", **OPTIONS)
+
+
 @pytest.mark.integration
 @pytest.mark.parametrize(
     ("actions", "executed"), [(3, 3), (3, -1), (3, "left"), (3, 1.5), (([-1], [1]), [0, 0]), (([-1], [1]), [np.nan])]

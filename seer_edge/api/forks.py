@@ -12,6 +12,7 @@ from seer_edge.config.config import TrainConfig
 from seer_edge.config.freeze_step import given_freeze
 from seer_edge.config.hyperparameters import override_settings
 from seer_edge.config.plan import BytePlan
+from seer_edge.config.real_time import check_rate_given
 from seer_edge.config.request import ForkOptions, ForkRequest, flag_of
 from seer_edge.errors import BadInputError
 from seer_edge.runs import checkpoint, run_folder
@@ -134,7 +135,9 @@ def config_of_fork(begin: Beginning, request: ForkRequest) -> TrainConfig:
             raise BadInputError(
                 f"--keep-checkpoint {step}: the fork begins at step {begin.timestep}; give that or more"
             )
-    return dataclasses.replace(parent, **changes)
+    config = dataclasses.replace(parent, **changes)
+    check_rate_given(config.hz, request.config_fields())
+    return config
 
 
 def _check_frozen(begin: Beginning, changes: dict[str, Any]) -> None:

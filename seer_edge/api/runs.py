@@ -11,6 +11,7 @@ from seer_edge.api import planning
 from seer_edge.api.results import RunResult
 from seer_edge.config.config import TrainConfig
 from seer_edge.config.plan import BytePlan
+from seer_edge.config.real_time import check_rate_given
 from seer_edge.config.request import ENCODER, ResumeOptions, ResumeRequest, RunOptions, RunRequest
 from seer_edge.envs.guarded import closing_idle
 from seer_edge.errors import BadInputError
@@ -242,7 +243,7 @@ def _resume(
     for line in saved.skipped:
         LOG.warning(line)
     _check_length(saved, changes.get("total_timesteps"))
-    config = dataclasses.replace(saved.config, **changes)
+    config = _changed(saved.config, changes)
     planned = planning.plan_again(config, folder)
     check_memory(planned, memory_limits(), resumed=True)
     saved.check_fits(planned)
@@ -274,6 +275,13 @@ def _kind_of_run(planned: BytePlan) -> "type[Run[Any]]":
     return RealTimeRun
 
 
+def _changed(config: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
+    """Return the settings with changes. Raises BadInputError."""
+    changed = dataclasses.replace(config, **changes)
+    check_rate_given(changed.hz, changes)
+    return changed
+
+
 def _check_length(saved: Saved, total_timesteps: int | None) -> None:
     """Raise BadInputError if the run cannot end at `total_timesteps`."""
     if total_timesteps is None:
@@ -289,7 +297,7 @@ def _check_length(saved: Saved, total_timesteps: int | None) -> None:
 
 def _begin_after_all(folder: RunFolder, changes: dict[str, Any], supervision: Mapping[str, Any]) -> RunResult:
     """Start a run that ended before its first checkpoint. It has nothing to lose."""
-    config = dataclasses.replace(folder.read_config(), **changes)
+    config = _changed(folder.read_config(), changes)
     planned = planning.plan_again(config, folder)
     # The plan in the folder is already that of a run with its import.
     _, imported = planning.with_import(planned, None if is_bundle(config.source or "") else ENCODER)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, TypedDict, cast, get_args
 
+from seer_edge.config.real_time import check_rate_given
 from seer_edge.config.values import (
     NEVER,
     parse_action_limit,
@@ -227,7 +228,7 @@ class RunRequest(ResumeRequest):
 
     def config_options(self) -> dict[str, Any]:
         """Return what `build_config` takes beside the environment's spec. Raises BadInputError."""
-        self._check_hz()
+        check_rate_given(self.hz, self.config_fields())
         own = {field.name for field in dataclasses.fields(RunRequest)} - {
             field.name for field in dataclasses.fields(ResumeRequest)
         }
@@ -239,12 +240,6 @@ class RunRequest(ResumeRequest):
             options["tensorboard_dir"] = str(Path(self.tensorboard_dir).absolute())
         # None means the preset's there, and "never" no evaluation.
         return options | self.config_fields() | {"eval_every": self.eval_every}
-
-    def _check_hz(self) -> None:
-        for name in ("rest_after", "max_updates_per_step", "min_updates_per_step"):
-            if self.hz is None and (value := getattr(self, name)) is not None:
-                given = f"{flag_of(name)} {value:g}" + "s" * (name == "rest_after")
-                raise BadInputError(f"{given}: needs control in real time; give --hz too, or leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)

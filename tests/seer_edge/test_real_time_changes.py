@@ -1,0 +1,53 @@
+"""What `fork` and `resume` refuse of control in real time, before they write anything."""
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import seer_edge
+from seer_edge.api.forks import Beginning, config_of_fork
+from seer_edge.config.request import ForkRequest
+from seer_edge.runs import run_folder
+
+ENV = f"{__name__}:Still"
+NEEDS_RATE = [
+    ({"rest_after": "200ms"}, "--rest-after 0.2s"),
+    ({"max_updates_per_step": 2}, "--max-updates-per-step 2"),
+    ({"min_updates_per_step": 0.5}, "--min-updates-per-step 0.5"),
+]
+
+
+class Still(gymnasium.Env[NDArray[np.uint8], int]):
+    """Black frames for ever."""
+
+    observation_space = gymnasium.spaces.Box(0, 255, (36, 36), np.uint8)
+    action_space = gymnasium.spaces.Discrete(3)
+
+    def reset(self, **options: Any) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+        return np.zeros((36, 36), np.uint8), {}
+
+    def step(self, action: int) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
+        return np.zeros((36, 36), np.uint8), 0.0, False, False, {}
+
+
+@pytest.mark.parametrize(("option", "given"), NEEDS_RATE)
+def test_settings_of_real_time_are_refused_for_a_run_without_a_rate(
+    option: dict[str, Any], given: str, tmp_path: Path
+) -> None:
+    config = seer_edge.plan(ENV, mem_budget="1MB", total_timesteps=60).config
+    run = run_folder.create(tmp_path / "run", config)
+    before = run.config.read_bytes()
+    expected = f"{given}: needs control in real time; give --hz too, or leave it out"
+    with pytest.raises(seer_edge.BadInputError) as refused:
+        seer_edge.resume(tmp_path / "run", **option)
+    assert str(refused.value) == expected
+    assert run.config.read_bytes() == before
+    begin = Beginning("the run", config, 0, False)
+    with pytest.raises(seer_edge.BadInputError) as refused:
+        config_of_fork(begin, ForkRequest.of(**option))
+    assert str(refused.value) == expected
+    assert config_of_fork(begin, ForkRequest.of(hz=30, **option)).hz == 30

@@ -51,3 +51,24 @@ def test_settings_of_real_time_are_refused_for_a_run_without_a_rate(
         config_of_fork(begin, ForkRequest.of(**option))
     assert str(refused.value) == expected
     assert config_of_fork(begin, ForkRequest.of(hz=30, **option)).hz == 30
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("actions", "option", "message"),
+    [
+        (([-1, -1], [1, 1]), {"slew_rate": (1, 2, 3)}, "has 2 controls; give one number, or 2"),
+        (3, {"slew_rate": 1}, "has discrete actions; leave it out"),
+        (3, {"action_limit": (-0.5, 0.5)}, "has discrete actions; leave it out"),
+    ],
+)
+def test_a_fork_refuses_limits_that_do_not_fit_the_actions(
+    actions: Any, option: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    run, fork = tmp_path / "run", tmp_path / "fork"
+    with seer_edge.Learner((36, 36), actions, run_dir=run, hz=30, mem_budget="1MB", total_timesteps=60):
+        pass
+    with pytest.raises(seer_edge.BadInputError, match=message):
+        seer_edge.fork(run, fork, **option)
+    assert not fork.exists()
+    assert seer_edge.fork(run, fork, hz=20).timestep == 0

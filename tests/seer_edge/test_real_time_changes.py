@@ -1,5 +1,6 @@
 """What `fork` and `resume` refuse of control in real time, before they write anything."""
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -72,3 +73,20 @@ def test_a_fork_refuses_limits_that_do_not_fit_the_actions(
         seer_edge.fork(run, fork, **option)
     assert not fork.exists()
     assert seer_edge.fork(run, fork, hz=20).timestep == 0
+
+
+@pytest.mark.integration
+def test_a_run_can_be_forked_while_its_port_and_socket_are_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as page, socket.socket(socket.AF_UNIX) as commands:
+        commands.bind("s")
+        commands.listen()
+        taken: Any = {"status_port": page.getsockname()[1], "control_socket": "s"}
+        options: Any = {"env": ENV, "hz": 100, "mem_budget": "1MB", "total_timesteps": 20, "eval_every": "never"}
+        seer_edge.train(run_dir="run", **options)
+        assert seer_edge.fork("run", "fork", total_timesteps=40, **taken).timestep == 20
+        for name, reason in (("status-port", "cannot be used"), ("control-socket", "is in use by another program")):
+            with pytest.raises(seer_edge.BadInputError, match=f"^--{name} .*: {reason}"):
+                seer_edge.resume("fork", **({"status_port": "never"} if name == "control-socket" else {}))

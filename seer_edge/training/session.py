@@ -245,7 +245,7 @@ class Session:
     # --- figures -------------------------------------------------------------------------------------------
 
     def interval_figures(self) -> dict[str, float]:
-        """Return further columns of `progress.csv`, of the log interval that ends now."""
+        """Return columns of `progress.csv`, of the log interval that ends now. They replace those of the run."""
         return {}
 
     def summary_figures(self) -> Mapping[str, Any] | None:

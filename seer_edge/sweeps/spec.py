@@ -19,8 +19,8 @@ from seer_edge.errors import BadInputError
 FILE_BYTES_MAX = 65_536
 _ENTRIES = ("envs", "seeds", "settings", "variants", "about")
 """Entries of a description. `about` is free for notes."""
-_OWN = ("env", "seed", "at")
-"""Options of a run that the sweep sets itself."""
+_OWN = ("env", "seed")
+"""Options of `train` that the sweep sets itself. A fork may have a seed of its own, with which it continues."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
 
 
@@ -274,7 +274,7 @@ class _Maker:
         if parent is None and isinstance(common.get("set"), dict) and isinstance(given.get("set"), dict):
             merged["set"] = {**common["set"], **given["set"]}
         kind: type[ResumeRequest] = RunRequest if parent is None else ForkRequest
-        known = {field.name for field in dataclasses.fields(kind)} - set(_OWN)
+        known = {field.name for field in dataclasses.fields(kind)} - set(_OWN if parent is None else ("at",))
         for entry in merged:
             if entry not in known:
                 raise BadInputError(f"variants.{name}: {entry} is unknown or cannot differ; see docs/sweeps.md")

@@ -81,6 +81,7 @@ def test_the_words_of_a_job_are_flags_with_its_settings(tmp_path: Path) -> None:
         ('envs = ["Alien"]\nfoo = 1', "foo: unknown entry; choose one of envs, seeds, settings, variants"),
         ('envs = ["Alien", "Alien"]', "two runs have the name Alien__run__0"),
         ('envs = ["Alien"]\n[settings]\nfreeze = 1', "variants.run: freeze is unknown or cannot differ"),
+        ('envs = ["Alien"]\n[settings]\nseed = 1', "variants.run: seed is unknown or cannot differ"),
         ('envs = ["Alien"]\n[settings]\nmem_budget = "1QB"', "variants.run: --mem-budget"),
         ('envs = ["Alien"]\n[settings]\nset = 3', "set must be a table"),
         ('envs = ["Alien"]\nvariants = 3', "settings and variants: give tables"),
@@ -277,6 +278,17 @@ def test_a_fork_is_checked_with_the_freeze_that_its_parent_inherits(tmp_path: Pa
     """The default of 40 % would freeze `shorter` at step 24. It inherits step 40."""
     text = FORKS.replace("freeze_at = 40\n", "") + 'fork = "shorter"\nat = 40\nlatent_codec = "uint8"'
     assert len(plans_of(_read(tmp_path, text), "spec", tmp_path)) == 3
+
+
+@pytest.mark.usefixtures("alien")
+def test_a_fork_may_have_a_seed_of_its_own(tmp_path: Path) -> None:
+    jobs = _read(tmp_path, FORKS + 'fork = "base"\nat = 30\nseed = 101')
+    late = next(job for job in jobs if job.variant == "late")
+    assert late.seed == 0
+    assert late.name == "Alien__late__0"
+    assert late.words(tmp_path)[0] == "fork"
+    assert "--seed=101" in late.words(tmp_path)
+    assert len(plans_of(jobs, "spec", tmp_path)) == 3
 
 
 def test_only_temporary_files_of_a_killed_run_are_removed(tmp_path: Path) -> None:

@@ -12,7 +12,9 @@ from seer_edge.config.config import TrainConfig
 from seer_edge.config.freeze_step import given_freeze
 from seer_edge.config.hyperparameters import override_settings
 from seer_edge.config.plan import BytePlan
+from seer_edge.config.real_time import check_rate_given, limits_asked
 from seer_edge.config.request import ForkOptions, ForkRequest, flag_of
+from seer_edge.envs.safety import Safety, limits_of
 from seer_edge.errors import BadInputError
 from seer_edge.runs import checkpoint, run_folder
 from seer_edge.runs.checkpoint import Saved
@@ -77,6 +79,7 @@ def fork(run: str | os.PathLike[str], output: str | os.PathLike[str], **options:
         config = config_of_fork(Beginning(str(saved.path), saved.config, saved.timestep, saved.frozen), request)
         planned = planning.recorded_plan(config, parent)
         saved.check_fits(planned)
+        _check_limits(planned)
         planning.prepare_learner(planned)
         try:
             return _write(planned, saved, parent, target, Path(run), reseed=request.seed is not None)
@@ -134,7 +137,9 @@ def config_of_fork(begin: Beginning, request: ForkRequest) -> TrainConfig:
             raise BadInputError(
                 f"--keep-checkpoint {step}: the fork begins at step {begin.timestep}; give that or more"
             )
-    return dataclasses.replace(parent, **changes)
+    config = dataclasses.replace(parent, **changes)
+    check_rate_given(config.hz, request.config_fields())
+    return config
 
 
 def _check_frozen(begin: Beginning, changes: dict[str, Any]) -> None:
@@ -149,6 +154,16 @@ def _check_frozen(begin: Beginning, changes: dict[str, Any]) -> None:
             raise BadInputError(
                 f"{flag_of(name)} {value}: {begin.name} is frozen already, since step {before}; leave it out, or {hint}"
             )
+
+
+def _check_limits(planned: BytePlan) -> None:
+    """Raise BadInputError if the limits of --action-limit and --slew-rate do not fit the actions.
+
+    The limits of the environment itself are compared when the fork is resumed, because `fork` does not open it.
+    """
+    asked = limits_asked(planned.config)
+    if asked is not None:
+        limits_of(planned.env, Safety(), asked)
 
 
 def _check_steps(begin: Beginning, request: ForkRequest, changes: dict[str, Any]) -> None:

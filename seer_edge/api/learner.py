@@ -1,7 +1,6 @@
 """Learning for a program that has a loop of its own."""
 
 import contextlib
-import functools
 import math
 import operator
 import os
@@ -13,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seer_edge.api import runs
+from seer_edge.api.continued import check_options
 from seer_edge.api.results import RunResult
 from seer_edge.config.config import TrainConfig
-from seer_edge.config.request import ResumeRequest, RunOptions, RunRequest
+from seer_edge.config.request import RunOptions, RunRequest
+from seer_edge.config.values import NEVER
 from seer_edge.envs import exchange
 from seer_edge.envs.guarded import closing_idle
 from seer_edge.errors import BadInputError
@@ -26,6 +27,16 @@ DAYS_30 = 30 * 24 * 3600.0
 """How long a program may wait between two steps."""
 
 
+NOT_OPTIONS = {
+    "env": "the environment of a Learner is your program",
+    "env_kwargs": "the environment of a Learner is your program",
+    "env_timeout": "a Learner waits as long as you do not call step",
+    "eval_every": "a Learner plays no evaluations",
+    "control_socket": "a Learner pauses while you do not call step",
+}
+"""Options of `train` that a Learner does not have, and why."""
+
+
 class Learner:
     """An agent that learns on threads of its own, while your program steps the world.
 
@@ -34,7 +45,8 @@ class Learner:
         actions: a number of actions, or the bounds (low, high) of continuous ones, each a sequence of numbers.
         run_dir: folder of the run. If it holds a run, the run continues.
         **options: the flags of `seer-edge train` as keywords; see `RunOptions` for units. `hz` is required: about how
-            often a second you will call `step`. A run that continues keeps the other options it has.
+            often a second you will call `step`. A run that continues takes those that `seer-edge resume` takes, such
+            as `total_timesteps`, and keeps the others: they must be the same, or left out.
 
     Raises:
         BadInputError: an option cannot be used, or the folder holds a run of other frames, actions or another
@@ -72,15 +84,16 @@ class Learner:
         self._error: BaseException | None = None
         self._stop, self._exchange = StopSignal(), exchange.Exchange()
         self._in_episode, self._over = False, threading.Event()
-        if "env" in options:
-            raise BadInputError("env: the environment of a Learner is your program; leave it out")
+        for name, reason in NOT_OPTIONS.items():
+            if options.get(name) not in (None, NEVER):
+                raise BadInputError(f"{name}: {reason}; leave it out")
         if options.get("hz") is None:
             raise BadInputError("hz: missing; give about how often a second you will call step")
         own: Any = {"env_timeout": DAYS_30, "eval_every": "never", "env_kwargs": kwargs}
         request = RunRequest.of(env=exchange.ENV, **{**options, **own})
         self._exchange.open()
         try:
-            start_thread(lambda: self._run(request, folder))
+            start_thread(lambda: self._run(options, request, folder))
         except MemoryError:
             self._exchange.close()
             raise
@@ -93,13 +106,16 @@ class Learner:
         if self._error is not None:
             raise self._error
 
-    def _run(self, request: RunRequest, run_dir: Path) -> None:
+    def _run(self, options: RunOptions, request: RunRequest, run_dir: Path) -> None:
         try:
             with contextlib.closing(self._exchange), closing_idle():
                 if (run_dir / "config.json").exists():
-                    changes = ResumeRequest.of(hz=request.hz).config_fields()
-                    check = functools.partial(_check_same_loop, run_dir, request.env_kwargs)
-                    self._result = runs.resume_with(run_dir, changes, {"stop": self._stop}, check)
+
+                    def check(saved: TrainConfig) -> None:
+                        _check_same_loop(run_dir, request.env_kwargs, saved)
+                        check_options(run_dir, options, request, saved)
+
+                    self._result = runs.resume_with(run_dir, request.config_fields(), {"stop": self._stop}, check)
                 else:
                     self._result = runs.train_request(request, run_dir, {"stop": self._stop})
         except BaseException as error:

@@ -271,6 +271,13 @@ def _check_trackers(config: TrainConfig) -> None:
     ):
         if given and importlib.util.find_spec(package) is None:
             raise BadInputError(f"{flag}: needs {package}; pip install 'seer-edge[{flag[2:]}]'")
+    for flag, folder in (("--tensorboard-dir", config.tensorboard_dir), ("--mlflow", config.mlflow)):
+        if folder is not None and os.path.lexists(folder) and not Path(folder).is_dir():
+            raise BadInputError(f"{flag} {folder}: not a folder; name another")
+
+
+def check_addresses(config: TrainConfig) -> None:
+    """Raise BadInputError if the run could not listen at --status-port or --control-socket now."""
     if config.status_port is not None:
         host, port = address_of(config.status_port)
         try:
@@ -279,9 +286,13 @@ def _check_trackers(config: TrainConfig) -> None:
             raise BadInputError(
                 f"--status-port {config.status_port}: cannot be used ({error.strerror}); give another, or 0 for any"
             ) from error
-    for flag, folder in (("--tensorboard-dir", config.tensorboard_dir), ("--mlflow", config.mlflow)):
-        if folder is not None and os.path.lexists(folder) and not Path(folder).is_dir():
-            raise BadInputError(f"{flag} {folder}: not a folder; name another")
+    if config.control_socket is not None:
+        from seer_edge.machine.control_socket import check_path
+
+        try:
+            check_path(config.control_socket)
+        except ValueError as error:
+            raise BadInputError(f"--control-socket {config.control_socket}: {error}, or never") from error
 
 
 def warn_of_disk(path: Path, plan: BytePlan) -> None:

@@ -11,6 +11,7 @@ from seer_edge.api import planning
 from seer_edge.api.results import RunResult
 from seer_edge.config.config import TrainConfig
 from seer_edge.config.plan import BytePlan
+from seer_edge.config.real_time import check_rate_given
 from seer_edge.config.request import ENCODER, ResumeOptions, ResumeRequest, RunOptions, RunRequest
 from seer_edge.envs.guarded import closing_idle
 from seer_edge.errors import BadInputError
@@ -159,6 +160,7 @@ def train_request(
     )
     check_memory(planned, memory_limits())
     run_folder.check(run_folder.default_path(planned.config) if run_dir is None else Path(run_dir))
+    planning.check_addresses(planned.config)
     planning.prepare_learner(planned)
     if imported is not None:
         from seer_edge.training.trial import check_import
@@ -241,11 +243,12 @@ def _resume(
     for line in saved.skipped:
         LOG.warning(line)
     _check_length(saved, changes.get("total_timesteps"))
-    config = dataclasses.replace(saved.config, **changes)
+    config = _changed(saved.config, changes)
     planned = planning.plan_again(config, folder)
     check_memory(planned, memory_limits(), resumed=True)
     saved.check_fits(planned)
     folder.check_places()
+    planning.check_addresses(planned.config)
     planning.prepare_learner(planned)
     if saved.is_complete(saved.config) and saved.is_complete(config) and folder.is_finished:
         for line in folder.repair(saved.config, saved.graph):
@@ -272,6 +275,13 @@ def _kind_of_run(planned: BytePlan) -> "type[Run[Any]]":
     return RealTimeRun
 
 
+def _changed(config: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
+    """Return the settings with changes. Raises BadInputError."""
+    changed = dataclasses.replace(config, **changes)
+    check_rate_given(changed.hz, changes)
+    return changed
+
+
 def _check_length(saved: Saved, total_timesteps: int | None) -> None:
     """Raise BadInputError if the run cannot end at `total_timesteps`."""
     if total_timesteps is None:
@@ -287,12 +297,13 @@ def _check_length(saved: Saved, total_timesteps: int | None) -> None:
 
 def _begin_after_all(folder: RunFolder, changes: dict[str, Any], supervision: Mapping[str, Any]) -> RunResult:
     """Start a run that ended before its first checkpoint. It has nothing to lose."""
-    config = dataclasses.replace(folder.read_config(), **changes)
+    config = _changed(folder.read_config(), changes)
     planned = planning.plan_again(config, folder)
     # The plan in the folder is already that of a run with its import.
     _, imported = planning.with_import(planned, None if is_bundle(config.source or "") else ENCODER)
     check_memory(planned, memory_limits())
     folder.check_places()
+    planning.check_addresses(planned.config)
     planning.prepare_learner(planned)
     _announce(planned, f"run folder: {folder.path}; it has no checkpoint yet and starts at step 0", folder.path)
     folder.write_config(config)

@@ -23,6 +23,7 @@ from seer_edge.config.values import (
     parse_assignment,
     parse_checkpoint_every,
     parse_control_period,
+    parse_control_socket,
     parse_freeze_at,
     parse_hz,
     parse_json_object,
@@ -351,6 +352,13 @@ def add_real_time_flags(group: argparse._ArgumentGroup, *, otherwise: str | None
         help=f"With --hz: a warning says if there are fewer updates a step. Default: {otherwise or '0.2'}.",
     )
     add_safety_flags(group, otherwise=otherwise)
+    group.add_argument(
+        "--control-socket",
+        type=flag_type(parse_control_socket),
+        metavar="PATH|never",
+        help="With --hz: take the commands pause, resume, status and stop from this Unix domain socket. "
+        f"Default: {otherwise or 'never'}.",
+    )
 
 
 def add_output_flags(parser: argparse.ArgumentParser) -> None:

@@ -104,6 +104,7 @@ class TrainConfig:
     min_updates_per_step: float = 0.2  # with hz: fewer give a warning
     rest_after_seconds: float = REST_AFTER_SECONDS  # with hz: a step later than that brings the environment to rest
     action_limit: tuple[float, float] | None = None  # with hz: of every control, in [-1, 1]
+    control_socket: str | None = None  # with hz: path of a Unix domain socket that takes commands
     slew_rate: tuple[float, ...] | None = None  # with hz: most change a second of every control, or of each
     origin: dict[str, Any] | None = None  # of a fork: the run, the step and the SHA-256 of its checkpoint's manifest
     environment: EnvSpec | None = None  # as it was when the run began; None in runs of earlier versions

@@ -30,6 +30,7 @@ BEFORE_RECORDED: Mapping[str, Any] = {
     "rest_after_seconds": 1.0,
     "action_limit": None,
     "slew_rate": None,
+    "control_socket": None,
     "status_port": None,
     "demos": None,
 }

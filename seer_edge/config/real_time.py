@@ -1,12 +1,16 @@
 """Checks of the settings of control in real time."""
 
 import math
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from seer_edge.envs.safety import AskedLimits, numbers
 from seer_edge.errors import BadInputError
 
 HZ_MAX = 1_000
+_NEEDS_RATE = {"rest_after_seconds": "s", "max_updates_per_step": "", "min_updates_per_step": ""}
+"""Settings that only control in real time uses, and their units."""
+_GIVE_RATE = "needs control in real time; give --hz too, or leave it out"
 
 
 class RealTimeSettings(Protocol):
@@ -24,6 +28,8 @@ class RealTimeSettings(Protocol):
     def action_limit(self) -> tuple[float, float] | None: ...  # noqa: D102
     @property
     def slew_rate(self) -> tuple[float, ...] | None: ...  # noqa: D102
+    @property
+    def control_socket(self) -> str | None: ...  # noqa: D102
 
 
 def check_real_time(settings: RealTimeSettings) -> None:
@@ -40,12 +46,25 @@ def check_real_time(settings: RealTimeSettings) -> None:
         _require(
             limited, flag, numbers(values or ()), "limits need control in real time; give --hz too, or leave it out"
         )
+    path = settings.control_socket
+    _require(path is None or hz is not None, "--control-socket", path, _GIVE_RATE)
     if limit is not None:
         within = -1 <= limit[0] <= limit[1] <= 1
         _require(within, "--action-limit", numbers(limit), "give LOW,HIGH from -1 to 1, such as -0.5,0.5")
     if slew is not None:
         positive = bool(slew) and all(0 < rate < math.inf for rate in slew)
         _require(positive, "--slew-rate", numbers(slew), "give a number above 0, or one for each control")
+
+
+def check_rate_given(hz: float | None, given: Mapping[str, Any]) -> None:
+    """Raise BadInputError if a run without a rate is given a setting that only control in real time uses.
+
+    `given` has fields of `TrainConfig` by name.
+    """
+    for name, unit in _NEEDS_RATE.items():
+        if hz is None and name in given:
+            flag = "--" + name.removesuffix("_seconds").replace("_", "-")
+            raise BadInputError(f"{flag} {given[name]:g}{unit}: {_GIVE_RATE}")
 
 
 def limits_asked(settings: RealTimeSettings) -> AskedLimits | None:

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, TypedDict, cast, get_args
 
+from seer_edge.config.real_time import check_rate_given
 from seer_edge.config.values import (
     NEVER,
     parse_action_limit,
     parse_checkpoint_every,
+    parse_control_socket,
     parse_freeze_at,
     parse_hz,
     parse_json_object,
@@ -62,6 +64,7 @@ _TEXT: Mapping[str, Callable[[str], Any]] = {
     "wandb": parse_wandb,
     "mlflow": parse_mlflow,
     "status_port": parse_status_port,
+    "control_socket": parse_control_socket,
     "hz": parse_hz,
     "min_updates_per_step": parse_number,
     "rest_after": parse_time,
@@ -101,6 +104,7 @@ class ResumeRequest:
     min_updates_per_step: float | None = None
     rest_after: float | None = None
     action_limit: tuple[float, float] | None = None  # low and high, in [-1, 1]
+    control_socket: str | None = None  # a path or "never"
     slew_rate: tuple[float, ...] | None = None  # a second; one number, or one for each control
 
     @classmethod
@@ -149,6 +153,7 @@ class ResumeRequest:
             "rest_after_seconds": self.rest_after,
             "action_limit": self.action_limit,
             "slew_rate": self.slew_rate,
+            "control_socket": self.control_socket,
         }
         fields: dict[str, Any] = {
             name: None if value == NEVER else value for name, value in given.items() if value is not None
@@ -223,7 +228,7 @@ class RunRequest(ResumeRequest):
 
     def config_options(self) -> dict[str, Any]:
         """Return what `build_config` takes beside the environment's spec. Raises BadInputError."""
-        self._check_hz()
+        check_rate_given(self.hz, self.config_fields())
         own = {field.name for field in dataclasses.fields(RunRequest)} - {
             field.name for field in dataclasses.fields(ResumeRequest)
         }
@@ -235,12 +240,6 @@ class RunRequest(ResumeRequest):
             options["tensorboard_dir"] = str(Path(self.tensorboard_dir).absolute())
         # None means the preset's there, and "never" no evaluation.
         return options | self.config_fields() | {"eval_every": self.eval_every}
-
-    def _check_hz(self) -> None:
-        for name in ("rest_after", "max_updates_per_step", "min_updates_per_step"):
-            if self.hz is None and (value := getattr(self, name)) is not None:
-                given = f"{flag_of(name)} {value:g}" + "s" * (name == "rest_after")
-                raise BadInputError(f"{given}: needs control in real time; give --hz too, or leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -293,6 +292,7 @@ class ResumeOptions(TypedDict, total=False):
     rest_after: float | str | None
     action_limit: Sequence[float] | str | None
     slew_rate: float | Sequence[float] | str | None
+    control_socket: str | os.PathLike[str] | None
 
 
 class ForkOptions(ResumeOptions, total=False):

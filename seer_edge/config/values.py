@@ -145,6 +145,13 @@ def parse_status_port(text: str) -> str:
     return text
 
 
+def parse_control_socket(text: str) -> str:
+    """Return the absolute path of a socket, or "never"."""
+    if not text.strip():
+        raise ValueError("is empty; give a path, or never")
+    return NEVER if text == NEVER else str(Path(text).absolute())
+
+
 def address_of(place: str) -> tuple[str, int]:
     """Return host and port of what `parse_status_port` accepted. Without a host it is this machine only."""
     host, _, port = place.rpartition(":")

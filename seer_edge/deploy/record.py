@@ -18,7 +18,7 @@ from seer_edge.envs.paced import Paced
 from seer_edge.envs.safety import AskedLimits, limits_of
 from seer_edge.envs.ticks import Ticks
 from seer_edge.envs.translate_errors import translate_errors
-from seer_edge.errors import EXIT_UNSAFE, BadInputError, EnvironmentFailedError, describe_error
+from seer_edge.errors import EXIT_UNSAFE, BadInputError, describe_error
 from seer_edge.machine.signals import StopSignal
 from seer_edge.runs.demos import DemoWriter
 from seer_edge.validation import check_target
@@ -64,7 +64,14 @@ def record(path: Path, what: Recording) -> Recorded:
     """
     check_target("-o", path)
 
+    opened: list[tuple[Guarded, DemoWriter]] = []  # empty while the environment is built
+
     def give_up(reason: str) -> None:
+        for env, writer in opened:
+            if what.hz is not None:
+                env.rest_beside()
+            with writer:
+                _keep(path, writer)
         LOG.critical("seer-edge record: the environment failed: %s", reason)
         os._exit(EXIT_UNSAFE)
 
@@ -85,18 +92,29 @@ def record(path: Path, what: Recording) -> Recorded:
             writer = DemoWriter(path, env.spec, what.options.gray_levels)
         except OSError as error:
             raise BadInputError(f"-o {path}: cannot be written ({error.strerror}); name another file") from error
-        stack.callback(writer.close)
+        opened.append((env, stack.enter_context(writer)))
         stop = stack.enter_context(StopSignal())
         try:
             returns = _play(env, choose, writer, what, stop)
-        except (BadInputError, EnvironmentFailedError):
-            if writer.rows:
-                writer.write()
-                LOG.warning("%s: holds the %s rows before the failure", path, f"{writer.rows:,}")
+        except BaseException:  # also a second Ctrl-C, if the policy hangs
+            _keep(path, writer)
             raise
         if writer.rows:
             writer.write()
     return Recorded(env.spec.id, returns, writer.rows, stop.received)
+
+
+def _keep(path: Path, writer: DemoWriter) -> None:
+    """Write the rows of a recording that has failed, and end its last episode there."""
+    writer.cut()
+    if not writer.rows:
+        return
+    try:
+        writer.write()
+    except OSError as error:
+        LOG.warning("%s: its %s rows cannot be written (%s)", path, f"{writer.rows:,}", error)
+    else:
+        LOG.warning("%s: holds the %s rows before the failure", path, f"{writer.rows:,}")
 
 
 def _play(env: Guarded, choose: Choose, writer: DemoWriter, what: Recording, stop: StopSignal) -> tuple[float, ...]:
@@ -117,30 +135,28 @@ def _play_episodes(
     frame, begins = playing.reset(), True
     writer.begin(new_scene=True)
     total, length = 0.0, 0
-    try:
-        while len(returns) < what.episodes and not stop():
-            action = choose(frame, begins)
-            step = playing.step(action)
-            begins = False
-            if step.discard:
-                writer.cut(frame)
-                writer.begin(new_scene=True)
-            else:
-                writer.add(frame, action if step.action is None else step.action, step)
-                total, length = total + step.reward, length + 1
-            frame = step.frame
-            over = step.terminated or step.truncated
-            report(step.episode)
-            if over or length == limit:
-                if not over:
-                    writer.cut(frame)
-                if step.episode is not None or not over or step.discard:
-                    returns.append(total)
-                    total, length = 0.0, 0
-                frame, begins = playing.reset(), True
-                writer.begin(new_scene=playing.new_scene)
-    finally:
-        writer.cut(frame)
+    while len(returns) < what.episodes and not stop():
+        action = choose(frame, begins)
+        step = playing.step(action)
+        begins = False
+        if step.discard:
+            writer.cut()
+            writer.begin(new_scene=True)
+        else:
+            writer.add(frame, action if step.action is None else step.action, step)
+            total, length = total + step.reward, length + 1
+        frame = step.frame
+        over = step.terminated or step.truncated
+        report(step.episode)
+        if over or length == limit:
+            if not over:
+                writer.cut()
+            if step.episode is not None or not over or step.discard:
+                returns.append(total)
+                total, length = 0.0, 0
+            frame, begins = playing.reset(), True
+            writer.begin(new_scene=playing.new_scene)
+    writer.cut()
     return tuple(returns)
 
 

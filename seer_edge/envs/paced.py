@@ -41,7 +41,7 @@ class Paced:
         self._most_seconds = ticks.period_seconds + rest_after_seconds
         self._late = LateWatch(env.rest_beside)
         self._frame: Frame  # the newest one
-        self.at_rest = False
+        self.at_rest = self._waiting = False
         self.paused: Callable[[], bool] = lambda: False
         self.halted: Callable[[], bool] = lambda: False
 
@@ -101,6 +101,11 @@ class Paced:
         return step if step.terminated or step.truncated else replace(step, truncated=True, discard=True)
 
     @property
+    def is_paused(self) -> bool:
+        """Whether the environment is at rest in a pause."""
+        return self._waiting and self.paused()
+
+    @property
     def _interrupted(self) -> bool:
         return self._late.late or self.paused()
 
@@ -124,7 +129,9 @@ class Paced:
         if not self.paused():
             return
         LOG.info("paused, at rest; kill -USR1 %d continues with a new episode", os.getpid())
+        self._waiting = True
         while self.paused() and not self.halted():
             time.sleep(IDLE_SECONDS)
+        self._waiting = False
         if not self.halted():
             LOG.info("the pause is over")

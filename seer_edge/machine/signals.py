@@ -96,6 +96,10 @@ class PauseSignal:
     def _toggle(self, number: int, frame: FrameType | None) -> None:
         self._paused = not self._paused
 
+    def set(self, paused: bool) -> None:
+        """Pause, or end the pause, as SIGUSR1 does."""
+        self._paused = paused
+
     def __exit__(self, *unused: object) -> None:
         if self._set:
             signal.signal(signal.SIGUSR1, signal.SIG_DFL)

@@ -133,6 +133,11 @@ class Control:
             raise ControlEndedError
         return request.result
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether the environment is at rest in a pause."""
+        return self._env.is_paused
+
     def halt(self) -> None:
         """End the loop, and wait until everything is at rest. The environment is not used any more."""
         self._halted = True

@@ -35,7 +35,7 @@ class Totals:
         self.lateness, self.age = Durations(), Durations()
         self.missed = self.updates = self.steps = self.dropped = 0
         self._updates = self._steps = 0
-        self._since = time.monotonic()
+        self._since, self._rate = time.monotonic(), 0.0  # of the last tick, and ticks a second up to it
         self._warned: set[str] = set()
 
     def learned(self, updates: int, *, learning: bool) -> None:
@@ -48,19 +48,20 @@ class Totals:
     def end_interval(self, config: TrainConfig, clock: Ticks, pilot: Pilot, feed: Feed) -> dict[str, float]:
         """Return the figures of the interval by column, and begin the next one."""
         lateness, missed = clock.drain()
-        age, now = pilot.drain(), time.monotonic()
-        seconds, self._since = now - self._since, now
+        at, age = clock.at, pilot.drain()
+        ticks, seconds = lateness.count, at - self._since
+        if ticks and seconds > 0:
+            self._rate, self._since = ticks / seconds, at
         dropped, self.dropped = feed.dropped - self.dropped, feed.dropped
         updates, steps = self._updates, max(self._steps, 1)
         self._updates = self._steps = 0
         self.lateness.merge(lateness)
         self.age.merge(age)
         self.missed += missed
-        ticks = lateness.count
         if ticks and missed > MISSED_SHARE_MAX * (ticks + missed):
             self._warn(
                 "rate",
-                f"the environment and the agent hold {ticks / seconds:.1f} ticks a second, not "
+                f"the environment and the agent hold {self._rate:.1f} ticks a second, not "
                 f"{1 / clock.period_seconds:g}: {missed:,} ticks of {ticks + missed:,} were missed; "
                 "give a lower --hz",
             )
@@ -74,6 +75,7 @@ class Totals:
         if dropped:
             self._warn("dropped", f"{dropped:,} steps were not stored, because the learner was busy for too long")
         return {
+            "time/fps": self._rate,  # not that of the steps that are stored, which may have waited
             "control/ticks": ticks,
             "control/missed": missed,
             "control/late_p50_ms": 1e3 * lateness.quantile(0.5),

@@ -1,8 +1,10 @@
 """A run in real time: the main thread controls, another one learns, evaluates, freezes and saves."""
 
+import contextlib
 import os
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -10,10 +12,13 @@ from seer_edge.envs.games import Evaluation, game_seeds
 from seer_edge.envs.recorder import Recorder
 from seer_edge.machine.signals import PauseSignal, StopSignal
 from seer_edge.realtime.feed import ControlEndedError
+from seer_edge.realtime.remote import Remote
 from seer_edge.realtime.session import RealTimeSession
 from seer_edge.training.run import Run
 from seer_runtime.system.process import start_thread
 
+STORE_SECONDS = 5.0
+"""How long a run that ends stores the steps that wait. Service managers kill it if it takes much longer."""
 LEARNER_NICE = 5
 """Added to the priority of the learner's thread, so that the control thread runs first on a busy machine."""
 
@@ -40,13 +45,27 @@ class RealTimeRun(Run[RealTimeSession]):
             finally:
                 control.end()
 
-        start_thread(learn)
-        with PauseSignal() as paused:
+        with PauseSignal() as paused, self._control_socket(Remote(self.session, stop, paused)):
+            start_thread(learn)
             control.run(stop, paused)
         (result,) = ended
         if isinstance(result, BaseException):
             raise result
         return result
+
+    @contextlib.contextmanager
+    def _control_socket(self, remote: Remote) -> Iterator[None]:
+        """Context manager: listen at --control-socket. If it cannot be made, warn and continue."""
+        path = self.session.config.control_socket
+        with contextlib.ExitStack() as opened:
+            if path is not None:
+                from seer_edge.machine.control_socket import ControlSocket
+
+                try:
+                    opened.enter_context(ControlSocket(path, remote.obey))
+                except OSError as error:
+                    self.console.warn(f"--control-socket {path}: cannot be used ({error.strerror}); the run continues")
+            yield
 
     def _train(self, stop: Callable[[], bool]) -> None:
         self.session.feed.waits = stop  # which tells the service manager that the run is alive
@@ -57,6 +76,28 @@ class RealTimeRun(Run[RealTimeSession]):
                 raise
         finally:
             self.session.control.halt()  # the last checkpoint is written at rest
+        self._store_waiting()
+
+    def _store_waiting(self) -> None:
+        """Store the steps that wait, up to one after which other work is due. Count the others as dropped."""
+        session, deadline = self.session, time.monotonic() + STORE_SECONDS
+        with contextlib.suppress(ControlEndedError):
+            while session.feed.waiting and time.monotonic() < deadline and not self._leaves_work():
+                self.reporter.stepped(session.step())
+        lost = session.drop_waiting()
+        if lost:
+            self.console.say(f"{lost:,} of the last steps are not stored")
+
+    def _leaves_work(self) -> bool:
+        """Whether a resumed run begins with something other than a step. Later steps do not belong to it yet."""
+        session, reporter = self.session, self.reporter
+        timestep, watch = session.timestep, session.watch
+        return (
+            reporter.is_complete
+            or self._freeze_is_due()
+            or (watch is not None and watch.is_due(timestep, session.config.settings.learning_starts))
+            or (timestep in session.config.keep_checkpoint and reporter.outcome.checkpoint != timestep)
+        )
 
     def abandon(self, reason: str) -> None:
         """See `Run`. Bring the environment to rest first."""

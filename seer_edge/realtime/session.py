@@ -58,6 +58,12 @@ class RealTimeSession(Session):
         """Open the frozen encoder once more: its output is valid until its next call, which is another thread's."""
         return OnnxEncoder(graph, threads=self.config.threads, ledger=self.ledger, device=self.config.device)
 
+    @property
+    def is_paused(self) -> bool:
+        """See `Session`."""
+        control: Control | None = getattr(self, "control", None)
+        return control is not None and control.is_paused
+
     # --- one step ------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
@@ -107,6 +113,13 @@ class RealTimeSession(Session):
             self.replay.continue_scene()
         self.observed = self.perception.observe(event.frame, first=event.new_scene or self._running)
         self._running = True
+
+    def drop_waiting(self) -> int:
+        """Count the steps that wait as dropped, once the control loop has ended; return how many."""
+        lost = self.feed.waiting
+        self.feed.dropped += lost
+        self.totals.dropped += lost  # at once, because no log interval may follow
+        return lost
 
     # --- the freeze ----------------------------------------------------------------------------------------
 

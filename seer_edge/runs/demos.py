@@ -28,7 +28,9 @@ READ_ROWS = 256
 
 
 class DemoWriter:
-    """Collects rows, and writes them to `path` at the end. Frames wait in a file in the same folder, not in memory.
+    """Context manager: collects rows, and writes them to `path` with `write`.
+
+    Frames wait in a file in the same folder, not in memory.
 
     Attributes:
         rows: how many there are.
@@ -45,6 +47,7 @@ class DemoWriter:
         self._flags: list[int] = []
         self._nothing: Action = 0 if isinstance(spec.actions, Discrete) else np.zeros(spec.actions.outputs, np.float32)
         self._begins = BEGINS
+        self._newest: Frame  # set by the first step
 
     @property
     def rows(self) -> int:
@@ -59,14 +62,15 @@ class DemoWriter:
         """Add the frame that was acted on, the action and the step that followed."""
         flags = TERMINATED * step.terminated | TRUNCATED * step.truncated
         self._append(frame, action, step.reward, flags)
+        self._newest = step.frame
         if step.truncated:
             self._append(step.frame, self._nothing, 0.0, FINAL)
 
-    def cut(self, frame: Frame) -> None:
+    def cut(self) -> None:
         """End an episode that goes on, with its newest frame."""
         if self._flags and not self._flags[-1] & (TERMINATED | FINAL):
             self._flags[-1] |= TRUNCATED
-            self._append(frame, self._nothing, 0.0, FINAL)
+            self._append(self._newest, self._nothing, 0.0, FINAL)
 
     def _append(self, frame: Frame, action: Action, reward: float, flags: int) -> None:
         self._frames.write(np.ascontiguousarray(frame).tobytes())
@@ -89,7 +93,10 @@ class DemoWriter:
         }
         write_container(self._path, _about(self._spec, self._gray_levels), {MEMBER: [*tensor_pieces(MEMBER, arrays)]})
 
-    def close(self) -> None:
+    def __enter__(self) -> "DemoWriter":
+        return self
+
+    def __exit__(self, *unused: object) -> None:
         """Remove the file of frames."""
         self._frames.close()
         self._frames_path.unlink()

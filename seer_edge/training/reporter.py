@@ -71,7 +71,7 @@ class Reporter:
             console.warn(warning)
         self.trackers: list[Tracker] = [
             self._tables["progress"],
-            *open_trackers(folder, session.config, self.logged_at, self.describe, console),
+            *open_trackers(folder, session.config, self.logged_at, self.describe, lambda: session.is_paused, console),
         ]
 
     def state(self) -> dict[str, Any]:
@@ -234,7 +234,7 @@ class Reporter:
         """End a log interval: pass its figures to the trackers and show them. Raises OSError."""
         session, ledger = self._session, self._session.ledger
         observations, rss, anon = ledger.held_bytes(Line.OBSERVATIONS), rss_bytes(), self.outcome.sample_anon()
-        mean_return, speed = self.interval.mean_return, self.interval.steps_per_second
+        mean_return = self.interval.mean_return
         row = {
             "time/total_timesteps": session.timestep,
             **self.interval.drain(),
@@ -267,7 +267,7 @@ class Reporter:
         shown = "-" if mean_return is None else f"{mean_return:.1f}"
         self.console.status(
             session.timestep,
-            f"{session.phase} {_format_speed(speed)} steps/s return {shown} "
+            f"{session.phase} {_format_speed(row['time/fps'])} steps/s return {shown} "
             f"obs {observations / 1e6:.1f}/{session.config.mem_budget_bytes / 1e6:.1f} MB {self._rows()}"
             f"rss {rss / 1e6:.0f} MB anon {anon / 1e6:.0f} MB{_control(row)}",
         )

@@ -99,6 +99,11 @@ class Session:
         """What the replay holds: `pixel` before the freeze, `latent` after it."""
         return "latent" if self.agent.reads_latents else "pixel"
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether somebody has paused the control of the environment."""
+        return False
+
     # --- one step ------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
@@ -240,7 +245,7 @@ class Session:
     # --- figures -------------------------------------------------------------------------------------------
 
     def interval_figures(self) -> dict[str, float]:
-        """Return further columns of `progress.csv`, of the log interval that ends now."""
+        """Return columns of `progress.csv`, of the log interval that ends now. They replace those of the run."""
         return {}
 
     def summary_figures(self) -> Mapping[str, Any] | None:

@@ -185,14 +185,19 @@ def _start() -> "subprocess.Popen[bytes]":
 
 
 def open_trackers(
-    folder: RunFolder, config: TrainConfig, until: int, describe: Callable[[], Mapping[str, Any]], console: Console
+    folder: RunFolder,
+    config: TrainConfig,
+    until: int,
+    describe: Callable[[], Mapping[str, Any]],
+    is_paused: Callable[[], bool],
+    console: Console,
 ) -> Iterator[Tracker]:
     """Open the trackers of a run whose last row of `progress.csv` is of step `until`.
 
     `describe` returns the content of `summary.json`.
     """
     if config.status_port is not None:
-        yield from _status_page(config, describe, console)
+        yield from _status_page(config, describe, is_paused, console)
     if config.tensorboard:
         yield TensorBoard(folder.events(config), until)
     for name in REMOTE:
@@ -210,12 +215,14 @@ def open_trackers(
             yield RemoteTracker(f"--{name} {target}", begin, lambda: str(describe()["status"]), console)
 
 
-def _status_page(config: TrainConfig, describe: Callable[[], Mapping[str, Any]], console: Console) -> Iterator[Tracker]:
+def _status_page(
+    config: TrainConfig, describe: Callable[[], Mapping[str, Any]], is_paused: Callable[[], bool], console: Console
+) -> Iterator[Tracker]:
     from seer_edge.training.status_page import StatusPage  # only a run that shows its status needs a server
 
     assert config.status_port is not None
     try:
-        page = StatusPage(config.status_port, config.total_timesteps, describe)
+        page = StatusPage(config.status_port, config.total_timesteps, describe, is_paused)
     except OSError as error:
         console.warn(f"--status-port {config.status_port}: cannot be used ({error.strerror}); the run continues")
         return

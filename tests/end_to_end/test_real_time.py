@@ -128,7 +128,7 @@ device = Device()
 device.place(0.05)
 options = {"hz": 100, "mem_budget": "2MB", "total_timesteps": int(sys.argv[2]), "freeze_at": 80}
 options["set"] = {"hidden": 16, "batch_size": 8, "learning_starts": 30}
-reward, fallen, given = 0.0, False, 0
+reward, fallen = 0.0, False
 with seer_edge.Learner((84, 84), 3, run_dir=sys.argv[1], **options) as learner:
     for _ in range(int(sys.argv[3])):
         action = learner.step(device.picture(), reward, terminated=fallen)
@@ -163,7 +163,7 @@ def test_a_program_with_its_own_loop_learns_resumes_and_acts(tmp_path: Path) -> 
 
     status, timestep = loop(200, 60).split()
     assert status == "interrupted"
-    assert 1 <= int(timestep) <= 60  # the learner may be behind
+    assert 50 <= int(timestep) < 60  # without the first frames of episodes
     assert loop(200, 10_000) == "finished 200"
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["resumed_at"] == [int(timestep)]
@@ -182,3 +182,19 @@ def test_a_program_with_its_own_loop_learns_resumes_and_acts(tmp_path: Path) -> 
     done = subprocess.run([sys.executable, "-c", act, str(bundle)], capture_output=True, text=True, timeout=SECONDS)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() in ("0", "1", "2")
+
+
+def test_a_node_learns_from_images_that_arrive_by_callback(tmp_path: Path) -> None:
+    program, folder = EXAMPLES / "ros2_style.py", tmp_path / "run"
+    assert len(program.read_text().splitlines()) <= 75
+    begin = time.monotonic()
+    command = [sys.executable, str(program), str(folder), "150"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "finished 150\n"
+    assert time.monotonic() - begin >= 150 / 30, "images come at a fixed rate"
+    with (folder / "episodes.csv").open(newline="") as file:
+        episodes = [*csv.DictReader(file)]
+    assert episodes, "the pole falls"
+    assert all(0 < float(row["return"]) < float(row["length"]) for row in episodes)
+    assert json.loads((folder / "summary.json").read_text())["real_time"]["dropped_steps"] == 0

@@ -4,8 +4,11 @@ import functools
 import json
 import os
 import random
+import re
 import signal
+import tempfile
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from seer_edge.runs import checkpoint
 from seer_runtime import durable
 from tests.end_to_end.robot_env import events
 from tests.faults import runs
+from tests.sockets import ask
 
 ROBOT = "tests.end_to_end.robot_env:Robot-v0"
 REST_SECONDS = 0.2
@@ -54,6 +58,13 @@ class Robot:
 
     def signal(self, number: int) -> None:
         os.kill(self.child.process.pid or 0, number)
+
+    @property
+    def shown_status(self) -> str:
+        """The status on the page of --status-port."""
+        (address,) = re.findall("status at (http://.*/)", self.messages.read_text())
+        with urllib.request.urlopen(f"{address}status.json", timeout=60) as answer:
+            return str(json.load(answer)["status"])
 
     @property
     def saved_at(self) -> int:
@@ -165,6 +176,33 @@ def test_sigusr1_pauses_and_resumes(tmp_path: Path) -> None:
     assert robot.child.join() == 0, robot.messages.read_text()
     assert robot.events[len(before)] == "reset"
     assert robot.saved_at == 300
+
+
+def test_the_control_socket_pauses_resumes_and_stops(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory() as short:  # the path of a socket has at most 107 bytes
+        path = f"{short}/robot.sock"
+        words = ("--total-timesteps", "100000", "--control-socket", path, "--status-port", "0")
+        robot = Robot(tmp_path, *words, length=10_000)
+        robot.wait_for_steps()
+        (moving,) = ask(path, "status")
+        assert moving.startswith("running, step ")
+        assert moving.endswith(" of 100,000")
+        assert ask(path, "pause")[0].startswith("paused, step ")
+        before = robot.events
+        assert before[-1] == "rest", "the answer comes at rest"
+        assert robot.shown_status == "paused"
+        answers = ask(path, "go", "status")
+        assert answers[0] == "error: unknown command 'go'; give pause, resume, status or stop"
+        assert answers[1].startswith("paused, step ")
+        assert robot.events == before, "nothing moves in a pause"
+        assert ask(path, "resume")[0].startswith("running, step ")
+        robot.wait_for(lambda: robot.events[len(before) + 1 :] != [])
+        assert robot.events[len(before) : len(before) + 2] == ["reset", "step"]
+        assert robot.shown_status == "running"
+        assert ask(path, "stop")[0].startswith("stopping, step ")
+        assert robot.child.join() == 143, robot.messages.read_text()
+        assert robot.events[-1] == "rest"
+        assert list(Path(short).iterdir()) == []
 
 
 def test_a_run_can_be_stopped_in_a_pause(tmp_path: Path) -> None:

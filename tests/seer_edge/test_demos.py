@@ -35,15 +35,14 @@ def play(writer: DemoWriter, env: Noise, steps: int, seed: int = 0) -> None:
         if step.terminated or step.truncated:
             frame = env.reset()
             writer.begin(new_scene=env.new_scene)
-    writer.cut(frame)
+    writer.cut()
 
 
 def recorded(path: Path, spec: EnvSpec, steps: int, *, lives: bool = False) -> Noise:
     env = Noise(spec, 3, lives=lives)
-    writer = DemoWriter(path, spec, None)
-    play(writer, env, steps)
-    writer.write()
-    writer.close()
+    with DemoWriter(path, spec, None) as writer:
+        play(writer, env, steps)
+        writer.write()
     return env
 
 

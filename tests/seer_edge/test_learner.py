@@ -11,7 +11,7 @@ import pytest
 import seer_edge
 from seer_edge.envs import exchange as meeting
 from seer_edge.envs.own_loop import OwnLoop
-from seer_edge.runs import run_folder
+from seer_edge.runs import checkpoint, run_folder
 
 OPTIONS: Any = {"hz": 100, "mem_budget": "1MB", "total_timesteps": 60, "set": {"batch_size": 8, "learning_starts": 20}}
 SECONDS = 20
@@ -38,7 +38,7 @@ def _run_of(folder: Path, env: str, kwargs: dict[str, Any]) -> dict[Path, bytes]
     exchange = meeting.Exchange()
     exchange.open()
     try:
-        plan = seer_edge.plan(env, env_kwargs=kwargs, mem_budget="1MB", total_timesteps=60, hz=100)
+        plan = seer_edge.plan(env, env_kwargs=kwargs, **OPTIONS)
     finally:
         exchange.close()
     run_folder.create(folder, plan.config)
@@ -101,6 +101,56 @@ def test_a_learner_has_no_other_environment(tmp_path: Path) -> None:
         seer_edge.Learner((36, 36), 3, run_dir=tmp_path / "run", **options)
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"control_socket": "s"}, "control_socket: a Learner pauses while you do not call step; leave it out"),
+        ({"eval_every": 100}, "eval_every: a Learner plays no evaluations; leave it out"),
+        ({"env_timeout": "10s"}, "env_timeout: a Learner waits as long as you do not call step; leave it out"),
+    ],
+)
+def test_a_learner_refuses_options_that_it_would_not_use(option: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(seer_edge.BadInputError) as refused:
+        seer_edge.Learner((36, 36), 3, run_dir=tmp_path / "run", **OPTIONS, **option)
+    assert str(refused.value) == message
+
+
+@pytest.mark.parametrize(
+    ("option", "shown", "had"),
+    [
+        ({"seed": 3}, "seed 3", "0"),
+        ({"set": {"batch_size": 16}}, "set batch_size 16", "8"),
+        ({"freeze_at": "never"}, "freeze_at never", "24"),
+        ({"freeze_at": "auto"}, "freeze_at auto", "24"),
+        ({"latent_codec": "float16"}, "latent_codec float16", "float32"),
+        ({"encoder": "impala"}, "encoder impala", "data-efficient"),
+        ({"pipeline": False}, "pipeline False", "True"),
+        ({"preset": "pong"}, "preset pong", "default"),
+        ({"freeze_layers": 1}, "freeze_layers 1", "none"),
+    ],
+)
+def test_a_run_that_continues_refuses_an_option_that_differs(
+    option: dict[str, Any], shown: str, had: str, tmp_path: Path
+) -> None:
+    _run_of(tmp_path / "run", meeting.ENV, {"shape": [36, 36], "actions": 3})
+    with pytest.raises(seer_edge.BadInputError) as refused:
+        seer_edge.Learner((36, 36), 3, run_dir=tmp_path / "run", **(OPTIONS | option))
+    expected = f"{shown}: the run in {tmp_path / 'run'} has {had}; leave it out, or give another run_dir"
+    assert str(refused.value) == expected
+
+
+@pytest.mark.integration
+def test_a_run_that_continues_takes_equal_options_and_those_of_resume(tmp_path: Path) -> None:
+    frame = np.zeros((36, 36), np.uint8)
+    more: Any = {"freeze_at": "auto", "latent_codec": "auto", "seed": 2, "checkpoint_every": 50, "log_every": 7}
+    for steps in (30, 40):
+        options = OPTIONS | more | {"total_timesteps": steps}
+        with seer_edge.Learner((36, 36), 3, run_dir=tmp_path / "run", **options) as learner:
+            while learner.step(frame, 1.0) is not None:
+                pass
+        assert (learner.result.status, learner.result.timestep) == ("finished", steps)
+
+
 @pytest.mark.integration
 @pytest.mark.parametrize(
     ("actions", "executed"), [(3, 3), (3, -1), (3, "left"), (3, 1.5), (([-1], [1]), [0, 0]), (([-1], [1]), [np.nan])]
@@ -130,6 +180,31 @@ def test_an_interrupted_learner_leaves_room_for_another(tmp_path: Path, monkeypa
     monkeypatch.undo()
     with seer_edge.Learner((36, 36), 3, run_dir=tmp_path / "second", **OPTIONS) as learner:
         assert learner.step(np.zeros((36, 36), np.uint8)) in (0, 1, 2)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("changes", "stored"), [({"freeze_at": "never"}, 39), ({"freeze_at": 25}, 25), ({"keep_checkpoint": [20]}, 20)]
+)
+def test_steps_that_wait_at_the_end_are_stored_up_to_the_next_work(
+    changes: dict[str, Any], stored: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, go_on = checkpoint.save, threading.Event()
+
+    def saved_late(*args: Any, **given: Any) -> Path:
+        assert go_on.wait(SECONDS)
+        return save(*args, **given)
+
+    monkeypatch.setattr(checkpoint, "save", saved_late)
+    frame = np.zeros((36, 36), np.uint8)
+    with seer_edge.Learner((36, 36), 3, run_dir=tmp_path / "run", **(OPTIONS | changes)) as learner:
+        for _ in range(40):
+            assert learner.step(frame, 1.0) is not None
+        learner._stop.request()  # while the first checkpoint is still written
+        go_on.set()
+    assert (learner.result.status, learner.result.timestep) == ("interrupted", stored)
+    assert checkpoint.newest(tmp_path / "run/checkpoints").timestep == stored
+    assert learner.result.summary["real_time"]["dropped_steps"] == 39 - stored
 
 
 def test_an_environment_that_is_used_again_meets_the_next_learner() -> None:

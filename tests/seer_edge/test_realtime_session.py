@@ -2,6 +2,7 @@
 
 import dataclasses
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -185,6 +186,20 @@ def test_the_executed_action_is_stored(build_rig: Callable[..., Rig], monkeypatc
     monkeypatch.setattr(world.env, "step", lambda action: dataclasses.replace(step(action), action=2))
     world.play(30)
     assert {row[1] for row in stored(world.session)} <= {2, None}
+
+
+def test_the_speed_is_that_of_the_ticks_and_not_of_the_stored_steps(build_rig: Callable[..., Rig]) -> None:
+    begin, world = time.monotonic(), World(build_rig("rainbow", learning_starts=20))
+    world.act(60)  # these wait in the feed
+    for _ in range(6):
+        time.sleep(0.01)
+        world.control.ticks.follow()
+    for _ in range(60):
+        world.session.step()
+    figures = world.session.interval_figures()
+    assert figures["control/ticks"] == 6
+    assert 6 / (time.monotonic() - begin) <= figures["time/fps"] <= 6 / 0.06
+    assert world.session.interval_figures()["time/fps"] == figures["time/fps"], "no tick came since then"
 
 
 def test_errors_of_the_environment_reach_the_learner(build_rig: Callable[..., Rig]) -> None:

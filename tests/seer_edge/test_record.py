@@ -1,6 +1,8 @@
 """Recording keeps the rows before a failure, and reports the failure in one line."""
 
+import json
 import sys
+import time
 from pathlib import Path
 
 import gymnasium
@@ -11,19 +13,20 @@ from numpy.typing import NDArray
 import seer_edge
 from seer_edge.envs import Discrete, EnvSpec
 from seer_edge.runs.demos import open_demos
+from tests.processes import forked
 
 ENV = f"{__name__}:Counter"
 SPEC = EnvSpec(ENV, "Counter", (36, 36), (36, 36), Discrete(3))
 
 
 class Counter(gymnasium.Env[NDArray[np.uint8], int]):
-    """A frame with the number of the step; episodes of 10 steps. It fails in step `fails_at`."""
+    """A frame with the number of the step; episodes of 10 steps. Step `fails_at` fails, and `hangs_at` hangs."""
 
     observation_space = gymnasium.spaces.Box(0, 255, (36, 36), np.uint8)
     action_space = gymnasium.spaces.Discrete(3)
 
-    def __init__(self, fails_at: int = 0) -> None:
-        self._fails_at, self._steps = fails_at, 0
+    def __init__(self, fails_at: int = 0, hangs_at: int = 0) -> None:
+        self._fails_at, self._hangs_at, self._steps = fails_at, hangs_at, 0
 
     def reset(self, **options: object) -> tuple[NDArray[np.uint8], dict[str, object]]:
         return self._frame(), {}
@@ -32,6 +35,8 @@ class Counter(gymnasium.Env[NDArray[np.uint8], int]):
         self._steps += 1
         if self._steps == self._fails_at:
             raise OSError("the motor is gone")
+        if self._steps == self._hangs_at:
+            time.sleep(1_000)
         return self._frame(), 1.0, False, self._steps % 10 == 0, {}
 
     def _frame(self) -> NDArray[np.uint8]:
@@ -39,15 +44,15 @@ class Counter(gymnasium.Env[NDArray[np.uint8], int]):
 
 
 class Driver:
-    """A policy that fails at call `at`."""
+    """A policy that raises `error` at call `at`."""
 
-    def __init__(self, at: int) -> None:
-        self._at, self._calls = at, 0
+    def __init__(self, at: int, error: BaseException) -> None:
+        self._at, self._error, self._calls = at, error, 0
 
     def __call__(self, frame: NDArray[np.uint8]) -> int:
         self._calls += 1
         if self._calls == self._at:
-            raise KeyError("gamepad")
+            raise self._error
         return 1
 
 
@@ -71,7 +76,7 @@ def test_a_recording_keeps_the_rows_before_the_environment_fails(tmp_path: Path)
 def test_a_policy_that_fails_is_reported_in_one_line(
     at: int, kept: list[int] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules[__name__], "drive", Driver(at), raising=False)
+    monkeypatch.setattr(sys.modules[__name__], "drive", Driver(at, KeyError("gamepad")), raising=False)
     policy = f"{__name__}:drive"
     with pytest.raises(seer_edge.BadInputError) as raised:
         seer_edge.record(ENV, tmp_path / "demos.seer", policy=policy, episodes=9)
@@ -82,3 +87,26 @@ def test_a_policy_that_fails_is_reported_in_one_line(
         assert not list(tmp_path.iterdir())
     else:
         assert _kept(tmp_path / "demos.seer") == kept
+
+
+def test_a_recording_keeps_the_rows_before_an_interrupt_of_a_policy_that_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "drive", Driver(14, KeyboardInterrupt()), raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        seer_edge.record(ENV, tmp_path / "demos.seer", policy=f"{__name__}:drive", episodes=9)
+    assert _kept(tmp_path / "demos.seer") == [*range(11), *range(10, 14)]
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(("at", "rows"), [(1, 0), (14, 15)])
+def test_a_recording_keeps_the_rows_before_the_environment_hangs(at: int, rows: int, tmp_path: Path) -> None:
+    path, kwargs = tmp_path / "demos.seer", json.dumps({"hangs_at": at})
+    done = forked("record", "--env", ENV, "--env-kwargs", kwargs, "--env-timeout", "1s", "--episodes", 9, "-o", path)
+    assert done.returncode == 75
+    lines = [f"{path}: holds the {rows} rows before the failure"] if rows else []
+    lines.append("step did not return within 1 seconds")
+    assert all(line in found for line, found in zip(lines, done.stderr.splitlines(), strict=True)), done.stderr
+    assert [file.name for file in tmp_path.iterdir()] == (["demos.seer"] if rows else [])
+    if rows:
+        assert _kept(path) == [*range(11), *range(10, 14)]

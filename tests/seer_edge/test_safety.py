@@ -210,6 +210,7 @@ class Settings:
         self.max_updates_per_step, self.min_updates_per_step, self.rest_after_seconds = 1, 0.2, 1.0
         self.action_limit: tuple[float, float] | None = None
         self.slew_rate: tuple[float, ...] | None = None
+        self.control_socket: str | None = None
         for name, value in changes.items():
             setattr(self, name, value)
 
@@ -223,6 +224,7 @@ class Settings:
         ({"action_limit": (-2.0, 1.0)}, "--action-limit -2,1: give LOW,HIGH from -1 to 1"),
         ({"slew_rate": (1.0, 0.0)}, "--slew-rate 1,0: give a number above 0"),
         ({"slew_rate": ()}, "--slew-rate : give a number above 0"),
+        ({"hz": None, "control_socket": "/run/s"}, "--control-socket /run/s: needs control in real time; give --hz"),
         ({"rest_after_seconds": 0.0}, "--rest-after 0s: give a time above 0s"),
     ],
 )
@@ -245,6 +247,8 @@ def test_settings_that_cannot_be_used_are_refused(changes: dict[str, Any], messa
         (["--slew-rate", "2,0.5,1e1"], "slew_rate", (2.0, 0.5, 10.0)),
         (["--rest-after", "200ms"], "rest_after", 0.2),
         (["--rest-after", "2s"], "rest_after", 2.0),
+        (["--control-socket", "/run/s"], "control_socket", "/run/s"),
+        (["--control-socket", "never"], "control_socket", "never"),
     ],
 )
 def test_flags_and_options_are_read(words: list[str], name: str, value: Any) -> None:

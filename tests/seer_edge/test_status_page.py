@@ -44,6 +44,13 @@ def test_it_shows_the_newest_row_and_its_age(page: StatusPage, summary: dict[str
     assert 0 <= shown["age_seconds"] < 60
 
 
+def test_a_pause_is_shown_at_once(summary: dict[str, Any]) -> None:
+    paused = [False]
+    with closing(StatusPage("0", 500, lambda: summary, lambda: paused[0])) as page:
+        for paused[0], shown in ((True, "paused"), (False, "running")):
+            assert json.loads(_get(page, "/status.json")[1])["status"] == shown
+
+
 def test_it_answers_only_to_this_machine_and_only_reads(page: StatusPage) -> None:
     assert page.address[0] == "127.0.0.1"
     kind, text = _get(page, "/")

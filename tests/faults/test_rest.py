@@ -2,14 +2,10 @@
 
 import functools
 import json
-import os
 import random
-import re
 import signal
 import tempfile
 import time
-import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,67 +16,11 @@ from seer_edge.runs import checkpoint
 from seer_runtime import durable
 from tests.end_to_end.robot_env import events
 from tests.faults import runs
+from tests.faults.robot import ROBOT, Robot, tell_checkpoints
 from tests.sockets import ask
 
-ROBOT = "tests.end_to_end.robot_env:Robot-v0"
 REST_SECONDS = 0.2
 """Time in which a robot is at rest after its program was killed."""
-SHORT: tuple[str, ...] = (
-    *("--hz", "100", "--mem-budget", "1MB", "--freeze-at", "never", "--eval-every", "never", "--log-every", "50"),
-    *("--set", "batch_size=8", "--set", "learning_starts=20", "--set", "hidden=16"),
-)
-
-
-class Robot:
-    """A robot, and the program that trains on it in `folder`."""
-
-    def __init__(self, folder: Path, *words: str, prepare: Callable[[Any], None] | None = None, **kwargs: Any) -> None:
-        self.log, self.run, self.messages = folder / "robot", folder / "run", folder / "messages"
-        self.stopped = folder / "robot.stopped"
-        given = json.dumps({"log": str(self.log), **kwargs})
-        command = ("train", "--env", ROBOT, "--env-kwargs", given, "--run-dir", self.run, *SHORT, *words)
-        self.child = runs.start(self.messages, runs.command, *command, prepare=prepare)
-
-    @property
-    def events(self) -> list[str]:
-        return events(self.log) if self.log.exists() else []
-
-    def wait_for(self, happened: Callable[[], bool]) -> None:
-        def either() -> bool:
-            assert self.child.process.is_alive(), self.messages.read_text()
-            return happened()
-
-        runs.wait_until(either, 120)
-
-    def wait_for_steps(self, count: int = 10) -> None:
-        """Wait for steps of the control loop, which begins with rest."""
-        self.wait_for(lambda: self.events.count("step") >= count)
-
-    def signal(self, number: int) -> None:
-        os.kill(self.child.process.pid or 0, number)
-
-    @property
-    def shown_status(self) -> str:
-        """The status on the page of --status-port."""
-        (address,) = re.findall("status at (http://.*/)", self.messages.read_text())
-        with urllib.request.urlopen(f"{address}status.json", timeout=60) as answer:
-            return str(json.load(answer)["status"])
-
-    @property
-    def saved_at(self) -> int:
-        return checkpoint.newest(self.run / "checkpoints").timestep
-
-
-def tell_checkpoints(log: Path, tell: Any) -> None:
-    """Write the line "checkpoint" to the robot's log before one is written."""
-    save = checkpoint.save
-
-    def telling(*args: Any, **given: Any) -> Path:
-        with log.open("a") as lines:
-            lines.write("checkpoint\n")
-        return save(*args, **given)
-
-    checkpoint.save = telling
 
 
 def test_a_robot_rests_at_the_start_and_before_the_last_checkpoint(tmp_path: Path) -> None:

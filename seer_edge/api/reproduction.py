@@ -81,9 +81,7 @@ def reproduce(
     what = load(name)
     if not (isinstance(scale, int | float) and 0 < scale <= 1):
         raise BadInputError(f"--scale {scale}: give a number above 0 and at most 1")
-    folder = DEFAULT_FOLDER / name if output is None else Path(output)
-    check_outside_runs(folder, "-o")
-    made = _planned(what, folder, scale, what.jobs(envs, seeds))
+    made = _planned(what, DEFAULT_FOLDER / name if output is None else Path(output), scale, what.jobs(envs, seeds))
     with contextlib.closing(engine_of(engine, ray_address, jobs)) as place:
         if dry_run:
             return ReproductionResult(estimate(made.folder, made.jobs, made.plans, place, plugins), None)
@@ -107,6 +105,7 @@ def _reported(made: Made, result: SweepResult, *, progress_bar: bool) -> Reprodu
 
 def _planned(what: Reproduction, folder: Path, scale: float, listed: list[Job]) -> Made:
     """Scale and plan the jobs of a reproduction. Raises BadInputError."""
+    check_outside_runs(folder, "-o")
     forecast = _forecast_in(folder, what, scale)
     full = plans_of(listed, what.name, folder)
     jobs = scaled(listed, full, scale)

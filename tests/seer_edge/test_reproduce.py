@@ -165,10 +165,16 @@ def test_a_mistake_is_one_line_and_writes_nothing(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("file", ["config.json", "sweep.json"])
-def test_a_folder_of_something_else_is_refused(file: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("config.json", "{0} is a run's folder; name a folder elsewhere"),
+        ("sweep.json", "not the folder of a reproduction; name a new one"),
+    ],
+)
+def test_a_folder_of_something_else_is_refused(file: str, message: str, tmp_path: Path) -> None:
     (tmp_path / file).write_text("{}")
-    with pytest.raises(BadInputError, match=f"-o {tmp_path}: not the folder of a reproduction; name a new one"):
+    with pytest.raises(BadInputError, match=f"-o {tmp_path}: {message.format(tmp_path)}"):
         seer_edge.reproduce("fig2", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [file]
 

@@ -111,6 +111,16 @@ def run_tool(prog: str, job: Callable[[], int]) -> int:
     except FaultError as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return EXIT_FAULT
+    except MemoryError as error:
+        print(f"{prog}: not enough memory ({error}); ask for less", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except Exception as error:
+        from seer_edge import errors
+
+        if not isinstance(error, errors.BadInputError):
+            raise
+        print(f"{prog}: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
 
 
 def progress(text: str) -> None:

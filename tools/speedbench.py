@@ -266,6 +266,19 @@ def measure(flags: argparse.Namespace) -> int:
     against = None if flags.against is None else read(flags.against)
     session, clock = open_session(flags)
     config, plan, spec, settings = session.config, session.plan, session.env.spec, session.config.settings
+    setting = {
+        "env": spec.id,
+        "actions": str(spec.actions),
+        "algo": config.algo,
+        "encoder": config.encoder,
+        "frames": "x".join(map(str, plan.encoder.input_shape)),
+        "batch": settings.batch_size,
+        "threads": config.threads,
+        "clock": "wall" if clock is time.perf_counter else "CPU",
+        "pipeline": flags.pipeline,
+    }
+    if against is not None:
+        check_same_setting(setting, against, flags.against)
 
     from sb3_dqn import stable_baselines3
     from yardsticks import matrix_rate
@@ -281,15 +294,7 @@ def measure(flags: argparse.Namespace) -> int:
         bench.timings.append(Timing("Stable-Baselines3 DQN", part, taken[0], taken[len(taken) // 2]))
     rates.append(matrix_rate(clock))
     report = {
-        "env": spec.id,
-        "actions": str(spec.actions),
-        "algo": config.algo,
-        "encoder": config.encoder,
-        "frames": "x".join(map(str, plan.encoder.input_shape)),
-        "batch": settings.batch_size,
-        "threads": config.threads,
-        "clock": "wall" if clock is time.perf_counter else "CPU",
-        "pipeline": flags.pipeline,
+        **setting,
         "gflops": rates,
         "page_faults_a_step": bench.page_faults,
         "sides": {phase: [asdict(sides) for sides in both] for phase, both in bench.sides.items()},
@@ -300,6 +305,15 @@ def measure(flags: argparse.Namespace) -> int:
     if flags.json is not None:
         flags.json.write_text(json.dumps(report, indent=1) + "\n")
     return 0
+
+
+def check_same_setting(setting: dict[str, Any], against: dict[str, Any], path: Path) -> None:
+    """Raise BadInputError if an earlier report measured something else."""
+    for name, value in setting.items():
+        if against.get(name) != value:
+            raise BadInputError(
+                f"--against {path}: its {name} is {against.get(name)}, not {value}; give the same flags"
+            )
 
 
 def table(report: dict[str, Any], timings: list[Timing], against: dict[str, Any] | None) -> Iterator[str]:

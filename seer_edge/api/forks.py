@@ -120,11 +120,6 @@ def config_of_fork(begin: Beginning, request: ForkRequest) -> TrainConfig:
     if request.freeze_at is not None:
         changes |= given_freeze(request.freeze_at, request.total_timesteps or parent.total_timesteps)
     _check_frozen(begin, changes)
-    if changes.get("store", parent.store) != parent.store:
-        raise BadInputError(
-            f"--store {changes['store']}: the rows of {begin.name} are stored as {parent.store}; leave it out, or "
-            "start a new run with train"
-        )
     _check_steps(begin, request, changes)
     if request.set:
         settings, lines = override_settings(parent.algo, parent.settings, dict(request.set))

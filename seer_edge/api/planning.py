@@ -69,11 +69,22 @@ def plan_of(request: RunRequest) -> BytePlan:
         plan = dataclasses.replace(plan, sampled_row_bytes=row_bytes)
     if plan.config.demos is not None:
         with open_demos(Path(plan.config.demos), spec, plan.config.gray_levels) as demos:
-            note = f"{demos.rows:,} rows of {plan.config.demos} are stored before the first step"
-        plan = dataclasses.replace(plan, notes=(*plan.notes, note))
+            plan = dataclasses.replace(plan, notes=(*plan.notes, _note_on_demos(plan, demos.rows)))
     LOG.debug("environment %s: frames %s, %s", spec.id, "x".join(map(str, spec.frame_shape)), spec.actions)
     LOG.debug("settings: %s", plan.config.settings)
     return plan
+
+
+def _note_on_demos(plan: BytePlan, rows: int) -> str:
+    """Return the line on `rows` demonstrations. Only the newest are kept if not all fit."""
+    capacity = plan.frame_capacity if plan.holds_frames else plan.latent_capacity
+    if rows <= capacity:
+        which = f"{rows:,} rows"
+    elif plan.config.compact:
+        which = f"as many of the newest of {rows:,} rows as fit, at least {capacity:,},"
+    else:
+        which = f"the newest {capacity:,} of {rows:,} rows"
+    return f"{which} of {plan.config.demos} are stored before the first step"
 
 
 def plan_before_source(request: RunRequest, source: str, of_source: BytePlan) -> BytePlan:

@@ -195,14 +195,15 @@ def add_freeze_flags(group: argparse._ArgumentGroup, *, otherwise: str | None) -
         help=f"How latents are stored: {', '.join(codecs)}. "
         f"Default: {otherwise or 'float32, or uint8 with --store compact'}.",
     )
-    group.add_argument(
-        "--store",
-        choices=STORES,
-        default=None if otherwise else STORES[0],
-        metavar="NAME",
-        help="Rows of a fixed size as in the paper, or compressed rows: "
-        f"{', '.join(STORES)}. Default: {otherwise or STORES[0]}.",
-    )
+    if otherwise is None:  # the rows of a checkpoint stay as they are
+        group.add_argument(
+            "--store",
+            choices=STORES,
+            default=STORES[0],
+            metavar="NAME",
+            help="Rows of a fixed size as in the paper, or compressed rows: "
+            f"{', '.join(STORES)}. Default: {STORES[0]}.",
+        )
     group.add_argument(
         "--augmentations",
         type=integer,

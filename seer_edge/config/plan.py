@@ -242,6 +242,8 @@ class BytePlan:
     def _frame_capacity(self) -> str:
         if not self.config.compact:
             return f"{self.frame_capacity:,} rows"
+        if not self.holds_frames:
+            return "-, the replay holds latents from the first row"
         return self._compact_rows(self.frame_capacity, self.frame_row_bytes, self.sampled_row_bytes, "random play")
 
     def _compact_rows(self, guaranteed: int, raw_bytes: int, row_bytes: float | None, measured_on: str) -> str:

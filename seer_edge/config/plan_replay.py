@@ -19,8 +19,10 @@ from seer_runtime.replay.sumtree import tree_bytes
 from seer_runtime.system.ledger import WORKSPACE_CAP_BYTES
 
 FLOAT_BYTES = 4
-MIN_ROW_BYTES = 64
-"""Compressed rows are planned for at least this size: it bounds the columns and priorities of a long run."""
+MIN_ROW_BYTES, PLANNED_ROWS = 64, 100_000
+"""Compressed rows are planned for at least this size above so many rows, which bounds their columns and priorities."""
+FINAL_ROWS_SHARE = 8
+"""A run may have one row more than steps for so many steps: the last observation of an episode that was cut off."""
 LATENT_RATIO = 0.5
 """Size of compressed uint8 latents as a fraction of uncompressed ones: 0.20 to 0.53 on eight games (decision 0016)."""
 
@@ -53,9 +55,10 @@ def plan_replay(
     if config.compact:
         capacity, latent_capacity = (guaranteed_rows(budget, codec.row_bytes) for codec in (frames, latents))
         guaranteed = max(capacity if codec is frames else latent_capacity for codec in used)
-        # Imported rows come on top of those of the run's own steps.
-        steps = config.total_timesteps if config.source is None else budget
-        row_limit = max(guaranteed, min(steps, budget // MIN_ROW_BYTES))
+        row_limit = max(guaranteed, budget // MIN_ROW_BYTES, PLANNED_ROWS)
+        if config.source is None and config.demos is None:  # otherwise there are rows of other steps
+            steps = config.total_timesteps
+            row_limit = min(row_limit, max(steps + steps // FINAL_ROWS_SHARE, _batch_rows(config)))
         slots = tree_slots = block_slots(row_limit)
         index = index_bytes(slots)
     else:
@@ -112,8 +115,7 @@ def _check_workspace(config: TrainConfig, env: EnvSpec, workspace_bytes: int) ->
 
 def _check_room(config: TrainConfig, frames: FrameCodec, used: Sequence[Codec]) -> None:
     """Raise BadInputError if the budget cannot hold the rows of one batch, encoded by each of the codecs `used`."""
-    settings = config.settings
-    rows = settings.batch_size + settings.n_step + settings.stack - 1
+    settings, rows = config.settings, _batch_rows(config)
 
     def needed_bytes(codec: Codec) -> int:
         if config.compact:
@@ -132,11 +134,19 @@ def _check_room(config: TrainConfig, frames: FrameCodec, used: Sequence[Codec]) 
         )
 
 
+def _batch_rows(config: TrainConfig) -> int:
+    """Return the rows that one batch of windows needs."""
+    settings = config.settings
+    return settings.batch_size + settings.n_step + settings.stack - 1
+
+
 def compact_rows(guaranteed: int, limit: int, room_bytes: int, row_bytes: float | None, measured_on: str) -> str:
     """Return the rows that --store compact guarantees, and those expected of rows of `row_bytes` bytes, if known.
 
     `room_bytes` is the budget without the room for one more block, and `limit` the most rows.
     """
+    if guaranteed >= limit:
+        return f"{limit:,} rows, the most of this run"
     text = f"at least {guaranteed:,} rows"
     if row_bytes is None:
         return f"{text}; the run shows how many fit"

@@ -252,12 +252,11 @@ class ForkRequest(ResumeRequest):
     freeze_layers: int | None = None
     latent_codec: str | None = None
     augmentations: int | None = None
-    store: StoreName | None = None
     seed: int | None = None
 
     def fork_fields(self) -> dict[str, Any]:
         """Return the given fields of `TrainConfig` that only a fork may change, without those of --freeze-at."""
-        names = ("freeze_layers", "latent_codec", "augmentations", "store", "seed")
+        names = ("freeze_layers", "latent_codec", "augmentations", "seed")
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
@@ -307,7 +306,6 @@ class ForkOptions(ResumeOptions, total=False):
     freeze_layers: int | None
     latent_codec: str | None
     augmentations: int | None
-    store: str | None
     seed: int | None
 
 

@@ -115,7 +115,7 @@ def test_a_killed_fork_leaves_no_run_and_can_be_repeated(
         (("--freeze-at", "100"), "--freeze-at 100: {run}/checkpoints/step_0000000160 is frozen already, since step 90"),
         (("--latent-codec", "uint8"), "--latent-codec uint8: {run}/checkpoints/step_0000000160 is frozen already"),
         (("--at", "44", "--freeze-at", "43"), "--freeze-at 43: the fork begins at step 44"),
-        (("--at", "44", "--store", "compact"), "--store compact: the rows of {run}/checkpoints/step_0000000044"),
+        (("--at", "44", "--store", "compact"), "--store: cannot change in a run that has begun"),
         (("--at", "44", "--mem-budget", "250KB"), "--mem-budget 250000: too small for the 44 rows of {run}"),
         (("--at", "44", "--set", "hidden=32"), "its agent has other networks than these settings ask for"),
         (("--at", "44", "--set", "action_repeat=2"), "--set action_repeat: cannot change in a run that has begun"),

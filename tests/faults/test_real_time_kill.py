@@ -64,7 +64,7 @@ def kill(folder: Path, moment: str, rng: random.Random) -> tuple[str, int]:
     def lines() -> list[str]:
         return notes.read_text().splitlines() if notes.exists() else []
 
-    wanted = rng.randrange(1, 6) if moment == "save" else 1
+    wanted = rng.randrange(2, 7) if moment == "save" else 1  # without the first save there is nothing to resume
     robot.wait_for(lambda: lines().count(moment) >= wanted)
     time.sleep(rng.uniform(0, 0.4))
     robot.child.kill()

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from seer_edge.api.planning import _note_on_demos
 from seer_edge.config.config import TrainConfig, build_config
 from seer_edge.config.plan import BytePlan, make_plan
 from seer_edge.config.plan_replay import LATENT_RATIO
@@ -30,18 +31,42 @@ def test_guaranteed_rows_leave_room_for_one_more_block(codec: str, row_bytes: in
     assert plan.frame_capacity == (70_000_000 // (8 * 7_056) - 1) * 8 == 9_912
     assert plan.latent_row_bytes == row_bytes
     assert plan.latent_capacity == (70_000_000 // (8 * row_bytes) - 1) * 8 == guaranteed
-    assert plan.most_rows == plan.row_limit == 500_000
-    slots = block_slots(500_000)
-    assert plan.index_bytes == index_bytes(slots) == (500_000 // 8 + 2) * 12
+    assert plan.most_rows == plan.row_limit == 562_500  # an eighth more than steps
+    slots = block_slots(562_500)
+    assert plan.index_bytes == index_bytes(slots) == (-(-562_500 // 8) + 2) * 12
     assert plan.columns_bytes == slots * 10
     assert line_of(plan, "index of blocks") == f"{plan.index_bytes:,} B"
 
 
 def test_rows_are_limited_by_the_steps_of_the_run_and_by_the_budget() -> None:
-    assert _compact(total_timesteps=100_000).row_limit == 121_512  # no content can reduce it
-    assert _compact(total_timesteps=100_000, latent_codec="float32").row_limit == 100_000
+    plan = _compact(total_timesteps=100_000)
+    assert plan.row_limit == 112_500 < plan.latent_capacity
+    assert line_of(plan, "capacity after the freeze (C_hat)") == "112,500 rows, the most of this run"
     assert _compact(total_timesteps=10**8).row_limit == 70_000_000 // 64
     assert _compact(total_timesteps=10**8, freeze_at="never").row_limit == 70_000_000 // 64
+    assert _compact(total_timesteps=10**8, mem_budget_bytes=10**6).row_limit == 100_000
+    assert _compact(total_timesteps=40).row_limit == 32 + 20 + 4 - 1  # a batch of windows
+
+
+def test_rows_of_other_steps_are_not_limited_by_those_of_the_run() -> None:
+    assert _compact(total_timesteps=1_000, demos="rows.seer").row_limit == 70_000_000 // 64
+    plan = _compact(total_timesteps=1_000, source="runs/x")
+    assert plan.row_limit == 70_000_000 // 64
+    assert line_of(plan, "capacity before the freeze (C)") == "-, the replay holds latents from the first row"
+
+
+@pytest.mark.parametrize(
+    ("store", "rows", "text"),
+    [
+        ("paper", 9_920, "9,920 rows of d.seer are stored"),
+        ("paper", 9_921, "the newest 9,920 of 9,921 rows of d.seer are stored"),
+        ("compact", 9_912, "9,912 rows of d.seer are stored"),
+        ("compact", 9_913, "as many of the newest of 9,913 rows as fit, at least 9,912, of d.seer are stored"),
+    ],
+)
+def test_the_plan_says_how_many_demonstrations_fit(store: str, rows: int, text: str) -> None:
+    plan = plan_of(store=store, demos="d.seer")
+    assert _note_on_demos(plan, rows) == f"{text} before the first step"
 
 
 def test_expected_rows_are_shown_where_they_are_known() -> None:
@@ -56,7 +81,7 @@ def test_expected_rows_are_shown_where_they_are_known() -> None:
     text = "at least 9,912 rows, about 69,943 expected at 1,000 B (random play)"
     assert line_of(sampled, frames) == text
     smaller = dataclasses.replace(plan, sampled_row_bytes=100.0)
-    assert ", about 500,000, the most of this run, expected at 100 B" in line_of(smaller, frames)
+    assert ", about 562,500, the most of this run, expected at 100 B" in line_of(smaller, frames)
     camera = dataclasses.replace(plan, env=dataclasses.replace(plan.env, as_registered=True))
     assert line_of(camera, latents) == "at least 121,512 rows; the run shows how many fit"
 

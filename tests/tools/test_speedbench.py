@@ -64,6 +64,11 @@ def test_both_phases_are_timed_and_compared(tmp_path: Path) -> None:
     was = [f"{updates[0][name]:.2f}" for name in ("least", "median", "ratio")]
     assert pixel_update.split()[-3:] == was
 
+    unlike = _speedbench(*small, "--pipeline", "on", "--against", str(report))
+    assert unlike.returncode == 2
+    wanted = f"speedbench.py: --against {report}: its clock is CPU, not wall; give the same flags\n"
+    assert unlike.stderr == wanted
+
 
 @pytest.mark.slow
 def test_a_contrastive_agent_receives_positives() -> None:
@@ -174,6 +179,7 @@ def test_products_repeat_only_the_products_of_the_job() -> None:
         (("--env", "Aliem"), "--env Aliem: unknown environment; "),
         (("--env", "cartpole-swingup", "--resolution", "51"), "--resolution 51: "),
         (("--threads", "0"), "--threads"),
+        (("--threads", "257"), "--threads 257: give 1 to 256"),
         (("--times", "0"), "--times: '0' is not a whole number from 1"),
         (("--json", "/nonexistent/x"), "--json: /nonexistent/x cannot be written: /nonexistent is not a folder"),
         (("--json", str(TOOLS)), "is a folder; name a file"),
@@ -187,3 +193,13 @@ def test_bad_input_is_reported_in_one_line(arguments: tuple[str, ...], named: st
     (line,) = done.stderr.splitlines()
     assert line.startswith("speedbench.py: ")
     assert named in line
+
+
+def test_too_little_memory_is_reported_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    import commandline
+
+    def fail() -> int:
+        raise MemoryError("90 TiB")
+
+    assert commandline.run_tool("membench.py", fail) == 2
+    assert capsys.readouterr().err == "membench.py: not enough memory (90 TiB); ask for less\n"

@@ -26,7 +26,8 @@ class RayTask:
     def __init__(self, ray: Any, actor: Any, task: Task) -> None:
         self.task = task
         self._ray, self._actor = ray, actor
-        self._status = actor.run.remote(list(task.words), os.fspath(task.log), os.fspath(Path.cwd()))
+        # The actor may have another current folder.
+        self._status = actor.run.remote(list(task.words), os.fspath(Path.cwd() / task.log), os.fspath(Path.cwd()))
         self._stop_was_sent = False
 
     def status(self) -> int | None:
@@ -36,8 +37,10 @@ class RayTask:
             return None
         try:
             status = int(self._ray.get(self._status))
-        except self._ray.exceptions.RayError:
+        except self._ray.exceptions.RayError as error:
             status = LOST
+            with self.task.log.open("a", encoding="utf-8") as file:
+                file.write(f"{error}\n")
         self._ray.kill(self._actor)
         return status
 

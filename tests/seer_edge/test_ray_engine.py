@@ -42,6 +42,18 @@ def test_commands_run_with_their_status_and_their_output_in_the_log(engine: RayE
 
 
 @pytest.mark.integration
+def test_a_log_may_have_a_relative_path_and_gets_the_errors_of_the_cluster(
+    engine: RayEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert _end(engine.start(Task(["--version"], Path("good"), 300 * MEGABYTE, 1))) == 0
+    assert Path("good").read_text().startswith("seer-edge ")
+    lost = engine.start(Task(["\0"], Path("lost"), 300 * MEGABYTE, 1))
+    assert _end(lost) == 1
+    assert "embedded null byte" in Path("lost").read_text()
+
+
+@pytest.mark.integration
 def test_a_stopped_command_gets_sigterm_and_so_does_one_that_waits(engine: RayEngine, tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = ["train", "--env", "Alien", "--mem-budget", "1MB", "--total-timesteps", "100000", "--run-dir", str(run)]

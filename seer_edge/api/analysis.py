@@ -82,7 +82,7 @@ def analyze(
             or a package of the extra `report` is missing.
         EnvironmentFailedError: the environment failed.
 
-    Example:
+    Examples:
         >>> import seer_edge
         >>> run = seer_edge.train(
         ...     "camera_env:Camera-v0", mem_budget="4MB", total_timesteps=60, freeze_at=40, analyze=True,

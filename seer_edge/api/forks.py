@@ -62,7 +62,7 @@ def fork(run: str | os.PathLike[str], output: str | os.PathLike[str], **options:
     Raises:
         BadInputError: there is no such checkpoint, or an option cannot change after it. Nothing was written.
 
-    Example:
+    Examples:
         >>> import seer_edge
         >>> forked = seer_edge.fork("runs/camera", "runs/longer", total_timesteps=150, seed=1)
         >>> forked.timestep

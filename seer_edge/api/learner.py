@@ -53,7 +53,7 @@ class Learner:
                 environment. Nothing was written.
         RuntimeError: another learner is open in this process.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> import seer_edge
         >>> world = np.random.default_rng(0)

@@ -61,7 +61,7 @@ def evaluate(
         BadInputError: `run` is neither a run nor a bundle, or an option cannot be used.
         EnvironmentFailedError: the environment failed.
 
-    Example:
+    Examples:
         >>> import seer_edge
         >>> result = seer_edge.evaluate("runs/camera", episodes=2)
         >>> len(result.returns), result.timestep
@@ -142,7 +142,7 @@ def act(
         BadInputError: `bundle` is not a sound bundle, or an option cannot be used.
         EnvironmentFailedError: the environment failed.
 
-    Example:
+    Examples:
         >>> import seer_edge
         >>> result = seer_edge.act("policy.seer", episodes=1)
         >>> result.steps, sorted(result.frame_to_action_ms)
@@ -204,7 +204,7 @@ def record(
         BadInputError: an option cannot be used, `output` cannot be written, or the policy failed.
         EnvironmentFailedError: the environment failed. Rows that were recorded before an error are written.
 
-    Example:
+    Examples:
         >>> import seer_edge
         >>> result = seer_edge.record("camera_env:Camera-v0", "demos.seer", episodes=1)
         >>> result.rows
@@ -255,7 +255,7 @@ def export(
     Raises:
         BadInputError: `run` is not a run, it lacks a part, or `output` cannot be written.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> import seer_edge
         >>> seer_edge.export("runs/camera", "policy.seer").timestep

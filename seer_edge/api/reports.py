@@ -38,7 +38,7 @@ def report(
     Raises:
         BadInputError: a folder is not a run, a file cannot be written, or a package of the extra `report` is missing.
 
-    Example:
+    Examples:
         >>> import seer_edge
         >>> result = seer_edge.report(["runs/camera"], "report.html", figures="figures")
         >>> result.path.stat().st_size < 1_000_000

@@ -69,7 +69,7 @@ def reproduce(
         BadInputError: there is no such table or figure, an option cannot be used, or the folder is of another one.
         RunStoppedError: a short run that is measured failed.
 
-    Example:
+    Examples:
         >>> import seer_edge
         >>> result = seer_edge.reproduce(
         ...     "fig4", "runs/fig4", scale=0.0001, envs=["Alien"], seeds=[0], jobs=2, dry_run=True

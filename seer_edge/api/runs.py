@@ -53,7 +53,7 @@ def plan(env: str, **options: Unpack[RunOptions]) -> BytePlan:
     Raises:
         BadInputError: an option cannot be used, or the budget cannot hold one batch.
 
-    Example:
+    Examples:
         >>> import seer_edge
         >>> plan = seer_edge.plan("camera_env:Camera-v0", mem_budget="0.02GB", total_timesteps=20_000)
         >>> plan.config.mem_budget_bytes
@@ -85,7 +85,7 @@ def plan_of_run(run: str | os.PathLike[str]) -> BytePlan:
     Raises:
         BadInputError: the folder is not a run, or its checkpoints cannot be used.
 
-    Example:
+    Examples:
         >>> import seer_edge
         >>> seer_edge.plan_of_run("runs/camera").config.total_timesteps
         140
@@ -127,7 +127,7 @@ def train(
         EnvironmentFailedError: the environment failed before the first step.
         RunStoppedError: the run stopped to stay safe. `resume` continues it from its last checkpoint.
 
-    Example:
+    Examples:
         >>> import seer_edge
         >>> steps = []
         >>> result = seer_edge.train(
@@ -204,7 +204,7 @@ def resume(
         EnvironmentFailedError: the environment failed before the first step.
         RunStoppedError: the run stopped to stay safe. `resume` continues it from its last checkpoint.
 
-    Example:
+    Examples:
         >>> import seer_edge
         >>> seer_edge.resume("runs/camera", total_timesteps=140).timestep
         140

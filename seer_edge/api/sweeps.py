@@ -67,7 +67,7 @@ def sweep(
         BadInputError: the description cannot be used, the folder is of another sweep, or no cluster answers.
         RunStoppedError: a calibration of `dry_run` failed.
 
-    Example:
+    Examples:
         >>> import pathlib, seer_edge
         >>> _ = pathlib.Path("sweep.toml").write_text('''
         ... envs = ["camera_env:Camera-v0"]

@@ -84,6 +84,9 @@ def test_expected_rows_are_shown_where_they_are_known() -> None:
     assert ", about 562,500, the most of this run, expected at 100 B" in line_of(smaller, frames)
     camera = dataclasses.replace(plan, env=dataclasses.replace(plan.env, as_registered=True))
     assert line_of(camera, latents) == "at least 121,512 rows; the run shows how many fit"
+    crops = _compact(CARTPOLE, mem_budget_bytes=10_000_000)
+    assert crops.config.augmentations > 1
+    assert line_of(crops, latents) == f"at least {crops.latent_capacity:,} rows; the run shows how many fit"
 
 
 def test_the_default_codec_is_quantized_unless_an_encoder_is_imported() -> None:

@@ -62,6 +62,8 @@ def write_bundle(
             about["learner"] = {"values": agent.values}
         if "replay" in extras:
             state, newest = _replay(saved, plan)
+            if "learner" not in extras:
+                raise BadInputError("--with replay: `train --from` reads rows only --with learner; give both or none")
             members[bundle.REPLAY] = _tensors(bundle.REPLAY, state.arrays)
             members[bundle.NEWEST] = _tensors(bundle.NEWEST, {"latents": newest})
             about["replay"] = {"values": state.values}

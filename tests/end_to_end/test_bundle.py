@@ -459,6 +459,7 @@ def test_a_link_to_a_bundle_serves_every_command(run: Run, bundle: Path, tmp_pat
         (("export", "{run}"), ["-o"]),
         (("export", "{run}", "-o", "{tmp}/no/p.seer"), ["-o", "no/p.seer: cannot be written"]),
         (("export", "{run}", "-o", "{tmp}/p", "--with", "encoder"), ["--with", "'encoder'", "learner, replay"]),
+        (("export", "{run}", "-o", "{tmp}/p", "--with", "replay"), ["--with replay", "give both or none"]),
         (("export", "{tmp}", "-o", "{tmp}/p"), ["not a run's folder"]),
         (
             ("train", *PIXEL_GAME, "--from", "{damaged}"),

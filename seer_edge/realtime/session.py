@@ -15,7 +15,11 @@ from seer_edge.realtime.pilot import Pilot
 from seer_edge.training.session import LatentPhase, Session, StepReport
 from seer_edge.training.updates import Updates
 from seer_runtime.onnx.encoder import OnnxEncoder
+from seer_runtime.system.ledger import WORKSPACE_CAP_BYTES
 from seer_runtime.system.state import State
+
+CONTROL_BYTES = 1_000_000
+"""Workspace that is left to the control thread: its stack and its own encoder."""
 
 
 class RealTimeSession(Session):
@@ -38,7 +42,8 @@ class RealTimeSession(Session):
     def __init__(self, *parts: Any) -> None:
         """Take the parts of a `Session`."""
         super().__init__(*parts)
-        self.feed = Feed(self.plan.env.frame_shape, self.ledger)
+        room = WORKSPACE_CAP_BYTES - self.plan.workspace_bytes - CONTROL_BYTES
+        self.feed = Feed(self.plan.env.frame_shape, self.ledger, room)
         self.updates = Updates(self.agent, self.replay)
         self.totals = Totals()
         self._running = False  # whether the newest stored row belongs to an episode that goes on

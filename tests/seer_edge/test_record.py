@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import gymnasium
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 import seer_edge
 from seer_edge.envs import Discrete, EnvSpec
+from seer_edge.envs.guarded import closing_idle
 from seer_edge.runs.demos import open_demos
 from tests.processes import forked
 
@@ -41,6 +43,13 @@ class Counter(gymnasium.Env[NDArray[np.uint8], int]):
 
     def _frame(self) -> NDArray[np.uint8]:
         return np.full((36, 36), self._steps, np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def new_environments() -> Iterator[None]:
+    """Leave no environment to the next test: its frames would count on."""
+    with closing_idle():
+        yield
 
 
 class Driver:

@@ -51,9 +51,8 @@ def _compared(given: set[str], request: RunRequest, saved: TrainConfig) -> Itera
     if "freeze_at" in given:
         had: Any = NEVER if saved.freeze_at is None else saved.freeze_at
         yield "freeze_at", request.freeze_at, had if saved.freeze_window is None else AUTO
-    if (
-        "latent_codec" in given and request.latent_codec != AUTO
-    ):  # after the freeze, the run has the one that was chosen
+    # After the freeze, a run of `auto` has the codec that was chosen.
+    if "latent_codec" in given and request.latent_codec != AUTO:
         yield "latent_codec", request.latent_codec, saved.latent_codec
     if "tensorboard_dir" in given:
         yield "tensorboard_dir", str(Path(request.tensorboard_dir or "").absolute()), saved.tensorboard_dir

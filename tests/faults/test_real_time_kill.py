@@ -1,4 +1,4 @@
-"""SIGKILL of a robot's program while its learner saves or freezes beside control."""
+"""SIGKILL of a robot's program while its learner saves or freezes and control continues."""
 
 import functools
 import os
@@ -81,8 +81,8 @@ def kill(folder: Path, moment: str, rng: random.Random) -> tuple[str, int]:
 
 
 @pytest.mark.fault(
-    "SIGKILL at a random moment of a checkpoint or a freeze beside control in real time",
-    promise="the newest acknowledged checkpoint or a newer one loads, and the resumed run goes on from it",
+    "SIGKILL at a random moment of a checkpoint or a freeze during control in real time",
+    promise="the newest acknowledged checkpoint or a newer one loads, and the resumed run continues from it",
 )
 @pytest.mark.parametrize("trials", [3, pytest.param(50, marks=pytest.mark.faults)])
 def test_a_run_in_real_time_survives_its_end_while_it_saves(tmp_path: Path, trials: int, record_property: Any) -> None:

@@ -65,7 +65,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(rig: Callable[..., Rig], pipeli
 
 
 class LateWorker:
-    """Stands in for the worker thread: does the job on the calling thread, when its result is asked for."""
+    """Replaces the worker thread. Runs the job on the calling thread, as late as possible: when its result is read."""
 
     def start(self, job: Callable[[], UpdateResult]) -> None:
         self.job = job
@@ -81,7 +81,7 @@ def _updates(run: Rig) -> PipelinedUpdates:
 
 
 def _update_late(run: Rig) -> None:
-    """Make each update begin when its result is asked for."""
+    """Make each update begin when its result is read."""
     _updates(run)._worker = LateWorker()  # type: ignore[assignment]
 
 

@@ -14,7 +14,6 @@ import math
 import resource
 import sys
 import time
-from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,11 @@ from torch.nn import functional
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from commandline import Parser, add_env_flags, count, open_environment, out_file, progress, run_tool
+
+from seer_runtime.policy.perception import FramePerception
+from seer_runtime.policy.preprocess import FrameStack
+from seer_runtime.replay.crops import Crop
+from seer_runtime.system.ledger import Ledger
 
 if TYPE_CHECKING:
     from seer_edge.envs import Environment
@@ -181,6 +185,11 @@ class StreamQ:
         first, last = self._settings.epsilon_first, self._settings.epsilon_last
         return max(last, first + (last - first) * timestep / self._falls)
 
+    @torch.no_grad()
+    def best(self, stack: Stack) -> int:
+        """Return the best action for a stack."""
+        return int(self.network(self.read(stack, learning=False)).argmax())
+
     def choose(self, values: torch.Tensor, epsilon: float) -> tuple[int, bool]:
         """Return an action and whether it is a best one."""
         best = int(values.argmax())
@@ -202,80 +211,67 @@ class StreamQ:
         return error
 
 
-class Stacker:
-    """The newest four frames."""
-
-    def __init__(self) -> None:
-        self._frames: deque[NDArray[np.uint8]] = deque(maxlen=STACK)
-
-    def begin(self, frame: NDArray[np.uint8]) -> Stack:
-        """Begin a scene: the frames before it are black."""
-        self._frames.extend([np.zeros_like(frame)] * (STACK - 1))
-        return self.add(frame)
-
-    def add(self, frame: NDArray[np.uint8]) -> Stack:
-        """Return the stack that ends with `frame`."""
-        self._frames.append(frame.reshape(frame.shape[-2:]).copy())
-        return np.stack(self._frames)
+def new_perception(env: "Environment") -> FramePerception:
+    """Return what stacks the newest four frames of `env`."""
+    height, width = env.spec.frame_shape[-2:]
+    stack = FrameStack(STACK, (height, width), np.zeros((STACK, height, width), np.uint8))
+    return FramePerception(stack, Crop((height, width), (height, width)), Ledger({}))
 
 
 def train(env: "Environment", agent: StreamQ, steps: int) -> list[dict[str, float]]:
     """Train for so many agent steps; return step, return and length of each training game."""
-    games, stacker = [], Stacker()
-    state = agent.read(stacker.begin(env.reset()), learning=True)
+    games, perception = [], new_perception(env)
+
+    def read(frame: NDArray[np.uint8], *, first: bool) -> torch.Tensor:
+        return agent.read(perception.observe(frame, first=first).input, learning=True)
+
+    state = read(env.reset(), first=True)
     for timestep in range(steps):
         values = agent.network(state)
         action, is_best = agent.choose(values, agent.epsilon(timestep))
         step = env.step(action)
         ends = step.terminated or step.truncated
         reward = agent.scale(step.reward, ends=ends)
-        state = agent.read(stacker.add(step.frame), learning=True)
+        state = read(step.frame, first=False)
         agent.learn(values, action, reward, state, terminated=step.terminated, ends=ends or not is_best)
         if step.episode is not None:
             game = step.episode
             games.append({"step": timestep + 1, "return": game.episode_return, "length": game.length_steps})
         if ends:
             frame = env.reset()
-            state = agent.read(stacker.begin(frame) if env.new_scene else stacker.add(frame), learning=True)
+            state = read(frame, first=env.new_scene)
         if (timestep + 1) % REPORT_STEPS == 0:
             last = f"{np.mean([game['return'] for game in games[-10:]]):.1f}" if games else "-"
             progress(f"step {timestep + 1:,}, mean return of the last ten games {last}")
     return games
 
 
-def evaluate(env: "Environment", agent: StreamQ, games: int, limit: int) -> list[float]:
-    """Return the returns of so many games with epsilon 0.01, each cut off after `limit` steps."""
-    returns, stacker = [], Stacker()
-    for _ in range(games):
-        stack, total = stacker.begin(env.reset()), 0.0
-        for _ in range(limit):
-            with torch.no_grad():
-                values = agent.network(agent.read(stack, learning=False))
-            step = env.step(agent.choose(values, agent._settings.epsilon_last)[0])
-            total += step.reward
-            if step.terminated or step.truncated:
-                break
-            stack = stacker.add(step.frame)
-        returns.append(total)
-    return returns
-
-
 def measure(flags: argparse.Namespace) -> int:
     """Train, evaluate and print the figures; return the exit status."""
     from seer_edge.envs import EnvOptions, make_env
-    from seer_edge.envs.games import EPISODE_STEPS_MAX
+    from seer_edge.envs.games import evaluate
 
     torch.set_num_threads(1)
     env = open_environment(flags)
-    agent = StreamQ(env.spec.actions.count, flags.steps, flags.seed, Settings())
+    settings = Settings()
+    agent = StreamQ(env.spec.actions.outputs, flags.steps, flags.seed, settings)
     begin = time.process_time()
     games = train(env, agent, flags.steps)
     seconds = time.process_time() - begin
     env.close()
     late = [game["return"] for game in games if game["step"] > 0.75 * flags.steps]
     player = make_env(flags.env, EnvOptions(), seed=flags.seed + 1, training=False)
-    returns = evaluate(player, agent, flags.eval_episodes, EPISODE_STEPS_MAX)
+    evaluation = evaluate(
+        player,
+        new_perception(player),
+        lambda observed: agent.best(observed.input),
+        episodes=flags.eval_episodes,
+        epsilon=settings.epsilon_last,
+        rng=np.random.default_rng(flags.seed),
+    )
     player.close()
+    assert evaluation is not None  # nothing stops it
+    returns = evaluation.returns
     report = {
         "env": env.spec.id,
         "seed": flags.seed,

@@ -161,7 +161,6 @@ def _child(job: str, *arguments: object) -> tuple[list[str], float]:
 
 def check_origin(bundle: Path, run: Path) -> None:
     """Raise BadInputError unless the bundle's head is that of the run's newest checkpoint, byte for byte."""
-    from seer_edge import errors
     from seer_edge.config.plan import make_plan
     from seer_edge.deploy.act import opened
     from seer_edge.envs import make_env
@@ -169,12 +168,9 @@ def check_origin(bundle: Path, run: Path) -> None:
     from seer_edge.runs.run_folder import open_run
     from seer_runtime.policy.bundle import HEAD
 
-    try:
-        with opened(bundle) as held:
-            head = held.read(HEAD)
-        saved, agent = checkpoint.newest_agent(open_run(run).checkpoints)
-    except errors.BadInputError as error:
-        raise BadInputError(str(error)) from error
+    with opened(bundle) as held:
+        head = held.read(HEAD)
+    saved, agent = checkpoint.newest_agent(open_run(run).checkpoints)
     env = make_env(saved.config.env, saved.config.env_options, seed=0, training=False)
     env.close()
     plan = make_plan(saved.config, env.spec)

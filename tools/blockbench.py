@@ -98,15 +98,11 @@ def measure(rows: Rows, blocks: int) -> list[tuple[str, ...]]:
 
 def rows_of_run(run: Path) -> dict[str, Rows]:
     """Return the rows of the newest checkpoint by name, oldest first. Raises BadInputError."""
-    from seer_edge import errors
     from seer_edge.runs import checkpoint
     from seer_runtime import durable
     from seer_runtime.replay.storage import ROWS, Layout
 
-    try:
-        saved = checkpoint.newest(run / "checkpoints")
-    except errors.BadInputError as error:
-        raise BadInputError(str(error)) from error
+    saved = checkpoint.newest(run / "checkpoints")
     values = saved.state["replay"]
     if saved.config.compact:
         raise BadInputError(f"{run}: its rows are compressed already; give a run with --store paper")

@@ -59,7 +59,6 @@ def open_any(run: Path) -> tuple["Session", int | None]:
     Return the session and the number of rows converted at the freeze, None before it. Raises BadInputError for a
     folder that is not a run.
     """
-    from seer_edge import errors
     from seer_edge.config.plan import make_plan
     from seer_edge.envs import make_env
     from seer_edge.machine.host import prepare_compute
@@ -67,16 +66,13 @@ def open_any(run: Path) -> tuple["Session", int | None]:
     from seer_edge.runs.run_folder import open_run
     from seer_edge.training.session import resume_session
 
-    try:
-        saved = checkpoint.newest(open_run(run).checkpoints)
-        environment = make_env(saved.config.env, saved.config.env_options, seed=0, training=True)
-        environment.close()
-        prepare_compute(saved.config)
-        with checkpoint.reading(saved.path):
-            session, _ = resume_session(make_plan(saved.config, environment.spec), saved)
-            freeze = saved.run()["outcome"]["freeze"]
-    except errors.BadInputError as error:
-        raise BadInputError(str(error)) from error
+    saved = checkpoint.newest(open_run(run).checkpoints)
+    environment = make_env(saved.config.env, saved.config.env_options, seed=0, training=True)
+    environment.close()
+    prepare_compute(saved.config)
+    with checkpoint.reading(saved.path):
+        session, _ = resume_session(make_plan(saved.config, environment.spec), saved)
+        freeze = saved.run()["outcome"]["freeze"]
     return session, None if freeze is None else int(freeze["rows"])
 
 

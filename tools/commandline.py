@@ -89,16 +89,12 @@ def open_environment(flags: argparse.Namespace, resolution: int | None = None) -
 
     Raises BadInputError where it cannot be built.
     """
-    from seer_edge import errors
     from seer_edge.envs import EnvOptions, make_env
     from seer_edge.envs.translate_errors import translate_errors
 
     options = EnvOptions(resolution=resolution)
-    try:
-        with translate_errors(flags.env, options):
-            return make_env(flags.env, options, seed=flags.seed, training=True)
-    except errors.BadInputError as error:
-        raise BadInputError(str(error)) from error
+    with translate_errors(flags.env, options):
+        return make_env(flags.env, options, seed=flags.seed, training=True)
 
 
 def run_tool(prog: str, job: Callable[[], int]) -> int:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from commandline import BadInputError, FaultError, Parser, progress, render, run_tool
+from commandline import FaultError, Parser, progress, render, run_tool
 
 if TYPE_CHECKING:
     from seer_edge.training.session import Session
@@ -32,13 +32,9 @@ TIMEOUT_SECONDS = 240
 
 def check(flags: argparse.Namespace) -> int:
     """Run everything and print the tables; return the exit status."""
-    from seer_edge import errors
     from seer_edge.machine.devices import check_device
 
-    try:
-        check_device(flags.device)
-    except errors.BadInputError as error:
-        raise BadInputError(str(error)) from error
+    check_device(flags.device)
     with tempfile.TemporaryDirectory() as place:
         runs = {device: Path(place) / device.replace(":", "") for device in ("cpu", flags.device)}
         summaries = {device: _train(flags, device, run) for device, run in runs.items()}

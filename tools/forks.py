@@ -20,7 +20,6 @@ def fork(base: Path, target: Path, **changes: Any) -> None:
     A `seed` among the changes restarts all random streams from it. Do nothing where `target` is a run already. Raises
     BadInputError where `base` is not a run.
     """
-    from seer_edge import errors
     from seer_edge.runs import checkpoint, run_folder
     from seer_edge.training.fork import origin_of, write_fork
 
@@ -31,8 +30,6 @@ def fork(base: Path, target: Path, **changes: Any) -> None:
         saved = checkpoint.newest(parent.checkpoints)
         config = dataclasses.replace(saved.config, **changes, origin=origin_of(base, saved), keep_checkpoint=())
         write_fork(parent, saved, config, target, reseed="seed" in changes)
-    except errors.BadInputError as error:
-        raise BadInputError(str(error)) from error
     except OSError as error:
         raise BadInputError(f"{base}: cannot be forked ({error})") from error
 

@@ -40,13 +40,9 @@ def run_all(base: Path, out: Path, arms: list[str], continuations: int, only: li
 
 
 def _first_seed(base: Path) -> int:
-    from seer_edge import errors
     from seer_edge.runs.run_folder import RunFolder
 
-    try:
-        return RunFolder(base).read_config().seed + 1
-    except errors.BadInputError as error:
-        raise BadInputError(str(error)) from error
+    return RunFolder(base).read_config().seed + 1
 
 
 def late_return(run: Path) -> tuple[float, int] | None:

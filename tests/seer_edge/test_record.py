@@ -3,7 +3,6 @@
 import json
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import gymnasium
@@ -13,7 +12,6 @@ from numpy.typing import NDArray
 
 import seer_edge
 from seer_edge.envs import Discrete, EnvSpec
-from seer_edge.envs.guarded import closing_idle
 from seer_edge.runs.demos import open_demos
 from tests.processes import forked
 
@@ -22,7 +20,10 @@ SPEC = EnvSpec(ENV, "Counter", (36, 36), (36, 36), Discrete(3))
 
 
 class Counter(gymnasium.Env[NDArray[np.uint8], int]):
-    """A frame with the number of the step; episodes of 10 steps. Step `fails_at` fails, and `hangs_at` hangs."""
+    """A frame with the number of the step; episodes of 10 steps. Step `fails_at` fails, and `hangs_at` hangs.
+
+    A reset with a seed begins again at step 0: an environment that another test has left open may be used once more.
+    """
 
     observation_space = gymnasium.spaces.Box(0, 255, (36, 36), np.uint8)
     action_space = gymnasium.spaces.Discrete(3)
@@ -30,7 +31,9 @@ class Counter(gymnasium.Env[NDArray[np.uint8], int]):
     def __init__(self, fails_at: int = 0, hangs_at: int = 0) -> None:
         self._fails_at, self._hangs_at, self._steps = fails_at, hangs_at, 0
 
-    def reset(self, **options: object) -> tuple[NDArray[np.uint8], dict[str, object]]:
+    def reset(self, *, seed: int | None = None, **options: object) -> tuple[NDArray[np.uint8], dict[str, object]]:
+        if seed is not None:
+            self._steps = 0
         return self._frame(), {}
 
     def step(self, action: int) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, object]]:
@@ -43,13 +46,6 @@ class Counter(gymnasium.Env[NDArray[np.uint8], int]):
 
     def _frame(self) -> NDArray[np.uint8]:
         return np.full((36, 36), self._steps, np.uint8)
-
-
-@pytest.fixture(autouse=True)
-def new_environments() -> Iterator[None]:
-    """Leave no environment to the next test: its frames would count on."""
-    with closing_idle():
-        yield
 
 
 class Driver:

@@ -83,10 +83,15 @@ class Mark:
     facts: dict[str, Any]
 
 
+def child_command(script: str, job: str, **settings: Any) -> list[str]:
+    """Return the command line that runs a job of `script` in a child process."""
+    return [sys.executable, script, "--child", json.dumps({"job": job, **settings})]
+
+
 def run_child(script: str, job: str, **settings: Any) -> Iterator[Mark]:
     """Run a job of `script` in a child process and yield its marks. Raises FaultError where the child fails."""
     import_reader()
-    command = [sys.executable, script, "--child", json.dumps({"job": job, **settings})]
+    command = child_command(script, job, **settings)
     child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert child.stdin is not None
     assert child.stdout is not None

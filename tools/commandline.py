@@ -45,6 +45,16 @@ def size(text: str) -> int:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
+def duration(text: str) -> float:
+    """Parse a time such as 0.5s or 10min; return seconds."""
+    from seer_runtime.system.units import parse_duration
+
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def count(text: str, least: int = 1) -> int:
     """Parse an integer of at least `least`."""
     if not (text.isascii() and text.isdigit() and least <= int(text) < 2**32):

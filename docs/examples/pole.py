@@ -8,6 +8,7 @@ The pole is simulated, so this runs anywhere. On a robot, `Device` is your motor
 import math
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -24,17 +25,17 @@ FALLEN = 0.6
 
 
 class Device:
-    """A pole on a motor, and a camera that sees it. Both go on by themselves."""
+    """A pole on a motor, and a camera that sees it. Both run by `clock`, in seconds."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._lock, self._clock = threading.Lock(), clock
         self._push = self._angle = self._speed = 0.0
-        self._at = time.monotonic()
+        self._at = clock()
 
     def place(self, angle: float) -> None:
         """Put the pole up, with the motor off."""
         with self._lock:
-            self._push, self._angle, self._speed, self._at = 0.0, angle, 0.0, time.monotonic()
+            self._push, self._angle, self._speed, self._at = 0.0, angle, 0.0, self._clock()
 
     def push(self, direction: float) -> None:
         """Set the motor: -1 to 1."""
@@ -50,7 +51,7 @@ class Device:
     def _advance(self) -> None:
         """Let happen what has happened since the last call."""
         with self._lock:
-            now = time.monotonic()
+            now = self._clock()
             while self._at < now and abs(self._angle) < FALLEN:
                 step = min(0.002, now - self._at)
                 self._speed += step * (GRAVITY * math.sin(self._angle) + PUSH * self._push - FRICTION * self._speed)
@@ -72,8 +73,8 @@ class Pole(gymnasium.Env[NDArray[np.uint8], int]):
     observation_space = gymnasium.spaces.Box(0, 255, (SIDE, SIDE), np.uint8)
     action_space = gymnasium.spaces.Discrete(3)
 
-    def __init__(self, steps: int = 300) -> None:
-        self._device, self._most = Device(), steps
+    def __init__(self, steps: int = 300, clock: Callable[[], float] = time.monotonic) -> None:
+        self._device, self._most = Device(clock), steps
         self._steps = 0
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[NDArray[np.uint8], dict[str, Any]]:
@@ -84,10 +85,14 @@ class Pole(gymnasium.Env[NDArray[np.uint8], int]):
 
     def step(self, action: int) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
         self._device.push(float(action) - 1)
-        next_tick()  # the pole falls meanwhile
+        self.wait_for_tick()  # the pole falls meanwhile
         angle = self._device.angle()
         self._steps += 1
         return self._device.picture(), 1 - abs(angle) / FALLEN, abs(angle) >= FALLEN, self._steps >= self._most, {}
+
+    def wait_for_tick(self) -> None:
+        """Wait until the newest observation is due."""
+        next_tick()
 
     def rest(self) -> None:
         """Turn the motor off: called at the start, at the end, in a pause, and whenever something fails."""

@@ -81,10 +81,10 @@ def _setting_keys(colors: Mapping[str, int], style: str) -> tuple[Key, ...]:
 def _return_panel(game: str, settings: Mapping[str, Sequence[Run]], column: str, colors: Mapping[str, int]) -> Panel:
     series, freezes = [], []
     for name, runs in settings.items():
-        lines = [(run, *_training(run, column)) for run in runs]
+        lines = [(run, *training_return(run, column)) for run in runs]
         for run, x, y in lines:
             series.append(Series(f"{name}, seed {run.seed}, training", "run", colors[name], x, y))
-        series += _mean_line(name, [(x, y) for _, x, y in lines if len(x)], colors[name])
+        series += mean_line(name, [(x, y) for _, x, y in lines if len(x)], colors[name])
         series += [_evaluation_points(name, run, column, colors[name]) for run in runs if len(run.evaluations.steps)]
         freezes += [(at, colors[name]) for run in runs if (at := _freeze_place(run, column)) is not None]
     return Panel(game, tuple(series), _freeze_marks(freezes))
@@ -105,7 +105,7 @@ def _evaluation_points(name: str, run: Run, column: str, color: int) -> Series:
     return Series(label, "points", color, x, found.means, found.means - found.stds, found.means + found.stds)
 
 
-def _training(run: Run, column: str) -> tuple[Column, Column]:
+def training_return(run: Run, column: str) -> tuple[Column, Column]:
     """Return the training return after each episode; over log intervals for runs without `episodes.csv`."""
     if run.episodes is None:
         y = run.column("rollout/ep_rew_mean")
@@ -122,7 +122,7 @@ def _training(run: Run, column: str) -> tuple[Column, Column]:
     return x[known], means[known]
 
 
-def _mean_line(name: str, lines: Sequence[tuple[Column, Column]], color: int) -> list[Series]:
+def mean_line(name: str, lines: Sequence[tuple[Column, Column]], color: int) -> list[Series]:
     """Return mean and standard deviation where at least two runs have values."""
     if len(lines) < 2:
         return []

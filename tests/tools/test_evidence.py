@@ -1,0 +1,93 @@
+"""evidence collects the finished runs of sweeps, and its page has their means, differences, spreads and regrets."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EVIDENCE = Path(__file__).parents[2] / "tools" / "evidence.py"
+PROGRESS = "time/total_timesteps,time/cpu_seconds,eval/mean_reward,memory/rss_bytes,replay/rows\n"
+EVALUATIONS = {
+    "bounded__0": 100,
+    "bounded__1": 300,
+    "paper-a__0": 110,
+    "paper-b__0": 150,
+    "paper-a__1": 320,
+    "paper-20k__0": 190,
+    "auto__0": 160,
+}
+"""By variant and seed. The training return of the last quarter is 10 times as much."""
+
+
+def _evidence(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(EVIDENCE), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def _run(folder: Path, variant: str, seed: int, evaluation: float, *, status: str = "finished") -> None:
+    path = folder / f"Krull__{variant}__{seed}"
+    (path / "checkpoints").mkdir(parents=True)
+    config = {"env": "ALE/Krull-v5", "env_name": "Krull", "algo": "rainbow", "seed": seed, "total_timesteps": 1000}
+    (path / "config.json").write_text(json.dumps(config))
+    freeze = {"timestep": 430} if variant == "auto" else None
+    (path / "summary.json").write_text(json.dumps({"status": status, "freeze": freeze}))
+    (path / "progress.csv").write_text(f"{PROGRESS}500,40,,9e6,400\n1000,90,{evaluation},8e6,700\n")
+    late = f"800,{9 * evaluation},50,1\n1000,{11 * evaluation},50,1\n"
+    (path / "episodes.csv").write_text(f"step,return,length,updates\n700,1,50,1\n{late}")
+
+
+def _cells(page: str, begins: str) -> list[list[str]]:
+    """Return the cells of each line of a table that begins so."""
+    lines = [line for line in page.splitlines() if line.startswith(f"| {begins}")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_the_page_has_the_figures_of_the_collected_runs(tmp_path: Path) -> None:
+    sweep, kept, out = tmp_path / "sweep", tmp_path / "kept", tmp_path / "page"
+    out.mkdir()
+    for name, evaluation in EVALUATIONS.items():
+        variant, _, seed = name.partition("__")
+        _run(sweep, variant, int(seed), evaluation)
+    _run(sweep, "uint8-a", 0, 500, status="interrupted")
+    done = _evidence("collect", sweep, "--runs", kept)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == sorted(f"Krull__{name}" for name in EVALUATIONS)
+    assert done.stderr == "Krull__uint8-a__0: not finished, left out ...\n"
+    done = _evidence("page", "--runs", kept, "-o", out)
+    assert done.returncode == 0, done.stderr
+
+    page = (out / "README.md").read_text()
+    scores = {cells[0]: cells[1:] for cells in _cells(page, "Rainbow, 9,920") + _cells(page, "SEER as in the paper")}
+    bounded, paper = scores["Rainbow, 9,920 frames"], scores["SEER as in the paper, frozen at 50,000"]
+    assert bounded[:2] == ["2", "2"]
+    assert bounded[2].startswith("200 [")
+    assert bounded[4:] == ["90", "700", "9"]
+    assert paper[:2] == ["2", "3"]
+    assert paper[2].startswith("225 [")  # the mean of 130, which is seed 0's, and 320
+    assert paper[3].startswith("2,250 [")
+    # The differences of the seeds are 30 and 20.
+    assert _cells(page, "paper - bounded")[0][2:] == ["+25 ± 5 (2 seeds)", "+250 ± 50 (2 seeds)"]
+    spread = _cells(page, "Krull | SEER as in the paper, frozen at 50,000")[0]
+    assert spread[2:4] == [f"{190 / math.sqrt(2):.0f}", f"{40 / math.sqrt(2):.0f}"]
+    regret = _cells(page, "Krull | 0 | Evaluation")[0]
+    assert regret[3:] == ["430", "160", "20,000", "190", "+30"]
+    for name in ("evaluation", "training", "curves", "cost"):
+        assert f"({name}.png)" in page
+        assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    dots = [line for line in (out / "evaluation.csv").read_text().splitlines() if ",dots," in line]
+    assert sorted(float(line.split(",dots,")[1].split(",")[0]) for line in dots) == sorted(EVALUATIONS.values())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("collect", "nowhere"), "nowhere: holds no runs; give the -o of a sweep"),
+        (("page", "--runs", "nowhere"), "nowhere: holds no runs; use `evidence.py collect` first"),
+    ],
+)
+def test_bad_input_is_one_line(arguments: tuple[str, ...], line: str) -> None:
+    done = _evidence(*arguments)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"evidence.py: {line}\n")

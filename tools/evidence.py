@@ -1,0 +1,394 @@
+"""Collect the runs of docs/results/plan.md, and write their page and figures again from what was collected.
+
+    python tools/evidence.py collect FOLDER...    # copy what a page needs of each finished run of a sweep
+    python tools/evidence.py page                 # docs/results/evidence/README.md and its figures
+
+A run's folder is named GAME__VARIANT__SEED. Variants that differ only in their last part, such as paper-a and paper-b,
+are continuations of one seed.
+"""
+
+import argparse
+import shutil
+import statistics
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from commandline import BadInputError, Parser, progress, render, run_tool
+
+EVIDENCE = Path(__file__).parents[1] / "docs" / "results" / "evidence"
+RUNS = EVIDENCE / "runs"
+KEPT = ("config.json", "summary.json", "progress.csv", "episodes.csv")
+CONTINUATIONS = frozenset("abc")
+ARMS = {
+    "whole": "Rainbow, all frames of the run",
+    "bounded": "Rainbow, 9,920 frames",
+    "paper": "SEER as in the paper, frozen at 50,000",
+    "uint8": "SEER, compressed uint8, frozen at 50,000",
+    "uint4": "SEER, compressed uint4, frozen at 50,000",
+    "paper-35k": "SEER as in the paper, frozen at 35,000",
+    "paper-20k": "SEER as in the paper, frozen at 20,000",
+    "auto": "SEER as in the paper, --freeze-at auto",
+}
+MAIN_ARMS = ("whole", "bounded", "paper", "uint8", "uint4")
+PAIRS = (("paper", "bounded"), ("uint8", "whole"), ("uint4", "whole"), ("uint8", "paper"), ("auto", "paper"))
+FIXED = ("paper-20k", "paper-35k", "paper")
+MEASURES = {"evaluation": "Evaluation", "training": "Training, last 25,000 steps"}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """The finished runs of one arm on one game, by seed."""
+
+    game: str
+    name: str
+    runs: Mapping[int, Sequence[Any]]
+
+    def values(self, measure: str) -> dict[int, list[float]]:
+        """Return the values of a measure by seed, one for each continuation."""
+        found = {seed: [MEASURED[measure](run) for run in runs] for seed, runs in self.runs.items()}
+        return {seed: [value for value in values if value is not None] for seed, values in found.items()}
+
+    def seeds(self, measure: str) -> dict[int, float]:
+        """Return each seed's score, the mean over its continuations."""
+        return {seed: statistics.fmean(values) for seed, values in self.values(measure).items() if values}
+
+    @cached_property
+    def all_runs(self) -> list[Any]:
+        """All runs, seed by seed."""
+        return [run for runs in self.runs.values() for run in runs]
+
+
+def _evaluation(run: Any) -> float | None:
+    means = run.evaluations.means
+    return float(means[-1]) if len(means) else None
+
+
+def _training(run: Any) -> float | None:
+    from seer_edge.reports.scores import last_quarter_return
+
+    return last_quarter_return(run)
+
+
+MEASURED: dict[str, Callable[[Any], float | None]] = {"evaluation": _evaluation, "training": _training}
+
+
+# --- collecting ----------------------------------------------------------------------------------------------------
+
+
+def collect(folders: Iterable[Path], target: Path) -> int:
+    """Copy the files of each finished run in `folders` to `target`. Raises BadInputError for a folder without runs."""
+    from seer_edge.runs.run_folder import RunFolder, is_run
+
+    for folder in folders:
+        runs = [path for path in sorted(folder.iterdir()) if is_run(path)] if folder.is_dir() else []
+        if not runs:
+            raise BadInputError(f"{folder}: holds no runs; give the -o of a sweep")
+        for run in runs:
+            if not RunFolder(run).is_finished:
+                progress(f"{run.name}: not finished, left out")
+                continue
+            (target / run.name).mkdir(parents=True, exist_ok=True)
+            for name in KEPT:
+                shutil.copyfile(run / name, target / run.name / name)
+            print(run.name)
+    return 0
+
+
+# --- reading -------------------------------------------------------------------------------------------------------
+
+
+def read_arms(folder: Path) -> dict[str, dict[str, Arm]]:
+    """Return the arms by game and name, in the order of ARMS."""
+    from seer_edge.reports.reading import read_run
+
+    found: dict[str, dict[str, dict[int, list[Any]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        game, variant, seed = path.name.split("__")
+        arm, _, last = variant.rpartition("-")
+        found[game][arm if last in CONTINUATIONS else variant][int(seed)].append(read_run(path))
+    if not found:
+        raise BadInputError(f"{folder}: holds no runs; use `evidence.py collect` first")
+    return {
+        game: {name: Arm(game, name, dict(arms[name])) for name in ARMS if name in arms} for game, arms in found.items()
+    }
+
+
+# --- tables --------------------------------------------------------------------------------------------------------
+
+
+def scores(arms: Mapping[str, Arm]) -> str:
+    """Return the table of one game: each arm's scores by seed, mean, and cost."""
+    from seer_edge.reports.statistics import mean_interval
+
+    header = ("Arm", "Seeds", "Runs", *MEASURES.values(), "CPU seconds", "Rows held", "Peak memory, MB")
+    lines = []
+    for arm in arms.values():
+        cells = []
+        for measure in MEASURES:
+            seeds = list(arm.seeds(measure).values())
+            interval = mean_interval([seeds]) if seeds else None
+            text = f"{statistics.fmean(seeds):,.0f}" if seeds else "-"
+            cells.append(text + (f" [{interval.low:,.0f}, {interval.high:,.0f}]" if interval else ""))
+        lines.append(
+            (
+                ARMS[arm.name],
+                f"{len(arm.runs)}",
+                f"{len(arm.all_runs)}",
+                *cells,
+                *(f"{statistics.fmean(of(run) for run in arm.all_runs):,.0f}" for of in (_cpu, _rows, _memory)),
+            )
+        )
+    return _table(header, lines)
+
+
+def _cpu(run: Any) -> float:
+    """Return the CPU seconds of a run, those of its parent up to the fork included."""
+    from seer_edge.reports.reading import CPU_SECONDS
+
+    return float(np.nanmax(run.column(CPU_SECONDS)))
+
+
+def _rows(run: Any) -> float:
+    return float(np.nanmax(run.column("replay/rows")))
+
+
+def _memory(run: Any) -> float:
+    return float(np.nanmax(run.column("memory/rss_bytes"))) / 1e6
+
+
+def differences(games: Mapping[str, Mapping[str, Arm]]) -> str:
+    """Return the table of the differences between arms of the same seed."""
+    lines = []
+    for first, second in PAIRS:
+        for game, arms in games.items():
+            if first in arms and second in arms:
+                cells = [_difference(arms[first].seeds(name), arms[second].seeds(name)) for name in MEASURES]
+                lines.append((f"{first} - {second}", game, *cells))
+    return _table(("Arms", "Game", *MEASURES.values()), lines)
+
+
+def _difference(first: Mapping[int, float], second: Mapping[int, float]) -> str:
+    values = [first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())]
+    if not values:
+        return "-"
+    if len(values) == 1:
+        return f"{values[0]:+,.0f} (one seed)"
+    return (
+        f"{statistics.fmean(values):+,.0f} ± {statistics.stdev(values) / len(values) ** 0.5:,.0f} ({len(values)} seeds)"
+    )
+
+
+def aggregates(games: Mapping[str, Mapping[str, Arm]]) -> str:
+    """Return the table of human-normalized scores over all games that have every main arm."""
+    from seer_edge.reports.reference_scores import human_normalized
+    from seer_edge.reports.statistics import interquartile_interval, interquartile_mean, mean_interval
+
+    def cell(value: float, interval: Any) -> str:
+        return f"{value:.2f}" + (f" [{interval.low:.2f}, {interval.high:.2f}]" if interval else "")
+
+    full = {game: arms for game, arms in games.items() if arms.keys() >= set(MAIN_ARMS)}
+    lines = []
+    for name in MAIN_ARMS if len(full) > 1 else ():
+        cells = []
+        for measure in MEASURES:
+            strata = [
+                [human_normalized(game, value) or 0.0 for value in arms[name].seeds(measure).values()]
+                for game, arms in full.items()
+            ]
+            joined = np.concatenate(strata)
+            cells += [
+                cell(float(np.mean(joined)), mean_interval(strata)),
+                cell(float(interquartile_mean(joined)), interquartile_interval(strata)),
+            ]
+        lines.append((ARMS[name], f"{len(joined)}", *cells))
+    names = [f"{label}: {what}" for label in MEASURES.values() for what in ("mean", "interquartile mean")]
+    return _table(("Arm", "Seeds and games", *names), lines)
+
+
+def spreads(games: Mapping[str, Mapping[str, Arm]]) -> str:
+    """Return the table of standard deviations between seeds, and between continuations of one seed."""
+    lines = []
+    for game, arms in games.items():
+        for arm in arms.values():
+            cells = []
+            for measure in MEASURES:
+                values = arm.values(measure)
+                seeds = list(arm.seeds(measure).values())
+                between = f"{statistics.stdev(seeds):,.0f}" if len(seeds) > 1 else "-"
+                repeated = [statistics.variance(found) for found in values.values() if len(found) > 1]
+                within = f"{statistics.fmean(repeated) ** 0.5:,.0f}" if repeated else "-"
+                cells += [between, within]
+            if any(cell != "-" for cell in cells):
+                lines.append((game, ARMS[arm.name], *cells))
+    names = [f"{name}: {what}" for name in MEASURES.values() for what in ("between seeds", "between continuations")]
+    return _table(("Game", "Arm", *names), lines)
+
+
+def regrets(games: Mapping[str, Mapping[str, Arm]]) -> str:
+    """Return the table of `--freeze-at auto`: its step, its return, the best fixed step, and the difference."""
+    lines = []
+    for game, arms in games.items():
+        for seed, runs in arms["auto"].runs.items() if "auto" in arms else ():
+            for name, label in MEASURES.items():
+                fixed = {arm: arms[arm].seeds(name).get(seed) for arm in FIXED if arm in arms}
+                known = {arm: value for arm, value in fixed.items() if value is not None}
+                own = arms["auto"].seeds(name).get(seed)
+                if own is None or not known:
+                    continue
+                best = max(known, key=lambda arm: known[arm])
+                step = runs[0].freeze_step
+                lines.append(
+                    (
+                        game,
+                        f"{seed}",
+                        label,
+                        "never" if step is None else f"{step:,}",
+                        f"{own:,.0f}",
+                        ARMS[best].rpartition(" ")[2],
+                        f"{known[best]:,.0f}",
+                        f"{known[best] - own:+,.0f}",
+                    )
+                )
+    return _table(
+        ("Game", "Seed", "Measure", "Step of auto", "Return", "Best fixed step", "Its return", "Regret"), lines
+    )
+
+
+def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    if not lines:
+        return "Not enough runs yet.\n"
+    rule = ["---"] + ["---:"] * (len(header) - 1)
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in (header, rule, *lines))
+
+
+# --- figures -------------------------------------------------------------------------------------------------------
+
+
+def draw(games: Mapping[str, Mapping[str, Arm]], folder: Path) -> list[Any]:
+    """Write the figures as PNG and CSV, and return them."""
+    from seer_edge.reports.drawing import write_png
+
+    colors = {name: number for number, name in enumerate(ARMS)}
+    figures = [
+        *(_dots(name, label, games, colors) for name, label in MEASURES.items()),
+        _curves(games, colors),
+        _costs(games, colors),
+    ]
+    for figure in figures:
+        write_png(figure, folder / f"{figure.name}.png")
+        (folder / f"{figure.name}.csv").write_text(figure.csv())
+    return figures
+
+
+def _dots(name: str, label: str, games: Mapping[str, Mapping[str, Arm]], colors: Mapping[str, int]) -> Any:
+    from seer_edge.reports.panels import Figure, Panel, Series
+
+    panels = []
+    for game, arms in games.items():
+        series = []
+        for place, arm in enumerate(arms.values()):
+            x = np.array([value for values in arm.values(name).values() for value in values])
+            series.append(Series(arm.name, "dots", colors[arm.name], x, np.full(len(x), -float(place))))
+            seeds = list(arm.seeds(name).values())
+            if seeds:
+                mean = np.array([statistics.fmean(seeds)])
+                low, high = np.array([min(seeds)]), np.array([max(seeds)])
+                series.append(
+                    Series(arm.name, "interval", colors[arm.name], mean, np.array([-float(place)]), low, high)
+                )
+        panels.append(Panel(game, tuple(series), places=tuple(ARMS[arm] for arm in arms)))
+    caption = "Dots: runs. Bar: mean and range of the seeds."
+    return Figure(name, f"{label}: mean return", caption, "return", "", tuple(panels), ())
+
+
+def _curves(games: Mapping[str, Mapping[str, Arm]], colors: Mapping[str, int]) -> Any:
+    from seer_edge.reports.figures import mean_line, training_return
+    from seer_edge.reports.panels import Figure, Key, Panel, Series
+    from seer_edge.reports.reading import STEPS
+
+    panels = []
+    for game, arms in games.items():
+        series = []
+        for name in MAIN_ARMS:
+            lines = [training_return(run, STEPS) for run in arms[name].all_runs] if name in arms else []
+            only = [Series(name, "run", colors[name], *line) for line in lines[:1]]
+            series += mean_line(name, lines, colors[name]) or only
+        panels.append(Panel(game, tuple(series)))
+    keys = tuple(Key(ARMS[name], "mean", colors[name]) for name in MAIN_ARMS)
+    caption = (
+        "Training games: mean of those of the last 10,000 steps, and of at least five. Line and band: mean and "
+        "standard deviation over all runs of an arm. Continuations of one seed are the same up to their beginning."
+    )
+    return Figure("curves", "Return of training games", caption, "agent steps", "return", tuple(panels), keys)
+
+
+def _costs(games: Mapping[str, Mapping[str, Arm]], colors: Mapping[str, int]) -> Any:
+    from seer_edge.reports.panels import Figure, Key, Panel, Series
+
+    panels = []
+    for game, arms in games.items():
+        series = []
+        for arm in arms.values():
+            pairs = [(_cpu(run), _training(run)) for run in arm.all_runs]
+            x, y = (np.array(values, dtype=float) for values in zip(*pairs, strict=True))
+            series.append(Series(arm.name, "points", colors[arm.name], x, y, y, y))
+        panels.append(Panel(game, tuple(series)))
+    keys = tuple(Key(ARMS[name], "dots", color) for name, color in colors.items())
+    caption = "Each point is a run: its CPU seconds, and its training games of the last 25,000 steps."
+    return Figure("cost", "Return and cost", caption, "CPU seconds", "return", tuple(panels), keys)
+
+
+# --- the page ------------------------------------------------------------------------------------------------------
+
+
+def write_page(runs: Path, folder: Path) -> int:
+    """Write the figures and `README.md` from the collected runs."""
+    games = read_arms(runs)
+    figures = draw(games, folder)
+    total = sum(len(arm.all_runs) for arms in games.values() for arm in arms.values())
+    parts = [
+        "# Evidence\n\nThis page is written by `python tools/evidence.py page` from the files in `runs`. "
+        "[The plan](../plan.md) says what the arms and measures are, and what would count against this project.\n\n"
+        f"So far: {total} runs on {', '.join(games)}. Intervals in brackets are 95 % bootstraps over seeds.\n"
+    ]
+    parts += [f"![{figure.title}]({figure.name}.png)\n\n{figure.caption}\n" for figure in figures]
+    parts += [f"## {game}\n\n{scores(arms)}" for game, arms in games.items()]
+    parts.append(f"## All games\n\nHuman-normalized scores.\n\n{aggregates(games)}")
+    parts.append(f"## Differences\n\nMean over seeds, with its standard error.\n\n{differences(games)}")
+    parts.append(f"## Spread\n\nStandard deviations.\n\n{spreads(games)}")
+    parts.append(f"## The automatic freeze\n\n{regrets(games)}")
+    (folder / "README.md").write_text("\n".join(parts))
+    print(render(("game", "arms", "runs"), [_counts(game, arms) for game, arms in games.items()]))
+    return 0
+
+
+def _counts(game: str, arms: Mapping[str, Arm]) -> tuple[str, ...]:
+    return game, f"{len(arms)}", f"{sum(len(arm.all_runs) for arm in arms.values())}"
+
+
+def main() -> int:
+    """Run the command line; return the exit status."""
+    parser = Parser(prog="evidence.py", description="Collect the runs of the plan and write their page.")
+    jobs = parser.add_subparsers(dest="job", required=True, metavar="JOB")
+    for name, about in (("collect", "copy finished runs of sweeps"), ("page", "write the page and its figures")):
+        job = jobs.add_parser(name, help=about)
+        job.add_argument("--runs", type=Path, default=RUNS, metavar="DIR", help="collected runs (docs/results/…/runs)")
+        if name == "collect":
+            job.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="the -o of a sweep")
+        else:
+            job.add_argument("-o", dest="out", type=Path, default=EVIDENCE, metavar="DIR", help="folder of the page")
+
+    def job_of(flags: argparse.Namespace) -> int:
+        return collect(flags.folders, flags.runs) if flags.job == "collect" else write_page(flags.runs, flags.out)
+
+    return run_tool("evidence.py", lambda: job_of(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

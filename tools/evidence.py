@@ -3,23 +3,26 @@
     python tools/evidence.py collect FOLDER...    # copy what a page needs of each finished run of a sweep
     python tools/evidence.py page                 # docs/results/evidence/README.md and its figures
 
-A run's folder is named GAME__VARIANT__SEED. Variants that differ only in their last part, such as paper-a and paper-b,
-are continuations of one seed.
+A folder of a run is named GAME__VARIANT__SEED. Variants that differ only in their last part, such as paper-a and
+paper-b, are continuations of one seed. The file of a rival is written straight to docs/results/evidence/runs:
+
+    python tools/peers/streaming_q.py --env Krull --json docs/results/evidence/runs/Krull__stream__0.json
 """
 
 import argparse
+import json
 import shutil
 import statistics
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from commandline import BadInputError, Parser, progress, render, run_tool
+from numpy.typing import NDArray
 
 EVIDENCE = Path(__file__).parents[1] / "docs" / "results" / "evidence"
 RUNS = EVIDENCE / "runs"
@@ -34,48 +37,100 @@ ARMS = {
     "paper-35k": "SEER as in the paper, frozen at 35,000",
     "paper-20k": "SEER as in the paper, frozen at 20,000",
     "auto": "SEER as in the paper, --freeze-at auto",
+    "stream": "streaming Q(lambda), no replay",
 }
 MAIN_ARMS = ("whole", "bounded", "paper", "uint8", "uint4")
 PAIRS = (("paper", "bounded"), ("uint8", "whole"), ("uint4", "whole"), ("uint8", "paper"), ("auto", "paper"))
 FIXED = ("paper-20k", "paper-35k", "paper")
+RIVAL_SUFFIX = ".json"
 MEASURES = {"evaluation": "Evaluation", "training": "Training, last 25,000 steps"}
 
 
 @dataclass(frozen=True)
-class Arm:
-    """The finished runs of one arm on one game, by seed."""
+class Result:
+    """What a run reached, and what it cost.
 
-    game: str
+    Attributes:
+        evaluation: mean return of the evaluation at the end.
+        training: mean return of the training games that ended in the last quarter; None if none did.
+        cpu_seconds: of the process, those of a parent up to the fork included.
+        rows: rows held at the end.
+        rss_peak_bytes: of the process.
+        freeze_step: None without a freeze.
+        curve: step of each training game, and the mean return of the newest games.
+
+    """
+
+    evaluation: float | None
+    training: float | None
+    cpu_seconds: float
+    rows: int
+    rss_peak_bytes: int
+    freeze_step: int | None
+    curve: tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
+def result_of_run(path: Path) -> Result:
+    """Read a run of this project. Raises BadInputError."""
+    from seer_edge.reports.figures import training_return
+    from seer_edge.reports.reading import CPU_SECONDS, STEPS, read_run
+    from seer_edge.reports.scores import last_quarter_return
+
+    run = read_run(path)
+    means = run.evaluations.means
+    return Result(
+        evaluation=float(means[-1]) if len(means) else None,
+        training=last_quarter_return(run),
+        cpu_seconds=float(np.nanmax(run.column(CPU_SECONDS))),
+        rows=int(np.nanmax(run.column("replay/rows"))),
+        rss_peak_bytes=int(np.nanmax(run.column("memory/rss_bytes"))),
+        freeze_step=run.freeze_step,
+        curve=training_return(run, STEPS),
+    )
+
+
+def result_of_rival(path: Path) -> Result:
+    """Read what `peers/streaming_q.py --json` wrote."""
+    from seer_edge.reports.figures import recent_means
+
+    report = json.loads(path.read_text())
+    ends, returns = (np.array([game[name] for game in report["games"]], float) for name in ("step", "return"))
+    return Result(
+        evaluation=statistics.fmean(report["evaluation"]),
+        training=statistics.fmean(report["last_quarter"]) if report["last_quarter"] else None,
+        cpu_seconds=report["cpu_seconds"],
+        rows=0,
+        rss_peak_bytes=report["rss_peak_bytes"],
+        freeze_step=None,
+        curve=(ends, recent_means(ends, returns)),
+    )
+
+
+@dataclass(frozen=True)
+class Arm:
+    """The results of one arm on one game, by seed."""
+
     name: str
-    runs: Mapping[int, Sequence[Any]]
+    by_seed: Mapping[int, Sequence[Result]]
 
     def values(self, measure: str) -> dict[int, list[float]]:
         """Return the values of a measure by seed, one for each continuation."""
-        found = {seed: [MEASURED[measure](run) for run in runs] for seed, runs in self.runs.items()}
+        found = {seed: [getattr(result, measure) for result in results] for seed, results in self.by_seed.items()}
         return {seed: [value for value in values if value is not None] for seed, values in found.items()}
 
     def seeds(self, measure: str) -> dict[int, float]:
         """Return each seed's score, the mean over its continuations."""
         return {seed: statistics.fmean(values) for seed, values in self.values(measure).items() if values}
 
-    @cached_property
-    def all_runs(self) -> list[Any]:
-        """All runs, seed by seed."""
-        return [run for runs in self.runs.values() for run in runs]
+    @property
+    def results(self) -> list[Result]:
+        """All results, seed by seed."""
+        return [result for results in self.by_seed.values() for result in results]
 
 
-def _evaluation(run: Any) -> float | None:
-    means = run.evaluations.means
-    return float(means[-1]) if len(means) else None
-
-
-def _training(run: Any) -> float | None:
-    from seer_edge.reports.scores import last_quarter_return
-
-    return last_quarter_return(run)
-
-
-MEASURED: dict[str, Callable[[Any], float | None]] = {"evaluation": _evaluation, "training": _training}
+Arms = Mapping[str, Arm]
+Games = Mapping[str, Arms]
+"""Arms by game."""
 
 
 # --- collecting ----------------------------------------------------------------------------------------------------
@@ -103,26 +158,23 @@ def collect(folders: Iterable[Path], target: Path) -> int:
 # --- reading -------------------------------------------------------------------------------------------------------
 
 
-def read_arms(folder: Path) -> dict[str, dict[str, Arm]]:
-    """Return the arms by game and name, in the order of ARMS."""
-    from seer_edge.reports.reading import read_run
-
-    found: dict[str, dict[str, dict[int, list[Any]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+def read_arms(folder: Path) -> Games:
+    """Return the arms by game and name, in the order of ARMS. Raises BadInputError."""
+    found: dict[str, dict[str, dict[int, list[Result]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        game, variant, seed = path.name.split("__")
+        game, variant, seed = path.name.removesuffix(RIVAL_SUFFIX).split("__")
         arm, _, last = variant.rpartition("-")
-        found[game][arm if last in CONTINUATIONS else variant][int(seed)].append(read_run(path))
+        result = result_of_rival(path) if path.is_file() else result_of_run(path)
+        found[game][arm if last in CONTINUATIONS else variant][int(seed)].append(result)
     if not found:
         raise BadInputError(f"{folder}: holds no runs; use `evidence.py collect` first")
-    return {
-        game: {name: Arm(game, name, dict(arms[name])) for name in ARMS if name in arms} for game, arms in found.items()
-    }
+    return {game: {name: Arm(name, dict(arms[name])) for name in ARMS if name in arms} for game, arms in found.items()}
 
 
 # --- tables --------------------------------------------------------------------------------------------------------
 
 
-def scores(arms: Mapping[str, Arm]) -> str:
+def scores(arms: Arms) -> str:
     """Return the table of one game: each arm's scores by seed, mean, and cost."""
     from seer_edge.reports.statistics import mean_interval
 
@@ -138,31 +190,18 @@ def scores(arms: Mapping[str, Arm]) -> str:
         lines.append(
             (
                 ARMS[arm.name],
-                f"{len(arm.runs)}",
-                f"{len(arm.all_runs)}",
+                f"{len(arm.by_seed)}",
+                f"{len(arm.results)}",
                 *cells,
-                *(f"{statistics.fmean(of(run) for run in arm.all_runs):,.0f}" for of in (_cpu, _rows, _memory)),
+                f"{statistics.fmean(result.cpu_seconds for result in arm.results):,.0f}",
+                f"{statistics.fmean(result.rows for result in arm.results):,.0f}",
+                f"{statistics.fmean(result.rss_peak_bytes for result in arm.results) / 1e6:,.0f}",
             )
         )
     return _table(header, lines)
 
 
-def _cpu(run: Any) -> float:
-    """Return the CPU seconds of a run, those of its parent up to the fork included."""
-    from seer_edge.reports.reading import CPU_SECONDS
-
-    return float(np.nanmax(run.column(CPU_SECONDS)))
-
-
-def _rows(run: Any) -> float:
-    return float(np.nanmax(run.column("replay/rows")))
-
-
-def _memory(run: Any) -> float:
-    return float(np.nanmax(run.column("memory/rss_bytes"))) / 1e6
-
-
-def differences(games: Mapping[str, Mapping[str, Arm]]) -> str:
+def differences(games: Games) -> str:
     """Return the table of the differences between arms of the same seed."""
     lines = []
     for first, second in PAIRS:
@@ -184,7 +223,7 @@ def _difference(first: Mapping[int, float], second: Mapping[int, float]) -> str:
     )
 
 
-def aggregates(games: Mapping[str, Mapping[str, Arm]]) -> str:
+def aggregates(games: Games) -> str:
     """Return the table of human-normalized scores over all games that have every main arm."""
     from seer_edge.reports.reference_scores import human_normalized
     from seer_edge.reports.statistics import interquartile_interval, interquartile_mean, mean_interval
@@ -211,7 +250,7 @@ def aggregates(games: Mapping[str, Mapping[str, Arm]]) -> str:
     return _table(("Arm", "Seeds and games", *names), lines)
 
 
-def spreads(games: Mapping[str, Mapping[str, Arm]]) -> str:
+def spreads(games: Games) -> str:
     """Return the table of standard deviations between seeds, and between continuations of one seed."""
     lines = []
     for game, arms in games.items():
@@ -230,11 +269,11 @@ def spreads(games: Mapping[str, Mapping[str, Arm]]) -> str:
     return _table(("Game", "Arm", *names), lines)
 
 
-def regrets(games: Mapping[str, Mapping[str, Arm]]) -> str:
+def regrets(games: Games) -> str:
     """Return the table of `--freeze-at auto`: its step, its return, the best fixed step, and the difference."""
     lines = []
     for game, arms in games.items():
-        for seed, runs in arms["auto"].runs.items() if "auto" in arms else ():
+        for seed, results in arms["auto"].by_seed.items() if "auto" in arms else ():
             for name, label in MEASURES.items():
                 fixed = {arm: arms[arm].seeds(name).get(seed) for arm in FIXED if arm in arms}
                 known = {arm: value for arm, value in fixed.items() if value is not None}
@@ -242,7 +281,7 @@ def regrets(games: Mapping[str, Mapping[str, Arm]]) -> str:
                 if own is None or not known:
                     continue
                 best = max(known, key=lambda arm: known[arm])
-                step = runs[0].freeze_step
+                step = results[0].freeze_step
                 lines.append(
                     (
                         game,
@@ -270,7 +309,7 @@ def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 # --- figures -------------------------------------------------------------------------------------------------------
 
 
-def draw(games: Mapping[str, Mapping[str, Arm]], folder: Path) -> list[Any]:
+def draw(games: Games, folder: Path) -> list[Any]:
     """Write the figures as PNG and CSV, and return them."""
     from seer_edge.reports.drawing import write_png
 
@@ -286,7 +325,7 @@ def draw(games: Mapping[str, Mapping[str, Arm]], folder: Path) -> list[Any]:
     return figures
 
 
-def _dots(name: str, label: str, games: Mapping[str, Mapping[str, Arm]], colors: Mapping[str, int]) -> Any:
+def _dots(name: str, label: str, games: Games, colors: Mapping[str, int]) -> Any:
     from seer_edge.reports.panels import Figure, Panel, Series
 
     panels = []
@@ -307,16 +346,15 @@ def _dots(name: str, label: str, games: Mapping[str, Mapping[str, Arm]], colors:
     return Figure(name, f"{label}: mean return", caption, "return", "", tuple(panels), ())
 
 
-def _curves(games: Mapping[str, Mapping[str, Arm]], colors: Mapping[str, int]) -> Any:
-    from seer_edge.reports.figures import mean_line, training_return
+def _curves(games: Games, colors: Mapping[str, int]) -> Any:
+    from seer_edge.reports.figures import mean_line
     from seer_edge.reports.panels import Figure, Key, Panel, Series
-    from seer_edge.reports.reading import STEPS
 
     panels = []
     for game, arms in games.items():
         series = []
         for name in MAIN_ARMS:
-            lines = [training_return(run, STEPS) for run in arms[name].all_runs] if name in arms else []
+            lines = [result.curve for result in arms[name].results] if name in arms else []
             only = [Series(name, "run", colors[name], *line) for line in lines[:1]]
             series += mean_line(name, lines, colors[name]) or only
         panels.append(Panel(game, tuple(series)))
@@ -328,15 +366,15 @@ def _curves(games: Mapping[str, Mapping[str, Arm]], colors: Mapping[str, int]) -
     return Figure("curves", "Return of training games", caption, "agent steps", "return", tuple(panels), keys)
 
 
-def _costs(games: Mapping[str, Mapping[str, Arm]], colors: Mapping[str, int]) -> Any:
+def _costs(games: Games, colors: Mapping[str, int]) -> Any:
     from seer_edge.reports.panels import Figure, Key, Panel, Series
 
     panels = []
     for game, arms in games.items():
         series = []
         for arm in arms.values():
-            pairs = [(_cpu(run), _training(run)) for run in arm.all_runs]
-            x, y = (np.array(values, dtype=float) for values in zip(*pairs, strict=True))
+            x = np.array([result.cpu_seconds for result in arm.results])
+            y = np.array([result.training for result in arm.results], float)
             series.append(Series(arm.name, "points", colors[arm.name], x, y, y, y))
         panels.append(Panel(game, tuple(series)))
     keys = tuple(Key(ARMS[name], "dots", color) for name, color in colors.items())
@@ -351,7 +389,7 @@ def write_page(runs: Path, folder: Path) -> int:
     """Write the figures and `README.md` from the collected runs."""
     games = read_arms(runs)
     figures = draw(games, folder)
-    total = sum(len(arm.all_runs) for arms in games.values() for arm in arms.values())
+    total = sum(len(arm.results) for arms in games.values() for arm in arms.values())
     parts = [
         "# Evidence\n\nThis page is written by `python tools/evidence.py page` from the files in `runs`. "
         "[The plan](../plan.md) says what the arms and measures are, and what would count against this project.\n\n"
@@ -368,8 +406,8 @@ def write_page(runs: Path, folder: Path) -> int:
     return 0
 
 
-def _counts(game: str, arms: Mapping[str, Arm]) -> tuple[str, ...]:
-    return game, f"{len(arms)}", f"{sum(len(arm.all_runs) for arm in arms.values())}"
+def _counts(game: str, arms: Arms) -> tuple[str, ...]:
+    return game, f"{len(arms)}", f"{sum(len(arm.results) for arm in arms.values())}"
 
 
 def main() -> int:

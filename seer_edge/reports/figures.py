@@ -112,14 +112,19 @@ def training_return(run: Run, column: str) -> tuple[Column, Column]:
         x = run.column(column)
         known = np.isfinite(x) & np.isfinite(y)
         return x[known], y[known]
-    ends, returns = run.episodes.steps, run.episodes.returns
-    first = np.searchsorted(ends, ends - RECENT_STEPS, side="right")
-    first = np.maximum(0, np.minimum(first, np.arange(len(ends)) - RECENT_EPISODES_MIN + 1))
-    sums = np.concatenate([[0.0], np.cumsum(returns)])
-    means = (sums[1:] - sums[first]) / (np.arange(1, len(ends) + 1) - first)
+    ends, means = run.episodes.steps, recent_means(run.episodes.steps, run.episodes.returns)
     x = run.at_steps(column, ends)
     known = np.isfinite(x)
     return x[known], means[known]
+
+
+def recent_means(ends: Column, returns: Column) -> Column:
+    """Return the training return after each episode, from the step at which each ended and its return."""
+    first = np.searchsorted(ends, ends - RECENT_STEPS, side="right")
+    first = np.maximum(0, np.minimum(first, np.arange(len(ends)) - RECENT_EPISODES_MIN + 1))
+    sums = np.concatenate([[0.0], np.cumsum(returns)])
+    means: Column = (sums[1:] - sums[first]) / (np.arange(1, len(ends) + 1) - first)
+    return means
 
 
 def mean_line(name: str, lines: Sequence[tuple[Column, Column]], color: int) -> list[Series]:

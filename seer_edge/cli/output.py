@@ -9,6 +9,7 @@ the user's environment prints, also write to these streams. So the streams thems
 import contextlib
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -138,6 +139,7 @@ def configure(*, quiet: bool, verbose: bool, log_file: Path | None) -> None:
         return
     check_target("--log-file", log_file)
     try:
+        _check_is_log(log_file)
         file = FileHandler(log_file, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise BadInputError(
@@ -146,6 +148,16 @@ def configure(*, quiet: bool, verbose: bool, log_file: Path | None) -> None:
     file.setLevel(logging.DEBUG)
     file.setFormatter(logging.Formatter(TIMED))
     LOG.addHandler(file)
+
+
+def _check_is_log(path: Path) -> None:
+    """Raise BadInputError for a file that holds something else, such as a table of a run. Raises OSError."""
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        begins = file.read(len("2000-01-01 "))
+    if begins and not re.fullmatch(rb"\d{4}-\d\d-\d\d ", begins):
+        raise BadInputError(f"--log-file {path}: is there already, and is not a log; name another file")
 
 
 def print_result(text: str) -> None:

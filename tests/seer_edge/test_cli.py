@@ -230,6 +230,15 @@ def test_a_log_file_has_every_message(tmp_path: Path, capsys: pytest.CaptureFixt
     assert levels == ["INFO", "DEBUG", "INFO", "WARNING", "ERROR"] * 2
 
 
+@pytest.mark.parametrize("before", [b"step,return,length,updates\n", b"{}", b"\xff\x00"])
+def test_another_file_is_not_taken_for_a_log(before: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "episodes.csv"
+    path.write_bytes(before)
+    with pytest.raises(BadInputError, match=f"^--log-file {path}: is there already, and is not a log; name another"):
+        messages(log_file=path)
+    assert path.read_bytes() == before
+
+
 def test_a_log_file_on_a_full_disk_is_one_warning(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -27,7 +27,7 @@ FALLEN = 0.6
 class Device:
     """A pole on a motor, and a camera that sees it. Both run by `clock`, in seconds."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._lock, self._clock = threading.Lock(), clock
         self._push = self._angle = self._speed = 0.0
         self._at = clock()

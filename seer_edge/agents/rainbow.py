@@ -16,7 +16,15 @@ from seer_edge.agents.c51 import project
 from seer_edge.agents.q_learning import QLearningAgent
 from seer_edge.config.presets import RainbowSettings
 from seer_edge.networks.encoder import Encoder
-from seer_edge.networks.heads import RainbowHead, Weights, draw_noise, head_backward, head_trace, q_values
+from seer_edge.networks.heads import (
+    RainbowHead,
+    Weights,
+    draw_noise,
+    head_backward,
+    head_trace,
+    noisy_q_values,
+    q_values,
+)
 from seer_edge.networks.script import scripted
 from seer_edge.networks.spec import EncoderSpec, RainbowHeadSpec
 from seer_runtime.replay.replay import Batch
@@ -143,31 +151,33 @@ class RainbowAgent(QLearningAgent[RainbowHead]):
 
 
 class RainbowActor(Actor[RainbowAgent]):
-    """Acts under the noise of the agent's last `refresh`."""
+    """Draws the noise of each action from its own stream, as an agent does that learns in each step."""
 
     def __init__(self, agent: RainbowAgent, rng: np.random.Generator) -> None:
         super().__init__(agent, rng)
-        self._noisy = [tensor.detach().clone() for tensor in agent.weights]
-        self._mean = [tensor.detach().clone() for tensor in agent.head.mean_weights()]
+        self._parameters = [parameter.detach().clone() for parameter in agent.head.layer_parameters]
+        self._noise = [noise.clone() for noise in agent.head.noise]
+        self._generator = torch.Generator(self.device).manual_seed(int(rng.integers(2**63)))
         self._support, self._actions = agent.support, agent.head.spec.actions
 
     @torch.no_grad()
     def take(self, agent: RainbowAgent) -> None:
         """See `Actor`."""
         super().take(agent)
-        torch._foreach_copy_([*self._noisy, *self._mean], [*agent.weights, *agent.head.mean_weights()])
-
-    def explore(self, observation: NDArray[Any], timestep: int) -> int:
-        """Return the best action under the noise."""
-        return self._best(observation, self._noisy)
-
-    def greedy(self, observation: NDArray[Any]) -> int:
-        """Return the best action without noise."""
-        return self._best(observation, self._mean)
+        torch._foreach_copy_(self._parameters, [*agent.head.layer_parameters])
 
     @torch.no_grad()
-    def _best(self, observation: NDArray[Any], weights: Weights) -> int:
-        return int(q_values(self._latent(observation), weights, self._support, self._actions)[0].argmax())
+    def explore(self, observation: NDArray[Any], timestep: int) -> int:
+        """Return the best action under new noise."""
+        draw_noise(self._noise, self._generator)
+        latent = self._latent(observation)
+        return int(noisy_q_values(latent, self._parameters, self._noise, self._support, self._actions)[0].argmax())
+
+    @torch.no_grad()
+    def greedy(self, observation: NDArray[Any]) -> int:
+        """Return the best action without noise."""
+        means = [tensor for layer in range(3) for tensor in self._parameters[4 * layer : 4 * layer + 2]]
+        return int(q_values(self._latent(observation), means, self._support, self._actions)[0].argmax())
 
 
 class Prepared(NamedTuple):

@@ -181,6 +181,41 @@ def q_values(latents: torch.Tensor, weights: list[torch.Tensor], support: torch.
     return torch.matmul(torch.softmax(head_trace(latents, weights, actions)[1], 2), support)
 
 
+def _noisy_linear(inputs: torch.Tensor, parameters: list[torch.Tensor], noise: list[torch.Tensor]) -> torch.Tensor:
+    """Return the outputs `[1, streams * outputs]` of one row of `inputs` `[1, inputs]` under `noise`.
+
+    Does not form the noisy weights: the noise is a product of one factor for each input and one for each output.
+    """
+    weight, bias, weight_sigma, bias_sigma = parameters
+    noise_in, noise_out = noise
+    outputs = noise_out.size(1)
+    spread: list[torch.Tensor] = []
+    for stream in range(noise_out.size(0)):
+        rows = slice(stream * outputs, (stream + 1) * outputs)
+        spread.append(_linear(noise_in[stream] * inputs, weight_sigma[rows], bias_sigma[rows]))
+    return _linear(inputs, weight, bias) + torch.cat(spread, 1) * noise_out.view(1, -1)
+
+
+@scripted
+def noisy_q_values(
+    latent: torch.Tensor,
+    parameters: list[torch.Tensor],
+    noise: list[torch.Tensor],
+    support: torch.Tensor,
+    actions: int,
+) -> torch.Tensor:
+    """Return `q_values` `[1, actions]` of one latent `[1, L]` under `noise`, drawn for this latent alone.
+
+    `parameters` and `noise` are those of the hidden layer, the value layer and the advantage layer.
+    """
+    streams = _noisy_linear(latent, parameters[0:4], noise[0:2]).relu_()
+    hidden = streams.size(1) // 2
+    values = _noisy_linear(streams[:, :hidden], parameters[4:8], noise[2:4])
+    logits = _noisy_linear(streams[:, hidden:], parameters[8:12], noise[4:6]).view(-1, actions, support.size(0))
+    logits += (values - logits.mean([1])).unsqueeze(1)
+    return torch.matmul(torch.softmax(logits, 2), support)
+
+
 class RainbowHead(nn.Module):
     """Latents `[B, L]` to log-probabilities over atoms `[B, actions, atoms]`.
 
@@ -207,7 +242,8 @@ class RainbowHead(nn.Module):
         return [noise for layer in self.layers for noise in layer.noise]
 
     @cached_property
-    def _layer_parameters(self) -> list[nn.Parameter]:
+    def layer_parameters(self) -> list[nn.Parameter]:
+        """Weight, bias and their sigmas of every layer."""
         return [parameter for layer in self.layers for parameter in layer.parameters()]
 
     @cached_property
@@ -216,7 +252,7 @@ class RainbowHead(nn.Module):
 
     def gradients(self) -> list[torch.Tensor]:
         """Return the gradient tensors of every layer. They are written in place."""
-        return [_gradient(parameter) for parameter in self._layer_parameters]
+        return [_gradient(parameter) for parameter in self.layer_parameters]
 
     def draw_noise(self, generator: torch.Generator) -> None:
         """Draw new noise for every layer."""
@@ -225,7 +261,7 @@ class RainbowHead(nn.Module):
     @torch.no_grad()
     def noisy_weights(self) -> Weights:
         """Return the weights of all layers under the current noise, valid until the next call."""
-        return _noisy([*self._layer_parameters], self.noise, self._noisy_weights)
+        return _noisy([*self.layer_parameters], self.noise, self._noisy_weights)
 
     def mean_weights(self) -> Weights:
         """Return the weights of all layers without noise."""

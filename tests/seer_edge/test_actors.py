@@ -48,21 +48,20 @@ def test_an_actor_is_the_agent_of_its_last_take(build_rig: Callable[..., Rig], k
     assert greedy(actor) == then
 
 
-def test_rainbow_explores_with_the_noise_of_the_last_refresh(build_rig: Callable[..., Rig]) -> None:
+def test_rainbow_draws_new_noise_for_each_action(build_rig: Callable[..., Rig]) -> None:
     run = _rig(build_rig, "rainbow")
     agent, observed = run.session.agent, run.session.observed.input
     assert isinstance(agent, RainbowAgent)
     for name, parameter in agent.head.named_parameters():
         if name.endswith("sigma"):
             parameter.data *= 30  # so that the noise decides
-    actor = agent.new_actor(np.random.default_rng(0))
-    chosen = set()
-    for _ in range(30):
-        agent.refresh()
-        actor.take(agent)
-        assert actor.explore(observed, 50) == agent.explore(observed, 50)
-        chosen.add(actor.explore(observed, 50))
-    assert len(chosen) > 1
+    before = agent.generator.get_state()
+    first, second = (agent.new_actor(np.random.default_rng(seed)) for seed in (3, 3))
+    drawn = [first.explore(observed, 50) for _ in range(30)]
+    assert drawn == [second.explore(observed, 50) for _ in range(30)]
+    assert len(set(drawn)) > 1
+    assert len({first.greedy(observed) for _ in range(3)}) == 1
+    assert (agent.generator.get_state() == before).all()
 
 
 def test_sac_explores_with_a_stream_of_its_own(build_rig: Callable[..., Rig]) -> None:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 
-from seer_edge.networks.heads import NoisyLinear, RainbowHead, head_backward, head_trace
+from seer_edge.networks.heads import NoisyLinear, RainbowHead, head_backward, head_trace, noisy_q_values, q_values
 from seer_edge.networks.spec import RainbowHeadSpec
 
 
@@ -195,6 +195,23 @@ def test_head_uses_the_weights_it_is_given() -> None:
     assert torch.equal(head(latents, noisy), before)
     assert not torch.equal(head(latents, head.noisy_weights()), before)
     assert not torch.equal(head(latents, mean), before)
+
+
+@pytest.mark.parametrize("actions", [2, 18])
+def test_one_latent_has_the_values_of_the_noisy_weights(actions: int) -> None:
+    generator = torch.Generator().manual_seed(3)
+    head = RainbowHead(RainbowHeadSpec(latent_size=70, hidden=24, actions=actions, atoms=11), generator, sigma=2.0)
+    support = torch.linspace(-4, 4, 11)
+    seen = []
+    for _ in range(5):
+        head.draw_noise(generator)
+        latent = torch.randn(1, 70, generator=generator)
+        expected = q_values(latent, head.noisy_weights(), support, actions)
+        with torch.no_grad():
+            found = noisy_q_values(latent, [*head.layer_parameters], head.noise, support, actions)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        seen.append(found)
+    assert (seen[0] - seen[1]).abs().max() > 0.1, "the noise matters"
 
 
 @pytest.mark.parametrize("actions", [2, 5])

@@ -190,8 +190,8 @@ def open_spec(
         return environment.spec
 
 
-def plan_again(config: TrainConfig, folder: RunFolder) -> BytePlan:
-    """Return the plan of a run that exists. Raises BadInputError, and EnvironmentFailedError."""
+def plan_again(config: TrainConfig, folder: RunFolder, *, frozen: bool) -> BytePlan:
+    """Return the plan of a run that exists, `frozen` or not. Raises BadInputError, and EnvironmentFailedError."""
     spec = open_spec(
         config.env, config.env_options, config.env_timeout_seconds, resumed=True, limits=limits_asked(config)
     )
@@ -216,22 +216,22 @@ def plan_again(config: TrainConfig, folder: RunFolder) -> BytePlan:
             then.picture or "screens",
             spec.picture or "screens",
         )
-    return _plan_in(config, spec, folder)
+    return _plan_in(config, spec, folder, frozen=frozen)
 
 
-def recorded_plan(config: TrainConfig, folder: RunFolder) -> BytePlan:
-    """Return the plan of a run without opening its environment. Raises BadInputError.
+def recorded_plan(config: TrainConfig, folder: RunFolder, *, frozen: bool) -> BytePlan:
+    """Return the plan of a run, `frozen` or not, without opening its environment. Raises BadInputError.
 
     A run of an earlier version does not record its environment, which is opened then, as by `plan_again`.
     """
     if config.environment is None:
-        return plan_again(config, folder)
-    return _plan_in(config, config.environment, folder)
+        return plan_again(config, folder, frozen=frozen)
+    return _plan_in(config, config.environment, folder, frozen=frozen)
 
 
-def _plan_in(config: TrainConfig, spec: EnvSpec, folder: RunFolder) -> BytePlan:
+def _plan_in(config: TrainConfig, spec: EnvSpec, folder: RunFolder, *, frozen: bool) -> BytePlan:
     try:
-        return make_plan(config, spec)
+        return make_plan(config, spec, frozen=frozen)
     except BadInputError as error:
         raise BadInputError(f"{folder.path}: {error}") from error
 

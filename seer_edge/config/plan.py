@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from seer_edge.config.config import TrainConfig
 from seer_edge.config.plan_replay import LATENT_RATIO, compact_rows, plan_replay
@@ -50,6 +51,7 @@ class BytePlan:
     config: TrainConfig
     env: EnvSpec
     networks: Networks
+    holds_frames: bool  # whether the replay holds frames at any time
     latent_replay: bool  # whether the replay holds latents from the freeze on, or frames to the end
     frame_row_bytes: int  # P
     latent_row_bytes: int  # b N K L
@@ -118,11 +120,6 @@ class BytePlan:
         lines = self.columns_bytes + self.priorities_bytes + self.index_bytes + self.workspace_bytes
         learner = self.model_bytes + self.optimizer_bytes + self.activation_bytes + self.watch_bytes
         return self.env.process_bytes + self.arena_bytes + lines + learner
-
-    @property
-    def holds_frames(self) -> bool:
-        """Whether the replay holds frames at any time."""
-        return self.config.freeze_at != 0 or not self.latent_replay
 
     @property
     def most_rows(self) -> int:
@@ -243,7 +240,7 @@ class BytePlan:
         if not self.config.compact:
             return f"{self.frame_capacity:,} rows"
         if not self.holds_frames:
-            return "-, the replay holds latents from the first row"
+            return "-, the replay holds latents only"
         return self._compact_rows(self.frame_capacity, self.frame_row_bytes, self.sampled_row_bytes, "random play")
 
     def _compact_rows(self, guaranteed: int, raw_bytes: int, row_bytes: float | None, measured_on: str) -> str:
@@ -261,7 +258,7 @@ class BytePlan:
             row_bytes = LATENT_RATIO * self.latent_row_bytes if like_atari else None
             return self._compact_rows(self.latent_capacity, self.latent_row_bytes, row_bytes, "a guess, from Atari")
         ratio = self.latent_capacity / self.frame_capacity
-        alone = ", the replay holds latents from the first row" if self.config.freeze_at == 0 else ""
+        alone = "" if self.holds_frames else ", the replay holds latents only"
         return f"{self.latent_capacity:,} rows ({ratio:.2f}x){alone}"
 
     def _written(self) -> str:
@@ -282,10 +279,13 @@ class BytePlan:
         return "\n".join(["byte plan", *lines, *(f"warning: {warning}" for warning in self.warnings), *self.notes])
 
 
-def make_plan(config: TrainConfig, env: EnvSpec) -> BytePlan:
-    """Return the plan of a run. Raises BadInputError if the budget cannot hold one batch of windows."""
+def make_plan(config: TrainConfig, env: EnvSpec, *, frozen: bool = False) -> BytePlan:
+    """Return the plan of a run. Raises BadInputError if the budget cannot hold one batch of windows.
+
+    With `frozen` the run continues after its freeze, and needs no room for frames in a replay of latents.
+    """
     if config.latent_codec == AUTO:
-        return _plan_of_all(config, env)
+        return _plan_of_all(config, env, frozen=frozen)
     try:
         check_actions(config.algo, env)
     except ValueError as error:
@@ -308,11 +308,15 @@ def make_plan(config: TrainConfig, env: EnvSpec) -> BytePlan:
     latents = latent_codec(config.latent_codec, encoder.latent_shape, config.augmentations, own)
     # If latents are larger than frames, freezing some layers saves compute but no memory (Appendix D).
     latent_replay = config.freeze_at is not None and (encoder.whole or latents.row_bytes <= frames.row_bytes)
-    replay = plan_replay(config, env, frames, latents, own.held_bytes(Line.WORKSPACE), latent_replay=latent_replay)
+    used: list[Codec] = [latents] if latent_replay else [frames]
+    if latent_replay and config.freeze_at != 0 and not frozen:
+        used = [frames, latents]
+    replay = plan_replay(config, env, frames, latents, own.held_bytes(Line.WORKSPACE), used)
     return BytePlan(
         config=config,
         env=env,
         networks=parts,
+        holds_frames=frames in used,
         latent_replay=latent_replay,
         frame_row_bytes=frames.row_bytes,
         latent_row_bytes=latents.row_bytes,
@@ -326,9 +330,17 @@ def make_plan(config: TrainConfig, env: EnvSpec) -> BytePlan:
     )
 
 
-def _plan_of_all(config: TrainConfig, env: EnvSpec) -> BytePlan:
+def replan(plan: BytePlan, env: EnvSpec | None = None, **changes: Any) -> BytePlan:
+    """Return the plan with other settings, or another environment. Raises BadInputError as `make_plan` does."""
+    config = dataclasses.replace(plan.config, **changes)
+    return make_plan(config, env or plan.env, frozen=not plan.holds_frames)
+
+
+def _plan_of_all(config: TrainConfig, env: EnvSpec, *, frozen: bool) -> BytePlan:
     """Return the plan of a run whose latent codec is chosen at the freeze."""
-    choices = [make_plan(dataclasses.replace(config, latent_codec=name), env) for name in config.latent_codecs]
+    choices = [
+        make_plan(dataclasses.replace(config, latent_codec=name), env, frozen=frozen) for name in config.latent_codecs
+    ]
     # With --freeze-layers the latents of wide codecs may be larger than frames. Then the replay keeps frames.
     widest = next((plan for plan in choices if plan.latent_replay), choices[0])
     return dataclasses.replace(

@@ -41,16 +41,15 @@ class ReplayBytes:
 
 
 def plan_replay(
-    config: TrainConfig, env: EnvSpec, frames: FrameCodec, latents: Codec, codec_bytes: int, *, latent_replay: bool
+    config: TrainConfig, env: EnvSpec, frames: FrameCodec, latents: Codec, codec_bytes: int, used: Sequence[Codec]
 ) -> ReplayBytes:
-    """Return the rows and bytes of the replay. `codec_bytes` is the workspace of the codec of latents.
+    """Return the rows and bytes of the replay.
+
+    `codec_bytes` is the workspace of the codec of latents. `used` has the codecs of the rows from now on, in order.
 
     Raises BadInputError if the budget cannot hold one batch of windows, or if the workspace is larger than its cap.
     """
-    # If latents are larger than frames, freezing some layers saves compute but no memory (Appendix D).
-    frames_first = config.freeze_at != 0 or not latent_replay
     budget, row_limit, index = config.mem_budget_bytes, 0, 0
-    used: list[Codec] = [codec for codec, wanted in ((frames, frames_first), (latents, latent_replay)) if wanted]
     _check_room(config, frames, used)
     if config.compact:
         capacity, latent_capacity = (guaranteed_rows(budget, codec.row_bytes) for codec in (frames, latents))

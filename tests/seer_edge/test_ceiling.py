@@ -184,6 +184,20 @@ def test_fixed_settings_are_not_suggested() -> None:
         check_memory(plan, ROOMY, resumed=True)
 
 
+def test_suggestions_for_a_frozen_run_count_no_frames() -> None:
+    """The run has no updates from frames any more, and its smallest budget holds one batch of latents."""
+    before = _plan(_control(), rss_limit_bytes=1)
+    after = make_plan(before.config, before.env, frozen=True)
+    needs = []
+    for plan in (before, after):
+        with pytest.raises(BadInputError) as caught:
+            check_memory(plan, ROOMY, resumed=True)
+        needs.append(re.search(r"\(--mem-budget (\S+)\) needs ([^\s;]+)", str(caught.value)).groups())
+    (budget, need), (frozen_budget, frozen_need) = needs
+    assert parse_size(frozen_budget) < parse_size(budget)
+    assert parse_size(need) - parse_size(frozen_need) > before.activation_bytes > after.activation_bytes == 0
+
+
 # --- the machine's limits ------------------------------------------------------------------------------------
 
 

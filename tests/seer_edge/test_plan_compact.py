@@ -52,7 +52,7 @@ def test_rows_of_other_steps_are_not_limited_by_those_of_the_run() -> None:
     assert _compact(total_timesteps=1_000, demos="rows.seer").row_limit == 70_000_000 // 64
     plan = _compact(total_timesteps=1_000, source="runs/x")
     assert plan.row_limit == 70_000_000 // 64
-    assert line_of(plan, "capacity before the freeze (C)") == "-, the replay holds latents from the first row"
+    assert line_of(plan, "capacity before the freeze (C)") == "-, the replay holds latents only"
 
 
 @pytest.mark.parametrize(

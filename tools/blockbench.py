@@ -145,10 +145,10 @@ def main() -> int:
 
     def run() -> int:
         parser = Parser(prog="blockbench.py", description=(__doc__ or "").splitlines()[0])
-        parser.add_argument(
-            "run", type=Path, nargs="?", metavar="RUN", help="folder of a run; without it --env is used"
+        chosen = add_env_flags(parser)
+        chosen.add_argument(
+            "run", type=Path, nargs="?", metavar="RUN", help="folder of a run; without it, frames of --env"
         )
-        add_env_flags(parser)
         parser.add_argument("--blocks", type=count, default=150, metavar="N", help="blocks of each length (150)")
         flags = parser.parse_args()
         for module in ("lz4", "zstandard"):

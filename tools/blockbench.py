@@ -99,10 +99,11 @@ def measure(rows: Rows, blocks: int) -> list[tuple[str, ...]]:
 def rows_of_run(run: Path) -> dict[str, Rows]:
     """Return the rows of the newest checkpoint by name, oldest first. Raises BadInputError."""
     from seer_edge.runs import checkpoint
+    from seer_edge.runs.run_folder import open_run
     from seer_runtime import durable
     from seer_runtime.replay.storage import ROWS, Layout
 
-    saved = checkpoint.newest(run / "checkpoints")
+    saved = checkpoint.newest(open_run(run, "the --run-dir of a run with --store paper").checkpoints)
     values = saved.state["replay"]
     if saved.config.compact:
         raise BadInputError(f"{run}: its rows are compressed already; give a run with --store paper")

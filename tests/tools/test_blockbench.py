@@ -37,7 +37,8 @@ def test_undo_xor_restores_the_rows() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["nothing-here"], ["nothing-here"]),
+        (["nothing-here"], ["nothing-here: there is no such", "give the --run-dir of a run with --store paper"]),
+        ([str(TOOLS)], [f"{TOOLS}: not a run's folder; give the --run-dir of a run with --store paper"]),
         (["nothing-here", "--env", "Alien"], ["--env: not allowed with argument RUN"]),
         (["--env", "Alein"], ["Alein"]),
         (["--blocks", "0"], ["--blocks", "'0'"]),

@@ -46,6 +46,15 @@ def check_memory(plan: BytePlan, limits: MemoryLimits, *, resumed: bool = False)
             raise BadInputError(f"{ceiling.flag}: {needed}; {_hint(plan, ceiling.free_bytes, resumed)}")
 
 
+def with_memory_warning(plan: BytePlan, limits: MemoryLimits, *, resumed: bool = False) -> BytePlan:
+    """Return the plan with a warning if `check_memory` rejects it. It may be meant for another machine."""
+    try:
+        check_memory(plan, limits, resumed=resumed)
+    except BadInputError as error:
+        return dataclasses.replace(plan, warnings=(*plan.warnings, str(error)))
+    return plan
+
+
 @dataclasses.dataclass(frozen=True)
 class _Ceiling:
     """One memory limit and its wording in the error message."""

@@ -55,6 +55,11 @@ class Robot:
             return str(json.load(answer)["status"])
 
     @property
+    def written_status(self) -> str:
+        """The status in `summary.json`, which `report --follow` shows."""
+        return str(json.loads((self.run / "summary.json").read_text())["status"])
+
+    @property
     def saved_at(self) -> int:
         return checkpoint.newest(self.run / "checkpoints").timestep
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from seer_edge.api.frame_sample import sampled_row_bytes
 from seer_edge.config.config import ENV_TIMEOUT_SECONDS, TrainConfig, build_config
-from seer_edge.config.plan import BytePlan, make_plan
+from seer_edge.config.plan import BytePlan, make_plan, with_sample
 from seer_edge.config.real_time import limits_asked
 from seer_edge.config.recorded_env import changed_since
 from seer_edge.config.request import RunRequest
@@ -66,7 +66,7 @@ def plan_of(request: RunRequest) -> BytePlan:
     if plan.config.compact and plan.holds_frames and kind in ("atari", "control"):
         config = plan.config
         row_bytes = sampled_row_bytes(config.env, config.env_options, config.total_timesteps)
-        plan = dataclasses.replace(plan, sampled_row_bytes=row_bytes)
+        plan = with_sample(plan, row_bytes)
     if plan.config.demos is not None:
         with open_demos(Path(plan.config.demos), spec, plan.config.gray_levels) as demos:
             plan = dataclasses.replace(plan, notes=(*plan.notes, _note_on_demos(plan, demos.rows)))

@@ -7,7 +7,7 @@ from typing import Any
 from seer_edge.config.config import TrainConfig
 from seer_edge.config.plan_replay import LATENT_RATIO, compact_rows, plan_replay
 from seer_edge.config.plan_text import evaluation_text, reward_text
-from seer_edge.config.plan_warnings import export_warnings, freeze_warnings
+from seer_edge.config.plan_warnings import drop_warnings, export_warnings, freeze_warnings
 from seer_edge.config.registry import Networks, check_actions, make_networks
 from seer_edge.config.values import AUTO
 from seer_edge.envs import EnvSpec
@@ -120,6 +120,27 @@ class BytePlan:
         lines = self.columns_bytes + self.priorities_bytes + self.index_bytes + self.workspace_bytes
         learner = self.model_bytes + self.optimizer_bytes + self.activation_bytes + self.watch_bytes
         return self.env.process_bytes + self.arena_bytes + lines + learner
+
+    @property
+    def expected_frames(self) -> int | None:
+        """About how many frames fit with --store compact; None if unknown."""
+        return self._expected_rows(self.frame_row_bytes, self.sampled_row_bytes)
+
+    @property
+    def expected_latents(self) -> int | None:
+        """About how many latents fit with --store compact; None if unknown."""
+        return self._expected_rows(self.latent_row_bytes, self._compact_latent_bytes)
+
+    @property
+    def _compact_latent_bytes(self) -> float | None:
+        # Latents of a camera's small frames, and of several crops of a frame, were seen to compress by 10 % only.
+        like_atari = not self.env.as_registered and self.config.augmentations == 1
+        return LATENT_RATIO * self.latent_row_bytes if like_atari else None
+
+    def _expected_rows(self, raw_bytes: int, row_bytes: float | None) -> int | None:
+        if row_bytes is None:
+            return None
+        return min(self.row_limit, int(room_bytes(self.arena_bytes, raw_bytes) / row_bytes))
 
     @property
     def most_rows(self) -> int:
@@ -241,11 +262,8 @@ class BytePlan:
             return f"{self.frame_capacity:,} rows"
         if not self.holds_frames:
             return "-, the replay holds latents only"
-        return self._compact_rows(self.frame_capacity, self.frame_row_bytes, self.sampled_row_bytes, "random play")
-
-    def _compact_rows(self, guaranteed: int, raw_bytes: int, row_bytes: float | None, measured_on: str) -> str:
-        room = room_bytes(self.arena_bytes, raw_bytes)
-        return compact_rows(guaranteed, self.row_limit, room, row_bytes, measured_on)
+        row_bytes = self.sampled_row_bytes
+        return compact_rows(self.frame_capacity, self.row_limit, self.expected_frames, row_bytes, "random play")
 
     def _latent_capacity(self) -> str:
         if self.choices:
@@ -253,10 +271,8 @@ class BytePlan:
         if not self.latent_replay:
             return f"{self._frame_capacity()}: the replay keeps frames"
         if self.config.compact:
-            # Latents of a camera's small frames, and of several crops of a frame, were seen to compress by 10 % only.
-            like_atari = not self.env.as_registered and self.config.augmentations == 1
-            row_bytes = LATENT_RATIO * self.latent_row_bytes if like_atari else None
-            return self._compact_rows(self.latent_capacity, self.latent_row_bytes, row_bytes, "a guess, from Atari")
+            row_bytes, measured_on = self._compact_latent_bytes, "a guess, from Atari"
+            return compact_rows(self.latent_capacity, self.row_limit, self.expected_latents, row_bytes, measured_on)
         ratio = self.latent_capacity / self.frame_capacity
         alone = "" if self.holds_frames else ", the replay holds latents only"
         return f"{self.latent_capacity:,} rows ({ratio:.2f}x){alone}"
@@ -334,6 +350,16 @@ def replan(plan: BytePlan, env: EnvSpec | None = None, **changes: Any) -> BytePl
     """Return the plan with other settings, or another environment. Raises BadInputError as `make_plan` does."""
     config = dataclasses.replace(plan.config, **changes)
     return make_plan(config, env or plan.env, frozen=not plan.holds_frames)
+
+
+def with_sample(plan: BytePlan, row_bytes: float | None) -> BytePlan:
+    """Return the plan with the measured bytes of a compressed frame, and a warning if the freeze will drop rows."""
+    plan = dataclasses.replace(plan, sampled_row_bytes=row_bytes)
+    if not plan.latent_replay:
+        return plan
+    fits = {name: replan(plan, latent_codec=name).expected_latents for name in plan.config.latent_codecs}
+    dropped = drop_warnings(plan.config, plan.expected_frames, fits)
+    return dataclasses.replace(plan, warnings=(*plan.warnings, *dropped))
 
 
 def _plan_of_all(config: TrainConfig, env: EnvSpec, *, frozen: bool) -> BytePlan:

@@ -93,7 +93,7 @@ def compare(run: str, folder: str) -> None:
     saved, state = checkpoint.newest_agent(Path(run) / "checkpoints")
     env = make_env(saved.config.env, saved.config.env_options, seed=0, training=False)
     env.close()
-    plan = make_plan(saved.config, env.spec)
+    plan = make_plan(saved.config, env.spec, frozen=saved.frozen)
     if plan.encoder.outside:
         raise SystemExit(f"{run}: its encoder runs in ONNX Runtime only, so there is no torch agent to compare with")
     agent = make_agent(plan, seed=0)
@@ -173,7 +173,7 @@ def check_origin(bundle: Path, run: Path) -> None:
     saved, agent = checkpoint.newest_agent(open_run(run).checkpoints)
     env = make_env(saved.config.env, saved.config.env_options, seed=0, training=False)
     env.close()
-    plan = make_plan(saved.config, env.spec)
+    plan = make_plan(saved.config, env.spec, frozen=saved.frozen)
     if plan.networks.policy_graph(plan.config.settings, agent.arrays) != head:
         raise BadInputError(
             f"--run {run}: {bundle} is not from step {saved.timestep:,} of this run; "

@@ -99,10 +99,11 @@ def measure(rows: Rows, blocks: int) -> list[tuple[str, ...]]:
 def rows_of_run(run: Path) -> dict[str, Rows]:
     """Return the rows of the newest checkpoint by name, oldest first. Raises BadInputError."""
     from seer_edge.runs import checkpoint
+    from seer_edge.runs.run_folder import open_run
     from seer_runtime import durable
     from seer_runtime.replay.storage import ROWS, Layout
 
-    saved = checkpoint.newest(run / "checkpoints")
+    saved = checkpoint.newest(open_run(run, "the --run-dir of a run with --store paper").checkpoints)
     values = saved.state["replay"]
     if saved.config.compact:
         raise BadInputError(f"{run}: its rows are compressed already; give a run with --store paper")
@@ -145,10 +146,10 @@ def main() -> int:
 
     def run() -> int:
         parser = Parser(prog="blockbench.py", description=(__doc__ or "").splitlines()[0])
-        parser.add_argument(
-            "run", type=Path, nargs="?", metavar="RUN", help="folder of a run; without it --env is used"
+        chosen = add_env_flags(parser)
+        chosen.add_argument(
+            "run", type=Path, nargs="?", metavar="RUN", help="folder of a run; without it, frames of --env"
         )
-        add_env_flags(parser)
         parser.add_argument("--blocks", type=count, default=150, metavar="N", help="blocks of each length (150)")
         flags = parser.parse_args()
         for module in ("lz4", "zstandard"):

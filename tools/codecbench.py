@@ -71,7 +71,7 @@ def open_any(run: Path) -> tuple["Session", int | None]:
     environment.close()
     prepare_compute(saved.config)
     with checkpoint.reading(saved.path):
-        session, _ = resume_session(make_plan(saved.config, environment.spec), saved)
+        session, _ = resume_session(make_plan(saved.config, environment.spec, frozen=saved.frozen), saved)
         freeze = saved.run()["outcome"]["freeze"]
     return session, None if freeze is None else int(freeze["rows"])
 

@@ -88,10 +88,12 @@ def image_file(text: str) -> Path:
     return path
 
 
-def add_env_flags(parser: argparse.ArgumentParser) -> None:
-    """Add --env and --seed."""
-    parser.add_argument("--env", default="Alien", help="game, or module:EnvId (Alien)")
+def add_env_flags(parser: argparse.ArgumentParser) -> "argparse._MutuallyExclusiveGroup":
+    """Add --env and --seed. Return the group of --env, for arguments that name the environment instead."""
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument("--env", default="Alien", help="game, or module:EnvId (Alien)")
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help="seed of all random streams (0)")
+    return chosen
 
 
 def open_environment(flags: argparse.Namespace, resolution: int | None = None) -> "Environment":

@@ -118,7 +118,7 @@ def _session(run: Path, at: int, device: str) -> "Session":
     config = dataclasses.replace(saved.config, device=device)
     assert config.environment is not None  # this version recorded it
     prepare_compute(config)
-    return resume_session(make_plan(config, config.environment), saved)[0]
+    return resume_session(make_plan(config, config.environment, frozen=saved.frozen), saved)[0]
 
 
 def _differences(here: "Session", there: "Session") -> Iterator[tuple[str, float]]:

@@ -160,8 +160,8 @@ def main() -> int:
 
     def run() -> int:
         parser = Parser(prog="flatbench.py", description=(__doc__ or "").splitlines()[0])
-        add_env_flags(parser)
-        parser.add_argument("--policy", type=Path, metavar="BUNDLE", help="bundle whose policy plays its environment")
+        chosen = add_env_flags(parser)
+        chosen.add_argument("--policy", type=Path, metavar="BUNDLE", help="bundle whose policy plays its environment")
         parser.add_argument("--steps", type=count, default=6_400, metavar="N", help="steps to play (6400)")
         parser.add_argument("--rows", type=count, nargs="+", default=list(HELD), metavar="N", help="rows held")
         parser.add_argument("--batches", type=count, default=100, metavar="N", help="batches to time (100)")

@@ -342,11 +342,11 @@ def write_chart(figures: list[Figures], title: str, path: Path) -> None:
 
 def _flags() -> argparse.Namespace:
     parser = Parser(prog="membench.py", description=(__doc__ or "").splitlines()[0])
-    add_env_flags(parser)
+    chosen = add_env_flags(parser)
     parser.add_argument("--budget", type=size, default="0.07GB", metavar="SIZE", help="bytes for observations (0.07GB)")
     parser.add_argument("--rows", type=count, metavar="N", help='steps to play (as many as fill "frames once")')
     parser.add_argument("--batches", type=count, default=300, metavar="N", help="batches to time for each store (300)")
-    parser.add_argument("--policy", type=Path, metavar="BUNDLE", help="bundle whose policy plays its environment")
+    chosen.add_argument("--policy", type=Path, metavar="BUNDLE", help="bundle whose policy plays its environment")
     parser.add_argument(
         "--no-conversions", dest="convert", action="store_false", help="do not time conversions, which takes minutes"
     )

@@ -36,6 +36,8 @@ late, missed = ticks.drain()
 print(late.count, missed, late.quantile(.5), late.quantile(.99), late.worst, late.above(.005))
 """
 BUSY = "while True: pass"
+LEAST_STEPS = 200
+"""Learning starts after a fifth of them, and needs a window of 20 steps."""
 COLUMNS = ("ticks", "missed", "p50 ms", "p99 ms", "worst ms", "later than 5 ms", "frame to action p99 ms")
 
 
@@ -166,7 +168,13 @@ def main() -> int:
     parser = Parser(prog="tickbench.py", description="Measure control in real time.")
     parser.add_argument("--env", default=ENV, help=f"environment ({ENV})")
     parser.add_argument("--hz", type=count, default=30, metavar="N", help="ticks a second (30)")
-    parser.add_argument("--steps", type=count, default=9_000, metavar="N", help="ticks of the run (9000)")
+    parser.add_argument(
+        "--steps",
+        type=lambda text: count(text, LEAST_STEPS),
+        default=9_000,
+        metavar="N",
+        help="ticks of the run (9000)",
+    )
     parser.add_argument("--mem-budget", default="20MB", metavar="SIZE", help="budget of observations (20MB)")
     parser.add_argument(
         "--write-rate", type=size, metavar="SIZE", help="bytes a second that the disk writes (as it is)"

@@ -1,17 +1,14 @@
 """The figures and tables of an analysis. Each figure has one panel for each run."""
 
-import csv
 import functools
-import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from seer_edge.analysis.latents import LatentStatistics
 from seer_edge.analysis.measure import Measured
-from seer_edge.reports.panels import NEUTRAL, Figure, Key, Panel, Series
+from seer_edge.reports.panels import NEUTRAL, Figure, Key, Panel, Series, csv_text
 
 Points = Iterable[tuple[int, float]]
 
@@ -134,13 +131,13 @@ def similarity_csv(runs: Sequence[AnalyzedRun]) -> str:
         for run in runs
         for found in run.measured.similarities
     ]
-    return _csv(("run", "layer", "step", "later_step", "rows", "svcca", "linear_cka"), lines)
+    return csv_text(("run", "layer", "step", "later_step", "rows", "svcca", "linear_cka"), lines)
 
 
 def attention_csv(runs: Sequence[AnalyzedRun]) -> str:
     """Return one line for each run, convolutional layer and snapshot."""
     lines = [(run.label, found.layer, found.step, found.distance) for run in runs for found in run.measured.changes]
-    return _csv(("run", "layer", "step", "distance_to_last"), lines)
+    return csv_text(("run", "layer", "step", "distance_to_last"), lines)
 
 
 def latents_csv(runs: Sequence[AnalyzedRun]) -> str:
@@ -152,7 +149,7 @@ def latents_csv(runs: Sequence[AnalyzedRun]) -> str:
         for run in runs
         for found in run.measured.latents
     ]
-    return _csv(("run", *names, *(f"clip_rate_{name}" for name in codecs)), lines)
+    return csv_text(("run", *names, *(f"clip_rate_{name}" for name in codecs)), lines)
 
 
 def maps_csv(run: AnalyzedRun, layer: str) -> str:
@@ -164,15 +161,4 @@ def maps_csv(run: AnalyzedRun, layer: str) -> str:
         for observation in range(maps.shape[1])
         for y in range(maps.shape[2])
     ]
-    return _csv(("step", "observation", "y", *(f"x{x}" for x in range(maps.shape[3]))), lines)
-
-
-def _csv(header: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(header)
-    writer.writerows(
-        ["" if cell is None else f"{cell:.8g}" if isinstance(cell, float | np.floating) else cell for cell in line]
-        for line in lines
-    )
-    return text.getvalue()
+    return csv_text(("step", "observation", "y", *(f"x{x}" for x in range(maps.shape[3]))), lines)

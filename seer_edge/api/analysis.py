@@ -128,7 +128,7 @@ def _open(path: Path, rows: int, apart: int | None, threads: int | None) -> _Ope
         raise BadInputError(f"{path}: has no snapshots of its encoder; train with --analyze")
     saved, state = saved_agent(folder, best=False)
     config = saved.config if threads is None else replace(saved.config, threads=threads)
-    plan = planning.recorded_plan(config, folder)
+    plan = planning.recorded_plan(config, folder, frozen=saved.frozen)
     saved.check_fits(plan)
     with planning.learner_needed():
         from seer_edge.analysis.layers import head_shapes, new_agent
@@ -178,7 +178,7 @@ def _measure(label: str, run: _Opened, rows: int, progress_bar: bool) -> "tuple[
         from seer_edge.analysis.measure import Probe, measure
         from seer_edge.machine.host import is_out_of_memory, prepare_compute
         from seer_edge.training.probe import collect
-    plan = planning.plan_again(run.plan.config, run.folder)
+    plan = planning.plan_again(run.plan.config, run.folder, frozen=run.saved.frozen)
     prepare_compute(plan.config)
     encoder, shape = plan.encoder, plan.env.frame_shape
     try:

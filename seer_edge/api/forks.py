@@ -77,7 +77,7 @@ def fork(run: str | os.PathLike[str], output: str | os.PathLike[str], **options:
     for attempt in range(_READ_ATTEMPTS):
         saved = checkpoint.newest(parent.checkpoints, at=request.at)
         config = config_of_fork(Beginning(str(saved.path), saved.config, saved.timestep, saved.frozen), request)
-        planned = planning.recorded_plan(config, parent)
+        planned = planning.recorded_plan(config, parent, frozen=saved.frozen)
         saved.check_fits(planned)
         _check_limits(planned)
         planning.prepare_learner(planned)

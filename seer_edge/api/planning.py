@@ -13,7 +13,7 @@ from pathlib import Path
 
 from seer_edge.api.frame_sample import sampled_row_bytes
 from seer_edge.config.config import ENV_TIMEOUT_SECONDS, TrainConfig, build_config
-from seer_edge.config.plan import BytePlan, make_plan
+from seer_edge.config.plan import BytePlan, make_plan, with_sample
 from seer_edge.config.real_time import limits_asked
 from seer_edge.config.recorded_env import changed_since
 from seer_edge.config.request import RunRequest
@@ -66,7 +66,7 @@ def plan_of(request: RunRequest) -> BytePlan:
     if plan.config.compact and plan.holds_frames and kind in ("atari", "control"):
         config = plan.config
         row_bytes = sampled_row_bytes(config.env, config.env_options, config.total_timesteps)
-        plan = dataclasses.replace(plan, sampled_row_bytes=row_bytes)
+        plan = with_sample(plan, row_bytes)
     if plan.config.demos is not None:
         with open_demos(Path(plan.config.demos), spec, plan.config.gray_levels) as demos:
             plan = dataclasses.replace(plan, notes=(*plan.notes, _note_on_demos(plan, demos.rows)))
@@ -190,8 +190,8 @@ def open_spec(
         return environment.spec
 
 
-def plan_again(config: TrainConfig, folder: RunFolder) -> BytePlan:
-    """Return the plan of a run that exists. Raises BadInputError, and EnvironmentFailedError."""
+def plan_again(config: TrainConfig, folder: RunFolder, *, frozen: bool) -> BytePlan:
+    """Return the plan of a run that exists, `frozen` or not. Raises BadInputError, and EnvironmentFailedError."""
     spec = open_spec(
         config.env, config.env_options, config.env_timeout_seconds, resumed=True, limits=limits_asked(config)
     )
@@ -216,22 +216,22 @@ def plan_again(config: TrainConfig, folder: RunFolder) -> BytePlan:
             then.picture or "screens",
             spec.picture or "screens",
         )
-    return _plan_in(config, spec, folder)
+    return _plan_in(config, spec, folder, frozen=frozen)
 
 
-def recorded_plan(config: TrainConfig, folder: RunFolder) -> BytePlan:
-    """Return the plan of a run without opening its environment. Raises BadInputError.
+def recorded_plan(config: TrainConfig, folder: RunFolder, *, frozen: bool) -> BytePlan:
+    """Return the plan of a run, `frozen` or not, without opening its environment. Raises BadInputError.
 
     A run of an earlier version does not record its environment, which is opened then, as by `plan_again`.
     """
     if config.environment is None:
-        return plan_again(config, folder)
-    return _plan_in(config, config.environment, folder)
+        return plan_again(config, folder, frozen=frozen)
+    return _plan_in(config, config.environment, folder, frozen=frozen)
 
 
-def _plan_in(config: TrainConfig, spec: EnvSpec, folder: RunFolder) -> BytePlan:
+def _plan_in(config: TrainConfig, spec: EnvSpec, folder: RunFolder, *, frozen: bool) -> BytePlan:
     try:
-        return make_plan(config, spec)
+        return make_plan(config, spec, frozen=frozen)
     except BadInputError as error:
         raise BadInputError(f"{folder.path}: {error}") from error
 

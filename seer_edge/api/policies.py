@@ -98,7 +98,7 @@ def _evaluate_run(
     folder = run_folder.open_run(path, "the --run-dir of a run, or a bundle")
     saved, agent = saved_agent(folder, best=best)
     changed = replace(saved.config, **{name: value for name, value in given.items() if value is not None})
-    plan = planning.plan_again(changed, folder)
+    plan = planning.plan_again(changed, folder, frozen=saved.frozen)
     saved.check_fits(plan)
     with planning.learner_needed():
         from seer_edge.machine.host import prepare_compute
@@ -277,7 +277,7 @@ def export(
     path = Path(output)
     folder = run_folder.open_run(Path(run))
     saved, agent = saved_agent(folder, best=best)
-    plan = planning.recorded_plan(saved.config, folder)
+    plan = planning.recorded_plan(saved.config, folder, frozen=saved.frozen)
     saved.check_fits(plan)
     lines = write_bundle(path, folder, saved, agent, plan, with_, int8=int8)
     return ExportResult(path, plan.env.id, saved.timestep, tuple(lines))

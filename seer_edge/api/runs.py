@@ -92,8 +92,10 @@ def plan_of_run(run: str | os.PathLike[str]) -> BytePlan:
 
     """
     folder = run_folder.open_run(Path(run))
-    config = folder.read_config() if folder.has_no_progress else checkpoint.newest(folder.checkpoints).config
-    return planning.recorded_plan(config, folder)
+    if folder.has_no_progress:
+        return planning.recorded_plan(folder.read_config(), folder, frozen=False)
+    saved = checkpoint.newest(folder.checkpoints)
+    return planning.recorded_plan(saved.config, folder, frozen=saved.frozen)
 
 
 @closing_idle()
@@ -244,7 +246,7 @@ def _resume(
         LOG.warning(line)
     _check_length(saved, changes.get("total_timesteps"))
     config = _changed(saved.config, changes)
-    planned = planning.plan_again(config, folder)
+    planned = planning.plan_again(config, folder, frozen=saved.frozen)
     check_memory(planned, memory_limits(), resumed=True)
     saved.check_fits(planned)
     folder.check_places()
@@ -298,7 +300,7 @@ def _check_length(saved: Saved, total_timesteps: int | None) -> None:
 def _begin_after_all(folder: RunFolder, changes: dict[str, Any], supervision: Mapping[str, Any]) -> RunResult:
     """Start a run that ended before its first checkpoint. It has nothing to lose."""
     config = _changed(folder.read_config(), changes)
-    planned = planning.plan_again(config, folder)
+    planned = planning.plan_again(config, folder, frozen=False)
     # The plan in the folder is already that of a run with its import.
     _, imported = planning.with_import(planned, None if is_bundle(config.source or "") else ENCODER)
     check_memory(planned, memory_limits())

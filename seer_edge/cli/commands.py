@@ -19,6 +19,7 @@ from seer_edge.cli.plugins import NAMED_PLUGINS, PLUGIN_COMMANDS, load_plugins
 from seer_edge.cli.private_stdout import private_stdout
 from seer_edge.cli.sweep_flags import sweep_of
 from seer_edge.config.hyperparameters import preset_to_toml
+from seer_edge.config.plan import BytePlan
 from seer_edge.config.presets import PRESETS
 from seer_edge.config.request import ForkRequest, ResumeRequest, RunRequest, flag_of
 from seer_edge.errors import (
@@ -30,6 +31,7 @@ from seer_edge.errors import (
     EnvironmentFailedError,
     RunStoppedError,
 )
+from seer_edge.machine.ceiling import with_memory_warning
 from seer_edge.runs.source import is_bundle
 from seer_runtime.system.memory import memory_limits
 
@@ -55,12 +57,17 @@ def _plan(flags: argparse.Namespace) -> int:
             raise BadInputError(
                 f"{flag_of(given[0])}: cannot be given with a run, which has its settings; leave it out"
             )
-        print_result(api.plan_of_run(flags.run).render(memory_limits()))
+        _print_plan(api.plan_of_run(flags.run), resumed=True)
         return 0
     if flags.env is None:
         raise BadInputError("the following arguments are required: --env, or the folder of a run")
-    print_result(api.plan(flags.env, **_run_options(flags)).render(memory_limits()))
+    _print_plan(api.plan(flags.env, **_run_options(flags)), resumed=False)
     return 0
+
+
+def _print_plan(plan: BytePlan, *, resumed: bool) -> None:
+    limits = memory_limits()
+    print_result(with_memory_warning(plan, limits, resumed=resumed).render(limits))
 
 
 def _resume(flags: argparse.Namespace) -> int:

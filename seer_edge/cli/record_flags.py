@@ -1,4 +1,4 @@
-"""The flags of `record`, and those of frames, which `train` has too."""
+"""The flags of `record`, and those of the environment and its frames, which `train` has too."""
 
 import argparse
 
@@ -6,6 +6,16 @@ from seer_edge.cli.flag_types import flag_type, gray_levels, named, output_file,
 from seer_edge.config.request import PROTOCOLS
 from seer_edge.config.values import parse_hz, parse_json_object
 from seer_runtime.policy.preprocess import COLORS
+
+
+def add_env_kwargs_flag(group: argparse._ActionsContainer) -> None:
+    """Add --env-kwargs."""
+    group.add_argument(
+        "--env-kwargs",
+        type=flag_type(parse_json_object),
+        metavar="JSON",
+        help="Arguments for the environment, for example '{\"full_action_space\": true}'. Default: none.",
+    )
 
 
 def add_frame_flags(group: argparse._ArgumentGroup) -> None:
@@ -55,12 +65,7 @@ def add_record_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--env", type=named("an environment"), required=True, help="Environment to play, as for `train`. Required."
     )
-    parser.add_argument(
-        "--env-kwargs",
-        type=flag_type(parse_json_object),
-        metavar="JSON",
-        help="Arguments for the environment, for example '{\"device\": 2}'. Default: none.",
-    )
+    add_env_kwargs_flag(parser)
     add_frame_flags(parser.add_argument_group("frames"))
     play = parser.add_argument_group("how to play")
     play.add_argument(

@@ -14,7 +14,7 @@ from seer_edge.cli.flag_types import (
     size,
     switch,
 )
-from seer_edge.cli.record_flags import add_frame_flags
+from seer_edge.cli.record_flags import add_env_kwargs_flag, add_frame_flags
 from seer_edge.cli.safety_flags import add_safety_flags
 from seer_edge.config.registry import ALGORITHMS
 from seer_edge.config.request import EVAL_IN, REPLAYS, STORES, TAKES
@@ -26,7 +26,6 @@ from seer_edge.config.values import (
     parse_control_socket,
     parse_freeze_at,
     parse_hz,
-    parse_json_object,
     parse_mlflow,
     parse_number,
     parse_return,
@@ -95,12 +94,7 @@ def _add_task_flags(group: argparse._ArgumentGroup, *, env_required: bool) -> No
         help="Atari game, control task, Gymnasium id, module:Id or module:Class, for example Alien. "
         f"{'Required.' if env_required else 'Default: that of RUN.'}",
     )
-    group.add_argument(
-        "--env-kwargs",
-        type=flag_type(parse_json_object),
-        metavar="JSON",
-        help="Arguments for the environment, for example '{\"full_action_space\": true}'. Default: none.",
-    )
+    add_env_kwargs_flag(group)
     group.add_argument(
         "--preset",
         type=preset,

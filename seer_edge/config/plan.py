@@ -2,11 +2,12 @@
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from seer_edge.config.config import TrainConfig
 from seer_edge.config.plan_replay import LATENT_RATIO, compact_rows, plan_replay
 from seer_edge.config.plan_text import evaluation_text, reward_text
-from seer_edge.config.plan_warnings import export_warnings, freeze_warnings
+from seer_edge.config.plan_warnings import drop_warnings, export_warnings, freeze_warnings
 from seer_edge.config.registry import Networks, check_actions, make_networks
 from seer_edge.config.values import AUTO
 from seer_edge.envs import EnvSpec
@@ -50,6 +51,7 @@ class BytePlan:
     config: TrainConfig
     env: EnvSpec
     networks: Networks
+    holds_frames: bool  # whether the replay holds frames at any time
     latent_replay: bool  # whether the replay holds latents from the freeze on, or frames to the end
     frame_row_bytes: int  # P
     latent_row_bytes: int  # b N K L
@@ -120,9 +122,25 @@ class BytePlan:
         return self.env.process_bytes + self.arena_bytes + lines + learner
 
     @property
-    def holds_frames(self) -> bool:
-        """Whether the replay holds frames at any time."""
-        return self.config.freeze_at != 0 or not self.latent_replay
+    def expected_frames(self) -> int | None:
+        """About how many frames fit with --store compact; None if unknown."""
+        return self._expected_rows(self.frame_row_bytes, self.sampled_row_bytes)
+
+    @property
+    def expected_latents(self) -> int | None:
+        """About how many latents fit with --store compact; None if unknown."""
+        return self._expected_rows(self.latent_row_bytes, self._compact_latent_bytes)
+
+    @property
+    def _compact_latent_bytes(self) -> float | None:
+        # Latents of a camera's small frames, and of several crops of a frame, were seen to compress by 10 % only.
+        like_atari = not self.env.as_registered and self.config.augmentations == 1
+        return LATENT_RATIO * self.latent_row_bytes if like_atari else None
+
+    def _expected_rows(self, raw_bytes: int, row_bytes: float | None) -> int | None:
+        if row_bytes is None:
+            return None
+        return min(self.row_limit, int(room_bytes(self.arena_bytes, raw_bytes) / row_bytes))
 
     @property
     def most_rows(self) -> int:
@@ -243,12 +261,9 @@ class BytePlan:
         if not self.config.compact:
             return f"{self.frame_capacity:,} rows"
         if not self.holds_frames:
-            return "-, the replay holds latents from the first row"
-        return self._compact_rows(self.frame_capacity, self.frame_row_bytes, self.sampled_row_bytes, "random play")
-
-    def _compact_rows(self, guaranteed: int, raw_bytes: int, row_bytes: float | None, measured_on: str) -> str:
-        room = room_bytes(self.arena_bytes, raw_bytes)
-        return compact_rows(guaranteed, self.row_limit, room, row_bytes, measured_on)
+            return "-, the replay holds latents only"
+        row_bytes = self.sampled_row_bytes
+        return compact_rows(self.frame_capacity, self.row_limit, self.expected_frames, row_bytes, "random play")
 
     def _latent_capacity(self) -> str:
         if self.choices:
@@ -256,12 +271,10 @@ class BytePlan:
         if not self.latent_replay:
             return f"{self._frame_capacity()}: the replay keeps frames"
         if self.config.compact:
-            # Latents of a camera's small frames, and of several crops of a frame, were seen to compress by 10 % only.
-            like_atari = not self.env.as_registered and self.config.augmentations == 1
-            row_bytes = LATENT_RATIO * self.latent_row_bytes if like_atari else None
-            return self._compact_rows(self.latent_capacity, self.latent_row_bytes, row_bytes, "a guess, from Atari")
+            row_bytes, measured_on = self._compact_latent_bytes, "a guess, from Atari"
+            return compact_rows(self.latent_capacity, self.row_limit, self.expected_latents, row_bytes, measured_on)
         ratio = self.latent_capacity / self.frame_capacity
-        alone = ", the replay holds latents from the first row" if self.config.freeze_at == 0 else ""
+        alone = "" if self.holds_frames else ", the replay holds latents only"
         return f"{self.latent_capacity:,} rows ({ratio:.2f}x){alone}"
 
     def _written(self) -> str:
@@ -282,10 +295,13 @@ class BytePlan:
         return "\n".join(["byte plan", *lines, *(f"warning: {warning}" for warning in self.warnings), *self.notes])
 
 
-def make_plan(config: TrainConfig, env: EnvSpec) -> BytePlan:
-    """Return the plan of a run. Raises BadInputError if the budget cannot hold one batch of windows."""
+def make_plan(config: TrainConfig, env: EnvSpec, *, frozen: bool = False) -> BytePlan:
+    """Return the plan of a run. Raises BadInputError if the budget cannot hold one batch of windows.
+
+    With `frozen` the run continues after its freeze, and needs no room for frames in a replay of latents.
+    """
     if config.latent_codec == AUTO:
-        return _plan_of_all(config, env)
+        return _plan_of_all(config, env, frozen=frozen)
     try:
         check_actions(config.algo, env)
     except ValueError as error:
@@ -308,11 +324,15 @@ def make_plan(config: TrainConfig, env: EnvSpec) -> BytePlan:
     latents = latent_codec(config.latent_codec, encoder.latent_shape, config.augmentations, own)
     # If latents are larger than frames, freezing some layers saves compute but no memory (Appendix D).
     latent_replay = config.freeze_at is not None and (encoder.whole or latents.row_bytes <= frames.row_bytes)
-    replay = plan_replay(config, env, frames, latents, own.held_bytes(Line.WORKSPACE), latent_replay=latent_replay)
+    used: list[Codec] = [latents] if latent_replay else [frames]
+    if latent_replay and config.freeze_at != 0 and not frozen:
+        used = [frames, latents]
+    replay = plan_replay(config, env, frames, latents, own.held_bytes(Line.WORKSPACE), used)
     return BytePlan(
         config=config,
         env=env,
         networks=parts,
+        holds_frames=frames in used,
         latent_replay=latent_replay,
         frame_row_bytes=frames.row_bytes,
         latent_row_bytes=latents.row_bytes,
@@ -326,9 +346,27 @@ def make_plan(config: TrainConfig, env: EnvSpec) -> BytePlan:
     )
 
 
-def _plan_of_all(config: TrainConfig, env: EnvSpec) -> BytePlan:
+def replan(plan: BytePlan, env: EnvSpec | None = None, **changes: Any) -> BytePlan:
+    """Return the plan with other settings, or another environment. Raises BadInputError as `make_plan` does."""
+    config = dataclasses.replace(plan.config, **changes)
+    return make_plan(config, env or plan.env, frozen=not plan.holds_frames)
+
+
+def with_sample(plan: BytePlan, row_bytes: float | None) -> BytePlan:
+    """Return the plan with the measured bytes of a compressed frame, and a warning if the freeze will drop rows."""
+    plan = dataclasses.replace(plan, sampled_row_bytes=row_bytes)
+    if not plan.latent_replay:
+        return plan
+    fits = {name: replan(plan, latent_codec=name).expected_latents for name in plan.config.latent_codecs}
+    dropped = drop_warnings(plan.config, plan.expected_frames, fits)
+    return dataclasses.replace(plan, warnings=(*plan.warnings, *dropped))
+
+
+def _plan_of_all(config: TrainConfig, env: EnvSpec, *, frozen: bool) -> BytePlan:
     """Return the plan of a run whose latent codec is chosen at the freeze."""
-    choices = [make_plan(dataclasses.replace(config, latent_codec=name), env) for name in config.latent_codecs]
+    choices = [
+        make_plan(dataclasses.replace(config, latent_codec=name), env, frozen=frozen) for name in config.latent_codecs
+    ]
     # With --freeze-layers the latents of wide codecs may be larger than frames. Then the replay keeps frames.
     widest = next((plan for plan in choices if plan.latent_replay), choices[0])
     return dataclasses.replace(

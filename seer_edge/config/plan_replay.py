@@ -41,16 +41,15 @@ class ReplayBytes:
 
 
 def plan_replay(
-    config: TrainConfig, env: EnvSpec, frames: FrameCodec, latents: Codec, codec_bytes: int, *, latent_replay: bool
+    config: TrainConfig, env: EnvSpec, frames: FrameCodec, latents: Codec, codec_bytes: int, used: Sequence[Codec]
 ) -> ReplayBytes:
-    """Return the rows and bytes of the replay. `codec_bytes` is the workspace of the codec of latents.
+    """Return the rows and bytes of the replay.
+
+    `codec_bytes` is the workspace of the codec of latents. `used` has the codecs of the rows from now on, in order.
 
     Raises BadInputError if the budget cannot hold one batch of windows, or if the workspace is larger than its cap.
     """
-    # If latents are larger than frames, freezing some layers saves compute but no memory (Appendix D).
-    frames_first = config.freeze_at != 0 or not latent_replay
     budget, row_limit, index = config.mem_budget_bytes, 0, 0
-    used: list[Codec] = [codec for codec, wanted in ((frames, frames_first), (latents, latent_replay)) if wanted]
     _check_room(config, frames, used)
     if config.compact:
         capacity, latent_capacity = (guaranteed_rows(budget, codec.row_bytes) for codec in (frames, latents))
@@ -140,16 +139,15 @@ def _batch_rows(config: TrainConfig) -> int:
     return settings.batch_size + settings.n_step + settings.stack - 1
 
 
-def compact_rows(guaranteed: int, limit: int, room_bytes: int, row_bytes: float | None, measured_on: str) -> str:
-    """Return the rows that --store compact guarantees, and those expected of rows of `row_bytes` bytes, if known.
+def compact_rows(guaranteed: int, limit: int, expected: int | None, row_bytes: float | None, measured_on: str) -> str:
+    """Return the rows that --store compact guarantees, and those `expected` of `row_bytes` bytes a row, if known.
 
-    `room_bytes` is the budget without the room for one more block, and `limit` the most rows.
+    `limit` is the most rows.
     """
     if guaranteed >= limit:
         return f"{limit:,} rows, the most of this run"
     text = f"at least {guaranteed:,} rows"
-    if row_bytes is None:
+    if expected is None:
         return f"{text}; the run shows how many fit"
-    expected = int(room_bytes / row_bytes)
-    most = ", the most of this run," if expected >= limit else ""
-    return f"{text}, about {min(limit, expected):,}{most} expected at {row_bytes:,.0f} B ({measured_on})"
+    most = ", the most of this run," if expected == limit else ""
+    return f"{text}, about {expected:,}{most} expected at {row_bytes:,.0f} B ({measured_on})"

@@ -1,5 +1,7 @@
 """Warnings of a plan: settings that work, but probably not as the user wants."""
 
+from collections.abc import Mapping
+
 from seer_edge.config.config import TrainConfig
 from seer_edge.config.registry import Networks
 from seer_edge.config.values import AUTO
@@ -54,3 +56,25 @@ def freeze_warnings(
             "or --set learning_starts=N with a smaller N"
         )
     return tuple(warnings)
+
+
+def drop_warnings(config: TrainConfig, frames: int | None, latents: Mapping[str, int | None]) -> tuple[str, ...]:
+    """Return a warning if the freeze of a run with --store compact will drop rows.
+
+    `frames` and `latents`, the latter by codec, are how many are expected to fit, and None if unknown.
+    """
+    if frames is None or not config.freeze_at:
+        return ()
+    rows = min(frames, config.freeze_at)
+    fits = {name: count for name, count in latents.items() if count is not None}
+    used = fits if config.latent_codec == AUTO else {config.latent_codec: fits.get(config.latent_codec, rows)}
+    fewest = min(used.values(), default=rows)
+    if fewest >= rows:
+        return ()
+    keeping = [name for name, count in fits.items() if count >= rows]
+    hint = f"all fit with {', '.join(keeping)}" if keeping else "give a larger --mem-budget to keep more"
+    drops = "may drop" if config.latent_codec == AUTO else "will probably drop"
+    return (
+        f"--latent-codec {config.latent_codec}: the freeze {drops} the oldest rows, because about {rows:,} frames are "
+        f"expected before it and about {fewest:,} latents fit after it; {hint}",
+    )

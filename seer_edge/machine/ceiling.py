@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from decimal import ROUND_FLOOR, Context
 
 from seer_edge.config.config import TrainConfig
-from seer_edge.config.plan import BytePlan, make_plan
+from seer_edge.config.plan import BytePlan, replan
 from seer_edge.errors import BadInputError
 from seer_runtime.system.memory import MemoryLimits
 from seer_runtime.system.process import RssCeiling
@@ -44,6 +44,15 @@ def check_memory(plan: BytePlan, limits: MemoryLimits, *, resumed: bool = False)
         if plan.rss_peak_bytes > ceiling.limit_bytes:
             needed = f"the process would need about {format_size(_needed_bytes(plan))}{ceiling.has}"
             raise BadInputError(f"{ceiling.flag}: {needed}; {_hint(plan, ceiling.free_bytes, resumed)}")
+
+
+def with_memory_warning(plan: BytePlan, limits: MemoryLimits, *, resumed: bool = False) -> BytePlan:
+    """Return the plan with a warning if `check_memory` rejects it. It may be meant for another machine."""
+    try:
+        check_memory(plan, limits, resumed=resumed)
+    except BadInputError as error:
+        return dataclasses.replace(plan, warnings=(*plan.warnings, str(error)))
+    return plan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +141,7 @@ def _with_budget(plan: BytePlan, budget_bytes: int) -> BytePlan | None:
     if budget_bytes < 1:
         return None
     try:
-        return make_plan(dataclasses.replace(plan.config, mem_budget_bytes=budget_bytes), plan.env)
+        return replan(plan, mem_budget_bytes=budget_bytes)
     except BadInputError:
         return None
 
@@ -151,7 +160,7 @@ def _smaller_frames(plan: BytePlan) -> Iterator[BytePlan]:
         frame = (*channels, resolution, resolution)
         env = dataclasses.replace(plan.env, frame_shape=frame, crop_shape=(crop, crop))
         try:
-            yield make_plan(dataclasses.replace(plan.config, resolution=resolution), env)
+            yield replan(plan, env, resolution=resolution)
         except BadInputError:
             return
 
@@ -183,7 +192,7 @@ def _denser(proposal: BytePlan, plan: BytePlan) -> str:
     fewer = proposal.config.mem_budget_bytes < plan.config.mem_budget_bytes
     if not (fewer and proposal.latent_replay):
         return ""
-    dense = make_plan(dataclasses.replace(proposal.config, latent_codec=codec), proposal.env)
+    dense = replan(proposal, latent_codec=codec)
     if dense.latent_row_bytes >= proposal.latent_row_bytes:
         return ""
     return f", {dense.latent_capacity:,} with --latent-codec {codec}"

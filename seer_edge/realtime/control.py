@@ -128,7 +128,7 @@ class Control:
 
         self._request = request = _Request(play)
         while not (request.done.wait(IDLE_SECONDS) or self._closed.is_set()):
-            pass
+            self._feed.waits()
         if request.result is None and not stop():
             raise ControlEndedError
         return request.result

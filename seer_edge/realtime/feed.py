@@ -44,7 +44,7 @@ class Feed:
 
     Attributes:
         dropped: steps that were dropped.
-        waits: called about once a second while the learner waits for an event, for example in a pause.
+        waits: called at least once a second while the learner waits for the control thread, for example in a pause.
         gap: whether steps were dropped since the last event that was kept.
 
     """

@@ -68,7 +68,12 @@ class RealTimeRun(Run[RealTimeSession]):
             yield
 
     def _train(self, stop: Callable[[], bool]) -> None:
-        self.session.feed.waits = stop  # which tells the service manager that the run is alive
+
+        def waits() -> None:
+            stop()  # tells the service manager that the run is alive
+            self.reporter.follow_status()
+
+        self.session.feed.waits = waits
         try:
             super()._train(stop)
         except ControlEndedError:
@@ -77,6 +82,10 @@ class RealTimeRun(Run[RealTimeSession]):
         finally:
             self.session.control.halt()  # the last checkpoint is written at rest
         self._store_waiting()
+
+    def _do_due_work(self, stop: Callable[[], bool]) -> None:
+        self.reporter.follow_status()  # also if no step is waited for after a pause
+        super()._do_due_work(stop)
 
     def _store_waiting(self) -> None:
         """Store the steps that wait, up to one after which other work is due. Count the others as dropped."""

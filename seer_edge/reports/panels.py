@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,26 +77,32 @@ class Figure:
 
     def csv(self) -> str:
         """Return every drawn point as CSV."""
-        text = io.StringIO()
-        writer = csv.writer(text)
-        writer.writerow(["panel", "series", "style", "x", "y", "low", "high"])
+        lines: list[tuple[Any, ...]] = []
         for panel in self.panels:
             for series in panel.series:
                 none = [None] * len(series.x)
                 low = none if series.low is None else series.low
                 high = none if series.high is None else series.high
                 for x, y, bottom, top in zip(series.x, series.y, low, high, strict=True):
-                    place = panel.places[round(-y)] if panel.places else _cell(y)
-                    writer.writerow(
-                        [panel.title, series.label, series.style, _cell(x), place, _cell(bottom), _cell(top)]
-                    )
-            for x, color in panel.freezes:
-                writer.writerow([panel.title, self._setting(color), "freeze", _cell(x), "", "", ""])
-        return text.getvalue()
+                    place = panel.places[round(-y)] if panel.places else y
+                    lines.append((panel.title, series.label, series.style, x, place, bottom, top))
+            lines += [(panel.title, self._setting(color), "freeze", x, *[None] * 3) for x, color in panel.freezes]
+        return csv_text(("panel", "series", "style", "x", "y", "low", "high"), lines)
 
     def _setting(self, color: int) -> str:
         return next((key.label for key in self.keys if key.color == color), "")
 
 
-def _cell(value: Any) -> str:
-    return "" if value is None or not np.isfinite(value) else f"{value:.10g}"
+def csv_text(header: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
+    """Return a table as CSV. A cell that is None or not finite is empty."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(header)
+    writer.writerows(map(_cell, line) for line in lines)
+    return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, float | np.floating):
+        return f"{value:.10g}" if np.isfinite(value) else ""
+    return value  # the writer leaves the cell of None empty

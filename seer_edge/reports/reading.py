@@ -87,7 +87,7 @@ class Run:
         game: the environment's short name.
         algo: the agent.
         seed: the run's seed.
-        status: "finished", or why it is not: "running", "interrupted", or "no summary".
+        status: "finished", or why it is not: "running", "paused", "interrupted", or "no summary".
         settings: entries of `config.json` that distinguish runs, by name; those of the agent among them.
         freeze_step: the step of the freeze, None before it or without one.
         total_steps: the step at which the run ends.

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seer_edge.config.plan import BytePlan, make_plan
+from seer_edge.config.plan import BytePlan, replan
 from seer_edge.config.registry import ALGORITHMS
 from seer_edge.config.request import AGENT, ENCODER
 from seer_edge.envs import Discrete
@@ -180,7 +180,7 @@ def _rows_that_fit(opened: Bundle, plan: BytePlan) -> int:
 
 
 def _with_codec(plan: BytePlan, codec: str) -> BytePlan:
-    return make_plan(dataclasses.replace(plan.config, latent_codec=codec), plan.env)
+    return replan(plan, latent_codec=codec)
 
 
 def _bundle_encoder(opened: Bundle, plan: BytePlan) -> ImportedEncoder:

@@ -14,7 +14,7 @@ from seer_edge.training.freeze import FreezeRefusedError, FreezeReport
 from seer_edge.training.freeze_watch import Comparison
 from seer_edge.training.metrics import Console, Interval, PhaseClock
 from seer_edge.training.session import Session, StepReport
-from seer_edge.training.summary import Best, Outcome, flops, summary
+from seer_edge.training.summary import Best, Outcome, flops, status_of, summary
 from seer_edge.training.tables import changed_tables, episode_row, open_tables
 from seer_edge.training.trackers import Tracker, open_trackers
 from seer_runtime import durable
@@ -56,6 +56,7 @@ class Reporter:
         self._begin, self._cpu_before = time.monotonic(), -time.process_time()
         self._warned_of_loss = False
         self._conversion_shown = 0.0
+        self._written_status: str | None = None
         if state is not None:
             self.outcome = Outcome.of(state["outcome"])
             self.outcome.resumed_at.append(session.timestep)
@@ -71,7 +72,7 @@ class Reporter:
             console.warn(warning)
         self.trackers: list[Tracker] = [
             self._tables["progress"],
-            *open_trackers(folder, session.config, self.logged_at, self.describe, lambda: session.is_paused, console),
+            *open_trackers(folder, session.config, self.logged_at, self.describe, lambda: self.status, console),
         ]
 
     def state(self) -> dict[str, Any]:
@@ -107,9 +108,21 @@ class Reporter:
         """Return the content of `summary.json`."""
         return summary(self._session, self.outcome, self._clock)
 
+    @property
+    def status(self) -> str:
+        """The status of the run now. Any thread may read it."""
+        return status_of(self._session, self.outcome)
+
     def write_summary(self) -> None:
         """Write `summary.json`. Raises OSError."""
-        durable.write_json(self._folder.summary, self.describe())
+        described = self.describe()
+        durable.write_json(self._folder.summary, described)
+        self._written_status = described["status"]
+
+    def follow_status(self) -> None:
+        """Write `summary.json` if the status is another one now, for example in a pause. Raises OSError."""
+        if self.status != self._written_status:
+            self.write_summary()
 
     # --- events --------------------------------------------------------------------------------------------
 

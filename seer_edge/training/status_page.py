@@ -58,8 +58,8 @@ PAGE = """<!doctype html>
 class StatusPage:
     """A tracker that answers "/" with a page and "/status.json" with the newest figures.
 
-    `describe` returns the content of `summary.json`. It is called where figures are logged, never by a request, but
-    `is_paused` is. Raises OSError if the address cannot be used.
+    `describe` returns the content of `summary.json`. It is called where figures are logged, never by a request.
+    `status` is called by each request. Raises OSError if the address cannot be used.
 
     Attributes:
         address: host and port that it listens on.
@@ -71,9 +71,9 @@ class StatusPage:
         place: str,
         total_timesteps: int,
         describe: Callable[[], Mapping[str, Any]],
-        is_paused: Callable[[], bool] = lambda: False,
+        status: Callable[[], str],
     ) -> None:
-        self._describe, self._is_paused, self._total = describe, is_paused, total_timesteps
+        self._describe, self._status, self._total = describe, status, total_timesteps
         self._row: dict[str, float] | None = None
         self._summary: dict[str, Any] = dict(describe())
         self._at: float | None = None
@@ -96,10 +96,10 @@ class StatusPage:
         self._server.server_close()
 
     def status(self) -> dict[str, Any]:
-        """Return the summary, the newest row of `progress.csv` and its age in seconds. The status may be "paused"."""
+        """Return the summary with the status of now, the newest row of `progress.csv` and its age in seconds."""
         age = None if self._at is None else round(time.monotonic() - self._at, 1)
-        paused = {"status": "paused"} if self._is_paused() else {}
-        return {**self._summary, **paused, "total_timesteps": self._total, "age_seconds": age, "row": self._row}
+        now = {"status": self._status(), "total_timesteps": self._total, "age_seconds": age, "row": self._row}
+        return {**self._summary, **now}
 
 
 class _Handler(AnsweringHandler):

@@ -14,6 +14,7 @@ from seer_runtime.system.process import anon_bytes, rss_peak_bytes
 
 OBSERVATIONS = "observations"
 ANON = "anon"
+RUNNING = "running"
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Best:
 class Outcome:
     """The results in `summary.json` that are not in the plan; filled in as the run proceeds."""
 
-    status: str = "running"
+    status: str = RUNNING
     freeze: FreezeReport | None = None
     freeze_refused: str | None = None
     evaluation: Evaluation | None = None
@@ -86,6 +87,11 @@ class Outcome:
         return {name: max(peak, self.peaks.get(name, 0)) for name, peak in now.items()}
 
 
+def status_of(session: Session, outcome: Outcome) -> str:
+    """Return the status of the run: "paused" while it is running and its control is paused."""
+    return "paused" if outcome.status == RUNNING and session.is_paused else outcome.status
+
+
 def summary(session: Session, outcome: Outcome, clock: PhaseClock) -> dict[str, Any]:
     """Return the content of `summary.json`."""
     plan, frozen, peaks = session.plan, outcome.freeze, outcome.measure(session)
@@ -95,7 +101,7 @@ def summary(session: Session, outcome: Outcome, clock: PhaseClock) -> dict[str, 
         "seed": plan.config.seed,
         "origin": plan.config.origin,
         "timesteps": session.timestep,
-        "status": outcome.status,
+        "status": status_of(session, outcome),
         "budget": {
             "limit_bytes": plan.config.mem_budget_bytes,
             "observation_bytes_peak": peaks[OBSERVATIONS],

@@ -189,15 +189,15 @@ def open_trackers(
     config: TrainConfig,
     until: int,
     describe: Callable[[], Mapping[str, Any]],
-    is_paused: Callable[[], bool],
+    status: Callable[[], str],
     console: Console,
 ) -> Iterator[Tracker]:
     """Open the trackers of a run whose last row of `progress.csv` is of step `until`.
 
-    `describe` returns the content of `summary.json`.
+    `describe` returns the content of `summary.json`, and `status` its status. Any thread may call `status`.
     """
     if config.status_port is not None:
-        yield from _status_page(config, describe, is_paused, console)
+        yield from _status_page(config, describe, status, console)
     if config.tensorboard:
         yield TensorBoard(folder.events(config), until)
     for name in REMOTE:
@@ -212,17 +212,17 @@ def open_trackers(
                 "until": until,
                 "parameters": parameters(config.to_json()),
             }
-            yield RemoteTracker(f"--{name} {target}", begin, lambda: str(describe()["status"]), console)
+            yield RemoteTracker(f"--{name} {target}", begin, status, console)
 
 
 def _status_page(
-    config: TrainConfig, describe: Callable[[], Mapping[str, Any]], is_paused: Callable[[], bool], console: Console
+    config: TrainConfig, describe: Callable[[], Mapping[str, Any]], status: Callable[[], str], console: Console
 ) -> Iterator[Tracker]:
     from seer_edge.training.status_page import StatusPage  # only a run that shows its status needs a server
 
     assert config.status_port is not None
     try:
-        page = StatusPage(config.status_port, config.total_timesteps, describe, is_paused)
+        page = StatusPage(config.status_port, config.total_timesteps, describe, status)
     except OSError as error:
         console.warn(f"--status-port {config.status_port}: cannot be used ({error.strerror}); the run continues")
         return

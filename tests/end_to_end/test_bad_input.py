@@ -1,6 +1,7 @@
 """Bad input gives one line that names the flag, the value and a hint, exit status 2, and writes nothing."""
 
 import functools
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -320,6 +321,15 @@ def test_a_codec_that_shrinks_the_capacity_is_a_warning_in_the_plan(
     plan = capsys.readouterr().out
     assert "warning: --latent-codec float32: the freeze will shrink the capacity from 9,920 to 5,580 rows" in plan
     assert "float16 (11,160 rows)" in plan
+
+
+def test_a_budget_larger_than_the_memory_of_this_machine_is_a_warning_in_the_plan(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["seer-edge", "plan", "--env", "Alien", "--mem-budget", "100000GB"])
+    assert main() == 0
+    (warning,) = re.findall("warning: (.*)\n", capsys.readouterr().out)
+    assert re.match(r"--mem-budget 10{14}: the process would need about .*; --mem-budget \S+ \(.*\) would", warning)
 
 
 def test_the_plan_of_the_main_job(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

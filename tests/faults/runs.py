@@ -229,6 +229,21 @@ def at_call(place: str, number: int, act: Callable[[], object]) -> None:
     setattr(owner, name, acting)
 
 
+def around_saves(
+    before: Callable[[int], object] = lambda step: None, after: Callable[[int, Path], object] = lambda step, path: None
+) -> None:
+    """In a child, call `before` with the step of each checkpoint, and `after` also with its folder once it is saved."""
+    save = checkpoint.save
+
+    def saving(snapshot: checkpoint.Snapshot, *args: Any, **given: Any) -> Path:
+        before(snapshot.timestep)
+        path = save(snapshot, *args, **given)
+        after(snapshot.timestep, path)
+        return path
+
+    checkpoint.save = saving
+
+
 # --- comparisons -------------------------------------------------------------------------------------------
 
 

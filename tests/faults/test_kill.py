@@ -18,7 +18,6 @@ import pytest
 import seer_edge.training.freeze
 from seer_edge.config.config import TrainConfig
 from seer_edge.runs import checkpoint
-from seer_edge.runs.checkpoint import Snapshot
 from seer_edge.training.session import Session
 from seer_runtime import durable
 from seer_runtime.durable import files
@@ -59,21 +58,19 @@ def report(tell: Callable[[Any], None]) -> None:
 
         return called
 
-    step, save = Session.step, checkpoint.save
+    step = Session.step
 
     def stepping(session: Session) -> Any:
         pixels = "collect" if session.timestep < LEARNING_STARTS else "pixel learning"
         with phase("latent learning" if session.agent.frozen else pixels):
             return step(session)
 
-    def saving(snapshot: Snapshot, *args: Any) -> Path:
-        with phase("checkpoint"):
-            path = save(snapshot, *args)
-        tell(("saved", snapshot.timestep))
-        return path
+    def saved(step: int, path: Path) -> None:
+        tell(("end", "checkpoint"))
+        tell(("saved", step))
 
     Session.step = stepping  # type: ignore[method-assign]
-    checkpoint.save = saving  # type: ignore[assignment]
+    runs.around_saves(lambda step: tell(("begin", "checkpoint")), saved)
     seer_edge.training.freeze.encoder_graph = telling("export", seer_edge.training.freeze.encoder_graph)
     ReplayConversion.run = telling("conversion", ReplayConversion.run)  # type: ignore[method-assign]
 
@@ -107,7 +104,7 @@ def at_chunk(number: int, act: Callable[[], None], tell: Callable[[Any], None]) 
 
 def at_step_of_a_save(number: int, save_at: int, tell: Callable[[Any], None]) -> None:
     """Send each file system step of the checkpoint at step `save_at`, and SIGKILL this process at step `number`."""
-    save, now = checkpoint.save, {"saving": False, "count": 0}
+    now = {"saving": False, "count": 0}
 
     def counted(name: str, step: Callable[..., Any]) -> Callable[..., Any]:
         def called(*args: Any) -> Any:
@@ -120,15 +117,9 @@ def at_step_of_a_save(number: int, save_at: int, tell: Callable[[Any], None]) ->
 
         return called
 
-    def saving(snapshot: Snapshot, *args: Any) -> Path:
-        now["saving"] = snapshot.timestep == save_at
-        path = save(snapshot, *args)
-        now["saving"] = False
-        return path
-
     for name in STEPS:
         setattr(files, name, counted(name, getattr(files, name)))
-    checkpoint.save = saving  # type: ignore[assignment]
+    runs.around_saves(lambda step: now.update(saving=step == save_at), lambda step, path: now.update(saving=False))
     report(tell)
 
 
@@ -146,14 +137,7 @@ class Reference:
 
 def keep_all(tell: Callable[[Any], None]) -> None:
     """Send the hashes of each checkpoint when it is published."""
-    save = checkpoint.save
-
-    def saving(snapshot: Snapshot, *args: Any) -> Path:
-        path = save(snapshot, *args)
-        tell((snapshot.timestep, runs.fingerprint(path)))
-        return path
-
-    checkpoint.save = saving  # type: ignore[assignment]
+    runs.around_saves(after=lambda step, path: tell((step, runs.fingerprint(path))))
 
 
 @pytest.fixture(scope="module")

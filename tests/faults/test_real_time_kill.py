@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 import seer_edge.training.freeze
-from seer_edge.runs import checkpoint
 from seer_runtime.replay.replay import ReplayConversion
 from tests.faults import runs
 from tests.faults.robot import Robot
@@ -25,18 +24,12 @@ WORDS = ("--total-timesteps", "100000", "--freeze-at", str(FREEZE_AT), "--checkp
 
 def tell_and_slow_down(log: Path, tell: Any) -> None:
     """Write to `log` when a save or the freeze begins and when a save has ended, and slow the disk down."""
-    save, sync = checkpoint.save, os.fsync
+    sync = os.fsync
     export, convert = seer_edge.training.freeze.encoder_graph, ReplayConversion.run
 
     def say(line: str) -> None:
         with log.open("a") as lines:
             lines.write(f"{line}\n")
-
-    def saving(snapshot: Any, *args: Any) -> Path:
-        say("save")
-        path = save(snapshot, *args)
-        say(f"saved {snapshot.timestep}")
-        return path
 
     def exporting(*args: Any, **given: Any) -> Any:
         say("freeze")
@@ -50,7 +43,8 @@ def tell_and_slow_down(log: Path, tell: Any) -> None:
         time.sleep(SYNC_SECONDS)
         sync(file)
 
-    checkpoint.save, os.fsync = saving, syncing
+    runs.around_saves(lambda step: say("save"), lambda step, path: say(f"saved {step}"))
+    os.fsync = syncing
     seer_edge.training.freeze.encoder_graph = exporting
     ReplayConversion.run = converting  # type: ignore[method-assign]
 

@@ -112,8 +112,10 @@ def test_sigusr1_pauses_and_resumes(tmp_path: Path) -> None:
     time.sleep(0.5)
     assert robot.events == before, "nothing moves in a pause"
     assert f"paused, at rest; kill -USR1 {robot.child.process.pid} continues" in robot.messages.read_text()
+    robot.wait_for(lambda: robot.written_status == "paused")
     robot.signal(signal.SIGUSR1)
     assert robot.child.join() == 0, robot.messages.read_text()
+    assert robot.written_status == "finished"
     assert robot.events[len(before)] == "reset"
     assert robot.saved_at == 300
 
@@ -131,6 +133,7 @@ def test_the_control_socket_pauses_resumes_and_stops(tmp_path: Path) -> None:
         before = robot.events
         assert before[-1] == "rest", "the answer comes at rest"
         assert robot.shown_status == "paused"
+        robot.wait_for(lambda: robot.written_status == "paused")
         answers = ask(path, "go", "status")
         assert answers[0] == "error: unknown command 'go'; give pause, resume, status or stop"
         assert answers[1].startswith("paused, step ")
@@ -139,19 +142,34 @@ def test_the_control_socket_pauses_resumes_and_stops(tmp_path: Path) -> None:
         robot.wait_for(lambda: robot.events[len(before) + 1 :] != [])
         assert robot.events[len(before) : len(before) + 2] == ["reset", "step"]
         assert robot.shown_status == "running"
+        robot.wait_for(lambda: robot.written_status == "running")
         assert ask(path, "stop")[0].startswith("stopping, step ")
         assert robot.child.join() == 143, robot.messages.read_text()
         assert robot.events[-1] == "rest"
         assert list(Path(short).iterdir()) == []
 
 
+def test_a_pause_in_an_evaluation_is_shown(tmp_path: Path) -> None:
+    """The pause cuts the only episode, so the run ends after it."""
+    words = ("--total-timesteps", "60", "--eval-every", "60", "--eval-episodes", "1")
+    robot = Robot(tmp_path, *words, length=10_000)
+    robot.wait_for_steps()
+    robot.wait_for(lambda: "evaluation at step 60: 1 episode " in robot.messages.read_text())
+    robot.signal(signal.SIGUSR1)
+    robot.wait_for(lambda: robot.written_status == "paused")
+    robot.signal(signal.SIGUSR1)
+    assert robot.child.join() == 0, robot.messages.read_text()
+    assert robot.written_status == "finished"
+
+
 def test_a_run_can_be_stopped_in_a_pause(tmp_path: Path) -> None:
     robot = Robot(tmp_path, "--total-timesteps", "100000")
     robot.wait_for_steps()
     robot.signal(signal.SIGUSR1)
-    robot.wait_for(lambda: "paused, at rest" in robot.messages.read_text())
+    robot.wait_for(lambda: robot.written_status == "paused")
     robot.signal(signal.SIGTERM)
     assert robot.child.join() == 143, robot.messages.read_text()
+    assert robot.written_status == "interrupted"
     assert robot.events[-1] == "rest"
 
 

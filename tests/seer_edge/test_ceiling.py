@@ -16,7 +16,7 @@ from seer_edge.config.config import build_config
 from seer_edge.config.plan import BytePlan, make_plan
 from seer_edge.envs import Continuous, Discrete, EnvSpec
 from seer_edge.errors import BadInputError
-from seer_edge.machine.ceiling import check_memory
+from seer_edge.machine.ceiling import check_memory, with_memory_warning
 from seer_runtime.system.memory import MemoryLimits
 from seer_runtime.system.units import format_size, parse_size
 
@@ -184,6 +184,20 @@ def test_fixed_settings_are_not_suggested() -> None:
         check_memory(plan, ROOMY, resumed=True)
 
 
+def test_suggestions_for_a_frozen_run_count_no_frames() -> None:
+    """The run has no updates from frames any more, and its smallest budget holds one batch of latents."""
+    before = _plan(_control(), rss_limit_bytes=1)
+    after = make_plan(before.config, before.env, frozen=True)
+    needs = []
+    for plan in (before, after):
+        with pytest.raises(BadInputError) as caught:
+            check_memory(plan, ROOMY, resumed=True)
+        needs.append(re.search(r"\(--mem-budget (\S+)\) needs ([^\s;]+)", str(caught.value)).groups())
+    (budget, need), (frozen_budget, frozen_need) = needs
+    assert parse_size(frozen_budget) < parse_size(budget)
+    assert parse_size(need) - parse_size(frozen_need) > before.activation_bytes > after.activation_bytes == 0
+
+
 # --- the machine's limits ------------------------------------------------------------------------------------
 
 
@@ -202,6 +216,12 @@ def test_the_message_names_the_exceeded_limit(limits: MemoryLimits, named: str) 
     assert message.startswith(f"--mem-budget 70000000: the process would need about {need} and {named}; --mem-budget ")
     (hint,) = _hints(message)
     check_memory(_followed(plan, hint), limits)
+
+
+def test_a_plan_for_another_machine_gets_the_refusal_as_a_warning() -> None:
+    plan, small = _plan(mem_budget_bytes=10**9), MemoryLimits(950_000_000, 600_000_000)
+    assert with_memory_warning(plan, ROOMY) == plan
+    assert with_memory_warning(plan, small).warnings == (*plan.warnings, _refusal(plan, small))
 
 
 def test_suggestions_fit_in_available_memory_rather_than_total_memory() -> None:

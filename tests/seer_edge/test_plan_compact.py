@@ -7,7 +7,7 @@ import pytest
 
 from seer_edge.api.planning import _note_on_demos
 from seer_edge.config.config import TrainConfig, build_config
-from seer_edge.config.plan import BytePlan, make_plan
+from seer_edge.config.plan import BytePlan, make_plan, with_sample
 from seer_edge.config.plan_replay import LATENT_RATIO
 from seer_edge.envs import EnvSpec
 from seer_edge.errors import BadInputError
@@ -52,7 +52,7 @@ def test_rows_of_other_steps_are_not_limited_by_those_of_the_run() -> None:
     assert _compact(total_timesteps=1_000, demos="rows.seer").row_limit == 70_000_000 // 64
     plan = _compact(total_timesteps=1_000, source="runs/x")
     assert plan.row_limit == 70_000_000 // 64
-    assert line_of(plan, "capacity before the freeze (C)") == "-, the replay holds latents from the first row"
+    assert line_of(plan, "capacity before the freeze (C)") == "-, the replay holds latents only"
 
 
 @pytest.mark.parametrize(
@@ -87,6 +87,40 @@ def test_expected_rows_are_shown_where_they_are_known() -> None:
     crops = _compact(CARTPOLE, mem_budget_bytes=10_000_000)
     assert crops.config.augmentations > 1
     assert line_of(crops, latents) == f"at least {crops.latent_capacity:,} rows; the run shows how many fit"
+
+
+def _warnings(row_bytes: float, **given: Any) -> list[str]:
+    return [line for line in with_sample(_compact(**given), row_bytes).warnings if "the oldest rows" in line]
+
+
+def test_a_freeze_that_will_drop_rows_is_a_warning() -> None:
+    """100,000 frames are stored by the freeze if they fit, and about 60,700 float32 latents fit after it."""
+    (warning,) = _warnings(200.0, latent_codec="float32")
+    assert warning == (
+        "--latent-codec float32: the freeze will probably drop the oldest rows, because about 100,000 frames are "
+        "expected before it and about 60,747 latents fit after it; all fit with float16, uint8, uint4"
+    )
+    (warning,) = _warnings(200.0, latent_codec="auto")
+    assert warning.startswith("--latent-codec auto: the freeze may drop the oldest rows, because about 100,000 ")
+    (warning,) = _warnings(20.0, mem_budget_bytes=1_000_000)
+    assert "about 47,177 frames are expected before it and about 3,456 latents fit" in warning
+    assert warning.endswith("; give a larger --mem-budget to keep more")
+
+
+@pytest.mark.parametrize(
+    ("row_bytes", "given"),
+    [
+        (200.0, {}),
+        (200.0, {"latent_codec": "float32", "freeze_at": 60_000}),
+        (2_000.0, {"latent_codec": "float32"}),
+        (200.0, {"latent_codec": "float32", "freeze_at": "never"}),
+        (200.0, {"env": CARTPOLE}),
+    ],
+)
+def test_a_freeze_that_keeps_all_rows_or_whose_latents_are_unknown_is_no_warning(
+    row_bytes: float, given: dict[str, Any]
+) -> None:
+    assert _warnings(row_bytes, **given) == []
 
 
 def test_the_default_codec_is_quantized_unless_an_encoder_is_imported() -> None:

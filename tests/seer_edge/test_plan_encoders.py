@@ -176,9 +176,7 @@ def test_a_taken_encoder_gives_a_latent_replay_from_the_first_row() -> None:
     assert plan.latent_replay
     assert (plan.latent_capacity, plan.arena_bytes) == (trained.latent_capacity, trained.arena_bytes)
     assert line_of(plan, "freeze (T_f)") == "step 0: the encoder of runs/walker-stand"
-    assert line_of(plan, "capacity after the freeze (C_hat)") == (
-        "37,500 rows (18.75x), the replay holds latents from the first row"
-    )
+    assert line_of(plan, "capacity after the freeze (C_hat)") == ("37,500 rows (18.75x), the replay holds latents only")
     column_bytes = 6 * 4 + 6
     assert plan.columns_bytes == 37_500 * column_bytes
     assert trained.columns_bytes == (2_000 + 37_500) * column_bytes

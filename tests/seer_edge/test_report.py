@@ -4,6 +4,7 @@ import dataclasses
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from seer_edge.api import reports
@@ -13,7 +14,7 @@ from seer_edge.reports import drawing
 from seer_edge.reports.build import ReportOptions, content_of
 from seer_edge.reports.figures import all_figures, colors_of
 from seer_edge.reports.grouping import grouped
-from seer_edge.reports.panels import Figure
+from seer_edge.reports.panels import Figure, csv_text
 from seer_edge.reports.reading import read_run, read_runs
 from seer_edge.reports.scores import Point, last_quarter_return, rows_of, score_of
 from tests.seer_edge.report_runs import make_run
@@ -31,6 +32,11 @@ def test_scores_are_taken_at_the_end_at_a_step_or_at_flops(tmp_path: Path) -> No
     for point in (Point(step=10_001), Point(flops=1.1e13)):
         assert score_of(run, point).mean is None
         assert score_of(run, point).why_none == "is at step 10,000, before the point"
+
+
+def test_cells_of_a_csv_keep_whole_numbers_and_are_empty_without_a_value() -> None:
+    line = ("a, b", 45_000_000_000_001, np.float32(0.5), 1 / 3, None, np.nan)
+    assert csv_text(("name", *"vwxyz"), [line]) == 'name,v,w,x,y,z\r\n"a, b",45000000000001,0.5,0.3333333333,,\r\n'
 
 
 def test_the_last_quarter_is_that_of_the_training_games(tmp_path: Path) -> None:

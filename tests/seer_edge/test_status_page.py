@@ -22,7 +22,7 @@ def summary() -> dict[str, Any]:
 
 @pytest.fixture
 def page(summary: dict[str, Any]) -> Iterator[StatusPage]:
-    with closing(StatusPage("0", 500, lambda: summary)) as page:
+    with closing(StatusPage("0", 500, lambda: summary, lambda: "running")) as page:
         yield page
 
 
@@ -45,10 +45,10 @@ def test_it_shows_the_newest_row_and_its_age(page: StatusPage, summary: dict[str
 
 
 def test_a_pause_is_shown_at_once(summary: dict[str, Any]) -> None:
-    paused = [False]
-    with closing(StatusPage("0", 500, lambda: summary, lambda: paused[0])) as page:
-        for paused[0], shown in ((True, "paused"), (False, "running")):
-            assert json.loads(_get(page, "/status.json")[1])["status"] == shown
+    status = [""]
+    with closing(StatusPage("0", 500, lambda: summary, lambda: status[0])) as page:
+        for status[0] in ("paused", "running"):
+            assert json.loads(_get(page, "/status.json")[1])["status"] == status[0]
 
 
 def test_it_answers_only_to_this_machine_and_only_reads(page: StatusPage) -> None:
@@ -65,12 +65,12 @@ def test_it_answers_only_to_this_machine_and_only_reads(page: StatusPage) -> Non
 
 
 def test_a_port_in_use_is_an_error_and_a_closed_page_frees_it(summary: dict[str, Any]) -> None:
-    first = StatusPage("0", 500, lambda: summary)
+    first = StatusPage("0", 500, lambda: summary, lambda: "running")
     port = first.address[1]
     with pytest.raises(OSError, match="in use"):
-        StatusPage(str(port), 500, lambda: summary)
+        StatusPage(str(port), 500, lambda: summary, lambda: "running")
     first.close()
-    StatusPage(str(port), 500, lambda: summary).close()
+    StatusPage(str(port), 500, lambda: summary, lambda: "running").close()
 
 
 @pytest.mark.parametrize(

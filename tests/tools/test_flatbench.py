@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 TOOLS = Path(__file__).parents[2] / "tools"
 sys.path.insert(0, str(TOOLS))
@@ -42,7 +43,14 @@ def test_a_storage_holds_all_rows_that_it_was_filled_with() -> None:
     np.testing.assert_array_equal(out[:, 0], noise[np.arange(203) % 5])
 
 
-def test_too_few_rows_are_refused() -> None:
-    done = _flatbench("--rows", "24")
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("--rows", "24"), "--rows 24: too few for a window; use at least 25"),
+        (("--policy", "nothing.seer", "--env", "Alien"), "--env: not allowed with argument --policy"),
+    ],
+)
+def test_bad_input_is_one_line(arguments: tuple[str, ...], line: str) -> None:
+    done = _flatbench(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "flatbench.py: --rows 24: too few for a window; use at least 25\n"
+    assert done.stderr == f"flatbench.py: {line}\n"

@@ -71,6 +71,7 @@ def test_the_command_writes_table_csv_and_chart(tmp_path: Path) -> None:
         (["--out", __file__], ["--out", "cannot be written"]),
         (["--nonsense"], ["--nonsense"]),
         (["--policy", "nothing.seer"], ["--policy", "nothing.seer"]),
+        (["--policy", "nothing.seer", "--env", "Alien"], ["--env: not allowed with argument --policy"]),
     ],
 )
 def test_bad_input_is_reported_in_one_line(arguments: list[str], words: list[str], tmp_path: Path) -> None:

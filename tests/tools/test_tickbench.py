@@ -1,0 +1,66 @@
+"""tickbench measures control of a real run in real time, and rejects input that it cannot measure."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.processes import forked_tool
+
+TICKBENCH = Path(__file__).parents[2] / "tools" / "tickbench.py"
+COLUMNS = ("ticks", "missed")
+
+
+@pytest.mark.integration
+def test_both_phases_the_whole_run_and_an_idle_loop_are_measured(tmp_path: Path) -> None:
+    flags = ("--hz", "100", "--steps", "200", "--write-rate", "50MB", "--busy", "1")
+    done = forked_tool(TICKBENCH, *flags, "--json", tmp_path / "figures.json")
+    assert done.returncode == 0, done.stderr
+    title, header, *lines = done.stdout.splitlines()
+    assert title.startswith("pole:Pole-v0 at 100 Hz, 1 busy processes meanwhile; ")
+    assert header.split()[: len(COLUMNS)] == [*COLUMNS]
+    counts = {}
+    for name, line in zip(("on frames", "on latents", "whole run", "idle loop"), lines, strict=True):
+        assert line.startswith(name)
+        cells = line.removeprefix(name).split()
+        counts[name] = [int(cell.replace(",", "")) for cell in cells[: len(COLUMNS)]]
+        p50, p99, worst = map(float, cells[len(COLUMNS) :][:3])
+        assert 0 <= p50 <= p99 <= worst
+    frames, latents, whole, idle = counts.values()
+    assert [sum(pair) for pair in zip(frames, latents, strict=True)] == whole
+    assert min(frames[0], latents[0], idle[0]) > 0
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert [figures["real_time"][name] for name in COLUMNS] == whole
+    assert [int(figures["idle_loop"][name]) for name in COLUMNS] == idle
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--hz", "0"], ["--hz", "'0'"]),
+        (["--steps", "199"], ["--steps", "'199'", "200"]),
+        (["--write-rate", "fast"], ["--write-rate", "'fast'"]),
+        (["--busy", "-1"], ["--busy", "'-1'"]),
+        (["--json", "nowhere/figures.json"], ["--json", "nowhere", "name a file in an existing folder"]),
+    ],
+)
+def test_bad_input_is_one_line(arguments: list[str], words: list[str]) -> None:
+    done = forked_tool(TICKBENCH, *arguments)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    assert all(word in done.stderr for word in words), done.stderr
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--env", "Nowhere"], ["--env Nowhere", "unknown environment"]),
+        (["--hz", "1001"], ["--hz 1001", "up to 1000"]),
+        (["--mem-budget", "1KB"], ["--mem-budget 1000 B", "give at least"]),
+    ],
+)
+def test_a_run_that_cannot_begin_is_one_line(arguments: list[str], words: list[str]) -> None:
+    done = forked_tool(TICKBENCH, *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    _, line = done.stderr.splitlines()
+    assert all(word in line for word in words), done.stderr

@@ -45,7 +45,8 @@ def test_children_that_keep_running_are_terminated_with_a_warning(caplog: pytest
     assert record.message == "the environment left processes running, which are terminated: camera"
 
 
-def test_children_that_end_are_not_reported(caplog: pytest.LogCaptureFixture) -> None:
+def test_children_that_end_are_not_reported(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leftovers, "GRACE_SECONDS", 60.0)  # for a slow machine; the wait ends with the child
     child = FORK.Process(target=time.sleep, args=(0.01,))
     child.start()
     leftovers.end_despite_leftovers(0)

@@ -125,10 +125,14 @@ def run_tool(prog: str, job: Callable[[], int]) -> int:
     except Exception as error:
         from seer_edge import errors
 
-        if not isinstance(error, errors.BadInputError):
+        if isinstance(error, errors.BadInputError):
+            status = EXIT_BAD_INPUT
+        elif isinstance(error, errors.EnvironmentFailedError | errors.RunStoppedError):
+            status = EXIT_FAULT
+        else:
             raise
         print(f"{prog}: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
+        return status
 
 
 def progress(text: str) -> None:

@@ -193,13 +193,3 @@ def test_bad_input_is_reported_in_one_line(arguments: tuple[str, ...], named: st
     (line,) = done.stderr.splitlines()
     assert line.startswith("speedbench.py: ")
     assert named in line
-
-
-def test_too_little_memory_is_reported_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    import commandline
-
-    def fail() -> int:
-        raise MemoryError("90 TiB")
-
-    assert commandline.run_tool("membench.py", fail) == 2
-    assert capsys.readouterr().err == "membench.py: not enough memory (90 TiB); ask for less\n"

@@ -1,10 +1,11 @@
 """Where the jobs of a sweep run. `LocalEngine` runs them as processes of this machine, `ray_engine.py` on a cluster."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -58,21 +59,36 @@ class Engine(Protocol):
         """Free what the engine holds. No command runs any more."""
 
 
+def start_command(
+    words: Sequence[str], log: Path, variables: Mapping[str, str], folder: str | None = None
+) -> subprocess.Popen[bytes]:
+    """Start `seer-edge` with `words` in `folder`, with the lowest priority and its output behind `log`.
+
+    It has a session of its own, so that Ctrl-C in a terminal reaches the sweep only. Raises OSError.
+    """
+    with log.open("ab") as file:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "seer_edge", *words],
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={**os.environ, **variables},
+        )
+    os.setpriority(os.PRIO_PROCESS, child.pid, NICE)
+    # Linux shares the processor between sessions first, by a value of each session (sched(7), "autogroup").
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{child.pid}/autogroup").write_text(f"{NICE}")
+    return child
+
+
 class LocalProcess:
-    """A process of this machine, in a session of its own, so that Ctrl-C in a terminal reaches the sweep only."""
+    """A process of this machine."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
-        with task.log.open("ab") as log:
-            self._child = subprocess.Popen(
-                [sys.executable, "-m", "seer_edge", *task.words],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                env={**os.environ, **module_places()},
-            )
-        os.setpriority(os.PRIO_PROCESS, self._child.pid, NICE)
+        self._child = start_command(task.words, task.log, module_places())
 
     def status(self) -> int | None:
         """Return the exit status, negative for a signal that killed it, or None while it runs."""

@@ -6,13 +6,12 @@ Every node needs the same Python environment and, at the same path, the folder o
 import os
 import socket
 import subprocess
-import sys
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from seer_edge.errors import BadInputError
-from seer_edge.sweeps.engine import NICE, Task
+from seer_edge.sweeps.engine import Task, start_command
 from seer_runtime.system.user_modules import module_places
 
 CONNECT_SECONDS = 5.0
@@ -95,17 +94,7 @@ class _Command:
 
     def run(self, words: list[str], log: str, folder: str) -> int:
         """Run `seer-edge` with `words` in `folder`, its output behind `log`. Return its exit status."""
-        with Path(log).open("ab") as file:
-            self._child = subprocess.Popen(
-                [sys.executable, "-m", "seer_edge", *words],
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                env={**os.environ, **self._environment},
-            )
-        os.setpriority(os.PRIO_PROCESS, self._child.pid, NICE)
+        self._child = start_command(words, Path(log), self._environment, folder)
         if self._is_stopped:
             self._child.terminate()
         return self._child.wait()

@@ -1,5 +1,7 @@
 """The file of a sweep: its jobs in order, and one line for each mistake."""
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +158,22 @@ def test_a_mistake_in_flags_is_one_line(words: list[str], message: str) -> None:
         _sweep(*words)
     assert str(refused.value).startswith(message)
     assert "\n" not in str(refused.value)
+
+
+def test_a_run_has_the_lowest_priority_within_its_session_and_among_sessions(tmp_path: Path) -> None:
+    running = LocalEngine(jobs=1, memory_bytes=1_000).start(Task(["--version"], tmp_path / "log", 1, threads=1))
+    process = Path(f"/proc/{running._child.pid}")
+    os.kill(running._child.pid, signal.SIGSTOP)
+    try:
+        assert os.getpriority(os.PRIO_PROCESS, running._child.pid) == 19
+        shares = process / "autogroup"  # not every kernel shares the processor between sessions
+        assert not shares.exists() or shares.read_text().split()[-2:] == ["nice", "19"]
+        assert os.getsid(running._child.pid) == running._child.pid
+    finally:
+        os.kill(running._child.pid, signal.SIGCONT)
+    assert running._child.wait(60) == 0
+    assert running.status() == 0
+    assert (tmp_path / "log").read_text().startswith("seer-edge ")
 
 
 def test_the_pool_keeps_to_cores_and_to_planned_memory(tmp_path: Path) -> None:

@@ -31,6 +31,13 @@ def check_target(flag: str, path: Path) -> None:
         raise BadInputError(f"{flag} {path}: is there already, and is not a regular file; name another")
 
 
+def path_of(what: str, path: str | os.PathLike[str]) -> Path:
+    """Return `path` as a Path. Raises BadInputError for an empty one, which pathlib takes for the current folder."""
+    if not os.fspath(path).strip():
+        raise BadInputError(f"{what} {os.fspath(path)!r}: is empty; name a file or a folder")
+    return Path(path)
+
+
 def check_types(instance: Any) -> None:
     """Raise ValueError for the first field of a dataclass whose value does not fit its annotation.
 

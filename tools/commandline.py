@@ -4,9 +4,10 @@ The top of this module imports only the standard library, because children that 
 """
 
 import argparse
+import contextlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -76,6 +77,22 @@ def out_file(text: str) -> Path:
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise argparse.ArgumentTypeError(f"{text} cannot be written; name a file elsewhere")
     return path
+
+
+def any_folder(text: str) -> Path:
+    """Parse the path of a folder, new or not."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is not the name of a folder")
+    return Path(text)
+
+
+@contextlib.contextmanager
+def writable(path: Path) -> Iterator[None]:
+    """Context manager: raise BadInputError where a folder cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise BadInputError(f"{path}: cannot be written ({error.strerror}); name another folder") from error
 
 
 def image_file(text: str) -> Path:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from commandline import BadInputError, Parser, progress, render, run_tool
+from commandline import BadInputError, Parser, any_folder, progress, render, run_tool, writable
 from numpy.typing import NDArray
 
 EVIDENCE = Path(__file__).parents[1] / "docs" / "results" / "evidence"
@@ -148,9 +148,11 @@ def collect(folders: Iterable[Path], target: Path) -> int:
             if not RunFolder(run).is_finished:
                 progress(f"{run.name}: not finished, left out")
                 continue
-            (target / run.name).mkdir(parents=True, exist_ok=True)
-            for name in KEPT:
-                shutil.copyfile(run / name, target / run.name / name)
+            _parts(run)
+            with writable(target):
+                (target / run.name).mkdir(parents=True, exist_ok=True)
+                for name in KEPT:
+                    shutil.copyfile(run / name, target / run.name / name)
             print(run.name)
     return 0
 
@@ -162,13 +164,24 @@ def read_arms(folder: Path) -> Games:
     """Return the arms by game and name, in the order of ARMS. Raises BadInputError."""
     found: dict[str, dict[str, dict[int, list[Result]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        game, variant, seed = path.name.removesuffix(RIVAL_SUFFIX).split("__")
-        arm, _, last = variant.rpartition("-")
-        result = result_of_rival(path) if path.is_file() else result_of_run(path)
-        found[game][arm if last in CONTINUATIONS else variant][int(seed)].append(result)
+        game, arm, seed = _parts(path)
+        found[game][arm][seed].append(result_of_rival(path) if path.is_file() else result_of_run(path))
     if not found:
         raise BadInputError(f"{folder}: holds no runs; use `evidence.py collect` first")
     return {game: {name: Arm(name, dict(arms[name])) for name in ARMS if name in arms} for game, arms in found.items()}
+
+
+def _parts(path: Path) -> tuple[str, str, int]:
+    """Return game, arm and seed of the folder of a run, or of a rival's file. Raises BadInputError."""
+    game, _, rest = path.name.removesuffix(RIVAL_SUFFIX).partition("__")
+    variant, _, seed = rest.partition("__")
+    arm, _, last = variant.rpartition("-")
+    name = arm if last in CONTINUATIONS else variant
+    if name not in ARMS or not seed.isdecimal():
+        raise BadInputError(
+            f"{path}: is not named GAME__VARIANT__SEED with a variant of docs/results/plan.md; leave it out"
+        )
+    return game, name, int(seed)
 
 
 # --- tables --------------------------------------------------------------------------------------------------------
@@ -385,10 +398,12 @@ def _costs(games: Games, colors: Mapping[str, int]) -> Any:
 # --- the page ------------------------------------------------------------------------------------------------------
 
 
-def write_page(runs: Path, folder: Path) -> int:
+def write_page(runs: Path, out: Path) -> int:
     """Write the figures and `README.md` from the collected runs."""
     games = read_arms(runs)
-    figures = draw(games, folder)
+    with writable(out):
+        out.mkdir(parents=True, exist_ok=True)
+        figures = draw(games, out)
     total = sum(len(arm.results) for arms in games.values() for arm in arms.values())
     parts = [
         "# Evidence\n\nThis page is written by `python tools/evidence.py page` from the files in `runs`. "
@@ -401,7 +416,7 @@ def write_page(runs: Path, folder: Path) -> int:
     parts.append(f"## Differences\n\nMean over seeds, with its standard error.\n\n{differences(games)}")
     parts.append(f"## Spread\n\nStandard deviations.\n\n{spreads(games)}")
     parts.append(f"## The automatic freeze\n\n{regrets(games)}")
-    (folder / "README.md").write_text("\n".join(parts))
+    (out / "README.md").write_text("\n".join(parts))
     print(render(("game", "arms", "runs"), [_counts(game, arms) for game, arms in games.items()]))
     return 0
 
@@ -416,11 +431,15 @@ def main() -> int:
     jobs = parser.add_subparsers(dest="job", required=True, metavar="JOB")
     for name, about in (("collect", "copy finished runs of sweeps"), ("page", "write the page and its figures")):
         job = jobs.add_parser(name, help=about)
-        job.add_argument("--runs", type=Path, default=RUNS, metavar="DIR", help="collected runs (docs/results/…/runs)")
+        job.add_argument(
+            "--runs", type=any_folder, default=RUNS, metavar="DIR", help="collected runs (docs/results/…/runs)"
+        )
         if name == "collect":
-            job.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="the -o of a sweep")
+            job.add_argument("folders", nargs="+", type=any_folder, metavar="FOLDER", help="the -o of a sweep")
         else:
-            job.add_argument("-o", dest="out", type=Path, default=EVIDENCE, metavar="DIR", help="folder of the page")
+            job.add_argument(
+                "-o", dest="out", type=any_folder, default=EVIDENCE, metavar="DIR", help="folder of the page"
+            )
 
     def job_of(flags: argparse.Namespace) -> int:
         return collect(flags.folders, flags.runs) if flags.job == "collect" else write_page(flags.runs, flags.out)

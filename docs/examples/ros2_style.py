@@ -3,6 +3,7 @@
 The classes have the shape of ROS 2's rclpy, but need no ROS. There, messages have types.
 """
 
+import signal
 import sys
 import time
 import types
@@ -66,6 +67,9 @@ class Balancer(Node):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit("usage: ros2_style.py FOLDER STEPS")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # leaves the `with` below, which writes a checkpoint
     folder, steps, hz = sys.argv[1], int(sys.argv[2]), 30
     with seer_edge.Learner((84, 84), 3, run_dir=folder, hz=hz, mem_budget="4MB", total_timesteps=steps) as learner:
         Robot(hz)

@@ -22,6 +22,7 @@ from seer_edge.runs import checkpoint, run_folder
 from seer_edge.runs.checkpoint import Saved
 from seer_edge.runs.run_folder import RunFolder
 from seer_edge.runs.snapshots import Snapshots
+from seer_edge.validation import path_of
 from seer_runtime.system.memory import memory_limits
 from seer_runtime.system.state import State
 from seer_runtime.system.units import format_size
@@ -104,9 +105,9 @@ def analyze(
     check_packages(("matplotlib",), "analyze")
     with planning.learner_needed():
         from seer_edge.analysis.build import check_output, summary_of, write_analysis
-    target = Path(output)
+    target = path_of("-o", output)
     check_output(target)
-    opened = [_open(Path(run), rows, apart, threads) for run in runs]
+    opened = [_open(path_of("RUN", run), rows, apart, threads) for run in runs]
     labels = _labels([found.folder.path for found in opened])
     measured = [_measure(label, found, rows, progress_bar) for label, found in zip(labels, opened, strict=True)]
     files = write_analysis([run for run, _ in measured], {run.label: probe for run, probe in measured}, target)

@@ -19,6 +19,7 @@ from seer_edge.errors import BadInputError
 from seer_edge.runs import checkpoint, run_folder
 from seer_edge.runs.checkpoint import Saved
 from seer_edge.runs.run_folder import RunFolder
+from seer_edge.validation import path_of
 
 _READ_ATTEMPTS = 3
 _FIXED_BY_FREEZE = ("freeze_at", "freeze_layers", "latent_codec", "augmentations")
@@ -72,7 +73,7 @@ def fork(run: str | os.PathLike[str], output: str | os.PathLike[str], **options:
 
     """
     request = ForkRequest.of(**options)
-    parent, target = run_folder.open_run(Path(run)), Path(output)
+    parent, target = run_folder.open_run(path_of("RUN", run)), path_of("-o", output)
     run_folder.check(target, "-o")
     for attempt in range(_READ_ATTEMPTS):
         saved = checkpoint.newest(parent.checkpoints, at=request.at)

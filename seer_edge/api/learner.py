@@ -21,6 +21,7 @@ from seer_edge.envs import exchange
 from seer_edge.envs.guarded import closing_idle
 from seer_edge.errors import BadInputError
 from seer_edge.machine.signals import StopSignal
+from seer_edge.validation import path_of
 from seer_runtime.system.process import start_thread
 
 DAYS_30 = 30 * 24 * 3600.0
@@ -77,7 +78,7 @@ class Learner:
         run_dir: str | os.PathLike[str],
         **options: Unpack[RunOptions],
     ) -> None:
-        folder, self._frame_shape = Path(run_dir), _shape(frame_shape)
+        folder, self._frame_shape = path_of("run_dir", run_dir), _shape(frame_shape)
         self._actions = _bounds(actions)
         kwargs = {"shape": list(self._frame_shape), "actions": self._actions}
         self._result: RunResult | None = None

@@ -19,6 +19,7 @@ from seer_edge.runs import checkpoint, run_folder
 from seer_edge.runs.checkpoint import Saved
 from seer_edge.runs.run_folder import RunFolder
 from seer_edge.runs.source import is_bundle
+from seer_edge.validation import path_of
 from seer_runtime.policy.bundle import EXTRAS
 from seer_runtime.system.state import State
 
@@ -69,7 +70,7 @@ def evaluate(
 
     """
     _check_numbers(episodes=episodes, max_steps=max_steps, seed=seed, threads=threads)
-    path, film = Path(run), None if record is None else Path(record)
+    path, film = path_of("RUN", run), None if record is None else path_of("--record", record)
     if not is_bundle(path):
         given: dict[str, Any] = {"eval_episodes": episodes, "eval_max_steps": max_steps, "device": device}
         given |= {"seed": seed, "threads": threads}
@@ -186,7 +187,7 @@ def record(
 
     Args:
         env: an Atari game, a control task, a Gymnasium id or "module:Id", as `--env` takes it.
-        output: file to write. An older one is replaced.
+        output: file to write, which must not exist yet.
         policy: "random", the path of a bundle, or "module:function", a function that takes a frame and returns an
             action of the environment.
         episodes: number of episodes.
@@ -225,7 +226,7 @@ def record(
         hz=request.hz,
         timeout_seconds=_seconds(env_timeout),
     )
-    written = recording.record(Path(output), what)
+    written = recording.record(path_of("-o", output), what)
     return RecordResult(Path(output), written.env, written.returns, written.rows, written.signal)
 
 
@@ -274,8 +275,8 @@ def export(
         raise BadInputError("export needs onnx; pip install 'seer-edge[train]'")
     from seer_edge.deploy.export import write_bundle
 
-    path = Path(output)
-    folder = run_folder.open_run(Path(run))
+    path = path_of("-o", output)
+    folder = run_folder.open_run(path_of("RUN", run))
     saved, agent = saved_agent(folder, best=best)
     plan = planning.recorded_plan(saved.config, folder, frozen=saved.frozen)
     saved.check_fits(plan)

@@ -10,6 +10,7 @@ from seer_edge.api.results import ReportResult
 from seer_edge.errors import BadInputError
 from seer_edge.reports import build
 from seer_edge.reports.scores import Point
+from seer_edge.validation import path_of
 
 LOG = logging.getLogger(__name__)
 DEFAULT_PORT = 8008
@@ -47,7 +48,7 @@ def report(
         True
 
     """
-    path = Path(output)
+    path = path_of("-o", output)
     options = _options(runs, at_step, at_flops, figures)
     content = build.write_report(options, path)
     unfinished = tuple(run.path for run in content.runs if not run.is_finished)
@@ -71,7 +72,7 @@ def follow(
     from seer_edge.reports.serve import HOST, LiveReport, server_of
 
     build.check_packages()
-    path = None if output is None else Path(output)
+    path = None if output is None else path_of("-o", output)
     if path is not None:
         build.check_page(path)
     options = _options(runs, at_step, at_flops, None)

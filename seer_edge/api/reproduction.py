@@ -19,6 +19,7 @@ from seer_edge.reproduction.scaling import scaled
 from seer_edge.runs.run_folder import check_outside_runs
 from seer_edge.sweeps.engine import Engine
 from seer_edge.sweeps.spec import Job
+from seer_edge.validation import path_of
 from seer_runtime import durable
 
 OUTPUT = logging.getLogger("seer_edge.output")
@@ -81,7 +82,9 @@ def reproduce(
     what = load(name)
     if not (isinstance(scale, int | float) and 0 < scale <= 1):
         raise BadInputError(f"--scale {scale}: give a number above 0 and at most 1")
-    made = _planned(what, DEFAULT_FOLDER / name if output is None else Path(output), scale, what.jobs(envs, seeds))
+    made = _planned(
+        what, DEFAULT_FOLDER / name if output is None else path_of("-o", output), scale, what.jobs(envs, seeds)
+    )
     with contextlib.closing(engine_of(engine, ray_address, jobs)) as place:
         if dry_run:
             return ReproductionResult(estimate(made.folder, made.jobs, made.plans, place, plugins), None)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from seer_edge.config.plan import BytePlan
+from seer_edge.envs.exchange import ENV as OWN_LOOP
 from seer_runtime.system.units import format_size
 
 SURE_FACTOR = 1.1
@@ -64,10 +65,12 @@ class ForkResult:
     def render(self) -> str:
         """Return the result as one line of text."""
         origin = self.plan.config.origin or {}
-        return (
-            f"{self.folder}: fork of {origin['run']} at step {self.timestep:,}; "
-            f"train it with: seer-edge resume {self.folder}"
+        how = (
+            f"seer-edge resume {self.folder}"
+            if self.plan.config.env != OWN_LOOP
+            else "seer_edge.Learner in your program"
         )
+        return f"{self.folder}: fork of {origin['run']} at step {self.timestep:,}; train it with: {how}"
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from seer_edge.runs.checkpoint import Saved
 from seer_edge.runs.run_folder import RunFolder
 from seer_edge.runs.source import is_bundle
 from seer_edge.runs.transfer import Imported
+from seer_edge.validation import path_of
 from seer_runtime import durable
 from seer_runtime.system.memory import MemoryLimits, memory_limits
 
@@ -91,7 +92,7 @@ def plan_of_run(run: str | os.PathLike[str]) -> BytePlan:
         140
 
     """
-    folder = run_folder.open_run(Path(run))
+    folder = run_folder.open_run(path_of("RUN", run))
     if folder.has_no_progress:
         return planning.recorded_plan(folder.read_config(), folder, frozen=False)
     saved = checkpoint.newest(folder.checkpoints)
@@ -161,7 +162,7 @@ def train_request(
         planning.plan_of(request), request.take, adopt_codec=request.latent_codec is None
     )
     check_memory(planned, memory_limits())
-    run_folder.check(run_folder.default_path(planned.config) if run_dir is None else Path(run_dir))
+    run_folder.check(run_folder.default_path(planned.config) if run_dir is None else path_of("--run-dir", run_dir))
     planning.check_addresses(planned.config)
     planning.prepare_learner(planned)
     if imported is not None:
@@ -226,7 +227,7 @@ def resume_with(
 
     `check` is called with the saved configuration before the environment is built, and raises BadInputError.
     """
-    folder = run_folder.open_run(Path(run))
+    folder = run_folder.open_run(path_of("RUN", run))
     with folder.locked():
         return _resume(folder, changes, supervision, check)
 

@@ -23,6 +23,7 @@ from seer_edge.sweeps.cost import Kind, duration, first_step, kind_of
 from seer_edge.sweeps.engine import Engine, LocalEngine
 from seer_edge.sweeps.runner import Need, Progress, Runner, locked, record_jobs, summary_of
 from seer_edge.sweeps.spec import Job, jobs_of, read_spec
+from seer_edge.validation import path_of
 from seer_runtime.system.memory import memory_limits
 
 Plans = Mapping[Kind, BytePlan]
@@ -84,7 +85,7 @@ def sweep(
 
     """
     listed, name = (jobs_of(spec), "sweep") if isinstance(spec, Mapping) else (read_spec(Path(spec)), os.fspath(spec))
-    folder = Path(output)
+    folder = path_of("-o", output)
     check_outside_runs(folder, "-o")
     plans = plans_of(listed, name, folder)
     with contextlib.closing(engine_of(engine, ray_address, jobs)) as place:

@@ -40,6 +40,7 @@ def check_real_time(settings: RealTimeSettings) -> None:
         _require(0 < hz <= HZ_MAX, "--hz", f"{hz:g}", f"give a rate above 0 and up to {HZ_MAX}")
     _require(most >= 1, "--max-updates-per-step", most, "give a whole number of at least 1")
     _require(0 <= least < math.inf, "--min-updates-per-step", f"{least:g}", "give a number of at least 0")
+    _require(least <= most, "--min-updates-per-step", f"{least:g}", f"give at most --max-updates-per-step {most}")
     _require(0 < late < math.inf, "--rest-after", f"{late:g}s", "give a time above 0s")
     for flag, values in (("--action-limit", limit), ("--slew-rate", slew)):
         limited = values is None or hz is not None

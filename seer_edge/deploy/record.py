@@ -21,6 +21,7 @@ from seer_edge.envs.translate_errors import translate_errors
 from seer_edge.errors import EXIT_UNSAFE, BadInputError, describe_error
 from seer_edge.machine.signals import StopSignal
 from seer_edge.runs.demos import DemoWriter
+from seer_edge.runs.run_folder import check_outside_runs
 from seer_edge.validation import check_target
 from seer_runtime import durable
 from seer_runtime.policy.actions import Numbered
@@ -63,6 +64,9 @@ def record(path: Path, what: Recording) -> Recorded:
     Raises BadInputError, EnvironmentFailedError.
     """
     check_target("-o", path)
+    if path.exists():
+        raise BadInputError(f"-o {path}: is there already; name another file, or delete it first")
+    check_outside_runs(path, "-o")
 
     opened: list[tuple[Guarded, DemoWriter]] = []  # empty while the environment is built
 
@@ -171,8 +175,10 @@ def _policy(name: str, spec: EnvSpec, rng: np.random.Generator) -> Choose:
         raise BadInputError(f"--policy {name}: no such file; give random, a bundle, or module:function")
     try:
         call = getattr(import_user_module(module), function)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:  # the latter for :function and .module
         raise BadInputError(f"--policy {name}: {describe_error(error)}; give module:function") from error
+    if not callable(call):
+        raise BadInputError(f"--policy {name}: is not a function; give module:function")
     return _of_function(name, call, spec)
 
 

@@ -20,8 +20,8 @@ class OwnLoop(gymnasium.Env[NDArray[np.uint8], Any]):
     def __init__(self, shape: list[int], actions: int | list[list[float]]) -> None:
         if exchange() is None:
             raise UnsupportedEnvError(
-                "the environment of this run is a program with a loop of its own; "
-                "continue the run there, with seer_edge.Learner"
+                "the environment is a program with a loop of its own; use seer_edge.Learner there to learn, and "
+                "seer_edge.Policy to act"
             )
         self.observation_space = gymnasium.spaces.Box(0, 255, tuple(shape), np.uint8)
         if isinstance(actions, int):

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,6 +167,8 @@ def read_run(path: Path) -> Run:
     summary = _summary(folder)
     settings = config.get("settings")
     compared = {**config, **(settings if isinstance(settings, dict) else {})}
+    if config.get("env_kwargs") is not None:
+        compared["env_kwargs"] = json.dumps(config["env_kwargs"], sort_keys=True)
     return Run(
         path=path,
         game=str(config.get("env_name", config["env"])),

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from seer_edge.runs import checkpoint
+
 EXAMPLES = Path(__file__).parents[2] / "docs/examples"
 POLE = ("--env", "pole:Pole-v0", "--mem-budget", "2MB", "--set", "hidden=16", "--set", "batch_size=8")
 SETS = ("--set", "learning_starts=40", "--eval-episodes", "1", "--eval-max-steps", "40")
@@ -170,7 +172,7 @@ def test_a_program_with_its_own_loop_learns_resumes_and_acts(tmp_path: Path) -> 
     assert summary["freeze"]["timestep"] == 80
     status, _, error = _run("resume", folder, "--total-timesteps", "300")
     assert status == 2
-    assert "continue the run there, with seer_edge.Learner" in error
+    assert "use seer_edge.Learner there to learn, and seer_edge.Policy to act" in error
 
     bundle = tmp_path / "loop.seer"
     code, _, error = _run("export", folder, "-o", bundle)
@@ -186,7 +188,7 @@ def test_a_program_with_its_own_loop_learns_resumes_and_acts(tmp_path: Path) -> 
 
 def test_a_node_learns_from_images_that_arrive_by_callback(tmp_path: Path) -> None:
     program, folder = EXAMPLES / "ros2_style.py", tmp_path / "run"
-    assert len(program.read_text().splitlines()) <= 75
+    assert len(program.read_text().splitlines()) <= 80
     begin = time.monotonic()
     command = [sys.executable, str(program), str(folder), "150"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
@@ -198,3 +200,20 @@ def test_a_node_learns_from_images_that_arrive_by_callback(tmp_path: Path) -> No
     assert episodes, "the pole falls"
     assert all(0 < float(row["return"]) < float(row["length"]) for row in episodes)
     assert json.loads((folder / "summary.json").read_text())["real_time"]["dropped_steps"] == 0
+
+
+def test_a_node_that_is_asked_to_end_writes_a_checkpoint(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    command = [sys.executable, str(EXAMPLES / "ros2_style.py"), str(folder), "100000"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as node:
+        deadline = time.monotonic() + SECONDS
+        while not (folder / "episodes.csv").exists() or len((folder / "episodes.csv").read_text().splitlines()) < 3:
+            assert node.poll() is None, node.stderr and node.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        node.terminate()
+        assert node.wait(SECONDS) == 0
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["status"] == "interrupted"
+    assert summary["timesteps"] > 20
+    assert checkpoint.newest(folder / "checkpoints").timestep == summary["timesteps"]

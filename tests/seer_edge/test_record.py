@@ -103,6 +103,28 @@ def test_a_recording_keeps_the_rows_before_an_interrupt_of_a_policy_that_hangs(
     assert _kept(tmp_path / "demos.seer") == [*range(11), *range(10, 14)]
 
 
+@pytest.mark.parametrize("policy", [":drive", ".drive:drive", f"{__name__}:ENV"])
+def test_what_is_not_a_function_is_reported_in_one_line(policy: str, tmp_path: Path) -> None:
+    with pytest.raises(seer_edge.BadInputError, match=r"^--policy .*; give module:function$"):
+        seer_edge.record(ENV, tmp_path / "demos.seer", policy=policy, episodes=1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_recording_replaces_no_file_and_is_not_put_into_a_run(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("mine")
+    with pytest.raises(seer_edge.BadInputError, match=f"^-o {path}: is there already; name another file"):
+        seer_edge.record(ENV, path, episodes=1)
+    assert path.read_text() == "mine"
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.json").write_text("{}")
+    (run / "checkpoints").mkdir()
+    with pytest.raises(seer_edge.BadInputError, match=f"{run} is a run's folder"):
+        seer_edge.record(ENV, run / "checkpoints" / "demos.seer", episodes=1)
+    assert not list((run / "checkpoints").iterdir())
+
+
 @pytest.mark.integration
 @pytest.mark.parametrize(("at", "rows"), [(1, 0), (14, 15)])
 def test_a_recording_keeps_the_rows_before_the_environment_hangs(at: int, rows: int, tmp_path: Path) -> None:

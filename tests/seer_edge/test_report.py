@@ -45,6 +45,16 @@ def test_the_last_quarter_is_that_of_the_training_games(tmp_path: Path) -> None:
     assert last_quarter_return(dataclasses.replace(run, episodes=None)) == 10.0  # of progress.csv
 
 
+def test_other_arguments_of_the_environment_are_another_setting(tmp_path: Path) -> None:
+    shapes = {"small": [42, 42], "large": [60, 60], "again": [42, 42]}
+    runs = [make_run(tmp_path / name, env_kwargs={"shape": shape}) for name, shape in shapes.items()]
+    found = {name: [run.path.name for run in runs] for name, runs in grouped(read_runs(runs))["Alien"].items()}
+    assert found == {
+        'env kwargs {"shape": [42, 42]}': ["small", "again"],
+        'env kwargs {"shape": [60, 60]}': ["large"],
+    }
+
+
 def test_settings_are_named_by_what_differs_within_a_game(tmp_path: Path) -> None:
     runs = [
         make_run(tmp_path / "a", freeze_at=4000, mem_budget_bytes=70_000_000),

@@ -47,7 +47,6 @@ def _cells(page: str, begins: str) -> list[list[str]]:
 
 def test_the_page_has_the_figures_of_the_collected_runs(tmp_path: Path) -> None:
     sweep, kept, out = tmp_path / "sweep", tmp_path / "kept", tmp_path / "page"
-    out.mkdir()
     for name, evaluation in EVALUATIONS.items():
         variant, _, seed = name.partition("__")
         _run(sweep, variant, int(seed), evaluation)
@@ -85,11 +84,26 @@ def test_the_page_has_the_figures_of_the_collected_runs(tmp_path: Path) -> None:
     assert sorted(float(line.split(",dots,")[1].split(",")[0]) for line in dots) == sorted([80, *EVALUATIONS.values()])
 
 
+@pytest.mark.parametrize("name", ["Krull__late__0", "Krull__paper-a__x", "krull"])
+def test_a_run_that_the_plan_does_not_name_is_refused(name: str, tmp_path: Path) -> None:
+    _run(tmp_path, "paper-a", 0, 1.0)
+    (tmp_path / "Krull__paper-a__0").rename(tmp_path / name)
+    for arguments in (
+        ("collect", tmp_path, "--runs", tmp_path / "kept"),
+        ("page", "--runs", tmp_path, "-o", tmp_path / "p"),
+    ):
+        done = _evidence(*arguments)
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"evidence.py: {tmp_path / name}: is not named GAME__VARIANT__SEED")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
         (("collect", "nowhere"), "nowhere: holds no runs; give the -o of a sweep"),
         (("page", "--runs", "nowhere"), "nowhere: holds no runs; use `evidence.py collect` first"),
+        (("page", "-o", " "), "-o: ' ' is not the name of a folder"),
     ],
 )
 def test_bad_input_is_one_line(arguments: tuple[str, ...], line: str) -> None:

@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 
 EVIDENCE = Path(__file__).parents[1] / "docs" / "results" / "evidence"
 RUNS = EVIDENCE / "runs"
-KEPT = ("config.json", "summary.json", "progress.csv", "episodes.csv")
+TABLES, DESCRIPTIONS = ("progress.csv", "episodes.csv"), ("config.json", "summary.json")
+"""What is kept of a run."""
 CONTINUATIONS = frozenset("abc")
 ARMS = {
     "whole": "Rainbow, all frames of the run",
@@ -151,10 +152,20 @@ def collect(folders: Iterable[Path], target: Path) -> int:
             _parts(run)
             with writable(target):
                 (target / run.name).mkdir(parents=True, exist_ok=True)
-                for name in KEPT:
+                for name in TABLES:
                     shutil.copyfile(run / name, target / run.name / name)
+                for name in DESCRIPTIONS:
+                    (target / run.name / name).write_text(_without_places(run / name))
             print(run.name)
     return 0
+
+
+def _without_places(path: Path) -> str:
+    """Return the JSON of a run with the name of its parent instead of where that was."""
+    described = json.loads(path.read_text())
+    if described.get("origin"):
+        described["origin"]["run"] = Path(described["origin"]["run"]).name
+    return json.dumps(described, indent=1) + "\n"
 
 
 # --- reading -------------------------------------------------------------------------------------------------------

@@ -31,7 +31,8 @@ def _run(folder: Path, variant: str, seed: int, evaluation: float, *, status: st
     path = folder / f"Krull__{variant}__{seed}"
     (path / "checkpoints").mkdir(parents=True)
     config = {"env": "ALE/Krull-v5", "env_name": "Krull", "algo": "rainbow", "seed": seed, "total_timesteps": 1000}
-    (path / "config.json").write_text(json.dumps(config))
+    origin = {"run": f"/home/me/runs/Krull__bounded__{seed}", "step": 400} if variant.startswith("paper") else None
+    (path / "config.json").write_text(json.dumps({**config, "origin": origin}))
     freeze = {"timestep": 430} if variant == "auto" else None
     (path / "summary.json").write_text(json.dumps({"status": status, "freeze": freeze}))
     (path / "progress.csv").write_text(f"{PROGRESS}500,40,,9e6,400\n1000,90,{evaluation},8e6,700\n")
@@ -58,6 +59,10 @@ def test_the_page_has_the_figures_of_the_collected_runs(tmp_path: Path) -> None:
     rival = {"evaluation": [70, 90], "last_quarter": [60], "games": [{"step": 800, "return": 60}]}
     rival |= {"cpu_seconds": 33.0, "rss_peak_bytes": 7_000_000}
     (kept / "Krull__stream__0.json").write_text(json.dumps(rival))
+    assert json.loads((kept / "Krull__paper-b__0" / "config.json").read_text())["origin"] == {
+        "run": "Krull__bounded__0",
+        "step": 400,
+    }
     done = _evidence("page", "--runs", kept, "-o", out)
     assert done.returncode == 0, done.stderr
 

@@ -76,11 +76,14 @@ def test_without_a_clock_next_tick_returns_at_once() -> None:
 def test_an_environment_may_set_its_own_time() -> None:
     clock = Clock()
     ticks = clock.ticks(0.1)
-    with ticks.one():
-        clock.now += 0.35
-        tick_now()
-        next_tick()
-    assert (ticks.at, ticks.missed, ticks.lateness.worst) == (pytest.approx(100.35), 0, 0)
+    for seconds in (0.03, 0.09, 0.35):  # early twice, then late by a quarter of a second
+        with ticks.one():
+            clock.now += seconds
+            tick_now()
+            next_tick()
+    assert (ticks.at, ticks.missed, ticks.lateness.count) == (pytest.approx(100.47), 0, 3)
+    assert ticks.lateness.worst == pytest.approx(0.25)
+    assert ticks.lateness.above(0.001) == 1
 
 
 def test_a_step_that_fails_leaves_no_clock_behind() -> None:

@@ -51,7 +51,7 @@ class Ticks:
         self.waited = True
 
     def follow(self) -> None:
-        """Count a tick that the environment itself set. It is late if it comes more than a period after the last one."""
+        """Count a tick that the environment itself set, late if more than a period has passed since the last one."""
         self.at = self._now()
         self.lateness.add(max(0.0, self.at - self._due))
         self._due = self.at + self.period_seconds

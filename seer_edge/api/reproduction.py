@@ -82,9 +82,8 @@ def reproduce(
     what = load(name)
     if not (isinstance(scale, int | float) and 0 < scale <= 1):
         raise BadInputError(f"--scale {scale}: give a number above 0 and at most 1")
-    made = _planned(
-        what, DEFAULT_FOLDER / name if output is None else path_of("-o", output), scale, what.jobs(envs, seeds)
-    )
+    folder = DEFAULT_FOLDER / name if output is None else path_of("-o", output)
+    made = _planned(what, folder, scale, what.jobs(envs, seeds))
     with contextlib.closing(engine_of(engine, ray_address, jobs)) as place:
         if dry_run:
             return ReproductionResult(estimate(made.folder, made.jobs, made.plans, place, plugins), None)

@@ -97,7 +97,7 @@ def test_a_rate_that_the_environment_cannot_hold_is_reported_with_the_measured_o
     (line,) = [line for line in error.splitlines() if "ticks a second" in line]
     assert "not 100" in line
     assert "give a lower --hz" in line
-    assert 5 < float(line.split(" ticks a second")[0].split()[-1]) < 34
+    assert 0 < float(line.split(" ticks a second")[0].split()[-1]) < 34
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,10 @@ def parse_action_limit(text: str) -> tuple[float, float]:
     numbers = text.split(",")
     if len(numbers) != 2 or not all(map(_NUMBER.fullmatch, numbers)):
         raise ValueError(f"{text[:SHOWN_CHARACTERS]!r} is not LOW,HIGH; write for example -0.5,0.5")
-    return float(numbers[0]), float(numbers[1])
+    low, high = map(float, numbers)
+    if low > high:
+        raise ValueError(f"{text[:SHOWN_CHARACTERS]!r} has LOW above HIGH; write for example -0.5,0.5")
+    return low, high
 
 
 def parse_slew_rate(text: str) -> tuple[float, ...]:

@@ -270,6 +270,7 @@ def test_one_number_is_the_slew_rate_of_all_controls() -> None:
         (["--action-limit", "0.5"], "--action-limit: '0.5' is not LOW,HIGH; write for example -0.5,0.5"),
         (["--action-limit", "-1,1,1"], "is not LOW,HIGH"),
         (["--action-limit", "a,b"], "is not LOW,HIGH"),
+        (["--action-limit", "1,-1"], "'1,-1' has LOW above HIGH; write for example -0.5,0.5"),
         (["--slew-rate", "fast"], "--slew-rate: 'fast' is not a number or a list of them"),
         (["--slew-rate", "1,"], "is not a number or a list of them"),
         (["--rest-after", "200"], "--rest-after: '200' is not a duration"),

@@ -127,8 +127,10 @@ def open_container(path: Path, most_bytes: Mapping[str, int]) -> Iterator[Contai
         members: dict[str, _Member] = {}
         for record in manifest["members"]:
             name, member = _record(path, record, end_bytes)
-            if name in members or name not in most_bytes:
-                raise CorruptFileError(path, f"member {name[:40]!r} is unknown or occurs twice")
+            if name in members:
+                raise CorruptFileError(path, f"member {name!r} occurs twice")
+            if name not in most_bytes:
+                raise CorruptFileError(path, f"holds {name[:40]!r}, so it is another kind of file or newer")
             if member.size_bytes > most_bytes[name]:
                 raise CorruptFileError(
                     path, f"{name!r} has {member.size_bytes:,} bytes, the limit is {most_bytes[name]:,}"

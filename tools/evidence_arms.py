@@ -1,0 +1,138 @@
+"""The collected runs of docs/results/plan.md, by game, arm and seed. `evidence.py` writes their page."""
+
+import json
+import statistics
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from commandline import BadInputError
+from numpy.typing import NDArray
+
+CONTINUATIONS = frozenset("abc")
+ARMS = {
+    "whole": "Rainbow, all frames of the run",
+    "bounded": "Rainbow, 9,920 frames",
+    "paper": "SEER as in the paper, frozen at 50,000",
+    "uint8": "SEER, compressed uint8, frozen at 50,000",
+    "uint4": "SEER, compressed uint4, frozen at 50,000",
+    "paper-35k": "SEER as in the paper, frozen at 35,000",
+    "paper-20k": "SEER as in the paper, frozen at 20,000",
+    "auto": "SEER as in the paper, --freeze-at auto",
+    "stream": "streaming Q(lambda), no replay",
+}
+RIVAL_SUFFIX = ".json"
+MEASURES = {"evaluation": "Evaluation", "training": "Training, last 25,000 steps"}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run reached, and what it cost.
+
+    Attributes:
+        evaluation: mean return of the evaluation at the end.
+        training: mean return of the training games that ended in the last quarter; None if none did.
+        cpu_seconds: of the process, those of a parent up to the fork included.
+        rows: rows held at the end.
+        rss_peak_bytes: of the process.
+        freeze_step: None without a freeze.
+        curve: step of each training game, and the mean return of the newest games.
+
+    """
+
+    evaluation: float | None
+    training: float | None
+    cpu_seconds: float
+    rows: int
+    rss_peak_bytes: int
+    freeze_step: int | None
+    curve: tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
+def result_of_run(path: Path) -> Result:
+    """Read a run of this project. Raises BadInputError."""
+    from seer_edge.reports.figures import training_return
+    from seer_edge.reports.reading import CPU_SECONDS, STEPS, read_run
+    from seer_edge.reports.scores import last_quarter_return
+
+    run = read_run(path)
+    means = run.evaluations.means
+    return Result(
+        evaluation=float(means[-1]) if len(means) else None,
+        training=last_quarter_return(run),
+        cpu_seconds=float(np.nanmax(run.column(CPU_SECONDS))),
+        rows=int(np.nanmax(run.column("replay/rows"))),
+        rss_peak_bytes=int(np.nanmax(run.column("memory/rss_bytes"))),
+        freeze_step=run.freeze_step,
+        curve=training_return(run, STEPS),
+    )
+
+
+def result_of_rival(path: Path) -> Result:
+    """Read what `peers/streaming_q.py --json` wrote."""
+    from seer_edge.reports.figures import recent_means
+
+    report = json.loads(path.read_text())
+    ends, returns = (np.array([game[name] for game in report["games"]], float) for name in ("step", "return"))
+    return Result(
+        evaluation=statistics.fmean(report["evaluation"]),
+        training=statistics.fmean(report["last_quarter"]) if report["last_quarter"] else None,
+        cpu_seconds=report["cpu_seconds"],
+        rows=0,
+        rss_peak_bytes=report["rss_peak_bytes"],
+        freeze_step=None,
+        curve=(ends, recent_means(ends, returns)),
+    )
+
+
+@dataclass(frozen=True)
+class Arm:
+    """The results of one arm on one game, by seed."""
+
+    name: str
+    by_seed: Mapping[int, Sequence[Result]]
+
+    def values(self, measure: str) -> dict[int, list[float]]:
+        """Return the values of a measure by seed, one for each continuation."""
+        found = {seed: [getattr(result, measure) for result in results] for seed, results in self.by_seed.items()}
+        return {seed: [value for value in values if value is not None] for seed, values in found.items()}
+
+    def seeds(self, measure: str) -> dict[int, float]:
+        """Return each seed's score, the mean over its continuations."""
+        return {seed: statistics.fmean(values) for seed, values in self.values(measure).items() if values}
+
+    @property
+    def results(self) -> list[Result]:
+        """All results, seed by seed."""
+        return [result for results in self.by_seed.values() for result in results]
+
+
+Arms = Mapping[str, Arm]
+Games = Mapping[str, Arms]
+"""Arms by game."""
+
+
+def read_arms(folder: Path) -> Games:
+    """Return the arms by game and name, in the order of ARMS. Raises BadInputError."""
+    found: dict[str, dict[str, dict[int, list[Result]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        game, arm, seed = parts_of(path)
+        found[game][arm][seed].append(result_of_rival(path) if path.is_file() else result_of_run(path))
+    if not found:
+        raise BadInputError(f"{folder}: holds no runs; use `evidence.py collect` first")
+    return {game: {name: Arm(name, dict(arms[name])) for name in ARMS if name in arms} for game, arms in found.items()}
+
+
+def parts_of(path: Path) -> tuple[str, str, int]:
+    """Return game, arm and seed of the folder of a run, or of a rival's file. Raises BadInputError."""
+    game, _, rest = path.name.removesuffix(RIVAL_SUFFIX).partition("__")
+    variant, _, seed = rest.partition("__")
+    arm, _, last = variant.rpartition("-")
+    name = arm if last in CONTINUATIONS else variant
+    if name not in ARMS or not seed.isdecimal():
+        raise BadInputError(
+            f"{path}: is not named GAME__VARIANT__SEED with a variant of docs/results/plan.md; leave it out"
+        )
+    return game, name, int(seed)

@@ -16,6 +16,7 @@ from seer_edge.envs import Step, make_env
 from seer_edge.envs.guarded import Guarded
 from seer_edge.runs import run_folder
 from seer_edge.training import run as train
+from tests.end_to_end.short_presets import Run, runner, use_short_presets
 
 GAME = "tests.end_to_end.pixel_match:PixelMatch-v0"
 
@@ -33,6 +34,13 @@ class Finished:
 
     def generation(self, timestep: int) -> Path:
         return self.folder.checkpoints / f"step_{timestep:010d}"
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The command line in this process, with short presets. Some files have another one."""
+    use_short_presets(monkeypatch)
+    return runner(monkeypatch, capsys)
 
 
 @pytest.fixture

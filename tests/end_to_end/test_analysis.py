@@ -3,7 +3,6 @@
 import csv
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import pytest
 from seer_edge.runs import checkpoint
 from seer_edge.runs.snapshots import Snapshots
 from seer_runtime import durable
-from tests.end_to_end.short_presets import GAME, TASK, Run, command, runner, use_short_presets
+from tests.end_to_end.short_presets import GAME, TASK, Run, command
 
 UP_TO_FREEZE = [0, *(-(-30 * part // 20) for part in range(1, 21))]
 """Of a run that freezes at step 30."""
@@ -25,12 +24,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("analyzed") / "game"
     command("train", "--env", GAME, "--analyze", "--run-dir", path)
     return path
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
-    use_short_presets(monkeypatch)
-    return runner(monkeypatch, capsys)
 
 
 def newest(path: Path) -> Path:

@@ -22,19 +22,13 @@ from seer_edge.config.presets import PRESETS, RainbowSettings
 from seer_runtime import Policy, durable
 from seer_runtime.durable.container import CONTAINER_VERSION
 from seer_runtime.policy.bundle import HEAD, MEMBER_BYTES_MAX, open_bundle
-from tests.end_to_end.short_presets import GAME, RAINBOW, TASK, Run, command, runner, use_short_presets
+from tests.end_to_end.short_presets import GAME, RAINBOW, TASK, Run, command
 from tests.runtime.bundles import forged
 from tests.seer_edge.env_registry import register
 
 PIXEL_GAME = ("--env", GAME)
 CONTROL = ("--env", TASK, "--resolution", "25")
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    use_short_presets(monkeypatch)
-    return runner(monkeypatch, capsys)
 
 
 @pytest.fixture(scope="module")

@@ -12,17 +12,11 @@ import pytest
 
 from seer_runtime import durable
 from seer_runtime.policy.bundle import REPLAY, open_bundle
-from tests.end_to_end.short_presets import GAME, Run, command, runner, use_short_presets
+from tests.end_to_end.short_presets import GAME, Run, command
 
 pytestmark = pytest.mark.integration
 
 PLAY = ("--env", GAME, "--store", "compact")
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    use_short_presets(monkeypatch)
-    return runner(monkeypatch, capsys)
 
 
 @pytest.fixture(scope="module")

@@ -9,17 +9,11 @@ import numpy as np
 import pytest
 
 from seer_runtime import durable
-from tests.end_to_end.short_presets import EPISODE_STEPS, SAC, TASK, Run, runner, use_short_presets
+from tests.end_to_end.short_presets import EPISODE_STEPS, SAC, TASK, Run
 
 P = 3 * 25 * 25
 BUDGET = 300_000
 TRAIN = ("train", "--env", TASK, "--resolution", "25")
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    use_short_presets(monkeypatch)
-    return runner(monkeypatch, capsys)
 
 
 def train(run: Run, folder: Path, *flags: str) -> dict[str, Any]:

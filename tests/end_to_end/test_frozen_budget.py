@@ -7,15 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.short_presets import GAME, Run, command, runner, use_short_presets
+from tests.end_to_end.short_presets import GAME, Run, command
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    use_short_presets(monkeypatch)
-    return runner(monkeypatch, capsys)
 
 
 @pytest.fixture(scope="module")

@@ -5,23 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from seer_edge.deploy.act import Origin
 from seer_edge.envs import EnvOptions, make_env
 from seer_runtime import Policy, durable
 from seer_runtime.policy.bundle import PROBE, open_bundle
 from seer_runtime.policy.preprocess import to_gray_levels
-from tests.end_to_end.short_presets import GAME, Run, runner, use_short_presets
+from tests.end_to_end.short_presets import GAME, Run
 
 TRAIN = ("train", "--env", GAME)
 LEVELS = ("--gray-levels", "32")
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    use_short_presets(monkeypatch)
-    return runner(monkeypatch, capsys)
 
 
 def _recorded_levels(folder: Path) -> Any:

@@ -10,16 +10,10 @@ import onnxruntime
 import pytest
 
 from seer_runtime import durable
-from tests.end_to_end.short_presets import EPISODE_STEPS, GAME, SAC, TASK, Run, runner, use_short_presets
+from tests.end_to_end.short_presets import EPISODE_STEPS, GAME, SAC, TASK, Run, use_short_presets
 
 PIXEL_GAME = ("--env", GAME)
 CONTROL = ("--env", TASK, "--resolution", "25")
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    use_short_presets(monkeypatch)
-    return runner(monkeypatch, capsys)
 
 
 def _read(path: Path) -> Any:

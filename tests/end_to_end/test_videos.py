@@ -11,14 +11,8 @@ import numpy as np
 import pytest
 
 from seer_edge.envs.recorder import Recorder
-from tests.end_to_end.short_presets import GAME, TASK, Run, runner, use_short_presets
+from tests.end_to_end.short_presets import GAME, TASK, Run
 from tests.faults import runs
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    use_short_presets(monkeypatch)
-    return runner(monkeypatch, capsys)
 
 
 def film(path: Path) -> tuple[int, Any]:

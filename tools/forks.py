@@ -5,13 +5,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from commandline import BadInputError, FaultError, progress
 
 POLL_SECONDS = 2.0
+RESUME = (sys.executable, "-m", "seer_edge", "resume")
 
 
 def fork(base: Path, target: Path, **changes: Any) -> None:
@@ -34,14 +35,14 @@ def fork(base: Path, target: Path, **changes: Any) -> None:
         raise BadInputError(f"{base}: cannot be forked ({error})") from error
 
 
-def finish_all(runs: Sequence[Path], jobs: int = 1) -> None:
-    """Resume each of `runs` to its end, `jobs` at a time, with its output in a .log file next to it.
+def finish_all(commands: Mapping[Path, Sequence[str]], jobs: int = 1) -> None:
+    """Continue each run to its end, `jobs` at a time, by its command and its folder, with output in a .log file.
 
     Raises FaultError at the end where one has failed.
     """
     from seer_edge.runs.run_folder import RunFolder
 
-    waiting = [run for run in runs if not RunFolder(run).is_finished]
+    waiting = [run for run in commands if not RunFolder(run).is_finished]
     running: dict[Path, subprocess.Popen[bytes]] = {}
     failed = []
     try:
@@ -49,7 +50,7 @@ def finish_all(runs: Sequence[Path], jobs: int = 1) -> None:
             while waiting and len(running) < jobs:
                 run = waiting.pop(0)
                 progress(run.name)
-                running[run] = _resume(run)
+                running[run] = _start(commands[run], run)
             time.sleep(POLL_SECONDS)
             for run, child in list(running.items()):
                 if child.poll() is not None:
@@ -65,10 +66,9 @@ def finish_all(runs: Sequence[Path], jobs: int = 1) -> None:
         raise FaultError(f"{', '.join(failed)}; repeat the command to continue")
 
 
-def _resume(run: Path) -> "subprocess.Popen[bytes]":
+def _start(command: Sequence[str], run: Path) -> "subprocess.Popen[bytes]":
     with _log(run).open("a") as output:
-        command = [sys.executable, "-m", "seer_edge", "resume", os.fspath(run)]
-        return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        return subprocess.Popen([*command, os.fspath(run)], stdout=output, stderr=subprocess.STDOUT)
 
 
 def _log(run: Path) -> Path:

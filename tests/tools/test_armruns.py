@@ -1,4 +1,4 @@
-"""stackruns forks one run into continuations of both arms, goes on where it was stopped, and prints what came out."""
+"""armruns forks one run into continuations of both arms, goes on where it was stopped, and prints what came out."""
 
 import csv
 import dataclasses
@@ -19,14 +19,14 @@ import pytest
 from seer_runtime import durable
 from tests.faults import runs
 
-STACKRUNS = Path(__file__).parents[2] / "tools" / "stackruns.py"
+ARMRUNS = Path(__file__).parents[2] / "tools" / "armruns.py"
 STOPPED, END = 40, 400
 RANDOM = dataclasses.replace(runs.alien().settings, random_steps=END, learning_starts=380)
 GAME = {"env": "ALE/RoadRunner-v5", "env_name": "RoadRunner", "settings": RANDOM, "resolution": 25}
 
 
-def _stackruns(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(STACKRUNS), *map(str, arguments)]
+def _armruns(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ARMRUNS), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
@@ -44,7 +44,7 @@ def test_continuations_differ_and_the_table_is_of_their_late_games(tmp_path: Pat
     config = runs.alien(**GAME, total_timesteps=END, freeze_at=None, eval_every=END, mem_budget_bytes=END * 625)
     assert runs.start(tmp_path / "log", runs.train, config, base, prepare=_stop).join() == 128 + signal.SIGTERM
     for only in (["--only", "kept-0"], []):
-        done = _stackruns("run", base, out, "--continuations", "2", "--jobs", "2", *only)
+        done = _armruns("run", base, out, "--arms", "kept,blank", "--continuations", "2", "--jobs", "2", *only)
         assert done.returncode == 0, done.stderr
     assert "kept-0" not in done.stderr.split()  # it was finished before
     names = ["blank-0", "blank-1", "kept-0", "kept-1"]
@@ -75,7 +75,7 @@ def test_continuations_differ_and_the_table_is_of_their_late_games(tmp_path: Pat
     shutil.copytree(out / "kept-0", out / "kept-2")
     summary = json.loads((out / "kept-2/summary.json").read_text())
     (out / "kept-2/summary.json").write_text(json.dumps({**summary, "status": "running"}))
-    table = _stackruns("table", out)
+    table = _armruns("table", out)
     assert table.returncode == 0, table.stderr
     cells = {line.split()[0]: line.split()[1:] for line in table.stdout.splitlines()[2:7]}
     assert cells.pop("kept-2") == ["-", "0"]
@@ -93,17 +93,21 @@ def test_continuations_differ_and_the_table_is_of_their_late_games(tmp_path: Pat
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("run", "no-such-run", "out"), "no-such-run"),
+        (("run", "no-such-run", "out", "--arms", "kept"), "no-such-run"),
+        (("run", "no-such-run", "out"), "the following arguments are required: --arms"),
         (
             ("run", "no-such-run", "out", "--arms", "kept,half"),
-            "--arms kept,half: unknown arm; use kept,blank or one of them",
+            "--arms kept,half: unknown arm; name some of kept,blank,fresh",
         ),
-        (("run", "no-such-run", "out", "--only", "kept-6"), "--only kept-6: no such continuation; name one of kept-0,"),
-        (("table", "no-such-folder"), "no-such-folder: has no runs of stackruns.py; give the OUT"),
+        (
+            ("run", "no-such-run", "out", "--arms", "kept", "--only", "kept-6"),
+            "--only kept-6: no such continuation; name one of kept-0,",
+        ),
+        (("table", "no-such-folder"), "no-such-folder: has no runs of armruns.py; give the OUT"),
     ],
 )
 def test_bad_input_is_one_line(words: tuple[str, ...], message: str) -> None:
-    done = _stackruns(*words)
+    done = _armruns(*words)
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
     assert message in line

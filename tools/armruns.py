@@ -1,10 +1,17 @@
-"""Measure the effect of keeping or blanking the frame stack at a lost life, by runs from one checkpoint.
+"""Compare ways to train that have no flag, by runs that continue one checkpoint.
 
-    python tools/stackruns.py run BASE OUT            # fork BASE and finish six continuations of each arm
-    python tools/stackruns.py table OUT OUT ...       # print the results, one OUT for each game
+    python tools/armruns.py run BASE OUT --arms kept,blank    # fork BASE and finish six continuations of each arm
+    python tools/armruns.py table OUT OUT ...                 # print the results, one OUT for each game
 
-Continuation i of each arm has the seed of BASE + 1 + i, so that no two share random streams. `run` can be interrupted
-and repeated. The table has the mean return of the training games that ended in the last quarter of a continuation.
+The arms:
+
+- `kept`: training as it is.
+- `blank`: a lost life blanks the frame stack.
+- `fresh`: after the freeze, old rows are overwritten before the replay grows (`fresh_rows.py`).
+
+Continuation i of each arm has the seed of BASE + 1 + i, so that no two of an arm share random streams. `run` can be
+interrupted and repeated. The table has the mean return of the training games that ended in the last quarter of a
+continuation.
 """
 
 import csv
@@ -13,14 +20,29 @@ import math
 import signal
 import statistics
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from commandline import BadInputError, Parser, count, render, run_tool
-from forks import finish_all, fork
+from forks import RESUME, finish_all, fork
 
-ARMS = {"kept": False, "blank": True}
-"""By arm, whether a lost life blanks the frame stack."""
+
+@dataclass(frozen=True)
+class Arm:
+    """What an arm changes: fields of the configuration, or the command that continues a run."""
+
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    command: tuple[str, ...] = RESUME
+
+
+BASELINE = "kept"
+ARMS = {
+    BASELINE: Arm(),
+    "blank": Arm({"blank_at_lost_life": True}),
+    "fresh": Arm(command=(sys.executable, str(Path(__file__).with_name("fresh_rows.py")))),
+}
 
 
 def run_all(base: Path, out: Path, arms: list[str], continuations: int, only: list[str], jobs: int) -> int:
@@ -30,12 +52,14 @@ def run_all(base: Path, out: Path, arms: list[str], continuations: int, only: li
     if unknown:
         raise BadInputError(f"--only {unknown[0]}: no such continuation; name one of {', '.join(names)}")
     seed = _first_seed(base)
-    chosen = [name for name in names if name in only or not only]
-    for name in chosen:
-        arm, _, number = name.partition("-")
-        # The training games are the measure, so one episode is enough for the evaluation at the end.
-        fork(base, out / name, blank_at_lost_life=ARMS[arm], eval_episodes=1, seed=seed + int(number))
-    finish_all([out / name for name in chosen], jobs)
+    commands = {}
+    for name in names:
+        if name in only or not only:
+            arm, _, number = name.partition("-")
+            # The training games are the measure, so one episode is enough for the evaluation at the end.
+            fork(base, out / name, **ARMS[arm].changes, eval_episodes=1, seed=seed + int(number))
+            commands[out / name] = ARMS[arm].command
+    finish_all(commands, jobs)
     return 0
 
 
@@ -62,7 +86,7 @@ def print_table(outs: list[Path]) -> int:
     for out in outs:
         runs = sorted(path.parent for path in out.glob("*/summary.json"))
         if not runs:
-            raise BadInputError(f"{out}: has no runs of stackruns.py; give the OUT of `stackruns.py run`")
+            raise BadInputError(f"{out}: has no runs of armruns.py; give the OUT of `armruns.py run`")
         arms: dict[str, list[float]] = {}
         lines = []
         for run in runs:
@@ -75,13 +99,18 @@ def print_table(outs: list[Path]) -> int:
         for arm, means in arms.items():
             spread = f" ± {statistics.stdev(means):,.1f}" if len(means) > 1 else ""
             print(f"{arm}: {statistics.fmean(means):,.1f}{spread} (mean and standard deviation of {len(means)})")
-        if {"kept", "blank"} <= arms.keys() and min(map(len, arms.values())) > 1:
-            kept, blank = arms["kept"], arms["blank"]
-            error = math.sqrt(sum(statistics.variance(means) / len(means) for means in (kept, blank)))
-            difference = statistics.fmean(kept) - statistics.fmean(blank)
-            print(f"kept - blank: {difference:,.1f} ± {error:,.1f} (standard error)")
+        for arm in arms.keys() - {BASELINE}:
+            _print_difference(arm, arms)
         print()
     return 0
+
+
+def _print_difference(arm: str, arms: Mapping[str, list[float]]) -> None:
+    both = arms.get(BASELINE, []), arms[arm]
+    if min(map(len, both)) > 1:
+        error = math.sqrt(sum(statistics.variance(means) / len(means) for means in both))
+        difference = statistics.fmean(both[0]) - statistics.fmean(both[1])
+        print(f"{BASELINE} - {arm}: {difference:,.1f} ± {error:,.1f} (standard error)")
 
 
 def main() -> int:
@@ -93,16 +122,16 @@ def main() -> int:
     def arms(text: str) -> list[str]:
         found = text.split(",")
         if not set(found) <= ARMS.keys():
-            raise BadInputError(f"--arms {text}: unknown arm; use {','.join(ARMS)} or one of them")
+            raise BadInputError(f"--arms {text}: unknown arm; name some of {','.join(ARMS)}")
         return found
 
     def run() -> int:
-        parser = Parser(prog="stackruns.py", description=(__doc__ or "").splitlines()[0])
+        parser = Parser(prog="armruns.py", description=(__doc__ or "").splitlines()[0])
         commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
         runs = commands.add_parser("run", help="fork BASE into the continuations of each arm and finish them")
         runs.add_argument("base", type=Path, metavar="BASE", help="folder of a run, stopped where the arms start")
         runs.add_argument("out", type=Path, metavar="OUT", help="folder of the continuations of one game")
-        runs.add_argument("--arms", type=arms, default=list(ARMS), metavar="A,B", help=f"{','.join(ARMS)} (both)")
+        runs.add_argument("--arms", type=arms, required=True, metavar="A,B", help=f"some of {','.join(ARMS)}")
         runs.add_argument("--continuations", type=count, default=6, metavar="N", help="continuations of each arm (6)")
         runs.add_argument("--only", nargs="+", default=[], metavar="NAME", help="only these continuations, like kept-0")
         runs.add_argument("--jobs", type=count, default=1, metavar="N", help="continuations at a time (1)")
@@ -114,7 +143,7 @@ def main() -> int:
         signal.signal(signal.SIGTERM, stop)
         return run_all(flags.base, flags.out, flags.arms, flags.continuations, flags.only, flags.jobs)
 
-    return run_tool("stackruns.py", run)
+    return run_tool("armruns.py", run)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ The arms:
 - `kept`: training as it is.
 - `blank`: a lost life blanks the frame stack.
 - `fresh`: after the freeze, old rows are overwritten before the replay grows (`fresh_rows.py`).
+- `twice`: the encoder takes each contrastive step of CURL twice (`contrast_twice.py`).
 
 Continuation i of each arm has the seed of BASE + 1 + i, so that no two of an arm share random streams. `run` can be
 interrupted and repeated. The table has the mean return of the training games that ended in the last quarter of a
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from commandline import BadInputError, Parser, count, render, run_tool
-from forks import RESUME, finish_all, fork
+from forks import RESUME, config_of, finish_all, fork
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,16 @@ class Arm:
     command: tuple[str, ...] = RESUME
 
 
+def _own_script(name: str) -> Arm:
+    return Arm(command=(sys.executable, str(Path(__file__).with_name(name))))
+
+
 BASELINE = "kept"
 ARMS = {
     BASELINE: Arm(),
     "blank": Arm({"blank_at_lost_life": True}),
-    "fresh": Arm(command=(sys.executable, str(Path(__file__).with_name("fresh_rows.py")))),
+    "fresh": _own_script("fresh_rows.py"),
+    "twice": _own_script("contrast_twice.py"),
 }
 
 
@@ -51,7 +57,7 @@ def run_all(base: Path, out: Path, arms: list[str], continuations: int, only: li
     unknown = sorted(set(only) - set(names))
     if unknown:
         raise BadInputError(f"--only {unknown[0]}: no such continuation; name one of {', '.join(names)}")
-    seed = _first_seed(base)
+    seed = config_of(base).seed + 1
     commands = {}
     for name in names:
         if name in only or not only:
@@ -61,12 +67,6 @@ def run_all(base: Path, out: Path, arms: list[str], continuations: int, only: li
             commands[out / name] = ARMS[arm].command
     finish_all(commands, jobs)
     return 0
-
-
-def _first_seed(base: Path) -> int:
-    from seer_edge.runs.run_folder import RunFolder
-
-    return RunFolder(base).read_config().seed + 1
 
 
 def late_return(run: Path) -> tuple[float, int] | None:

@@ -7,12 +7,32 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from commandline import BadInputError, FaultError, progress
 
+if TYPE_CHECKING:
+    from seer_edge.config.config import TrainConfig
+
 POLL_SECONDS = 2.0
 RESUME = (sys.executable, "-m", "seer_edge", "resume")
+
+
+def config_of(run: Path) -> "TrainConfig":
+    """Return the configuration of `run`. Raises BadInputError where it is not a run."""
+    from seer_edge.runs.run_folder import RunFolder, is_run
+
+    if not is_run(run):
+        raise BadInputError(f"{run}: is not the folder of a run; name one")
+    return RunFolder(run).read_config()
+
+
+def resume_here(run: Path) -> int:
+    """Resume `run` in this process, which may have changed how it trains; return the exit status."""
+    from seer_edge.cli import main
+
+    sys.argv = ["seer-edge", "resume", os.fspath(run)]
+    return main()
 
 
 def fork(base: Path, target: Path, **changes: Any) -> None:

@@ -4,7 +4,7 @@
 
 With R rows at the freeze, the released code overwrites the oldest of them for R more steps, and only then uses the room
 that latents leave. So it learns from fresher rows for a while. Here the sampler leaves out the rows that the released
-code no longer has. Their memory stays in use. Only for `--store paper` and prioritized replay.
+code no longer has. Their memory stays in use. Only for `--store paper` and `--replay uniform`.
 """
 
 import json
@@ -14,15 +14,16 @@ from typing import ClassVar
 
 import numpy as np
 from commandline import BadInputError, Parser, run_tool
+from forks import config_of, resume_here
 from numpy.typing import NDArray
 
-from seer_runtime.replay.samplers import PrioritizedSampler
+from seer_runtime.replay.samplers import UniformSampler
 from seer_runtime.replay.storage import Ids
 
 NOTE = "fresh_rows.json"
 
 
-class FreshSampler(PrioritizedSampler):
+class FreshSampler(UniformSampler):
     """Samples, after the freeze, only rows that the released code would still hold.
 
     With R rows at the freeze and t appended since, these are the newest R rows while t < R, and then all t rows.
@@ -30,57 +31,41 @@ class FreshSampler(PrioritizedSampler):
     """
 
     note: ClassVar[Path]
-    _first = 0  # the oldest row that may be sampled
     _frozen: tuple[int, int] | None = None  # rows appended and rows held at the freeze
 
     def rebuild(self, ids: Ids, priorities: NDArray[np.float64]) -> None:
         """See `Sampler`. The first call with latents is the freeze."""
-        super().rebuild(ids, priorities)
         store = self._store
         if store.codec.dtype == np.uint8:  # frames
             return
         if not self.note.exists():
             self.note.write_text(json.dumps([store.appended, store.rows]))
         appended, rows = json.loads(self.note.read_text())
-        self._frozen, self._first = (appended, rows), store.oldest
-        self._leave_out()
+        self._frozen = appended, rows
 
-    def appended(self, row_id: int) -> None:
-        """See `Sampler`."""
-        super().appended(row_id)
-        self._leave_out()
-
-    def _leave_out(self) -> None:
+    @property
+    def first(self) -> int:
+        """The oldest row that is sampled."""
         if self._frozen is None:
-            return
+            return self._store.oldest
         appended, rows = self._frozen
-        first = min(self._store.appended - rows, appended)
-        given_up = np.arange(max(self._first, self._store.oldest), first)
-        if len(given_up):
-            self._tree.set(self._store.slots(given_up), 0.0)
-        self._first = max(self._first, first)
+        return max(self._store.oldest, min(self._store.appended - rows, appended))
 
-    def update(self, ids: Ids, priorities: NDArray[np.float32]) -> None:
-        """See `Sampler`. Rows that are left out stay so."""
-        used = ids >= self._first
-        super().update(ids[used], priorities[used])
+    def propose(self, rng: np.random.Generator, count: int) -> Ids:
+        """See `Sampler`."""
+        return rng.integers(self.first, self._store.appended, count)
 
 
 def resume(run: Path) -> int:
     """Resume `run` with the sampler above; return the exit status."""
-    from seer_edge.cli import main as run_command
-    from seer_edge.runs.run_folder import RunFolder, is_run
     from seer_edge.training import components
 
-    if not is_run(run):
-        raise BadInputError(f"{run}: is not the folder of a run; name one")
-    config = RunFolder(run).read_config()
-    if config.compact or config.replay != "prioritized":
-        raise BadInputError(f"{run}: needs --store paper and prioritized replay; name another run")
+    config = config_of(run)
+    if config.compact or config.replay != "uniform":
+        raise BadInputError(f"{run}: needs --store paper and --replay uniform; name another run")
     FreshSampler.note = run / NOTE
-    components.PrioritizedSampler = FreshSampler  # type: ignore[misc]
-    sys.argv = ["seer-edge", "resume", str(run)]
-    return run_command()
+    components.UniformSampler = FreshSampler
+    return resume_here(run)
 
 
 def main() -> int:

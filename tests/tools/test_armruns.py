@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -30,19 +31,26 @@ def _armruns(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
-def _stop(tell: Callable[[Any], None]) -> None:
-    runs.at_call("seer_edge.training.session:Session.step", STOPPED, lambda: os.kill(os.getpid(), signal.SIGTERM))
+def _stop_at(step: int, tell: Callable[[Any], None]) -> None:
+    runs.at_call("seer_edge.training.session:Session.step", step, lambda: os.kill(os.getpid(), signal.SIGTERM))
 
 
 def _replay(run: Path) -> dict[str, Any]:
     return durable.read_tensors(runs.newest(run) / "replay.safetensors")
 
 
+def _agent(run: Path) -> dict[str, Any]:
+    return durable.read_tensors(runs.newest(run) / "agent.safetensors")
+
+
 @pytest.mark.slow
 def test_continuations_differ_and_the_table_is_of_their_late_games(tmp_path: Path) -> None:
     base, out = tmp_path / "base", tmp_path / "out"
     config = runs.alien(**GAME, total_timesteps=END, freeze_at=None, eval_every=END, mem_budget_bytes=END * 625)
-    assert runs.start(tmp_path / "log", runs.train, config, base, prepare=_stop).join() == 128 + signal.SIGTERM
+    assert (
+        runs.start(tmp_path / "log", runs.train, config, base, prepare=functools.partial(_stop_at, STOPPED)).join()
+        == 128 + signal.SIGTERM
+    )
     for only in (["--only", "kept-0"], []):
         done = _armruns("run", base, out, "--arms", "kept,blank", "--continuations", "2", "--jobs", "2", *only)
         assert done.returncode == 0, done.stderr
@@ -90,6 +98,24 @@ def test_continuations_differ_and_the_table_is_of_their_late_games(tmp_path: Pat
         assert f"kept - blank: {difference:,.1f} ± {error:,.1f} (standard error)" in table.stdout
 
 
+@pytest.mark.integration
+@pytest.mark.parametrize(("arm", "build", "stopped"), [("fresh", runs.alien, 20), ("twice", runs.cartpole, 16)])
+def test_an_arm_with_its_own_code_trains_otherwise(
+    arm: str, build: Callable[..., Any], stopped: int, tmp_path: Path
+) -> None:
+    stop = functools.partial(_stop_at, stopped)
+    base, out = tmp_path / "base", tmp_path / "out"
+    assert runs.start(tmp_path / "log", runs.train, build(), base, prepare=stop).join() == 128 + signal.SIGTERM
+    done = _armruns("run", base, out, "--arms", f"kept,{arm}", "--continuations", "1")
+    assert done.returncode == 0, done.stderr
+    kept, changed = (
+        durable.read_tensors(runs.newest(out / f"{name}-0") / "agent.safetensors") for name in ("kept", arm)
+    )
+    same = [name for name in kept if np.array_equal(kept[name], changed[name])]
+    assert any(name.startswith("encoder.") for name in same) == (arm == "fresh")
+    assert len(same) < len(kept)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -97,7 +123,7 @@ def test_continuations_differ_and_the_table_is_of_their_late_games(tmp_path: Pat
         (("run", "no-such-run", "out"), "the following arguments are required: --arms"),
         (
             ("run", "no-such-run", "out", "--arms", "kept,half"),
-            "--arms kept,half: unknown arm; name some of kept,blank,fresh",
+            "--arms kept,half: unknown arm; name some of kept,blank,fresh,twice",
         ),
         (
             ("run", "no-such-run", "out", "--arms", "kept", "--only", "kept-6"),

@@ -16,7 +16,7 @@ import statistics
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from commandline import BadInputError, Parser, any_folder, progress, render, run_tool, writable
@@ -27,7 +27,14 @@ RUNS = EVIDENCE / "runs"
 TABLES, DESCRIPTIONS = ("progress.csv", "episodes.csv"), ("config.json", "summary.json")
 """What is kept of a run."""
 MAIN_ARMS = ("whole", "bounded", "paper", "uint8", "uint4")
-PAIRS = (("paper", "bounded"), ("uint8", "whole"), ("uint4", "whole"), ("uint8", "paper"), ("auto", "paper"))
+PAIRS = (
+    ("paper", "bounded"),
+    ("uint8", "whole"),
+    ("uint4", "whole"),
+    ("uint8", "paper"),
+    ("auto", "paper"),
+    ("prioritized", "whole"),
+)
 FIXED = ("paper-20k", "paper-35k", "paper")
 
 
@@ -120,20 +127,24 @@ def _difference(first: Mapping[int, float], second: Mapping[int, float]) -> str:
 
 
 def aggregates(games: Games) -> str:
-    """Return the table of human-normalized scores over all games that have every main arm."""
+    """Return the table of human-normalized scores over all games that have every main arm and a human's score."""
     from seer_edge.reports.reference_scores import human_normalized
     from seer_edge.reports.statistics import interquartile_interval, interquartile_mean, mean_interval
 
     def cell(value: float, interval: Any) -> str:
         return f"{value:.2f}" + (f" [{interval.low:.2f}, {interval.high:.2f}]" if interval else "")
 
-    full = {game: arms for game, arms in games.items() if arms.keys() >= set(MAIN_ARMS)}
+    full = {
+        game: arms
+        for game, arms in games.items()
+        if arms.keys() >= set(MAIN_ARMS) and human_normalized(game, 0.0) is not None
+    }
     lines = []
     for name in MAIN_ARMS if len(full) > 1 else ():
         cells = []
         for measure in MEASURES:
             strata = [
-                [human_normalized(game, value) or 0.0 for value in arms[name].seeds(measure).values()]
+                [cast("float", human_normalized(game, value)) for value in arms[name].seeds(measure).values()]
                 for game, arms in full.items()
             ]
             joined = np.concatenate(strata)

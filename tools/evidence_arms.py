@@ -21,6 +21,7 @@ ARMS = {
     "paper-35k": "SEER as in the paper, frozen at 35,000",
     "paper-20k": "SEER as in the paper, frozen at 20,000",
     "auto": "SEER as in the paper, --freeze-at auto",
+    "prioritized": "Rainbow, all frames of the run, prioritized replay",
     "stream": "streaming Q(lambda), no replay",
 }
 RIVAL_SUFFIX = ".json"

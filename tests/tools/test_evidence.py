@@ -27,10 +27,12 @@ def _evidence(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
-def _run(folder: Path, variant: str, seed: int, evaluation: float, *, status: str = "finished") -> None:
-    path = folder / f"Krull__{variant}__{seed}"
+def _run(
+    folder: Path, variant: str, seed: int, evaluation: float, *, status: str = "finished", game: str = "Krull"
+) -> None:
+    path = folder / f"{game}__{variant}__{seed}"
     (path / "checkpoints").mkdir(parents=True)
-    config = {"env": "ALE/Krull-v5", "env_name": "Krull", "algo": "rainbow", "seed": seed, "total_timesteps": 1000}
+    config = {"env": f"ALE/{game}-v5", "env_name": game, "algo": "rainbow", "seed": seed, "total_timesteps": 1000}
     origin = {"run": f"/home/me/runs/Krull__bounded__{seed}", "step": 400} if variant.startswith("paper") else None
     (path / "config.json").write_text(json.dumps({**config, "origin": origin}))
     freeze = {"timestep": 430} if variant == "auto" else None
@@ -114,3 +116,16 @@ def test_a_run_that_the_plan_does_not_name_is_refused(name: str, tmp_path: Path)
 def test_bad_input_is_one_line(arguments: tuple[str, ...], line: str) -> None:
     done = _evidence(*arguments)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"evidence.py: {line}\n")
+
+
+def test_human_normalized_scores_are_over_the_games_that_have_them(tmp_path: Path) -> None:
+    arms = ("whole", "bounded", "paper", "uint8", "uint4")
+    for game, evaluation in (("Krull", 2665.5), ("Seaquest", 42054.7), ("Pole", 7)):  # a human's; Pole has none
+        for arm in arms:
+            _run(tmp_path, arm, 0, evaluation, game=game)
+    done = _evidence("page", "--runs", tmp_path, "-o", tmp_path / "page")
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "page" / "README.md").read_text()
+    lines = _cells(page.split("## All games")[1].split("##")[0], "")
+    assert [cells[1] for cells in lines[2:]] == ["2"] * len(arms)
+    assert all(cells[2].startswith("1.00") for cells in lines[2:])

@@ -84,7 +84,7 @@ class SweepJob:
         total_timesteps: agent steps of the whole run.
         mean_return: mean return of its last evaluation; None without one.
         rss_bytes: planned peak of its resident memory.
-        seconds: estimated duration; None unless it was asked for.
+        seconds: estimated duration of what is left of it; None unless it was asked for.
         failure: why it failed or was interrupted, if that ended it before the sweep ended; else None.
 
     """
@@ -101,7 +101,7 @@ class SweepJob:
 
 @dataclass(frozen=True)
 class SweepEstimate:
-    """The estimated duration of a sweep.
+    """The estimated duration of what is left of a sweep.
 
     Attributes:
         seconds: estimated duration.
@@ -150,7 +150,7 @@ class SweepResult:
 
     @property
     def hours(self) -> float | None:
-        """Estimated hours of the whole sweep; None without an estimate."""
+        """Estimated hours of what is left of the sweep; None without an estimate."""
         return None if self.estimate is None else self.estimate.seconds / 3600
 
     def render(self) -> str:

@@ -57,7 +57,7 @@ def sweep(
         engine: "local", this machine, or "ray", a Ray cluster whose nodes share `output`.
         ray_address: HOST:PORT of the cluster's head, or "auto" for the one that this machine belongs to.
         jobs: runs at a time. The default is one for each core, and as many as fit into the available memory.
-        dry_run: train nothing. Measure short runs and return the estimated seconds of each run.
+        dry_run: train nothing. Measure short runs and return the estimated seconds of what is left of each run.
         progress_bar: show a bar on stderr, if that is a terminal.
         plugins: modules that each run imports, as `--plugin` does.
 
@@ -133,14 +133,18 @@ def engine_of(name: str, ray_address: str, jobs: int | None) -> Engine:
 def estimate(
     folder: Path, listed: Sequence[Job], plans: Plans, place: Engine, plugins: Sequence[str] = ()
 ) -> SweepResult:
-    """Return the jobs with their estimated seconds. Raises RunStoppedError if a calibration fails."""
+    """Return the jobs with the estimated seconds of what is left. Raises RunStoppedError if a calibration fails."""
     speeds = measure(plans, listed, place, plugins)
+    done = {job.name: summary_of(folder / job.name) for job in listed}
 
     def seconds_of(*, longest: bool) -> dict[str, float]:
-        return {
-            job.name: speeds[kind_of(job)].seconds(plans[kind_of(job)], first_step(job, plans), longest=longest)
-            for job in listed
-        }
+        seconds = {}
+        for job in listed:
+            speed, planned, summary = speeds[kind_of(job)], plans[kind_of(job)], done[job.name]
+            begin = max(first_step(job, plans), int(summary.get("timesteps", 0)))
+            is_left = summary.get("status") != "finished"
+            seconds[job.name] = speed.seconds(planned, begin, longest=longest) if is_left else 0.0
+        return seconds
 
     seconds, most = seconds_of(longest=False), seconds_of(longest=True)
     kinds = [_need(planned) for planned in plans.values()]

@@ -1,12 +1,13 @@
 """The cost of a sweep: what short runs show, how long a run takes by it, and how long all of them take."""
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from seer_edge.api.sweeps import plans_of
+from seer_edge.api.sweeps import estimate, plans_of
 from seer_edge.reproduction.description import load
 from seer_edge.sweeps.calibration import Calibration
 from seer_edge.sweeps.cost import CHECKPOINT_BYTES_A_SECOND, Episodes, Rates, Speed, duration, kind_of
@@ -141,3 +142,28 @@ def test_agents_that_differ_in_an_update_are_measured_apart(tmp_path: Path) -> N
     assert [variant for _, variant in found.learners.values()] == ["a", "b", "c"]
     assert len(found.players) == 1
     assert {kind_of(job)[1] for job in jobs} == {"a", "b", "c", "d"}
+
+
+def test_an_estimate_is_of_what_is_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    listed = jobs_of({**SPEC, "seeds": [0, 1]})
+    plans = plans_of(listed, "spec", tmp_path)
+    speed = Speed(RATES, Episodes((200,)))
+    monkeypatch.setattr("seer_edge.api.sweeps.measure", lambda plans, *_: dict.fromkeys(plans, speed))
+    for name, summary in {
+        "Alien__seer__0": {"status": "finished", "timesteps": 1_000},
+        "Alien__plain__0": {"status": "interrupted", "timesteps": 700},
+        "Alien__late__1": {"status": "interrupted", "timesteps": 600},  # it began there
+    }.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "summary.json").write_text(json.dumps(summary))
+    result = estimate(tmp_path, listed, plans, LocalEngine(1, 10**10))
+    kinds = {job.name: plans[kind_of(job)] for job in listed}
+    assert {job.name: job.seconds for job in result.jobs} == {
+        "Alien__seer__0": 0.0,
+        "Alien__seer__1": speed.seconds(kinds["Alien__seer__1"], 0),
+        "Alien__plain__0": speed.seconds(kinds["Alien__plain__0"], 700),
+        "Alien__plain__1": speed.seconds(kinds["Alien__plain__1"], 0),
+        "Alien__late__0": speed.seconds(kinds["Alien__late__0"], 600),
+        "Alien__late__1": speed.seconds(kinds["Alien__late__1"], 600),
+    }
+    assert result.hours == pytest.approx(sum(job.seconds or 0.0 for job in result.jobs) / 3600)

@@ -7,6 +7,7 @@ A folder of a run is named GAME__VARIANT__SEED. Variants that differ only in the
 paper-b, are continuations of one seed. The file of a rival is written straight to docs/results/evidence/runs:
 
     python tools/peers/streaming_q.py --env Krull --json docs/results/evidence/runs/Krull__stream__0.json
+    python tools/peers/sb3_dqn.py --env Krull --json docs/results/evidence/runs/Krull__sb3__0.json
 """
 
 import argparse

@@ -23,6 +23,7 @@ ARMS = {
     "auto": "SEER as in the paper, --freeze-at auto",
     "prioritized": "Rainbow, all frames of the run, prioritized replay",
     "stream": "streaming Q(lambda), no replay",
+    "sb3": "DQN of Stable-Baselines3",
 }
 RIVAL_SUFFIX = ".json"
 MEASURES = {"evaluation": "Evaluation", "training": "Training, last 25,000 steps"}
@@ -72,7 +73,7 @@ def result_of_run(path: Path) -> Result:
 
 
 def result_of_rival(path: Path) -> Result:
-    """Read what `peers/streaming_q.py --json` wrote."""
+    """Read what a rival's `--json` wrote."""
     from seer_edge.reports.figures import recent_means
 
     report = json.loads(path.read_text())
@@ -81,7 +82,7 @@ def result_of_rival(path: Path) -> Result:
         evaluation=statistics.fmean(report["evaluation"]),
         training=statistics.fmean(report["last_quarter"]) if report["last_quarter"] else None,
         cpu_seconds=report["cpu_seconds"],
-        rows=0,
+        rows=report["rows"],
         rss_peak_bytes=report["rss_peak_bytes"],
         freeze_step=None,
         curve=(ends, recent_means(ends, returns)),

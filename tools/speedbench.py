@@ -280,7 +280,7 @@ def measure(flags: argparse.Namespace) -> int:
     if against is not None:
         check_same_setting(setting, against, flags.against)
 
-    from sb3_dqn import stable_baselines3
+    from sb3_times import stable_baselines3
     from yardsticks import matrix_rate
 
     rates = [matrix_rate(clock)]

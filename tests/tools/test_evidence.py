@@ -59,7 +59,7 @@ def test_the_page_has_the_figures_of_the_collected_runs(tmp_path: Path) -> None:
     assert done.stdout.split() == sorted(f"Krull__{name}" for name in EVALUATIONS)
     assert done.stderr == "Krull__uint8-a__0: not finished, left out ...\n"
     rival = {"evaluation": [70, 90], "last_quarter": [60], "games": [{"step": 800, "return": 60}]}
-    rival |= {"cpu_seconds": 33.0, "rss_peak_bytes": 7_000_000}
+    rival |= {"cpu_seconds": 33.0, "rss_peak_bytes": 7_000_000, "rows": 5}
     (kept / "Krull__stream__0.json").write_text(json.dumps(rival))
     assert json.loads((kept / "Krull__paper-b__0" / "config.json").read_text())["origin"] == {
         "run": "Krull__bounded__0",
@@ -77,7 +77,7 @@ def test_the_page_has_the_figures_of_the_collected_runs(tmp_path: Path) -> None:
     assert paper[:2] == ["2", "3"]
     assert paper[2].startswith("225 [")  # the mean of 130, which is seed 0's, and 320
     assert paper[3].startswith("2,250 [")
-    assert _cells(page, "streaming")[0][1:] == ["1", "1", "80", "60", "33", "0", "7"]
+    assert _cells(page, "streaming")[0][1:] == ["1", "1", "80", "60", "33", "5", "7"]
     # The differences of the seeds are 30 and 20.
     assert _cells(page, "paper - bounded")[0][2:] == ["+25 ± 5 (2 seeds)", "+250 ± 50 (2 seeds)"]
     spread = _cells(page, "Krull | SEER as in the paper, frozen at 50,000")[0]

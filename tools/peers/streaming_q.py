@@ -9,9 +9,7 @@ lives and evaluation are those of `seer-edge train`, so returns can be compared.
 """
 
 import argparse
-import json
 import math
-import resource
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -27,18 +25,13 @@ from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from commandline import Parser, add_env_flags, count, open_environment, out_file, progress, run_tool
+from commandline import open_environment, progress, run_tool
 
-from seer_runtime.policy.perception import FramePerception
-from seer_runtime.policy.preprocess import FrameStack
-from seer_runtime.replay.crops import Crop
-from seer_runtime.system.ledger import Ledger
+from peers.rivals import STACK, Games, Stack, new_perception, report, rival_parser
 
 if TYPE_CHECKING:
     from seer_edge.envs import Environment
 
-Stack = NDArray[np.uint8]  # [4, 84, 84]
-STACK = 4
 REPORT_STEPS = 10_000
 
 
@@ -211,16 +204,10 @@ class StreamQ:
         return error
 
 
-def new_perception(env: "Environment") -> FramePerception:
-    """Return what stacks the newest four frames of `env`."""
-    height, width = env.spec.frame_shape[-2:]
-    stack = FrameStack(STACK, (height, width), np.zeros((STACK, height, width), np.uint8))
-    return FramePerception(stack, Crop((height, width), (height, width)), Ledger({}))
-
-
-def train(env: "Environment", agent: StreamQ, steps: int) -> list[dict[str, float]]:
+def train(env: "Environment", agent: StreamQ, steps: int) -> Games:
     """Train for so many agent steps; return step, return and length of each training game."""
-    games, perception = [], new_perception(env)
+    games: Games = []
+    perception = new_perception(env)
 
     def read(frame: NDArray[np.uint8], *, first: bool) -> torch.Tensor:
         return agent.read(perception.observe(frame, first=first).input, learning=True)
@@ -248,9 +235,6 @@ def train(env: "Environment", agent: StreamQ, steps: int) -> list[dict[str, floa
 
 def measure(flags: argparse.Namespace) -> int:
     """Train, evaluate and print the figures; return the exit status."""
-    from seer_edge.envs import EnvOptions, make_env
-    from seer_edge.envs.games import evaluate
-
     torch.set_num_threads(1)
     env = open_environment(flags)
     settings = Settings()
@@ -259,49 +243,12 @@ def measure(flags: argparse.Namespace) -> int:
     games = train(env, agent, flags.steps)
     seconds = time.process_time() - begin
     env.close()
-    late = [game["return"] for game in games if game["step"] > 0.75 * flags.steps]
-    player = make_env(flags.env, EnvOptions(), seed=flags.seed + 1, training=False)
-    evaluation = evaluate(
-        player,
-        new_perception(player),
-        lambda observed: agent.best(observed.input),
-        episodes=flags.eval_episodes,
-        epsilon=settings.epsilon_last,
-        rng=np.random.default_rng(flags.seed),
-    )
-    player.close()
-    assert evaluation is not None  # nothing stops it
-    returns = evaluation.returns
-    report = {
-        "env": env.spec.id,
-        "seed": flags.seed,
-        "steps": flags.steps,
-        "evaluation": returns,
-        "last_quarter": late,
-        "games": games,
-        "cpu_seconds": seconds,
-        "rss_peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-    }
-    print(
-        f"{report['env']}, {flags.steps:,} steps, seed {flags.seed}: evaluation {_spread(returns)}, training games of "
-        f"the last quarter {_spread(late)}, {seconds:.0f} CPU seconds, peak {report['rss_peak_bytes'] / 1e6:.0f} MB"
-    )
-    if flags.json is not None:
-        flags.json.write_text(json.dumps(report) + "\n")
-    return 0
-
-
-def _spread(values: Sequence[float]) -> str:
-    return f"{np.mean(values):.1f} ± {np.std(values):.1f} ({len(values)})" if values else "- (0)"
+    return report(flags, games, seconds, agent.best, settings.epsilon_last)
 
 
 def main() -> int:
     """Run the command line; return the exit status."""
-    parser = Parser(prog="streaming_q.py", description="Train stream Q(lambda), which has no replay, on an Atari game.")
-    add_env_flags(parser)
-    parser.add_argument("--steps", type=count, default=100_000, metavar="N", help="agent steps (100000)")
-    parser.add_argument("--eval-episodes", type=count, default=10, metavar="N", help="games at the end (10)")
-    parser.add_argument("--json", type=out_file, metavar="FILE", help="also write the figures to this file")
+    parser = rival_parser("streaming_q.py", "Train stream Q(lambda), which has no replay, on an Atari game.")
     return run_tool("streaming_q.py", lambda: measure(parser.parse_args()))
 
 

@@ -1,0 +1,91 @@
+"""What the rivals share: games, frames and evaluation of `seer-edge train`, so that returns can be compared."""
+
+import argparse
+import json
+import resource
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from commandline import Parser, add_env_flags, count, out_file
+from numpy.typing import NDArray
+
+from seer_runtime.policy.perception import FramePerception
+from seer_runtime.policy.preprocess import FrameStack
+from seer_runtime.replay.crops import Crop
+from seer_runtime.system.ledger import Ledger
+
+if TYPE_CHECKING:
+    from seer_edge.envs import Environment
+
+Stack = NDArray[np.uint8]  # [4, 84, 84]
+STACK = 4
+Games = list[dict[str, float]]
+"""Step, return and length of each training game."""
+
+
+def rival_parser(prog: str, description: str) -> Parser:
+    """Return a parser with the flags that every rival has."""
+    parser = Parser(prog=prog, description=description)
+    add_env_flags(parser)
+    parser.add_argument("--steps", type=count, default=100_000, metavar="N", help="agent steps (100000)")
+    parser.add_argument("--eval-episodes", type=count, default=10, metavar="N", help="games at the end (10)")
+    parser.add_argument("--json", type=out_file, metavar="FILE", help="also write the figures to this file")
+    return parser
+
+
+def new_perception(env: "Environment") -> FramePerception:
+    """Return what stacks the newest four frames of `env`."""
+    height, width = env.spec.frame_shape[-2:]
+    stack = FrameStack(STACK, (height, width), np.zeros((STACK, height, width), np.uint8))
+    return FramePerception(stack, Crop((height, width), (height, width)), Ledger({}))
+
+
+def report(
+    flags: argparse.Namespace, games: Games, seconds: float, best: Callable[[Stack], int], epsilon: float, rows: int = 0
+) -> int:
+    """Evaluate an agent by its `best` actions, print its figures and write them to --json. Return the exit status.
+
+    `seconds` is the CPU time of training, `epsilon` the share of random actions in the evaluation, and `rows` the size
+    of the replay.
+    """
+    from seer_edge.envs import EnvOptions, make_env
+    from seer_edge.envs.games import evaluate
+
+    player = make_env(flags.env, EnvOptions(), seed=flags.seed + 1, training=False)
+    evaluation = evaluate(
+        player,
+        new_perception(player),
+        lambda observed: best(observed.input),
+        episodes=flags.eval_episodes,
+        epsilon=epsilon,
+        rng=np.random.default_rng(flags.seed),
+    )
+    env_id = player.spec.id
+    player.close()
+    assert evaluation is not None  # nothing stops it
+    late = [game["return"] for game in games if game["step"] > 0.75 * flags.steps]
+    rss_peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(
+        f"{env_id}, {flags.steps:,} steps, seed {flags.seed}: evaluation {_spread(evaluation.returns)}, training games "
+        f"of the last quarter {_spread(late)}, {seconds:.0f} CPU seconds, {rows:,} rows, "
+        f"peak {rss_peak_bytes / 1e6:.0f} MB"
+    )
+    if flags.json is not None:
+        figures = {
+            "env": env_id,
+            "seed": flags.seed,
+            "steps": flags.steps,
+            "evaluation": evaluation.returns,
+            "last_quarter": late,
+            "games": games,
+            "cpu_seconds": seconds,
+            "rows": rows,
+            "rss_peak_bytes": rss_peak_bytes,
+        }
+        flags.json.write_text(json.dumps(figures) + "\n")
+    return 0
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{np.mean(values):.1f} ± {np.std(values):.1f} ({len(values)})" if values else "- (0)"

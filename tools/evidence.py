@@ -21,7 +21,7 @@ from typing import Any, cast
 
 import numpy as np
 from commandline import BadInputError, Parser, any_folder, progress, render, run_tool, writable
-from evidence_arms import ARMS, MEASURES, Arms, Games, parts_of, read_arms
+from evidence_arms import ARMS, MEASURES, Arms, Games, Result, fixed_steps, label, order, parts_of, read_arms
 
 EVIDENCE = Path(__file__).parents[1] / "docs" / "results" / "evidence"
 RUNS = EVIDENCE / "runs"
@@ -36,7 +36,6 @@ PAIRS = (
     ("auto", "paper"),
     ("prioritized", "whole"),
 )
-FIXED = ("paper-20k", "paper-35k", "paper")
 
 
 # --- collecting ----------------------------------------------------------------------------------------------------
@@ -82,7 +81,7 @@ def scores(arms: Arms) -> str:
     """Return the table of one game: each arm's scores by seed, mean, and cost."""
     from seer_edge.reports.statistics import mean_interval
 
-    header = ("Arm", "Seeds", "Runs", *MEASURES.values(), "CPU seconds", "Rows held", "Peak memory, MB")
+    header = ("Arm", "Frozen at", "Seeds", "Runs", *MEASURES.values(), "CPU seconds", "Rows held", "Peak memory, MB")
     lines = []
     for arm in arms.values():
         cells = []
@@ -93,7 +92,8 @@ def scores(arms: Arms) -> str:
             cells.append(text + (f" [{interval.low:,.0f}, {interval.high:,.0f}]" if interval else ""))
         lines.append(
             (
-                ARMS[arm.name],
+                label(arm.name),
+                _freeze_steps(arm.results),
                 f"{len(arm.by_seed)}",
                 f"{len(arm.results)}",
                 *cells,
@@ -103,6 +103,11 @@ def scores(arms: Arms) -> str:
             )
         )
     return _table(header, lines)
+
+
+def _freeze_steps(results: Sequence[Result]) -> str:
+    steps = sorted({result.freeze_step for result in results if result.freeze_step is not None})
+    return ", ".join(f"{step:,}" for step in steps) or "-"
 
 
 def differences(games: Games) -> str:
@@ -154,7 +159,7 @@ def aggregates(games: Games) -> str:
                 cell(float(interquartile_mean(joined)), interquartile_interval(strata)),
             ]
         lines.append((ARMS[name], f"{len(joined)}", *cells))
-    names = [f"{label}: {what}" for label in MEASURES.values() for what in ("mean", "interquartile mean")]
+    names = [f"{title}: {what}" for title in MEASURES.values() for what in ("mean", "interquartile mean")]
     return _table(("Arm", "Seeds and games", *names), lines)
 
 
@@ -172,7 +177,7 @@ def spreads(games: Games) -> str:
                 within = f"{statistics.fmean(repeated) ** 0.5:,.0f}" if repeated else "-"
                 cells += [between, within]
             if any(cell != "-" for cell in cells):
-                lines.append((game, ARMS[arm.name], *cells))
+                lines.append((game, label(arm.name), *cells))
     names = [f"{name}: {what}" for name in MEASURES.values() for what in ("between seeds", "between continuations")]
     return _table(("Game", "Arm", *names), lines)
 
@@ -182,22 +187,21 @@ def regrets(games: Games) -> str:
     lines = []
     for game, arms in games.items():
         for seed, results in arms["auto"].by_seed.items() if "auto" in arms else ():
-            for name, label in MEASURES.items():
-                fixed = {arm: arms[arm].seeds(name).get(seed) for arm in FIXED if arm in arms}
+            for name, label_of_measure in MEASURES.items():
+                fixed = {arm: arms[arm].seeds(name).get(seed) for arm in fixed_steps(arms)}
                 known = {arm: value for arm, value in fixed.items() if value is not None}
                 own = arms["auto"].seeds(name).get(seed)
                 if own is None or not known:
                     continue
                 best = max(known, key=lambda arm: known[arm])
-                step = results[0].freeze_step
                 lines.append(
                     (
                         game,
                         f"{seed}",
-                        label,
-                        "never" if step is None else f"{step:,}",
+                        label_of_measure,
+                        _freeze_steps(results) if results[0].freeze_step else "never",
                         f"{own:,.0f}",
-                        ARMS[best].rpartition(" ")[2],
+                        _freeze_steps(arms[best].by_seed[seed]),
                         f"{known[best]:,.0f}",
                         f"{known[best] - own:+,.0f}",
                     )
@@ -221,9 +225,10 @@ def draw(games: Games, folder: Path) -> list[Any]:
     """Write the figures as PNG and CSV, and return them."""
     from seer_edge.reports.drawing import write_png
 
-    colors = {name: number for number, name in enumerate(ARMS)}
+    names = sorted({name for arms in games.values() for name in arms}, key=order)
+    colors = {name: number for number, name in enumerate(names)}
     figures = [
-        *(_dots(name, label, games, colors) for name, label in MEASURES.items()),
+        *(_dots(name, title, games, colors) for name, title in MEASURES.items()),
         _curves(games, colors),
         _costs(games, colors),
     ]
@@ -233,7 +238,7 @@ def draw(games: Games, folder: Path) -> list[Any]:
     return figures
 
 
-def _dots(name: str, label: str, games: Games, colors: Mapping[str, int]) -> Any:
+def _dots(name: str, title: str, games: Games, colors: Mapping[str, int]) -> Any:
     from seer_edge.reports.panels import Figure, Panel, Series
 
     panels = []
@@ -249,9 +254,9 @@ def _dots(name: str, label: str, games: Games, colors: Mapping[str, int]) -> Any
                 series.append(
                     Series(arm.name, "interval", colors[arm.name], mean, np.array([-float(place)]), low, high)
                 )
-        panels.append(Panel(game, tuple(series), places=tuple(ARMS[arm] for arm in arms)))
+        panels.append(Panel(game, tuple(series), places=tuple(label(arm) for arm in arms)))
     caption = "Dots: runs. Bar: mean and range of the seeds."
-    return Figure(name, f"{label}: mean return", caption, "return", "", tuple(panels), ())
+    return Figure(name, f"{title}: mean return", caption, "return", "", tuple(panels), ())
 
 
 def _curves(games: Games, colors: Mapping[str, int]) -> Any:
@@ -261,12 +266,12 @@ def _curves(games: Games, colors: Mapping[str, int]) -> Any:
     panels = []
     for game, arms in games.items():
         series = []
-        for name in MAIN_ARMS:
-            lines = [result.curve for result in arms[name].results] if name in arms else []
+        for name in (name for name in MAIN_ARMS if name in arms):
+            lines = [result.curve for result in arms[name].results]
             only = [Series(name, "run", colors[name], *line) for line in lines[:1]]
             series += mean_line(name, lines, colors[name]) or only
         panels.append(Panel(game, tuple(series)))
-    keys = tuple(Key(ARMS[name], "mean", colors[name]) for name in MAIN_ARMS)
+    keys = tuple(Key(ARMS[name], "mean", colors[name]) for name in MAIN_ARMS if name in colors)
     caption = (
         "Training games: mean of those of the last 10,000 steps, and of at least five. Line and band: mean and "
         "standard deviation over all runs of an arm. Continuations of one seed are the same up to their beginning."
@@ -285,8 +290,8 @@ def _costs(games: Games, colors: Mapping[str, int]) -> Any:
             y = np.array([result.training for result in arm.results], float)
             series.append(Series(arm.name, "points", colors[arm.name], x, y, y, y))
         panels.append(Panel(game, tuple(series)))
-    keys = tuple(Key(ARMS[name], "dots", color) for name, color in colors.items())
-    caption = "Each point is a run: its CPU seconds, and its training games of the last 25,000 steps."
+    keys = tuple(Key(label(name), "dots", color) for name, color in colors.items())
+    caption = "Each point is a run: its CPU seconds, and its training games of the last quarter."
     return Figure("cost", "Return and cost", caption, "CPU seconds", "return", tuple(panels), keys)
 
 
@@ -302,7 +307,8 @@ def write_page(runs: Path, out: Path) -> int:
     total = sum(len(arm.results) for arms in games.values() for arm in arms.values())
     parts = [
         "# Evidence\n\nThis page is written by `python tools/evidence.py page` from the files in `runs`. "
-        "[The plan](../plan.md) says what the arms and measures are, and what would count against this project.\n\n"
+        "[The plan](../plan.md) says what the arms and measures are, and what would count against this project. "
+        "Agents are Rainbow on games, and CURL + SAC on control tasks.\n\n"
         f"So far: {total} runs on {', '.join(games)}. Intervals in brackets are 95 % bootstraps over seeds.\n"
     ]
     parts += [f"![{figure.title}]({figure.name}.png)\n\n{figure.caption}\n" for figure in figures]

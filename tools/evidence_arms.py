@@ -1,7 +1,9 @@
 """The collected runs of docs/results/plan.md, by game, arm and seed. `evidence.py` writes their page."""
 
 import json
+import re
 import statistics
+import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,20 +15,20 @@ from numpy.typing import NDArray
 
 CONTINUATIONS = frozenset("abc")
 ARMS = {
-    "whole": "Rainbow, all frames of the run",
-    "bounded": "Rainbow, 9,920 frames",
-    "paper": "SEER as in the paper, frozen at 50,000",
-    "uint8": "SEER, compressed uint8, frozen at 50,000",
-    "uint4": "SEER, compressed uint4, frozen at 50,000",
-    "paper-35k": "SEER as in the paper, frozen at 35,000",
-    "paper-20k": "SEER as in the paper, frozen at 20,000",
+    "whole": "no freeze, all frames of the run",
+    "bounded": "no freeze, newest frames",
+    "paper": "SEER as in the paper",
+    "uint8": "SEER, compressed uint8",
+    "uint4": "SEER, compressed uint4",
     "auto": "SEER as in the paper, --freeze-at auto",
-    "prioritized": "Rainbow, all frames of the run, prioritized replay",
+    "prioritized": "no freeze, all frames of the run, prioritized replay",
     "stream": "streaming Q(lambda), no replay",
     "sb3": "DQN of Stable-Baselines3",
 }
+EARLIER = re.compile(r"paper-(\d+)k")
+"""Arms like `paper` that freeze at another step, in thousands."""
 RIVAL_SUFFIX = ".json"
-MEASURES = {"evaluation": "Evaluation", "training": "Training, last 25,000 steps"}
+MEASURES = {"evaluation": "Evaluation", "training": "Training, last quarter"}
 
 
 @dataclass(frozen=True)
@@ -113,18 +115,37 @@ class Arm:
 
 Arms = Mapping[str, Arm]
 Games = Mapping[str, Arms]
-"""Arms by game."""
+"""Arms by game or task."""
+
+
+def label(arm: str) -> str:
+    """Return what an arm is, in words."""
+    earlier = EARLIER.fullmatch(arm)
+    return f"{ARMS['paper']}, frozen at {earlier[1]},000" if earlier else ARMS[arm]
+
+
+def order(arm: str) -> tuple[int, int]:
+    """Return the place of an arm in tables: as in ARMS, earlier freezes after `paper`, the latest one first."""
+    earlier = EARLIER.fullmatch(arm)
+    return [*ARMS].index("paper" if earlier else arm), -int(earlier[1]) if earlier else -sys.maxsize
+
+
+def fixed_steps(arms: Arms) -> list[str]:
+    """Return the arms like `paper`, which differ in the step of their freeze only."""
+    return [arm for arm in arms if arm == "paper" or EARLIER.fullmatch(arm)]
 
 
 def read_arms(folder: Path) -> Games:
-    """Return the arms by game and name, in the order of ARMS. Raises BadInputError."""
+    """Return the arms by game and name, in the order of `order`. Raises BadInputError."""
     found: dict[str, dict[str, dict[int, list[Result]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         game, arm, seed = parts_of(path)
         found[game][arm][seed].append(result_of_rival(path) if path.is_file() else result_of_run(path))
     if not found:
         raise BadInputError(f"{folder}: holds no runs; use `evidence.py collect` first")
-    return {game: {name: Arm(name, dict(arms[name])) for name in ARMS if name in arms} for game, arms in found.items()}
+    return {
+        game: {name: Arm(name, dict(arms[name])) for name in sorted(arms, key=order)} for game, arms in found.items()
+    }
 
 
 def parts_of(path: Path) -> tuple[str, str, int]:
@@ -133,7 +154,7 @@ def parts_of(path: Path) -> tuple[str, str, int]:
     variant, _, seed = rest.partition("__")
     arm, _, last = variant.rpartition("-")
     name = arm if last in CONTINUATIONS else variant
-    if name not in ARMS or not seed.isdecimal():
+    if not (name in ARMS or EARLIER.fullmatch(name)) or not seed.isdecimal():
         raise BadInputError(
             f"{path}: is not named GAME__VARIANT__SEED with a variant of docs/results/plan.md; leave it out"
         )

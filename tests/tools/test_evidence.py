@@ -20,6 +20,7 @@ EVALUATIONS = {
     "auto__0": 160,
 }
 """By variant and seed. The training return of the last quarter is 10 times as much."""
+FREEZES = {"auto": 430, "paper-a": 400, "paper-b": 400, "paper-20k": 200}
 
 
 def _evidence(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -35,7 +36,7 @@ def _run(
     config = {"env": f"ALE/{game}-v5", "env_name": game, "algo": "rainbow", "seed": seed, "total_timesteps": 1000}
     origin = {"run": f"/home/me/runs/Krull__bounded__{seed}", "step": 400} if variant.startswith("paper") else None
     (path / "config.json").write_text(json.dumps({**config, "origin": origin}))
-    freeze = {"timestep": 430} if variant == "auto" else None
+    freeze = {"timestep": FREEZES[variant]} if variant in FREEZES else None
     (path / "summary.json").write_text(json.dumps({"status": status, "freeze": freeze}))
     (path / "progress.csv").write_text(f"{PROGRESS}500,40,,9e6,400\n1000,90,{evaluation},8e6,700\n")
     late = f"800,{9 * evaluation},50,1\n1000,{11 * evaluation},50,1\n"
@@ -69,21 +70,22 @@ def test_the_page_has_the_figures_of_the_collected_runs(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
     page = (out / "README.md").read_text()
-    scores = {cells[0]: cells[1:] for cells in _cells(page, "Rainbow, 9,920") + _cells(page, "SEER as in the paper")}
-    bounded, paper = scores["Rainbow, 9,920 frames"], scores["SEER as in the paper, frozen at 50,000"]
-    assert bounded[:2] == ["2", "2"]
-    assert bounded[2].startswith("200 [")
-    assert bounded[4:] == ["90", "700", "9"]
-    assert paper[:2] == ["2", "3"]
-    assert paper[2].startswith("225 [")  # the mean of 130, which is seed 0's, and 320
-    assert paper[3].startswith("2,250 [")
-    assert _cells(page, "streaming")[0][1:] == ["1", "1", "80", "60", "33", "5", "7"]
+    scores = {cells[0]: cells[1:] for cells in _cells(page, "no freeze, newest") + _cells(page, "SEER as in the paper")}
+    bounded, paper = scores["no freeze, newest frames"], scores["SEER as in the paper"]
+    assert bounded[:3] == ["-", "2", "2"]
+    assert bounded[3].startswith("200 [")
+    assert bounded[5:] == ["90", "700", "9"]
+    assert paper[:3] == ["400", "2", "3"]
+    assert paper[3].startswith("225 [")  # the mean of 130, which is seed 0's, and 320
+    assert paper[4].startswith("2,250 [")
+    assert scores["SEER as in the paper, frozen at 20,000"][:2] == ["200", "1"]
+    assert _cells(page, "streaming")[0][1:] == ["-", "1", "1", "80", "60", "33", "5", "7"]
     # The differences of the seeds are 30 and 20.
     assert _cells(page, "paper - bounded")[0][2:] == ["+25 ± 5 (2 seeds)", "+250 ± 50 (2 seeds)"]
-    spread = _cells(page, "Krull | SEER as in the paper, frozen at 50,000")[0]
+    spread = _cells(page, "Krull | SEER as in the paper |")[0]
     assert spread[2:4] == [f"{190 / math.sqrt(2):.0f}", f"{40 / math.sqrt(2):.0f}"]
     regret = _cells(page, "Krull | 0 | Evaluation")[0]
-    assert regret[3:] == ["430", "160", "20,000", "190", "+30"]
+    assert regret[3:] == ["430", "160", "200", "190", "+30"]
     for name in ("evaluation", "training", "curves", "cost"):
         assert f"({name}.png)" in page
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")

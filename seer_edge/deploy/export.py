@@ -16,6 +16,7 @@ from seer_edge.errors import BadInputError
 from seer_edge.networks.graph import encoder_graph, graph_weights
 from seer_edge.runs import checkpoint
 from seer_edge.runs.checkpoint import Saved
+from seer_edge.runs.demos import are_demos
 from seer_edge.runs.run_folder import RunFolder
 from seer_edge.validation import check_target
 from seer_edge.version import __version__
@@ -83,7 +84,7 @@ def _check_place(path: Path, folder: RunFolder) -> None:
     if path.resolve().is_relative_to(folder.path.resolve()):
         raise BadInputError(f"-o {path}: is inside the run's folder; name a file outside it")
     check_target("-o", path)
-    if path.is_file() and path.stat().st_size and not begins_as_bundle(path):
+    if path.is_file() and path.stat().st_size and (not begins_as_bundle(path) or are_demos(path)):
         raise BadInputError(f"-o {path}: exists and is not a bundle; name another file")
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from seer_edge.envs import Action, Continuous, Discrete, EnvSpec, Frame, Step
 from seer_edge.errors import BadInputError
 from seer_runtime import durable
-from seer_runtime.durable.container import open_container, write_container
+from seer_runtime.durable.container import member_names, open_container, write_container
 from seer_runtime.durable.tensors import TensorFile, tensor_pieces
 
 FORMAT = "demonstrations 1"
@@ -168,6 +168,14 @@ class Demos:
         rows = np.empty((count, *self._tensors.shapes[name][1:]), self._tensors.dtypes[name])
         self._tensors.read_rows_into(name, first, rows)
         return rows
+
+
+def are_demos(path: Path) -> bool:
+    """Return whether the file at `path` holds demonstrations. Only its beginning is read. Raises OSError."""
+    try:
+        return MEMBER in member_names(path)
+    except durable.CorruptFileError:
+        return False
 
 
 @contextmanager

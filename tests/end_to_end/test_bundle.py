@@ -19,8 +19,9 @@ import pytest
 
 from seer_edge.config.algorithms.rainbow import RainbowNetworks
 from seer_edge.config.presets import PRESETS, RainbowSettings
+from seer_edge.runs import demos
 from seer_runtime import Policy, durable
-from seer_runtime.durable.container import CONTAINER_VERSION
+from seer_runtime.durable.container import CONTAINER_VERSION, write_container
 from seer_runtime.policy.bundle import HEAD, MEMBER_BYTES_MAX, open_bundle
 from tests.end_to_end.short_presets import GAME, RAINBOW, TASK, Run, command
 from tests.runtime.bundles import forged
@@ -478,6 +479,7 @@ def test_a_link_to_a_bundle_serves_every_command(run: Run, bundle: Path, tmp_pat
         (("export", "{run}", "-o", "{tmp}/" + "x" * 300), ["-o", "cannot be written"]),
         (("export", "{run}", "-o", "{tmp}/notes.txt/p.seer"), ["-o", "notes.txt/p.seer: cannot be written"]),
         (("export", "{run}", "-o", "{tmp}/notes.txt"), ["-o", "notes.txt", "is not a bundle; name another"]),
+        (("export", "{run}", "-o", "{tmp}/demos.seer"), ["-o", "demos.seer", "is not a bundle; name another"]),
         (("train", *PIXEL_GAME, "--from", "{bundle}", "--take", "head"), ["--take", "'head'", "agent, encoder"]),
         (("train", *PIXEL_GAME, "--from", "{bundle}", "--freeze-at", "9"), ["--freeze-at 9", "leave it out"]),
         (("train", "--env", "Pong", "--from", "{bundle}", "--take", "agent"), ["--take agent", "3 actions"]),
@@ -498,6 +500,7 @@ def test_bad_input(
     (tmp_path / "newer.seer").write_bytes(forged({"about": {}, "members": []}, version=CONTAINER_VERSION + 1))
     (tmp_path / "folder.mp4").mkdir()
     (tmp_path / "notes.txt").write_text("mine")
+    write_container(tmp_path / "demos.seer", {}, {demos.MEMBER: [b"frames"]})
     os.mkfifo(tmp_path / "pipe.mp4")
     (tmp_path / "link.mp4").symlink_to("damaged.seer")
     before = _standing(tmp_path)

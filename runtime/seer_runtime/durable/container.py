@@ -150,6 +150,16 @@ def begins_as_bundle(path: Path) -> bool:
         return file.read(len(MAGIC)) == MAGIC
 
 
+def member_names(path: Path) -> frozenset[str]:
+    """Return the names of the members of the container at `path`, which are not verified.
+
+    Raises CorruptFileError where the manifest is not one of this release, and OSError.
+    """
+    with files.open_regular(path, follows_links=True) as descriptor:
+        manifest, end_bytes = _manifest(path, descriptor, os.fstat(descriptor).st_size)
+    return frozenset(_record(path, record, end_bytes)[0] for record in manifest["members"])
+
+
 def _manifest(path: Path, descriptor: int, size_bytes: int) -> tuple[dict[str, Any], int]:
     """Return the verified manifest and the byte offset of its end."""
     prefix = files.read_range(path, descriptor, min(_PREFIX_BYTES, size_bytes), 0)

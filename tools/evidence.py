@@ -288,7 +288,7 @@ def _costs(games: Games, colors: Mapping[str, int]) -> Any:
         for arm in arms.values():
             x = np.array([result.cpu_seconds for result in arm.results])
             y = np.array([result.training for result in arm.results], float)
-            series.append(Series(arm.name, "points", colors[arm.name], x, y, y, y))
+            series.append(Series(arm.name, "dots", colors[arm.name], x, y))
         panels.append(Panel(game, tuple(series)))
     keys = tuple(Key(label(name), "dots", color) for name, color in colors.items())
     caption = "Each point is a run: its CPU seconds, and its training games of the last quarter."

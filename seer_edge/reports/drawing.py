@@ -18,6 +18,7 @@ VARIABLES = {INK: "--ink", GRID: "--grid", PAPER: "--neutral"} | {
 DASHES = ("-", "--", "-.")
 """Lines of settings whose colour repeats."""
 MARKERS = ("o", "s", "^", "D", "v", "P")
+"""Points. Where the colour repeats they are another marker, and every second time hollow."""
 PANEL_INCHES, DOT_ROW_INCHES = (4.6, 3.0), 0.42
 TITLE_CHARACTERS, LABEL_CHARACTERS = 40, 24
 PNG_DPI, PNG_COLUMNS = 130, 3
@@ -121,15 +122,18 @@ def pyplot() -> Any:
 def _handle(key: Key) -> Any:
     from matplotlib.lines import Line2D
 
-    color = color_of(key.color)
     if key.style in ("dots", "paper"):
-        return Line2D([], [], color=color, marker=_marker(key.color), linestyle="", label=key.label)
+        return Line2D([], [], **_point(key.color), linestyle="", label=key.label)
+    color = color_of(key.color)
     dash: Any = (0, (4, 3)) if key.style == "dashed" else DASHES[max(key.color, 0) // len(PALETTE) % len(DASHES)]
     return Line2D([], [], color=color, linestyle=dash, label=key.label)
 
 
-def _marker(number: int) -> str:
-    return "D" if number == NEUTRAL else MARKERS[number % len(MARKERS)]
+def _point(number: int) -> dict[str, Any]:
+    """Return the keyword arguments of matplotlib for the points of a setting."""
+    color, times = color_of(number), max(number, 0) // len(PALETTE)
+    marker = "D" if number == NEUTRAL else MARKERS[(number + times) % len(MARKERS)]
+    return {"color": color, "marker": marker, "markerfacecolor": "none" if times % 2 else color}
 
 
 def _height(panel: Panel) -> float:
@@ -179,10 +183,12 @@ def _draw_series(axes: Any, series: Series) -> None:
         axes.plot(x, y, color=color, linewidth=1.2, linestyle=(0, (4, 3)))
     elif series.style == "points":
         bars = [y - series.low, series.high - y]
-        axes.errorbar(x, y, yerr=bars, fmt=_marker(series.color), color=color, markersize=4.5, linewidth=1, capsize=2)
+        axes.errorbar(x, y, yerr=bars, **_point(series.color), linestyle="", markersize=4.5, elinewidth=1, capsize=2)
     elif series.style == "dots":
-        axes.plot(x, y, _marker(series.color), color=color, markersize=5, alpha=0.85)
+        axes.plot(x, y, **_point(series.color), linestyle="", markersize=5, alpha=0.85)
     else:  # "interval" and "paper", which lie along x
         bars = [x - series.low, series.high - x]
-        marker = "|" if series.style == "interval" else _marker(series.color)
-        axes.errorbar(x, y, xerr=bars, fmt=marker, color=color, markersize=7 if marker == "|" else 4, linewidth=1.6)
+        ends = {"color": color, "marker": "|"} if series.style == "interval" else _point(series.color)
+        axes.errorbar(
+            x, y, xerr=bars, **ends, linestyle="", markersize=7 if ends["marker"] == "|" else 4, elinewidth=1.6
+        )

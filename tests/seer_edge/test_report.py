@@ -185,3 +185,8 @@ def test_a_long_title_stays_inside_its_picture(tmp_path: Path) -> None:
     drawing.pyplot().close(drawn)
     assert drawn.bbox.x0 <= title.x0 < title.x1 <= drawn.bbox.x1
     assert title.y1 <= drawn.bbox.y1
+
+
+def test_points_of_settings_whose_colour_repeats_can_be_told_apart() -> None:
+    looks = [tuple(drawing._point(number).values()) for number in range(len(drawing.PALETTE) * len(drawing.MARKERS))]
+    assert len(set(looks)) == len(looks)

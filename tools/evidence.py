@@ -3,6 +3,8 @@
     python tools/evidence.py collect FOLDER...    # copy what a page needs of each finished run of a sweep
     python tools/evidence.py page                 # docs/results/evidence/README.md and its figures
 
+`--page DIR` is for another page: its runs are in DIR/runs, README.md and figures in DIR.
+
 A folder of a run is named GAME__VARIANT__SEED. Variants that differ only in their last part, such as paper-a and
 paper-b, are continuations of one seed. The file of a rival is written straight to docs/results/evidence/runs:
 
@@ -24,7 +26,8 @@ from commandline import BadInputError, Parser, any_folder, progress, render, run
 from evidence_arms import ARMS, MEASURES, Arms, Games, Result, fixed_steps, label, order, parts_of, read_arms
 
 EVIDENCE = Path(__file__).parents[1] / "docs" / "results" / "evidence"
-RUNS = EVIDENCE / "runs"
+RUNS = "runs"
+"""Folder of the collected runs in that of their page."""
 TABLES, DESCRIPTIONS = ("progress.csv", "episodes.csv"), ("config.json", "summary.json")
 """What is kept of a run."""
 MAIN_ARMS = ("whole", "bounded", "paper", "uint8", "uint4")
@@ -204,16 +207,27 @@ def regrets(games: Games) -> str:
                         _freeze_steps(arms[best].by_seed[seed]),
                         f"{known[best]:,.0f}",
                         f"{known[best] - own:+,.0f}",
+                        f"{statistics.fmean(known.values()):,.0f}",
                     )
                 )
-    return _table(
-        ("Game", "Seed", "Measure", "Step of auto", "Return", "Best fixed step", "Its return", "Regret"), lines
+    header = (
+        "Game",
+        "Seed",
+        "Measure",
+        "Step of auto",
+        "Return",
+        "Best fixed step",
+        "Its return",
+        "Regret",
+        "Mean of all",
     )
+    return _table(header, lines)
 
 
 def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown; empty without lines."""
     if not lines:
-        return "Not enough runs yet.\n"
+        return ""
     rule = ["---"] + ["---:"] * (len(header) - 1)
     return "".join(f"| {' | '.join(cells)} |\n" for cells in (header, rule, *lines))
 
@@ -298,25 +312,32 @@ def _costs(games: Games, colors: Mapping[str, int]) -> Any:
 # --- the page ------------------------------------------------------------------------------------------------------
 
 
-def write_page(runs: Path, out: Path) -> int:
-    """Write the figures and `README.md` from the collected runs."""
-    games = read_arms(runs)
+def write_page(out: Path) -> int:
+    """Write the figures and `README.md` of the folder `out` from the collected runs in it."""
+    games = read_arms(out / RUNS)
     with writable(out):
-        out.mkdir(parents=True, exist_ok=True)
         figures = draw(games, out)
     total = sum(len(arm.results) for arms in games.values() for arm in arms.values())
+    flag = "" if out == EVIDENCE else f" --page docs/results/{out.name}"
     parts = [
-        "# Evidence\n\nThis page is written by `python tools/evidence.py page` from the files in `runs`. "
-        "[The plan](../plan.md) says what the arms and measures are, and what would count against this project. "
-        "Agents are Rainbow on games, and CURL + SAC on control tasks.\n\n"
+        f"# {out.name.capitalize()}\n\nThis page is written by `python tools/evidence.py page{flag}` from the files in "
+        "`runs`. [The plan](../plan.md) says what the arms and measures are, and what would count against this "
+        "project. Agents are Rainbow on games, and CURL + SAC on control tasks.\n\n"
         f"So far: {total} runs on {', '.join(games)}. Intervals in brackets are 95 % bootstraps over seeds.\n"
     ]
     parts += [f"![{figure.title}]({figure.name}.png)\n\n{figure.caption}\n" for figure in figures]
     parts += [f"## {game}\n\n{scores(arms)}" for game, arms in games.items()]
-    parts.append(f"## All games\n\nHuman-normalized scores.\n\n{aggregates(games)}")
-    parts.append(f"## Differences\n\nMean over seeds, with its standard error.\n\n{differences(games)}")
-    parts.append(f"## Spread\n\nStandard deviations.\n\n{spreads(games)}")
-    parts.append(f"## The automatic freeze\n\n{regrets(games)}")
+    for title, about, table in (
+        ("All games", "Human-normalized scores.", aggregates(games)),
+        ("Differences", "Mean over seeds, with its standard error.", differences(games)),
+        ("Spread", "Standard deviations.", spreads(games)),
+        (
+            "The automatic freeze",
+            "Regret: the best fixed step less the automatic one. Mean of all: of the fixed steps.",
+            regrets(games),
+        ),
+    ):
+        parts += [f"## {title}\n\n{about}\n\n{table}"] if table else []
     (out / "README.md").write_text("\n".join(parts))
     print(render(("game", "arms", "runs"), [_counts(game, arms) for game, arms in games.items()]))
     return 0
@@ -333,17 +354,17 @@ def main() -> int:
     for name, about in (("collect", "copy finished runs of sweeps"), ("page", "write the page and its figures")):
         job = jobs.add_parser(name, help=about)
         job.add_argument(
-            "--runs", type=any_folder, default=RUNS, metavar="DIR", help="collected runs (docs/results/…/runs)"
+            "--page",
+            type=any_folder,
+            default=EVIDENCE,
+            metavar="DIR",
+            help="folder of the page (docs/results/evidence)",
         )
         if name == "collect":
             job.add_argument("folders", nargs="+", type=any_folder, metavar="FOLDER", help="the -o of a sweep")
-        else:
-            job.add_argument(
-                "-o", dest="out", type=any_folder, default=EVIDENCE, metavar="DIR", help="folder of the page"
-            )
 
     def job_of(flags: argparse.Namespace) -> int:
-        return collect(flags.folders, flags.runs) if flags.job == "collect" else write_page(flags.runs, flags.out)
+        return collect(flags.folders, flags.page / RUNS) if flags.job == "collect" else write_page(flags.page)
 
     return run_tool("evidence.py", lambda: job_of(parser.parse_args()))
 

@@ -50,12 +50,13 @@ def _cells(page: str, begins: str) -> list[list[str]]:
 
 
 def test_the_page_has_the_figures_of_the_collected_runs(tmp_path: Path) -> None:
-    sweep, kept, out = tmp_path / "sweep", tmp_path / "kept", tmp_path / "page"
+    sweep, out = tmp_path / "sweep", tmp_path / "page"
+    kept = out / "runs"
     for name, evaluation in EVALUATIONS.items():
         variant, _, seed = name.partition("__")
         _run(sweep, variant, int(seed), evaluation)
     _run(sweep, "uint8-a", 0, 500, status="interrupted")
-    done = _evidence("collect", sweep, "--runs", kept)
+    done = _evidence("collect", sweep, "--page", out)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == sorted(f"Krull__{name}" for name in EVALUATIONS)
     assert done.stderr == "Krull__uint8-a__0: not finished, left out ...\n"
@@ -66,7 +67,7 @@ def test_the_page_has_the_figures_of_the_collected_runs(tmp_path: Path) -> None:
         "run": "Krull__bounded__0",
         "step": 400,
     }
-    done = _evidence("page", "--runs", kept, "-o", out)
+    done = _evidence("page", "--page", out)
     assert done.returncode == 0, done.stderr
 
     page = (out / "README.md").read_text()
@@ -85,7 +86,7 @@ def test_the_page_has_the_figures_of_the_collected_runs(tmp_path: Path) -> None:
     spread = _cells(page, "Krull | SEER as in the paper |")[0]
     assert spread[2:4] == [f"{190 / math.sqrt(2):.0f}", f"{40 / math.sqrt(2):.0f}"]
     regret = _cells(page, "Krull | 0 | Evaluation")[0]
-    assert regret[3:] == ["430", "160", "200", "190", "+30"]
+    assert regret[3:] == ["430", "160", "200", "190", "+30", "160"]
     for name in ("evaluation", "training", "curves", "cost"):
         assert f"({name}.png)" in page
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
@@ -95,24 +96,22 @@ def test_the_page_has_the_figures_of_the_collected_runs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["Krull__late__0", "Krull__paper-a__x", "krull"])
 def test_a_run_that_the_plan_does_not_name_is_refused(name: str, tmp_path: Path) -> None:
-    _run(tmp_path, "paper-a", 0, 1.0)
-    (tmp_path / "Krull__paper-a__0").rename(tmp_path / name)
-    for arguments in (
-        ("collect", tmp_path, "--runs", tmp_path / "kept"),
-        ("page", "--runs", tmp_path, "-o", tmp_path / "p"),
-    ):
+    runs = tmp_path / "runs"
+    _run(runs, "paper-a", 0, 1.0)
+    (runs / "Krull__paper-a__0").rename(runs / name)
+    for arguments in (("collect", runs, "--page", tmp_path / "other"), ("page", "--page", tmp_path)):
         done = _evidence(*arguments)
         assert done.returncode == 2
-        assert done.stderr.startswith(f"evidence.py: {tmp_path / name}: is not named GAME__VARIANT__SEED")
-    assert [path.name for path in tmp_path.iterdir()] == [name]
+        assert done.stderr.startswith(f"evidence.py: {runs / name}: is not named GAME__VARIANT__SEED")
+    assert [path.name for path in tmp_path.rglob("*") if path.is_dir()] == ["runs", name, "checkpoints"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
         (("collect", "nowhere"), "nowhere: holds no runs; give the -o of a sweep"),
-        (("page", "--runs", "nowhere"), "nowhere: holds no runs; use `evidence.py collect` first"),
-        (("page", "-o", " "), "-o: ' ' is not the name of a folder"),
+        (("page", "--page", "nowhere"), "nowhere/runs: holds no runs; use `evidence.py collect` first"),
+        (("page", "--page", " "), "--page: ' ' is not the name of a folder"),
     ],
 )
 def test_bad_input_is_one_line(arguments: tuple[str, ...], line: str) -> None:
@@ -124,10 +123,10 @@ def test_human_normalized_scores_are_over_the_games_that_have_them(tmp_path: Pat
     arms = ("whole", "bounded", "paper", "uint8", "uint4")
     for game, evaluation in (("Krull", 2665.5), ("Seaquest", 42054.7), ("Pole", 7)):  # a human's; Pole has none
         for arm in arms:
-            _run(tmp_path, arm, 0, evaluation, game=game)
-    done = _evidence("page", "--runs", tmp_path, "-o", tmp_path / "page")
+            _run(tmp_path / "runs", arm, 0, evaluation, game=game)
+    done = _evidence("page", "--page", tmp_path)
     assert done.returncode == 0, done.stderr
-    page = (tmp_path / "page" / "README.md").read_text()
+    page = (tmp_path / "README.md").read_text()
     lines = _cells(page.split("## All games")[1].split("##")[0], "")
     assert [cells[1] for cells in lines[2:]] == ["2"] * len(arms)
     assert all(cells[2].startswith("1.00") for cells in lines[2:])

@@ -4,6 +4,7 @@ import io
 import math
 import re
 import textwrap
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,7 @@ VARIABLES = {INK: "--ink", GRID: "--grid", PAPER: "--neutral"} | {
     color: f"--color-{number}" for number, color in enumerate(PALETTE)
 }
 DASHES = ("-", "--", "-.")
-"""Lines of settings whose colour repeats."""
 MARKERS = ("o", "s", "^", "D", "v", "P")
-"""Points. Where the colour repeats they are another marker, and every second time hollow."""
 PANEL_INCHES, DOT_ROW_INCHES = (4.6, 3.0), 0.42
 TITLE_CHARACTERS, LABEL_CHARACTERS = 40, 24
 PNG_DPI, PNG_COLUMNS = 130, 3
@@ -46,9 +45,39 @@ STYLE = {
 }
 
 
-def color_of(number: int) -> str:
-    """Return the colour with this number; they repeat."""
-    return PAPER if number == NEUTRAL else PALETTE[number % len(PALETTE)]
+@dataclass(frozen=True)
+class Look:
+    """How a setting is drawn.
+
+    Colours repeat. Then lines have other dashes, and points other markers, which are hollow every second time.
+
+    Attributes:
+        color: as in PALETTE, or PAPER.
+        marker: index of MARKERS.
+        hollow: whether the marker is not filled.
+        dash: index of DASHES.
+
+    """
+
+    color: str
+    marker: int
+    hollow: bool
+    dash: int
+
+    @property
+    def point(self) -> dict[str, Any]:
+        """Keyword arguments of matplotlib for points."""
+        face = "none" if self.hollow else self.color
+        return {"color": self.color, "marker": MARKERS[self.marker], "markerfacecolor": face}
+
+
+def look_of(number: int) -> Look:
+    """Return the look of the setting with this number."""
+    if number == NEUTRAL:
+        return Look(PAPER, marker=3, hollow=False, dash=0)
+    times, place = divmod(number, len(PALETTE))
+    marker = (place + times) % len(MARKERS)
+    return Look(PALETTE[place], marker, hollow=times % 2 == 1, dash=times % len(DASHES))
 
 
 def panel_svg(figure: Figure, panel: Panel) -> str:
@@ -122,18 +151,11 @@ def pyplot() -> Any:
 def _handle(key: Key) -> Any:
     from matplotlib.lines import Line2D
 
+    look = look_of(key.color)
     if key.style in ("dots", "paper"):
-        return Line2D([], [], **_point(key.color), linestyle="", label=key.label)
-    color = color_of(key.color)
-    dash: Any = (0, (4, 3)) if key.style == "dashed" else DASHES[max(key.color, 0) // len(PALETTE) % len(DASHES)]
-    return Line2D([], [], color=color, linestyle=dash, label=key.label)
-
-
-def _point(number: int) -> dict[str, Any]:
-    """Return the keyword arguments of matplotlib for the points of a setting."""
-    color, times = color_of(number), max(number, 0) // len(PALETTE)
-    marker = "D" if number == NEUTRAL else MARKERS[(number + times) % len(MARKERS)]
-    return {"color": color, "marker": marker, "markerfacecolor": "none" if times % 2 else color}
+        return Line2D([], [], **look.point, linestyle="", label=key.label)
+    dash: Any = (0, (4, 3)) if key.style == "dashed" else DASHES[look.dash]
+    return Line2D([], [], color=look.color, linestyle=dash, label=key.label)
 
 
 def _height(panel: Panel) -> float:
@@ -149,7 +171,7 @@ def _draw(axes: Any, figure: Figure, panel: Panel) -> None:
     for series in panel.series:
         _draw_series(axes, series)
     for place, color in panel.freezes:
-        axes.axvline(place, color=color_of(color), linestyle=":", linewidth=1.4)
+        axes.axvline(place, color=look_of(color).color, linestyle=":", linewidth=1.4)
     if panel.places:
         names = ["\n".join(textwrap.wrap(place, LABEL_CHARACTERS)) for place in panel.places]
         axes.set_yticks([-float(place) for place in range(len(names))], names)
@@ -169,8 +191,8 @@ def _draw(axes: Any, figure: Figure, panel: Panel) -> None:
 
 
 def _draw_series(axes: Any, series: Series) -> None:
-    color = color_of(series.color)
-    dash = DASHES[max(series.color, 0) // len(PALETTE) % len(DASHES)]
+    look = look_of(series.color)
+    color, dash = look.color, DASHES[look.dash]
     x, y = series.x, series.y
     if series.style == "run":
         axes.plot(x, y, color=color, linewidth=1.1, alpha=0.75, linestyle=dash)
@@ -183,12 +205,12 @@ def _draw_series(axes: Any, series: Series) -> None:
         axes.plot(x, y, color=color, linewidth=1.2, linestyle=(0, (4, 3)))
     elif series.style == "points":
         bars = [y - series.low, series.high - y]
-        axes.errorbar(x, y, yerr=bars, **_point(series.color), linestyle="", markersize=4.5, elinewidth=1, capsize=2)
+        axes.errorbar(x, y, yerr=bars, **look.point, linestyle="", markersize=4.5, elinewidth=1, capsize=2)
     elif series.style == "dots":
-        axes.plot(x, y, **_point(series.color), linestyle="", markersize=5, alpha=0.85)
+        axes.plot(x, y, **look.point, linestyle="", markersize=5, alpha=0.85)
     else:  # "interval" and "paper", which lie along x
         bars = [x - series.low, series.high - x]
-        ends = {"color": color, "marker": "|"} if series.style == "interval" else _point(series.color)
+        ends = {"color": color, "marker": "|"} if series.style == "interval" else look.point
         axes.errorbar(
             x, y, xerr=bars, **ends, linestyle="", markersize=7 if ends["marker"] == "|" else 4, elinewidth=1.6
         )

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from seer_edge.reports.drawing import PALETTE, panel_svg
+from seer_edge.reports.drawing import PALETTE, VARIABLES, look_of, panel_svg
 from seer_edge.reports.panels import Figure
 from seer_edge.reports.reading import Run
 from seer_edge.reports.reference_scores import ATARI_SOURCE, PAPER_SOURCE
@@ -23,6 +23,8 @@ SHAPES = (
     "M14 3h4v3h3v4h-3v3h-4v-3h-3v-4h3z",
 )
 """The markers of `drawing.py` for legends, as paths in a box of 32 by 16."""
+DASHES = ("none", "7 4", "8 3 2 3")
+"""The dashes of `drawing.py` for legends."""
 NONE = "–"
 
 
@@ -108,6 +110,9 @@ def render(content: Content, live: str = "") -> str:
         light=PALETTE,
         dark=DARK_PALETTE,
         shapes=SHAPES,
+        dashes=DASHES,
+        look_of=look_of,
+        variables=VARIABLES,
         live=live,
         runs=content.runs,
         games=list(dict.fromkeys(run.game for run in content.runs)),

@@ -3,6 +3,7 @@
 import dataclasses
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from seer_edge.reports import drawing
 from seer_edge.reports.build import ReportOptions, content_of
 from seer_edge.reports.figures import all_figures, colors_of
 from seer_edge.reports.grouping import grouped
-from seer_edge.reports.panels import Figure, csv_text
+from seer_edge.reports.page import DASHES, SHAPES, render
+from seer_edge.reports.panels import Figure, Key, csv_text
 from seer_edge.reports.reading import read_run, read_runs
 from seer_edge.reports.scores import Point, last_quarter_return, rows_of, score_of
 from tests.seer_edge.report_runs import make_run
@@ -73,6 +75,31 @@ def test_settings_are_named_by_what_differs_within_a_game(tmp_path: Path) -> Non
 def test_two_freezes_of_one_game_are_named_by_their_steps(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / str(step), freeze_at=step) for step in (2000, 4000)]
     assert list(grouped(read_runs(runs))["Alien"]) == ["frozen at 2,000", "frozen at 4,000"]
+
+
+def test_a_freeze_is_named_in_one_piece_and_a_codec_only_where_there_is_one(tmp_path: Path) -> None:
+    settings: dict[str, dict[str, Any]] = {
+        "auto": {"freeze_at": 4000, "freeze_window": 400, "latent_codec": "float32"},
+        "fixed": {"freeze_at": 4000, "freeze_window": None, "latent_codec": "float32"},
+        "codec": {"freeze_at": 4000, "freeze_window": None, "latent_codec": "uint8"},
+        "never": {"freeze_at": None, "freeze_window": None, "latent_codec": "float32"},
+        "again": {"freeze_at": None, "freeze_window": None, "latent_codec": "uint8"},
+    }
+    runs = {name: make_run(tmp_path / name, **given) for name, given in settings.items()}
+    found = {
+        name: [run.path.name for run in runs] for name, runs in grouped(read_runs([*runs.values()]))["Alien"].items()
+    }
+    assert found == {
+        "frozen by auto, latent codec float32": ["auto"],
+        "frozen, latent codec float32": ["fixed"],
+        "frozen, latent codec uint8": ["codec"],
+        "never frozen": ["never", "again"],
+    }
+    other = make_run(tmp_path / "other", freeze_at=8000, freeze_window=800, latent_codec="float32")
+    assert [*grouped(read_runs([runs["auto"], other]))["Alien"]] == [
+        "frozen by auto, windows of 400",
+        "frozen by auto, windows of 800",
+    ]
 
 
 @pytest.mark.parametrize("name", ["alien-100k", "alien-30k", "cartpole-50/frozen", "cartpole-50/never"])
@@ -188,5 +215,21 @@ def test_a_long_title_stays_inside_its_picture(tmp_path: Path) -> None:
 
 
 def test_points_of_settings_whose_colour_repeats_can_be_told_apart() -> None:
-    looks = [tuple(drawing._point(number).values()) for number in range(len(drawing.PALETTE) * len(drawing.MARKERS))]
-    assert len(set(looks)) == len(looks)
+    looks = [drawing.look_of(number) for number in range(len(drawing.PALETTE) * len(drawing.MARKERS))]
+    assert len({tuple(look.point.values()) for look in looks}) == len(looks)
+    lines = [(look.color, look.dash) for look in looks[: len(drawing.PALETTE) * len(drawing.DASHES)]]
+    assert len(set(lines)) == len(lines)
+
+
+def test_a_legend_shows_the_markers_and_dashes_of_its_picture(tmp_path: Path) -> None:
+    content = content_of(ReportOptions((make_run(tmp_path / "run"),), END))
+    numbers = (1, 7, 13)
+    keys = [Key(f"{style} {number}", style, number) for number in numbers for style in ("dots", "mean")]
+    figure = dataclasses.replace(content.figures[0], keys=tuple(keys))
+    legend = render(dataclasses.replace(content, figures=(figure,))).split('<ul class="keys">')[1].split("</ul>")[0]
+    swatches = dict(zip((key.label for key in keys), legend.split("<li>")[1:], strict=True))
+    for number in numbers:
+        look = drawing.look_of(number)
+        assert SHAPES[look.marker] in swatches[f"dots {number}"]
+        assert ('fill="none"' in swatches[f"dots {number}"]) == look.hollow
+        assert f'stroke-dasharray="{DASHES[look.dash]}"' in swatches[f"mean {number}"]

@@ -1,6 +1,7 @@
 """Sweeps: many runs from one description."""
 
 import contextlib
+import dataclasses
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -135,15 +136,14 @@ def estimate(
 ) -> SweepResult:
     """Return the jobs with the estimated seconds of what is left. Raises RunStoppedError if a calibration fails."""
     speeds = measure(plans, listed, place, plugins)
-    done = {job.name: summary_of(folder / job.name) for job in listed}
+    found = [_job(folder, job, plans, None) for job in listed]
 
     def seconds_of(*, longest: bool) -> dict[str, float]:
         seconds = {}
-        for job in listed:
-            speed, planned, summary = speeds[kind_of(job)], plans[kind_of(job)], done[job.name]
-            begin = max(first_step(job, plans), int(summary.get("timesteps", 0)))
-            is_left = summary.get("status") != "finished"
-            seconds[job.name] = speed.seconds(planned, begin, longest=longest) if is_left else 0.0
+        for job, seen in zip(listed, found, strict=True):
+            begin = max(first_step(job, plans), seen.timestep)
+            left = speeds[kind_of(job)].seconds(plans[kind_of(job)], begin, longest=longest)
+            seconds[job.name] = 0.0 if seen.status == "finished" else left
         return seconds
 
     seconds, most = seconds_of(longest=False), seconds_of(longest=True)
@@ -155,7 +155,8 @@ def estimate(
         if planned.config.eval_every is not None
     )
     expected = SweepEstimate(duration(listed, seconds, slots), duration(listed, most, slots), slots, tuple(notes))
-    return SweepResult(folder, tuple(_job(folder, job, plans, None, seconds) for job in listed), estimate=expected)
+    jobs = tuple(dataclasses.replace(seen, seconds=seconds[seen.name]) for seen in found)
+    return SweepResult(folder, jobs, estimate=expected)
 
 
 def plans_of(jobs: Sequence[Job], spec: str, folder: Path) -> dict[Kind, BytePlan]:
@@ -217,9 +218,7 @@ def _need(planned: BytePlan) -> Need:
     return Need(planned.rss_peak_bytes, planned.config.threads, planned.config.total_timesteps)
 
 
-def _job(
-    folder: Path, job: Job, plans: Plans, runner: Runner | None, seconds: Mapping[str, float] | None = None
-) -> SweepJob:
+def _job(folder: Path, job: Job, plans: Plans, runner: Runner | None) -> SweepJob:
     summary = summary_of(folder / job.name)
     evaluation = summary.get("eval")
     failure = None if runner is None else runner.failures.get(job.name)
@@ -236,7 +235,6 @@ def _job(
         total_timesteps=plans[kind_of(job)].config.total_timesteps,
         mean_return=None if evaluation is None else float(evaluation["mean_return"]),
         rss_bytes=plans[kind_of(job)].rss_peak_bytes,
-        seconds=None if seconds is None else seconds[job.name],
         failure=failure,
     )
 

@@ -99,7 +99,7 @@ def print_table(outs: list[Path]) -> int:
         for arm, means in arms.items():
             spread = f" ± {statistics.stdev(means):,.1f}" if len(means) > 1 else ""
             print(f"{arm}: {statistics.fmean(means):,.1f}{spread} (mean and standard deviation of {len(means)})")
-        for arm in arms.keys() - {BASELINE}:
+        for arm in (arm for arm in arms if arm != BASELINE):
             _print_difference(arm, arms)
         print()
     return 0

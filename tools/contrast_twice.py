@@ -10,11 +10,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from commandline import BadInputError, Parser, run_tool
-from forks import config_of, resume_here
+from commandline import BadInputError
+from forks import resume_changed
 
 if TYPE_CHECKING:
     from seer_edge.agents.adam import Adam
+    from seer_edge.config.config import TrainConfig
 
 W = "bilinear."
 
@@ -35,8 +36,8 @@ def step_twice(optimizer: "Adam") -> None:
     optimizer.step = twice
 
 
-def resume(run: Path) -> int:
-    """Resume `run` with double steps; return the exit status."""
+def contrast_twice(run: Path, config: "TrainConfig") -> None:
+    """Let training take double steps. Raises BadInputError where `run` has no contrastive loss."""
     from seer_edge.agents import curl_sac
 
     class Doubled(curl_sac.CurlSacAgent):
@@ -44,18 +45,10 @@ def resume(run: Path) -> int:
             super().__init__(*arguments, **named)
             step_twice(self.optimizers["contrastive"])
 
-    if config_of(run).algo != "curl-sac":
+    if config.algo != "curl-sac":
         raise BadInputError(f"{run}: is not a run of curl-sac; name one")
     curl_sac.CurlSacAgent = Doubled
-    return resume_here(run)
-
-
-def main() -> int:
-    """Run the command line; return the exit status."""
-    parser = Parser(prog="contrast_twice.py", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
-    return run_tool("contrast_twice.py", lambda: resume(parser.parse_args().run))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(resume_changed("contrast_twice.py", (__doc__ or "").splitlines()[0], contrast_twice))

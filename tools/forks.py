@@ -5,11 +5,11 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from commandline import BadInputError, FaultError, progress
+from commandline import BadInputError, FaultError, Parser, progress, run_tool
 
 if TYPE_CHECKING:
     from seer_edge.config.config import TrainConfig
@@ -27,12 +27,23 @@ def config_of(run: Path) -> "TrainConfig":
     return RunFolder(run).read_config()
 
 
-def resume_here(run: Path) -> int:
-    """Resume `run` in this process, which may have changed how it trains; return the exit status."""
-    from seer_edge.cli import main
+def resume_changed(script: str, about: str, change: Callable[[Path, "TrainConfig"], None]) -> int:
+    """Run the command line of a script that resumes RUN in this process, after `change` changed how it trains.
 
-    sys.argv = ["seer-edge", "resume", os.fspath(run)]
-    return main()
+    `change` gets RUN and its configuration, and raises BadInputError where it does not apply. Return the exit status.
+    """
+    parser = Parser(prog=script, description=about)
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run, stopped before the change matters")
+
+    def resume() -> int:
+        from seer_edge.cli import main
+
+        run: Path = parser.parse_args().run
+        change(run, config_of(run))
+        sys.argv = ["seer-edge", "resume", os.fspath(run)]
+        return main()
+
+    return run_tool(script, resume)
 
 
 def fork(base: Path, target: Path, **changes: Any) -> None:

@@ -10,15 +10,18 @@ code no longer has. Their memory stays in use. Only for `--store paper` and `--r
 import json
 import sys
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from commandline import BadInputError, Parser, run_tool
-from forks import config_of, resume_here
+from commandline import BadInputError
+from forks import resume_changed
 from numpy.typing import NDArray
 
 from seer_runtime.replay.samplers import UniformSampler
 from seer_runtime.replay.storage import Ids
+
+if TYPE_CHECKING:
+    from seer_edge.config.config import TrainConfig
 
 NOTE = "fresh_rows.json"
 
@@ -56,24 +59,15 @@ class FreshSampler(UniformSampler):
         return rng.integers(self.first, self._store.appended, count)
 
 
-def resume(run: Path) -> int:
-    """Resume `run` with the sampler above; return the exit status."""
+def sample_fresh_rows(run: Path, config: "TrainConfig") -> None:
+    """Let training use the sampler above. Raises BadInputError where `run` samples otherwise."""
     from seer_edge.training import components
 
-    config = config_of(run)
     if config.compact or config.replay != "uniform":
         raise BadInputError(f"{run}: needs --store paper and --replay uniform; name another run")
     FreshSampler.note = run / NOTE
     components.UniformSampler = FreshSampler
-    return resume_here(run)
-
-
-def main() -> int:
-    """Run the command line; return the exit status."""
-    parser = Parser(prog="fresh_rows.py", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run, stopped before its freeze")
-    return run_tool("fresh_rows.py", lambda: resume(parser.parse_args().run))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(resume_changed("fresh_rows.py", (__doc__ or "").splitlines()[0], sample_fresh_rows))

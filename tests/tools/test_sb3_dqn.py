@@ -38,7 +38,7 @@ def test_the_game_is_that_of_the_environment_with_stacks_and_clipped_rewards() -
             newest = [*([np.zeros((84, 84), np.uint8)] * 3 if plain.new_scene else newest), frame]
             observation, _ = game.reset()
     assert rewards == {0.0, 1.0}
-    assert game.games == games
+    assert game.log.games == games
     assert ends > len(games) > 0  # lost lives end episodes too
     played.close()
     plain.close()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from commandline import Parser, add_env_flags, count, out_file
+from commandline import Parser, add_env_flags, count, out_file, progress
 from numpy.typing import NDArray
 
 from seer_runtime.policy.perception import FramePerception
@@ -17,11 +17,30 @@ from seer_runtime.system.ledger import Ledger
 
 if TYPE_CHECKING:
     from seer_edge.envs import Environment
+    from seer_edge.envs.environment import Episode
 
 Stack = NDArray[np.uint8]  # [4, 84, 84]
 STACK = 4
+REPORT_STEPS = 10_000
 Games = list[dict[str, float]]
 """Step, return and length of each training game."""
+
+
+class GameLog:
+    """Keeps the training games, and says how they go every `REPORT_STEPS` steps. Call it after each step."""
+
+    def __init__(self) -> None:
+        self.games: Games = []
+        self._steps = 0
+
+    def __call__(self, game: "Episode | None") -> None:
+        """Take one step, which ended `game`."""
+        self._steps += 1
+        if game is not None:
+            self.games.append({"step": self._steps, "return": game.episode_return, "length": game.length_steps})
+        if self._steps % REPORT_STEPS == 0:
+            last = f"{np.mean([game['return'] for game in self.games[-10:]]):.1f}" if self.games else "-"
+            progress(f"step {self._steps:,}, mean return of the last ten games {last}")
 
 
 def rival_parser(prog: str, description: str) -> Parser:

@@ -21,9 +21,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from commandline import BadInputError, count, open_environment, progress, run_tool, size
+from commandline import BadInputError, count, open_environment, run_tool, size
 
-from peers.rivals import STACK, Games, Stack, new_perception, report, rival_parser
+from peers.rivals import STACK, GameLog, Stack, new_perception, report, rival_parser
 
 if TYPE_CHECKING:
     from seer_edge.envs import Environment
@@ -31,17 +31,15 @@ if TYPE_CHECKING:
 STABLE_BASELINES3 = "stable_baselines3"
 LEARNING_STARTS = 1600
 EVALUATION_EPSILON = 0.001
-REPORT_STEPS = 10_000
 
 
 class StackedGame(gymnasium.Env[Stack, np.int64]):
-    """A game of `seer-edge train` for Gymnasium: stacks of frames and clipped rewards. Keeps the training games."""
+    """A game of `seer-edge train` for Gymnasium: stacks of frames, clipped rewards. `log` keeps the training games."""
 
     def __init__(self, env: "Environment") -> None:
         self.observation_space = gymnasium.spaces.Box(0, 255, (STACK, *env.spec.frame_shape), np.uint8)
         self.action_space = gymnasium.spaces.Discrete(env.spec.actions.outputs)
-        self.games: Games = []
-        self._env, self._perception, self._steps = env, new_perception(env), 0
+        self._env, self._perception, self.log = env, new_perception(env), GameLog()
 
     def _observed(self, frame: Stack, *, first: bool) -> Stack:
         observation: Stack = self._perception.observe(frame, first=first).input
@@ -55,12 +53,7 @@ class StackedGame(gymnasium.Env[Stack, np.int64]):
     def step(self, action: np.int64) -> tuple[Stack, float, bool, bool, dict[str, Any]]:
         """Take one step of four emulator frames."""
         step = self._env.step(int(action))
-        self._steps += 1
-        if step.episode is not None:
-            game = step.episode
-            self.games.append({"step": self._steps, "return": game.episode_return, "length": game.length_steps})
-        if self._steps % REPORT_STEPS == 0:
-            progress(f"step {self._steps:,}, {len(self.games)} games")
+        self.log(step.episode)
         reward = float(np.clip(step.reward, -1, 1))
         return self._observed(step.frame, first=False), reward, step.terminated, step.truncated, {}
 
@@ -104,7 +97,7 @@ def measure(flags: argparse.Namespace) -> int:
     def best(stack: Stack) -> int:
         return int(agent.predict(stack, deterministic=True)[0])
 
-    return report(flags, game.games, seconds, best, EVALUATION_EPSILON, rows)
+    return report(flags, game.log.games, seconds, best, EVALUATION_EPSILON, rows)
 
 
 def main() -> int:

@@ -25,14 +25,12 @@ from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from commandline import open_environment, progress, run_tool
+from commandline import open_environment, run_tool
 
-from peers.rivals import STACK, Games, Stack, new_perception, report, rival_parser
+from peers.rivals import STACK, GameLog, Games, Stack, new_perception, report, rival_parser
 
 if TYPE_CHECKING:
     from seer_edge.envs import Environment
-
-REPORT_STEPS = 10_000
 
 
 @dataclass(frozen=True)
@@ -206,8 +204,7 @@ class StreamQ:
 
 def train(env: "Environment", agent: StreamQ, steps: int) -> Games:
     """Train for so many agent steps; return step, return and length of each training game."""
-    games: Games = []
-    perception = new_perception(env)
+    log, perception = GameLog(), new_perception(env)
 
     def read(frame: NDArray[np.uint8], *, first: bool) -> torch.Tensor:
         return agent.read(perception.observe(frame, first=first).input, learning=True)
@@ -221,16 +218,11 @@ def train(env: "Environment", agent: StreamQ, steps: int) -> Games:
         reward = agent.scale(step.reward, ends=ends)
         state = read(step.frame, first=False)
         agent.learn(values, action, reward, state, terminated=step.terminated, ends=ends or not is_best)
-        if step.episode is not None:
-            game = step.episode
-            games.append({"step": timestep + 1, "return": game.episode_return, "length": game.length_steps})
+        log(step.episode)
         if ends:
             frame = env.reset()
             state = read(frame, first=env.new_scene)
-        if (timestep + 1) % REPORT_STEPS == 0:
-            last = f"{np.mean([game['return'] for game in games[-10:]]):.1f}" if games else "-"
-            progress(f"step {timestep + 1:,}, mean return of the last ten games {last}")
-    return games
+    return log.games
 
 
 def measure(flags: argparse.Namespace) -> int:

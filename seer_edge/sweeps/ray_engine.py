@@ -121,16 +121,19 @@ def _import_ray() -> Any:
 
 
 def _connect(ray: Any, address: str) -> None:
-    host, _, port = address.rpartition(":")
+    head = address
     try:
-        if address != "auto":
-            if not host or not port.isdecimal():
-                raise BadInputError(f"--ray-address {address}: not HOST:PORT; give that of the cluster's head, or auto")
-            socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
-        ray.init(address=address, log_to_driver=False, logging_level="error")
+        if address == "auto":
+            # Ray itself would retry a dead cluster for minutes.
+            head = ray._private.services.canonicalize_bootstrap_address_or_die(address)
+        host, _, port = head.rpartition(":")
+        if not host or not port.isdecimal():
+            raise BadInputError(f"--ray-address {head}: not HOST:PORT; give that of the cluster's head, or auto")
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+        ray.init(address=head, log_to_driver=False, logging_level="error")
     except (ConnectionError, OSError, OverflowError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BadInputError(
-            f"--ray-address {address}: no cluster answers ({reason}); start one with `ray start --head`, or use "
+            f"--ray-address {head}: no cluster answers ({reason}); start one with `ray start --head`, or use "
             "--engine local"
         ) from error

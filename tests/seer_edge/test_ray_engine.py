@@ -93,3 +93,17 @@ def test_an_address_that_does_not_answer_is_named() -> None:
     for address in ("nothing", ":3", "host:", "host:-1"):
         with pytest.raises(BadInputError, match="not HOST:PORT"):
             RayEngine(address, None)
+
+
+def test_a_dead_cluster_of_this_machine_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
+        began = time.monotonic()
+        with pytest.raises(BadInputError, match=f"--ray-address [0-9.]+:{port}: no cluster answers"):
+            RayEngine("auto", None)
+        assert time.monotonic() - began < 30
+    monkeypatch.setenv("RAY_ADDRESS", "ray://somewhere")
+    with pytest.raises(BadInputError, match="not HOST:PORT"):
+        RayEngine("auto", None)

@@ -55,10 +55,20 @@ class _Handler(socketserver.StreamRequestHandler):
     obey: Callable[[str], str]
 
     def handle(self) -> None:
-        """Answer lines until the other side closes, or sends one that is too long."""
+        """Answer lines until the other side closes."""
         with contextlib.suppress(OSError):
-            while (line := self.rfile.readline(COMMAND_BYTES_MAX)).endswith(b"\n"):
-                self.wfile.write(f"{self.obey(line.decode(errors='replace').strip())}\n".encode())
+            while (command := self._command()) is not None:
+                self.wfile.write(f"{self.obey(command)}\n".encode())
+
+    def _command(self) -> str | None:
+        """Return the next line, and "…" for those bytes that are too many for a command. Return None at the end."""
+        line = end = self.rfile.readline(COMMAND_BYTES_MAX)
+        while end and not end.endswith(b"\n"):
+            end = self.rfile.readline(COMMAND_BYTES_MAX)
+        text = line.decode(errors="replace")
+        if not end:
+            return None
+        return text.strip() if end is line else f"{text}…"
 
 
 def check_path(path: str) -> None:

@@ -39,13 +39,21 @@ def test_only_the_same_user_can_connect(path: str) -> None:
         os.umask(umask)
 
 
-def test_a_line_that_is_too_long_ends_its_connection_only(path: str) -> None:
-    with ControlSocket(path, _echo), socket.socket(socket.AF_UNIX) as client:
+def test_a_line_that_is_too_long_is_no_command(path: str) -> None:
+    long = "stop".ljust(COMMAND_BYTES_MAX) + 100_000 * "x"
+    with ControlSocket(path, _echo):
+        assert ask(path, long, "status") == [f"obeyed {long[:COMMAND_BYTES_MAX]}…", "obeyed status"]
+
+
+def test_a_line_without_an_end_is_not_obeyed(path: str) -> None:
+    heard: list[str] = []
+    with ControlSocket(path, lambda command: str(heard.append(command))), socket.socket(socket.AF_UNIX) as client:
         client.settimeout(30)
         client.connect(path)
-        client.sendall(b"x" * COMMAND_BYTES_MAX)
-        assert client.makefile("rb").read(1) == b""
-        assert ask(path, "status") == ["obeyed status"]
+        client.sendall(b"stop")
+        client.shutdown(socket.SHUT_WR)
+        assert client.makefile("rb").read() == b""
+    assert heard == []
 
 
 def test_a_socket_that_a_killed_program_left_is_replaced(path: str) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -50,6 +51,11 @@ def record_jobs(folder: Path, jobs: Sequence[Job]) -> None:
     try:
         known = durable.read_json(path) if path.exists() else {}
         for job in jobs:
+            if job.name not in known and os.path.lexists(folder / job.name):
+                raise BadInputError(
+                    f"{folder}: the settings of {job.name} are unknown, because {RECORD} lacks it; name another folder "
+                    "with -o"
+                )
             if known.setdefault(job.name, job.record()) != job.record():
                 raise BadInputError(
                     f"{folder}: {job.name} was begun with other settings; name another folder with -o, or give the "

@@ -13,7 +13,7 @@ from seer_edge.cli.flags import parse
 from seer_edge.cli.sweep_flags import sweep_of
 from seer_edge.errors import BadInputError
 from seer_edge.sweeps.engine import LocalEngine, Task
-from seer_edge.sweeps.runner import remove_remnants
+from seer_edge.sweeps.runner import record_jobs, remove_remnants
 from seer_edge.sweeps.spec import Job, jobs_of, read_spec
 from tests.seer_edge.plan_specs import ALIEN
 
@@ -338,3 +338,17 @@ def test_only_temporary_files_of_a_killed_run_are_removed(tmp_path: Path) -> Non
     link.write_text("a file")
     remove_remnants(link)
     assert link.read_text() == "a file"
+
+
+def test_a_run_whose_settings_differ_or_are_unknown_is_refused(tmp_path: Path) -> None:
+    (job,) = jobs_of({"envs": ["Alien"], "seeds": [0], "settings": {"mem_budget": "1MB"}})
+    (other,) = jobs_of({"envs": ["Alien"], "seeds": [0], "settings": {"mem_budget": "2MB"}})
+    record_jobs(tmp_path, [job])
+    (tmp_path / job.name).mkdir()
+    record_jobs(tmp_path, [job])
+    with pytest.raises(BadInputError, match=f"{job.name} was begun with other settings; name another folder with -o"):
+        record_jobs(tmp_path, [other])
+    (tmp_path / "sweep.json").unlink()
+    with pytest.raises(BadInputError, match=f"{job.name} are unknown, because sweep.json lacks it; name another folder"):
+        record_jobs(tmp_path, [job])
+    assert not (tmp_path / "sweep.json").exists()

@@ -1,6 +1,5 @@
 """Measure the layers of one run at all of its snapshots, on one probe of observations."""
 
-import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -145,21 +144,29 @@ def measure(
     """Measure the snapshots of a run at `steps`, which ascend; `weights` returns those of a step.
 
     `agent` computes the layers of the heads, where snapshots have their weights.
-    `pairs` are the steps to compare. `done` is called after each batch.
+    `pairs` are the steps to compare. `done` is called after each batch and each comparison. A comparison counts as much
+    as a snapshot.
     """
     measured = Measured(tuple(steps), layer_names(spec))
     layers: dict[int, dict[str, NDArray[Any]]] = {}
     attention: dict[int, dict[str, NDArray[np.float32]]] = {}
     rows = len(probe.stacks)
-    for number, step in enumerate(steps):
+    before, total = 0, (len(steps) + len(pairs)) * rows
+
+    def report(seen: int) -> None:
+        done("layers", before + seen, total)
+
+    for step in steps:
         encoder = SnapshotEncoder(spec, weights(step), agent)
-        report = functools.partial(_report, done, number * rows, len(steps) * rows)
         layers[step], latents = _run(encoder, probe, report)
+        before += rows
         measured.latents.append(latent_statistics(step, latents, probe.filled))
         attention[step] = _attention(encoder, probe)
         for earlier, later in pairs:
             if later == step:
                 measured.similarities += _compare(layers[earlier], layers[later], earlier, later)
+                before += rows
+                report(0)
         needed = {earlier for earlier, later in pairs if earlier <= step < later}
         layers = {kept: found for kept, found in layers.items() if kept in needed}
     measured.layers = tuple(dict.fromkeys([*measured.layers, *(found.layer for found in measured.similarities)]))
@@ -171,10 +178,6 @@ def measure(
     for name in attention[steps[-1]]:
         measured.maps[name] = np.stack([attention[step][name][probe.shown] for step in measured.shown_steps])
     return measured
-
-
-def _report(done: Progress, before: int, total: int, seen: int) -> None:
-    done("layers", before + seen, total)
 
 
 def _run(

@@ -7,11 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from seer_edge.sweeps.runner import record_jobs
+from seer_edge.sweeps.spec import jobs_of
 from tests.faults import runs
 from tests.ray_cluster import ray_cluster
 
@@ -120,7 +123,7 @@ def test_a_sweep_killed_at_three_moments_finishes_without_repeating_a_run(engine
 @pytest.mark.slow
 def test_a_stopped_sweep_leaves_resumable_runs_and_no_process(engine: list[str], tmp_path: Path) -> None:
     sweep, out = _start(tmp_path, *engine), tmp_path / "out"
-    runs.wait_until(lambda: len(list(out.glob("*/checkpoints/step_*"))) >= 2, 120)
+    runs.wait_until(lambda: len({found.parents[1] for found in out.glob("*/checkpoints/step_*")}) == 2, 120)
     sweep.terminate()
     printed, _ = sweep.communicate(timeout=120)
     assert sweep.returncode == 128 + signal.SIGTERM
@@ -135,7 +138,9 @@ def test_a_stopped_sweep_leaves_resumable_runs_and_no_process(engine: list[str],
 def test_failures_are_listed_and_the_others_finish(tmp_path: Path) -> None:
     out = tmp_path / "out"
     blocked = out / "Alien__seer__1"
-    blocked.mkdir(parents=True)
+    out.mkdir()
+    record_jobs(out, jobs_of(tomllib.loads(SPEC)))
+    blocked.mkdir()
     (blocked / "config.json").write_text("{}")  # looks like a run, and cannot be resumed
     sweep = _start(tmp_path)
     printed, errors = sweep.communicate(timeout=600)

@@ -25,6 +25,7 @@ ARMS = {
     "stream": "streaming Q(lambda), no replay",
     "sb3": "DQN of Stable-Baselines3",
 }
+MAIN_ARMS = ("whole", "bounded", "paper", "uint8", "uint4")
 EARLIER = re.compile(r"paper-(\d+)k")
 """Arms like `paper` that freeze at another step, in thousands."""
 RIVAL_SUFFIX = ".json"

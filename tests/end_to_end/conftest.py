@@ -1,4 +1,4 @@
-"""Short runs of the real thing, through the same calls that the command line makes."""
+"""Short runs through the same calls that the command line makes."""
 
 import json
 from collections.abc import Callable
@@ -32,13 +32,13 @@ class Finished:
     def summary(self) -> dict[str, Any]:
         return json.loads(self.folder.summary.read_text())
 
-    def generation(self, timestep: int) -> Path:
+    def checkpoint(self, timestep: int) -> Path:
         return self.folder.checkpoints / f"step_{timestep:010d}"
 
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """The command line in this process, with short presets. Some files have another one."""
+    """Run commands in this process, with short presets. Some test files replace this fixture."""
     use_short_presets(monkeypatch)
     return runner(monkeypatch, capsys)
 
@@ -87,14 +87,14 @@ def short_run(tmp_path: Path) -> Callable[..., Finished]:
 
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bytes]]:
-    """Each action that an environment takes and the frame that it then shows."""
-    taken: list[tuple[int, bytes]] = []
+    """Record each action that an environment executes, and the frame that it returns."""
+    executed: list[tuple[int, bytes]] = []
     step = Guarded.step
 
     def recorded(env: Guarded, action: Any) -> Step:
         done = step(env, action)
-        taken.append((int(action), done.frame.tobytes()))
+        executed.append((int(action), done.frame.tobytes()))
         return done
 
     monkeypatch.setattr(Guarded, "step", recorded)
-    return taken
+    return executed

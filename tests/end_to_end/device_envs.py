@@ -38,7 +38,7 @@ class Device(gymnasium.Env[Observation, Any]):
 
 
 class OneCamera(Device):
-    """A camera that can be opened once at a time, as a video device or a serial port."""
+    """A camera that can be opened once at a time, like a video device or a serial port."""
 
     def __init__(self) -> None:
         super().__init__()

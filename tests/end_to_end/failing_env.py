@@ -1,4 +1,4 @@
-"""Environments that fail, one way each."""
+"""Environments that each fail in one way."""
 
 from typing import Any
 

@@ -18,7 +18,7 @@ print("guest 2.6.1\nHello from the community.")
 
 
 class Guest(gymnasium.Env[Any, Any]):
-    """Noise from the global generators, in episodes of 10 to 20 steps. It is as rude as an environment can be."""
+    """Noise from the global generators, in episodes of 10 to 20 steps. It changes all of the process that it can."""
 
     observation_space = gymnasium.spaces.Box(0, 1, (42, 42), np.uint8)
     action_space = gymnasium.spaces.Discrete(3)
@@ -56,7 +56,7 @@ class Guest(gymnasium.Env[Any, Any]):
 
 
 class OldGym(Guest):
-    """Its step returns four values."""
+    """An environment whose step returns four values, as in old versions of Gym."""
 
     def step(self, action: Any) -> Any:
         return *super().step(action)[:3], {}

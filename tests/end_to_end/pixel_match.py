@@ -1,7 +1,7 @@
 """A small pixel game that random features do not solve: name the pattern hidden in noise.
 
 Each frame is 42x42 noise with one of three faint 5x5 textures tiled over it; the action that names the texture pays 1,
-any other 0. The textures have the same mean and energy, so only matched filters tell them apart.
+any other 0. The textures have the same mean and energy, so only matched filters distinguish them.
 """
 
 from typing import Any

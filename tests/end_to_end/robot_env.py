@@ -1,4 +1,4 @@
-"""A fake robot in real time that writes down what happens to it: the line "reset", "step ACTION" or "rest"."""
+"""A simulated robot in real time that logs each of its calls as a line: "reset", "step ACTION" or "rest"."""
 
 import os
 import time
@@ -40,11 +40,11 @@ class Robot(gymnasium.Env[NDArray[np.uint8], Any]):
         self._log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         self._length, self._slow, self._fail_at = length, (slow_at, slow_seconds), fail_at
         self._rest_fails, self._rng = rest_fails, np.random.default_rng(0)
-        self._taken = self._in_episode = 0
+        self._steps = self._in_episode = 0
         if guarded:
             self.rest_command = ["/bin/sh", "-c", f": > {log}.stopped"]
 
-    def _say(self, line: str) -> None:
+    def _write(self, line: str) -> None:
         os.write(self._log, f"{line}\n".encode())
 
     def _frame(self) -> NDArray[np.uint8]:
@@ -52,23 +52,23 @@ class Robot(gymnasium.Env[NDArray[np.uint8], Any]):
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[NDArray[np.uint8], dict[str, Any]]:
         super().reset(seed=seed)
-        self._say("reset")
+        self._write("reset")
         self._in_episode = 0
         return self._frame(), {}
 
     def step(self, action: Any) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
-        self._say("step " + " ".join(f"{value:.4f}" for value in np.atleast_1d(action)))
-        self._taken += 1
+        self._write("step " + " ".join(f"{value:.4f}" for value in np.atleast_1d(action)))
+        self._steps += 1
         self._in_episode += 1
         next_tick()
-        if self._taken == self._slow[0]:
+        if self._steps == self._slow[0]:
             time.sleep(self._slow[1])
-        if self._taken == self._fail_at:
+        if self._steps == self._fail_at:
             raise OSError("the camera is gone")
         return self._frame(), 1.0, False, self._in_episode >= self._length, {}
 
     def rest(self) -> None:
-        self._say("rest")
+        self._write("rest")
         if self._rest_fails:
             raise OSError("the motors do not answer")
 

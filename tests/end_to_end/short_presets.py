@@ -23,7 +23,7 @@ SAC = SacSettings(batch_size=16, hidden=16, features=7, learning_starts=12, rand
 
 
 def short(preset: Preset, name: str, settings: RainbowSettings | SacSettings, action_repeat: int | None) -> Preset:
-    """Of 75 steps, frozen at 30."""
+    """Return the preset with 75 steps and a freeze at 30."""
     return dataclasses.replace(
         preset,
         name=name,
@@ -39,7 +39,7 @@ def short(preset: Preset, name: str, settings: RainbowSettings | SacSettings, ac
 
 
 def use_short_presets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a run on GAME or on any task of control be a short one while the test lasts."""
+    """Use short presets for GAME and for control tasks until the test ends."""
     presets = [short(ATARI_DEFAULT, "PixelMatch-v0", RAINBOW, None)]
     for task in (TASK, "cartpole-balance"):
         preset = short(CONTROL_DEFAULT, task, SAC, 84)
@@ -53,7 +53,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 def runner(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Calls the command with given words: exit status, stdout and stderr."""
+    """Return a function that runs a command and returns its exit status, stdout and stderr."""
 
     def run(*words: str | Path) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["seer-edge", *map(str, words)])

@@ -31,7 +31,7 @@ def newest(path: Path) -> Path:
 
 
 def encoder_in(path: Path) -> dict[str, np.ndarray]:
-    """The encoder of the newest checkpoint."""
+    """Return the encoder of the newest checkpoint."""
     arrays = durable.read_tensors(newest(path) / checkpoint.AGENT, ("encoder.",))
     return {name.removeprefix("encoder."): array for name, array in arrays.items()}
 
@@ -87,7 +87,7 @@ def test_the_same_run_twice_gives_the_same_figures(trained: Path, run: Run, tmp_
 
 
 def test_layers_that_train_on_have_snapshots_to_the_end_of_the_run(run: Run, tmp_path: Path) -> None:
-    """Of CURL + SAC, with colors and crops."""
+    """The agent is CURL + SAC, with colors and crops."""
     path, out = tmp_path / "control", tmp_path / "out"
     flags = ("--resolution", "25", "--freeze-layers", "2", "--eval-every", "never", "--analyze")
     assert run("train", "--env", TASK, *flags, "--run-dir", path)[0] == 0

@@ -1,4 +1,4 @@
-"""Whoever plays a policy of an Atari game shows it the frames that it was trained on."""
+"""Evaluations, `act` and programs show a policy of an Atari game the same frames as training."""
 
 import json
 from pathlib import Path
@@ -80,8 +80,8 @@ def test_a_program_gives_a_policy_the_last_two_screens(run: Run, tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_an_encoder_that_is_taken_sees_the_frames_that_it_was_trained_on(run: Run, tmp_path: Path) -> None:
-    """Under a protocol of other frames: one from a bundle of before, one from a run."""
+def test_an_imported_encoder_sees_the_frames_that_it_was_trained_on(run: Run, tmp_path: Path) -> None:
+    """The new run has a protocol with other frames. One source is a bundle of an earlier version, one a run."""
     from_bundle, before, from_run = (tmp_path / name for name in ("from-bundle", "before", "from-run"))
     bundle = record.HERE / record.BUNDLE
     words = ("--total-timesteps", "30", "--protocol")

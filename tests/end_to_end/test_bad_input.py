@@ -13,7 +13,7 @@ from seer_edge.cli import main
 from seer_edge.config.hyperparameters import preset_to_toml
 from seer_edge.config.presets import PRESETS
 
-# Short, so that a refusal that is missing shows as a failure and not as a day of training.
+# Short, so that a missing check fails the test at once instead of training for a day.
 TRAIN = ["train", "--env", "Alien", "--total-timesteps", "40"]
 CONTROL = ["train", "--env", "cartpole-swingup", "--total-timesteps", "40"]
 
@@ -212,7 +212,7 @@ def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     ],
     ids=lambda words: " ".join(words)[:70],
 )
-def test_one_line_that_names_flag_value_and_hint(
+def test_bad_input_is_reported_in_one_line_with_flag_value_and_hint(
     arguments: list[str],
     parts: list[str],
     tmp_path: Path,
@@ -230,7 +230,7 @@ def test_one_line_that_names_flag_value_and_hint(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_package_that_only_the_freeze_needs_is_missed_before_the_first_step(
+def test_a_missing_package_of_the_freeze_is_reported_before_the_first_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
@@ -240,7 +240,7 @@ def test_a_package_that_only_the_freeze_needs_is_missed_before_the_first_step(
     assert not folder.exists()
 
 
-def test_a_run_folder_that_is_not_empty(
+def test_a_run_folder_that_is_not_empty_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "notes.txt").write_text("mine")
@@ -261,7 +261,7 @@ def test_a_run_folder_that_is_not_empty(
         (["reproduce", "table1", "--scale", "0.001"], "-o"),
     ],
 )
-def test_a_folder_of_a_run_is_not_written_into(
+def test_no_command_writes_into_the_folder_of_another_run(
     words: list[str],
     flag: str,
     inside: str,
@@ -285,7 +285,7 @@ def test_a_folder_of_a_run_is_not_written_into(
     ]
 
 
-def test_the_address_of_a_cluster_needs_its_engine(
+def test_a_cluster_address_without_its_engine_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["sweep", "--envs", "Alien", "-o", str(tmp_path / "sweep"), "--ray-address", "node:6379"]
@@ -297,7 +297,7 @@ def test_the_address_of_a_cluster_needs_its_engine(
 @pytest.mark.parametrize(
     "folder", ["{tmp}/file/run", "{tmp}/file/a/run", "/proc/run", "{tmp}/file", "{tmp}/" + 300 * "x"]
 )
-def test_a_run_folder_that_cannot_be_written(
+def test_a_run_folder_that_cannot_be_written_is_refused(
     folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("mine")
@@ -313,7 +313,7 @@ def test_a_run_folder_that_cannot_be_written(
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_codec_that_shrinks_the_capacity_is_a_warning_in_the_plan(
+def test_the_plan_warns_of_a_codec_that_shrinks_the_capacity(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["seer-edge", "plan", "--env", "alien", "--encoder", "canonical"])
@@ -323,7 +323,7 @@ def test_a_codec_that_shrinks_the_capacity_is_a_warning_in_the_plan(
     assert "float16 (11,160 rows)" in plan
 
 
-def test_a_budget_larger_than_the_memory_of_this_machine_is_a_warning_in_the_plan(
+def test_the_plan_warns_of_a_budget_larger_than_the_memory_of_this_machine(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["seer-edge", "plan", "--env", "Alien", "--mem-budget", "100000GB"])
@@ -332,7 +332,9 @@ def test_a_budget_larger_than_the_memory_of_this_machine_is_a_warning_in_the_pla
     assert re.match(r"--mem-budget 10{14}: the process would need about .*; --mem-budget \S+ \(.*\) would", warning)
 
 
-def test_the_plan_of_the_main_job(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_plan_of_alien_shows_capacities_and_the_freeze(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(sys, "argv", ["seer-edge", "plan", "--env", "Alien", "--mem-budget", "0.07GB"])
     assert main() == 0
     plan = capsys.readouterr().out
@@ -341,7 +343,9 @@ def test_the_plan_of_the_main_job(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert "warning" not in plan
 
 
-def test_the_plan_of_control(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_plan_of_a_control_task_shows_capacities_and_the_freeze(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(sys, "argv", ["seer-edge", "plan", "--env", "cartpole-swingup", "--mem-budget", "0.03GB"])
     assert main() == 0
     plan = capsys.readouterr().out
@@ -378,7 +382,7 @@ ALIEN_PRESET = preset_to_toml(PRESETS["alien", "rainbow"])
     ],
     ids=lambda text: repr(text[-40:]),
 )
-def test_a_bad_preset_file(
+def test_a_bad_preset_file_is_refused(
     text: str | bytes,
     part: str,
     tmp_path: Path,
@@ -395,7 +399,7 @@ def test_a_bad_preset_file(
     assert [path.name for path in tmp_path.iterdir()] == ["mine.toml"]
 
 
-def test_a_reader_that_leaves_early_is_no_traceback() -> None:
+def test_a_closed_pipe_prints_no_traceback() -> None:
     command = f"{sys.executable} -m seer_edge plan --env Alien | head -n 1; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
     assert done.stderr == ""

@@ -71,7 +71,7 @@ def test_the_same_run_gives_the_same_bytes(run: Run, frozen: Path, bundle: Path,
     assert (tmp_path / "two").read_bytes() == bundle.read_bytes()
 
 
-def test_a_head_that_no_reader_takes_is_refused_before_anything_is_written(
+def test_a_head_too_large_for_readers_is_refused_before_anything_is_written(
     run: Run, frozen: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The bundle that is there already stays."""
@@ -87,7 +87,7 @@ def test_a_head_that_no_reader_takes_is_refused_before_anything_is_written(
     assert [entry.name for entry in tmp_path.iterdir()] == ["policy.seer"]
 
 
-def test_export_loads_what_it_wrote(
+def test_export_refuses_a_bundle_that_cannot_be_loaded(
     run: Run, frozen: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A head for four actions in a bundle that says three, as an agent of a plugin could build it."""
@@ -111,7 +111,7 @@ def test_export_loads_what_it_wrote(
     assert [entry.name for entry in tmp_path.iterdir()] == ["policy.seer"]
 
 
-def test_the_manifest_tells_where_the_policy_comes_from(bundle: Path) -> None:
+def test_the_manifest_records_the_origin_of_the_policy(bundle: Path) -> None:
     with open_bundle(bundle) as opened:
         about = opened.about
         assert opened.read("encoder.onnx") == (bundle.parent / "frozen" / "encoder.onnx").read_bytes()
@@ -150,7 +150,7 @@ def test_a_bundle_plays_as_its_run_does(run: Run, flags: tuple[str, ...], tmp_pa
         assert {"env", "timestep", "episodes"} <= expected.keys() <= answer.keys()
 
 
-def test_act_tells_returns_and_latencies(run: Run, bundle: Path) -> None:
+def test_act_prints_returns_and_latencies(run: Run, bundle: Path) -> None:
     status, out, error = run("act", bundle, "--episodes", "2", "--seed", "3")
     assert (status, error) == (0, "")
     about, returns, latency, rss = out.splitlines()
@@ -219,7 +219,7 @@ def test_the_base_install_acts_evaluates_and_plans(bundle: Path) -> None:
         assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_what_needs_an_extra_says_which(bundle: Path, frozen: Path, tmp_path: Path) -> None:
+def test_commands_without_their_extra_name_it(bundle: Path, frozen: Path, tmp_path: Path) -> None:
     for words, what in (
         (("train", *PIXEL_GAME, "--run-dir", tmp_path / "run"), "learning needs"),
         (("train", *PIXEL_GAME, "--from", bundle, "--run-dir", tmp_path / "run"), "learning needs"),
@@ -237,7 +237,7 @@ def test_what_needs_an_extra_says_which(bundle: Path, frozen: Path, tmp_path: Pa
 # --- learning on ---------------------------------------------------------------------------------------------
 
 
-def test_rows_of_another_codec_are_left(run: Run, bundle: Path, tmp_path: Path) -> None:
+def test_rows_of_another_codec_are_not_imported(run: Run, bundle: Path, tmp_path: Path) -> None:
     target = tmp_path / "target"
     words = ("--from", bundle, "--latent-codec", "float16", "--run-dir", target)
     status, out, _ = run("train", *PIXEL_GAME, *words)
@@ -249,7 +249,7 @@ def test_rows_of_another_codec_are_left(run: Run, bundle: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     "codec", ["uint8", *(pytest.param(name, marks=pytest.mark.slow) for name in ("float16", "uint4"))]
 )
-def test_rows_that_are_taken_bring_their_codec(codec: str, run: Run, tmp_path: Path) -> None:
+def test_imported_rows_set_the_codec_of_the_run(codec: str, run: Run, tmp_path: Path) -> None:
     source, packed = tmp_path / "source", tmp_path / "p.seer"
     assert run("train", *PIXEL_GAME, "--latent-codec", codec, "--run-dir", source)[0] == 0
     assert run("export", source, "-o", packed, "--with", "learner", "--with", "replay")[0] == 0
@@ -271,7 +271,7 @@ def test_rows_that_are_taken_bring_their_codec(codec: str, run: Run, tmp_path: P
 
 
 @pytest.mark.parametrize("more", [("--take", "encoder"), ()])
-def test_whole_number_latents_need_rows_to_be_taken(
+def test_quantized_codecs_need_rows_to_calibrate_on(
     more: tuple[str, ...], run: Run, bundle: Path, frozen: Path, tmp_path: Path
 ) -> None:
     """These are float32."""
@@ -286,7 +286,7 @@ def test_whole_number_latents_need_rows_to_be_taken(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_head_goes_on(run: Run, bundle: Path, frozen: Path, tmp_path: Path) -> None:
+def test_training_continues_from_the_head_of_a_bundle(run: Run, bundle: Path, frozen: Path, tmp_path: Path) -> None:
     target = tmp_path / "target"
     status, out, _ = run("train", *PIXEL_GAME, "--from", bundle, "--seed", "4", "--run-dir", target)
     assert status == 0
@@ -317,7 +317,7 @@ def test_the_head_goes_on(run: Run, bundle: Path, frozen: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("take", "waits"), [((), 0), (("--take", "encoder"), RAINBOW.learning_starts)])
-def test_a_head_that_goes_on_with_its_rows_learns_from_the_first_step(
+def test_an_imported_head_with_its_rows_learns_from_the_first_step(
     run: Run, bundle: Path, tmp_path: Path, take: tuple[str, ...], waits: int
 ) -> None:
     steps, target = RAINBOW.learning_starts + 1, tmp_path / "run"
@@ -338,7 +338,7 @@ def _equal(one: dict[str, Any], other: dict[str, Any]) -> bool:
     )
 
 
-def test_a_head_of_other_sizes_or_actions_begins_anew(
+def test_a_head_of_other_sizes_is_replaced_by_a_new_one(
     run: Run, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     preset = PRESETS["pixelmatch-v0", "rainbow"]
@@ -356,7 +356,7 @@ def test_a_head_of_other_sizes_or_actions_begins_anew(
 
 
 @pytest.mark.slow
-def test_control_goes_on_too(run: Run, tmp_path: Path) -> None:
+def test_training_of_a_control_task_continues_from_a_bundle(run: Run, tmp_path: Path) -> None:
     source, target = tmp_path / "source", tmp_path / "target"
     assert run("train", *CONTROL, "--total-timesteps", "40", "--run-dir", source)[0] == 0
     assert run("export", source, "-o", tmp_path / "p.seer", "--with", "learner")[0] == 0
@@ -375,7 +375,9 @@ def test_control_goes_on_too(run: Run, tmp_path: Path) -> None:
         np.testing.assert_array_equal(anew[name], theirs[name])
 
 
-def test_no_encoder_is_built_in_torch(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_imported_encoder_is_not_built_in_torch(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import seer_edge.networks.encoder
 
     def refuse(*unused: object, **more: object) -> None:
@@ -387,7 +389,7 @@ def test_no_encoder_is_built_in_torch(bundle: Path, tmp_path: Path, monkeypatch:
         command("train", *PIXEL_GAME, "--total-timesteps", "25", "--run-dir", tmp_path / "other")
 
 
-def test_an_interrupted_act_tells_what_it_played_and_keeps_its_film(bundle: Path, tmp_path: Path) -> None:
+def test_an_interrupted_act_prints_its_results_and_keeps_its_video(bundle: Path, tmp_path: Path) -> None:
     film = tmp_path / "film.mp4"
     words = ["act", bundle, "--episodes", "1000000", "--record", film, "--json"]
     command = [sys.executable, "-m", "seer_edge", *map(str, words)]
@@ -406,7 +408,7 @@ def test_an_interrupted_act_tells_what_it_played_and_keeps_its_film(bundle: Path
     assert int(cv2.VideoCapture(str(film)).get(cv2.CAP_PROP_FRAME_COUNT)) == told["steps"]
 
 
-def test_a_link_to_a_bundle_serves_every_command(run: Run, bundle: Path, tmp_path: Path) -> None:
+def test_every_command_reads_a_link_to_a_bundle(run: Run, bundle: Path, tmp_path: Path) -> None:
     link = tmp_path / "policy.seer"
     link.symlink_to(bundle)
     for words in (("act", link, "--episodes", "1"), ("eval", link), ("plan", *PIXEL_GAME, "--from", link)):
@@ -557,7 +559,7 @@ NOT_OF_ACT = ("--resolution", "--render-observations", "--color", "--protocol")
 
 @pytest.mark.parametrize("env", ["CartPole-v1", TASK, "Alien"])
 @pytest.mark.parametrize("options", [{}, {"render": True}, {"color": "rgb"}, {"protocol": "machado"}], ids=str)
-def test_act_advises_no_flag_that_it_does_not_have(
+def test_act_suggests_no_flag_that_it_does_not_have(
     options: dict[str, Any], env: str, run: Run, bundle: Path, tmp_path: Path
 ) -> None:
     """Whatever the policy was shown in training."""
@@ -595,7 +597,7 @@ def test_act_advises_no_flag_that_it_does_not_have(
         ("algo", "ppo", "algo is 'ppo', not one of rainbow"),
     ],
 )
-def test_a_manifest_that_a_stranger_wrote(
+def test_an_invalid_manifest_with_valid_hashes_is_refused(
     part: str, changes: Any, field: str, run: Run, bundle: Path, tmp_path: Path
 ) -> None:
     """Every hash is right."""
@@ -638,7 +640,7 @@ COUNT = "an integer from 0 to 9,223,372,036,854,775,807"
     ],
     ids=str,
 )
-def test_what_a_stranger_says_of_a_learner(
+def test_an_invalid_learner_with_valid_hashes_is_refused(
     place: str, value: Any, message: str, run: Run, bundle: Path, tmp_path: Path
 ) -> None:
     with open_bundle(bundle) as opened:
@@ -657,7 +659,7 @@ def test_what_a_stranger_says_of_a_learner(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_bundle_from_before_codecs_counted_is_taken(run: Run, bundle: Path, tmp_path: Path) -> None:
+def test_a_bundle_without_counters_of_its_codec_is_imported(run: Run, bundle: Path, tmp_path: Path) -> None:
     with open_bundle(bundle) as opened:
         about, members = opened.about, {name: [opened.read(name)] for name in opened.container.members}
     del about["replay"]["values"]["codec_counts"]

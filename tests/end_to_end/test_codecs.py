@@ -1,4 +1,4 @@
-"""Codecs of latents, as a user gives them."""
+"""The warning of `train` about codecs that are calibrated on few rows."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from tests.end_to_end.short_presets import GAME, Run, runner, use_short_presets
 
 
 @pytest.mark.parametrize(("codec", "warned"), [("uint8", True), ("float16", False)])
-def test_grids_over_few_rows_are_warned_of(
+def test_quantization_ranges_from_few_rows_give_a_warning(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, codec: str, warned: bool
 ) -> None:
     use_short_presets(monkeypatch)

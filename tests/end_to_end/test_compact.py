@@ -83,14 +83,14 @@ def test_rows_of_a_bundle_are_imported(run: Run, source: Path, bundle: Path, tmp
     target = tmp_path / "target"
     status, out, _ = run("train", *PLAY, "--from", bundle, "--total-timesteps", "20", "--run-dir", target)
     assert status == 0
-    theirs, begun = _replay(source), _replay(target, 0)
+    theirs, ours = _replay(source), _replay(target, 0)
     count = len(theirs["reward"])
     assert f"{count:,} replay rows are imported with their codec, uint8" in out
     assert json.loads((target / "config.json").read_text())["latent_codec"] == "uint8"
-    np.testing.assert_array_equal(begun["reward"][:count], theirs["reward"])
+    np.testing.assert_array_equal(ours["reward"][:count], theirs["reward"])
     blocks = len(theirs["blocks.sizes"])
-    np.testing.assert_array_equal(begun["blocks.sizes"][:blocks], theirs["blocks.sizes"])
-    stored = [np.concatenate([arrays["blocks.head"], arrays["blocks.tail"]]) for arrays in (theirs, begun)]
+    np.testing.assert_array_equal(ours["blocks.sizes"][:blocks], theirs["blocks.sizes"])
+    stored = [np.concatenate([arrays["blocks.head"], arrays["blocks.tail"]]) for arrays in (theirs, ours)]
     np.testing.assert_array_equal(stored[1][: len(stored[0])], stored[0])
 
 

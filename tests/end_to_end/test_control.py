@@ -1,4 +1,4 @@
-"""Short runs of real dm_control tasks through the command line: train, freeze, evaluate, and the same again."""
+"""Short runs of real dm_control tasks through the command line: train, freeze, evaluate, repeat with the same seed."""
 
 import csv
 import json
@@ -17,7 +17,7 @@ TRAIN = ("train", "--env", TASK, "--resolution", "25")
 
 
 def train(run: Run, folder: Path, *flags: str) -> dict[str, Any]:
-    """A run that must succeed; its summary."""
+    """Run `train` and return the summary. Assert that it succeeds."""
     status, _, error = run(*TRAIN, *flags, "--run-dir", folder)
     assert status == 0, error
     return summary_of(folder)
@@ -32,7 +32,7 @@ def tensors(folder: Path, step: int, name: str = "agent") -> dict[str, Any]:
     return durable.read_tensors(folder / f"checkpoints/step_{step:010d}/{name}.safetensors")
 
 
-def test_a_run_through_its_freeze(run: Run, tmp_path: Path) -> None:
+def test_a_run_learns_freezes_and_is_evaluated(run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     summary = train(run, folder)
     capacity, row_bytes = BUDGET // P, 4 * 4 * 2 * SAC.features
@@ -108,7 +108,7 @@ def test_the_same_seed_twice_gives_the_same_bits(run: Run, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_without_the_contrastive_loss(run: Run, tmp_path: Path) -> None:
+def test_a_run_without_the_contrastive_loss_freezes_and_is_evaluated(run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     summary = train(run, folder, "--algo", "sac", "--total-timesteps", "45", "--freeze-at", "28")
     assert (summary["algo"], summary["status"], summary["freeze"]["timestep"]) == ("sac", "finished", 28)
@@ -118,7 +118,7 @@ def test_without_the_contrastive_loss(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_fewer_frozen_layers_over_a_replay_of_frames(run: Run, tmp_path: Path) -> None:
+def test_a_freeze_of_two_layers_keeps_a_replay_of_frames(run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     summary = train(run, folder, "--freeze-layers", "2", "--total-timesteps", "45", "--freeze-at", "28")
     assert (summary["freeze"]["timestep"], summary["freeze"]["onnx_max_abs_error"]) == (28, None)

@@ -20,7 +20,7 @@ def test_the_same_seed_twice_gives_the_same_bits(short_run: Callable[..., Finish
     first, second, other = short_run(**options), short_run(**options), short_run(**options, seed=1)
     for step in (130, 180):
         for name in COMPARED:
-            assert (first.generation(step) / name).read_bytes() == (second.generation(step) / name).read_bytes()
+            assert (first.checkpoint(step) / name).read_bytes() == (second.checkpoint(step) / name).read_bytes()
     assert first.folder.encoder.read_bytes() == second.folder.encoder.read_bytes()
     assert first.summary["eval"] == second.summary["eval"]
     assert first.folder.encoder.read_bytes() != other.folder.encoder.read_bytes()
@@ -34,12 +34,12 @@ def test_evaluation_does_not_disturb_training(short_run: Callable[..., Finished]
         )
         for every in (40, 160)
     )
-    ours, theirs = (durable.read_tensors(run.generation(160) / "agent.safetensors") for run in (often, seldom))
+    ours, theirs = (durable.read_tensors(run.checkpoint(160) / "agent.safetensors") for run in (often, seldom))
     assert ours.keys() == theirs.keys()
     assert all((ours[name] == theirs[name]).all() for name in ours)
 
 
-def test_tensorboard_when_asked_for(short_run: Callable[..., Finished]) -> None:
+def test_tensorboard_events_are_written_on_request(short_run: Callable[..., Finished]) -> None:
     with_events = short_run(total_timesteps=80, freeze_at=60, tensorboard=True, eval_episodes=1)
     without = short_run(total_timesteps=80, freeze_at=60, eval_episodes=1)
     (events,) = with_events.folder.tensorboard.iterdir()

@@ -171,7 +171,7 @@ def test_resume_names_actions_and_frames_of_a_changed_environment(
         assert "change it back, or start a new run" in error
 
 
-def test_a_run_ends_at_the_return_that_it_is_to_reach(run: Run, tmp_path: Path) -> None:
+def test_a_run_ends_once_it_reaches_the_wanted_return(run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     flags = ("--eval-every", "20", "--stop-at-return", "25")
     status, printed, error = _train(run, "Device-v0", folder, *flags)
@@ -235,7 +235,7 @@ def test_settings_that_need_evaluations_refuse_a_run_without(flags: tuple[str, .
     assert "needs evaluations" in error
 
 
-def test_plan_takes_a_run_or_an_environment(run: Run, tmp_path: Path) -> None:
+def test_plan_accepts_a_run_or_an_environment(run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     assert _train(run, "Device-v0", folder)[0] == 0
     status, _, error = run("plan", folder, "--mem-budget", "1MB")
@@ -267,7 +267,7 @@ def test_unclipped_rewards_are_planned_and_an_exploding_loss_is_reported(run: Ru
     assert "probably learns nothing" not in error
 
 
-def test_a_linked_checkpoints_folder_is_to_be_restored(run: Run, tmp_path: Path) -> None:
+def test_a_linked_checkpoints_folder_is_refused_with_a_hint(run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     assert _train(run, "Device-v0", folder)[0] == 0
     (folder / "checkpoints").rename(tmp_path / "disk")
@@ -279,7 +279,7 @@ def test_a_linked_checkpoints_folder_is_to_be_restored(run: Run, tmp_path: Path)
         assert "start a new one" not in error
 
 
-def test_runs_of_the_same_second_get_folders_of_their_own(
+def test_runs_of_the_same_second_get_separate_folders(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -292,15 +292,15 @@ def test_runs_of_the_same_second_get_folders_of_their_own(
     assert sorted(path.name for path in Path("runs").iterdir()) == [name, f"{name}-2", f"{name}-3"]
 
 
-def test_a_default_folder_that_another_run_takes_first_is_not_shared(
+def test_a_default_folder_that_another_run_creates_first_is_not_shared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    taken = run_folder.default_path
+    default_path = run_folder.default_path
     calls: list[Path] = []
 
     def racing(config: object) -> Path:
-        path = taken(config)  # type: ignore[arg-type]
+        path = default_path(config)  # type: ignore[arg-type]
         if not calls:
             path.mkdir(parents=True)
         calls.append(path)

@@ -1,4 +1,4 @@
-"""`--algo dqn` through a freeze: it learns, and its bundle acts as it does and lets another run continue."""
+"""`--algo dqn` through a freeze: learning, and bundles that act like the run and from which another run continues."""
 
 import dataclasses
 import json
@@ -26,8 +26,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     return runner(monkeypatch, capsys)
 
 
-def test_it_learns_before_the_freeze_and_after_it(short_run: Callable[..., Finished]) -> None:
-    """Of 20. Random actions give 6.7, and random features do not solve the game."""
+def test_dqn_learns_before_the_freeze_and_after_it(short_run: Callable[..., Finished]) -> None:
+    """The largest return is 20. Random actions give 6.7, and random features do not solve the game."""
     brief = {"algo": "dqn", "total_timesteps": 1_000, "eval_every": 200, "eval_episodes": 3}
     run = short_run(freeze_at=650, **brief)
     returns, random_features = evaluations(run), evaluations(short_run(freeze_at=1, **brief))
@@ -47,7 +47,7 @@ def test_the_same_seed_twice_gives_the_same_bits(short_run: Callable[..., Finish
         for seed in (0, 0, 1)
     )
     for name in ("agent.safetensors", "replay.safetensors", "state.json"):
-        files = [(each.generation(160) / name).read_bytes() for each in (first, second, other)]
+        files = [(each.checkpoint(160) / name).read_bytes() for each in (first, second, other)]
         assert files[0] == files[1] != files[2], name
 
 
@@ -78,7 +78,7 @@ def test_a_bundle_acts_as_its_run_does(run: Run, flags: tuple[str, ...], tmp_pat
         np.testing.assert_allclose(policy.values, values, rtol=1e-4, atol=1e-5)
 
 
-def test_another_run_continues_its_agent_or_takes_its_encoder(run: Run, tmp_path: Path) -> None:
+def test_another_run_continues_its_agent_or_imports_its_encoder(run: Run, tmp_path: Path) -> None:
     words = ("--env", GAME, "--algo", "dqn")
     assert run("train", *words, "--run-dir", tmp_path / "run")[0] == 0
     bundle = tmp_path / "all.seer"
@@ -107,7 +107,7 @@ def test_another_run_continues_its_agent_or_takes_its_encoder(run: Run, tmp_path
     assert "rainbow" in error
 
 
-def test_config_and_schedule_come_back(run: Run, tmp_path: Path) -> None:
+def test_a_resumed_run_has_its_configuration_and_schedule(run: Run, tmp_path: Path) -> None:
     assert (
         run("train", "--env", GAME, "--algo", "dqn", "--total-timesteps", "40", "--run-dir", tmp_path / "run")[0] == 0
     )

@@ -1,4 +1,4 @@
-"""An output that cannot show a character, and a path that is not UTF-8, end no command."""
+"""Commands work if the output cannot show a character, and with paths that are not UTF-8."""
 
 import os
 import re

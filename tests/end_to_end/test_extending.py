@@ -1,4 +1,4 @@
-"""The examples of `docs/extending.md`, run as they stand, and plugins that cannot be loaded."""
+"""The examples of `docs/extending.md`, run unchanged, and plugins that cannot be loaded."""
 
 import json
 import re
@@ -91,7 +91,7 @@ def _summary(folder: Path, run: str) -> Any:
     return json.loads((folder / "runs" / run / "summary.json").read_text())
 
 
-def test_the_examples_do_what_the_page_says(done: tuple[Path, dict[str, list[int]]]) -> None:
+def test_the_examples_have_the_results_that_the_page_describes(done: tuple[Path, dict[str, list[int]]]) -> None:
     folder, _ = done
     dots, tiny, bfloat16, softmax = (_summary(folder, name) for name in ("dots", "tiny", "bfloat16", "softmax"))
     assert (dots["env"], dots["timesteps"], dots["resumed_at"]) == ("dots/3", 310, [300])
@@ -118,7 +118,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (
             ("--plugin", "no_such_module", "doctor"),
@@ -132,10 +132,10 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
         (("doctor", "--plugin"), "--plugin: needs a value; give the name of a module"),
     ],
 )
-def test_a_plugin_that_cannot_be_loaded_is_one_line(run: Run, words: tuple[str, ...], told: str) -> None:
+def test_a_plugin_that_cannot_be_loaded_is_reported_in_one_line(run: Run, words: tuple[str, ...], message: str) -> None:
     status, out, error = run(*words)
     assert (status, out, error.count("\n")) == (2, "", 1)
-    assert told in error
+    assert message in error
 
 
 def test_an_installed_package_registers_by_its_entry_point(
@@ -155,14 +155,14 @@ def test_an_installed_package_registers_by_its_entry_point(
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [("dots/4", "--env dots/4: unknown environment; nearest: dots/3, dots/5"), ("dots", "--env dots: unknown env")],
 )
-def test_a_name_that_a_family_does_not_have(run: Run, tmp_path: Path, name: str, told: str) -> None:
+def test_a_name_that_a_family_does_not_have_is_refused(run: Run, tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "dots.py").write_text(files(SECTIONS["Environments"])["dots.py"])
     status, out, error = run("--plugin", "dots", "plan", "--env", name)
     assert (status, out, error.count("\n")) == (2, "", 1)
-    assert told in error
+    assert message in error
 
 
 def test_the_codec_of_the_page_keeps_the_upper_half_of_each_float(run: Run, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""An environment that fails: refused where it shows at once, else survived with a checkpoint."""
+"""Failing environments: refused if they fail at the start, else the run ends with a checkpoint."""
 
 import json
 import sys
@@ -22,7 +22,7 @@ def train(how: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
 @pytest.mark.parametrize(
     ("how", "reason"), [("build", "no camera"), ("reset", "camera is asleep"), ("dtype", "float64")]
 )
-def test_refused_before_anything_is_written(
+def test_a_failure_at_the_start_is_refused_before_anything_is_written(
     how: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert train(how, tmp_path / "run", monkeypatch) == 2
@@ -41,14 +41,14 @@ def test_refused_before_anything_is_written(
         ("reward", "the reward is nan"),
     ],
 )
-def test_a_failure_on_the_way_ends_with_75_and_a_checkpoint(
+def test_a_failure_during_training_exits_with_75_and_a_checkpoint(
     how: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert train(how, tmp_path / "run", monkeypatch) == 75
     last = capsys.readouterr().err.splitlines()[-1]
     assert f"the environment failed after step {FAILS_AT_STEP - 1}" in last
     assert reason in last
-    generation = durable.newest_checkpoint(tmp_path / "run/checkpoints")
-    assert generation.manifest["timestep"] == FAILS_AT_STEP - 1
+    saved = durable.newest_checkpoint(tmp_path / "run/checkpoints")
+    assert saved.manifest["timestep"] == FAILS_AT_STEP - 1
     summary = json.loads((tmp_path / "run/summary.json").read_text())
     assert (summary["status"], summary["timesteps"]) == ("failed", FAILS_AT_STEP - 1)

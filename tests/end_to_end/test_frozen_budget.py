@@ -1,4 +1,4 @@
-"""A run that is frozen already needs no room for frames: resume it with a budget for latents alone, and use it."""
+"""A frozen run needs no memory for frames: it can be resumed and used with a budget for latents alone."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Whoever plays a policy shows it frames of the gray levels that it was trained on."""
+"""Training, evaluation and acting reduce frames to the same gray levels."""
 
 import json
 from pathlib import Path

@@ -61,7 +61,7 @@ def run(folder: Path, *arguments: object) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-def run_anew(folder: Path, *arguments: object) -> tuple[int, str, str]:
+def run_in_new_interpreter(folder: Path, *arguments: object) -> tuple[int, str, str]:
     """Run the command in a new interpreter, whose imports the files in `folder` could replace."""
     child = start(folder, *arguments)
     out, err = child.communicate(timeout=300)
@@ -77,9 +77,9 @@ def episodes(folder: Path) -> list[list[str]]:
     return [line.split(",")[:3] for line in (folder / "episodes.csv").read_text().splitlines()]
 
 
-def test_a_rude_environment_is_trained_exported_and_played(folder: Path) -> None:
+def test_an_environment_that_changes_its_process_is_trained_exported_and_played(folder: Path) -> None:
     kwargs = json.dumps({"size": 3})
-    status, out, err = run_anew(folder, *train(folder, "--env-kwargs", kwargs, "--run-dir", "runs/one"))
+    status, out, err = run_in_new_interpreter(folder, *train(folder, "--env-kwargs", kwargs, "--run-dir", "runs/one"))
     assert status == 0, err
     assert "Hello from the community." in err
     assert "a C library speaks" in err
@@ -103,7 +103,7 @@ def test_a_rude_environment_is_trained_exported_and_played(folder: Path) -> None
     for run_it, *command in (
         (run, "eval", "runs/one"),
         (run, "eval", "policy.seer"),
-        (run_anew, "act", "policy.seer", "--episodes", "1"),
+        (run_in_new_interpreter, "act", "policy.seer", "--episodes", "1"),
     ):
         status, out, err = run_it(folder, *command, "--json")
         assert status == 0, err
@@ -115,7 +115,7 @@ def test_a_rude_environment_is_trained_exported_and_played(folder: Path) -> None
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
 )
-def test_signals_end_a_run_whose_environment_took_their_handlers(number: int, status: int, folder: Path) -> None:
+def test_signals_end_a_run_whose_environment_replaced_their_handlers(number: int, status: int, folder: Path) -> None:
     child = start(folder, *train(folder, "--env-kwargs", '{"patient": true}', "--run-dir", "run"))
     deadline = time.monotonic() + 120
     while not list((folder / "run/checkpoints").glob("step_*")):
@@ -142,7 +142,7 @@ def test_an_environment_for_old_gym_is_named_and_ends_with_2(folder: Path) -> No
     assert "step returns four values, not five: it has the API of Gym before version 0.26" in err
 
 
-def test_a_device_that_opens_once_and_changes_torch_is_trained_and_its_policy_takes_its_observations(
+def test_a_device_that_opens_once_and_changes_torch_is_trained_and_exported(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = train(folder, "--run-dir", "run", "--eval-in", "training", env="guest_envs:Stubborn")

@@ -1,4 +1,4 @@
-"""Commands that do not learn do not pay for torch; what learns does not pay for what it does not use."""
+"""Commands that do not learn do not import torch, and training does not import packages that it does not use."""
 
 import subprocess
 import sys

@@ -29,7 +29,7 @@ def _exported(run: Run, env: str, folder: Path, *flags: str) -> Path:
 
 
 def _played(policy: Policy, env: gymnasium.Env[Any, Any]) -> list[Any]:
-    """Play an episode as a user's own program does; the environment raises for an action outside its space."""
+    """Play an episode as a user's program does. The environment raises for an action outside its space."""
     frame, _ = env.reset(seed=0)
     actions, over = [], False
     while not over:

@@ -77,7 +77,7 @@ def test_a_run_in_real_time_freezes_evaluates_and_resumes(tmp_path: Path) -> Non
     assert status == 0, error
     assert json.loads(out)["episodes"] == 1
 
-    # From the desk to the board: what was learned goes on in real time.
+    # Another run continues from the bundle in real time, as on a board.
     flags = ("--hz", "50", "--total-timesteps", "40", "--eval-every", "never")
     status, _, error = _run("train", *POLE, *SETS[:2], "--from", bundle, *flags, "--run-dir", tmp_path / "board")
     assert status == 0, error

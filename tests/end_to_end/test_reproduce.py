@@ -117,7 +117,7 @@ def test_the_cost_is_shown_first_and_then_the_runs_finish(made: Made) -> None:
     assert made.result.page == made.folder / "out" / "fig99.html"
 
 
-def test_the_papers_numbers_stand_beside_those_of_the_runs(made: Made) -> None:
+def test_the_page_shows_the_papers_numbers_beside_those_of_the_runs(made: Made) -> None:
     table = made.page.tables[0]
     assert table[0][:5] == ["Environment", "Variant", "Paper", "Here", "Runs"]
     assert [line[:3] for line in table[1:]] == [
@@ -131,7 +131,7 @@ def test_the_papers_numbers_stand_beside_those_of_the_runs(made: Made) -> None:
         assert line[4:6] == ["1 of 1", "100"]
 
 
-def test_a_run_is_planned_as_it_will_be_before_its_source_exists(made: Made) -> None:
+def test_the_plan_before_the_source_exists_equals_the_configuration_of_the_run(made: Made) -> None:
     out = made.folder / "out"
     jobs = description.load("fig99").jobs()
     small = scaled(jobs, plans_of(jobs, "fig99", out), 0.5)
@@ -147,7 +147,7 @@ def test_scores_at_equal_flops_are_those_at_the_end_of_the_cheapest(made: Made) 
     assert float(rainbow[6]) <= float(transferred[6])
 
 
-def test_the_page_says_what_was_scaled_and_what_differs(made: Made) -> None:
+def test_the_page_lists_scaled_settings_and_differences(made: Made) -> None:
     settings = made.page.tables[2]
     assert settings[1][:5] == ["Alien", "Rainbow", "200 → 100", "never", "60 → 30"]
     assert settings[2][3] == "0"

@@ -47,7 +47,7 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
-def test_the_summary_says_what_happened(alien: Path) -> None:
+def test_the_summary_has_the_figures_of_the_run(alien: Path) -> None:
     summary = read_json(alien / "summary.json")
     assert {key: summary[key] for key in ("env", "algo", "seed", "timesteps", "status")} == {
         "env": "ALE/Alien-v5",
@@ -83,12 +83,12 @@ def test_the_summary_says_what_happened(alien: Path) -> None:
 
 
 def truncations(run: Path) -> int:
-    """Rows that hold the final observation of a truncated episode, since the freeze."""
+    """Return the number of rows since the freeze that hold the final observation of a truncated episode."""
     arrays = durable.read_tensors(run / "checkpoints/step_0000000900/replay.safetensors")
     return int((arrays["flags"] == 4).sum())
 
 
-def test_progress_has_the_ecosystems_columns(alien: Path) -> None:
+def test_progress_has_the_documented_columns(alien: Path) -> None:
     with (alien / "progress.csv").open(newline="") as file:
         reader = csv.DictReader(file)
         rows = list(reader)
@@ -105,7 +105,7 @@ def test_progress_has_the_ecosystems_columns(alien: Path) -> None:
     assert rows[-1]["eval/mean_reward"] != ""
 
 
-def test_every_game_of_training_is_a_row(alien: Path) -> None:
+def test_every_training_episode_is_a_row(alien: Path) -> None:
     with (alien / "episodes.csv").open(newline="") as file:
         reader = csv.DictReader(file)
         games = [{name: float(cell) for name, cell in row.items()} for row in reader]
@@ -114,14 +114,16 @@ def test_every_game_of_training_is_a_row(alien: Path) -> None:
     steps = [0.0, *(game["step"] for game in games)]
     assert [after - before for before, after in itertools.pairwise(steps)] == [game["length"] for game in games]
     made = [game["updates"] for game in games]
-    assert made == [max(0, game["step"] - 701) for game in games]  # under the pipeline the step's own comes after it
+    assert made == [
+        max(0, game["step"] - 701) for game in games
+    ]  # with the pipeline, the update of the step itself comes later
     with (alien / "progress.csv").open(newline="") as file:
         *_, last = csv.DictReader(file)
     assert float(last["rollout/ep_rew_mean"]) == pytest.approx(np.mean([game["return"] for game in games]), rel=1e-5)
     assert float(last["rollout/ep_len_mean"]) == pytest.approx(np.mean([game["length"] for game in games]), rel=1e-5)
 
 
-def test_the_folder_holds_what_the_design_names(alien: Path) -> None:
+def test_the_run_folder_holds_the_documented_files(alien: Path) -> None:
     assert {path.name for path in alien.iterdir()} == {
         *("config.json", "progress.csv", "episodes.csv", "summary.json", "encoder.onnx", "checkpoints")
     }
@@ -132,7 +134,7 @@ def test_the_folder_holds_what_the_design_names(alien: Path) -> None:
     assert "torch" in config["versions"]
 
 
-def test_latents_in_the_replay_are_the_encoders(alien: Path) -> None:
+def test_latents_in_the_replay_are_those_of_the_written_encoder(alien: Path) -> None:
     """The encoder of the run's folder, applied to the frames of the freeze's checkpoint, gives the rows after it."""
     import onnxruntime
 
@@ -160,7 +162,7 @@ def test_eval_plays_the_newest_checkpoint(alien: Path) -> None:
     assert first == second
 
 
-def test_eval_falls_back_to_an_older_generation_and_says_so(alien: Path, tmp_path: Path) -> None:
+def test_eval_skips_a_damaged_checkpoint_and_reports_it(alien: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(alien, copy)
     agent = copy / "checkpoints/step_0000000900/agent.safetensors"
@@ -217,8 +219,8 @@ def _limit_file_sizes(limit_bytes: int) -> None:
 @pytest.mark.parametrize(
     ("limit_bytes", "reached"), [(15_000_000, 0), pytest.param(19_000_000, 2_800, marks=pytest.mark.slow)]
 )
-def test_a_disk_without_room(limit_bytes: int, reached: int, tmp_path: Path) -> None:
-    """A limit on a file's size stands in for the full disk: the agent takes 18 MB, the replay grows beyond 19."""
+def test_a_full_disk_ends_the_run_with_an_error(limit_bytes: int, reached: int, tmp_path: Path) -> None:
+    """A limit on the size of files simulates the full disk: the agent has 18 MB, the replay grows beyond 19."""
     folder = tmp_path / "run"
     arguments = [
         *("train", "--env", "Alien", "--mem-budget", "30MB", "--total-timesteps", "2800", "--freeze-at", "2750"),

@@ -1,4 +1,4 @@
-"""`train`, `export` and `act` contact no host, and write only where they are told to."""
+"""`train`, `export` and `act` contact no host, and write only to the paths that they are given."""
 
 import os
 import re

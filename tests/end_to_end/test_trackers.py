@@ -1,4 +1,4 @@
-"""Weights & Biases and MLflow: what they receive, and that a run neither changes nor waits for them."""
+"""Weights & Biases and MLflow: they receive all rows, and a run neither changes nor waits for them."""
 
 import csv
 import json

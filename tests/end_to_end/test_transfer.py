@@ -1,4 +1,4 @@
-"""`--from RUN --take encoder` as a user gives it: a source, a run with its encoder, and every way to get it wrong."""
+"""`--from RUN --take encoder`: runs that import the encoder of another run, and input that is refused."""
 
 import json
 import shutil
@@ -21,13 +21,13 @@ def _read(path: Path) -> Any:
 
 
 def _newest(folder: Path) -> tuple[dict[str, Any], dict[str, Any], Any]:
-    """Agent, replay and state of a run's newest generation."""
-    generation = durable.newest_checkpoint(folder / "checkpoints").path
-    tensors = [durable.read_tensors(generation / f"{name}.safetensors") for name in ("agent", "replay")]
-    return tensors[0], tensors[1], _read(generation / "state.json")
+    """Return agent, replay and state of the newest checkpoint of a run."""
+    checkpoint = durable.newest_checkpoint(folder / "checkpoints").path
+    tensors = [durable.read_tensors(checkpoint / f"{name}.safetensors") for name in ("agent", "replay")]
+    return tensors[0], tensors[1], _read(checkpoint / "state.json")
 
 
-def _taken(agent: dict[str, Any]) -> dict[str, Any]:
+def _encoder_of(agent: dict[str, Any]) -> dict[str, Any]:
     return {
         name: value for name, value in agent.items() if name.startswith(("encoder.", "actor.norm.", "critic.norm."))
     }
@@ -46,7 +46,7 @@ def _encode(folder: Path, observations: Any) -> Any:
     ],
     ids=["game", "control"],
 )
-def test_a_run_with_another_runs_encoder(
+def test_a_run_imports_the_encoder_of_another_run(
     run: Run, tmp_path: Path, flags: tuple[str, ...], stack: tuple[int, ...], frame: int, latent: int
 ) -> None:
     source, target = tmp_path / "source", tmp_path / "target"
@@ -60,7 +60,7 @@ def test_a_run_with_another_runs_encoder(
 
     status, out, error = run("train", *transfer, "--run-dir", target)
     assert status == 0
-    memory = "memory of this machine"  # of which there is more or less in the next moment
+    memory = "memory of this machine"  # it changes between the two commands
     assert [line for line in plan.splitlines() if memory not in line] == [
         line for line in out.splitlines()[:-1] if memory not in line
     ]
@@ -87,8 +87,8 @@ def test_a_run_with_another_runs_encoder(
         latent_capacity,
     )
     assert replay["rows"].shape == (summary["replay"]["rows"], latent)
-    norms = {name for name in _taken(theirs) if "norm" in name}
-    assert _taken(agent).keys() == norms  # the encoder itself is in encoder.onnx alone
+    norms = {name for name in _encoder_of(theirs) if "norm" in name}
+    assert _encoder_of(agent).keys() == norms  # the encoder itself is in encoder.onnx alone
     assert all(np.array_equal(agent[name], theirs[name]) for name in norms)
     observations = np.random.default_rng(0).integers(0, 256, (3, *stack), np.uint8)
     np.testing.assert_array_equal(_encode(target, observations), _encode(source, observations))
@@ -98,7 +98,7 @@ def test_a_run_with_another_runs_encoder(
 
 
 @pytest.mark.slow
-def test_another_task_takes_a_partly_frozen_runs_encoder_and_freezes_fewer_layers(run: Run, tmp_path: Path) -> None:
+def test_another_task_imports_the_encoder_of_a_partly_frozen_run(run: Run, tmp_path: Path) -> None:
     source, target = tmp_path / "source", tmp_path / "target"
     size = ("--resolution", "25", "--eval-episodes", "1")
     assert (
@@ -113,8 +113,8 @@ def test_another_task_takes_a_partly_frozen_runs_encoder_and_freezes_fewer_layer
     assert not (target / "encoder.onnx").exists()
     (agent, replay, state), (theirs, _, _) = _newest(target), _newest(source)
     assert (state["frozen"], replay["rows"].shape) == (True, (30 + 30 // EPISODE_STEPS, 3 * 25 * 25))
-    convolutions = {name for name in _taken(agent) if name.startswith("encoder.convs.")}
-    assert {name for name in _taken(agent) if np.array_equal(agent[name], theirs[name])} == convolutions
+    convolutions = {name for name in _encoder_of(agent) if name.startswith("encoder.convs.")}
+    assert {name for name in _encoder_of(agent) if np.array_equal(agent[name], theirs[name])} == convolutions
 
 
 # --- refusals ----------------------------------------------------------------------------------------------
@@ -136,7 +136,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _refusal(run: Run, folder: Path, *words: str | Path) -> str:
-    """The one line that refuses a run, which leaves nothing behind."""
+    """Return the line with which `train` refuses its input. Assert that nothing is written and `plan` refuses too."""
     status, out, error = run("train", *words, "--total-timesteps", "30", "--run-dir", folder)
     assert (status, out, error.count("\n")) == (2, "", 1)
     assert not folder.exists()
@@ -153,14 +153,14 @@ def _refusal(run: Run, folder: Path, *words: str | Path) -> str:
         (("--env", TASK, "--resolution", "50", "--encoder", "data-efficient"), "networks is 1 there and 2 here"),
     ],
 )
-def test_an_encoder_that_does_not_fit(
+def test_an_encoder_that_does_not_fit_is_refused(
     run: Run, source: Path, tmp_path: Path, flags: tuple[str, ...], message: str
 ) -> None:
     error = _refusal(run, tmp_path / "run", *flags, "--from", source, "--take", "encoder")
     assert f"--from {source}: its encoder does not fit: {message}; import from a run with the same " in error
 
 
-def test_a_run_that_is_not_there_or_has_no_checkpoint(run: Run, source: Path, tmp_path: Path) -> None:
+def test_a_missing_run_or_one_without_a_checkpoint_is_refused(run: Run, source: Path, tmp_path: Path) -> None:
     bare = tmp_path / "bare"
     shutil.copytree(source, bare, ignore=shutil.ignore_patterns("step_*"))
     for folder in (tmp_path / "nowhere", bare, source / "config.json"):
@@ -169,7 +169,7 @@ def test_a_run_that_is_not_there_or_has_no_checkpoint(run: Run, source: Path, tm
         assert "give the --run-dir of a run" in error
 
 
-def test_a_damaged_checkpoint(run: Run, source: Path, tmp_path: Path) -> None:
+def test_a_source_with_a_damaged_checkpoint_is_refused(run: Run, source: Path, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged"
     shutil.copytree(source, damaged)
     for agent in (damaged / "checkpoints").glob("step_*/agent.safetensors"):
@@ -205,7 +205,7 @@ def test_a_damaged_checkpoint(run: Run, source: Path, tmp_path: Path) -> None:
         ),
     ],
 )
-def test_flags_that_do_not_go_together(
+def test_flags_that_exclude_each_other_are_refused(
     run: Run, source: Path, tmp_path: Path, flags: tuple[str, ...], parts: list[str]
 ) -> None:
     words = [word.format(source=source) for word in flags]

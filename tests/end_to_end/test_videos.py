@@ -1,4 +1,4 @@
-"""`--eval-video` and `eval --record`: what is recorded, and that a full disk costs only the video."""
+"""`--eval-video` and `eval --record`: the recorded frames, and a full disk, which costs only the video."""
 
 import resource
 from collections.abc import Callable, Iterator

@@ -69,7 +69,7 @@ class Log:
     earlier: "Log | None" = None
 
     def scene(self, step: int) -> list[Frame]:
-        """The frames of its scene up to `step`. What a lost life led to is in none: no action was taken on it."""
+        """Return the frames of its scene up to `step`. Frames after lost lives, which no agent sees, are left out."""
         before = [] if self.earlier is None else self.earlier.scene(len(self.earlier.actions) - 1)
         return [*before, *self.frames[: step + 1]]
 
@@ -185,7 +185,7 @@ class Rig:
         store = self.session.replay.store
         return np.arange(store.oldest, store.appended)
 
-    # --- what the environment showed -----------------------------------------------------------------------
+    # --- the frames of the environment ---------------------------------------------------------------------
 
     def stack_of(self, episode: Log, step: int) -> Frame:
         """Return the stack `[C, H, W]`, oldest frame first, zero before the scene's first frame."""
@@ -285,7 +285,7 @@ def rig(request: pytest.FixtureRequest, build_rig: Callable[..., Rig]) -> Callab
     return functools.partial(build_rig, request.param)
 
 
-# --- what is held against it -------------------------------------------------------------------------------
+# --- comparisons ------------------------------------------------------------------------------------------
 
 
 def assert_rows(rig: Rig, encoder: Encoder, *, tolerance: float = 1e-4) -> NDArray[np.int64]:
@@ -300,7 +300,7 @@ def assert_rows(rig: Rig, encoder: Encoder, *, tolerance: float = 1e-4) -> NDArr
     differences = np.abs(got[:, :, None] - wanted[:, None]).max(axis=(3, 4))  # [B, K, O]
     views = differences.argmin(axis=2)
     assert differences.min(axis=2).max() <= allowed
-    assert ((differences <= 10 * allowed).sum(axis=2) == 1).all()  # or views could not be told apart
+    assert ((differences <= 10 * allowed).sum(axis=2) == 1).all()  # or views could not be distinguished
     assert (np.abs(np.diff(wanted, axis=0)).max(axis=(2, 3)) > 10 * allowed).all()  # nor rows
     for row, slot in zip(ids, store.slots(ids), strict=True):
         episode, step = rows[row]

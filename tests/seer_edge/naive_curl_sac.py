@@ -1,4 +1,4 @@
-"""CURL + SAC written out slowly: whole minibatches, plain autograd, torch's Adam, nothing shared and nothing saved.
+"""CURL + SAC written out slowly: whole minibatches, plain autograd, torch's Adam, without sharing or saving results.
 
 It takes its weights from an agent and then learns by itself, always from frames; frozen layers are those that get no
 optimizer. Everything is float64.
@@ -57,7 +57,7 @@ class NaiveCurlSac:
         return torch.optim.Adam([self.weights[name] for name in names if name in self.weights], lr=rate, betas=betas)
 
     def freeze(self, names: set[str], *, whole: bool) -> None:
-        """Parameters `names` train no more, and their targets are what they are from now on."""
+        """Stop training the parameters `names` and their targets."""
         self.frozen, self.whole = names, whole
         for name in names:
             self.weights[name] = self.weights[name].detach().clone()

@@ -31,7 +31,7 @@ def new_agent(seed: int = 0, *, frozen_layers: int | None = None, **settings: An
 
 
 def agent_with_opinions(seed: int = 0, **settings: Any) -> RainbowAgent:
-    """Weights large enough that actions differ, and a target network of its own."""
+    """Return an agent with weights large enough that actions differ, and other weights in its target network."""
     agent = new_agent(seed, **settings)
     generator = torch.Generator().manual_seed(seed + 100)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Actors act as their agent did when they last took its networks."""
+"""Actors act as their agent did when they last copied its networks."""
 
 import threading
 from collections.abc import Callable
@@ -22,7 +22,9 @@ def _rig(build_rig: Callable[..., Rig], kind: str) -> Rig:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("frozen", [False, True])
-def test_an_actor_is_the_agent_of_its_last_take(build_rig: Callable[..., Rig], kind: str, frozen: bool) -> None:
+def test_an_actor_acts_as_the_agent_did_at_its_last_take(
+    build_rig: Callable[..., Rig], kind: str, frozen: bool
+) -> None:
     run = _rig(build_rig, kind)
     agent = run.session.agent
     actor = agent.new_actor(np.random.default_rng(0))
@@ -76,7 +78,7 @@ def test_sac_explores_with_a_stream_of_its_own(build_rig: Callable[..., Rig]) ->
 
 
 class Numbered(Actor[Any]):
-    """Takes a number for networks."""
+    """An actor whose networks are a number."""
 
     def __init__(self) -> None:
         self.number = 0

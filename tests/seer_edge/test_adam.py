@@ -1,4 +1,4 @@
-"""Our Adam against torch's, and what it spares a process to import."""
+"""seer-edge's Adam compared with torch's, and the packages that it does not import."""
 
 import json
 import subprocess
@@ -25,7 +25,7 @@ def _parameters(seed: int = 0) -> dict[str, torch.nn.Parameter]:
 
 
 def _give_gradients(parameters: dict[str, torch.nn.Parameter], generator: torch.Generator) -> None:
-    """From tiny, where epsilon decides, to large; some exactly zero."""
+    """Set gradients from tiny ones, for which epsilon matters, to large ones. Some are exactly zero."""
     for parameter in parameters.values():
         scale = 10.0 ** torch.randint(-6, 3, (), generator=generator)
         gradient = torch.randn(parameter.shape, generator=generator) * scale
@@ -122,7 +122,7 @@ def _given(name: str) -> torch.Tensor | None:
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_clipping_spreads_what_is_not_finite(bad: float) -> None:
+def test_clipping_makes_all_gradients_nan_if_one_is_not_finite(bad: float) -> None:
     parameters = _parameters()
     _give_gradients(parameters, torch.Generator().manual_seed(3))
     parameters["vector"].grad[0] = bad

@@ -84,7 +84,7 @@ def test_positions_that_are_too_many_are_thinned_out_equally(monkeypatch: pytest
     place = np.broadcast_to(np.arange(positions, dtype=np.float32).reshape(1, 1, 4, 5), (observations, 1, 4, 5))
     pieces = [neurons(place[start : start + 7], observations, start) for start in range(0, observations, 7)]
     found = np.concatenate(pieces)
-    assert found.tolist() == neurons(place, observations, 0).tolist()  # whatever the batches are
+    assert found.tolist() == neurons(place, observations, 0).tolist()  # for any size of batches
     counts = np.unique(found, return_counts=True)[1]
     assert len(counts) == positions
     assert counts.max() - counts.min() <= 1

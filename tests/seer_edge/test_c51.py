@@ -1,4 +1,4 @@
-"""The projection of C51 against Algorithm 1 of Bellemare et al. (2017), written as it stands there."""
+"""The projection of C51 against Algorithm 1 of Bellemare et al. (2017), written line by line from the paper."""
 
 import math
 
@@ -90,7 +90,7 @@ def test_the_mean_is_kept_where_nothing_is_clamped(seed: int, discount: float, p
 
 @pytest.mark.parametrize("shift", [-3, -1, 0, 1, 7])
 def test_atoms_that_fall_on_atoms_move_whole(shift: int) -> None:
-    """Spacing 1: a return of k moves every probability k places; what would leave the support stays at its end."""
+    """Spacing 1: a return of k moves every probability k places; probabilities beyond the support stay at its end."""
     support = np.linspace(-5, 5, 11)
     probabilities = _distributions(4, 1, 11)
     wanted = np.zeros(11)
@@ -109,7 +109,7 @@ def test_everything_beyond_an_end_is_on_that_end(n_return: float, discount: floa
     np.testing.assert_allclose(got, wanted, atol=1e-6)
 
 
-def test_a_terminal_row_is_its_return_whatever_was_predicted() -> None:
+def test_a_terminal_row_is_its_return_for_any_prediction() -> None:
     support = np.linspace(LOW, HIGH, ATOMS)
     got = _project(_distributions(2, 3, ATOMS), [0.1, 0.1, 0.1], [0.0, 0.0, 0.0], support)
     wanted = np.zeros(ATOMS)

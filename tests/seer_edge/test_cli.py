@@ -103,7 +103,7 @@ def test_every_hyperparameter_without_a_flag_can_be_set(algo: str) -> None:
 
 
 @pytest.mark.parametrize("algo", ALGORITHMS)
-def test_every_hyperparameter_says_what_it_means(algo: str) -> None:
+def test_every_hyperparameter_has_a_description(algo: str) -> None:
     entries = hyperparameters(algo)
     assert [name for name, entry in entries.items() if not entry.meaning] == []
     # A class of settings that only changes the default inherits the meaning.
@@ -133,7 +133,7 @@ def test_a_hyperparameter_is_set_from_text(text: str, value: object) -> None:
     assert [line.partition("=")[0] for line in lines] == [name]
 
 
-def test_what_was_set_is_in_the_configuration() -> None:
+def test_values_that_were_set_are_in_the_configuration() -> None:
     config = build_config(ALIEN, overrides={"batch_size": 8, "gamma": 0.5})
     assert (config.settings.batch_size, config.settings.gamma) == (8, 0.5)
     assert config.overrides == ("batch_size=8", "gamma=0.5")
@@ -231,7 +231,7 @@ def test_a_log_file_has_every_message(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize("before", [b"step,return,length,updates\n", b"{}", b"\xff\x00"])
-def test_another_file_is_not_taken_for_a_log(before: bytes, tmp_path: Path) -> None:
+def test_an_existing_file_that_is_not_a_log_is_refused(before: bytes, tmp_path: Path) -> None:
     path = tmp_path / "episodes.csv"
     path.write_bytes(before)
     with pytest.raises(BadInputError, match=f"^--log-file {path}: is there already, and is not a log; name another"):
@@ -239,7 +239,7 @@ def test_another_file_is_not_taken_for_a_log(before: bytes, tmp_path: Path) -> N
     assert path.read_bytes() == before
 
 
-def test_a_log_file_on_a_full_disk_is_one_warning(
+def test_a_log_file_on_a_full_disk_gives_one_warning(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(output, "check_target", lambda flag, path: None)  # which refuses devices
@@ -250,7 +250,7 @@ def test_a_log_file_on_a_full_disk_is_one_warning(
     assert err.splitlines()[-3:] == ["progress", "warning: odd", "wrong"]
 
 
-def test_handlers_are_gone_afterwards() -> None:
+def test_handlers_are_removed_afterwards() -> None:
     before = list(logging.getLogger("seer_edge").handlers)
     messages()
     assert logging.getLogger("seer_edge").handlers == before
@@ -282,7 +282,9 @@ def test_flags_are_parsed_into_a_request() -> None:
         request.seed = 3  # type: ignore[misc]
 
 
-def test_modules_of_users_do_not_see_our_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_modules_of_users_do_not_see_the_arguments_of_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "seer_test_parsing.py").write_text("import sys\nseen = list(sys.argv)\n")
     monkeypatch.chdir(tmp_path)
     assert run(monkeypatch, "train", "--env", "seer_test_parsing:Absent", "--quiet") == 2

@@ -1,4 +1,4 @@
-"""Configurations: what comes from the preset, the freezing time, the round trip through JSON, and bad values."""
+"""Configurations: values of the preset, the freezing time, the round trip through JSON, and bad values."""
 
 import dataclasses
 import json
@@ -75,7 +75,7 @@ def test_an_agent_or_preset_for_other_actions_is_refused(build: Any, given: dict
         build(**given)
 
 
-def test_what_is_given_goes_before_the_preset() -> None:
+def test_given_values_override_the_preset() -> None:
     preset = _control("cheetah-run")
     assert (preset.augmentations, preset.encoder, preset.action_repeat, preset.eval_every) == (4, "sac-ae", 4, 10_000)
     given = {"augmentations": 2, "encoder": "impala", "eval_every": 7, "eval_episodes": 3, "mem_budget_bytes": 10**7}
@@ -111,11 +111,11 @@ def test_layers_are_frozen_only_where_there_is_a_freeze() -> None:
         _control(freeze_layers=2, freeze_at="never")
 
 
-def test_a_taken_encoder_is_frozen_from_step_0() -> None:
+def test_an_imported_encoder_is_frozen_from_step_0() -> None:
     config = _control(source="runs/x")
     assert (config.freeze_at, config.source, config.freeze_reason) == (0, "runs/x", "--from")
     assert _control(source="runs/x", freeze_layers=4).freeze_layers == 4
-    for codec in ("float16", "uint8", "uint4"):  # rows that are taken bring their grids
+    for codec in ("float16", "uint8", "uint4"):  # imported rows bring their quantization ranges
         assert _control(source="runs/x", latent_codec=codec).latent_codec == codec
     with pytest.raises(BadInputError, match="--latent-codec auto: needs rows of frames"):
         _control(source="runs/x", latent_codec="auto")
@@ -140,13 +140,13 @@ def test_a_short_run_freezes_at_40_percent(total: int, freeze_at: int) -> None:
     assert ("40 %" in reason) == (total < 250_000)
 
 
-def test_the_40_percent_rule_looks_at_the_time_that_would_hold() -> None:
+def test_the_40_percent_rule_compares_with_the_freeze_step_of_the_budget() -> None:
     """200,000 steps are 2.5 times 80,000: short for Figure 4's 100,000, long for Figure 3's 50,000."""
     assert _config(total_timesteps=200_000).freeze_at == 80_000
     assert _config(total_timesteps=200_000, mem_budget_bytes=200_000 * FRAME_BYTES).freeze_at == 50_000
 
 
-def test_a_given_step_is_taken_as_it_is() -> None:
+def test_a_given_freeze_step_is_used_unchanged() -> None:
     assert (_config(freeze_at=123).freeze_at, _config(freeze_at=123).freeze_reason) == (123, "--freeze-at")
     assert _config(freeze_at=500_000).freeze_at == 500_000
     assert _config(freeze_at="never").freeze_at is None
@@ -209,7 +209,7 @@ def test_a_configuration_of_control_survives_json(given: dict[str, Any]) -> None
     assert isinstance(read.settings.log_std_range, tuple)
 
 
-def test_a_configuration_records_the_frames_and_what_a_lost_life_does() -> None:
+def test_a_configuration_records_how_frames_are_resized_and_blanked() -> None:
     for resize in RESIZES:
         spec = EnvSpec("ALE/Alien-v5", "Alien", (84, 84), (84, 84), Discrete(18), resize=resize)
         config = build_config(spec)
@@ -270,7 +270,7 @@ def test_settings_that_are_not_the_presets_survive_json() -> None:
         {"total_timesteps": 0},
     ],
 )
-def test_a_spoilt_config_json_is_refused(change: dict[str, Any]) -> None:
+def test_a_malformed_config_json_is_refused(change: dict[str, Any]) -> None:
     data = {**json.loads(json.dumps(_config().to_json())), **change}
     with pytest.raises(BadInputError):
         TrainConfig.from_json(data)
@@ -308,7 +308,7 @@ def test_a_config_json_without_an_entry_is_refused(missing: str) -> None:
         ("latent_codec", "uint2", "--latent-codec uint2"),
     ],
 )
-def test_a_bad_value_is_named_with_its_flag_and_a_mend(name: str, value: Any, flag: str) -> None:
+def test_a_bad_value_is_refused_with_its_flag_and_a_hint(name: str, value: Any, flag: str) -> None:
     with pytest.raises(BadInputError) as refusal:
         _config(**{name: value})
     message = str(refusal.value)
@@ -322,7 +322,7 @@ def test_a_bad_log_interval_is_named() -> None:
         dataclasses.replace(_config(), log_every=0)
 
 
-def test_a_bad_choice_is_answered_with_the_choices() -> None:
+def test_a_bad_choice_is_refused_with_the_valid_ones() -> None:
     with pytest.raises(BadInputError, match="choose one of uniform, prioritized"):
         _config(replay="newest")
     with pytest.raises(BadInputError, match="choose one of data-efficient, canonical, sac-ae, impala"):

@@ -1,4 +1,4 @@
-"""The control socket: who can use it, what it answers, and which paths are refused."""
+"""The control socket: who can use it, its answers, and paths that are refused."""
 
 import os
 import socket
@@ -39,7 +39,7 @@ def test_only_the_same_user_can_connect(path: str) -> None:
         os.umask(umask)
 
 
-def test_a_line_that_is_too_long_is_no_command(path: str) -> None:
+def test_a_line_that_is_too_long_is_cut_and_marked(path: str) -> None:
     long = "stop".ljust(COMMAND_BYTES_MAX) + 100_000 * "x"
     with ControlSocket(path, _echo):
         assert ask(path, long, "status") == [f"obeyed {long[:COMMAND_BYTES_MAX]}…", "obeyed status"]

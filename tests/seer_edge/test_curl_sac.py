@@ -121,7 +121,7 @@ def test_updates_are_those_of_the_slow_agent(contrastive: bool, actor_steps: int
     agent = make_agent(contrastive=contrastive, actor_update_steps=actor_steps, target_update_steps=target_steps)
     naive, before = NaiveCurlSac(agent), weights_of(agent)
     side_by_side(agent, naive, World(), 6, from_latents=False)
-    assert changed(before, agent) == before.keys()  # so that nothing was compared that stood still
+    assert changed(before, agent) == before.keys()  # so no compared weight is unchanged
     assert contrastive == any(name.startswith("bilinear") for name in before)
 
 
@@ -155,7 +155,7 @@ def test_the_size_of_slices_changes_nothing(slice_size: int) -> None:
         torch.testing.assert_close(weights_of(other)[name], weight, rtol=1e-5, atol=1e-5, msg=name)
 
 
-# --- who trains what ---------------------------------------------------------------------------------------
+# --- gradients ---------------------------------------------------------------------------------------------
 
 
 def test_the_actors_loss_reaches_its_own_fc_and_head_only() -> None:
@@ -192,7 +192,7 @@ def test_only_the_critics_latents_carry_a_gradient_to_the_trunk(trunk_gradient: 
 
 
 @pytest.mark.parametrize("contrastive", [True, False])
-def test_no_gradient_is_computed_that_nobody_needs(contrastive: bool) -> None:
+def test_no_unused_gradient_is_computed(contrastive: bool) -> None:
     agent = make_agent(contrastive=contrastive, actor_update_steps=1)
     computed: dict[str, int] = {}
 
@@ -243,7 +243,7 @@ def test_targets_start_as_the_online_networks() -> None:
 
 
 @pytest.mark.parametrize("frozen_layers", [None, 1, 2])
-def test_latents_are_worth_their_frames(frozen_layers: int | None) -> None:
+def test_actions_and_outputs_are_the_same_from_latents_and_frames(frozen_layers: int | None) -> None:
     agent, world = make_agent(frozen_layers=frozen_layers), World()
     learn(agent, world, 3)
     frames = world.frames()
@@ -272,7 +272,7 @@ def test_outputs_hold_the_qs_of_the_mean_actions() -> None:
 
 @pytest.mark.parametrize("reads_latents", [True, False])
 @pytest.mark.parametrize("frozen_layers", [None, 1, 2])
-def test_what_is_frozen_is_in_no_optimizer_and_tied(frozen_layers: int | None, reads_latents: bool) -> None:
+def test_frozen_parameters_are_in_no_optimizer_and_tied(frozen_layers: int | None, reads_latents: bool) -> None:
     agent, world = make_agent(frozen_layers=frozen_layers), World()
     learn(agent, world, 2)
     assert not agent.frozen
@@ -295,7 +295,7 @@ def test_what_is_frozen_is_in_no_optimizer_and_tied(frozen_layers: int | None, r
     assert all(torch.equal(tensor, moments[name]) for name, tensor in kept.items())
 
 
-def test_the_encoders_weights_are_copies_by_name() -> None:
+def test_encoder_weights_are_copies_by_name() -> None:
     agent = make_agent()
     weights = agent.encoder_weights()
     assert {name: array.shape for name, array in weights.items()} == SPEC.weight_shapes
@@ -310,7 +310,7 @@ def test_the_encoders_weights_are_copies_by_name() -> None:
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-def test_actions_are_the_policys(frozen: bool) -> None:
+def test_actions_are_those_of_the_policy(frozen: bool) -> None:
     agent, world = make_agent(), World()
     observations = world.frames()
     if frozen:
@@ -351,7 +351,7 @@ def copied(agent: CurlSacAgent) -> State:
 @pytest.mark.parametrize(
     ("frozen_layers", "reads_latents"), [(None, None), (None, True), (None, False), (1, True), (2, False)]
 )
-def test_a_loaded_agent_goes_on_bit_for_bit(
+def test_a_loaded_agent_continues_bit_for_bit(
     frozen_layers: int | None, reads_latents: bool | None, contrastive: bool
 ) -> None:
     def fresh(seed: int) -> CurlSacAgent:
@@ -396,7 +396,7 @@ def test_an_encoder_that_does_not_fit_the_heads_is_refused(changes: dict[str, An
         CurlSacAgent(dataclasses.replace(SPEC, **changes), HEADS, SETTINGS, seed=0)
 
 
-def test_before_the_freeze_only_frames_are_taken() -> None:
+def test_latents_are_refused_before_the_freeze() -> None:
     agent, world = make_agent(), World()
     with pytest.raises(TypeError, match="uint8"):
         agent.update(world.batch(world.draw(), encoder=agent))

@@ -1,4 +1,4 @@
-"""Demonstrations: what is written is what was played, what is read is what was written, and other files are refused."""
+"""Demonstrations: episodes are written and read back unchanged, and other files are refused."""
 
 import dataclasses
 from collections.abc import Callable
@@ -47,7 +47,9 @@ def recorded(path: Path, spec: EnvSpec, steps: int, *, lives: bool = False) -> N
 
 
 @pytest.mark.parametrize("spec", [SMALL, COLOR])
-def test_what_is_read_is_what_was_played(spec: EnvSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demonstrations_are_read_as_they_were_played(
+    spec: EnvSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "READ_ROWS", 7)
     path = tmp_path / "demos.seer"
     env = recorded(path, spec, 100, lives=True)

@@ -248,7 +248,7 @@ def test_exploring_draws_its_numbers_in_refresh_alone() -> None:
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-def test_acting_beside_an_update_does_not_see_it(frozen: bool) -> None:
+def test_acting_during_an_update_uses_the_networks_of_the_last_refresh(frozen: bool) -> None:
     updated, still = (make_agent(6, learning_rate=1e-1, exploration_final_eps=0.0) for _ in range(2))
     batch, following = make_batch(6, latents=frozen), make_batch(7, latents=frozen)
     for agent in (updated, still):

@@ -23,7 +23,7 @@ def test_a_quantile_is_within_a_bin_of_that_of_the_sorted_list(values: list[floa
     got = durations.quantile(share)
     assert below - 1e-9 <= got + BIN_SECONDS
     assert got <= durations.worst
-    # At least the share of all values lies at or below it, up to a bin.
+    # At least this share of all values is at or below it, up to a bin.
     assert sum(value <= got + BIN_SECONDS for value in values) >= share * len(values) - 1e-6
 
 
@@ -42,6 +42,6 @@ def test_the_longest_is_exact_however_long() -> None:
     assert durations.above(0.5) == 1
 
 
-def test_none_and_negative_ones_are_zero() -> None:
+def test_no_and_negative_durations_are_zero() -> None:
     assert Durations().quantile(0.99) == 0
     assert _of([-1.0]).quantile(0.5) == 0

@@ -1,4 +1,4 @@
-"""An empty path is refused by the Python API: pathlib would take it for the current folder."""
+"""An empty path is refused by the Python API: pathlib would use the current folder."""
 
 from collections.abc import Callable
 from pathlib import Path

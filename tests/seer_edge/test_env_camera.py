@@ -1,4 +1,4 @@
-"""A camera gives the newest image or an error, whatever its device does."""
+"""Cameras return their newest image, or report why there is none."""
 
 import gc
 import logging
@@ -24,7 +24,7 @@ from seer_edge.envs.camera_capture import Stillness, View
 from seer_edge.errors import EnvironmentFailedError
 from seer_runtime.policy.preprocess import to_gray
 
-PATIENCE_SECONDS = 20.0  # for what happens within milliseconds, unless the machine is loaded
+PATIENCE_SECONDS = 20.0  # enough for anything that needs milliseconds, even on a loaded machine
 
 
 class FakeDevice:
@@ -283,7 +283,7 @@ def test_a_function_opens_the_camera_again_after_growing_pauses(
     assert opened[1].released == 1
 
 
-def test_an_image_that_stands_still_is_an_error_until_it_moves(open_camera: Callable[..., Camera]) -> None:
+def test_repeated_images_are_an_error_until_they_change(open_camera: Callable[..., Camera]) -> None:
     device = FakeDevice()
     camera = open_camera(device, frozen_after=0.1, max_age=PATIENCE_SECONDS)
     device.behave = repeats
@@ -308,7 +308,7 @@ def test_frozen_after_is_on_for_devices_and_can_be_switched_off(
     camera.newest()
 
 
-def test_stillness_agrees_with_a_comparison_of_all_pixels() -> None:
+def test_repetition_is_detected_as_by_a_comparison_of_all_pixels() -> None:
     """Of a pair of equal images only the second one is known to be equal, one image later."""
     rng = np.random.default_rng(0)
     stillness, since, image = Stillness(), 0, np.zeros((20, 20, 3), np.uint8)
@@ -345,7 +345,7 @@ def test_stillness_agrees_with_a_comparison_of_all_pixels() -> None:
         (FakeDevice(disappears), "camera FakeDevice: it returns no image; check its cable and power"),
     ],
 )
-def test_a_camera_that_cannot_be_opened_is_one_line(source: Any, line: str) -> None:
+def test_a_camera_that_cannot_be_opened_is_reported_in_one_line(source: Any, line: str) -> None:
     with pytest.raises(CameraFailedError) as caught:
         Camera(source)
     assert str(caught.value).startswith(line)

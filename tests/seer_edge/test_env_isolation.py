@@ -1,4 +1,4 @@
-"""What an environment does to the process is undone after each call, and kept for the environment."""
+"""Changes of an environment to the process are undone after each call, and restored for its next one."""
 
 import logging
 import os
@@ -342,7 +342,7 @@ def test_the_environment_of_a_plan_is_that_of_the_run(monkeypatch: pytest.Monkey
     env.close()
 
 
-def test_an_environment_that_no_run_takes_is_closed_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_environment_that_no_run_uses_is_closed_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     register(monkeypatch, "test/Library-v0", entry_point=UsesLibrary, disable_env_checker=True)
     with closing_idle():
         open_spec("test/Library-v0", EnvOptions(), 60.0)

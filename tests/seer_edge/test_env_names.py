@@ -159,7 +159,7 @@ def test_a_module_that_fails_to_import_is_reported_in_one_line(tmp_path: Path, m
 
 
 @pytest.mark.parametrize("statement", ["import seer_test_absent", "raise SystemExit(3)", "raise Unprintable"])
-def test_a_module_that_is_there_and_fails_may_work_later(
+def test_a_module_that_exists_and_fails_is_reported_as_unavailable(
     statement: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "seer_test_failing.py").write_text(f"class Unprintable(Exception):\n    __str__ = None\n{statement}\n")
@@ -179,7 +179,7 @@ def test_a_module_that_is_there_and_fails_may_work_later(
         ("my games/dots_3.py:Dots", "my games.dots_3"),
     ],
 )
-def test_a_file_may_stand_for_its_module(
+def test_the_path_of_a_file_is_accepted_for_its_module(
     env: str, module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / (module.replace(".", "/") + ".py")

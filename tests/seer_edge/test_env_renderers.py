@@ -1,4 +1,4 @@
-"""Environments with a renderer of MuJoCo: closing one of them does not change what the others show."""
+"""Environments with a renderer of MuJoCo: closing one of them does not change the frames of the others."""
 
 import os
 from typing import Any
@@ -22,7 +22,7 @@ PENDULUM = """
 
 
 class Pendulum(gymnasium.Env[Any, Any]):
-    """Shows only what it renders, with an OpenGL context of its own."""
+    """An environment that only renders, in its own OpenGL context."""
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 50}  # noqa: RUF012
     observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (1,))
@@ -93,7 +93,7 @@ def frames(disturb: bool) -> NDArray[np.uint8]:
 def test_a_renderer_that_is_closed_does_not_blacken_another(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MUJOCO_GL", os.environ.get("MUJOCO_GL", "egl"))
     register(monkeypatch, "test/Pendulum-v0", entry_point=Pendulum)
-    alone, beside = frames(disturb=False), frames(disturb=True)
+    alone, disturbed = frames(disturb=False), frames(disturb=True)
     assert len(np.unique(alone.reshape(10, -1), axis=0)) == 10  # it swings
-    assert (beside.reshape(10, -1).max(axis=1) > 0).all()
-    np.testing.assert_array_equal(alone, beside)
+    assert (disturbed.reshape(10, -1).max(axis=1) > 0).all()
+    np.testing.assert_array_equal(alone, disturbed)

@@ -45,7 +45,7 @@ def test_the_call_that_failed_is_named() -> None:
         raise EnvironmentFailedError("no picture", "reset")
 
 
-def test_a_clock_that_stands_still_gives_no_speed() -> None:
+def test_a_clock_that_does_not_advance_gives_no_speed() -> None:
     clock = PhaseClock()
     clock.add("pixel", StepReport(0.0, 1.0, None))
     assert clock.steps_per_second("pixel") is None

@@ -89,7 +89,7 @@ def test_take_waits_for_an_event() -> None:
 
 
 @pytest.mark.parametrize("error", [None, ValueError("the camera is gone")])
-def test_the_end_comes_after_what_waits(error: Exception | None) -> None:
+def test_the_end_comes_after_all_pending_steps(error: Exception | None) -> None:
     feed = Feed(SHAPE, Ledger({}), ROOM)
     feed.put(_stepped(5))
     feed.end(error)

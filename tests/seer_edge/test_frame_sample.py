@@ -42,7 +42,7 @@ def test_a_slow_environment_is_played_for_a_bounded_time(rows_of: Lengths, monke
     assert rows_of(10**6) == BLOCK_ROWS
 
 
-def test_a_message_says_why_it_takes_a_moment(rows_of: Lengths, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_message_announces_the_random_play(rows_of: Lengths, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "seer_edge"):
         rows_of(20)
     assert "playing 24 random steps to see how far frames compress" in caplog.text

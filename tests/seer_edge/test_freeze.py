@@ -20,7 +20,7 @@ pytestmark = pytest.mark.integration
 WIDE = dataclasses.replace(KINDS["curl-sac"]["settings"], features=20)
 
 
-# --- what the freeze makes of the rows ---------------------------------------------------------------------
+# --- the rows after the freeze ----------------------------------------------------------------------------
 
 
 LAST_STEPS = ("", "terminated", "truncated")

@@ -1,4 +1,4 @@
-"""A real session after its freeze: how it continues, and what the freeze leaves behind."""
+"""A real session after its freeze: its next steps, and the files and report of the freeze."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +21,7 @@ from tests.seer_edge.freeze_rig import Rig, assert_rows, assert_same, clipped, s
 pytestmark = pytest.mark.integration
 
 
-# --- the run goes on ---------------------------------------------------------------------------------------
+# --- the run continues ---------------------------------------------------------------------------------------
 
 
 def test_the_running_episode_continues_on_latents(rig: Callable[..., Rig]) -> None:
@@ -51,7 +51,7 @@ def test_actions_are_chosen_from_the_center_crop(rig: Callable[..., Rig]) -> Non
     """At the freeze, after it, and at the start of an episode."""
     run = rig()
     run.steps(100)
-    encoder, begun, acted = run.encoder(), 0, []
+    encoder, starts, acted = run.encoder(), 0, []
     run.freeze()
     act = run.session.agent.explore
     run.session.agent.explore = lambda observation, timestep: (
@@ -59,11 +59,11 @@ def test_actions_are_chosen_from_the_center_crop(rig: Callable[..., Rig]) -> Non
     )
     for _ in range(25):
         episode, step = run.env.log[-1], len(run.env.log[-1].actions)
-        begun += step == 0
+        starts += step == 0
         run.steps(1)
         np.testing.assert_allclose(acted.pop(), run.acted_on(encoder, episode, step), atol=1e-4)
         assert not acted
-    assert begun > 1
+    assert starts > 1
 
 
 def test_batches_after_the_freeze_are_latents_of_the_log(rig: Callable[..., Rig]) -> None:
@@ -139,7 +139,7 @@ def test_an_evaluation_does_not_change_the_session(rig: Callable[..., Rig], froz
     assert_same(snapshot(run), snapshot(twin))
 
 
-# --- what it leaves behind ---------------------------------------------------------------------------------
+# --- files and report ----------------------------------------------------------------------------------
 
 
 def test_the_written_graph_is_the_one_in_use(rig: Callable[..., Rig]) -> None:
@@ -171,8 +171,8 @@ def test_the_checkpoint_before_the_conversion_holds_frames(rig: Callable[..., Ri
     arrays = dict(saved.agent().arrays)
     assert_same(arrays, {name: array for name, array in before.items() if name in arrays})
     assert any(name.startswith("optimizer.") and ".first.encoder." in name for name in arrays)
-    generation = durable.newest_checkpoint(run.checkpoints)
-    np.testing.assert_array_equal(durable.read_tensors(generation.path / checkpoint.REPLAY)["rows"], frames)
+    saved = durable.newest_checkpoint(run.checkpoints)
+    np.testing.assert_array_equal(durable.read_tensors(saved.path / checkpoint.REPLAY)["rows"], frames)
 
 
 def test_the_report_has_the_fields_of_the_summary(rig: Callable[..., Rig]) -> None:

@@ -66,7 +66,7 @@ def _center(run: Rig) -> Frame:
     return run.view_of(run.stack_of(episode, len(episode.actions)), run.offsets()[run.center()])
 
 
-# --- what trains -------------------------------------------------------------------------------------------
+# --- trained layers ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,9 @@ def test_only_the_lowest_layers_are_frozen(build_rig: Callable[..., Rig], given:
     learned = {name for name in after if name.startswith(heads)}
     assert learned
     assert learned <= changed
-    assert given["agent"] == "rainbow" or "bilinear.weight" in learned  # what is left of the encoder has CURL's loss
+    assert (
+        given["agent"] == "rainbow" or "bilinear.weight" in learned
+    )  # the trained rest of the encoder has CURL's loss
 
 
 @pytest.mark.parametrize("given", _often(SAC_OVER_FRAMES, RAINBOW_OVER_LATENTS, of=EACH), ids=_called)

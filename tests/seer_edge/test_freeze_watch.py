@@ -1,4 +1,4 @@
-"""`--freeze-at auto`: each comparison against a slow one, the rule of flatness, and what it must not change."""
+"""`--freeze-at auto`: each comparison against a slow one, the rule of flatness, and the run, which must not change."""
 
 import copy
 from collections.abc import Callable

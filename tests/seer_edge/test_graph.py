@@ -1,4 +1,4 @@
-"""The hand-built ONNX graph, run by ONNX Runtime, against the torch encoder that it stands for."""
+"""The hand-built ONNX graph, run by ONNX Runtime, compared with the torch encoder that it was built from."""
 
 import dataclasses
 
@@ -43,7 +43,7 @@ def _stacks(spec: EncoderSpec, batch: int, seed: int = 0) -> NDArray[np.uint8]:
 
 
 def _torch_latents(encoder: Encoder, stacks: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """What the frozen layers give, `[B, N, L]`."""
+    """Return the outputs of the frozen layers, `[B, N, L]`."""
     with torch.no_grad():
         observations = torch.from_numpy(stacks)
         latents = encoder(observations) if encoder.spec.whole else encoder.frozen(observations).unsqueeze(1)
@@ -110,7 +110,7 @@ def test_a_row_is_the_same_alone_and_in_a_batch(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_graph_is_sound_and_takes_uint8(name: str) -> None:
+def test_graph_is_valid_and_accepts_uint8(name: str) -> None:
     spec = encoder_spec(name, input_shape=(4, 84, 84))
     model = onnx.load_from_string(encoder_graph(spec, _weights(_encoder(spec))))
     onnx.checker.check_model(model, full_check=True)
@@ -154,7 +154,7 @@ def test_runtime_latents_are_counted_as_workspace() -> None:
         OnnxEncoder(graph, threads=1, ledger=Ledger({Line.WORKSPACE: size_bytes - 1}))
 
 
-def test_what_the_runtime_cannot_read_as_it_lies_in_memory_is_refused() -> None:
+def test_inputs_of_another_dtype_layout_or_shape_are_refused() -> None:
     """The graph's input is bound by address, so another dtype or a strided view would be read as garbage."""
     spec = encoder_spec("data-efficient", input_shape=(4, 42, 42))
     runtime = _onnx(spec, _encoder(spec))

@@ -1,4 +1,4 @@
-"""What the methods of an environment take and return: harmless differences are accepted, others named."""
+"""Arguments and results of an environment's methods: harmless differences are accepted, others reported."""
 
 from typing import Any, ClassVar
 

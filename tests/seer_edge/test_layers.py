@@ -64,7 +64,7 @@ ALLOWED: dict[str, set[str]] = {
     "seer_runtime.durable": set(),
     "seer_runtime.system": set(),
 }
-"""The layers that each layer may import. Folders and root modules of `seer_edge` stand without its name."""
+"""The layers that each layer may import. Folders and root modules of `seer_edge` are listed without its name."""
 
 FILE_LINES_MAX, FUNCTION_LINES_MAX = 400, 60
 

@@ -1,4 +1,4 @@
-"""What `Learner` refuses before it runs."""
+"""Input that `Learner` refuses, and its threads at the start and at the end."""
 
 import threading
 from collections.abc import Callable
@@ -34,7 +34,7 @@ def _in_time(call: Callable[[], Exception]) -> Exception:
 
 
 def _run_of(folder: Path, env: str, kwargs: dict[str, Any]) -> dict[Path, bytes]:
-    """Write a run that has not begun yet; return its files."""
+    """Write a run that has not started yet; return its files."""
     exchange = meeting.Exchange()
     exchange.open()
     try:
@@ -95,7 +95,7 @@ def test_a_learner_names_the_argument_that_cannot_be_used(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_learner_has_no_other_environment(tmp_path: Path) -> None:
+def test_a_learner_refuses_another_environment(tmp_path: Path) -> None:
     options: Any = {**OPTIONS, "env": "Alien"}
     with pytest.raises(seer_edge.BadInputError, match=r"^env: the environment of a Learner is your program"):
         seer_edge.Learner((36, 36), 3, run_dir=tmp_path / "run", **options)
@@ -109,7 +109,7 @@ def test_a_learner_has_no_other_environment(tmp_path: Path) -> None:
         ({"env_timeout": "10s"}, "env_timeout: a Learner waits as long as you do not call step; leave it out"),
     ],
 )
-def test_a_learner_refuses_options_that_it_would_not_use(option: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_a_learner_refuses_options_without_an_effect(option: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(seer_edge.BadInputError) as refused:
         seer_edge.Learner((36, 36), 3, run_dir=tmp_path / "run", **OPTIONS, **option)
     assert str(refused.value) == message
@@ -140,7 +140,7 @@ def test_a_run_that_continues_refuses_an_option_that_differs(
 
 
 @pytest.mark.integration
-def test_a_run_that_continues_takes_equal_options_and_those_of_resume(tmp_path: Path) -> None:
+def test_a_run_that_continues_accepts_equal_options_and_those_of_resume(tmp_path: Path) -> None:
     frame = np.zeros((36, 36), np.uint8)
     more: Any = {"freeze_at": "auto", "latent_codec": "auto", "seed": 2, "checkpoint_every": 50, "log_every": 7}
     for steps in (30, 40):
@@ -155,7 +155,7 @@ def test_a_run_that_continues_takes_equal_options_and_those_of_resume(tmp_path: 
 @pytest.mark.parametrize(
     ("actions", "executed"), [(3, 3), (3, -1), (3, "left"), (3, 1.5), (([-1], [1]), [0, 0]), (([-1], [1]), [np.nan])]
 )
-def test_a_wrong_executed_action_is_refused_and_the_run_goes_on(actions: Any, executed: Any, tmp_path: Path) -> None:
+def test_a_wrong_executed_action_is_refused_and_the_run_continues(actions: Any, executed: Any, tmp_path: Path) -> None:
     frame = np.zeros((36, 36), np.uint8)
     with seer_edge.Learner((36, 36), actions, run_dir=tmp_path / "run", **OPTIONS) as learner:
         learner.step(frame)
@@ -166,7 +166,7 @@ def test_a_wrong_executed_action_is_refused_and_the_run_goes_on(actions: Any, ex
 
 
 @pytest.mark.integration
-def test_an_interrupted_learner_leaves_room_for_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_learner_can_start_after_an_interrupted_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wait, interrupts = threading.Event.wait, [KeyboardInterrupt]
 
     def interrupted(self: threading.Event, timeout: float | None = None) -> bool:
@@ -186,13 +186,13 @@ def test_an_interrupted_learner_leaves_room_for_another(tmp_path: Path, monkeypa
 @pytest.mark.parametrize(
     ("changes", "stored"), [({"freeze_at": "never"}, 39), ({"freeze_at": 25}, 25), ({"keep_checkpoint": [20]}, 20)]
 )
-def test_steps_that_wait_at_the_end_are_stored_up_to_the_next_work(
+def test_pending_steps_are_stored_at_the_end_up_to_the_next_update_or_freeze(
     changes: dict[str, Any], stored: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save, go_on = checkpoint.save, threading.Event()
+    save, resumed = checkpoint.save, threading.Event()
 
     def saved_late(*args: Any, **given: Any) -> Path:
-        assert go_on.wait(SECONDS)
+        assert resumed.wait(SECONDS)
         return save(*args, **given)
 
     monkeypatch.setattr(checkpoint, "save", saved_late)
@@ -201,13 +201,13 @@ def test_steps_that_wait_at_the_end_are_stored_up_to_the_next_work(
         for _ in range(40):
             assert learner.step(frame, 1.0) is not None
         learner._stop.request()  # while the first checkpoint is still written
-        go_on.set()
+        resumed.set()
     assert (learner.result.status, learner.result.timestep) == ("interrupted", stored)
     assert checkpoint.newest(tmp_path / "run/checkpoints").timestep == stored
     assert learner.result.summary["real_time"]["dropped_steps"] == 39 - stored
 
 
-def test_an_environment_that_is_used_again_meets_the_next_learner() -> None:
+def test_a_reused_environment_serves_the_next_learner() -> None:
     first, second = meeting.Exchange(), meeting.Exchange()
     first.open()
     env = OwnLoop([2, 2], 3)

@@ -1,4 +1,4 @@
-"""The mean return of a log interval is that of the latest games, also after a resume."""
+"""The mean return of a log interval is that of the latest episodes, also after a resume."""
 
 import random
 
@@ -13,24 +13,24 @@ def _play(interval: Interval, step: int, value: float | None) -> None:
     interval.add(step, StepReport(0.01, None, None if value is None else Episode(value, 7)))
 
 
-def test_the_mean_is_that_of_the_games_of_the_last_10000_steps_and_of_five_at_least() -> None:
+def test_the_mean_covers_the_episodes_of_the_last_10000_steps_and_at_least_five() -> None:
     generator = random.Random(0)
-    interval, games = Interval(), list[tuple[int, float]]()
+    interval, episodes = Interval(), list[tuple[int, float]]()
     for step in range(0, 120_000, 100):
         often = 0.2 if step < 60_000 else 0.02  # 20 games within the window, then 2
         value = round(generator.uniform(-9, 9), 3) if generator.random() < often else None
         if value is not None:
-            games.append((step, value))
+            episodes.append((step, value))
         _play(interval, step, value)
         if generator.random() < 0.05:
             saved, interval = interval.state(), Interval()
             interval.restore(saved)
-        recent = [value for ended, value in games if ended > step - 10_000]
-        wanted = recent if len(recent) >= 5 else [value for _, value in games[-5:]]
+        recent = [value for ended, value in episodes if ended > step - 10_000]
+        wanted = recent if len(recent) >= 5 else [value for _, value in episodes[-5:]]
         assert interval.mean_return == (pytest.approx(sum(wanted) / len(wanted)) if wanted else None)
 
 
-def test_games_of_a_checkpoint_without_their_steps_are_the_oldest() -> None:
+def test_episodes_of_a_checkpoint_without_steps_count_as_the_oldest() -> None:
     interval = Interval()
     interval.restore({"episodes": [[2.0, 7]] * 100, "losses": [], "steps": 0, "seconds": 0.0})
     assert interval.mean_return == 2.0

@@ -1,4 +1,4 @@
-"""The control loop's environment: what it sends, and when it brings the environment to rest."""
+"""The control loop's environment: the actions that it sends, and when it brings the environment to rest."""
 
 import contextlib
 import os
@@ -25,7 +25,7 @@ WAIT_SECONDS = 60
 
 
 class Arm:
-    """Two motors. `log` has what happened to them: "reset", "rest" and the actions that were sent."""
+    """Two motors. `log` has their calls: "reset", "rest" and the actions that were sent."""
 
     new_scene = True
 
@@ -82,7 +82,7 @@ def test_limited_actions_are_sent_and_reported() -> None:
     np.testing.assert_allclose([step.action for step in steps], sent, atol=1e-6)  # type: ignore[arg-type, misc]
 
 
-def test_the_slew_rate_starts_from_rest_and_from_what_was_executed() -> None:
+def test_the_slew_rate_starts_from_rest_and_from_the_executed_action() -> None:
     env = Arm()
     world = paced(env, asked=AskedLimits(1000.0, None, (100.0,)))
     world.reset()
@@ -196,7 +196,7 @@ def test_the_end_of_the_run_ends_a_pause() -> None:
 
 
 @pytest.mark.parametrize("error", [None, KeyboardInterrupt, MemoryError])
-def test_it_rests_before_and_after_whatever_happens(error: type[BaseException] | None) -> None:
+def test_the_environment_rests_at_the_start_and_at_every_end(error: type[BaseException] | None) -> None:
     env = Arm()
     world = paced(env)
     with contextlib.suppress(KeyboardInterrupt, MemoryError), world.kept_safe():
@@ -206,7 +206,7 @@ def test_it_rests_before_and_after_whatever_happens(error: type[BaseException] |
     assert env.log == ["rest", "reset", "rest"]
 
 
-def test_it_rests_after_the_environment_has_failed_and_that_error_counts() -> None:
+def test_the_environment_rests_after_its_failure_and_the_error_is_raised() -> None:
     env = Arm()
     world = paced(env)
     env.fails = True

@@ -35,7 +35,7 @@ def test_capacities_are_those_of_the_formula(codec: str, row_bytes: int, latent_
     assert plan.warnings == ()
 
 
-def test_before_the_choice_of_a_codec_all_are_shown_and_the_most_is_planned_for() -> None:
+def test_before_the_choice_of_a_codec_the_plan_shows_all_and_reserves_for_the_largest() -> None:
     plan, named = plan_of(latent_codec="auto"), [plan_of(latent_codec=name) for name in CODECS]
     assert line_of(plan, "bytes a latent (b N K L)") == "2,304, 1,152, 576, 288 (L = 576, N = 1, K = 1, auto)"
     *wider, densest = line_of(plan, "capacity after the freeze (C_hat)").split("x), ")
@@ -50,7 +50,7 @@ def test_before_the_choice_of_a_codec_all_are_shown_and_the_most_is_planned_for(
     assert plan.warnings == ()
 
 
-def test_auto_warns_of_what_it_may_do_to_the_capacity() -> None:
+def test_auto_warns_if_it_may_shrink_the_capacity() -> None:
     (warning,) = plan_of(encoder="canonical", latent_codec="auto").warnings
     assert warning.startswith(
         "--latent-codec auto: the freeze may shrink the capacity from 9,920 to 5,580 rows; it grows"
@@ -74,7 +74,7 @@ def test_capacities_never_exceed_the_budget(budget: int) -> None:
             assert (plan.latent_capacity + 1) * plan.latent_row_bytes > plan.arena_bytes
 
 
-def test_a_canonical_encoder_shrinks_the_replay_and_the_plan_says_what_does_not() -> None:
+def test_the_plan_warns_if_latents_shrink_the_capacity_and_names_denser_codecs() -> None:
     plan = plan_of(encoder="canonical")
     assert plan.latent_row_bytes == 4 * 3_136
     assert plan.latent_capacity == 5_580
@@ -93,7 +93,7 @@ def test_a_canonical_encoder_shrinks_the_replay_and_the_plan_says_what_does_not(
 
 
 @pytest.mark.parametrize("codec", ["float32", "auto"])
-def test_a_plan_warns_of_a_head_too_large_for_a_bundle(codec: str) -> None:
+def test_the_plan_warns_of_a_head_too_large_for_a_bundle(codec: str) -> None:
     """sac-ae at 84x84 has 39,200 latent elements: a matrix of 80 MB under Rainbow."""
     *_, warning = plan_of(encoder="sac-ae", latent_codec=codec).warnings
     assert warning == (
@@ -112,7 +112,7 @@ def test_the_size_of_an_exported_head_is_known_before_the_run(actions: int, atom
     assert 0 <= len(graph) - 4 * plan.networks.policy_parameters < 2_000
 
 
-def test_every_frame_size_is_warned_of_where_its_latents_are_larger() -> None:
+def test_the_plan_warns_at_every_frame_size_whose_latents_are_larger() -> None:
     seen = set()
     for side in range(36, 85):
         plan = plan_of(gray(side, side), encoder="canonical")
@@ -122,7 +122,7 @@ def test_every_frame_size_is_warned_of_where_its_latents_are_larger() -> None:
     assert seen == {True, False}
 
 
-def test_a_freeze_before_learning_starts_is_warned_of() -> None:
+def test_the_plan_warns_of_a_freeze_before_learning_starts() -> None:
     (warning,) = plan_of(freeze_at=1_600).warnings
     assert warning.startswith("the freeze at step 1,600 comes before learning starts, at step 1,600, so the encoder ")
     assert plan_of(freeze_at=1_601).warnings == ()
@@ -130,7 +130,7 @@ def test_a_freeze_before_learning_starts_is_warned_of() -> None:
     assert plan_of(CARTPOLE, freeze_at=1_001).warnings == ()
 
 
-def test_atari_at_42() -> None:
+def test_capacities_at_42x42_follow_from_frame_and_latent_sizes() -> None:
     """A quarter of the frame's bytes and, for the encoder's last map of 1x1, a ninth of the latent's."""
     plan = plan_of(EnvSpec("ALE/Alien-v5", "Alien", (42, 42), (42, 42), Discrete(18)))
     assert (plan.frame_row_bytes, plan.frame_capacity) == (1_764, 39_682)
@@ -167,7 +167,9 @@ def test_model_and_optimizer_are_two_and_three_copies_of_the_parameters() -> Non
         ),
     ],
 )
-def test_what_is_written_in_an_hour(given: dict[str, Any], checkpoints_an_hour: float, every: str) -> None:
+def test_the_plan_shows_the_bytes_written_in_an_hour(
+    given: dict[str, Any], checkpoints_an_hour: float, every: str
+) -> None:
     plan = plan_of(**given)
     written = format_size(round(checkpoints_an_hour * plan.checkpoint_bytes))
     assert line_of(plan, "written an hour") == f"at most {written} (a checkpoint every {every})"
@@ -216,13 +218,13 @@ def test_an_agent_that_cannot_act_in_the_environment_is_refused() -> None:
             make_plan(build_config(env), other)
 
 
-def test_a_freeze_at_the_last_step_is_warned_of() -> None:
+def test_the_plan_warns_of_a_freeze_at_the_last_step() -> None:
     (warning,) = plan_of(total_timesteps=3_000, freeze_at=3_000).warnings
     assert warning == "--freeze-at 3000: is the last step, so the agent never learns from latents"
     assert plan_of(total_timesteps=3_000, freeze_at=2_999).warnings == ()
 
 
-def test_the_peak_names_what_an_update_and_the_renderer_take() -> None:
+def test_the_peak_includes_the_memory_of_an_update_and_the_renderer() -> None:
     plan = plan_of(CARTPOLE)
     maps = 32 * (41**2 + 39**2 + 37**2 + 35**2)
     assert plan.activation_bytes == round(ACTIVATION_FACTOR * 128 * 4 * maps)

@@ -93,7 +93,7 @@ def _warnings(row_bytes: float, **given: Any) -> list[str]:
     return [line for line in with_sample(_compact(**given), row_bytes).warnings if "the oldest rows" in line]
 
 
-def test_a_freeze_that_will_drop_rows_is_a_warning() -> None:
+def test_the_plan_warns_of_a_freeze_that_will_drop_rows() -> None:
     """100,000 frames are stored by the freeze if they fit, and about 60,700 float32 latents fit after it."""
     (warning,) = _warnings(200.0, latent_codec="float32")
     assert warning == (
@@ -117,7 +117,7 @@ def test_a_freeze_that_will_drop_rows_is_a_warning() -> None:
         (200.0, {"env": CARTPOLE}),
     ],
 )
-def test_a_freeze_that_keeps_all_rows_or_whose_latents_are_unknown_is_no_warning(
+def test_the_plan_does_not_warn_if_all_rows_are_kept_or_latents_are_unknown(
     row_bytes: float, given: dict[str, Any]
 ) -> None:
     assert _warnings(row_bytes, **given) == []

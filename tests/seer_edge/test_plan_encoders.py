@@ -61,7 +61,7 @@ def test_the_table_of_control_shows_k_n_and_l() -> None:
 
 
 def test_workspace_above_its_cap_is_refused_before_the_run_and_not_at_its_freeze() -> None:
-    """The conversion of K crops a row and the minibatch of frames do not fit beside each other any more."""
+    """The conversion of K crops a row and the minibatch of frames do not both fit."""
 
     def at(resolution: int) -> EnvSpec:
         crop = resolution * 84 // 100
@@ -99,7 +99,7 @@ def test_any_encoder_with_rainbow_stores_its_last_map(encoder: str, codec: str) 
 
 
 @pytest.mark.parametrize("encoder", LAST_MAP)
-def test_any_encoder_with_curl_sac_stores_what_its_fcs_give(encoder: str) -> None:
+def test_any_encoder_with_curl_sac_stores_the_outputs_of_its_fcs(encoder: str) -> None:
     plan = plan_of(CARTPOLE, encoder=encoder)
     assert plan.encoder.latent_shape == (2, 50)
     assert plan.encoder.flat_size == LAST_MAP[encoder]
@@ -168,10 +168,10 @@ def test_a_cut_that_the_encoder_does_not_have_is_refused_with_those_it_has() -> 
         plan_of(freeze_layers=3)
 
 
-# --- a taken encoder ---------------------------------------------------------------------------------------
+# --- an imported encoder -----------------------------------------------------------------------------------
 
 
-def test_a_taken_encoder_gives_a_latent_replay_from_the_first_row() -> None:
+def test_an_imported_encoder_gives_a_latent_replay_from_the_first_row() -> None:
     plan, trained = plan_of(WALKER, source="runs/walker-stand"), plan_of(WALKER)
     assert plan.latent_replay
     assert (plan.latent_capacity, plan.arena_bytes) == (trained.latent_capacity, trained.arena_bytes)
@@ -184,7 +184,7 @@ def test_a_taken_encoder_gives_a_latent_replay_from_the_first_row() -> None:
     assert plan.warnings == ()
 
 
-def test_taken_layers_whose_latents_are_larger_than_frames_leave_a_replay_of_frames() -> None:
+def test_imported_layers_whose_latents_are_larger_than_frames_leave_a_replay_of_frames() -> None:
     plan = plan_of(WALKER, source="runs/walker-stand", freeze_layers=4)
     assert not plan.latent_replay
     assert plan.columns_bytes == 2_000 * (6 * 4 + 6)
@@ -238,6 +238,6 @@ def test_the_smallest_budget_of_control_is_enough(given: dict[str, Any], needed:
         (gray(7, 7), "frames of 7x7 are too small .* use a larger --resolution or another encoder"),
     ],
 )
-def test_frames_that_the_encoder_cannot_take_are_refused(env: EnvSpec, message: str) -> None:
+def test_frames_that_do_not_fit_the_encoder_are_refused(env: EnvSpec, message: str) -> None:
     with pytest.raises(BadInputError, match=f"--encoder data-efficient: .*{message}"):
         plan_of(env)

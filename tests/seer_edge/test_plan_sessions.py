@@ -59,8 +59,8 @@ def _imported(plan: BytePlan) -> Imported:
         ),
     ],
 )
-def test_a_session_holds_what_was_planned_to_the_byte(env: EnvSpec, given: dict[str, Any], tmp_path: Path) -> None:
-    """Real frames, a real freeze and an evaluation beside it; learning has not begun, which changes no array."""
+def test_a_session_uses_exactly_the_planned_bytes(env: EnvSpec, given: dict[str, Any], tmp_path: Path) -> None:
+    """The session has real frames, a freeze and an evaluation. Learning has not started, which changes no array."""
     config = build_config(env, resolution=env.frame_shape[-1], seed=3, **given)
     plan = make_plan(config, env)
     session = build_session(plan) if config.source is None else build_imported_session(plan, _imported(plan))
@@ -102,7 +102,7 @@ def test_a_session_holds_what_was_planned_to_the_byte(env: EnvSpec, given: dict[
         ),
     ],
 )
-def test_a_checkpoint_takes_what_was_planned_and_no_more(env: EnvSpec, given: dict[str, Any], tmp_path: Path) -> None:
+def test_a_checkpoint_never_exceeds_its_planned_bytes(env: EnvSpec, given: dict[str, Any], tmp_path: Path) -> None:
     config = build_config(env, resolution=env.frame_shape[-1], total_timesteps=2_000, freeze_at=1_900, **given)
     plan = make_plan(config, env)
     session = build_session(plan)

@@ -1,4 +1,4 @@
-"""The heads' hand-built graphs, run by ONNX Runtime, against the agents that they stand for."""
+"""The hand-built graphs of the heads, run by ONNX Runtime, compared with the agents that they were built from."""
 
 import dataclasses
 from typing import Any

@@ -31,7 +31,7 @@ TABLE_3 = {
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """What Table 2 has of one task."""
+    """The row of one task in Table 2."""
 
     whole: int  # freezing time in Figure 2, where the replay holds the whole run
     bounded: int  # in Figure 5
@@ -181,8 +181,8 @@ def test_other_tasks_get_the_default_of_most_tasks() -> None:
 
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=lambda preset: preset.name)
-def test_no_presets_own_run_is_a_short_one(preset: Preset) -> None:
-    """Else it would freeze at 40 % of the run and not at the table's step."""
+def test_no_preset_is_a_short_run(preset: Preset) -> None:
+    """A short run would freeze at 40 % of its steps and not at the table's step."""
     latest = max(preset.freeze_at_whole, preset.freeze_at_bounded)
     assert preset.total_timesteps >= SHORT_RUN_FACTOR * latest
 

@@ -52,8 +52,8 @@ def test_update_is_the_naive_one(seed: int) -> None:
     assert result.loss == pytest.approx(loss, rel=2e-5)
 
 
-def test_the_naive_comparison_can_tell_the_networks_apart() -> None:
-    """Over the rows compared above, another rule of choice would have chosen other actions."""
+def test_the_naive_comparison_distinguishes_the_networks() -> None:
+    """On the rows compared above, every other rule would choose other actions."""
     chosen: dict[str, list[int]] = {"double": [], "no noise": [], "target": [], "other noise": []}
     for seed in range(4):
         agent, stacks = agent_with_opinions(seed), random_batch(seed).next_observations.array
@@ -141,8 +141,8 @@ def test_gradients_are_clipped_to_a_norm_of_ten_and_then_adam_steps() -> None:
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-def test_what_runs_beside_an_update_does_not_see_it(frozen: bool) -> None:
-    """Actions and what is prepared are those of the networks at the last `refresh`."""
+def test_acting_during_an_update_uses_the_networks_of_the_last_refresh(frozen: bool) -> None:
+    """Actions and prepared targets are those of the networks at the last `refresh`."""
     agents = [agent_with_opinions(6, learning_rate=1e-1) for _ in range(2)]
     observations, following = random_batch(6, latents=frozen), random_batch(7, latents=frozen)
     for agent in agents:
@@ -266,7 +266,7 @@ def test_an_update_behind_the_cut_is_the_update_from_frames(seed: int, frozen_la
         )
     assert pixel.act(frames.observations.array[0]) == frozen.act(batch.observations.array[0])
     results = pixel.update(frames), frozen.update(batch)
-    assert _gradient_norm(pixel) < 10  # the frozen part's share of the norm would scale the others' otherwise
+    assert _gradient_norm(pixel) < 10  # otherwise the frozen part's share of the norm would scale the other gradients
     assert results[0].loss == pytest.approx(results[1].loss, rel=1e-6)
     np.testing.assert_allclose(results[0].priorities, results[1].priorities, rtol=1e-6)
     wanted = gradients_of(pixel)

@@ -74,17 +74,17 @@ def _freeze_midway(agent: RainbowAgent) -> None:
 
 
 @pytest.mark.parametrize("run", [lambda agent: train(agent, 20), _freeze_midway])
-def test_a_seed_is_a_run(run: Callable[[RainbowAgent], Any]) -> None:
+def test_equal_seeds_give_equal_runs(run: Callable[[RainbowAgent], Any]) -> None:
     agents = [new_agent(seed, target_update_steps=7) for seed in (3, 3, 4)]
     for agent in agents:
-        torch.rand(1)  # what others draw from the global generator must not matter
+        torch.rand(1)  # draws of others from the global generator must not matter
         run(agent)
     assert_same(copied(agents[0]), copied(agents[1]))
     assert not np.array_equal(copied(agents[0])["head.value.weight"], copied(agents[2])["head.value.weight"])
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-def test_a_loaded_agent_goes_on_to_the_bit(frozen: bool) -> None:
+def test_a_loaded_agent_continues_bit_for_bit(frozen: bool) -> None:
     agent, loaded = new_agent(1, target_update_steps=4), new_agent(2, target_update_steps=4)
     train(agent, 6)
     if frozen:
@@ -98,8 +98,8 @@ def test_a_loaded_agent_goes_on_to_the_bit(frozen: bool) -> None:
     assert_same(copied(loaded), copied(agent))
 
 
-def test_the_state_of_another_kind_of_device_begins_a_stream_that_follows_from_it() -> None:
-    """The random stream of CUDA has a state of 16 bytes. It cannot go on here, but the same state gives one run."""
+def test_a_state_of_another_kind_of_device_seeds_a_new_stream() -> None:
+    """The random stream of CUDA has a state of 16 bytes. It cannot continue here, but equal states give equal runs."""
     agents = [new_agent(seed, target_update_steps=4) for seed in (1, 2, 3)]
     arrays = copied(agents[0])
     for agent, stream in zip(agents, (1, 1, 2), strict=True):

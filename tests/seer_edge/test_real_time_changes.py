@@ -1,4 +1,4 @@
-"""What `fork` and `resume` refuse of control in real time, before they write anything."""
+"""Settings of control in real time that `fork` and `resume` refuse before they write anything."""
 
 import socket
 from pathlib import Path

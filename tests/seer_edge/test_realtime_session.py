@@ -1,4 +1,4 @@
-"""The learner's side of control in real time: what it stores, when it learns, and how it survives gaps."""
+"""The learner's side of control in real time: stored steps, updates between them, and gaps."""
 
 import dataclasses
 import threading
@@ -96,7 +96,7 @@ def wanted(env: Noise, clip: float | None) -> list[Row]:
 
 
 @pytest.mark.parametrize("lives", [False, True])
-def test_it_stores_what_the_control_thread_did(build_rig: Callable[..., Rig], lives: bool) -> None:
+def test_every_step_of_the_control_thread_is_stored(build_rig: Callable[..., Rig], lives: bool) -> None:
     world = World(build_rig("rainbow", lives=lives, learning_starts=20))
     world.play(200)
     session = world.session
@@ -144,7 +144,7 @@ def test_it_freezes_while_steps_arrive(build_rig: Callable[..., Rig], kind: str,
     world.act(10)  # these wait in the feed
     session = world.session
     freeze(session, rig.path, lambda: None)
-    assert not world.pilot.perception.__class__.__name__.startswith("Latent"), "the control thread goes on"
+    assert not world.pilot.perception.__class__.__name__.startswith("Latent"), "the control thread continues"
     world.act(5)
     assert world.pilot.perception.__class__.__name__.startswith("Latent")
     for _ in range(15):
@@ -152,7 +152,7 @@ def test_it_freezes_while_steps_arrive(build_rig: Callable[..., Rig], kind: str,
     world.play(30)
     assert session.timestep == 105
     assert session.phase == "latent"
-    # The learner perceives what the control thread perceives.
+    # Learner and control thread have the same observation.
     assert np.allclose(session.observed.input, world.pilot._observed.input)
     encoder = session.perception.encoder  # type: ignore[attr-defined]
     assert encoder is not world.pilot._encoder, "each thread has its own output"

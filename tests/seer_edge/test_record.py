@@ -104,7 +104,7 @@ def test_a_recording_keeps_the_rows_before_an_interrupt_of_a_policy_that_hangs(
 
 
 @pytest.mark.parametrize("policy", [":drive", ".drive:drive", f"{__name__}:ENV"])
-def test_what_is_not_a_function_is_reported_in_one_line(policy: str, tmp_path: Path) -> None:
+def test_a_policy_that_is_not_a_function_is_reported_in_one_line(policy: str, tmp_path: Path) -> None:
     with pytest.raises(seer_edge.BadInputError, match=r"^--policy .*; give module:function$"):
         seer_edge.record(ENV, tmp_path / "demos.seer", policy=policy, episodes=1)
     assert not list(tmp_path.iterdir())

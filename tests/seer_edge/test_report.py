@@ -25,7 +25,7 @@ RESULTS = Path(__file__).parents[2] / "docs" / "results"
 END = Point()
 
 
-def test_scores_are_taken_at_the_end_at_a_step_or_at_flops(tmp_path: Path) -> None:
+def test_scores_are_read_at_the_end_at_a_step_or_at_flops(tmp_path: Path) -> None:
     run = read_run(make_run(tmp_path / "run"))
     assert (score_of(run, END).step, score_of(run, END).mean) == (10_000, 100.0)
     assert score_of(run, Point(step=9_999)).mean == 50.0
@@ -41,7 +41,7 @@ def test_cells_of_a_csv_keep_whole_numbers_and_are_empty_without_a_value() -> No
     assert csv_text(("name", *"vwxyz"), [line]) == 'name,v,w,x,y,z\r\n"a, b",45000000000001,0.5,0.3333333333,,\r\n'
 
 
-def test_the_last_quarter_is_that_of_the_training_games(tmp_path: Path) -> None:
+def test_the_last_quarter_is_that_of_the_training_episodes(tmp_path: Path) -> None:
     run = read_run(make_run(tmp_path / "run"))
     assert last_quarter_return(run) == pytest.approx((80 + 85 + 90 + 95 + 100) / 5)
     assert last_quarter_return(dataclasses.replace(run, episodes=None)) == 10.0  # of progress.csv
@@ -57,7 +57,7 @@ def test_other_arguments_of_the_environment_are_another_setting(tmp_path: Path) 
     }
 
 
-def test_settings_are_named_by_what_differs_within_a_game(tmp_path: Path) -> None:
+def test_settings_are_named_by_their_differences_within_a_game(tmp_path: Path) -> None:
     runs = [
         make_run(tmp_path / "a", freeze_at=4000, mem_budget_bytes=70_000_000),
         make_run(tmp_path / "b", freeze_at=None, mem_budget_bytes=70_000_000),
@@ -142,7 +142,7 @@ def _answer(arguments: list[object], monkeypatch: pytest.MonkeyPatch, capsys: py
         (["run", "--follow", "--port", "70000"], ["--port: 70000 is out of range"]),
     ],
 )
-def test_bad_input_is_one_line_and_writes_nothing(
+def test_bad_input_is_reported_in_one_line_and_writes_nothing(
     arguments: list[str],
     parts: list[str],
     tmp_path: Path,
@@ -214,7 +214,7 @@ def test_a_long_title_stays_inside_its_picture(tmp_path: Path) -> None:
     assert title.y1 <= drawn.bbox.y1
 
 
-def test_points_of_settings_whose_colour_repeats_can_be_told_apart() -> None:
+def test_points_of_settings_with_the_same_colour_have_different_markers() -> None:
     looks = [drawing.look_of(number) for number in range(len(drawing.PALETTE) * len(drawing.MARKERS))]
     assert len({tuple(look.point.values()) for look in looks}) == len(looks)
     lines = [(look.color, look.dash) for look in looks[: len(drawing.PALETTE) * len(drawing.DASHES)]]

@@ -117,7 +117,7 @@ def test_scaling_multiplies_every_number_of_steps() -> None:
     assert "freeze_at" not in jobs["same"].options
 
 
-def test_a_small_scale_keeps_what_a_batch_needs_and_five_evaluations() -> None:
+def test_a_small_scale_keeps_enough_steps_for_a_batch_and_five_evaluations() -> None:
     options = _scaled(0.004)["run"].options
     assert options["set"]["learning_starts"] == 24  # 20 steps of a window, and a stack of 4 frames
     assert (options["total_timesteps"], options["eval_episodes"], options["eval_every"]) == (400, 1, 80)
@@ -155,7 +155,7 @@ def test_only_some_environments_and_seeds_bring_the_runs_that_they_need() -> Non
         ("fig2", {"seeds": []}, "seeds: give a list of whole numbers"),
     ],
 )
-def test_a_mistake_is_one_line_and_writes_nothing(
+def test_a_mistake_is_reported_in_one_line_and_writes_nothing(
     name: str, options: dict[str, object], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(BadInputError) as refused:
@@ -172,7 +172,7 @@ def test_a_mistake_is_one_line_and_writes_nothing(
         ("sweep.json", "not the folder of a reproduction; name a new one"),
     ],
 )
-def test_a_folder_of_something_else_is_refused(file: str, message: str, tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_refused(file: str, message: str, tmp_path: Path) -> None:
     (tmp_path / file).write_text("{}")
     with pytest.raises(BadInputError, match=f"-o {tmp_path}: {message.format(tmp_path)}"):
         seer_edge.reproduce("fig2", tmp_path)
@@ -189,7 +189,7 @@ def test_a_damaged_record_is_refused(record: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scale", ["0", "-1", "1.01", "x", "inf", "nan", ""])
-def test_the_flag_refuses_what_is_no_scale(scale: str) -> None:
+def test_the_flag_refuses_invalid_scales(scale: str) -> None:
     with pytest.raises(BadInputError, match=r"--scale: .* is not a scale; give a number above 0 and at most 1"):
         parse(["reproduce", "fig2", f"--scale={scale}"])
 

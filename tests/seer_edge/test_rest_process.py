@@ -118,7 +118,7 @@ def test_the_process_ends_with_the_run(tmp_path: Path) -> None:
     assert not stopped.exists()
 
 
-def test_it_acts_where_rest_has_failed(tmp_path: Path) -> None:
+def test_the_process_rests_the_robot_if_rest_has_failed(tmp_path: Path) -> None:
     stopped = tmp_path / "stopped"
     RestProcess(["/bin/sh", "-c", f": > {stopped}"]).end(in_order=False)
     assert stopped.exists()

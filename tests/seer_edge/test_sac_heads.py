@@ -33,7 +33,7 @@ def shaken(module: torch.nn.Module, seed: int = 1) -> None:
 
 
 @pytest.mark.parametrize("spec", [SPEC, SacHeadSpec(50, 64, 6), SacHeadSpec(2, 1, 1)])
-def test_the_spec_counts_what_the_modules_have(spec: SacHeadSpec) -> None:
+def test_the_spec_counts_the_parameters_of_the_modules(spec: SacHeadSpec) -> None:
     counts = [sum(p.numel() for p in module.parameters()) for module in heads(spec)]
     assert counts == [spec.actor_parameters, spec.target_parameters, spec.contrastive_parameters]
     assert spec.parameters == counts[0] + counts[1] + 1

@@ -1,4 +1,4 @@
-"""What an environment says about safety, and the limits of actions."""
+"""The attributes of an environment about safety, and the limits of actions."""
 
 import logging
 import threading

@@ -75,7 +75,7 @@ def test_latents_are_of_those_stacks_before_the_freeze_and_after_it(rig: Callabl
     assert sum(episode.earlier is not None and step == 0 for episode, step in rows) > 3
 
 
-def test_a_run_that_stands_at_a_lost_life_goes_on_from_it(rig: Callable[..., Rig]) -> None:
+def test_a_run_saved_at_a_lost_life_resumes_in_a_new_scene(rig: Callable[..., Rig]) -> None:
     """The rig's environment has no state, so that the run resumes in a new scene: nothing is carried into it."""
     run = rig(lives=True)
     _after(run, "life", 60)

@@ -1,4 +1,4 @@
-"""A step of a session: when it learns, from which batch, and what it passes on. Evaluation's exploration."""
+"""A step of a session: when it learns, from which batch, and its report. Exploration in evaluations."""
 
 import dataclasses
 import threading
@@ -135,21 +135,21 @@ def _arrays(run: Rig) -> Arrays:
 
 @pytest.mark.parametrize("replay", [pytest.param("uniform", marks=pytest.mark.slow), "prioritized"])
 def test_updates_do_not_depend_on_timing(rig: Callable[..., Rig], replay: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each update runs beside, before or after the environment's step. The ring wraps, and the run freezes midway."""
-    beside, before, after = (
+    """Each update runs during, before or after the environment's step. The ring wraps, and the run freezes midway."""
+    during, before, after = (
         rig(learning_starts=50, replay=replay, latent_codec="uint8", pipeline=True) for _ in range(3)
     )
     _update_early(before, monkeypatch)
     _update_late(after)
     losses = []
-    for run in (beside, before, after):
+    for run in (during, before, after):
         losses.append([run.session.step().loss for _ in range(80)])
         run.freeze()
         losses[-1] += [run.session.step().loss for _ in range(30)]
     assert losses[0] == losses[1] == losses[2]
     wanted = _arrays(before)
     assert "pending.row_ids" in wanted
-    for run in (beside, after):
+    for run in (during, after):
         got = _arrays(run)
         assert got.keys() == wanted.keys()
         for name, array in wanted.items():

@@ -1,4 +1,4 @@
-"""The status page of a run: what it answers, to whom, and that it ends."""
+"""The status page of a run: its content, who can read it, and its end."""
 
 import json
 import urllib.error
@@ -37,7 +37,7 @@ def test_it_shows_the_newest_row_and_its_age(page: StatusPage, summary: dict[str
     assert kind == "application/json"
     assert json.loads(text) == {**SUMMARY, "total_timesteps": 500, "age_seconds": None, "row": None}
     summary["timesteps"] = 20
-    assert json.loads(_get(page, "/status.json")[1])["timesteps"] == 0, "the summary is taken with each row"
+    assert json.loads(_get(page, "/status.json")[1])["timesteps"] == 0, "the summary is renewed with each row"
     page.write({"time/total_timesteps": 20, "train/loss": 0.5})
     shown = json.loads(_get(page, "/status.json")[1])
     assert (shown["timesteps"], shown["row"]) == (20, {"time/total_timesteps": 20, "train/loss": 0.5})
@@ -82,11 +82,11 @@ def test_a_port_in_use_is_an_error_and_a_closed_page_frees_it(summary: dict[str,
         ("pi.local:0", ("pi.local", 0)),
     ],
 )
-def test_a_place_is_a_port_or_a_host_and_a_port(text: str, address: tuple[str, int]) -> None:
+def test_an_address_is_a_port_or_a_host_and_a_port(text: str, address: tuple[str, int]) -> None:
     assert address_of(parse_status_port(text)) == address
 
 
 @pytest.mark.parametrize("text", ["", "web", "70000", "-1", ":80", "host:", "1.2.3.4", "８０"])
-def test_another_place_is_refused(text: str) -> None:
+def test_another_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not a port; write 8080"):
         parse_status_port(text)

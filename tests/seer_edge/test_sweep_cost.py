@@ -1,4 +1,4 @@
-"""The cost of a sweep: what short runs show, how long a run takes by it, and how long all of them take."""
+"""The cost of a sweep: measurements of short runs, and the estimated seconds of a run and of all runs."""
 
 import dataclasses
 import json
@@ -34,7 +34,7 @@ SPEC: dict[str, Any] = {
 
 
 def rows_with(steps: LearningSteps, rates: Rates, before: float, length: int) -> list[dict[str, str]]:
-    """The rows of a run that takes exactly `rates` and `before` seconds before its first step."""
+    """Return the rows of a run with exactly these `rates`, and `before` seconds before its first step."""
     rows, now, frozen_at = [], before, steps.warm_up + steps.pixel
     for end in range(steps.interval, steps.total + 1, steps.interval):
         for step in range(end - steps.interval, end):
@@ -48,7 +48,7 @@ def rows_with(steps: LearningSteps, rates: Rates, before: float, length: int) ->
 
 
 @pytest.mark.parametrize("phases", [(24, 36), (24, 0), (0, 36)])
-def test_the_rows_of_a_short_run_show_what_its_parts_take(phases: tuple[int, int]) -> None:
+def test_the_rows_of_a_short_run_give_the_seconds_of_its_parts(phases: tuple[int, int]) -> None:
     steps = LearningSteps(6, 60, *phases)
     wanted = dataclasses.replace(
         RATES,
@@ -64,7 +64,7 @@ def test_the_rows_of_a_short_run_show_what_its_parts_take(phases: tuple[int, int
     assert (without.evaluation, without.evaluation_step) == (0, 0)
 
 
-def test_a_run_takes_the_sum_of_its_parts(tmp_path: Path) -> None:
+def test_the_seconds_of_a_run_are_the_sum_of_its_parts(tmp_path: Path) -> None:
     jobs = jobs_of(SPEC)
     plans = plans_of(jobs, "spec", tmp_path)
     speed = Speed(RATES, Episodes((500, 700)))
@@ -144,7 +144,7 @@ def test_agents_that_differ_in_an_update_are_measured_apart(tmp_path: Path) -> N
     assert {kind_of(job)[1] for job in jobs} == {"a", "b", "c", "d"}
 
 
-def test_an_estimate_is_of_what_is_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_estimate_covers_the_remaining_steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     listed = jobs_of({**SPEC, "seeds": [0, 1]})
     plans = plans_of(listed, "spec", tmp_path)
     speed = Speed(RATES, Episodes((200,)))
@@ -152,7 +152,7 @@ def test_an_estimate_is_of_what_is_left(monkeypatch: pytest.MonkeyPatch, tmp_pat
     for name, summary in {
         "Alien__seer__0": {"status": "finished", "timesteps": 1_000},
         "Alien__plain__0": {"status": "interrupted", "timesteps": 700},
-        "Alien__late__1": {"status": "interrupted", "timesteps": 600},  # it began there
+        "Alien__late__1": {"status": "interrupted", "timesteps": 600},  # the fork started at this step
     }.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "summary.json").write_text(json.dumps(summary))

@@ -106,7 +106,7 @@ def test_the_words_of_a_job_are_flags_with_its_settings(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_mistake_is_one_line_that_names_the_file(text: str, message: str, tmp_path: Path) -> None:
+def test_a_mistake_is_reported_in_one_line_that_names_the_file(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(BadInputError) as refused:
         _read(tmp_path, text)
     assert message in str(refused.value)
@@ -153,7 +153,7 @@ def test_flags_of_train_behind_dashes_describe_a_sweep_without_a_file(tmp_path: 
         (["--envs", "Alien", "-o", "d", "--", "--threads", "x"], "flags of train behind --: --threads: "),
     ],
 )
-def test_a_mistake_in_flags_is_one_line(words: list[str], message: str) -> None:
+def test_a_mistake_in_flags_is_reported_in_one_line(words: list[str], message: str) -> None:
     with pytest.raises(BadInputError) as refused:
         _sweep(*words)
     assert str(refused.value).startswith(message)
@@ -234,7 +234,7 @@ def test_a_variant_imports_the_encoder_of_another_one_in_another_environment(tmp
         ('envs = "Krull"', "variants.a: envs: give a list"),
     ],
 )
-def test_a_mistake_in_what_a_variant_needs_is_one_line(text: str, message: str, tmp_path: Path) -> None:
+def test_a_mistake_in_the_source_of_a_variant_is_reported_in_one_line(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(BadInputError) as refused:
         _read(tmp_path, f'envs = ["Alien"]\n[variants.a]\n{text}')
     assert message in str(refused.value)
@@ -313,7 +313,7 @@ def test_an_environment_with_two_names_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("alien")
-def test_a_fork_may_have_a_seed_of_its_own(tmp_path: Path) -> None:
+def test_a_fork_may_have_another_seed(tmp_path: Path) -> None:
     jobs = _read(tmp_path, FORKS + 'fork = "base"\nat = 30\nseed = 101')
     late = next(job for job in jobs if job.variant == "late")
     assert late.seed == 0
@@ -349,6 +349,8 @@ def test_a_run_whose_settings_differ_or_are_unknown_is_refused(tmp_path: Path) -
     with pytest.raises(BadInputError, match=f"{job.name} was begun with other settings; name another folder with -o"):
         record_jobs(tmp_path, [other])
     (tmp_path / "sweep.json").unlink()
-    with pytest.raises(BadInputError, match=f"{job.name} are unknown, because sweep.json lacks it; name another folder"):
+    with pytest.raises(
+        BadInputError, match=f"{job.name} are unknown, because sweep.json lacks it; name another folder"
+    ):
         record_jobs(tmp_path, [job])
     assert not (tmp_path / "sweep.json").exists()

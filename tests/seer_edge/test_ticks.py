@@ -1,4 +1,4 @@
-"""The clock of control in real time, on a clock of its own."""
+"""The clock of control in real time, with simulated time."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Importing the encoder of a run: what is imported, what stays fixed, what the replay holds, and what is refused."""
+"""Importing the encoder of a run: its weights, which stay fixed, the latents in the replay, and refused sources."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -132,7 +132,7 @@ def _arrays(session: Session, *prefixes: str) -> Arrays:
 def _encoder(session: Session) -> Arrays:
     """Return what an import reads: the online encoder, and the layer norms behind its cut if there are any.
 
-    Of an encoder that was taken as a whole the weights are in the graph alone.
+    A wholly imported encoder has its weights in the graph alone.
     """
     agent = _arrays(session, "encoder.", "critic.norm.", "actor.norm.")
     if session.graph is None:
@@ -149,35 +149,35 @@ def _differing(got: Arrays, wanted: Arrays) -> set[str]:
     return {name for name in wanted if not np.array_equal(got[name], wanted[name])}
 
 
-# --- what is imported and what stays fixed ------------------------------------------------------------------
+# --- imported weights ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("env", [GAME, TASK], ids=lambda env: env.name)
 @pytest.mark.parametrize("frozen", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_the_imported_encoder_equals_the_source_and_stays_fixed(runs: Runs, env: EnvSpec, frozen: bool) -> None:
-    source, taken = runs.source(_plan(env, seed=1), frozen=frozen)
-    assert len(taken) == {"PixelMatch": 2 * 2, "cartpole-swingup": 2 * 4 + 2 * 2 + 2 * 2}[env.name]
+    source, theirs = runs.source(_plan(env, seed=1), frozen=frozen)
+    assert len(theirs) == {"PixelMatch": 2 * 2, "cartpole-swingup": 2 * 4 + 2 * 2 + 2 * 2}[env.name]
     untaught = _encoder(runs.open(_plan(env)))
-    assert all(name.endswith(".bias") or "norm" in name for name in taken.keys() - _differing(taken, untaught))
+    assert all(name.endswith(".bias") or "norm" in name for name in theirs.keys() - _differing(theirs, untaught))
 
     session = runs.open(_plan(env, source))
-    assert _differing(_encoder(session), taken) == set()
+    assert _differing(_encoder(session), theirs) == set()
     heads = _arrays(session, "head.", "actor.policy.", "critic.qs.")
     losses = _steps(session, 16)
     assert len(losses) == 7  # the last batch waits
-    assert _differing(_encoder(session), taken) == set()
+    assert _differing(_encoder(session), theirs) == set()
     assert _differing(_arrays(session, "head.", "actor.policy.", "critic.qs."), heads) >= {
         name for name in heads if name.endswith("weight")
     }
     agent: Any = session.agent
     for encoder in (agent.encoder, agent.target_encoder):
-        assert not encoder.state_dict()  # nothing of it is in torch
+        assert not encoder.state_dict()  # torch has none of its weights
 
 
-def test_only_the_encoder_is_read_and_an_untrained_source_is_warned_of(runs: Runs) -> None:
-    source, taken = runs.source(_plan(TASK, seed=1))
+def test_only_the_encoder_is_read_and_an_untrained_source_gives_a_warning(runs: Runs) -> None:
+    source, theirs = runs.source(_plan(TASK, seed=1))
     read = import_source(source, _plan(TASK, source))
-    assert read.encoder.arrays.keys() == taken.keys()
+    assert read.encoder.arrays.keys() == theirs.keys()
     assert read.warnings == ()
     early, _ = runs.source(_plan(TASK, seed=1), steps=8)
     (warning,) = import_source(early, _plan(TASK, early)).warnings
@@ -233,13 +233,13 @@ def test_rows_and_input_are_the_imported_encoders_latents_of_crops(runs: Runs) -
 @pytest.mark.parametrize("env", [GAME, pytest.param(TASK, marks=pytest.mark.slow)], ids=lambda env: env.name)
 def test_an_imported_encoder_can_be_imported_again(runs: Runs, env: EnvSpec, layers: int | None) -> None:
     """The run in between holds its weights in its graph only."""
-    source, taken = runs.source(_plan(env, seed=1))
+    source, theirs = runs.source(_plan(env, seed=1))
     between = runs.open(_plan(env, source, seed=2))
     _steps(between, 12)
     folder = runs.folder / "between"
     checkpoint.save(between.snapshot(), folder / "checkpoints")
     session = runs.open(_plan(env, str(folder), freeze_layers=layers))
-    assert _differing(_encoder(session), taken) == set()
+    assert _differing(_encoder(session), theirs) == set()
     assert (session.graph is None) == (layers is not None)
     assert _steps(session, 12)
 
@@ -259,19 +259,19 @@ def test_with_fewer_frozen_layers_the_others_continue_to_train(
     runs: Runs, env: EnvSpec, layers: int, frozen: list[str]
 ) -> None:
     """The layers above the cut start from the source's weights. The replay holds frames."""
-    source, taken = runs.source(_plan(env, seed=1), frozen=True)
+    source, theirs = runs.source(_plan(env, seed=1), frozen=True)
     plan = _plan(env, source, freeze_layers=layers)
     assert not plan.latent_replay
     session = runs.open(plan)
     assert (session.phase, session.graph, session.replay.store.codec.name) == ("pixel", None, FRAMES)
     assert session.replay.store.capacity == plan.frame_capacity
-    assert _differing(_encoder(session), taken) == set()
+    assert _differing(_encoder(session), theirs) == set()
     _steps(session, 30)
-    changed = _differing(_encoder(session), taken)
-    assert changed == {name for name in taken if not name.startswith(tuple(frozen))}
+    changed = _differing(_encoder(session), theirs)
+    assert changed == {name for name in theirs if not name.startswith(tuple(frozen))}
 
 
-# --- what does not fit -------------------------------------------------------------------------------------
+# --- refused encoders --------------------------------------------------------------------------------------
 
 SMALLER = dataclasses.replace(GAME, frame_shape=(40, 40), crop_shape=(40, 40))
 LARGER = dataclasses.replace(TASK, frame_shape=(3, 50, 50), crop_shape=(42, 42))
@@ -300,10 +300,10 @@ def test_an_encoder_that_does_not_fit_is_refused_by_name(
 
 def test_settings_that_do_not_concern_the_encoder_may_differ(runs: Runs) -> None:
     """Another task, other actions, another loss, another codec."""
-    source, taken = runs.source(_plan(TASK, algo="sac"))
+    source, theirs = runs.source(_plan(TASK, algo="sac"))
     walker = EnvSpec("dm_control/walker-walk-v0", "walker-walk", (3, 25, 25), (21, 21), Continuous(6))
     session = runs.open(_plan(walker, source, latent_codec="float16", augmentations=2, seed=9))
-    assert _differing(_encoder(session), taken) == set()
+    assert _differing(_encoder(session), theirs) == set()
     assert session.replay.store.codec.name == "float16"
 
 
@@ -331,9 +331,9 @@ def test_a_damaged_checkpoint_is_skipped_for_an_older_one(runs: Runs) -> None:
     source = str(checkpoints.parent)
     assert import_source(source, _plan(GAME, source)).timestep == 14
     _flip_last_bit(newest)
-    taken = import_source(source, _plan(GAME, source))
-    assert taken.timestep == 12
-    assert _differing({name: taken.encoder.arrays[name] for name in older}, older) == set()
+    imported = import_source(source, _plan(GAME, source))
+    assert imported.timestep == 12
+    assert _differing({name: imported.encoder.arrays[name] for name in older}, older) == set()
     _flip_last_bit(checkpoints / "step_0000000012" / "agent.safetensors")
     with pytest.raises(BadInputError, match=f"--from {source}: .*no undamaged checkpoint .*agent.safetensors"):
         import_source(source, _plan(GAME, source))

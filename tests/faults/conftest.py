@@ -14,7 +14,7 @@ HEADER = "| injected fault | guarantee | trials | test |\n|---|---|---|---|"
 
 @dataclass(frozen=True)
 class Row:
-    """One kind of fault, which several tests may share."""
+    """One kind of fault. Several tests may share it."""
 
     injected: str
     promise: str

@@ -30,7 +30,7 @@ class Fault:
 @dataclass
 class _Planted:
     fault: Fault | None = None
-    tell: Callable[[Any], None] = print
+    send: Callable[[Any], None] = print
     built: int = 0
     endless: bool = False
     reuses_its_buffer: bool = False
@@ -40,10 +40,10 @@ PLANTED = _Planted()
 
 
 def plant(
-    fault: Fault | None, tell: Callable[[Any], None], *, endless: bool = False, reuses_its_buffer: bool = False
+    fault: Fault | None, send: Callable[[Any], None], *, endless: bool = False, reuses_its_buffer: bool = False
 ) -> None:
-    """In the child process, make the game fail as `fault` says; `tell` reports a hang when it starts."""
-    PLANTED.fault, PLANTED.tell = fault, tell
+    """In the child process, make the game fail as `fault` says; `send` reports a hang when it starts."""
+    PLANTED.fault, PLANTED.send = fault, send
     PLANTED.endless, PLANTED.reuses_its_buffer = endless, reuses_its_buffer
 
 
@@ -109,7 +109,7 @@ class _Calls:
         if fault is None or (fault.instance, fault.call, fault.count) != (self.instance, call, self.made[call]):
             return None
         if fault.what in HANGS:
-            PLANTED.tell(fault.what)
+            PLANTED.send(fault.what)
             HANGS[fault.what]()
         if fault.what in RAISES:
             RAISES[fault.what]()

@@ -1,4 +1,4 @@
-"""A robot that trains in real time in its own process, and what tests need to watch it."""
+"""A robot that trains in real time in its own process, and helpers that watch it."""
 
 import json
 import os
@@ -64,11 +64,11 @@ class Robot:
         return checkpoint.newest(self.run / "checkpoints").timestep
 
 
-def tell_checkpoints(log: Path, tell: Any) -> None:
+def log_checkpoints(log: Path, send: Any) -> None:
     """Write the line "checkpoint" to the robot's log before one is written."""
 
-    def telling(step: int) -> None:
+    def log_checkpoint(step: int) -> None:
         with log.open("a") as lines:
             lines.write("checkpoint\n")
 
-    runs.around_saves(telling)
+    runs.around_saves(log_checkpoint)

@@ -194,7 +194,7 @@ def _child(log: Path, pipe: Connection, prepare: Prepare | None, work: Callable[
 
 
 def become_child(log: Path, prepare: Prepare, work: Callable[..., int], *args: Any) -> NoReturn:
-    """Do in this process what a process of `start` does, and exit. For a process that was forked in another way."""
+    """Act as a process of `start`, and exit. For a process that was forked in another way."""
     try:
         _child(log, SERVER.Pipe()[1], prepare, work, args)
     except BaseException:
@@ -247,9 +247,9 @@ def around_saves(
 # --- comparisons -------------------------------------------------------------------------------------------
 
 
-def fingerprint(generation: Path) -> dict[str, str]:
+def fingerprint(folder: Path) -> dict[str, str]:
     """Return the SHA-256, from the manifest, of each file that is identical in identical runs."""
-    files = durable.verify_checkpoint(generation)["files"]
+    files = durable.verify_checkpoint(folder)["files"]
     return {name: files[name]["sha256"] for name in EXACT if name in files}
 
 

@@ -307,7 +307,7 @@ def test_the_memory_check_detects_a_reader_that_loads_the_whole_file(
     assert int(log.read_text().splitlines()[-1].split()[-1]) > GROWTH_BYTES
 
 
-def lax(tell: Callable[[object], None]) -> None:
+def lax(send: Callable[[object], None]) -> None:
     """Replace the reader of manifests by one that reads the whole file."""
 
     def manifest(path: Path, descriptor: int, size_bytes: int) -> NoReturn:

@@ -232,8 +232,8 @@ def test_a_reused_buffer_does_not_change_the_run(tmp_path: Path) -> None:
     assert runs.results(reused) == runs.results(copied)
 
 
-def endless(steps_max: int, tell: Any) -> None:
-    plant(None, tell, endless=True)
+def endless(steps_max: int, send: Any) -> None:
+    plant(None, send, endless=True)
     seer_edge.envs.games.EPISODE_STEPS_MAX = steps_max
 
 
@@ -252,7 +252,7 @@ def test_endless_episodes_are_cut_off_in_an_evaluation(tmp_path: Path) -> None:
 # --- a loss, or weights, that are not finite ---------------------------------------------------------------
 
 
-def poison(part: str, after: int, value: float, tell: Any) -> None:
+def poison(part: str, after: int, value: float, send: Any) -> None:
     """In the child, set one number of the agent to `value` after step `after`."""
     step = Session.step
 
@@ -296,8 +296,8 @@ def test_a_run_stops_when_its_numbers_become_invalid(
     assert "Traceback" not in log.read_text()
     assert reason in log.read_text().splitlines()[-1]
     assert runs.newest(path).name == f"step_{(after - 1) // 20 * 20:010d}"
-    for generation in path.glob("checkpoints/step_*"):
-        for name, array in durable.read_tensors(generation / checkpoint.AGENT).items():
+    for saved in path.glob("checkpoints/step_*"):
+        for name, array in durable.read_tensors(saved / checkpoint.AGENT).items():
             assert array.dtype.kind != "f" or np.isfinite(array).all(), name
     assert runs.start(log, runs.command, "resume", path).join() == 0, log.read_text()
     assert runs.fingerprint(runs.newest(path)) == runs.fingerprint(runs.newest(alien))

@@ -88,7 +88,7 @@ def test_a_fork_with_another_codec_equals_a_run_with_it_from_the_start(
     assert _end(fork) == _end(straight)
 
 
-def _kill_while_publishing(tell: Callable[[Any], None]) -> None:
+def _kill_while_publishing(send: Callable[[Any], None]) -> None:
     runs.at_call("seer_runtime.durable:publish_checkpoint", 1, lambda: os.kill(os.getpid(), signal.SIGKILL))
 
 
@@ -127,7 +127,7 @@ def test_a_killed_fork_leaves_no_run_and_can_be_repeated(
         (("--encoder", "canonical"), "--encoder: cannot change in a run that has begun"),
     ],
 )
-def test_what_cannot_change_is_refused_in_one_line(
+def test_settings_that_do_not_fit_the_checkpoint_are_refused_in_one_line(
     flags: tuple[str, ...], message: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     parent = _family(tmp_path_factory, runs.alien)
@@ -138,7 +138,7 @@ def test_what_cannot_change_is_refused_in_one_line(
     assert [path.name for path in tmp_path.iterdir()] == ["log"]
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     parent = _family(tmp_path_factory, runs.alien)
     child = runs.start(tmp_path / "log", runs.command, "fork", parent, "-o", "/proc/fork")
     assert child.join() == 2

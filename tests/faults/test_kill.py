@@ -42,16 +42,16 @@ PHASES = {
 # --- in the child ------------------------------------------------------------------------------------------
 
 
-def report(tell: Callable[[Any], None]) -> None:
+def report(send: Callable[[Any], None]) -> None:
     """Send a message when each phase begins and ends, and for each checkpoint after it was published."""
 
     @contextmanager
     def phase(name: str) -> Iterator[None]:
-        tell(("begin", name))
+        send(("begin", name))
         yield
-        tell(("end", name))
+        send(("end", name))
 
-    def telling(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def reported(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def called(*args: Any) -> Any:
             with phase(name):
                 return function(*args)
@@ -66,13 +66,13 @@ def report(tell: Callable[[Any], None]) -> None:
             return step(session)
 
     def saved(step: int, path: Path) -> None:
-        tell(("end", "checkpoint"))
-        tell(("saved", step))
+        send(("end", "checkpoint"))
+        send(("saved", step))
 
     Session.step = stepping  # type: ignore[method-assign]
-    runs.around_saves(lambda step: tell(("begin", "checkpoint")), saved)
-    seer_edge.training.freeze.encoder_graph = telling("export", seer_edge.training.freeze.encoder_graph)
-    ReplayConversion.run = telling("conversion", ReplayConversion.run)  # type: ignore[method-assign]
+    runs.around_saves(lambda step: send(("begin", "checkpoint")), saved)
+    seer_edge.training.freeze.encoder_graph = reported("export", seer_edge.training.freeze.encoder_graph)
+    ReplayConversion.run = reported("conversion", ReplayConversion.run)  # type: ignore[method-assign]
 
 
 def die() -> None:
@@ -83,7 +83,7 @@ def fail() -> None:
     raise MemoryError("injected")
 
 
-def at_chunk(number: int, act: Callable[[], None], tell: Callable[[Any], None]) -> None:
+def at_chunk(number: int, act: Callable[[], None], send: Callable[[Any], None]) -> None:
     """Call `act` when the conversion has encoded its chunk `number` and not yet written it."""
     run = ReplayConversion.run
 
@@ -99,17 +99,17 @@ def at_chunk(number: int, act: Callable[[], None], tell: Callable[[Any], None]) 
         return run(conversion, encoding, *args)
 
     ReplayConversion.run = running  # type: ignore[method-assign, assignment]
-    report(tell)
+    report(send)
 
 
-def at_step_of_a_save(number: int, save_at: int, tell: Callable[[Any], None]) -> None:
+def at_step_of_a_save(number: int, save_at: int, send: Callable[[Any], None]) -> None:
     """Send each file system step of the checkpoint at step `save_at`, and SIGKILL this process at step `number`."""
     now = {"saving": False, "count": 0}
 
     def counted(name: str, step: Callable[..., Any]) -> Callable[..., Any]:
         def called(*args: Any) -> Any:
             if now["saving"]:
-                tell(("step", name))
+                send(("step", name))
                 now["count"] += 1
                 if now["count"] == number + 1:
                     die()
@@ -120,7 +120,7 @@ def at_step_of_a_save(number: int, save_at: int, tell: Callable[[Any], None]) ->
     for name in STEPS:
         setattr(files, name, counted(name, getattr(files, name)))
     runs.around_saves(lambda step: now.update(saving=step == save_at), lambda step, path: now.update(saving=False))
-    report(tell)
+    report(send)
 
 
 # --- the oracle --------------------------------------------------------------------------------------------
@@ -131,13 +131,13 @@ class Reference:
     """The undisturbed run: its configuration, the hashes of each of its checkpoints, by step, and its results."""
 
     config: TrainConfig
-    generations: dict[int, dict[str, str]]
+    hashes: dict[int, dict[str, str]]
     results: dict[str, Any]
 
 
-def keep_all(tell: Callable[[Any], None]) -> None:
+def keep_all(send: Callable[[Any], None]) -> None:
     """Send the hashes of each checkpoint when it is published."""
-    runs.around_saves(after=lambda step, path: tell((step, runs.fingerprint(path))))
+    runs.around_saves(after=lambda step, path: send((step, runs.fingerprint(path))))
 
 
 @pytest.fixture(scope="module")
@@ -159,20 +159,20 @@ def reference(references: Callable[[str], Reference]) -> Reference:
     return references("paper")
 
 
-def check(folder: Path, told: list[Any], reference: Reference) -> None:
+def check(folder: Path, sent: list[Any], reference: Reference) -> None:
     """Check that an acknowledged or newer checkpoint loads and equals the reference's, and that `resume` ends alike."""
-    acknowledged = [step for what, step in told if what == "saved"]
+    acknowledged = [step for what, step in sent if what == "saved"]
     found = durable.newest_checkpoint(folder / "run/checkpoints")
     step = found.manifest["timestep"]
     assert step >= max(acknowledged)
     assert found.skipped == ()
-    assert runs.fingerprint(found.path) == reference.generations[step]
+    assert runs.fingerprint(found.path) == reference.hashes[step]
     stored = durable.read_tensors(found.path / checkpoint.REPLAY, ("rows", "blocks."))
     assert sum(array.nbytes for array in stored.values()) <= reference.config.mem_budget_bytes
     child = runs.start(folder / "log", runs.command, "resume", folder / "run")
     log = folder / "log"
     assert child.join() == 0, log.read_text()
-    assert runs.fingerprint(runs.newest(folder / "run")) == reference.generations[160]
+    assert runs.fingerprint(runs.newest(folder / "run")) == reference.hashes[160]
     assert runs.results(folder / "run") == reference.results
     leftovers = [path.name for path in (folder / "run/checkpoints").iterdir() if not path.name.startswith("step_")]
     assert leftovers == []
@@ -186,11 +186,11 @@ def kill_in(phase: str, folder: Path, reference: Reference, draw: random.Random)
     folder.mkdir()
     child = runs.start(folder / "log", runs.train, reference.config, folder / "run", prepare=report)
     times, seconds = PHASES[phase]
-    wanted, told = draw.randrange(times) + (phase == "checkpoint"), []
+    wanted, sent = draw.randrange(times) + (phase == "checkpoint"), []
     try:
         while True:
-            told.append(child.pipe.recv())
-            if told[-1] == ("begin", phase):
+            sent.append(child.pipe.recv())
+            if sent[-1] == ("begin", phase):
                 if wanted == 0:
                     break
                 wanted -= 1
@@ -198,13 +198,13 @@ def kill_in(phase: str, folder: Path, reference: Reference, draw: random.Random)
         status = child.kill()
     except EOFError:
         status = child.join()
-    told += child.messages()
+    sent += child.messages()
     if status == 0:
         return None
     assert status == -signal.SIGKILL, (folder / "log").read_text()
-    check(folder, told, reference)
-    started = Counter(name for what, name in told if what == "begin")
-    ended = Counter(name for what, name in told if what == "end")
+    check(folder, sent, reference)
+    started = Counter(name for what, name in sent if what == "begin")
+    ended = Counter(name for what, name in sent if what == "end")
     inside = [name for name, count in started.items() if count > ended[name]]
     return inside[-1] if inside else "between"
 
@@ -298,11 +298,11 @@ def steps_of_a_save(save_at: int, folder: Path, config: TrainConfig) -> list[str
     folder.mkdir()
     prepare = functools.partial(at_step_of_a_save, 10**9, save_at)
     child = runs.start(folder / "log", runs.train, config, folder / "run", prepare=prepare)
-    told: list[Any] = []
-    while ("saved", save_at) not in told:
-        told.append(child.pipe.recv())
+    sent: list[Any] = []
+    while ("saved", save_at) not in sent:
+        sent.append(child.pipe.recv())
     child.kill()
-    return [name for what, name in told if what == "step"]
+    return [name for what, name in sent if what == "step"]
 
 
 SAVE = pytest.mark.fault(

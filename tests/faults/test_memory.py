@@ -45,9 +45,9 @@ def starve(spare_bytes: int) -> None:
         freed += size
 
 
-def starve_at(place: str, number: int, spare_bytes: int, tell: Any) -> None:
+def starve_at(place: str, number: int, spare_bytes: int, send: Any) -> None:
     def act() -> None:
-        tell(number)
+        send(number)
         starve(spare_bytes)
 
     runs.at_call(place, number, act)
@@ -186,26 +186,26 @@ def test_a_run_survives_a_failed_allocation_at_the_start_of_the_freeze(alien: Pa
     check_resume(path, log, alien)
 
 
-# --- ceilings ----------------------------------------------------------------------------------------------
+# --- limits ------------------------------------------------------------------------------------------------
 
 LIMIT_BYTES = 600_000_000
 MIB = 2**20
 
 
-def grow(step: int, growth_bytes: int, tell: Any) -> None:
+def grow(step: int, growth_bytes: int, send: Any) -> None:
     """In the child, allocate `growth_bytes` more at each step from `step` on."""
     make, held = Session.step, []
 
     def stepping(session: Session) -> StepReport:
         if session.timestep >= step:
             held.append(bytearray(growth_bytes))
-            tell(rss_bytes())
+            send(rss_bytes())
         return make(session)
 
     Session.step = stepping  # type: ignore[method-assign]
 
 
-def waste(step: int, size_bytes: int, tell: Any) -> None:
+def waste(step: int, size_bytes: int, send: Any) -> None:
     """In the child, before `step`, fill the C heap and free it except for the last block, so that RSS stays high."""
 
     def act() -> None:
@@ -215,7 +215,7 @@ def waste(step: int, size_bytes: int, tell: Any) -> None:
             ctypes.memset(block, 1, 64 * KB)
         for block in blocks[:-1]:
             free(block)
-        tell(rss_bytes())
+        send(rss_bytes())
 
     runs.at_call("seer_edge.training.session:Session.step", step, act)
 
@@ -284,9 +284,9 @@ def limited() -> Iterator[Path]:
     folder.rmdir()
 
 
-def grow_in_cgroup(folder: Path, step: int, growth_bytes: int, tell: Any) -> None:
+def grow_in_cgroup(folder: Path, step: int, growth_bytes: int, send: Any) -> None:
     (folder / "cgroup.procs").write_text(str(os.getpid()))
-    grow(step, growth_bytes, tell)
+    grow(step, growth_bytes, send)
 
 
 if CGROUP is not None:

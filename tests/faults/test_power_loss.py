@@ -33,7 +33,7 @@ def publications(folder: Path, disk: Disk) -> None:
         disk.acknowledge(number)
 
 
-def generation_is_lost(folder: Path, acknowledged: int | None) -> bool:
+def checkpoint_is_lost(folder: Path, acknowledged: int | None) -> bool:
     """Return whether neither the newest acknowledged checkpoint nor a newer one can be loaded."""
     try:
         found = load(folder / "run" / "checkpoints")
@@ -76,7 +76,7 @@ def record_is_lost(folder: Path, acknowledged: int | None) -> bool:
 
 Check = Callable[[Path, Any], bool]
 SCENARIOS: dict[str, tuple[Callable[[Path, Disk], None], Check]] = {
-    "generations": (publications, generation_is_lost),
+    "checkpoints": (publications, checkpoint_is_lost),
     "a file replaced": (replacements, replacement_is_lost),
     "a table appended to": (table, record_is_lost),
 }
@@ -116,7 +116,7 @@ def test_nothing_acknowledged_is_lost(
 ) -> None:
     survivors = list(different(record(scenario)))
     assert len(survivors) > 10
-    sample = survivors[:: every if scenario == "generations" else 1]
+    sample = survivors[:: every if scenario == "checkpoints" else 1]
     record_property("trials", len(sample))
     for tree, acknowledged in sample:
         assert not is_lost(scenario, tree, acknowledged)
@@ -143,7 +143,7 @@ def test_no_subset_of_unsynced_changes_loses_anything(recorded: dict[str, list[M
 def test_publishing_continues_after_a_power_loss(
     recorded: dict[str, list[Moment]], record_property: Callable[[str, object], None]
 ) -> None:
-    survivors = list(different(recorded["generations"]))[::8]
+    survivors = list(different(recorded["checkpoints"]))[::8]
     record_property("trials", len(survivors))
     for tree, _ in survivors:
         with tempfile.TemporaryDirectory() as folder:
@@ -154,13 +154,13 @@ def test_publishing_continues_after_a_power_loss(
 
 
 PLANTED: dict[str, tuple[str, Forgets]] = {
-    "no file of a generation": ("generations", lambda step, name: step == "_fsync" and "manifest" not in name),
-    "tensors": ("generations", lambda step, name: step == "_fsync" and "tensors" in name),
-    "files written past the module": ("generations", lambda step, name: name == "mark.json"),
-    "the manifest": ("generations", lambda step, name: step == "_fsync" and "manifest" in name),
-    "the new generation's folder": ("generations", lambda step, name: name.startswith(".tmp_step")),
-    "the folder of generations": ("generations", lambda step, name: name == "checkpoints"),
-    "the run's folder": ("generations", lambda step, name: name == "run"),
+    "no file of a checkpoint": ("checkpoints", lambda step, name: step == "_fsync" and "manifest" not in name),
+    "tensors": ("checkpoints", lambda step, name: step == "_fsync" and "tensors" in name),
+    "files written past the module": ("checkpoints", lambda step, name: name == "mark.json"),
+    "the manifest": ("checkpoints", lambda step, name: step == "_fsync" and "manifest" in name),
+    "the new checkpoint's folder": ("checkpoints", lambda step, name: name.startswith(".tmp_step")),
+    "the folder of checkpoints": ("checkpoints", lambda step, name: name == "checkpoints"),
+    "the run's folder": ("checkpoints", lambda step, name: name == "run"),
     "the replacing file": ("a file replaced", lambda step, name: step == "_fsync"),
     "the replaced file's folder": ("a file replaced", lambda step, name: step == "_fsync_folder"),
     "the table": ("a table appended to", lambda step, name: step == "_fsync"),

@@ -22,7 +22,7 @@ SYNC_SECONDS = 0.03
 WORDS = ("--total-timesteps", "100000", "--freeze-at", str(FREEZE_AT), "--checkpoint-every", str(INTERVAL))
 
 
-def tell_and_slow_down(log: Path, tell: Any) -> None:
+def log_saves_and_slow_down(log: Path, send: Any) -> None:
     """Write to `log` when a save or the freeze begins and when a save has ended, and slow the disk down."""
     sync = os.fsync
     export, convert = seer_edge.training.freeze.encoder_graph, ReplayConversion.run
@@ -50,10 +50,10 @@ def tell_and_slow_down(log: Path, tell: Any) -> None:
 
 
 def kill(folder: Path, moment: str, rng: random.Random) -> tuple[str, int]:
-    """Kill a run soon after `moment` has begun; check what is left. Return what it did last, and the steps lost."""
+    """Kill a run soon after `moment` has begun; check its folder. Return its last event, and the steps lost."""
     folder.mkdir()
     notes = folder / "notes"
-    robot = Robot(folder, *WORDS, prepare=functools.partial(tell_and_slow_down, notes), guarded=True)
+    robot = Robot(folder, *WORDS, prepare=functools.partial(log_saves_and_slow_down, notes), guarded=True)
 
     def lines() -> list[str]:
         return notes.read_text().splitlines() if notes.exists() else []
@@ -79,7 +79,7 @@ def kill(folder: Path, moment: str, rng: random.Random) -> tuple[str, int]:
     promise="the newest acknowledged checkpoint or a newer one loads, and the resumed run continues from it",
 )
 @pytest.mark.parametrize("trials", [3, pytest.param(50, marks=pytest.mark.faults)])
-def test_a_run_in_real_time_survives_its_end_while_it_saves(tmp_path: Path, trials: int, record_property: Any) -> None:
+def test_a_run_in_real_time_survives_a_kill_while_it_saves(tmp_path: Path, trials: int, record_property: Any) -> None:
     moments = [("save", "freeze", "convert")[number % 3] for number in range(trials)]
 
     def trial(number: int) -> tuple[str, int]:

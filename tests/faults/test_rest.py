@@ -1,4 +1,4 @@
-"""A robot in real time is brought to rest whatever happens to the program that controls it."""
+"""A robot in real time is brought to rest if the program that controls it stops, fails, hangs or is killed."""
 
 import functools
 import json
@@ -16,7 +16,7 @@ from seer_edge.runs import checkpoint
 from seer_runtime import durable
 from tests.end_to_end.robot_env import events
 from tests.faults import runs
-from tests.faults.robot import ROBOT, Robot, tell_checkpoints
+from tests.faults.robot import ROBOT, Robot, log_checkpoints
 from tests.sockets import ask
 
 REST_SECONDS = 0.2
@@ -24,7 +24,7 @@ REST_SECONDS = 0.2
 
 
 def test_a_robot_rests_at_the_start_and_before_the_last_checkpoint(tmp_path: Path) -> None:
-    prepare = functools.partial(tell_checkpoints, tmp_path / "robot")
+    prepare = functools.partial(log_checkpoints, tmp_path / "robot")
     robot = Robot(tmp_path, "--total-timesteps", "90", prepare=prepare, guarded=True)
     assert robot.child.join() == 0, robot.messages.read_text()
     moved = [event for event in robot.events if event != "checkpoint"]
@@ -39,7 +39,7 @@ def test_a_robot_rests_at_the_start_and_before_the_last_checkpoint(tmp_path: Pat
 )
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.faults)])
 def test_a_robot_rests_before_the_checkpoint_of_a_stopped_run(tmp_path: Path, number: signal.Signals) -> None:
-    prepare = functools.partial(tell_checkpoints, tmp_path / "robot")
+    prepare = functools.partial(log_checkpoints, tmp_path / "robot")
     robot = Robot(tmp_path, "--total-timesteps", "100000", prepare=prepare, guarded=True)
     robot.wait_for_steps()
     robot.signal(number)
@@ -54,7 +54,7 @@ def test_a_robot_rests_before_the_checkpoint_of_a_stopped_run(tmp_path: Path, nu
 )
 @pytest.mark.parametrize("rest_fails", [False, True])
 def test_a_robot_rests_after_its_environment_has_failed(tmp_path: Path, rest_fails: bool) -> None:
-    prepare = functools.partial(tell_checkpoints, tmp_path / "robot")
+    prepare = functools.partial(log_checkpoints, tmp_path / "robot")
     robot = Robot(tmp_path, prepare=prepare, fail_at=45, rest_fails=rest_fails, guarded=True)
     assert robot.child.join() == 75, robot.messages.read_text()
     messages = robot.messages.read_text()
@@ -84,7 +84,7 @@ def test_a_robot_rests_while_a_step_is_late(tmp_path: Path) -> None:
     promise="`rest` is called before the checkpoint, and `rest_command` runs at the end; exit 75",
 )
 def test_a_robot_rests_while_its_environment_hangs(tmp_path: Path) -> None:
-    prepare = functools.partial(tell_checkpoints, tmp_path / "robot")
+    prepare = functools.partial(log_checkpoints, tmp_path / "robot")
     words = ("--env-timeout", "3s", "--rest-after", "1h")
     robot = Robot(tmp_path, *words, prepare=prepare, slow_at=45, slow_seconds=1000.0, guarded=True)
     assert robot.child.join() == 75, robot.messages.read_text()
@@ -197,7 +197,7 @@ def test_a_robot_rests_after_its_program_was_killed(tmp_path: Path, trials: int,
         assert max(delays) < REST_SECONDS
 
 
-def test_the_limits_of_actions_hold_and_what_was_executed_is_stored(tmp_path: Path) -> None:
+def test_the_limits_of_actions_hold_and_executed_actions_are_stored(tmp_path: Path) -> None:
     words = ("--action-limit", "-0.5,0.75", "--slew-rate", "4,200", "--total-timesteps", "60")
     fast = ("--resolution", "28", "--color", "gray", "--set", "features=7")
     robot = Robot(tmp_path, *words, *fast, controls=2, length=10_000)

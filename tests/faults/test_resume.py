@@ -67,7 +67,7 @@ EVERYDAY = ("alien", "lives", "compact")
 """The kinds that `make test` runs; `make test-faults` runs all."""
 
 
-def stop_at(steps: tuple[int, ...], tell: Callable[[Any], None]) -> None:
+def stop_at(steps: tuple[int, ...], send: Callable[[Any], None]) -> None:
     """Send SIGTERM to this process after each of `steps`."""
     step = Session.step
 
@@ -116,7 +116,7 @@ def test_a_stopped_run_ends_identically(kind: str, whole: Callable[[str], Path],
     assert json.loads((path / "summary.json").read_text())["resumed_at"] == list(steps)
 
 
-def stop_in_evaluation(calls: tuple[int, ...], tell: Callable[[Any], None]) -> None:
+def stop_in_evaluation(calls: tuple[int, ...], send: Callable[[Any], None]) -> None:
     """Send SIGTERM to this process at each of the steps `calls` of its evaluations."""
     reported, count = LongPlay.__call__, itertools.count(1)
 
@@ -217,7 +217,7 @@ def test_resume_with_another_budget_keeps_the_newest_rows(stop: int, frames: int
 
 @pytest.mark.parametrize("stop", [70, 131])
 def test_resume_of_compressed_rows_with_another_budget(stop: int, tmp_path: Path) -> None:
-    """The blocks of rows have room in both arenas."""
+    """The blocks of rows fit in both arenas."""
     path, log = tmp_path / "run", tmp_path / "log"
     prepare = functools.partial(stop_at, (stop,))
     assert runs.start(log, runs.train, runs.compact(mem_budget_bytes=40 * 7056), path, prepare=prepare).join() == 143

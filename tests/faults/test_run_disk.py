@@ -38,7 +38,7 @@ def short(**changes: Any) -> TrainConfig:
 # --- in the run's process ----------------------------------------------------------------------------------
 
 
-def plant(notes: Path, at: int, for_good: bool, number: int, tell: Callable[[Any], None]) -> None:
+def plant(notes: Path, at: int, for_good: bool, number: int, send: Callable[[Any], None]) -> None:
     """Fail file system step `at`, and with `for_good` all later ones; write each step and checkpoint to `notes`."""
     output = os.open(notes, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     count = 0
@@ -72,11 +72,11 @@ def plant(notes: Path, at: int, for_good: bool, number: int, tell: Callable[[Any
     durable.publish_checkpoint = publishing
 
 
-def refuse_the_freeze(notes: Path, tell: Callable[[Any], None]) -> None:
+def refuse_the_freeze(notes: Path, send: Callable[[Any], None]) -> None:
     def refuse(*unused: Any) -> None:
         raise FreezeRefusedError("no freeze")
 
-    plant(notes, NEVER, False, 0, tell)
+    plant(notes, NEVER, False, 0, send)
     seer_edge.training.run.freeze = refuse  # type: ignore[assignment]
 
 
@@ -131,7 +131,7 @@ class Reference:
     undisturbed: Notes
     refused: Notes
 
-    def generation(self, path: Path) -> dict[str, str]:
+    def hashes(self, path: Path) -> dict[str, str]:
         """Return the expected hashes of the checkpoint at `path`."""
         timestep = int(path.name.removeprefix("step_"))
         refused = json.loads((path / checkpoint.RUN).read_text())["outcome"]["freeze_refused"] is not None
@@ -169,11 +169,11 @@ def check_run(path: Path, acknowledged: dict[int, Any], reference: Reference) ->
     if acknowledged:
         newest = durable.newest_checkpoint(path / "checkpoints").path
         assert newest.name >= f"step_{max(acknowledged):010d}"
-    for generation in (path / "checkpoints").glob("step_*"):
-        frozen = json.loads((generation / checkpoint.STATE).read_text())["frozen"]
+    for saved in (path / "checkpoints").glob("step_*"):
+        frozen = json.loads((saved / checkpoint.STATE).read_text())["frozen"]
         # A checkpoint after a failure right after the freeze has no counterpart: the usual one is from before it.
-        if not (frozen and generation.name == f"step_{FREEZE_AT:010d}"):
-            assert runs.fingerprint(generation) == reference.generation(generation), generation.name
+        if not (frozen and saved.name == f"step_{FREEZE_AT:010d}"):
+            assert runs.fingerprint(saved) == reference.hashes(saved), saved.name
     if (path / "summary.json").exists():
         budget = json.loads((path / "summary.json").read_text())["budget"]
         assert 0 < budget["observation_bytes_peak"] <= budget["limit_bytes"] == 25 * 7056
@@ -196,7 +196,7 @@ def check_resume(path: Path, reference: Reference) -> None:
     newest = durable.newest_checkpoint(path / "checkpoints")
     assert newest.path.name == f"step_{RUN_STEPS:010d}"
     assert not newest.skipped
-    assert runs.fingerprint(newest.path) == reference.generation(newest.path)
+    assert runs.fingerprint(newest.path) == reference.hashes(newest.path)
 
 
 def trial(folder: Path, reference: Reference, at: int, for_good: bool, number: int) -> None:

@@ -61,8 +61,8 @@ def run_cases(work: str, cases: str) -> None:
     print(json.dumps(statuses))
 
 
-def set_back_at_20(notes: Path, tell: Callable[[Any], None]) -> None:
-    plant(notes, NEVER, False, 0, tell)
+def set_back_at_20(notes: Path, send: Callable[[Any], None]) -> None:
+    plant(notes, NEVER, False, 0, send)
     step = Session.step
 
     def stepping(session: Session) -> Any:
@@ -108,19 +108,19 @@ def calls(library: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list
 @pytest.mark.faults
 @pytest.mark.fault("none; all writing system calls of a run are recorded", promise="only `seer_runtime.durable` writes")
 def test_a_run_writes_only_through_the_durable_module(calls: tuple[list[str], Notes]) -> None:
-    lines, told = calls
+    lines, recorded = calls
     expected = [
-        line for name, target, _ in told.steps if name != "_remove" for line in expected_lines(name, Path(target))
+        line for name, target, _ in recorded.steps if name != "_remove" for line in expected_lines(name, Path(target))
     ]
     assert [line for line in lines if not line.startswith("remove ")] == expected
     removed = [Path(line.removeprefix("remove ")) for line in lines if line.startswith("remove ")]
-    doomed = [Path(target) for name, target, _ in told.steps if name == "_remove"]
+    doomed = [Path(target) for name, target, _ in recorded.steps if name == "_remove"]
     assert removed
     assert all(any(path.is_relative_to(root) for root in doomed) for path in removed)
 
 
 def check_trial(folder: Path, status: int, for_good: bool, number: int, reference: Reference) -> None:
-    told, text = Notes.of(folder / "notes"), (folder / "log").read_text()
+    notes, text = Notes.of(folder / "notes"), (folder / "log").read_text()
     run = folder / "data/run"
     assert "Traceback" not in text
     if number == KILLED:
@@ -131,9 +131,9 @@ def check_trial(folder: Path, status: int, for_good: bool, number: int, referenc
             assert status == 2
             assert for_good or not run.exists()
             return
-        assert status == 75 or (status == 0 and RUN_STEPS in told.acknowledged)
+        assert status == 75 or (status == 0 and RUN_STEPS in notes.acknowledged)
     if run.exists():
-        check_run(run, told.acknowledged, reference)
+        check_run(run, notes.acknowledged, reference)
 
 
 def cases_of(lines: list[str]) -> list[tuple[int, bool, int]]:
@@ -183,7 +183,7 @@ def test_a_run_survives_every_failing_call(
 )
 def test_a_run_does_not_depend_on_the_system_clock(library: Path, reference: Reference, tmp_path: Path) -> None:
     assert under_the_shim(library, "run_through_time", tmp_path) == 0, (tmp_path / "log").read_text()
-    told = Notes.of(tmp_path / "notes")
-    assert told.acknowledged[RUN_STEPS] == reference.undisturbed.acknowledged[RUN_STEPS]
-    at_intervals = sorted(set(told.acknowledged) - {0, 30, RUN_STEPS})
+    notes = Notes.of(tmp_path / "notes")
+    assert notes.acknowledged[RUN_STEPS] == reference.undisturbed.acknowledged[RUN_STEPS]
+    at_intervals = sorted(set(notes.acknowledged) - {0, 30, RUN_STEPS})
     assert len([step for step in at_intervals if step > 20]) >= 2

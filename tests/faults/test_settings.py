@@ -19,11 +19,11 @@ from tests.faults.test_resume import stop_at
 CONFIG = runs.alien(total_timesteps=40, freeze_at=30, eval_every=40)
 
 
-def die_before_a_checkpoint(tell: Any) -> None:
+def die_before_a_checkpoint(send: Any) -> None:
     runs.around_saves(lambda step: os.kill(os.getpid(), signal.SIGKILL))
 
 
-def die_at_the_first_step(tell: Any) -> None:
+def die_at_the_first_step(send: Any) -> None:
     runs.at_call("seer_edge.training.session:Session.step", 1, lambda: os.kill(os.getpid(), signal.SIGKILL))
 
 
@@ -90,7 +90,7 @@ def test_a_disk_too_small_for_three_checkpoints_is_reported(tmp_path: Path) -> N
     assert f"warning: {path}: 1.0 MB are free, and three checkpoints may take" in log.read_text()
 
 
-def a_small_disk(tell: Any) -> None:
+def a_small_disk(send: Any) -> None:
     shutil.disk_usage = lambda path: type("Usage", (), {"free": 1_000_000})  # type: ignore[assignment]
 
 
@@ -111,7 +111,7 @@ def test_no_checkpoint_is_written_without_a_new_step(tmp_path: Path) -> None:
     assert (runs.newest(path) / "manifest.json").stat().st_mtime_ns == before
 
 
-def over_its_limit(tell: Any) -> None:
+def over_its_limit(send: Any) -> None:
     make = Run.__init__
 
     def begin(run: Run, *args: Any) -> None:

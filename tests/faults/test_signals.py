@@ -37,9 +37,9 @@ def alien(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return runs.undisturbed(tmp_path_factory)
 
 
-def signal_at(place: str, call: int, number: int, tell: Any) -> None:
+def signal_at(place: str, call: int, number: int, send: Any) -> None:
     def act() -> None:
-        tell(time.monotonic())
+        send(time.monotonic())
         os.kill(os.getpid(), number)
 
     runs.at_call(place, call, act)
@@ -97,14 +97,14 @@ def test_a_signal_during_the_last_checkpoint(alien: Path, tmp_path: Path) -> Non
 # --- twice -------------------------------------------------------------------------------------------------
 
 
-def tell_steps(tell: Any) -> None:
+def send_steps(send: Any) -> None:
     step = Session.step
 
-    def telling(session: Session) -> StepReport:
-        tell(session.timestep)
+    def step_and_send(session: Session) -> StepReport:
+        send(session.timestep)
         return step(session)
 
-    Session.step = telling  # type: ignore[method-assign]
+    Session.step = step_and_send  # type: ignore[method-assign]
 
 
 @pytest.mark.faults
@@ -121,7 +121,7 @@ def test_a_second_signal_ends_the_process_and_loses_no_checkpoint(
 ) -> None:
     path, log = tmp_path / "run", tmp_path / "log"
     rng = random.Random(number + trials)
-    child = runs.start(log, runs.train_command, runs.alien(), path, prepare=tell_steps)
+    child = runs.start(log, runs.train_command, runs.alien(), path, prepare=send_steps)
     for trial in range(trials):
         assert child.pipe.poll(60), log.read_text()
         time.sleep(rng.uniform(0, 0.3))
@@ -132,7 +132,7 @@ def test_a_second_signal_ends_the_process_and_loses_no_checkpoint(
         assert child.join() in (STATUSES[number], -number, 0), log.read_text()
         assert time.monotonic() - begin < END_SECONDS
         assert checkpoint.newest(path / "checkpoints").skipped == ()
-        prepare = tell_steps if trial + 1 < trials else None
+        prepare = send_steps if trial + 1 < trials else None
         child = runs.start(log, runs.command, "resume", path, prepare=prepare)
         if runs.newest(path).name == "step_0000000160":
             break

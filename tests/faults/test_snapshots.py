@@ -19,7 +19,7 @@ KILLED_IN_SNAPSHOT = pytest.mark.fault(
 )
 
 
-def kill_in_write(number: int, tell: Callable[[Any], None]) -> None:
+def kill_in_write(number: int, send: Callable[[Any], None]) -> None:
     """Kill this process in the middle of writing snapshot `number`."""
     rename = durable.files._rename
     snapshots = 0
@@ -92,7 +92,7 @@ def test_a_full_disk_costs_a_snapshot_and_not_the_run(analyzed: Path, tmp_path: 
     assert runs.fingerprint(runs.newest(path)) == runs.fingerprint(runs.newest(analyzed))
 
 
-def refuse_snapshots(tell: Callable[[Any], None]) -> None:
+def refuse_snapshots(send: Callable[[Any], None]) -> None:
     """Let the disk refuse every snapshot."""
     create = durable.files._create
 

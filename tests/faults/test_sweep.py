@@ -1,4 +1,4 @@
-"""Sweeps: eight runs, forks among them, finish whatever was killed, and no finished run is repeated."""
+"""A sweep of eight runs, forks among them, finishes after any process was killed, and repeats no finished run."""
 
 import contextlib
 import json

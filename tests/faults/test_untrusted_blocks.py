@@ -81,9 +81,9 @@ def test_resume_rejects_its_blocks(
     edit: Edit, stopped_blocks: Path, tmp_path: Path, usual_bytes: dict[str, int]
 ) -> None:
     shutil.copytree(stopped_blocks, tmp_path / "run")
-    generation = runs.newest(tmp_path / "run")
-    edit(generation)
-    seal(generation)
+    saved = runs.newest(tmp_path / "run")
+    edit(saved)
+    seal(saved)
     check_rejection("resume", tmp_path / "run", usual_bytes["resume"])
 
 

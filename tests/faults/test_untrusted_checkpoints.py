@@ -70,22 +70,22 @@ def outcome(command: str, run: Path) -> tuple[int, str, int]:
 # --- edits -------------------------------------------------------------------------------------------------
 
 
-def seal(generation: Path) -> None:
+def seal(saved: Path) -> None:
     """Rewrite the manifest to match the present files."""
-    manifest = json.loads((generation / durable.MANIFEST).read_text())
+    manifest = json.loads((saved / durable.MANIFEST).read_text())
     manifest["files"] = {
         file.name: {"size_bytes": file.stat().st_size, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
-        for file in generation.iterdir()
+        for file in saved.iterdir()
         if file.name != durable.MANIFEST
     }
-    (generation / durable.MANIFEST).write_text(json.dumps(manifest))
+    (saved / durable.MANIFEST).write_text(json.dumps(manifest))
 
 
 def put(file: str, entry: str, value: Any) -> Edit:
     """Set the dotted `entry` of a JSON file to `value`, or replace the whole content where `entry` is empty."""
 
-    def edit(generation: Path) -> None:
-        content = json.loads((generation / file).read_text())
+    def edit(saved: Path) -> None:
+        content = json.loads((saved / file).read_text())
         *parents, last = entry.split(".")
         inner = content
         for parent in parents:
@@ -94,25 +94,25 @@ def put(file: str, entry: str, value: Any) -> Edit:
             inner[last] = value
         else:
             content = value
-        (generation / file).write_text(json.dumps(content))
+        (saved / file).write_text(json.dumps(content))
 
     return edit
 
 
 def without(file: str, entry: str) -> Edit:
-    def edit(generation: Path) -> None:
-        content = json.loads((generation / file).read_text())
+    def edit(saved: Path) -> None:
+        content = json.loads((saved / file).read_text())
         del content[entry]
-        (generation / file).write_text(json.dumps(content))
+        (saved / file).write_text(json.dumps(content))
 
     return edit
 
 
 def tensors(file: str, change: Callable[[dict[str, Any]], Any]) -> Edit:
-    def edit(generation: Path) -> None:
-        arrays = durable.read_tensors(generation / file)
+    def edit(saved: Path) -> None:
+        arrays = durable.read_tensors(saved / file)
         change(arrays)
-        durable.write_tensors(generation / file, arrays)
+        durable.write_tensors(saved / file, arrays)
 
     return edit
 
@@ -126,14 +126,14 @@ def cast(file: str, name: str, dtype: str) -> Edit:
 
 
 def data(file: str, content: bytes) -> Edit:
-    def edit(generation: Path) -> None:
-        (generation / file).write_bytes(content)
+    def edit(saved: Path) -> None:
+        (saved / file).write_bytes(content)
 
     return edit
 
 
 def no(file: str) -> Edit:
-    return lambda generation: (generation / file).unlink()
+    return lambda saved: (saved / file).unlink()
 
 
 def encoder_of_smaller_frames() -> bytes:
@@ -302,7 +302,7 @@ def check_rejection(command: str, run: Path, usual_bytes: int) -> None:
 
 
 @pytest.fixture
-def generation(stopped: Path, tmp_path: Path) -> Path:
+def saved(stopped: Path, tmp_path: Path) -> Path:
     """The checkpoint in a copy of the run."""
     shutil.copytree(stopped, tmp_path / "run")
     return runs.newest(tmp_path / "run")
@@ -316,19 +316,19 @@ UNTRUSTED = pytest.mark.fault(
 
 @UNTRUSTED
 @pytest.mark.parametrize("edit", chosen(BOTH))
-def test_eval_and_resume_reject_it(edit: Edit, generation: Path, usual_bytes: dict[str, int]) -> None:
-    edit(generation)
-    seal(generation)
+def test_eval_and_resume_reject_it(edit: Edit, saved: Path, usual_bytes: dict[str, int]) -> None:
+    edit(saved)
+    seal(saved)
     for command in ("eval", "resume"):
-        check_rejection(command, generation.parents[1], usual_bytes[command])
+        check_rejection(command, saved.parents[1], usual_bytes[command])
 
 
 @UNTRUSTED
 @pytest.mark.parametrize("edit", chosen(RESUME))
-def test_resume_rejects_it(edit: Edit, generation: Path, usual_bytes: dict[str, int]) -> None:
-    edit(generation)
-    seal(generation)
-    check_rejection("resume", generation.parents[1], usual_bytes["resume"])
+def test_resume_rejects_it(edit: Edit, saved: Path, usual_bytes: dict[str, int]) -> None:
+    edit(saved)
+    seal(saved)
+    check_rejection("resume", saved.parents[1], usual_bytes["resume"])
 
 
 TAKE: dict[str, Edit] = {
@@ -352,30 +352,30 @@ def first(arrays: dict[str, Any]) -> str:
 
 @UNTRUSTED
 @pytest.mark.parametrize("edit", [pytest.param(edit, id=name) for name, edit in TAKE.items()])
-def test_train_from_rejects_its_encoder(edit: Edit, generation: Path) -> None:
-    edit(generation)
-    seal(generation)
-    rejection(generation.parents[1], *importing(generation.parents[1]))
+def test_train_from_rejects_its_encoder(edit: Edit, saved: Path) -> None:
+    edit(saved)
+    seal(saved)
+    rejection(saved.parents[1], *importing(saved.parents[1]))
 
 
 @UNTRUSTED
-def test_a_replay_without_any_window_stops_the_run(generation: Path) -> None:
-    fill("replay.safetensors", "flags", 4)(generation)
-    seal(generation)
-    status, text, _ = outcome("resume", generation.parents[1])
+def test_a_replay_without_any_window_stops_the_run(saved: Path) -> None:
+    fill("replay.safetensors", "flags", 4)(saved)
+    seal(saved)
+    status, text, _ = outcome("resume", saved.parents[1])
     assert status == 75
     assert "nothing to learn from (no window of 3 steps among 48 rows)" in text.splitlines()[-1]
 
 
 @UNTRUSTED
-def test_an_invalid_emulator_state_starts_a_new_episode(generation: Path) -> None:
-    fill("session.safetensors", "environment.emulator", 255)(generation)
-    seal(generation)
-    status, text, _ = outcome("resume", generation.parents[1])
+def test_an_invalid_emulator_state_starts_a_new_episode(saved: Path) -> None:
+    fill("session.safetensors", "environment.emulator", 255)(saved)
+    seal(saved)
+    status, text, _ = outcome("resume", saved.parents[1])
     assert status == 0, text
     assert "a new episode begins" in text
 
 
-def test_an_unedited_checkpoint_with_a_new_manifest_is_sound(generation: Path) -> None:
-    seal(generation)
-    assert durable.newest_checkpoint(generation.parent).path == generation
+def test_an_unedited_checkpoint_with_a_new_manifest_is_sound(saved: Path) -> None:
+    seal(saved)
+    assert durable.newest_checkpoint(saved.parent).path == saved

@@ -19,12 +19,12 @@ PACE_SECONDS = 4.0
 """Allowed time between checkpoints that are due each second, on a busy machine."""
 
 
-def slowly(seconds: float, tell: Any) -> None:
+def slowly(seconds: float, send: Any) -> None:
     """In the child, send the number of each step and sleep for `seconds` before it."""
     step = Session.step
 
     def stepping(session: Session) -> StepReport:
-        tell(session.timestep)
+        send(session.timestep)
         time.sleep(seconds)
         return step(session)
 
@@ -99,7 +99,7 @@ def test_eval_works_while_the_run_writes(evaluations: int, tmp_path: Path, recor
 # --- the clock ---------------------------------------------------------------------------------------------
 
 
-def set_back(step: int, tell: Any) -> None:
+def set_back(step: int, send: Any) -> None:
     """In the child, set time.time ten years back from `step` on, and send each checkpoint with its monotonic time."""
     now, monotonic = time.time, time.monotonic
 
@@ -107,7 +107,7 @@ def set_back(step: int, tell: Any) -> None:
         time.time = lambda: now() - TEN_YEARS
 
     runs.at_call("seer_edge.training.session:Session.step", step, act)
-    runs.around_saves(after=lambda step, path: tell((monotonic(), path.name)))
+    runs.around_saves(after=lambda step, path: send((monotonic(), path.name)))
     slowly(0.05, lambda step: None)
 
 
@@ -121,10 +121,10 @@ def test_a_clock_set_back_does_not_change_the_run(tmp_path: Path) -> None:
     assert runs.start(log, runs.train_command, config, straight).join() == 0, log.read_text()
     child = runs.start(log, runs.train_command, config, path, prepare=functools.partial(set_back, 25))
     assert child.join() == 0, log.read_text()
-    told = child.messages()
+    saved = child.messages()
     # Only timed checkpoints, not those at the start, the freeze and the end.
-    due = [moment for moment, name in told if not name.endswith(("00", "60", "80"))]
+    due = [moment for moment, name in saved if not name.endswith(("00", "60", "80"))]
     assert len(due) >= 2
-    assert all(later - earlier < PACE_SECONDS for (earlier, _), (later, _) in itertools.pairwise(told))
+    assert all(later - earlier < PACE_SECONDS for (earlier, _), (later, _) in itertools.pairwise(saved))
     assert runs.fingerprint(runs.newest(path)) == runs.fingerprint(runs.newest(straight))
     assert runs.results(path) == runs.results(straight)

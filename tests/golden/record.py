@@ -1,9 +1,10 @@
-"""Record small runs and a bundle, and what becomes of them, for `test_golden.py` to hold later versions to.
+"""Record small runs and a bundle with their results, with which `test_golden.py` compares later versions.
 
     python tests/golden/record.py FOLDER
 
 The archives in this folder were made by the version before `resize` and `blank_at_lost_life` were recorded, with its
-sources first on the path. Each holds a run that was stopped; `expected.json` says how the same version finished it.
+sources first on the path. Each holds a run that was stopped. `expected.json` has the result of the same
+version once it had finished the run.
 """
 
 import dataclasses
@@ -53,18 +54,18 @@ RUNS: dict[str, tuple[TrainConfig, int]] = {
 """A configuration and the step at which the run is stopped; the freezes are at 90 and 36."""
 
 
-# --- what is compared --------------------------------------------------------------------------------------
+# --- compared results --------------------------------------------------------------------------------------
 
 
 def machine() -> list[str]:
-    """Where the last bits of floats are the same."""
+    """Return the machine and the versions that decide the last bits of floats."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
     return [model, torch.__version__, np.__version__]
 
 
 def digest(array: NDArray[Any]) -> dict[str, Any]:
-    """Shape, dtype and hash of an array, its norm and a few of its elements."""
+    """Return shape, dtype and hash of an array, its norm and a few of its elements."""
     flat = array.ravel().astype(np.float64)
     chosen = np.linspace(0, max(len(flat) - 1, 0), min(SAMPLES, len(flat))).astype(int)
     return {
@@ -77,19 +78,19 @@ def digest(array: NDArray[Any]) -> dict[str, Any]:
 
 
 def outcome(run: Path) -> dict[str, Any]:
-    """Of the newest checkpoint of a run: its arrays, counts and random streams."""
-    generation = runs.newest(run)
-    state = json.loads((generation / "state.json").read_text())
-    files = sorted(generation.glob("*.safetensors"))
+    """Return the arrays, counts and random streams of the newest checkpoint of a run."""
+    newest = runs.newest(run)
+    state = json.loads((newest / "state.json").read_text())
+    files = sorted(newest.glob("*.safetensors"))
     arrays = {f"{file.stem}.{name}": array for file in files for name, array in durable.read_tensors(file).items()}
     if state["replay"]["codec"] == "float32":
         arrays["replay.rows"] = arrays["replay.rows"].view(np.float32)
-    told = {name: digest(array) for name, array in arrays.items()}
-    return {"step": generation.name, "arrays": told, "state": state}
+    digests = {name: digest(array) for name, array in arrays.items()}
+    return {"step": newest.name, "arrays": digests, "state": state}
 
 
 def played(bundle: Path) -> dict[str, Any]:
-    """Of a game that `act` plays: actions, return and a hash of the frames; then `Policy.act` on noise."""
+    """Play a game with `act`; return its actions, a hash of its frames, and the actions of `Policy.act` on noise."""
     actions: list[int] = []
     frames = hashlib.sha256()
     step = Guarded.step
@@ -116,7 +117,7 @@ def played(bundle: Path) -> dict[str, Any]:
 
 
 def _pack(run: Path, archive: Path) -> None:
-    """The run's folder and the newest of its checkpoints."""
+    """Pack the run's folder with only the newest of its checkpoints."""
 
     def kept(info: tarfile.TarInfo) -> tarfile.TarInfo | None:
         older = "/step_" in info.name and runs.newest(run).name not in info.name
@@ -128,13 +129,13 @@ def _pack(run: Path, archive: Path) -> None:
         packed.add(run, run.name, filter=kept)
 
 
-def _stop(step: int, tell: Any) -> None:
+def _stop(step: int, send: Any) -> None:
     runs.at_call("seer_edge.training.session:Session.step", step, lambda: os.kill(os.getpid(), signal.SIGTERM))
 
 
 def record(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Make everything anew in `folder`; yields the parts of `expected.json`."""
-    yield "machine", {"told": machine()}
+    """Make all files again in `folder`; yield the parts of `expected.json`."""
+    yield "machine", {"identity": machine()}
     for name, (config, step) in RUNS.items():
         run, log = folder / name, folder / "log"
         assert (

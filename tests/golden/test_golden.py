@@ -1,4 +1,4 @@
-"""Runs that an earlier version stopped go on as they did there, and its bundle plays as it did there."""
+"""Runs and a bundle of an earlier version have the same results as with that version."""
 
 import json
 import tarfile
@@ -13,7 +13,7 @@ from tests.faults import runs
 from tests.golden import record
 
 EXPECTED: dict[str, Any] = json.loads((record.HERE / record.EXPECTED).read_text())
-SAME_MACHINE = EXPECTED["machine"]["told"] == record.machine()
+SAME_MACHINE = EXPECTED["machine"]["identity"] == record.machine()
 RELATIVE, ABSOLUTE = 1e-3, 2e-3
 """How near floats must be on other machines, whose processors add in another order."""
 
@@ -36,7 +36,7 @@ def _assert_state(got: dict[str, Any], wanted: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", record.RUNS)
-def test_a_run_of_an_earlier_version_goes_on_as_it_did_there(name: str, tmp_path: Path) -> None:
+def test_a_run_of_an_earlier_version_ends_as_with_that_version(name: str, tmp_path: Path) -> None:
     with tarfile.open(record.HERE / f"{name}.tar.xz") as packed:
         packed.extractall(tmp_path, filter="data")
     run = tmp_path / name
@@ -49,13 +49,13 @@ def test_a_run_of_an_earlier_version_goes_on_as_it_did_there(name: str, tmp_path
     assert got["step"] == wanted["step"]
     _assert_state(got["state"], wanted["state"])
     assert got["arrays"].keys() == wanted["arrays"].keys()
-    for array, told in wanted["arrays"].items():
-        _assert_array(array, got["arrays"][array], told)
+    for array, digest in wanted["arrays"].items():
+        _assert_array(array, got["arrays"][array], digest)
     config = json.loads((run / "config.json").read_text())
     assert (config["resize"], config["blank_at_lost_life"], config["gray_levels"]) == ("area", True, None)
 
 
-def test_a_bundle_of_an_earlier_version_acts_as_it_did_there() -> None:
+def test_a_bundle_of_an_earlier_version_acts_as_with_that_version() -> None:
     path, wanted = record.HERE / record.BUNDLE, EXPECTED[record.BUNDLE]
     with open_bundle(path) as bundle:
         assert bundle.spec.resize == "area"

@@ -1,6 +1,6 @@
 """A naive model of a replay in compressed blocks. It finds out alone which rows are held, and compresses them itself.
 
-It knows how many bytes each block takes, but not where the block lies. It has no ring, no index and no open block.
+It knows how many bytes each block takes, but not where the block is. It has no ring, no index and no open block.
 """
 
 import functools

@@ -28,12 +28,13 @@ Encode = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 class Episode:
     """The frames, actions and rewards of an episode. The final frame of a truncated episode has no action.
 
-    `earlier` are frames of the same scene from before the episode. `goes_on` says that the scene continues after it.
+    `earlier` are frames of the same scene from before the episode. With `scene_continues`, the next episode has the
+    same scene.
     """
 
     frames: list[Frame] = field(default_factory=list)
     earlier: list[Frame] = field(default_factory=list)
-    goes_on: bool = False
+    scene_continues: bool = False
     actions: list[Any] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
     terminated: bool = False
@@ -121,7 +122,7 @@ class NaiveReplay:
 
     def step(self, frame: Frame, action: Any, reward: float, *, terminated: bool, truncated: bool) -> int:
         episode = self.rows[-1][0] if self.running else Episode()
-        if not self.running and self.rows and self.rows[-1][0].goes_on:
+        if not self.running and self.rows and self.rows[-1][0].scene_continues:
             before = self.rows[-1][0]
             episode.earlier = [*before.earlier, *before.frames]
         self.rows.append((episode, len(episode.frames)))
@@ -140,14 +141,14 @@ class NaiveReplay:
 
     def continue_scene(self) -> None:
         """Continue the scene of the episode that has just terminated."""
-        self.rows[-1][0].goes_on = True
+        self.rows[-1][0].scene_continues = True
 
     def interrupt(self) -> None:
         """Mark the running episode as truncated, and end the scene. Call `final` next."""
         if self.running:
             self.rows[-1][0].truncated = True
         elif self.rows:
-            self.rows[-1][0].goes_on = False
+            self.rows[-1][0].scene_continues = False
 
     def convert(
         self,
@@ -265,7 +266,7 @@ class NaiveReplay:
             return int(FINAL)
         if step == len(episode.actions) - 1:
             ended = int(TERMINATED) * episode.terminated + int(TRUNCATED) * episode.truncated
-            return ended + int(CONTINUED) * episode.goes_on
+            return ended + int(CONTINUED) * episode.scene_continues
         return 0
 
     def target(self, row: int, n: int, gamma: float) -> Target | None:

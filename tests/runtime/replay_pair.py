@@ -50,7 +50,7 @@ class Pair:
     draws: np.random.Generator
     rng: np.random.Generator
     codec_bytes: int = 0  # workspace bytes of the codec
-    limit: int | None = None  # rows that the index of compressed blocks has room for, or None for rows of a fixed size
+    limit: int | None = None  # capacity of the index of compressed blocks in rows, or None for rows of a fixed size
     changing: float = 1.0  # fraction of pixels that differ between a frame and the next one
     frames: Iterator[NDArray[np.uint8]] | None = None  # frames to play instead of random ones
 
@@ -124,7 +124,7 @@ class Pair:
         self.replay.append_final(self.stored(self.log.final(self.frame())))
 
     def lose_life(self) -> None:
-        """The episode terminates and its scene goes on."""
+        """Terminate the episode and continue its scene."""
         self.step(terminated=True)
         self.log.continue_scene()
         self.replay.continue_scene()

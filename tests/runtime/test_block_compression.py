@@ -63,7 +63,7 @@ def test_the_block_before_decides_how_matches_are_searched() -> None:
     assert 5 < sum(well) < 15
 
 
-def test_the_search_goes_on_as_before_after_reloading() -> None:
+def test_a_reloaded_replay_searches_for_matches_as_before() -> None:
     pair = _filmed()
     for capacity, slack in ((60, 9), (24, 5), (20, 0), (80, 3)):
         pair.play(45)
@@ -262,7 +262,7 @@ def test_a_hostile_dictionary_is_refused(dictionary: NDArray[Any] | None, messag
 
 @pytest.mark.parametrize("found", [2, 3])
 def test_a_state_without_a_dictionary_is_restored(found: int, tmp_path: Path) -> None:
-    """Format 2 knew none."""
+    """Format 2 had no dictionary."""
     again = _restore(tmp_path, None, found=found, rows=30)
     assert again.store.rows >= 30
     assert again.replay.state().values["blocks"]["format"] == 3

@@ -198,7 +198,7 @@ def _filled(rows: int, *, equal: bool, size_bytes: int = 4_000_000) -> Pair:
 
 @pytest.mark.parametrize("equal", [False, True])
 @pytest.mark.parametrize("name", ["float32", "uint8"])
-def test_conversion_allocates_only_what_was_reserved(name: str, equal: bool) -> None:
+def test_conversion_allocates_only_the_reserved_bytes(name: str, equal: bool) -> None:
     pair = _filled(1_000 if equal else 600, equal=equal)
     ledger, arena = pair.ledger, pair.store.arena
     address = arena.bytes.ctypes.data
@@ -280,9 +280,9 @@ def test_progress_counts_the_rows_that_are_encoded() -> None:
     pair = Pair.build(capacity=64, stack=1, n=1, frame=(6, 8), limit=400, changing=0.0)
     for _ in range(203):
         pair.step()
-    told: list[tuple[int, int]] = []
+    reported: list[tuple[int, int]] = []
     kept = pair.replay.reserve(latent_codec("float16", (1, 3))).run(
-        hash_encoder(1, 3), lambda done, total: told.append((done, total))
+        hash_encoder(1, 3), lambda done, total: reported.append((done, total))
     )
-    assert [done for done, _ in told] == list(range(3 + 8, kept + 1, 8))
-    assert {total for _, total in told} == {203}
+    assert [done for done, _ in reported] == list(range(3 + 8, kept + 1, 8))
+    assert {total for _, total in reported} == {203}

@@ -187,7 +187,7 @@ def _shift(values: dict[str, Any], rows: int) -> None:
 
 @pytest.mark.parametrize(("edit", "message"), EDITS.values(), ids=EDITS)
 def test_a_state_that_does_not_match_is_refused(edit: Edit, message: str, tmp_path: Path) -> None:
-    """`{2}` in a message stands for the number of the third block."""
+    """`{2}` in a message is replaced by the number of the third block."""
     layout = json.loads(_saved()[0])["layout"]
     first = (layout["appended"] - layout["rows"]) // 8
     for number in range(4):

@@ -64,7 +64,7 @@ def _fill(storage: BlockRows, frames: list[Frame]) -> None:
 
 
 def _wraps(storage: BlockRows) -> Iterator[int]:
-    """Yield how many bytes of a held block lie at the end of the arena, for each block that wraps around."""
+    """Yield the number of bytes at the end of the arena of each held block that wraps around."""
     for block in range(storage.oldest_block, storage.open_block):
         position, size = storage.index[block]
         left = storage.arena.size_bytes - position % storage.arena.size_bytes

@@ -1,4 +1,4 @@
-"""Tests of reading checkpoints: from files that change, through links, and beside a writer."""
+"""Tests of reading checkpoints: from files that change, through links, and while another process writes."""
 
 import os
 import threading
@@ -73,7 +73,7 @@ def test_reader_starts_over_if_a_writer_moves_a_checkpoint(tmp_path: Path, monke
 
 
 @pytest.mark.parametrize("spread", [False, True])
-def test_reader_always_finds_a_sound_checkpoint_beside_a_busy_writer(
+def test_reader_always_finds_a_sound_checkpoint_while_another_process_writes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spread: bool
 ) -> None:
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)

@@ -41,7 +41,7 @@ def values(policy: Policy, observation: Any) -> Any:
 
 
 @pytest.mark.parametrize("kind", OBSERVATIONS)
-def test_act_takes_the_observations_of_the_environment(kind: str, tmp_path: Path) -> None:
+def test_act_accepts_the_observations_of_the_environment(kind: str, tmp_path: Path) -> None:
     picture, observation, screen = OBSERVATIONS[kind]
     expected = values(policy(None, tmp_path), screen)
     assert not np.array_equal(expected, values(policy(None, tmp_path), np.zeros((10, 12), np.uint8)))
@@ -49,7 +49,7 @@ def test_act_takes_the_observations_of_the_environment(kind: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("kind", OBSERVATIONS)
-def test_act_takes_frames_screens_and_pairs_as_before(kind: str, tmp_path: Path) -> None:
+def test_act_accepts_frames_screens_and_pairs(kind: str, tmp_path: Path) -> None:
     loaded, plain = policy(OBSERVATIONS[kind][0], tmp_path), policy(None, tmp_path)
     pair = (RGB[:20], RGB[10:])
     for other in (to_frame(RGB, (10, 12)), RGB[:20], RGB[:, :, 0], pair):
@@ -62,7 +62,7 @@ def test_an_array_that_could_be_both_is_an_observation(tmp_path: Path) -> None:
     np.testing.assert_array_equal(values(loaded, RGB), values(policy(None, tmp_path), RGB))
 
 
-def test_anything_else_is_refused_with_what_is_expected(tmp_path: Path) -> None:
+def test_other_observations_are_refused_with_the_expected_picture(tmp_path: Path) -> None:
     loaded = policy(OBSERVATIONS["dictionary"][0], tmp_path)
     expected = r"expected an observation with the picture uint8 \[30, 40, 3\] from 0 to 255 at 'eye/1', but the obs.*"
     with pytest.raises(ValueError, match=expected + r"has no 'eye'.*; expected a screen, .* got dict$"):

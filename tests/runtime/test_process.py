@@ -52,7 +52,7 @@ def test_rss_watch_sees_memory_that_was_freed_again() -> None:
     assert 0.98 * now <= highest
 
 
-def test_rss_watch_goes_on_after_a_sample_for_which_memory_lacked(
+def test_rss_watch_continues_after_a_sample_without_enough_memory(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     measure, missed, measured = process.anon_bytes, threading.Event(), threading.Event()
@@ -72,7 +72,7 @@ def test_rss_watch_goes_on_after_a_sample_for_which_memory_lacked(
     assert capfd.readouterr().err == ""
 
 
-def test_rss_watch_leaves_the_error_of_its_block_when_memory_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rss_watch_keeps_the_error_of_its_block_without_enough_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> int:
         raise MemoryError
 

@@ -33,6 +33,6 @@ def test_onnx_runtime_leaves_nothing_at_home(code: str, tmp_path: Path) -> None:
     assert _left_at_home(code, tmp_path) == []
 
 
-def test_the_variable_of_the_user_wins(tmp_path: Path) -> None:
+def test_the_environment_variable_of_the_user_is_kept(tmp_path: Path) -> None:
     code = "import os, seer_runtime; assert os.environ['ORT_DISABLE_TELEMETRY'] == '0'"
     _left_at_home(code, tmp_path, ORT_DISABLE_TELEMETRY="0")

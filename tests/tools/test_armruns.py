@@ -1,4 +1,4 @@
-"""armruns forks one run into continuations of both arms, goes on where it was stopped, and prints what came out."""
+"""armruns forks one run into continuations of both arms, resumes stopped ones, and prints their returns."""
 
 import csv
 import dataclasses
@@ -31,7 +31,7 @@ def _armruns(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
-def _stop_at(step: int, tell: Callable[[Any], None]) -> None:
+def _stop_at(step: int, send: Callable[[Any], None]) -> None:
     runs.at_call("seer_edge.training.session:Session.step", step, lambda: os.kill(os.getpid(), signal.SIGTERM))
 
 
@@ -132,7 +132,7 @@ def test_an_arm_with_its_own_code_trains_otherwise(
         (("table", "no-such-folder"), "no-such-folder: has no runs of armruns.py; give the OUT"),
     ],
 )
-def test_bad_input_is_one_line(words: tuple[str, ...], message: str) -> None:
+def test_bad_input_is_reported_in_one_line(words: tuple[str, ...], message: str) -> None:
     done = _armruns(*words)
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()

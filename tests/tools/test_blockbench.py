@@ -14,7 +14,7 @@ sys.path.insert(0, str(TOOLS))
 import blockbench  # noqa: E402
 
 
-def test_every_combination_is_measured_and_gives_back_its_rows() -> None:
+def test_every_combination_is_measured_and_restores_its_rows() -> None:
     rng = np.random.default_rng(0)
     rows = np.repeat(rng.integers(0, 256, (1, 400), np.uint8), 64, axis=0)
     rows[:, :8] = rng.integers(0, 256, (64, 8), np.uint8)
@@ -44,7 +44,7 @@ def test_undo_xor_restores_the_rows() -> None:
         (["--blocks", "0"], ["--blocks", "'0'"]),
     ],
 )
-def test_bad_input_is_one_line(arguments: list[str], words: list[str]) -> None:
+def test_bad_input_is_reported_in_one_line(arguments: list[str], words: list[str]) -> None:
     result = forked_tool(TOOLS / "blockbench.py", *arguments)
     assert (result.returncode, result.stdout, len(result.stderr.splitlines())) == (2, "", 1)
     assert all(word in result.stderr for word in words), result.stderr

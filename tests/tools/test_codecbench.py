@@ -73,5 +73,5 @@ def test_before_the_freeze_it_prints_the_errors_that_auto_uses(tmp_path: Path) -
     assert {name: errors[name] for name in judged} == {name: f"{error:.2%}" for name, error in judged.items()}
 
 
-def _stop_at_the_freeze(tell: Callable[[Any], None]) -> None:
+def _stop_at_the_freeze(send: Callable[[Any], None]) -> None:
     runs.at_call("seer_edge.training.session:Session.step", 90, lambda: os.kill(os.getpid(), signal.SIGTERM))

@@ -1,4 +1,4 @@
-"""A tool reports what went wrong in one line, and faults of its own with their traceback."""
+"""A tool reports bad input in one line, and its own faults with their traceback."""
 
 import pytest
 
@@ -17,7 +17,9 @@ from tools import commandline
         (RunStoppedError("the loss is not finite"), 1, "the loss is not finite"),
     ],
 )
-def test_an_error_is_one_line(error: Exception, status: int, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_is_reported_in_one_line(
+    error: Exception, status: int, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     def fail() -> int:
         raise error
 

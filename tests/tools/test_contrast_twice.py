@@ -42,7 +42,7 @@ def test_steps_equal_those_of_two_adam_optimizers_on_the_encoder_and_one_on_w() 
 
 
 @pytest.mark.parametrize("tool", ["contrast_twice.py", "fresh_rows.py"])
-def test_a_folder_that_is_no_run_is_refused_in_one_line(tool: str, tmp_path: Path) -> None:
+def test_a_folder_without_a_run_is_refused_in_one_line(tool: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(TOOLS / tool), str(tmp_path)], capture_output=True, text=True, timeout=120, check=False
     )

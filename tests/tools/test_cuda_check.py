@@ -1,4 +1,4 @@
-"""cuda_check, on the CPU: it compares what it says, finds what differs, and refuses a missing GPU."""
+"""cuda_check, on the CPU: it compares both devices, finds differences, and refuses a missing GPU."""
 
 import subprocess
 import sys

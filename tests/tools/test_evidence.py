@@ -118,7 +118,7 @@ def test_a_run_that_the_plan_does_not_name_is_refused(name: str, tmp_path: Path)
         (("page", "--page", " "), "--page: ' ' is not the name of a folder"),
     ],
 )
-def test_bad_input_is_one_line(arguments: tuple[str, ...], line: str) -> None:
+def test_bad_input_is_reported_in_one_line(arguments: tuple[str, ...], line: str) -> None:
     done = _evidence(*arguments)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"evidence.py: {line}\n")
 

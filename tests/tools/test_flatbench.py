@@ -50,7 +50,7 @@ def test_a_storage_holds_all_rows_that_it_was_filled_with() -> None:
         (("--policy", "nothing.seer", "--env", "Alien"), "--env: not allowed with argument --policy"),
     ],
 )
-def test_bad_input_is_one_line(arguments: tuple[str, ...], line: str) -> None:
+def test_bad_input_is_reported_in_one_line(arguments: tuple[str, ...], line: str) -> None:
     done = _flatbench(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"flatbench.py: {line}\n"

@@ -1,4 +1,4 @@
-"""framebench prints what both ways of making frames cost on the same screens."""
+"""framebench prints the cost of both ways of making frames, on the same screens."""
 
 import subprocess
 import sys
@@ -27,7 +27,7 @@ def test_it_prints_a_line_a_way() -> None:
 
 
 @pytest.mark.parametrize("env", ["cartpole-swingup", "NoSuchGame"])
-def test_what_is_no_atari_game_is_refused(env: str) -> None:
+def test_an_environment_other_than_an_atari_game_is_refused(env: str) -> None:
     done = _framebench("--env", env)
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()

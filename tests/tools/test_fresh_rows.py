@@ -1,4 +1,4 @@
-"""fresh_rows samples what a replay would hold that overwrites its old rows after the freeze before it grows."""
+"""fresh_rows samples like a replay that, after the freeze, overwrites its old rows before it grows."""
 
 import sys
 from pathlib import Path
@@ -52,7 +52,7 @@ def _restored(replay: Replay, path: Path) -> Replay:
 
 
 @given(before=st.integers(3, 15), after=st.integers(0, 60), restored_at=st.integers(0, 60))
-def test_what_is_sampled_equals_a_ring_that_grows_once_it_has_turned(
+def test_samples_equal_those_of_a_ring_that_grows_after_it_has_wrapped(
     tmp_path_factory: pytest.TempPathFactory, before: int, after: int, restored_at: int
 ) -> None:
     folder = tmp_path_factory.mktemp("run")

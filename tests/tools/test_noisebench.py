@@ -1,4 +1,4 @@
-"""noisebench simulates cameras as its text says, and measures them with each number of gray levels."""
+"""noisebench simulates cameras as documented, and measures them with each number of gray levels."""
 
 import subprocess
 import sys

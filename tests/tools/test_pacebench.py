@@ -1,4 +1,4 @@
-"""pacebench trains in three ways for the same time, plays the policies in real time, and prints what came out."""
+"""pacebench trains in three ways for the same time, plays the policies in real time, and prints their returns."""
 
 import importlib.util
 import subprocess
@@ -46,7 +46,7 @@ def test_a_paused_pole_falls_only_in_its_steps(module: ModuleType) -> None:
         (["--seeds", "0"], "--seeds: '0' is not a whole number from 1 to 4294967295"),
     ],
 )
-def test_bad_input_is_one_line(arguments: list[str], line: str) -> None:
+def test_bad_input_is_reported_in_one_line(arguments: list[str], line: str) -> None:
     done = _pacebench(*arguments)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"pacebench.py: {line}\n")
 

@@ -1,4 +1,4 @@
-"""The DQN of Stable-Baselines3 as a rival: what it is given to play, and what is refused."""
+"""The DQN of Stable-Baselines3 as a rival: the game that it plays, and refused input."""
 
 import sys
 from pathlib import Path
@@ -52,9 +52,7 @@ def _refusal(words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     return printed.err
 
 
-def test_what_cannot_run_is_refused_in_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_input_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     wanted = "sb3_dqn.py: the package stable_baselines3 is missing; pip install 'seer-edge[peers]'\n"
     assert _refusal([], monkeypatch, capsys) == wanted

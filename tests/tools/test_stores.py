@@ -117,7 +117,7 @@ class Recording:
         return self._encoder(stacks)
 
 
-def test_grids_are_calibrated_without_blank_frames_as_the_freeze_does() -> None:
+def test_quantization_ranges_are_calibrated_without_blank_frames_as_in_a_freeze() -> None:
     store, encoder = stores.Rows("latents uint8", BUDGET_BYTES, FRAME_SHAPE, 0), Recording(_encoder())
     store_batches.fill([store], Noise(0), 500, 0)
     store.calibrated("uint8", encoder)

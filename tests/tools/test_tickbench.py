@@ -44,7 +44,7 @@ def test_both_phases_the_whole_run_and_an_idle_loop_are_measured(tmp_path: Path)
         (["--json", "nowhere/figures.json"], ["--json", "nowhere", "name a file in an existing folder"]),
     ],
 )
-def test_bad_input_is_one_line(arguments: list[str], words: list[str]) -> None:
+def test_bad_input_is_reported_in_one_line(arguments: list[str], words: list[str]) -> None:
     done = forked_tool(TICKBENCH, *arguments)
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
     assert all(word in done.stderr for word in words), done.stderr
@@ -59,7 +59,7 @@ def test_bad_input_is_one_line(arguments: list[str], words: list[str]) -> None:
         (["--mem-budget", "1KB"], ["--mem-budget 1000 B", "give at least"]),
     ],
 )
-def test_a_run_that_cannot_begin_is_one_line(arguments: list[str], words: list[str]) -> None:
+def test_a_run_that_cannot_start_is_reported_in_one_line(arguments: list[str], words: list[str]) -> None:
     done = forked_tool(TICKBENCH, *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     _, line = done.stderr.splitlines()

@@ -31,7 +31,7 @@ def test_the_table_has_a_line_for_each_kind() -> None:
     assert [line.split()[0] for line in lines] == ["WorkerThread", "ThreadPoolExecutor"]
 
 
-def test_bad_input_is_one_line() -> None:
+def test_bad_input_is_reported_in_one_line() -> None:
     done = subprocess.run([sys.executable, str(WORKERBENCH), "--trials", "0"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("workerbench.py: --trials: '0' is not a whole number")

@@ -16,9 +16,7 @@ from seer_edge.envs import Step, make_env
 from seer_edge.envs.guarded import Guarded
 from seer_edge.runs import run_folder
 from seer_edge.training import run as train
-from tests.end_to_end.short_presets import Run, runner, use_short_presets
-
-GAME = "tests.end_to_end.pixel_match:PixelMatch-v0"
+from tests.end_to_end.short_presets import GAME, PIXEL_GAME, Run, command, runner, use_short_presets
 
 
 @dataclass(frozen=True)
@@ -41,6 +39,22 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     """Run commands in this process, with short presets. Some test files replace this fixture."""
     use_short_presets(monkeypatch)
     return runner(monkeypatch, capsys)
+
+
+@pytest.fixture(scope="session")
+def frozen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a finished run of the pixel game with a freeze. Tests only read it."""
+    folder = tmp_path_factory.mktemp("runs") / "frozen"
+    command("train", *PIXEL_GAME, "--run-dir", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bundle(frozen: Path) -> Path:
+    """Return the bundle of that run, with its learner and its replay rows. Tests only read it."""
+    path = frozen.with_name("all.seer")
+    command("export", frozen, "-o", path, "--with", "learner", "--with", "replay")
+    return path
 
 
 @pytest.fixture

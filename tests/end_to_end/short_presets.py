@@ -14,6 +14,8 @@ from seer_edge.config.presets.control import CONTROL_DEFAULT
 
 GAME = "tests.end_to_end.pixel_match:PixelMatch-v0"
 TASK = "cartpole-swingup"
+PIXEL_GAME = ("--env", GAME)
+CONTROL = ("--env", TASK, "--resolution", "25")
 EPISODE_STEPS = 12  # of the task, under its preset's action repeat
 
 RAINBOW = RainbowSettings(

@@ -10,10 +10,7 @@ import onnxruntime
 import pytest
 
 from seer_runtime import durable
-from tests.end_to_end.short_presets import EPISODE_STEPS, GAME, SAC, TASK, Run, use_short_presets
-
-PIXEL_GAME = ("--env", GAME)
-CONTROL = ("--env", TASK, "--resolution", "25")
+from tests.end_to_end.short_presets import CONTROL, EPISODE_STEPS, PIXEL_GAME, SAC, TASK, Run, command
 
 
 def _read(path: Path) -> Any:
@@ -124,14 +121,7 @@ def test_another_task_imports_the_encoder_of_a_partly_frozen_run(run: Run, tmp_p
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of the pixel game."""
     folder = tmp_path_factory.mktemp("source") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        use_short_presets(patch)
-        patch.setattr(
-            "sys.argv", ["seer-edge", "train", *PIXEL_GAME, "--total-timesteps", "25", "--run-dir", str(folder)]
-        )
-        from seer_edge.cli import main
-
-        assert main() == 0
+    command("train", *PIXEL_GAME, "--total-timesteps", "25", "--run-dir", folder)
     return folder
 
 

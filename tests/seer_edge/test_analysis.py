@@ -19,7 +19,7 @@ from seer_edge.networks.encoder import Encoder
 from seer_edge.networks.spec import ENCODERS, EncoderSpec
 from seer_edge.runs.snapshots import Snapshots, Weights
 from seer_runtime import durable
-from tests.seer_edge import rainbow_rig, test_curl_sac, test_dqn
+from tests.seer_edge import curl_sac_rig, rainbow_rig, test_dqn
 
 ALL_FILLED = np.ones(40, np.bool_)
 AGENT = rainbow_rig.new_agent()
@@ -245,11 +245,11 @@ def learner(name: str, seed: int) -> tuple[Agent, EncoderSpec]:
         return rainbow_rig.agent_with_opinions(seed), rainbow_rig.ENCODER
     if name == "dqn":
         return test_dqn.make_agent(seed), test_dqn.ENCODER
-    agent, generator = test_curl_sac.make_agent(seed=seed), torch.Generator().manual_seed(seed)
+    agent, generator = curl_sac_rig.make_agent(seed=seed), torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in agent.networks.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.05)
-    return agent, test_curl_sac.SPEC
+    return agent, curl_sac_rig.SPEC
 
 
 def snapshot_of(agent: Agent) -> Weights:

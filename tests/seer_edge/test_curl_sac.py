@@ -1,4 +1,4 @@
-"""The CURL + SAC agent against a slow one, before and after each kind of freeze."""
+"""The updates and actions of the CURL + SAC agent, compared with a slow agent before and after each kind of freeze."""
 
 import dataclasses
 import json
@@ -11,85 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from seer_edge.agents.curl_sac import ACTOR, CRITIC, CurlSacAgent
-from seer_edge.config.presets import SacSettings
-from seer_edge.networks.sac_spec import SacHeadSpec
-from seer_edge.networks.spec import Conv, EncoderSpec
-from seer_runtime.replay.replay import Batch
-from seer_runtime.system.state import State
-from tests.seer_edge.naive_curl_sac import Frames, NaiveCurlSac
-from tests.seer_edge.observations import ArrayObservations, SliceBuffer
-
-SPEC = EncoderSpec("tiny", (Conv(4, 3, 2), Conv(3, 3)), (2, 9, 9), networks=2, features=5)
-HEADS = SacHeadSpec(features=5, hidden=16, actions=2)
-SETTINGS = SacSettings(batch_size=8, hidden=16, features=5, alpha_learning_rate=1e-3)
-B = SETTINGS.batch_size
-Array = NDArray[Any]
-
-
-class World:
-    """Minibatches, the same for every world of one seed, as an agent gets them and as the slow agent does."""
-
-    def __init__(self, seed: int = 0, slice_size: int = 3) -> None:
-        self.rng = np.random.default_rng(seed)
-        self.replay = SliceBuffer(slice_size)
-
-    def frames(self) -> Array:
-        return self.rng.integers(0, 256, (B, *SPEC.input_shape), dtype=np.uint8)
-
-    def draw(self) -> Frames:
-        rng = self.rng
-        return Frames(
-            *(torch.from_numpy(self.frames()) for _ in range(3)),
-            actions=torch.from_numpy(rng.uniform(-1, 1, (B, HEADS.actions)).astype(np.float32)),
-            returns=torch.from_numpy(rng.standard_normal(B).astype(np.float32)),
-            discounts=torch.from_numpy((0.99 * rng.integers(0, 2, B)).astype(np.float32)),
-            weights=torch.from_numpy(rng.uniform(0.2, 1, B).astype(np.float32)),
-        )
-
-    def batch(self, drawn: Frames, encoder: CurlSacAgent | None = None) -> Batch:
-        """As frames, or as latents of `encoder`."""
-
-        def values(frames: torch.Tensor) -> Array:
-            return frames.numpy() if encoder is None else encoder.encode(frames.numpy()).numpy()
-
-        def observations(frames: torch.Tensor) -> ArrayObservations:
-            return self.replay.of(values(frames))
-
-        return Batch(
-            observations=observations(drawn.observations),
-            actions=drawn.actions.numpy(),
-            returns=drawn.returns.numpy(),
-            discounts=drawn.discounts.numpy(),
-            next_observations=observations(drawn.next_observations),
-            weights=drawn.weights.numpy(),
-            row_ids=np.arange(B),
-            positives=observations(drawn.other_view),
-        )
-
-
-def make_agent(
-    settings: SacSettings = SETTINGS, *, frozen_layers: int | None = None, seed: int = 0, **changes: Any
-) -> CurlSacAgent:
-    spec = dataclasses.replace(SPEC, frozen_layers=frozen_layers)
-    return CurlSacAgent(spec, HEADS, dataclasses.replace(settings, **changes), seed=seed)
-
-
-def weights_of(agent: CurlSacAgent) -> dict[str, torch.Tensor]:
-    weights = {name: p.detach().clone() for name, p in agent.networks.named_parameters(remove_duplicate=False)}
-    return {**weights, "log_temperature": agent.log_temperature.detach().clone()}
-
-
-def learn(agent: CurlSacAgent, world: World, count: int, *, from_latents: bool = False) -> list[float]:
-    return [agent.update(world.batch(world.draw(), agent if from_latents else None)).loss for _ in range(count)]
-
-
-def changed(before: dict[str, torch.Tensor], agent: CurlSacAgent) -> set[str]:
-    after = weights_of(agent)
-    return {name for name in after if not torch.equal(before[name], after[name])}
-
+from tests.seer_edge.curl_sac_rig import HEADS, SETTINGS, SPEC, B, World, changed, learn, make_agent, weights_of
+from tests.seer_edge.naive_curl_sac import NaiveCurlSac
 
 # --- against the slow agent --------------------------------------------------------------------------------
 
@@ -239,73 +164,6 @@ def test_targets_start_as_the_online_networks() -> None:
     assert all(torch.equal(weights[name], weights[name.removeprefix("target_")]) for name in targets)
 
 
-# --- the freeze --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("frozen_layers", [None, 1, 2])
-def test_actions_and_outputs_are_the_same_from_latents_and_frames(frozen_layers: int | None) -> None:
-    agent, world = make_agent(frozen_layers=frozen_layers), World()
-    learn(agent, world, 3)
-    frames = world.frames()
-    latents = agent.encode(frames)
-    assert latents.shape == (B, *agent.encoder_spec.latent_shape)
-    assert not latents.requires_grad
-    actions = [agent.greedy(frame) for frame in frames]
-    outputs = agent.outputs(latents)
-    assert outputs.shape == (B, HEADS.actions + 2)
-    np.testing.assert_allclose(outputs[:, : HEADS.actions].numpy(), actions, rtol=1e-5, atol=1e-6)
-    agent.freeze_encoder(reads_latents=True)
-    np.testing.assert_allclose([agent.greedy(latent) for latent in latents.numpy()], actions, rtol=1e-5, atol=1e-6)
-    assert torch.equal(agent.outputs(latents), outputs)
-
-
-def test_outputs_hold_the_qs_of_the_mean_actions() -> None:
-    agent, world = make_agent(), World()
-    learn(agent, world, 3)
-    frames = world.frames()
-    with torch.no_grad():
-        both = agent.encoder(torch.from_numpy(frames))
-        actions = torch.from_numpy(np.stack([agent.greedy(frame) for frame in frames]))
-        qs = agent.critic(both[:, CRITIC], actions)
-    torch.testing.assert_close(agent.outputs(agent.encode(frames))[:, HEADS.actions :], qs.T, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("reads_latents", [True, False])
-@pytest.mark.parametrize("frozen_layers", [None, 1, 2])
-def test_frozen_parameters_are_in_no_optimizer_and_tied(frozen_layers: int | None, reads_latents: bool) -> None:
-    agent, world = make_agent(frozen_layers=frozen_layers), World()
-    learn(agent, world, 2)
-    assert not agent.frozen
-    moments = {name: tensor.clone() for name, tensor in agent.tensors() if name.startswith("optimizer.")}
-    agent.freeze_encoder(reads_latents=reads_latents)
-    assert (agent.frozen, agent.reads_latents) == (True, reads_latents)
-    frozen = {f"encoder.{name}" for name in agent.encoder.frozen_parameters()}
-    norms = {f"{head}.norm.{kind}" for head in ("actor", "critic") for kind in ("weight", "bias")}
-    frozen |= norms if frozen_layers is None else set()
-    trained = {name for optimizer in agent.optimizers.values() for name in optimizer.parameters}
-    online = dict(agent.networks.named_parameters())
-    for name in frozen:
-        assert not online[name].requires_grad
-        assert name not in trained
-        if name.startswith(("critic", "encoder.convs", "encoder.fcs.0")):
-            assert agent.networks.get_parameter(f"target_{name}") is online[name]
-    assert trained == {name for name, p in online.items() if p.requires_grad} | {"log_temperature"}
-    assert ("contrastive" in agent.optimizers) == (frozen_layers is not None)
-    kept = {name: tensor for name, tensor in agent.tensors() if name.startswith("optimizer.")}
-    assert all(torch.equal(tensor, moments[name]) for name, tensor in kept.items())
-
-
-def test_encoder_weights_are_copies_by_name() -> None:
-    agent = make_agent()
-    weights = agent.encoder_weights()
-    assert {name: array.shape for name, array in weights.items()} == SPEC.weight_shapes
-    before = {name: array.copy() for name, array in weights.items()}
-    learn(agent, World(), 2)
-    for name, array in weights.items():
-        np.testing.assert_array_equal(array, before[name])
-        assert not np.array_equal(array, agent.encoder_weights()[name])
-
-
 # --- acting ------------------------------------------------------------------------------------------------
 
 
@@ -329,65 +187,18 @@ def test_actions_are_those_of_the_policy(frozen: bool) -> None:
     np.testing.assert_allclose(agent.greedy(observations[0]), torch.tanh(mean)[0].numpy(), rtol=1e-6)
 
 
-def test_equal_seeds_give_equal_runs_and_leave_the_global_stream_alone() -> None:
-    before = torch.get_rng_state()
-    agents = [make_agent(seed=seed) for seed in (7, 7, 8)]
-    losses = [learn(agent, World(), 3) for agent in agents]
-    actions = [agent.act(World().frames()[0]).tolist() for agent in agents]
-    assert losses[0] == losses[1] != losses[2]
-    assert actions[0] == actions[1] != actions[2]
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-# --- state -------------------------------------------------------------------------------------------------
-
-
-def copied(agent: CurlSacAgent) -> State:
-    state = agent.state()
-    return State(state.values, {name: array.copy() for name, array in state.arrays.items()})
-
-
-@pytest.mark.parametrize("contrastive", [True, False])
-@pytest.mark.parametrize(
-    ("frozen_layers", "reads_latents"), [(None, None), (None, True), (None, False), (1, True), (2, False)]
-)
-def test_a_loaded_agent_continues_bit_for_bit(
-    frozen_layers: int | None, reads_latents: bool | None, contrastive: bool
-) -> None:
-    def fresh(seed: int) -> CurlSacAgent:
-        return make_agent(frozen_layers=frozen_layers, seed=seed, contrastive=contrastive)
-
-    def freeze(agent: CurlSacAgent) -> None:
-        if reads_latents is not None:
-            agent.freeze_encoder(reads_latents=reads_latents)
-
-    agent, loaded, world = fresh(0), fresh(1), World()
+def test_outputs_hold_the_qs_of_the_mean_actions() -> None:
+    agent, world = make_agent(), World()
     learn(agent, world, 3)
-    freeze(agent)
-    learn(agent, world, 2, from_latents=bool(reads_latents))
-    saved = copied(agent)
-    freeze(loaded)
-    loaded.restore(saved)
-    assert changed(weights_of(agent), loaded) == set()
-    worlds = World(9), World(9)
-    losses = [learn(a, w, 3, from_latents=bool(reads_latents)) for a, w in zip((agent, loaded), worlds, strict=True)]
-    assert losses[0] == losses[1]
-    assert changed(weights_of(agent), loaded) == set()
-    for name, array in agent.state().arrays.items():
-        np.testing.assert_array_equal(array, loaded.state().arrays[name], err_msg=name)
+    frames = world.frames()
+    with torch.no_grad():
+        both = agent.encoder(torch.from_numpy(frames))
+        actions = torch.from_numpy(np.stack([agent.greedy(frame) for frame in frames]))
+        qs = agent.critic(both[:, CRITIC], actions)
+    torch.testing.assert_close(agent.outputs(agent.encode(frames))[:, HEADS.actions :], qs.T, rtol=1e-5, atol=1e-6)
 
 
-def test_the_state_of_another_agent_is_refused() -> None:
-    agent, frozen = make_agent(), make_agent()
-    frozen.freeze_encoder(reads_latents=True)
-    before = weights_of(agent)
-    for other in (frozen, make_agent(contrastive=False)):
-        with pytest.raises(ValueError, match="the state is of another agent: "):
-            agent.restore(other.state())
-    assert changed(before, agent) == set()
-
-
-# --- refusals ----------------------------------------------------------------------------------------------
+# --- refusals and imports ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("changes", [{"networks": 1}, {"features": 6}, {"networks": 1, "features": None}])
@@ -396,15 +207,9 @@ def test_an_encoder_that_does_not_fit_the_heads_is_refused(changes: dict[str, An
         CurlSacAgent(dataclasses.replace(SPEC, **changes), HEADS, SETTINGS, seed=0)
 
 
-def test_latents_are_refused_before_the_freeze() -> None:
-    agent, world = make_agent(), World()
-    with pytest.raises(TypeError, match="uint8"):
-        agent.update(world.batch(world.draw(), encoder=agent))
-
-
 LEARN = """
     import json, sys
-    from tests.seer_edge.test_curl_sac import World, learn, make_agent
+    from tests.seer_edge.curl_sac_rig import World, learn, make_agent
     agent, world = make_agent(), World()
     learn(agent, world, 2)
     agent.freeze_encoder(reads_latents=True)

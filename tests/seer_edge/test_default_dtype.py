@@ -10,7 +10,7 @@ import torch
 from seer_edge.agents.agent import Agent
 from seer_edge.agents.dqn import DqnAgent
 from seer_runtime.replay.replay import Batch
-from tests.seer_edge import rainbow_rig, test_curl_sac, test_dqn
+from tests.seer_edge import curl_sac_rig, rainbow_rig, test_dqn
 
 Batches = Callable[[Agent, bool], Batch]
 
@@ -25,9 +25,9 @@ def _dqn() -> tuple[Agent, Batches]:
 
 
 def _curl_sac() -> tuple[Agent, Batches]:
-    world = test_curl_sac.World()
-    settings = test_curl_sac.SETTINGS
-    agent = test_curl_sac.make_agent(settings, actor_update_steps=1, target_update_steps=1)
+    world = curl_sac_rig.World()
+    settings = curl_sac_rig.SETTINGS
+    agent = curl_sac_rig.make_agent(settings, actor_update_steps=1, target_update_steps=1)
 
     def batch(agent: Any, latents: bool) -> Batch:
         return world.batch(world.draw(), agent if latents else None)

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from tests.seer_edge.camera_rig import open_camera
 from tests.seer_edge.freeze_rig import build_rig, rig
 
-__all__ = ["build_rig", "rig"]
+__all__ = ["build_rig", "open_camera", "rig"]
 
 
 @pytest.fixture(autouse=True)

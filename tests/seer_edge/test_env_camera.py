@@ -1,16 +1,14 @@
-"""Cameras return their newest image, or report why there is none."""
+"""Images of a camera, and how it is opened and closed."""
 
 import gc
 import logging
 import math
-import re
 import subprocess
 import sys
 import textwrap
-import threading
 import time
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,102 +18,18 @@ import pytest
 
 from seer_edge.envs import camera_capture
 from seer_edge.envs.camera import Camera, CameraFailedError
-from seer_edge.envs.camera_capture import Stillness, View
-from seer_edge.errors import EnvironmentFailedError
+from seer_edge.envs.camera_capture import View
 from seer_runtime.policy.preprocess import to_gray
-
-PATIENCE_SECONDS = 20.0  # enough for anything that needs milliseconds, even on a loaded machine
-
-
-class FakeDevice:
-    """A device of 200 images a second with OpenCV's `read`. `behave` is called for each image, and may be replaced."""
-
-    def __init__(self, behave: Callable[[Any], Any] = lambda image: (True, image)) -> None:
-        self.behave, self.reads, self.released = behave, 0, 0
-
-    def read(self) -> Any:
-        time.sleep(0.005)
-        self.reads += 1
-        return self.behave(numbered(self.reads))
-
-    def release(self) -> None:
-        self.released += 1
-
-
-def numbered(number: int) -> Any:
-    return np.full((24, 32, 3), number % 256, np.uint8)
-
-
-def works(image: Any) -> Any:
-    return True, image
-
-
-def disappears(image: Any) -> Any:
-    return False, None
-
-
-def raises(image: Any) -> Any:
-    raise OSError("Input/output\nerror")
-
-
-def exits(image: Any) -> Any:
-    raise SystemExit(3)
-
-
-def garbles(image: Any) -> Any:
-    return True, image.astype(np.float32)
-
-
-def repeats(image: Any) -> Any:
-    return True, np.zeros_like(image)
-
-
-class Hang:
-    """A driver that does not return until `end`."""
-
-    def __init__(self) -> None:
-        self.end = threading.Event()
-
-    def __call__(self, image: Any) -> Any:
-        self.end.wait()
-        return True, image
-
-
-@pytest.fixture
-def open_camera() -> Iterator[Callable[..., Camera]]:
-    """Cameras that are closed after the test."""
-    cameras: list[Camera] = []
-
-    def build(source: Any, **options: Any) -> Camera:
-        cameras.append(Camera(source, **options))
-        return cameras[-1]
-
-    yield build
-    for camera in cameras:
-        camera.close()
-
-
-def until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
-def fails(camera: Camera) -> CameraFailedError:
-    """Return the error of the camera once its newest image is refused."""
-    found: list[CameraFailedError] = []
-
-    def refused() -> bool:
-        try:
-            camera.newest()
-        except CameraFailedError as error:
-            found.append(error)
-        return bool(found)
-
-    until(refused)
-    return found[0]
-
+from tests.seer_edge.camera_rig import (
+    PATIENCE_SECONDS,
+    FakeDevice,
+    Hang,
+    disappears,
+    fails,
+    numbered,
+    until,
+    write_video,
+)
 
 # --- images ------------------------------------------------------------------------------------------------
 
@@ -187,144 +101,6 @@ def test_a_device_that_never_waits_does_not_occupy_a_core(open_camera: Callable[
     camera = open_camera(device, frozen_after=math.inf, max_age=PATIENCE_SECONDS)
     until(lambda: camera.newest().number > 20)
     assert camera.frames_per_second <= 250
-
-
-# --- failures ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("failure", "reason"),
-    [
-        (disappears, "it returns no image; check its cable and power"),
-        (raises, r"OSError: Input/output error \(test_env_camera.py:\d+\)"),
-        (exits, r"SystemExit: 3 \(test_env_camera.py:\d+\)"),
-        (garbles, r"its image is .*float32.*, not uint8 \[H, W\] or \[H, W, 3\]"),
-    ],
-)
-def test_a_camera_that_fails_is_an_error_until_it_returns(
-    failure: Callable[[Any], Any],
-    reason: str,
-    open_camera: Callable[..., Camera],
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(logging.getLogger("seer_edge"), "propagate", True)
-    device = FakeDevice()
-    camera = open_camera(device, max_age=0.1)
-    device.behave = failure
-    error = fails(camera)
-    assert isinstance(error, EnvironmentFailedError)
-    message = str(error)
-    assert "\n" not in message
-    expected = r"camera FakeDevice: its newest image is \d+\.\d\d s old, more than max_age=0\.1, because "
-    assert re.fullmatch(expected + reason, message)
-    device.behave = works
-    returned = camera.newest(PATIENCE_SECONDS)
-    assert (returned.image == returned.image[0, 0]).all()
-    until(lambda: len(caplog.records) > 1)
-    gone, back = caplog.messages
-    assert gone.startswith("camera FakeDevice: ")
-    assert gone.endswith("; trying to open it again")
-    assert re.fullmatch(r"camera FakeDevice: it shows images again, after \d+\.\d s without any", back)
-
-
-def test_a_driver_that_hangs_is_an_error_and_blocks_no_longer_than_asked(open_camera: Callable[..., Camera]) -> None:
-    device, hang = FakeDevice(), Hang()
-    camera = open_camera(device, max_age=0.1)
-    device.behave = hang
-    assert "because the driver has returned no other since" in str(fails(camera))
-    begin = time.monotonic()
-    with pytest.raises(CameraFailedError, match=r"more than max_age=0\.1"):
-        camera.newest(timeout=0.2)
-    assert 0.2 <= time.monotonic() - begin < PATIENCE_SECONDS
-    with pytest.raises(CameraFailedError, match=r"more than max_age=0\.1"):
-        camera.wait_for_next(timeout=0.05)
-    device.behave = works
-    hang.end.set()
-    assert camera.wait_for_next(PATIENCE_SECONDS).age_seconds < PATIENCE_SECONDS
-
-
-def test_a_camera_that_slows_down_has_no_next_image_in_time(open_camera: Callable[..., Camera]) -> None:
-    device, hang = FakeDevice(), Hang()
-    camera = open_camera(device, max_age=PATIENCE_SECONDS)
-    device.behave = hang
-    until(lambda: camera.newest().age_seconds > 0.05)
-    with pytest.raises(CameraFailedError, match=r"it has no image after the action, the newest is .* s old, because"):
-        camera.wait_for_next(timeout=0.01)
-    camera.newest()
-    hang.end.set()
-
-
-def test_a_function_opens_the_camera_again_after_growing_pauses(
-    open_camera: Callable[..., Camera], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(camera_capture, "_PAUSE_SECONDS", (0.02, 0.1))
-    opened: list[FakeDevice] = []
-    times: list[float] = []
-
-    def usb() -> FakeDevice:
-        times.append(time.monotonic())
-        if 2 <= len(times) <= 6:
-            raise OSError("no device")
-        opened.append(FakeDevice())
-        return opened[-1]
-
-    camera = open_camera(usb, max_age=0.1)
-    assert camera.name == "camera usb"
-    opened[0].behave = disappears
-    assert fails(camera)
-    until(lambda: len(opened) == 2)
-    assert camera.newest(PATIENCE_SECONDS).number > 1
-    assert opened[0].released == 1
-    pauses = np.diff(times)
-    assert len(pauses) == 6
-    assert (pauses[1:] >= [0.02 * 2, 0.02 * 4, 0.1, 0.1, 0.1]).all()
-    camera.close()
-    assert opened[1].released == 1
-
-
-def test_repeated_images_are_an_error_until_they_change(open_camera: Callable[..., Camera]) -> None:
-    device = FakeDevice()
-    camera = open_camera(device, frozen_after=0.1, max_age=PATIENCE_SECONDS)
-    device.behave = repeats
-    assert re.fullmatch(
-        r"camera FakeDevice: it has shown exactly the same image for \d+\.\d\d s, more than frozen_after=0\.1; restart "
-        r"the camera, or use frozen_after=math\.inf if its pictures can stand still",
-        str(fails(camera)),
-    )
-    device.behave = works
-    camera.newest(PATIENCE_SECONDS)
-
-
-def test_frozen_after_is_on_for_devices_and_can_be_switched_off(
-    open_camera: Callable[..., Camera], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("seer_edge.envs.camera.FROZEN_AFTER_SECONDS", 0.05)
-    options: dict[str, Any] = {"max_age": PATIENCE_SECONDS}
-    assert "more than frozen_after=0.05" in str(fails(open_camera(FakeDevice(repeats), **options)))
-    device = FakeDevice(repeats)
-    camera = open_camera(device, frozen_after=math.inf, **options)
-    until(lambda: device.reads > 30)
-    camera.newest()
-
-
-def test_repetition_is_detected_as_by_a_comparison_of_all_pixels() -> None:
-    """Of a pair of equal images only the second one is known to be equal, one image later."""
-    rng = np.random.default_rng(0)
-    stillness, since, image = Stillness(), 0, np.zeros((20, 20, 3), np.uint8)
-    compared = 0
-    for now in range(1_000):
-        changes = now == 0 or rng.random() < 0.3
-        if changes:
-            image = image.copy()
-            image[tuple(rng.integers(0, 20, 2))] += 1
-            since = now
-        stillness.see(image, now)
-        assert since <= stillness.since_seconds <= now
-        if now - since >= 2:
-            assert stillness.since_seconds in (since, since + 1)
-            compared += 1
-    assert compared > 100
 
 
 # --- opening and closing -----------------------------------------------------------------------------------
@@ -448,83 +224,3 @@ def test_a_camera_that_is_not_closed_does_not_disturb_the_end_of_the_process(sou
         timeout=60,
     )
     assert (done.returncode, done.stdout) == (0, "ends False\n")
-
-
-# --- videos and picamera2 ----------------------------------------------------------------------------------
-
-
-def write_video(path: Path, count: int, rate: float) -> str:
-    """Write `count` images of 48x32 pixels, whose gray value is 20 times their number."""
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), rate, (48, 32))
-    for number in range(count):
-        writer.write(np.full((32, 48, 3), 20 * number, np.uint8))
-    writer.release()
-    return str(path)
-
-
-def test_a_video_plays_in_order_at_its_rate_and_ends(open_camera: Callable[..., Camera], tmp_path: Path) -> None:
-    begin = time.monotonic()
-    camera = open_camera(write_video(tmp_path / "lap.avi", 10, rate=40), gray=True, max_age=PATIENCE_SECONDS)
-    frames = [camera.newest()]
-    while frames[-1].number < 10:
-        frames.append(camera.wait_for_next())
-    with pytest.raises(CameraFailedError, match="because the video has ended; use loop=True to play it again"):
-        camera.wait_for_next()
-    assert [frame.image.shape for frame in frames] == [(32, 48)] * len(frames)
-    shown = [int(frame.image.mean()) for frame in frames]
-    assert all(abs(20 * (frame.number - 1) - value) <= 4 for frame, value in zip(frames, shown, strict=True))
-    assert camera.newest().number == 10
-    assert camera.newest().time_seconds - begin >= 9 / 40
-
-
-def test_a_video_plays_in_a_loop_on_request(open_camera: Callable[..., Camera], tmp_path: Path) -> None:
-    camera = open_camera(Path(write_video(tmp_path / "lap.avi", 4, rate=100)), gray=True, loop=True, max_age=30)
-    until(lambda: camera.newest().number > 12)
-    frame = camera.wait_for_next()
-    assert abs(int(frame.image.mean()) - 20 * ((frame.number - 1) % 4)) <= 4
-    assert 0 < camera.frames_per_second < 120  # the first of 12 images or more may have been late
-
-
-def test_a_video_may_show_stills(open_camera: Callable[..., Camera], tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("seer_edge.envs.camera.FROZEN_AFTER_SECONDS", 0.01)
-    path = write_video(tmp_path / "still.avi", 1, rate=100)
-    camera = open_camera(path, loop=True, max_age=PATIENCE_SECONDS)
-    until(lambda: camera.newest().number > 10)
-    frozen = open_camera(path, loop=True, max_age=PATIENCE_SECONDS, frozen_after=0.05)
-    assert "more than frozen_after=0.05" in str(fails(frozen))
-
-
-def test_picamera2_is_opened_with_bgr_images_and_without_a_queue(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Against the interface of picamera2 0.3, which needs the hardware of a board."""
-    calls: list[Any] = []
-
-    class Picamera2:
-        def create_video_configuration(self, **options: Any) -> Any:
-            return options
-
-        def configure(self, options: Any) -> None:
-            calls.append(options)
-
-        def start(self) -> None:
-            calls.append("start")
-
-        def capture_array(self, name: str) -> Any:
-            time.sleep(0.005)
-            assert name == "main"
-            image = np.zeros((24, 32, 3), np.uint8)
-            image[:] = (1, 2, 3)
-            return image
-
-        def stop(self) -> None:
-            calls.append("stop")
-
-        def close(self) -> None:
-            calls.append("close")
-
-    module: Any = types.ModuleType("picamera2")
-    module.Picamera2 = Picamera2
-    monkeypatch.setitem(sys.modules, "picamera2", module)
-    with Camera("picamera2") as camera:
-        assert camera.newest(PATIENCE_SECONDS).image[0, 0].tolist() == [3, 2, 1]
-    opened = {"main": {"size": (640, 480), "format": "RGB888"}, "queue": False}
-    assert calls == [opened, "start", "stop", "close"]

@@ -7,36 +7,23 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from seer_edge.api.planning import open_spec
-from seer_edge.envs import Discrete, EnvOptions, EnvSpec, Step, process_state
-from seer_edge.envs import guarded as guarded_module
-from seer_edge.envs.black_frames import PATIENCE_STEPS
-from seer_edge.envs.guarded import Guarded, closing_idle, open_guarded
+from seer_edge.envs import Step, process_state
+from seer_edge.envs.guarded import Guarded
 from seer_edge.envs.isolation import Isolation
 from seer_edge.envs.process_state import SIGNALS
 from seer_edge.envs.torch_state import restore_torch, torch_options
 from seer_edge.machine.signals import StopSignal
 from seer_runtime.system.state import State, StateError
-from tests.seer_edge.env_registry import register
-from tests.seer_edge.test_env_guarded import Odd, Reusing, step
+from tests.seer_edge.test_env_guarded import Odd, step
 
-BLACK = np.zeros((4, 4), np.uint8)
-
-
-@pytest.fixture(autouse=True)
-def released() -> Iterator[None]:
-    """Return the generators to the tests, which do not close every environment."""
-    yield
-    if Isolation._loaded is not None:
-        Isolation._loaded.release()
+pytestmark = pytest.mark.usefixtures("release_generators")
 
 
 @pytest.fixture(params=[False, True])
@@ -47,11 +34,11 @@ def thorough(request: pytest.FixtureRequest) -> bool:
 def test_signal_handlers_are_restored(thorough: bool) -> None:
     before = [signal.getsignal(number) for number in SIGNALS]
 
-    def take() -> None:
+    def replace() -> None:
         for number in SIGNALS:
             signal.signal(number, lambda *_: None)
 
-    Isolation(0).run(thorough, take)
+    Isolation(0).run(thorough, replace)
     assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
@@ -270,140 +257,3 @@ def test_calls_inside_a_call_are_not_isolated_again() -> None:
     guest = Isolation(0)
     guest.run(False, lambda: Isolation(1).run(True, np.seterr, all="raise"))
     assert guest.run(False, np.geterr)["over"] == "raise"
-
-
-class Library:
-    """A library that closes for the whole process."""
-
-    open = False
-
-
-class UsesLibrary(Reusing):
-    """An environment that opens the library when it is built, and shuts it down when it is closed."""
-
-    built = 0
-
-    def __init__(self) -> None:
-        super().__init__()
-        Library.open = True
-        UsesLibrary.built += 1
-
-    def step(self, action: Any) -> Any:
-        assert Library.open, "the library was shut down"
-        return super().step(action)
-
-    def close(self) -> None:
-        Library.open = False
-
-
-def test_closing_one_environment_does_not_shut_a_library_down_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    register(monkeypatch, "test/Library-v0", entry_point=UsesLibrary, disable_env_checker=True)
-    monkeypatch.setattr(UsesLibrary, "built", 0)
-    env = open_guarded("test/Library-v0", EnvOptions(), seed=0, training=True)
-    env.reset()
-    for seed in (1, 2):
-        evaluation = open_guarded("test/Library-v0", EnvOptions(), seed=seed, training=False)
-        evaluation.reset()
-        evaluation.close()
-        env.step(0)
-    assert UsesLibrary.built == 2  # the second evaluation used the environment of the first again
-    env.close()
-    assert not Library.open
-    assert not guarded_module._IDLE
-
-
-class OpensOnce(Reusing):
-    """A device that can be opened once in the life of the process."""
-
-    seeds: ClassVar[list[Any]] = []
-
-    def __init__(self) -> None:
-        assert not self.seeds, "the device is busy"
-        self.seeds.append(None)
-        super().__init__()
-
-    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
-        self.seeds.append(seed)
-        return super().reset(seed=seed)
-
-
-def test_the_environment_of_a_plan_is_that_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    register(monkeypatch, "test/Once-v0", entry_point=OpensOnce, disable_env_checker=True)
-    monkeypatch.setattr(OpensOnce, "seeds", [])
-    with closing_idle():
-        open_spec("test/Once-v0", EnvOptions(), 60.0)
-        # The run knows the options that the environment has chosen.
-        options = EnvOptions("machado", resize="area", action_repeat=4)
-        env = open_guarded("test/Once-v0", options, seed=7, training=True)
-        env.reset()
-        env.step(0)
-    assert OpensOnce.seeds == [None, 0, 7]
-    assert not guarded_module._IDLE
-    env.close()
-
-
-def test_an_environment_that_no_run_uses_is_closed_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    register(monkeypatch, "test/Library-v0", entry_point=UsesLibrary, disable_env_checker=True)
-    with closing_idle():
-        open_spec("test/Library-v0", EnvOptions(), 60.0)
-        assert Library.open
-    assert not Library.open
-
-
-def test_an_idle_environment_is_closed_before_another_one_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
-    register(monkeypatch, "test/Library-v0", entry_point=UsesLibrary, disable_env_checker=True)
-    monkeypatch.setattr(UsesLibrary, "built", 0)
-    with closing_idle():
-        open_spec("test/Library-v0", EnvOptions(), 60.0)
-        open_guarded("test/Library-v0", EnvOptions(color="rgb"), seed=0, training=True).close()
-    assert UsesLibrary.built == 2
-    assert not guarded_module._IDLE
-
-
-def test_an_environment_that_cannot_be_closed_is_reported_once(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(guarded_module, "_reported", set())
-    for _ in range(2):
-        Guarded(Odd(step=RuntimeError("no\nlink"))).close()
-    [record] = caplog.records
-    assert "'Odd-v0': could not be closed: RuntimeError: no link" in record.message
-
-
-class Darkening(Odd):
-    """An environment whose frames are black from the given steps on, up to the given steps."""
-
-    spec = EnvSpec("Dark-v0", "Dark", (4, 4), (4, 4), Discrete(3))
-
-    def __init__(self, *black: tuple[int, int]) -> None:
-        super().__init__(np.eye(4, dtype=np.uint8))
-        self.black, self.steps = black, 0
-
-    def step(self, action: int) -> Step:
-        self.steps += 1
-        dark = any(start <= self.steps < end for start, end in self.black)
-        return step(BLACK if dark else np.roll(np.eye(4, dtype=np.uint8), self.steps, axis=1))
-
-
-def warned(env: Odd, steps: int, caplog: pytest.LogCaptureFixture) -> list[str]:
-    guarded = Guarded(env, first_step=100)
-    guarded.reset()
-    for _ in range(steps):
-        guarded.step(0)
-    return [record.message for record in caplog.records]
-
-
-def test_frames_that_turn_black_are_reported_once_with_the_step(caplog: pytest.LogCaptureFixture) -> None:
-    [message] = warned(Darkening((21, 10**6)), 3 * PATIENCE_STEPS, caplog)
-    assert "every frame since step 121 is black" in message
-
-
-@pytest.mark.parametrize("black", [(), ((5, 5 + PATIENCE_STEPS), (60, 60 + PATIENCE_STEPS)), ((7, 40),)])
-def test_short_darkness_is_not_reported(black: Any, caplog: pytest.LogCaptureFixture) -> None:
-    assert warned(Darkening(*black), 3 * PATIENCE_STEPS, caplog) == []
-
-
-def test_an_environment_that_was_always_black_is_not_reported(caplog: pytest.LogCaptureFixture) -> None:
-    env = Darkening((0, 10**6))
-    env.frame = BLACK
-    assert warned(env, 3 * PATIENCE_STEPS, caplog) == []

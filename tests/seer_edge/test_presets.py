@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from seer_edge.config import registry
-from seer_edge.config.config import TrainConfig, build_config
 from seer_edge.config.freeze_step import SHORT_RUN_FACTOR
 from seer_edge.config.hyperparameters import read_preset
 from seer_edge.config.presets import PRESETS, Preset, RainbowSettings, SacSettings, register_preset
@@ -14,7 +13,8 @@ from seer_edge.config.presets.atari import ATARI, ATARI_DEFAULT
 from seer_edge.config.presets.control import CONTROL, CONTROL_DEFAULT, SAC
 from seer_edge.config.presets.dqn import DQN_DEFAULT
 from seer_edge.config.registry import choose_preset, preset_for
-from seer_edge.envs import Continuous, Discrete, EnvSpec
+from seer_edge.envs import Continuous, EnvSpec
+from tests.seer_edge.configs import atari_config, control_config
 
 # Table 3: freezing times in Figure 3 (a replay of the whole run) and in Figure 4 (one of 10,000 frames).
 TABLE_3 = {
@@ -55,14 +55,6 @@ TRANSFER = {"walker-stand": WALKER, "hopper-hop": WALKER}  # Section 5.4, withou
 FRAME_BYTES = {"atari": 84 * 84, "control": 3 * 100 * 100}
 
 
-def _atari(game: str, **given: object) -> TrainConfig:
-    return build_config(EnvSpec(f"ALE/{game}-v5", game, (84, 84), (84, 84), Discrete(18)), **given)
-
-
-def _control(task: str, **given: object) -> TrainConfig:
-    return build_config(EnvSpec(f"dm_control/{task}-v0", task, (3, 100, 100), (84, 84), Continuous(6)), **given)
-
-
 # --- Atari -------------------------------------------------------------------------------------------------
 
 
@@ -74,15 +66,15 @@ def test_presets_are_the_eight_games_of_table_3() -> None:
 @pytest.mark.parametrize("game", TABLE_3)
 def test_a_presets_run_freezes_at_the_figures_step(game: str) -> None:
     whole, bounded = TABLE_3[game]
-    config = _atari(game)
+    config = atari_config(game)
     assert (config.preset, config.freeze_at) == (game, bounded)
     assert "does not hold the whole run" in config.freeze_reason
     assert (config.mem_budget_bytes, config.total_timesteps) == (70_000_000, 500_000)
     whole_run_bytes = 500_000 * FRAME_BYTES["atari"]
-    large = _atari(game, mem_budget_bytes=whole_run_bytes)
+    large = atari_config(game, mem_budget_bytes=whole_run_bytes)
     assert large.freeze_at == whole
     assert "holds the whole run" in large.freeze_reason
-    assert _atari(game, mem_budget_bytes=whole_run_bytes - 1).freeze_at == bounded
+    assert atari_config(game, mem_budget_bytes=whole_run_bytes - 1).freeze_at == bounded
 
 
 @pytest.mark.parametrize("preset", [*ATARI, ATARI_DEFAULT], ids=lambda preset: preset.name)
@@ -107,10 +99,10 @@ def test_hyperparameters_are_table_3s(preset: Preset) -> None:
 def test_other_games_get_the_default() -> None:
     assert preset_for("Pong", "rainbow") is ATARI_DEFAULT
     assert preset_for("BANKHEIST", "rainbow").name == "BankHeist"
-    config = _atari("Pong")
+    config = atari_config("Pong")
     assert (config.preset, config.freeze_at) == ("default", 100_000)
-    assert _atari("Pong", mem_budget_bytes=500_000 * FRAME_BYTES["atari"]).freeze_at == 50_000
-    borrowed = _atari("Pong", preset="Seaquest")
+    assert atari_config("Pong", mem_budget_bytes=500_000 * FRAME_BYTES["atari"]).freeze_at == 50_000
+    borrowed = atari_config("Pong", preset="Seaquest")
     assert (borrowed.preset, borrowed.freeze_at, borrowed.env_name) == ("Seaquest", 150_000, "Pong")
 
 
@@ -124,7 +116,7 @@ def test_presets_are_the_five_tasks_of_table_2_and_the_two_of_the_transfer() -> 
 
 @pytest.mark.parametrize(("task", "row"), [*TABLE_2.items(), *TRANSFER.items()])
 def test_a_control_run_without_flags_is_table_2s(task: str, row: Row) -> None:
-    config = _control(task)
+    config = control_config(task)
     settings = config.settings
     assert isinstance(settings, SacSettings)
     assert (config.algo, config.preset, config.encoder, config.augmentations) == ("curl-sac", task, "sac-ae", 4)
@@ -136,14 +128,14 @@ def test_a_control_run_without_flags_is_table_2s(task: str, row: Row) -> None:
 
 @pytest.mark.parametrize(("task", "row"), [*TABLE_2.items(), *TRANSFER.items()])
 def test_a_control_run_freezes_at_the_figures_step(task: str, row: Row) -> None:
-    config = _control(task)
+    config = control_config(task)
     assert config.freeze_at == row.bounded
     assert config.freeze_reason == f"preset {task}, a replay that does not hold the whole run"
     whole_run_bytes = config.total_timesteps * FRAME_BYTES["control"]
-    large = _control(task, mem_budget_bytes=whole_run_bytes)
+    large = control_config(task, mem_budget_bytes=whole_run_bytes)
     assert large.freeze_at == row.whole
     assert large.freeze_reason == f"preset {task}, a replay that holds the whole run"
-    assert _control(task, mem_budget_bytes=whole_run_bytes - 1).freeze_at == row.bounded
+    assert control_config(task, mem_budget_bytes=whole_run_bytes - 1).freeze_at == row.bounded
 
 
 @pytest.mark.parametrize("preset", [*CONTROL, CONTROL_DEFAULT], ids=lambda preset: preset.name)
@@ -169,11 +161,11 @@ def test_hyperparameters_are_table_2s(preset: Preset) -> None:
 def test_other_tasks_get_the_default_of_most_tasks() -> None:
     assert preset_for("hopper-stand", "curl-sac") is CONTROL_DEFAULT
     assert preset_for("Walker-Walk", "curl-sac").name == "walker-walk"
-    config = _control("hopper-stand")
+    config = control_config("hopper-stand")
     assert (config.preset, config.action_repeat, config.freeze_at, config.eval_every) == ("control", 4, 50_000, 10_000)
     assert config.settings == SacSettings()
-    assert _control("hopper-stand", mem_budget_bytes=10**10).freeze_at == 50_000
-    borrowed = _control("hopper-stand", preset="cartpole-swingup")
+    assert control_config("hopper-stand", mem_budget_bytes=10**10).freeze_at == 50_000
+    borrowed = control_config("hopper-stand", preset="cartpole-swingup")
     assert (borrowed.preset, borrowed.action_repeat, borrowed.env_name) == ("cartpole-swingup", 8, "hopper-stand")
 
 

@@ -1,5 +1,6 @@
 """Short runs through the same calls that the command line makes."""
 
+import functools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from seer_edge.api import planning
 from seer_edge.config.config import TrainConfig
 from seer_edge.config.plan import make_plan
 from seer_edge.config.registry import ALGORITHMS
@@ -32,6 +34,15 @@ class Finished:
 
     def checkpoint(self, timestep: int) -> Path:
         return self.folder.checkpoints / f"step_{timestep:010d}"
+
+
+open_once = functools.cache(planning.open_spec)
+
+
+@pytest.fixture
+def each_environment_opens_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the spec of each environment for later tests, because opening an Atari ROM takes half a second."""
+    monkeypatch.setattr(planning, "open_spec", open_once)
 
 
 @pytest.fixture

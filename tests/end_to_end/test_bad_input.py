@@ -1,30 +1,20 @@
 """Bad input gives one line that names the flag, the value and a hint, exit status 2, and writes nothing."""
 
-import functools
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from seer_edge.api import planning
 from seer_edge.cli import main
 from seer_edge.config.hyperparameters import preset_to_toml
 from seer_edge.config.presets import PRESETS
 
+pytestmark = pytest.mark.usefixtures("each_environment_opens_once")
+
 # Short, so that a missing check fails the test at once instead of training for a day.
 TRAIN = ["train", "--env", "Alien", "--total-timesteps", "40"]
 CONTROL = ["train", "--env", "cartpole-swingup", "--total-timesteps", "40"]
-
-
-open_once = functools.cache(planning.open_spec)
-
-
-@pytest.fixture(autouse=True)
-def _each_environment_opens_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the spec of each environment, because most tests open the same one and its ROM takes half a second."""
-    monkeypatch.setattr(planning, "open_spec", open_once)
 
 
 def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
@@ -311,48 +301,6 @@ def test_a_run_folder_that_cannot_be_written_is_refused(
     if "file/" in path:
         assert f"{tmp_path}/file is a file; name a folder elsewhere" in printed.err
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
-
-
-def test_the_plan_warns_of_a_codec_that_shrinks_the_capacity(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["seer-edge", "plan", "--env", "alien", "--encoder", "canonical"])
-    assert main() == 0
-    plan = capsys.readouterr().out
-    assert "warning: --latent-codec float32: the freeze will shrink the capacity from 9,920 to 5,580 rows" in plan
-    assert "float16 (11,160 rows)" in plan
-
-
-def test_the_plan_warns_of_a_budget_larger_than_the_memory_of_this_machine(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["seer-edge", "plan", "--env", "Alien", "--mem-budget", "100000GB"])
-    assert main() == 0
-    (warning,) = re.findall("warning: (.*)\n", capsys.readouterr().out)
-    assert re.match(r"--mem-budget 10{14}: the process would need about .*; --mem-budget \S+ \(.*\) would", warning)
-
-
-def test_the_plan_of_alien_shows_capacities_and_the_freeze(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["seer-edge", "plan", "--env", "Alien", "--mem-budget", "0.07GB"])
-    assert main() == 0
-    plan = capsys.readouterr().out
-    for figure in ("70,000,000 B", "7,056", "9,920 rows", "step 100,000 of 500,000", "2,304", "30,380 rows"):
-        assert figure in plan
-    assert "warning" not in plan
-
-
-def test_the_plan_of_a_control_task_shows_capacities_and_the_freeze(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["seer-edge", "plan", "--env", "cartpole-swingup", "--mem-budget", "0.03GB"])
-    assert main() == 0
-    plan = capsys.readouterr().out
-    for figure in ("30,000,000 B", "30,000", "1,000 rows", "step 10,000 of 62,500", "1,600 (L = 50, N = 2, K = 4"):
-        assert figure in plan
-    assert "18,750 rows (18.75x)" in plan
-    assert "warning" not in plan
 
 
 ALIEN_PRESET = preset_to_toml(PRESETS["alien", "rainbow"])

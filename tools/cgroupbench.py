@@ -230,7 +230,7 @@ class Bench:
 def smallest(low: int, high: int, step: int, fits: Callable[[int], bool]) -> int:
     """Return the least of `low + step`, `low + 2 step`, ... up to `high` that fits, by bisection.
 
-    `low` is taken not to fit. Raises FaultError if the largest does not fit.
+    `low` is assumed not to fit. Raises FaultError if the largest does not fit.
     """
     least, most = 0, (high - low) // step
     if not fits(low + most * step):

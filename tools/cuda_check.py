@@ -5,7 +5,7 @@
 
 A short run trains on each device. Random streams differ between devices, so the runs do. What must agree is computed
 from two checkpoints of the CPU's run, from before and after the freeze: the outputs of the encoder and of the head, and
-the weights after one update from the same batch with the same noise. At the end the CPU's run goes on on the GPU.
+the weights after one update from the same batch with the same noise. At the end the CPU's run resumes on the GPU.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def check(flags: argparse.Namespace) -> int:
         failed = list(_compare(runs["cpu"], flags.device))
         progress(f"the run of the CPU continues with --device {flags.device}")
         _run("resume", str(runs["cpu"]), "--device", flags.device, "--total-timesteps", str(STEPS + MORE), "--quiet")
-    print(f"a run that was begun on the CPU went on with --device {flags.device}")
+    print(f"a run that started on the CPU resumed with --device {flags.device}")
     if failed:
         raise FaultError(f"differs by more than is accepted: {', '.join(failed)}")
     return 0

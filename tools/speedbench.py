@@ -9,7 +9,7 @@ of an update is its matrix products and convolutions, on the same memory. That o
 that of a checkpoint a file of as many bytes, and that of an Atari step four bare frames of its emulator.
 
 With --pipeline on, a step has two sides: the update thread, and everything else. Their CPU times are compared with the
-wall time of the step, which cannot be shorter than the slower side, in the fastest tenth of the steps. Beside it stands
+wall time of the step, which cannot be shorter than the slower side, in the fastest tenth of the steps. Next to it is
 what two threads reach that compute as long and share nothing: less than 1 where two cores are not free.
 
 With one thread the clock is the main thread's CPU time, which other processes disturb least. With more threads, with

@@ -25,7 +25,7 @@ class LatentStatistics:
         mean, std: of all values.
         widest, median_width: the largest and the median range of a dimension.
         clip_rates: by codec, the fraction of elements of other observations than those that it was calibrated on that
-            lie outside its ranges; None for a codec that never clips, or that cannot store these latents.
+            are outside its ranges; None for a codec that never clips, or that cannot store these latents.
 
     """
 

@@ -1,4 +1,4 @@
-"""Learning for a program that has a loop of its own."""
+"""Learning for a program with its own loop."""
 
 import contextlib
 import math
@@ -39,7 +39,7 @@ NOT_OPTIONS = {
 
 
 class Learner:
-    """An agent that learns on threads of its own, while your program steps the world.
+    """An agent that learns on its own threads, while your program steps the world.
 
     Args:
         frame_shape: shape of a frame, (height, width) in gray or (height, width, 3) in RGB.
@@ -174,7 +174,7 @@ class Learner:
         return frame.copy()
 
     def _allowed(self, executed: Any) -> Any:
-        """Return the action that was executed. Raises BadInputError if it is none."""
+        """Return the action that was executed. Raises BadInputError if it is invalid."""
         actions = self._actions
         try:
             if isinstance(actions, int):

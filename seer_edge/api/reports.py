@@ -64,7 +64,7 @@ def follow(
     at_flops: float | None = None,
     port: int = DEFAULT_PORT,
 ) -> None:
-    """Serve the report of runs on this machine until it is interrupted. The page refreshes while the runs go on.
+    """Serve the report of runs on this machine until it is interrupted. The page refreshes while the runs continue.
 
     The options are those of `report`. With `output`, that file is kept current too. Raises BadInputError, also if the
     port is not free.

@@ -145,7 +145,7 @@ class SweepResult:
 
     @property
     def failed(self) -> tuple[SweepJob, ...]:
-        """The runs that failed, or were interrupted while the sweep went on."""
+        """The runs that failed, or were interrupted while the sweep continued."""
         return tuple(job for job in self.jobs if job.failure is not None)
 
     @property

@@ -257,7 +257,7 @@ def _add_report_flags(parser: argparse.ArgumentParser) -> None:
         help="Also write a PNG and a CSV file of each figure to DIR.",
     )
     parser.add_argument(
-        "--follow", action="store_true", help="Serve the page on this machine, and refresh it while the runs go on."
+        "--follow", action="store_true", help="Serve the page on this machine, and refresh it while the runs continue."
     )
     parser.add_argument(
         "--port",

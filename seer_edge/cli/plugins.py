@@ -49,7 +49,7 @@ def register_command(
     run: Callable[[argparse.Namespace], int],
     add_flags: Callable[[argparse.ArgumentParser], object] = lambda parser: None,
 ) -> None:
-    """Add the command `seer-edge NAME` (see `Command`). Raises ValueError for a name that is taken."""
+    """Add the command `seer-edge NAME` (see `Command`). Raises ValueError for a name in use."""
     add_entry(PLUGIN_COMMANDS, "command", name, Command(summary, run, add_flags))
 
 

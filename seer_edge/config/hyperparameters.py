@@ -69,7 +69,7 @@ def _meaning(owner: type[Any], name: str) -> str:
 def override(preset: Preset, values: Mapping[str, Any]) -> tuple[Preset, tuple[str, ...]]:
     """Return `preset` with `values` from `--set`, and one `name=value` for each of them.
 
-    Raises BadInputError for an unknown name, a name that has a flag of its own, and a value of the wrong type or
+    Raises BadInputError for an unknown name, a name that has its own flag, and a value of the wrong type or
     outside of its range.
     """
     known = hyperparameters(preset.algo)

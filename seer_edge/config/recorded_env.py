@@ -49,7 +49,7 @@ def env_from_json(data: Any, env: str, name: str, resize: Resize) -> EnvSpec:
 
 
 def changed_since(then: EnvSpec, now: EnvSpec) -> str | None:
-    """Say how the environment differs from the one that a run began with, if the run cannot go on in it; else None."""
+    """Return how an environment differs from that of a run, if the run cannot continue in it, else None."""
     if (then.actions, then.frame_shape, then.crop_shape) == (now.actions, now.frame_shape, now.crop_shape):
         return None
     return f"it had {_shown(then)} when the run began, and has {_shown(now)} now"

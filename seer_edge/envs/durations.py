@@ -30,7 +30,7 @@ class Durations:
         return int(self.counts.sum())
 
     def quantile(self, share: float) -> float:
-        """Return the upper edge of the bin below which `share` of all durations lie, at most `worst`; 0 if empty."""
+        """Return the upper edge of the bin below which `share` of all durations are, at most `worst`; 0 if empty."""
         if not self.count:
             return 0.0
         index = int(np.searchsorted(np.cumsum(self.counts), share * self.count))

@@ -104,7 +104,7 @@ class Step:
 class Playable(Protocol):
     """Something that can be played step by step. It never overwrites a frame that it has returned.
 
-    `terminated` and `truncated` end an episode, and with it returns and n-step windows. `new_scene` tells whether the
+    `terminated` and `truncated` end an episode, and with it returns and n-step windows. `new_scene` says whether the
     next episode starts from an unrelated screen. Only a new scene blanks the frame stack.
     """
 

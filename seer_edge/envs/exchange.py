@@ -1,4 +1,4 @@
-"""Where a program that has a loop of its own meets the thread that acts (`seer_edge.Learner`)."""
+"""The exchange between a program with its own loop and the thread that acts (`seer_edge.Learner`)."""
 
 import threading
 from collections import deque
@@ -63,7 +63,7 @@ class Exchange:
         return self._get(self._actions)
 
     def end(self) -> None:
-        """Let everyone who waits go on with LoopEndedError."""
+        """Raise LoopEndedError in all waiting threads."""
         with self._changed:
             self._ended = True
             self._changed.notify_all()
@@ -90,7 +90,7 @@ class Exchange:
         _open = self
 
     def close(self) -> None:
-        """Let everyone who waits go on, and another exchange be opened."""
+        """Raise LoopEndedError in all waiting threads, and allow another exchange to be opened."""
         global _open
         _open = None
         self.end()

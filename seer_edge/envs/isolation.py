@@ -28,7 +28,7 @@ class Isolation:
     """Runs the calls of one environment, whose global random generators start from `seed`.
 
     Restored after each call: the working directory, `sys.stdout` and `sys.stderr`, and what `ProcessState` holds. The
-    environment keeps a working directory, numpy error state, context variables and random generators of its own, which
+    environment keeps a working directory, numpy error state, context variables and random generators, which
     it finds again in its next call. So it does its OpenGL context, if another environment has made another one current.
     What it prints goes to stderr.
     """

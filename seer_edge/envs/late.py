@@ -9,7 +9,7 @@ from seer_runtime.system.process import start_thread
 
 
 class LateWatch:
-    """Calls `on_late` from a thread of its own if `expect` is not called again in time.
+    """Calls `on_late` from its own thread if `expect` is not called again in time.
 
     The thread starts with the first `expect`.
 

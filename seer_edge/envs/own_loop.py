@@ -1,4 +1,4 @@
-"""An environment whose steps come from a program that has a loop of its own."""
+"""An environment whose steps come from a program with its own loop."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ class OwnLoop(gymnasium.Env[NDArray[np.uint8], Any]):
     def __init__(self, shape: list[int], actions: int | list[list[float]]) -> None:
         if exchange() is None:
             raise UnsupportedEnvError(
-                "the environment is a program with a loop of its own; use seer_edge.Learner there to learn, and "
+                "the environment is a program with its own loop; use seer_edge.Learner there to learn, and "
                 "seer_edge.Policy to act"
             )
         self.observation_space = gymnasium.spaces.Box(0, 255, tuple(shape), np.uint8)

@@ -28,7 +28,7 @@ class VideoError(Exception):
 class Recorder:
     """Writer of a video from frames of one shape.
 
-    A video that cannot be written is reported by one warning. The work that it shows goes on.
+    A video that cannot be written is reported by one warning. The recorded work continues.
     """
 
     def __init__(self, path: Path, *, episodes: int | None = None) -> None:

@@ -16,7 +16,7 @@ END_SECONDS = 5.0
 class RestProcess:
     """A process that runs `command` if the thread that has made it ends without `end(in_order=True)`.
 
-    Return once it waits. It has a session of its own, so Ctrl-C does not reach it. Raises EnvironmentFailedError where
+    Return once it waits. It has its own session, so Ctrl-C does not reach it. Raises EnvironmentFailedError where
     it cannot be started.
     """
 

@@ -1,6 +1,6 @@
 """Consecutive convolutions whose windows do not overlap, computed as matrix products without a copy between them.
 
-Every pixel lies in at most one window of each layer. So the rows of the first product may have any order. Here the
+Every pixel is in at most one window of each layer. So the rows of the first product may have any order. Here the
 windows of the last layer come one after the other, and inside each of them the windows of the layer below, and so on.
 Each layer then reads its windows as a view of the product below (decision 17). Pixels that reach no output of the last
 layer are left out.

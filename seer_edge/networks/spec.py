@@ -127,7 +127,7 @@ ENCODERS: dict[str, tuple[Layer, ...]] = {
 def register_encoder(name: str, layers: Sequence[Layer]) -> None:
     """Add the encoder `name` with the trunk `layers`, bottom first.
 
-    Raises ValueError for a name that is taken, for layers without a convolution or of other kinds, and for a layer that
+    Raises ValueError for a name in use, for layers without a convolution or of other kinds, and for a layer that
     the frozen encoder could not have: the number of filters must be a multiple of 16, a window at most 16 wide.
     """
     others = [layer for layer in layers if not isinstance(layer, Layer)]

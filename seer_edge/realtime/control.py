@@ -53,7 +53,7 @@ class Control:
     def run(self, stop: Callable[[], bool], paused: Callable[[], bool] = lambda: False) -> None:
         """Act until `stop()`, `halt` or `end`, except while `paused()`. Return after `end`.
 
-        Whatever happens, the environment is at rest before the learner knows of it. The learner gets its errors.
+        The environment is at rest before the learner gets its errors.
         """
         error: BaseException | None = None
         self._env.paused, self._env.halted = paused, lambda: self._ended or self._halted or stop()

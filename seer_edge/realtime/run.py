@@ -70,7 +70,7 @@ class RealTimeRun(Run[RealTimeSession]):
     def _train(self, stop: Callable[[], bool]) -> None:
 
         def waits() -> None:
-            stop()  # tells the service manager that the run is alive
+            stop()  # reports to the service manager that the run is alive
             self.reporter.follow_status()
 
         self.session.feed.waits = waits

@@ -46,7 +46,7 @@ class RealTimeSession(Session):
         self.feed = Feed(self.plan.env.frame_shape, self.ledger, room)
         self.updates = Updates(self.agent, self.replay)
         self.totals = Totals()
-        self._running = False  # whether the newest stored row belongs to an episode that goes on
+        self._running = False  # whether the newest stored row belongs to an unfinished episode
 
     def open_control(self) -> Control:
         """Return the control of this session, before its first step. No update may be running."""

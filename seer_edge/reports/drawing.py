@@ -11,7 +11,7 @@ from typing import Any
 from seer_edge.reports.panels import NEUTRAL, Figure, Key, Panel, Series
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#b8860b", "#4b4bb5")
-"""Light colours, after Okabe and Ito, that people with colour-blindness tell apart; `page.html` has the dark ones."""
+"""Light colours that the colour-blind can distinguish, after Okabe and Ito; `page.html` has the dark ones."""
 INK, GRID, PAPER = "#1d2733", "#d9dee4", "#6b7683"
 VARIABLES = {INK: "--ink", GRID: "--grid", PAPER: "--neutral"} | {
     color: f"--color-{number}" for number, color in enumerate(PALETTE)
@@ -208,7 +208,7 @@ def _draw_series(axes: Any, series: Series) -> None:
         axes.errorbar(x, y, yerr=bars, **look.point, linestyle="", markersize=4.5, elinewidth=1, capsize=2)
     elif series.style == "dots":
         axes.plot(x, y, **look.point, linestyle="", markersize=5, alpha=0.85)
-    else:  # "interval" and "paper", which lie along x
+    else:  # "interval" and "paper", which are along x
         bars = [x - series.low, series.high - x]
         ends = {"color": color, "marker": "|"} if series.style == "interval" else look.point
         axes.errorbar(

@@ -218,7 +218,7 @@ def _capacity(groups: Groups, colors: Mapping[str, int]) -> Figure:
     return Figure(
         "capacity",
         "Rows in the replay, and its capacity",
-        "Solid: rows held. Dashed: rows that the budget has room for. Dotted: the freeze. Equal lines overlap.",
+        "Solid: rows held. Dashed: rows that fit in the budget. Dotted: the freeze. Equal lines overlap.",
         "agent steps",
         "rows",
         tuple(panels),

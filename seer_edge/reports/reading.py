@@ -1,4 +1,4 @@
-"""Read run folders for a report: settings, tables and state. Nothing is written, and a run may go on meanwhile."""
+"""Read run folders for a report: settings, tables and state. Nothing is written, and a run may continue meanwhile."""
 
 import csv
 import io

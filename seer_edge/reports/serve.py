@@ -1,4 +1,4 @@
-"""Serve a report on this machine, and refresh it while its runs go on."""
+"""Serve a report on this machine, and refresh it while its runs continue."""
 
 import logging
 import threading
@@ -19,7 +19,7 @@ class LiveReport:
     """Renders the page again when the runs have changed since the last time."""
 
     def __init__(self, options: ReportOptions, on_render: Callable[[str], object] | None = None) -> None:
-        """`on_render` receives each new page, as a file of its own. Raises BadInputError if the runs cannot be read."""
+        """`on_render` receives each new page, as its own file. Raises BadInputError if the runs cannot be read."""
         self._options, self._on_render = options, on_render
         self._lock = threading.Lock()
         self._version = self._page = ""

@@ -1,7 +1,7 @@
 """Demonstrations: a file with the frames, actions and rewards of episodes that a person or a script played.
 
 A row is one time step, as in the replay: frame, action, reward and flags. A truncated episode, and one that was cut
-off, keeps its final frame in a row of its own, which has no action.
+off, keeps its final frame in an additional row without an action.
 """
 
 from collections.abc import Iterator
@@ -55,7 +55,7 @@ class DemoWriter:
         return len(self._flags)
 
     def begin(self, *, new_scene: bool) -> None:
-        """Begin an episode; without `new_scene` the stack goes on."""
+        """Begin an episode; without `new_scene` the stack continues."""
         self._begins = BEGINS if new_scene else 0
 
     def add(self, frame: Frame, action: Action, step: Step) -> None:
@@ -67,7 +67,7 @@ class DemoWriter:
             self._append(step.frame, self._nothing, 0.0, FINAL)
 
     def cut(self) -> None:
-        """End an episode that goes on, with its newest frame."""
+        """Cut an unfinished episode, with its newest frame."""
         if self._flags and not self._flags[-1] & (TERMINATED | FINAL):
             self._flags[-1] |= TRUNCATED
             self._append(self._newest, self._nothing, 0.0, FINAL)

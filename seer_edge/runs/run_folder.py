@@ -183,7 +183,7 @@ class RunFolder:
         return lines
 
     def check_places(self) -> None:
-        """Raise BadInputError if a file's path is taken by a folder, or a folder's path is not a folder here."""
+        """Raise BadInputError if there is a folder at a file's path, or a folder's path is not a folder here."""
         for file in (self.config, self.progress, self.episodes, self.summary, self.encoder):
             if file.is_dir() and not file.is_symlink():
                 raise BadInputError(f"{file}: is a folder, but must be a file; move it away")

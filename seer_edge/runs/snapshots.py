@@ -57,7 +57,7 @@ class Snapshots:
     def read(self, step: int, encoder: Shapes, heads: Shapes) -> Weights:
         """Return the weights at `step`, which must have these names and shapes. Raises BadInputError.
 
-        Snapshots of earlier versions have none of `heads`.
+        Snapshots of earlier versions have no `heads`.
         """
         path = self.path(step)
         try:

@@ -33,7 +33,7 @@ WANTED = "the --run-dir of a run, or a bundle"
 
 
 def is_bundle(source: str | Path) -> bool:
-    """Return whether `source` is to be read as a bundle: it exists and is not a folder."""
+    """Return whether to read `source` as a bundle: it exists and is not a folder."""
     mode = _mode(source)
     return mode is not None and not stat.S_ISDIR(mode)
 

@@ -64,7 +64,7 @@ def start_command(
 ) -> subprocess.Popen[bytes]:
     """Start `seer-edge` with `words` in `folder`, with the lowest priority and its output behind `log`.
 
-    It has a session of its own, so that Ctrl-C in a terminal reaches the sweep only. Raises OSError.
+    It has its own session, so that Ctrl-C in a terminal reaches the sweep only. Raises OSError.
     """
     with log.open("ab") as file:
         child = subprocess.Popen(

@@ -58,7 +58,7 @@ def record_jobs(folder: Path, jobs: Sequence[Job]) -> None:
                 )
             if known.setdefault(job.name, job.record()) != job.record():
                 raise BadInputError(
-                    f"{folder}: {job.name} was begun with other settings; name another folder with -o, or give the "
+                    f"{folder}: {job.name} was started with other settings; name another folder with -o, or give the "
                     f"variant {job.variant} another name"
                 )
         durable.write_json(path, known)
@@ -86,7 +86,7 @@ class Runner:
     """Brings each job to its end. A finished run is not repeated, an interrupted one is resumed.
 
     Attributes:
-        failures: by job, why it did not finish, although the sweep went on.
+        failures: by job, why it did not finish, although the sweep continued.
         interrupted: the jobs among them that a signal stopped.
 
     """

@@ -20,7 +20,7 @@ FILE_BYTES_MAX = 65_536
 _ENTRIES = ("envs", "seeds", "settings", "variants", "about")
 """Entries of a description. `about` is free for notes."""
 _OWN = ("env", "seed")
-"""Options of `train` that the sweep sets itself. A fork may have a seed of its own, with which it continues."""
+"""Options of `train` that the sweep sets itself. A fork may continue with another seed."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
 
 
@@ -299,7 +299,7 @@ def _refusal(kind: type[ResumeRequest], options: Mapping[str, Any]) -> BadInputE
 
 
 def _place(variant: str, own: bool) -> str:
-    """Return the table of the file in which an entry of a variant stands."""
+    """Return the table of the file that has an entry of a variant."""
     return f"variants.{variant}" if own else "settings"
 
 

@@ -40,7 +40,7 @@ class CheckpointPolicy:
         return path
 
     def save_best(self) -> None:
-        """Keep the agent as it is now, the best so far, in a folder of its own. If the disk refuses, warn."""
+        """Keep the agent as it is now, the best so far, in a separate folder. If the disk refuses, warn."""
         try:
             checkpoint.save(self._session.snapshot(), self._folder.best, self._reporter.state(), acting_only=True)
         except OSError as error:

@@ -173,7 +173,7 @@ def _convert(session: Session, plan: BytePlan, latents: LatentPhase) -> tuple[in
 def _calibration_latents(session: Session, encoder: OnnxEncoder) -> Iterator[NDArray[np.float32]]:
     """Yield latents of rows whose stack has no blank frame, or of any rows if there are none.
 
-    The stacks at the start of a scene hold blank frames. Their latents lie far from all others and would make every
+    The stacks at the start of a scene hold blank frames. Their latents are far from all others and would make every
     quantization range too wide.
     """
     ids = real_rows(session.replay, CALIBRATION_ROWS)

@@ -83,7 +83,7 @@ class RemoteTracker:
     """Passes each row to Weights & Biases or MLflow, in a separate process; see `tracker_process`.
 
     Their packages draw from global random generators, handle signals, print, and wait for servers. In a separate
-    process none of this reaches the run. The first problem is reported by a warning. The run never waits for a tracker,
+    process this does not reach the run. The first problem is reported by a warning. The run never waits for a tracker,
     except `CLOSE_SECONDS` at its end.
     """
 

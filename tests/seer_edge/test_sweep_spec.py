@@ -346,7 +346,7 @@ def test_a_run_whose_settings_differ_or_are_unknown_is_refused(tmp_path: Path) -
     record_jobs(tmp_path, [job])
     (tmp_path / job.name).mkdir()
     record_jobs(tmp_path, [job])
-    with pytest.raises(BadInputError, match=f"{job.name} was begun with other settings; name another folder with -o"):
+    with pytest.raises(BadInputError, match=f"{job.name} was started with other settings; name another folder with -o"):
         record_jobs(tmp_path, [other])
     (tmp_path / "sweep.json").unlink()
     with pytest.raises(

@@ -34,7 +34,7 @@ def test_the_cpu_agrees_with_itself(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     for line in ("step 99: encoder", "step 99: head", "step 99: update", "step 150: head", "step 150: update"):
         (found,) = [row for row in printed.splitlines() if row.strip().startswith(line)]
         assert float(found.split()[-2]) == 0.0
-    assert "went on with --device cpu" in printed
+    assert "resumed with --device cpu" in printed
 
 
 @pytest.mark.integration

@@ -46,7 +46,7 @@ class StackedGame(gymnasium.Env[Stack, np.int64]):
         return observation.copy()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Stack, dict[str, Any]]:
-        """Begin an episode, which goes on in the same game after a lost life."""
+        """Begin an episode. After a lost life it continues in the same game."""
         frame = self._env.reset()
         return self._observed(frame, first=self._env.new_scene), {}
 

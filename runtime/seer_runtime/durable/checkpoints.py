@@ -1,7 +1,7 @@
 """Checkpoints: publish a folder of files atomically, and find the newest sound one.
 
 A checkpoint is a folder that becomes visible by one rename. Its manifest lists the size and SHA-256 of each file, so a
-reader can tell a sound checkpoint from a damaged one.
+reader can distinguish a sound checkpoint from a damaged one.
 """
 
 import errno

@@ -57,7 +57,7 @@ class Numbered:
 
 @dataclass(frozen=True)
 class Bounded:
-    """Arrays of `shape` and `dtype`, whose elements lie from `low` to `high`, both in C order. Raises ValueError."""
+    """Arrays of `shape` and `dtype`, whose elements are from `low` to `high`, both in C order. Raises ValueError."""
 
     shape: tuple[int, ...]
     dtype: str

@@ -41,7 +41,7 @@ class BlockFormat:
         if self.by_dimension:
             # Longer matches are rare between differences, and shorter ones cost more than they save.
             return Zstd(self._block_bytes, {"level": 1, "min_match": 7})
-        # The hash table reaches back over two rows. A match lies one row back.
+        # The hash table reaches back over two rows. A match is one row back.
         reach = max(6, (self._block_bytes // BLOCK_ROWS).bit_length() + 1)
         lazy = {"level": 5, "strategy": LAZY, "min_match": 6, "search_log": 2, "hash_log": reach}
         return Zstd(self._block_bytes, {"level": 3}, lazy)

@@ -99,7 +99,7 @@ class BlockIndex:
         return self._sizes[np.arange(first, end) % len(self)]
 
     def fill(self, first: int, sizes: NDArray[np.uint32], position: int) -> None:
-        """Set the blocks from `first` on, which lie one behind the other from `position` on."""
+        """Set the blocks from `first` on, which are stored one after another from `position` on."""
         entries = np.arange(first, first + len(sizes)) % len(self)
         self._sizes[entries] = sizes
         self._begins[entries] = position + sizes.cumsum(dtype=np.int64) - sizes

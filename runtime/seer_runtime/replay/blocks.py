@@ -2,10 +2,10 @@
 
 A block holds `BLOCK_ROWS` rows. Neighbouring rows are nearly equal, so zstd finds most bytes of a row in the row
 before it (see `block_format.py`). A block that does not become smaller is stored uncompressed. The newest rows, whose
-block is not full yet, are not compressed. They lie in the workspace.
+block is not full yet, are not compressed. They are in the workspace.
 
 Block k holds the rows with ids from k * BLOCK_ROWS on. Positions in the ring of bytes only ever grow: the byte at
-position p is `arena.bytes[p % size]`. Blocks lie one behind the other without gaps, and may wrap around.
+position p is `arena.bytes[p % size]`. Blocks follow each other without gaps, and may wrap around.
 
 After each block the oldest blocks are given up until the next block fits, even if it does not become smaller. So a row
 that was given up can still be read until the next block is full. A batch that was drawn earlier remains valid that
@@ -209,7 +209,7 @@ class BlockRows:
         self.head += distance
 
     def _pieces(self, position: int, size: int) -> list[tuple[NDArray[np.uint8], slice]]:
-        """Return the pieces of the arena at `[position, position + size)` of the ring, and where they lie in it."""
+        """Return the pieces of the arena at `[position, position + size)` of the ring, and where they are in it."""
         ring = self.arena.bytes
         start = position % len(ring)
         first = min(size, len(ring) - start)

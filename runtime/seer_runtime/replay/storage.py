@@ -1,4 +1,4 @@
-"""How the observations of a store's rows lie in the arena: the protocol, and the storage of rows of a fixed size."""
+"""How a store keeps observations in the arena: the protocol, and the storage of rows of a fixed size."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

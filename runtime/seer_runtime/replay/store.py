@@ -103,7 +103,7 @@ class RowStore:
 
     @property
     def bytes_a_row(self) -> float | None:
-        """The mean bytes of a row in the arena, or None if compressed rows lie only in the open block so far."""
+        """The mean bytes of a row in the arena, or None if compressed rows are only in the open block so far."""
         return self.storage.bytes_a_row()
 
     @property
@@ -281,13 +281,13 @@ class RowStore:
     def state(self) -> State:
         """Return the values and arrays of the storage, and the columns in the order of `layout`.
 
-        The arrays are the store's own memory where they lie in that order.
+        The arrays are the store's own memory where they are in that order.
         """
         state = self.storage.state(self.appended, self.rows)
         return State(state.values, {**state.arrays, **self.held_columns()})
 
     def held_columns(self) -> dict[str, NDArray[Any]]:
-        """Return the columns of the held rows in the order of `layout`: views where they lie in that order."""
+        """Return the columns of the held rows in the order of `layout`: views where they are in that order."""
         start = self.slot(self.oldest - self.layout.first_slot)
         return {name: _ring_slice(column, start, self.rows) for name, column in vars(self.columns).items()}
 

@@ -111,7 +111,7 @@ def _unescaped(field: str) -> str:
 def _folders(path: PurePosixPath, mounts: list[_Mount]) -> Iterator[PurePosixPath]:
     """Yield the folders of the cgroup `path` and of its ancestors, down from each mount point.
 
-    In a container, `path` may lie outside the mounted hierarchy. The mount point is then the container's own cgroup.
+    In a container, `path` may be outside the mounted hierarchy. The mount point is then the container's own cgroup.
     """
     visible = [mount for mount in mounts if path.is_relative_to(mount.root) and ".." not in path.parts]
     for mount in visible or mounts:

@@ -9,7 +9,7 @@ T = TypeVar("T")
 def add_entry(entries: dict[str, T], kind: str, name: str, entry: T) -> None:
     """Add `entry` to `entries` under `name`. `kind` is what messages call it, such as "encoder".
 
-    Raises ValueError for a name that is taken, or that has other characters than lower-case letters, digits, - and _.
+    Raises ValueError for a name in use, or that has other characters than lower-case letters, digits, - and _.
     """
     if not isinstance(name, str) or re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name) is None:
         raise ValueError(f"{kind} {name!r}: use lower-case letters, digits, - and _ for its name")

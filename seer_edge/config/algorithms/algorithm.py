@@ -80,7 +80,7 @@ class EncoderChoice:
         """Return the encoder with latents for `networks` networks, of `features` elements each.
 
         Without `features` there is no fully connected layer. An imported encoder that is frozen whole is `outside`:
-        ONNX Runtime runs it and torch holds none of its weights. Raises ValueError where the encoder does not fit.
+        ONNX Runtime runs it and torch does not hold its weights. Raises ValueError where the encoder does not fit.
         """
         spec = encoder_spec(
             self.name,

@@ -60,7 +60,7 @@ def register_codec(
     element_bytes: float,
     calibrated: bool = False,
 ) -> None:
-    """Add the codec `name` (see `LatentCodec`). Raises ValueError for a taken name or a size not above 0."""
+    """Add the codec `name` (see `LatentCodec`). Raises ValueError for a name in use or a size not above 0."""
     if not element_bytes > 0:
         raise ValueError(f"codec {name!r}: element_bytes must be above 0, not {element_bytes}")
     add_entry(LATENT_CODECS, "codec", name, LatentCodec(build, element_bytes, calibrated))

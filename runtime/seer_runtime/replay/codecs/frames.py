@@ -49,7 +49,7 @@ class FrameCodec:
         return np.tile(self.crop.center, (count, 1))
 
     def has_views(self, views: Views) -> bool:
-        """Whether every crop lies inside the frame."""
+        """Whether every crop is inside the frame."""
         room = np.subtract(self.shape[-2:], self.crop.size)
         return bool(((views >= 0) & (views <= room)).all())
 

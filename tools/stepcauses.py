@@ -90,16 +90,16 @@ def marked(session: "Session") -> Iterator[None]:
     for owner, method, name in parts:
         object.__setattr__(owner, method, _marked(getattr(owner, method), name))
     game: Any = session.env._env
-    ale = getattr(game, "_ale", None)
-    if ale is not None:
-        game._ale = _Emulator(ale)
+    emulator = getattr(game, "_emulator", None)
+    if emulator is not None:
+        ale, emulator.ale = emulator.ale, _Emulator(emulator.ale)
     try:
         yield
     finally:
         for owner, method, _ in parts:
             object.__delattr__(owner, method)
-        if ale is not None:
-            game._ale = ale
+        if emulator is not None:
+            emulator.ale = ale
 
 
 def measure(session: "Session", times: int) -> Causes:

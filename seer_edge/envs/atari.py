@@ -8,12 +8,12 @@ import gymnasium
 import numpy as np
 
 from seer_edge.envs.actions import Action, Discrete
+from seer_edge.envs.atari_emulator import Emulator
 from seer_edge.envs.atari_options import EVERY_ACTION, FRAMES_PER_STEP, checked_kwargs
 from seer_edge.envs.environment import EnvSpec, Episode, Step
 from seer_edge.envs.names import EnvId
 from seer_edge.envs.resolution import pixel_size
 from seer_edge.envs.state_reader import StateReader
-from seer_edge.errors import describe_error
 from seer_runtime.policy.preprocess import Frame, Resize, pool_and_resize
 from seer_runtime.system.state import State, generator_state, restore_generator
 
@@ -21,10 +21,6 @@ RESOLUTION = 84
 GAME_FRAMES_MAX = 108_000
 PROCESS_BYTES = 29_000_000
 """Memory of the emulator in this process, as measured by `tools/rssbench.py causes`."""
-
-_EMULATOR_BYTES_MAX = 65_536
-# State of Miniature Golf's controllers, which the emulator saves but does not load. Its games continue identically.
-_NOT_LOADED_BYTES_MAX = 12
 
 
 class Atari:
@@ -76,9 +72,9 @@ class Atari:
             obs_type="grayscale",
             **asked,
         )
-        game: Any = self._env.unwrapped
-        self._ale: ale_py.ALEInterface = game.ale
-        self._actions = self._ale.getLegalActionSet() if every_action else self._ale.getMinimalActionSet()
+        self._emulator = Emulator(self._env)
+        ale = self._emulator.ale
+        self._actions = ale.getLegalActionSet() if every_action else ale.getMinimalActionSet()
         actions = Discrete(len(self._actions))
         self.spec = EnvSpec(env_id.id, env_id.name, self._size, self._size, actions, PROCESS_BYTES, resize=resize)
 
@@ -94,7 +90,7 @@ class Atari:
         self._blank_at_lost_life = blank_at_lost_life
         self.new_scene = True
 
-        screen = self._ale.getScreenDims()
+        screen = ale.getScreenDims()
         self._older = np.zeros(screen, np.uint8)
         self._newer = np.zeros(screen, np.uint8)
         self._lives = 0
@@ -112,10 +108,10 @@ class Atari:
         if not continues:
             self._new_game()
         self.new_scene = not continues or self._blank_at_lost_life
-        self._lives = self._ale.lives()
+        self._lives = self._emulator.ale.lives()
         self._stepping, self._between_lives = True, False
         self._older.fill(0)
-        self._ale.getScreenGrayscale(self._newer)
+        self._emulator.ale.getScreenGrayscale(self._newer)
         return self._frame()
 
     def step(self, action: Action) -> Step:
@@ -126,13 +122,13 @@ class Atari:
         """
         if not self._stepping:
             raise RuntimeError("reset the environment before its next step")
-        ale, pressed = self._ale, self._actions[int(action)]
+        ale, pressed = self._emulator.ale, self._actions[int(action)]
         reward = 0
         over = False
         for i in range(FRAMES_PER_STEP):
             if not self._sticky or self._repeats.random() >= self._sticky:
                 self._held = pressed
-            reward += ale.act(self._held)
+            reward += self._emulator.press(self._held)
             over = ale.game_over()
             if over:
                 break
@@ -159,7 +155,7 @@ class Atari:
         self._env.close()
 
     def state(self) -> State:
-        """Return the emulator's state with its random stream (about 14 KB), the last two screens and the episode."""
+        """Return the emulator's state with its random stream (about 75 KB), the last two screens and the episode."""
         values = {
             "env": self.spec.id,
             "seed": self._seed,
@@ -172,8 +168,7 @@ class Atari:
             "return": self._return,
             "length_steps": self._length_steps,
         }
-        emulator = np.frombuffer(self._emulator(), np.uint8)
-        return State(values, {"emulator": emulator, "older": self._older, "newer": self._newer})
+        return State(values, {**self._emulator.state(), "older": self._older, "newer": self._newer})
 
     def restore(self, state: State) -> None:
         """Continue from `state`. Raises StateError for an invalid one."""
@@ -190,52 +185,28 @@ class Atari:
         newer = saved.array("newer", self._newer.shape, np.uint8)
         restore_generator(self._noops, saved.value("noops"))
         restore_generator(self._repeats, saved.value("repeats"))
-        self._restore_emulator(saved)
+        self._emulator.restore(saved)
         self._seed, self._held, self._lives = seed, held, lives
         self._stepping, self._between_lives = stepping, between_lives
         self._return, self._length_steps = episode_return, length_steps
         self._older[...], self._newer[...] = older, newer
 
-    def _emulator(self) -> bytes:
-        # In ale-py 0.10 `serialize` fails on bytes that are not text, and `__getstate__` returns a tuple.
-        saved = self._ale.cloneState(include_rng=True).__getstate__()
-        return bytes(saved[0] if isinstance(saved, tuple) else saved)
-
-    def _restore_emulator(self, reader: StateReader) -> None:
-        saved = reader.raw_bytes("emulator", _EMULATOR_BYTES_MAX)
-        try:
-            emulator = ale_py.ALEState(saved)
-            self._ale.restoreState(emulator)
-            # The state lacks the value on the bus and the position of the beam. Both are the same at the end of
-            # nearly every frame, so running some frames before the second restore sets them.
-            for _ in range(FRAMES_PER_STEP):
-                self._ale.act(ale_py.Action.NOOP)
-            self._ale.restoreState(emulator)
-            loaded = self._emulator()
-        except Exception as error:  # the emulator raises strings and C++ exceptions
-            raise reader.invalid(f"the emulator does not load it ({describe_error(error)})") from error
-        same_length = len(loaded) == len(saved)
-        differ = sum(a != b for a, b in zip(loaded, saved, strict=True)) if same_length else len(saved)
-        if differ > _NOT_LOADED_BYTES_MAX:
-            raise reader.invalid("the emulator loads only a part of it")
-
     def _new_game(self) -> None:
-        # Gymnasium's reset reloads the ROM, without which a seed has no effect.
-        self._env.reset(seed=self._seed)
+        self._emulator.new_game(self._seed)
         self._seed = None
         for _ in range(self._noops.integers(self._noops_max + 1)):
             if not self._survives_noop():
-                self._ale.reset_game()
+                self._emulator.new_game()
         self._held = ale_py.Action.NOOP
         self._return = 0.0
         self._length_steps = 0
 
     def _survives_noop(self) -> bool:
-        self._ale.act(ale_py.Action.NOOP)
-        return not self._ale.game_over()
+        self._emulator.press(ale_py.Action.NOOP)
+        return not self._emulator.ale.game_over()
 
     def _lost_life(self) -> bool:
-        before, self._lives = self._lives, self._ale.lives()
+        before, self._lives = self._lives, self._emulator.ale.lives()
         # Some games show zero lives for a while before they end. That is the end of the game, not a lost life.
         return self._life_loss_ends and 0 < self._lives < before
 

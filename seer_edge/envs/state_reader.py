@@ -58,6 +58,10 @@ class StateReader:
             raise self.invalid(f"{name} is not finite")
         return array
 
+    def has_array(self, name: str) -> bool:
+        """Return whether there is an array `name`. Earlier versions may have saved fewer."""
+        return name in self._state.arrays
+
     def raw_bytes(self, name: str, most: int) -> bytes:
         """Return the bytes of the one-dimensional uint8 array `name`, at most `most` of them."""
         array = self._state.arrays.get(name)

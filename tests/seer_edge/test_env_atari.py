@@ -91,7 +91,7 @@ def _assert_frames(game: str, protocol: Any, steps: int) -> None:
     env = make_env(game, EnvOptions(protocol), seed=3, training=True)
     assert isinstance(env, Atari)
     assert env.spec.resize == ("bilinear" if protocol == "paper" else "area")
-    env._ale = watched = _Watched(env._ale)  # type: ignore[assignment]
+    env._emulator.ale = watched = _Watched(env._emulator.ale)  # type: ignore[assignment]
     of_two = _paper if protocol == "paper" else _machado
     env.reset()
     compared = 0
@@ -103,7 +103,7 @@ def _assert_frames(game: str, protocol: Any, steps: int) -> None:
             compared += 1
         if step.terminated or step.truncated:
             frame = env.reset()
-            newest = env._ale.getScreenGrayscale()
+            newest = env._emulator.ale.getScreenGrayscale()
             np.testing.assert_array_equal(frame, of_two(np.zeros_like(newest), newest))
     assert compared > 0.9 * steps
     env.close()
@@ -138,7 +138,7 @@ def test_returned_frames_are_not_overwritten() -> None:
 @pytest.mark.integration
 def test_a_lost_life_ends_the_episode_and_the_game_continues() -> None:
     env = _atari("Alien", life_loss_ends=True)
-    ale = env._ale
+    ale = env._emulator.ale
     env.reset()
     total, length, after_loss, lives_seen = 0.0, 0, 0.0, [ale.lives()]
     for action in _actions(18, 1500):
@@ -188,12 +188,12 @@ def test_a_reset_within_a_life_or_after_a_fatal_noop_starts_a_new_game(monkeypat
     for action in _actions(18, 1500):
         if env.step(action).terminated:
             break
-    assert env._ale.lives() == 2
+    assert env._emulator.ale.lives() == 2
     env.reset()
-    assert env._ale.lives() == 2
+    assert env._emulator.ale.lives() == 2
     assert not env.new_scene
     env.reset()
-    assert env._ale.lives() == 3
+    assert env._emulator.ale.lives() == 3
     assert env.new_scene
 
     for action in _actions(18, 1500):
@@ -202,8 +202,8 @@ def test_a_reset_within_a_life_or_after_a_fatal_noop_starts_a_new_game(monkeypat
     monkeypatch.setattr(env, "_survives_noop", lambda: False)
     env.reset()
     assert env.new_scene
-    assert env._ale.lives() == 3
-    assert env._ale.getEpisodeFrameNumber() == 0
+    assert env._emulator.ale.lives() == 3
+    assert env._emulator.ale.getEpisodeFrameNumber() == 0
 
 
 @pytest.mark.integration
@@ -239,7 +239,7 @@ class _Lives:
 
 def test_zero_lives_before_the_end_of_the_game_are_not_a_lost_life() -> None:
     env = _atari("Alien", life_loss_ends=True)
-    env._ale = _Lives(env._ale, [2, 1, 1, 0, 0])  # type: ignore[assignment]
+    env._emulator.ale = _Lives(env._emulator.ale, [2, 1, 1, 0, 0])  # type: ignore[assignment]
     env.reset()
     assert env.step(0).terminated
     env.reset()
@@ -266,7 +266,7 @@ def test_the_time_limit_truncates_and_shows_the_last_screen(frames_max: int) -> 
     with pytest.raises(RuntimeError, match="reset the environment"):
         env.step(0)
     env.reset()
-    assert env._ale.getEpisodeFrameNumber() == 0
+    assert env._emulator.ale.getEpisodeFrameNumber() == 0
     assert not env.step(0).truncated
 
 
@@ -275,7 +275,7 @@ def test_games_start_with_every_number_of_noops_up_to_the_maximum() -> None:
     counts = set()
     for _ in range(20):
         env.reset()
-        counts.add(env._ale.getEpisodeFrameNumber())
+        counts.add(env._emulator.ale.getEpisodeFrameNumber())
     assert counts == {0, 1, 2}
 
 
@@ -306,7 +306,7 @@ def test_machado_is_sticky_and_paper_is_not() -> None:
 def test_machado_plays_whole_games() -> None:
     env = make_env("Breakout", EnvOptions("machado"), seed=1, training=True)
     assert isinstance(env, Atari)
-    ale = env._ale
+    ale = env._emulator.ale
     env.reset()
     assert ale.getEpisodeFrameNumber() == 0
     lives = [ale.lives()]
@@ -345,19 +345,19 @@ def test_the_protocol_overrides_the_registered_settings(
 
 def test_the_emulator_uses_the_protocol_and_not_the_registered_kwargs() -> None:
     env = _atari("Alien-v0")
-    assert env._ale.getFloat("repeat_action_probability") == 0.0
-    assert env._ale.getInt("max_num_frames_per_episode") == 108_000
+    assert env._emulator.ale.getFloat("repeat_action_probability") == 0.0
+    assert env._emulator.ale.getInt("max_num_frames_per_episode") == 108_000
     assert env.spec == EnvSpec("Alien-v0", "Alien", (84, 84), (84, 84), Discrete(18))
     env.reset()
     env.step(0)
-    assert env._ale.getEpisodeFrameNumber() == 4
+    assert env._emulator.ale.getEpisodeFrameNumber() == 4
 
 
 def test_the_resolution_sets_the_frame_size() -> None:
     env = _atari("Alien", resolution=42)
     assert env.spec == EnvSpec("ALE/Alien-v5", "Alien", (42, 42), (42, 42), Discrete(18))
     env.reset()
-    screen = cv2.resize(env._ale.getScreenGrayscale(), (42, 42), interpolation=cv2.INTER_AREA)
+    screen = cv2.resize(env._emulator.ale.getScreenGrayscale(), (42, 42), interpolation=cv2.INTER_AREA)
     np.testing.assert_array_equal(env.reset(), screen)
     assert env.step(0).frame.shape == (42, 42)
     assert [_atari("Alien", resolution=edge).reset().shape for edge in (16, 210)] == [(16, 16), (210, 210)]

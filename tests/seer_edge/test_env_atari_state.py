@@ -69,7 +69,7 @@ def test_a_game_can_be_saved_around_a_lost_life(offset: int, steps_to_a_lost_lif
         with pytest.raises(RuntimeError, match="reset the environment"):
             twin.step(0)
         np.testing.assert_array_equal(env.reset(), twin.reset())
-        assert twin._ale.lives() == 2
+        assert twin._emulator.ale.lives() == 2
     assert_continue_alike(env, twin, 150)
 
 
@@ -105,6 +105,15 @@ def test_a_restored_environment_saves_the_same_state_again(lead: int | None, tmp
     assert again.values == saved.values
     for name, array in saved.arrays.items():
         np.testing.assert_array_equal(again.arrays[name], array, err_msg=name)
+
+
+def test_a_state_of_an_earlier_version_has_no_snapshots(saved: State, target: Atari) -> None:
+    arrays = {name: array for name, array in saved.arrays.items() if name in {"emulator", "older", "newer"}}
+    env, twin = atari(seed=3), atari(seed=4)
+    env.restore(saved)
+    twin.restore(State(saved.values, arrays))
+    assert_continue_alike(env, twin, 60)
+    assert twin.state().arrays.keys() == env.state().arrays.keys()
 
 
 def test_saving_does_not_change_the_trajectory() -> None:
@@ -188,6 +197,11 @@ def target() -> Atari:
         ("emulator", np.zeros((2, 100), np.uint8)),
         ("emulator", np.zeros(0, np.uint8)),
         ("emulator", None),
+        ("snapshot_3", np.zeros(100, np.uint8)),
+        ("snapshot_1", np.zeros((2, 100), np.uint8)),
+        ("pressed_0", np.zeros(100_000, np.uint8)),
+        ("pressed_1", np.array([18], np.uint8)),
+        ("pressed_1", None),
     ],
 )
 def test_invalid_states_are_rejected(name: str, value: Any, saved: State, target: Atari) -> None:
@@ -232,7 +246,8 @@ def _games() -> list[str]:
 
 
 # The first two read the value that the last instruction left on the bus. The emulator does not load the third fully.
-@pytest.mark.parametrize("game", ["Qbert", "Tetris", "MiniatureGolf"])
+# The fourth leaves frames unfinished.
+@pytest.mark.parametrize("game", ["Qbert", "Tetris", "MiniatureGolf", "TicTacToe3D"])
 def test_unusual_games_continue_after_a_restore(game: str, tmp_path: Path) -> None:
     assert_the_game_continues(game, "paper", tmp_path, leads=(3, 160), steps=120)
 

@@ -34,7 +34,7 @@ class _Pressed:
 @pytest.mark.parametrize(("sticky", "steps"), [(0.0, 300), (0.25, 2_000)])
 def test_each_frame_repeats_the_previous_action_with_the_sticky_probability(sticky: float, steps: int) -> None:
     env = _alien(sticky)
-    env._ale = ale = _Pressed(env._ale)  # type: ignore[assignment]
+    env._emulator.ale = ale = _Pressed(env._emulator.ale)  # type: ignore[assignment]
     repeated = np.zeros(4)
     env.reset()
     held = ale_py.Action.NOOP
@@ -54,7 +54,7 @@ def test_each_frame_repeats_the_previous_action_with_the_sticky_probability(stic
 
 def test_a_new_game_starts_from_the_noop_action() -> None:
     env = _alien(1.0)
-    env._ale = ale = _Pressed(env._ale)  # type: ignore[assignment]
+    env._emulator.ale = ale = _Pressed(env._emulator.ale)  # type: ignore[assignment]
     env.reset()
     env._held = env._actions[3]
     env.step(1)

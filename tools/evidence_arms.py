@@ -13,7 +13,7 @@ import numpy as np
 from commandline import BadInputError
 from numpy.typing import NDArray
 
-CONTINUATIONS = frozenset("abc")
+CONTINUATIONS = frozenset("abcd")
 ARMS = {
     "whole": "no freeze, all frames of the run",
     "bounded": "no freeze, newest frames",

@@ -10,6 +10,7 @@ from seer_edge.api.results import ReportResult
 from seer_edge.errors import BadInputError
 from seer_edge.reports import build
 from seer_edge.reports.scores import Point
+from seer_edge.runs.run_folder import check_outside_runs
 from seer_edge.validation import path_of
 
 LOG = logging.getLogger(__name__)
@@ -99,4 +100,6 @@ def _options(
     if at_flops is not None and not (isinstance(at_flops, int | float) and 0 < at_flops < math.inf):
         raise BadInputError(f"--at-flops {at_flops!r}: cannot be used; give a number above 0, for example 45e12")
     folder = None if figures is None else Path(figures)
+    if folder is not None:
+        check_outside_runs(folder, "--figures")
     return build.ReportOptions(tuple(map(Path, runs)), Point(at_step, at_flops), folder)

@@ -147,6 +147,7 @@ def test_folders_that_cannot_be_analyzed_are_refused(trained: Path, run: Run, tm
         (damaged, tmp_path / "out", f"{snapshot}: damaged ("),
         (foreign, tmp_path / "out", f"{foreign}: not a run's folder"),
         (trained, file, f"-o {file}: not a folder; name a new one"),
+        (trained, trained, f"-o {trained}: {trained} is a run's folder; name a folder elsewhere"),
         (trained, file / "out", f"-o {file}/out: cannot be written"),
     ):
         status, printed, errors = run("analyze", run_dir, "-o", out, "--rows", "20", "--quiet")

@@ -134,7 +134,11 @@ def _answer(arguments: list[object], monkeypatch: pytest.MonkeyPatch, capsys: py
         (["run", "-o", "run"], ["-o run: is there already, and is not a regular file"]),
         (["run", "-o", "run/config.json"], ["-o run/config.json: exists and is not a page; name another file"]),
         (["run", "-o", "run/progress.csv", "--follow"], ["-o run/progress.csv: exists and is not a page"]),
-        (["run", "-o", "r.html", "--figures", "run/config.json"], ["--figures run/config.json: not a folder"]),
+        (["run", "-o", "r.html", "--figures", "run/config.json"], ["--figures run/config.json: ", "is a run's folder"]),
+        (
+            ["run", "-o", "r.html", "--figures", "run"],
+            ["--figures run: run is a run's folder; name"],
+        ),
         (["run", "--follow", "--figures", "f"], ["--figures: cannot be given with --follow"]),
         (["run", "-o", "r.html", "--at-step", "0"], ["--at-step: '0' is too small"]),
         (["run", "-o", "r.html", "--at-flops", "45X"], ["--at-flops: '45X' is not a number of FLOPs", "45T"]),

@@ -33,14 +33,14 @@ class Beginning:
         name: what messages call it.
         config: the settings of the parent.
         timestep: the agent step.
-        frozen: whether the encoder is frozen.
+        frozen_at: the agent step at which the encoder was frozen; None if it is not.
 
     """
 
     name: str
     config: TrainConfig
     timestep: int
-    frozen: bool
+    frozen_at: int | None
 
 
 def fork(run: str | os.PathLike[str], output: str | os.PathLike[str], **options: Unpack[ForkOptions]) -> ForkResult:
@@ -77,7 +77,7 @@ def fork(run: str | os.PathLike[str], output: str | os.PathLike[str], **options:
     run_folder.check(target, "-o")
     for attempt in range(_READ_ATTEMPTS):
         saved = checkpoint.newest(parent.checkpoints, at=request.at)
-        config = config_of_fork(Beginning(str(saved.path), saved.config, saved.timestep, saved.frozen), request)
+        config = config_of_fork(Beginning(str(saved.path), saved.config, saved.timestep, saved.freeze_step), request)
         planned = planning.recorded_plan(config, parent, frozen=saved.frozen)
         saved.check_fits(planned)
         _check_limits(planned)
@@ -140,12 +140,12 @@ def config_of_fork(begin: Beginning, request: ForkRequest) -> TrainConfig:
 
 def _check_frozen(begin: Beginning, changes: dict[str, Any]) -> None:
     """Raise BadInputError if something of the freeze changes that is already done."""
-    if not begin.frozen:
+    before = begin.frozen_at
+    if before is None:
         return
     for name in _FIXED_BY_FREEZE:
         if name in changes and changes[name] != getattr(begin.config, name):
             value = "never" if changes[name] is None else changes[name]
-            before = begin.config.freeze_at
             hint = "start a new run with train" if before == 0 else f"give --at with a step up to {before}"
             raise BadInputError(
                 f"{flag_of(name)} {value}: {begin.name} is frozen already, since step {before}; leave it out, or {hint}"
@@ -165,7 +165,7 @@ def _check_limits(planned: BytePlan) -> None:
 def _check_steps(begin: Beginning, request: ForkRequest, changes: dict[str, Any]) -> None:
     """Raise BadInputError if a step of the new settings is before the checkpoint."""
     freeze_at, total = changes.get("freeze_at"), request.total_timesteps
-    if freeze_at is not None and not begin.frozen and freeze_at < begin.timestep:
+    if freeze_at is not None and begin.frozen_at is None and freeze_at < begin.timestep:
         raise BadInputError(
             f"--freeze-at {freeze_at}: the fork begins at step {begin.timestep}; give that or a later step, or never"
         )

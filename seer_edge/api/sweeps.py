@@ -206,7 +206,8 @@ def _config(job: Job, plans: Plans, configs: Mapping[Kind, TrainConfig]) -> Trai
         raise BadInputError(f"at = {step}: variant {job.parent.variant} begins at step {first}; give that or more")
     # The checkpoint that is kept at the step of the freeze is the one before it.
     frozen = parent.freeze_at is not None and (step > parent.freeze_at or at is None or parent.freeze_at == 0)
-    begin = Beginning(f"variant {job.parent.variant} at step {step}", parent, step, frozen)
+    frozen_at = parent.freeze_at if frozen else None
+    begin = Beginning(f"variant {job.parent.variant} at step {step}", parent, step, frozen_at)
     config = config_of_fork(begin, ForkRequest.of(**job.options))
     if planned.networks.parameters != plans[kind_of(job.parent)].networks.parameters:
         changed = ", ".join(job.options.get("set", {}))

@@ -178,6 +178,15 @@ class Saved:
         return bool(self.state.get("frozen"))
 
     @property
+    def freeze_step(self) -> int | None:
+        """The agent step of the freeze, 0 for an imported encoder; None if the encoder is not frozen."""
+        if not self.frozen:
+            return None
+        with reading(self.path):
+            freeze = self.run()["outcome"]["freeze"]
+            return 0 if freeze is None else int(freeze["timestep"])
+
+    @property
     def skipped(self) -> tuple[str, ...]:
         """One line for each newer checkpoint that is damaged."""
         return tuple(f"skipped {path.name}: {reason}" for path, reason in self.stored.skipped)

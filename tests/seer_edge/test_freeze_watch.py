@@ -9,8 +9,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+import seer_edge
 from seer_edge.agents.agent import Agent
+from seer_edge.api.forks import Beginning, config_of_fork
 from seer_edge.config.freeze_step import given_freeze
+from seer_edge.config.request import ForkRequest
 from seer_edge.runs import checkpoint
 from seer_edge.training.freeze_watch import PROBE_ROWS, Comparison, FreezeWatch
 from seer_runtime.system.state import State, StateError
@@ -159,3 +162,13 @@ def test_a_damaged_record_is_refused(damage: Callable[..., Any], build_rig: Buil
     state = run.session.watch.state()
     with pytest.raises(StateError, match="--freeze-at auto"):
         FreezeWatch(WINDOW, []).restore(State(*damage(dict(state.values), dict(state.arrays))), run.session.agent)
+
+
+@pytest.mark.integration
+def test_a_fork_names_the_step_at_which_the_parent_froze_and_not_the_latest_one() -> None:
+    config = seer_edge.plan("Alien", mem_budget="1MB", total_timesteps=1000, freeze_at="auto").config
+    assert config.freeze_at == 500
+    with pytest.raises(seer_edge.BadInputError) as refused:
+        config_of_fork(Beginning("RUN", config, 1000, 450), ForkRequest.of(freeze_at=600))
+    line = "--freeze-at 600: RUN is frozen already, since step 450; leave it out, or give --at with a step up to 450"
+    assert str(refused.value) == line

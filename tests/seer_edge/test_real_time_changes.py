@@ -47,7 +47,7 @@ def test_settings_of_real_time_are_refused_for_a_run_without_a_rate(
         seer_edge.resume(tmp_path / "run", **option)
     assert str(refused.value) == expected
     assert run.config.read_bytes() == before
-    begin = Beginning("the run", config, 0, False)
+    begin = Beginning("the run", config, 0, None)
     with pytest.raises(seer_edge.BadInputError) as refused:
         config_of_fork(begin, ForkRequest.of(**option))
     assert str(refused.value) == expected

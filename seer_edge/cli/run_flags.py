@@ -173,8 +173,8 @@ def add_freeze_flags(group: argparse._ArgumentGroup, *, otherwise: str | None) -
         "--freeze-at",
         type=flag_type(parse_freeze_at),
         metavar="N|auto|never",
-        help="Agent step of the freeze. auto: once encoder and head hardly change, at half of the run at the latest. "
-        f"Default: {otherwise or preset_freeze}.",
+        help="Agent step of the freeze. auto: once encoder and head change at a steady rate, at half of the run at the "
+        f"latest. Default: {otherwise or preset_freeze}.",
     )
     group.add_argument(
         "--freeze-layers",

@@ -14,7 +14,7 @@ from seer_runtime.system.units import parse_duration, parse_size
 NEVER = "never"
 AUTO = "auto"
 """Value of --latent-codec: choose the densest codec with a small error at the freeze (`training.codec_choice`).
-Value of --freeze-at: freeze once encoder and head hardly change any more (`training.freeze_watch`)."""
+Value of --freeze-at: freeze once encoder and head change at a steady rate (`training.freeze_watch`)."""
 _INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(\d{1,18}\.?\d{0,18}|\.\d{1,18})(e[+-]?\d{1,2})?", re.ASCII | re.IGNORECASE)
 SHOWN_CHARACTERS = 40

@@ -79,7 +79,7 @@ class SweepJob:
 
     Attributes:
         name: name of its folder in that of the sweep.
-        status: "finished", "interrupted", "failed" or "waiting".
+        status: "finished", "interrupted", "failed", "waiting", or "running" in a process of an earlier call.
         timestep: agent steps made.
         total_timesteps: agent steps of the whole run.
         mean_return: mean return of its last evaluation; None without one.

@@ -22,7 +22,7 @@ from seer_edge.runs.run_folder import check_outside_runs
 from seer_edge.sweeps.calibration import measure
 from seer_edge.sweeps.cost import Kind, duration, first_step, kind_of
 from seer_edge.sweeps.engine import Engine, LocalEngine
-from seer_edge.sweeps.runner import Need, Progress, Runner, locked, record_jobs, summary_of
+from seer_edge.sweeps.runner import Need, Progress, Runner, is_busy, locked, record_jobs, steps_of, summary_of
 from seer_edge.sweeps.spec import Job, jobs_of, read_spec
 from seer_edge.validation import path_of
 from seer_runtime.system.memory import memory_limits
@@ -223,8 +223,11 @@ def _job(folder: Path, job: Job, plans: Plans, runner: Runner | None) -> SweepJo
     summary = summary_of(folder / job.name)
     evaluation = summary.get("eval")
     failure = None if runner is None else runner.failures.get(job.name)
+    timestep = int(summary.get("timesteps", 0))
     if summary.get("status") == "finished":
         status = "finished"
+    elif is_busy(folder / job.name):
+        status, timestep = "running", steps_of(folder / job.name)
     elif runner is not None and failure is not None and job.name not in runner.interrupted:
         status = "failed"
     else:
@@ -232,7 +235,7 @@ def _job(folder: Path, job: Job, plans: Plans, runner: Runner | None) -> SweepJo
     return SweepJob(
         name=job.name,
         status=status,
-        timestep=int(summary.get("timesteps", 0)),
+        timestep=timestep,
         total_timesteps=plans[kind_of(job)].config.total_timesteps,
         mean_return=None if evaluation is None else float(evaluation["mean_return"]),
         rss_bytes=plans[kind_of(job)].rss_peak_bytes,

@@ -52,18 +52,26 @@ def record_jobs(folder: Path, jobs: Sequence[Job]) -> None:
         known = durable.read_json(path) if path.exists() else {}
         for job in jobs:
             if job.name not in known and os.path.lexists(folder / job.name):
+                why = f"{RECORD} lacks it" if path.exists() else f"{RECORD} is missing"
                 raise BadInputError(
-                    f"{folder}: the settings of {job.name} are unknown, because {RECORD} lacks it; name another folder "
-                    "with -o"
+                    f"{folder}: the settings of {job.name} are unknown, because {why}; put that file back, or name "
+                    "another folder with -o"
                 )
             if known.setdefault(job.name, job.record()) != job.record():
                 raise BadInputError(
-                    f"{folder}: {job.name} was started with other settings; name another folder with -o, or give the "
-                    f"variant {job.variant} another name"
+                    f"{folder}: {job.name} was started with other settings ({_difference(known[job.name], job)}); name "
+                    "another folder with -o, or another variant"
                 )
         durable.write_json(path, known)
     except (OSError, durable.CorruptFileError, AttributeError) as error:
         raise BadInputError(f"{path}: cannot be used ({error}); name another folder with -o") from error
+
+
+def _difference(known: Mapping[str, Any], job: Job) -> str:
+    """Return the first difference between a recorded job and `job`."""
+    before, now = ({**record, **record["options"]} for record in (known, job.record()))
+    name = next(name for name in {**now, **before} if name != "options" and before.get(name) != now.get(name))
+    return f"{name} was {before.get(name)}, now {now.get(name)}"
 
 
 @contextlib.contextmanager
@@ -96,6 +104,7 @@ class Runner:
         self._plugins: tuple[str, ...] = ()
         self._waiting = list(jobs)
         self._running: dict[str, Running] = {}
+        self._outliving: dict[str, Task] = {}  # trained by a process of an earlier call that was killed
         self._finished: set[str] = set()
         self._is_stopping = False
         self.failures: dict[str, str] = {}
@@ -127,8 +136,8 @@ class Runner:
         """Return how far the sweep is."""
         steps = [min(steps_of(self.folder / job.name), self._needs[job.name].total_timesteps) for job in self._jobs]
         total = sum(self._needs[job.name].total_timesteps for job in self._jobs)
-        done, failed = len(self._finished), len(self.failures)
-        return Progress(sum(steps), total, len(self._running), done, failed, len(self._jobs))
+        done, failed, running = len(self._finished), len(self.failures), len(self._running) + len(self._outliving)
+        return Progress(sum(steps), total, running, done, failed, len(self._jobs))
 
     def _collect(self) -> None:
         for name, running in list(self._running.items()):
@@ -160,7 +169,18 @@ class Runner:
         self.failures[name] = reason
         LOG.warning("%s: %s", name, reason)
 
+    def _find_outliving(self) -> None:
+        """Find the waiting jobs that a process of an earlier call still trains. They count as running."""
+        before, self._outliving = self._outliving, {}
+        for job in self._waiting:
+            if is_busy(self.folder / job.name):
+                need = self._needs[job.name]
+                self._outliving[job.name] = Task([], self._log_of(job), need.rss_bytes, need.threads)
+                if job.name not in before:
+                    LOG.info("%s: trained by a process of an earlier call; waiting for it", job.name)
+
     def _start_waiting(self) -> None:
+        self._find_outliving()
         for job in list(self._waiting):
             if RunFolder(self.folder / job.name).is_finished:
                 self._finish(job.name)
@@ -172,21 +192,24 @@ class Runner:
             self._waiting.remove(job)
 
     def _begin(self, job: Job) -> bool:
-        """Start the next command of a job, if there is room and no process of an earlier call trains it still."""
+        """Start the next command of a job, if there is room and no process of an earlier call trains it."""
         path, need = self.folder / job.name, self._needs[job.name]
-        if _is_busy(path):
+        if job.name in self._outliving:
             return False
         resumes = is_run(path)
         words = ["resume", str(path), "--quiet"] if resumes else job.words(self.folder)
-        log = self.folder / LOGS / f"{job.name}.log"
-        task = Task([*self._plugins, *words], log, need.rss_bytes, need.threads)
-        if not self._engine.has_room(task, [running.task for running in self._running.values()]):
+        task = Task([*self._plugins, *words], self._log_of(job), need.rss_bytes, need.threads)
+        others = [*(running.task for running in self._running.values()), *self._outliving.values()]
+        if not self._engine.has_room(task, others):
             return False
         if not resumes:
             remove_remnants(path)
         LOG.info("%s: %s", words[0], job.name)
         self._running[job.name] = self._engine.start(task)
         return True
+
+    def _log_of(self, job: Job) -> Path:
+        return self.folder / LOGS / f"{job.name}.log"
 
 
 def remove_remnants(path: Path) -> None:
@@ -199,7 +222,7 @@ def remove_remnants(path: Path) -> None:
             file.unlink()
 
 
-def _is_busy(path: Path) -> bool:
+def is_busy(path: Path) -> bool:
     """Return whether a process works on the run: one that outlived a sweep that was killed."""
     if not path.is_dir():
         return False

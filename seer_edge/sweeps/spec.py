@@ -166,6 +166,9 @@ def _is_list(value: Any, kind: type) -> bool:
 def _options(table: Mapping[str, Any]) -> dict[str, Any]:
     """Return the entries of a table by the names of the Python API."""
     named = {name.replace("-", "_"): value for name, value in table.items()}
+    if len(named) < len(table):
+        twice = next(name for name in table if "-" in name and name.replace("-", "_") in table)
+        raise BadInputError(f"{twice}: is also given as {twice.replace('-', '_')}; leave one of them out")
     return {"from_" if name == "from" else name: value for name, value in named.items()}
 
 
@@ -227,11 +230,12 @@ class _Maker:
         for name in waiting:
             if _NAME.fullmatch(name) is None:
                 raise BadInputError(f"variants.{name}: not a name; use letters, digits, dots and dashes")
-            variant, names = self.variants[name], ", ".join(self.variants)
-            if variant.fork is not None and variant.fork not in self.variants:
-                raise BadInputError(f"variants.{name}: fork = {variant.fork!r} is no variant; name one of {names}")
-            if variant.source is not None and variant.source not in self.variants:
-                raise BadInputError(f"variants.{name}: from = {variant.source!r} is no variant; name one of {names}")
+            variant = self.variants[name]
+            for entry, wanted in (("fork", variant.fork), ("from", variant.source)):
+                if wanted is not None and wanted not in self.variants:
+                    others = ", ".join(other for other in self.variants if other != name)
+                    hint = f"name one of {others}" if others else f"add variants.{wanted}"
+                    raise BadInputError(f"variants.{name}: {entry} = {wanted!r} is no variant; {hint}")
         while waiting:
             ready = [
                 name for name in waiting if {self.variants[name].fork, self.variants[name].source} <= {None, *done}

@@ -13,8 +13,9 @@ from seer_edge.cli.flags import parse
 from seer_edge.cli.sweep_flags import sweep_of
 from seer_edge.errors import BadInputError
 from seer_edge.sweeps.engine import LocalEngine, Task
-from seer_edge.sweeps.runner import record_jobs, remove_remnants
+from seer_edge.sweeps.runner import Need, Progress, Runner, record_jobs, remove_remnants
 from seer_edge.sweeps.spec import Job, jobs_of, read_spec
+from seer_runtime.durable.lock import FolderLock
 from tests.seer_edge.plan_specs import ALIEN
 
 SPEC = """
@@ -94,9 +95,13 @@ def test_the_words_of_a_job_are_flags_with_its_settings(tmp_path: Path) -> None:
             "settings: --mem-budget: '1QB'",
         ),
         ('envs = ["Alien"]\n[settings]\nset = 3', "set must be a table"),
+        ('envs = ["Alien"]\n[settings]\nlog-every = 3\nlog_every = 4', "log-every: is also given as log_every; leave"),
         ('envs = ["Alien"]\nvariants = 3', "settings and variants: give tables"),
         ('envs = ["Alien"]\n[variants.a]\nat = 3', "variants.a: at needs fork"),
-        ('envs = ["Alien"]\n[variants.a]\nfork = "b"', "variants.a: fork = 'b' is no variant; name one of a"),
+        (
+            'envs = ["Alien"]\n[variants.a]\nfork = "b"',
+            "variants.a: fork = 'b' is no variant; add variants.b",
+        ),
         ('envs = ["Alien"]\n[variants.a]\nfork = "a"', "variants.a: is a fork of itself"),
         ('envs = ["Alien"]\n[variants."a/b"]', "variants.a/b: not a name"),
         ('envs = ["Alien"]\n[variants.b]\n[variants.a]\nfork = "b"\nat = "x"', "variants.a: at = 'x' is not a step"),
@@ -223,7 +228,7 @@ def test_a_variant_imports_the_encoder_of_another_one_in_another_environment(tmp
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('from = {variant = "b"}', "variants.a: from = 'b' is no variant; name one of a"),
+        ('from = {variant = "b"}', "variants.a: from = 'b' is no variant; add variants.b"),
         ('from = {variant = "a"}', "variants.a: imports from itself"),
         ('from = {env = "Krull"}', "variants.a: from = {'env': 'Krull'} is not a run"),
         ("from = {variant = 3}", "variants.a: from = {'variant': 3} is not a run"),
@@ -346,11 +351,28 @@ def test_a_run_whose_settings_differ_or_are_unknown_is_refused(tmp_path: Path) -
     record_jobs(tmp_path, [job])
     (tmp_path / job.name).mkdir()
     record_jobs(tmp_path, [job])
-    with pytest.raises(BadInputError, match=f"{job.name} was started with other settings; name another folder with -o"):
+    line = rf"{job.name} was started with other settings \(mem_budget was 1MB, now 2MB\); name another folder with -o"
+    with pytest.raises(BadInputError, match=line):
         record_jobs(tmp_path, [other])
+    (tmp_path / "sweep.json").write_text("{}")
+    with pytest.raises(BadInputError, match=f"{job.name} are unknown, because sweep.json lacks it; put that file back"):
+        record_jobs(tmp_path, [job])
     (tmp_path / "sweep.json").unlink()
-    with pytest.raises(
-        BadInputError, match=f"{job.name} are unknown, because sweep.json lacks it; name another folder"
-    ):
+    with pytest.raises(BadInputError, match=r"because sweep\.json is missing; put that file back, or name another"):
         record_jobs(tmp_path, [job])
     assert not (tmp_path / "sweep.json").exists()
+
+
+def test_a_run_that_outlives_its_sweep_counts_as_running(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    jobs = jobs_of({"envs": ["Alien"], "seeds": [0, 1], "settings": {"mem_budget": "1MB"}})
+    (tmp_path / jobs[0].name).mkdir()
+    needs = {job.name: Need(10**6, 1, 100) for job in jobs}
+    runner, seen = Runner(tmp_path, jobs, needs, LocalEngine(1, 10**7)), list[Progress]()
+    lock = FolderLock(tmp_path / jobs[0].name)
+    runner.run(lambda: len(seen) >= 2, seen.append)
+    lock.release()
+    assert [progress.running for progress in seen[:2]] == [1, 1]
+    assert [path.name for path in tmp_path.iterdir()] == [jobs[0].name]  # the other one was not started
+    line = f"{jobs[0].name}: trained by a process of an earlier call; waiting for it"
+    assert [record.getMessage() for record in caplog.records] == [line]

@@ -165,6 +165,8 @@ def read_run(path: Path) -> Run:
     config = _config(folder)
     progress = _progress(folder.progress)
     summary = _summary(folder)
+    if summary.get("status") == "finished" and not len(progress[STEPS]):
+        raise BadInputError(f"{folder.progress}: has no rows, although the run is finished; leave the run out")
     settings = config.get("settings")
     compared = {**config, **(settings if isinstance(settings, dict) else {})}
     if config.get("env_kwargs") is not None:

@@ -126,6 +126,7 @@ def _answer(arguments: list[object], monkeypatch: pytest.MonkeyPatch, capsys: py
         (["nowhere", "-o", "r.html"], ["nowhere: there is no such file or folder", "give the folders of runs"]),
         (["foreign", "-o", "r.html"], ["foreign: not a run's folder", "give the folders of runs"]),
         (["odd", "-o", "r.html"], ["config.json: not the configuration of a run"]),
+        (["bare", "-o", "r.html"], ["bare/progress.csv: has no rows, although the run is finished; leave the run out"]),
         (["torn", "-o", "r.html"], ["progress.csv: not a table of numbers"]),
         (["run", "run/", "-o", "r.html"], ["run: is the same run as run; name each run once"]),
         (["run"], ["-o: is missing"]),
@@ -158,6 +159,8 @@ def test_bad_input_is_reported_in_one_line_and_writes_nothing(
     Path("foreign").mkdir()
     make_run(Path("odd"), env_name="Alien")
     Path("odd/config.json").write_text('{"env": "x"}')
+    make_run(Path("bare"))
+    Path("bare/progress.csv").unlink()
     make_run(Path("torn"))
     Path("torn/progress.csv").write_text("time/total_timesteps,compute/flops\n1000,many\n")
     before = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}

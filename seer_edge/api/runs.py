@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -246,6 +246,7 @@ def _resume(
     for line in saved.skipped:
         LOG.warning(line)
     _check_length(saved, changes.get("total_timesteps"))
+    _check_kept(saved, changes.get("keep_checkpoint", ()))
     config = _changed(saved.config, changes)
     planned = planning.plan_again(config, folder, frozen=saved.frozen)
     check_memory(planned, memory_limits(), resumed=True)
@@ -283,6 +284,13 @@ def _changed(config: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
     changed = dataclasses.replace(config, **changes)
     check_rate_given(changed.hz, changes)
     return changed
+
+
+def _check_kept(saved: Saved, steps: Sequence[int]) -> None:
+    """Raise BadInputError if a checkpoint is asked for that was not kept and cannot be written any more."""
+    for step in steps:
+        if step < saved.timestep and step not in saved.config.keep_checkpoint:
+            raise BadInputError(f"--keep-checkpoint {step}: the run is at step {saved.timestep}; give that or more")
 
 
 def _check_length(saved: Saved, total_timesteps: int | None) -> None:

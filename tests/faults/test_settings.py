@@ -73,14 +73,18 @@ def test_other_package_versions_are_reported(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("total_timesteps", "hint"),
-    [("24", "the run is at step 25 already; give more"), ("29", "the freeze is at step 30; give more")],
+    ("flag", "step", "hint"),
+    [
+        ("--total-timesteps", "24", "the run is at step 25 already; give more"),
+        ("--total-timesteps", "29", "the freeze is at step 30; give more"),
+        ("--keep-checkpoint", "24", "the run is at step 25; give that or more"),
+    ],
 )
-def test_total_timesteps_before_the_present_step_are_rejected(total_timesteps: str, hint: str, tmp_path: Path) -> None:
+def test_steps_before_the_present_one_are_rejected(flag: str, step: str, hint: str, tmp_path: Path) -> None:
     path, log = tmp_path / "run", tmp_path / "log"
     assert runs.start(log, runs.train, CONFIG, path, prepare=functools.partial(stop_at, (25,))).join() == 143
-    assert runs.start(log, runs.command, "resume", path, "--total-timesteps", total_timesteps).join() == 2
-    assert log.read_text().splitlines()[-1] == f"seer-edge resume: --total-timesteps {total_timesteps}: {hint}"
+    assert runs.start(log, runs.command, "resume", path, flag, step).join() == 2
+    assert log.read_text().splitlines()[-1] == f"seer-edge resume: {flag} {step}: {hint}"
 
 
 def test_a_disk_too_small_for_three_checkpoints_is_reported(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from seer_edge.analysis.measure import Measured, Probe
 from seer_edge.analysis.pictures import write_attention
 from seer_edge.errors import BadInputError
 from seer_edge.reports.drawing import write_png
+from seer_edge.runs.run_folder import check_outside_runs
 from seer_runtime import durable
 
 STABLE = 0.95
@@ -22,7 +23,8 @@ STABLE = 0.95
 
 
 def check_output(folder: Path) -> None:
-    """Raise BadInputError if `folder` is there and is not a folder."""
+    """Raise BadInputError if `folder` is not a folder, or is that of a run."""
+    check_outside_runs(folder, "-o")
     if folder.exists() and not folder.is_dir():
         raise BadInputError(f"-o {folder}: not a folder; name a new one")
 

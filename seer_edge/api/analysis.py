@@ -107,7 +107,6 @@ def analyze(
         from seer_edge.analysis.build import check_output, summary_of, write_analysis
     target = path_of("-o", output)
     check_output(target)
-    run_folder.check_outside_runs(target, "-o")
     opened = [_open(path_of("RUN", run), rows, apart, threads) for run in runs]
     labels = _labels([found.folder.path for found in opened])
     measured = [_measure(label, found, rows, progress_bar) for label, found in zip(labels, opened, strict=True)]

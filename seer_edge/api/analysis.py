@@ -18,7 +18,7 @@ from seer_edge.config.plan import BytePlan
 from seer_edge.envs.guarded import closing_idle
 from seer_edge.errors import BadInputError
 from seer_edge.reports.build import check_packages
-from seer_edge.runs import checkpoint, run_folder
+from seer_edge.runs import run_folder
 from seer_edge.runs.checkpoint import Saved
 from seer_edge.runs.run_folder import RunFolder
 from seer_edge.runs.snapshots import Snapshots
@@ -142,10 +142,7 @@ def _open(path: Path, rows: int, apart: int | None, threads: int | None) -> _Ope
     if apart is not None and not pairs:
         raise BadInputError(f"--apart {apart}: the snapshots of {path} are at most {steps[-1] - steps[0]} steps apart")
     _check_memory(plan, agent, len(steps), rows)
-    with checkpoint.reading(saved.path):
-        freeze = saved.run()["outcome"]["freeze"]
-        frozen_at = None if freeze is None else int(freeze["timestep"])
-    return _Opened(folder, plan, saved, state, agent, snapshots, steps, pairs, frozen_at)
+    return _Opened(folder, plan, saved, state, agent, snapshots, steps, pairs, saved.freeze_step)
 
 
 def _check_memory(plan: BytePlan, agent: Any, snapshots: int, rows: int) -> None:

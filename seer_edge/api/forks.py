@@ -33,7 +33,7 @@ class Beginning:
         name: what messages call it.
         config: the settings of the parent.
         timestep: the agent step.
-        frozen_at: the agent step at which the encoder was frozen; None if it is not.
+        frozen_at: the agent step at which the encoder was frozen, 0 if it was imported; None if it is not.
 
     """
 
@@ -77,7 +77,8 @@ def fork(run: str | os.PathLike[str], output: str | os.PathLike[str], **options:
     run_folder.check(target, "-o")
     for attempt in range(_READ_ATTEMPTS):
         saved = checkpoint.newest(parent.checkpoints, at=request.at)
-        config = config_of_fork(Beginning(str(saved.path), saved.config, saved.timestep, saved.freeze_step), request)
+        frozen_at = (saved.freeze_step or 0) if saved.frozen else None
+        config = config_of_fork(Beginning(str(saved.path), saved.config, saved.timestep, frozen_at), request)
         planned = planning.recorded_plan(config, parent, frozen=saved.frozen)
         saved.check_fits(planned)
         _check_limits(planned)

@@ -179,12 +179,10 @@ class Saved:
 
     @property
     def freeze_step(self) -> int | None:
-        """The agent step of the freeze, 0 for an imported encoder; None if the encoder is not frozen."""
-        if not self.frozen:
-            return None
+        """The agent step at which the run froze its encoder; None if it did not, or imported a frozen one."""
         with reading(self.path):
             freeze = self.run()["outcome"]["freeze"]
-            return 0 if freeze is None else int(freeze["timestep"])
+            return None if freeze is None else int(freeze["timestep"])
 
     @property
     def skipped(self) -> tuple[str, ...]:

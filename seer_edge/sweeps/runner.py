@@ -57,21 +57,23 @@ def record_jobs(folder: Path, jobs: Sequence[Job]) -> None:
                     f"{folder}: the settings of {job.name} are unknown, because {why}; put that file back, or name "
                     "another folder with -o"
                 )
-            if known.setdefault(job.name, job.record()) != job.record():
+            now = job.record()
+            before = known.setdefault(job.name, now)
+            if before != now:
                 raise BadInputError(
-                    f"{folder}: {job.name} was started with other settings ({_difference(known[job.name], job)}); name "
-                    "another folder with -o, or another variant"
+                    f"{folder}: {job.name} was started with other settings ({_difference(before, now)}); name another "
+                    "folder with -o, or another variant"
                 )
         durable.write_json(path, known)
-    except (OSError, durable.CorruptFileError, AttributeError) as error:
+    except (OSError, durable.CorruptFileError, AttributeError, LookupError, TypeError) as error:
         raise BadInputError(f"{path}: cannot be used ({error}); name another folder with -o") from error
 
 
-def _difference(known: Mapping[str, Any], job: Job) -> str:
-    """Return the first difference between a recorded job and `job`."""
-    before, now = ({**record, **record["options"]} for record in (known, job.record()))
-    name = next(name for name in {**now, **before} if name != "options" and before.get(name) != now.get(name))
-    return f"{name} was {before.get(name)}, now {now.get(name)}"
+def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Return the first difference between two records of a job. Raises LookupError or TypeError for other content."""
+    old, new = ({**record, **record["options"]} for record in (before, now))
+    name = next(name for name in {**new, **old} if name != "options" and old.get(name) != new.get(name))
+    return f"{name} was {old.get(name)}, now {new.get(name)}"
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """The file of a sweep: its jobs in order, and one line for each mistake."""
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -354,6 +355,10 @@ def test_a_run_whose_settings_differ_or_are_unknown_is_refused(tmp_path: Path) -
     line = rf"{job.name} was started with other settings \(mem_budget was 1MB, now 2MB\); name another folder with -o"
     with pytest.raises(BadInputError, match=line):
         record_jobs(tmp_path, [other])
+    for foreign in (3, [], {"seed": 0}, {"options": 3}):
+        (tmp_path / "sweep.json").write_text(json.dumps({job.name: foreign}))
+        with pytest.raises(BadInputError, match=r"sweep\.json: cannot be used .*; name another folder with -o"):
+            record_jobs(tmp_path, [job])
     (tmp_path / "sweep.json").write_text("{}")
     with pytest.raises(BadInputError, match=f"{job.name} are unknown, because sweep.json lacks it; put that file back"):
         record_jobs(tmp_path, [job])

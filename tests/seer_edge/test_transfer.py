@@ -171,7 +171,7 @@ def test_the_imported_encoder_equals_the_source_and_stays_fixed(runs: Runs, env:
     }
     agent: Any = session.agent
     for encoder in (agent.encoder, agent.target_encoder):
-        assert not encoder.state_dict()  # torch has none of its weights
+        assert not encoder.state_dict()  # torch does not hold its weights
 
 
 def test_only_the_encoder_is_read_and_an_untrained_source_gives_a_warning(runs: Runs) -> None:

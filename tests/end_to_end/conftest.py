@@ -18,7 +18,15 @@ from seer_edge.envs import Step, make_env
 from seer_edge.envs.guarded import Guarded
 from seer_edge.runs import run_folder
 from seer_edge.training import run as train
-from tests.end_to_end.short_presets import GAME, PIXEL_GAME, Run, command, runner, use_short_presets
+from tests.end_to_end.short_presets import (
+    GAME,
+    PIXEL_GAME,
+    Run,
+    exported,
+    runner,
+    trained_run,
+    use_short_presets,
+)
 
 
 @dataclass(frozen=True)
@@ -55,17 +63,13 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 @pytest.fixture(scope="session")
 def frozen(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a finished run of the pixel game with a freeze. Tests only read it."""
-    folder = tmp_path_factory.mktemp("runs") / "frozen"
-    command("train", *PIXEL_GAME, "--run-dir", folder)
-    return folder
+    return trained_run(tmp_path_factory.mktemp("runs") / "frozen", *PIXEL_GAME)
 
 
 @pytest.fixture(scope="session")
 def bundle(frozen: Path) -> Path:
     """Return the bundle of that run, with its learner and its replay rows. Tests only read it."""
-    path = frozen.with_name("all.seer")
-    command("export", frozen, "-o", path, "--with", "learner", "--with", "replay")
-    return path
+    return exported(frozen)
 
 
 @pytest.fixture

@@ -72,3 +72,16 @@ def command(*words: str | Path) -> None:
         use_short_presets(patch)
         patch.setattr("sys.argv", ["seer-edge", *map(str, words)])
         assert main() == 0
+
+
+def trained_run(folder: Path, *flags: str) -> Path:
+    """Train a run in `folder` with these flags, and return the folder."""
+    command("train", *flags, "--run-dir", folder)
+    return folder
+
+
+def exported(run: Path) -> Path:
+    """Export a run with its learner and its replay rows, and return the bundle, which is beside the run."""
+    path = run.with_name("all.seer")
+    command("export", run, "-o", path, "--with", "learner", "--with", "replay")
+    return path

@@ -11,7 +11,7 @@ import pytest
 from seer_edge.runs import checkpoint
 from seer_edge.runs.snapshots import Snapshots
 from seer_runtime import durable
-from tests.end_to_end.short_presets import GAME, TASK, Run, command
+from tests.end_to_end.short_presets import GAME, TASK, Run, trained_run
 
 UP_TO_FREEZE = [0, *(-(-30 * part // 20) for part in range(1, 21))]
 """Of a run that freezes at step 30."""
@@ -21,9 +21,7 @@ PNG = b"\x89PNG"
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of the pixel game with snapshots."""
-    path = tmp_path_factory.mktemp("analyzed") / "game"
-    command("train", "--env", GAME, "--analyze", "--run-dir", path)
-    return path
+    return trained_run(tmp_path_factory.mktemp("analyzed") / "game", "--env", GAME, "--analyze")
 
 
 def newest(path: Path) -> Path:

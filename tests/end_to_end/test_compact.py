@@ -12,7 +12,7 @@ import pytest
 
 from seer_runtime import durable
 from seer_runtime.policy.bundle import REPLAY, open_bundle
-from tests.end_to_end.short_presets import GAME, Run, command
+from tests.end_to_end.short_presets import GAME, Run, exported, trained_run
 
 pytestmark = pytest.mark.integration
 
@@ -22,17 +22,13 @@ PLAY = ("--env", GAME, "--store", "compact")
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run with 75 steps, frozen on the way."""
-    path = tmp_path_factory.mktemp("runs") / "source"
-    command("train", *PLAY, "--run-dir", path)
-    return path
+    return trained_run(tmp_path_factory.mktemp("runs") / "source", *PLAY)
 
 
 @pytest.fixture(scope="module")
 def bundle(source: Path) -> Path:
     """A bundle of that run with its learner and replay rows."""
-    path = source.parent / "all.seer"
-    command("export", source, "-o", path, "--with", "learner", "--with", "replay")
-    return path
+    return exported(source)
 
 
 def _replay(run: Path, step: int | None = None) -> dict[str, Any]:

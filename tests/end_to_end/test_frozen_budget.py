@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.short_presets import GAME, Run, command
+from tests.end_to_end.short_presets import GAME, Run, trained_run
 
 pytestmark = pytest.mark.integration
 
@@ -15,9 +15,7 @@ pytestmark = pytest.mark.integration
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run, with a checkpoint from before its freeze."""
-    path = tmp_path_factory.mktemp("runs") / "source"
-    command("train", "--env", GAME, "--keep-checkpoint", "25", "--run-dir", path)
-    return path
+    return trained_run(tmp_path_factory.mktemp("runs") / "source", "--env", GAME, "--keep-checkpoint", "25")
 
 
 def _least(run: Run, path: Path) -> int:

@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 
 from seer_runtime import durable
-from tests.end_to_end.short_presets import CONTROL, EPISODE_STEPS, PIXEL_GAME, SAC, TASK, Run, command
+from tests.end_to_end.short_presets import CONTROL, EPISODE_STEPS, PIXEL_GAME, SAC, TASK, Run, trained_run
 
 
 def _read(path: Path) -> Any:
@@ -120,9 +120,7 @@ def test_another_task_imports_the_encoder_of_a_partly_frozen_run(run: Run, tmp_p
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of the pixel game."""
-    folder = tmp_path_factory.mktemp("source") / "run"
-    command("train", *PIXEL_GAME, "--total-timesteps", "25", "--run-dir", folder)
-    return folder
+    return trained_run(tmp_path_factory.mktemp("source") / "run", *PIXEL_GAME, "--total-timesteps", "25")
 
 
 def _refusal(run: Run, folder: Path, *words: str | Path) -> str:

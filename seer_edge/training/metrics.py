@@ -40,8 +40,9 @@ class PhaseClock:
         return {"steps": self.steps, "seconds": self.seconds}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state` returned."""
-        self.steps, self.seconds = dict(state["steps"]), dict(state["seconds"])
+        """Restore what `state` returned. Raises for anything else."""
+        self.steps = {phase: int(steps) for phase, steps in state["steps"].items()}
+        self.seconds = {phase: float(state["seconds"][phase]) for phase in self.steps}
 
 
 class Interval:

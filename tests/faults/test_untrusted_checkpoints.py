@@ -236,7 +236,7 @@ RESUME: dict[str, Edit] = {
             ("outcome.peaks", {"rss": "x"}),
             ("clock", 5),
             ("clock.steps", {"pixel": "x"}),
-            ("clock.seconds", {"pixel": 0}),
+            ("clock.seconds", {"pixel": "x"}),
             ("clock.seconds", {}),
             ("interval.episodes", [[1]]),
             ("interval.losses", ["x"]),

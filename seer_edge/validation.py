@@ -1,10 +1,12 @@
 """Checks of values that users give: types of dataclass fields, and files that a command will write."""
 
+import difflib
 import math
 import os
 import stat
 import sys
 import types
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -47,7 +49,7 @@ def check_types(instance: Any) -> None:
     for name, kind in get_type_hints(type(instance)).items():
         value = getattr(instance, name)
         if not _fits(value, kind):
-            raise ValueError(f"{name} cannot be {value!r}")
+            raise ValueError(f"{name} cannot be {value!r}; give {describe(kind)}")
 
 
 def typed(value: Any, kind: Any) -> Any:
@@ -74,13 +76,26 @@ def typed(value: Any, kind: Any) -> Any:
 
 def describe(kind: Any) -> str:
     """Say in words which values an annotation accepts: "a whole number, or none"."""
-    base = _base(kind)
-    names = {int: "a whole number of up to 18 digits", float: "a number", bool: "true or false"}
-    if get_origin(base) is tuple:
-        text = f"{len(get_args(base))} numbers in brackets, for example [-1.0, 1.0]"
-    else:
-        text = names.get(base, "text")
-    return text + (f", or {NONE}" if _optional(kind) else "")
+    words = [_described(option) for option in _options(kind) if option is not types.NoneType]
+    return ", or ".join([*dict.fromkeys(words), *([NONE] if _optional(kind) else [])])
+
+
+def _described(kind: Any) -> str:
+    names = {int: "a whole number of up to 18 digits", float: "a number", bool: "true or false", dict: "a table"}
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(map(str, get_args(kind)))}"
+    if get_origin(kind) is tuple and get_args(kind)[-1] is not Ellipsis:
+        return f"{len(get_args(kind))} numbers in brackets, for example [-1.0, 1.0]"
+    if get_origin(kind) is tuple:
+        return "a list"
+    return names.get(get_origin(kind) or kind, "text")
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Say which names are close to an unknown one, or all if none is."""
+    names = list(names)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    return f"nearest: {', '.join(near)}" if near else f"choose one of {', '.join(names)}"
 
 
 def _options(kind: Any) -> tuple[Any, ...]:

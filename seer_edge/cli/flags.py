@@ -336,6 +336,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
             f"{fixed[0]}: cannot change in a run that has begun; `seer-edge {flags.command} --help` lists what can; "
             "leave it out"
         )
+    if flags.command == "sweep" and fixed:
+        raise BadInputError(f"{fixed[0]}: is a flag of train; give it behind {SEPARATOR}")
     raise BadInputError(
         f"unrecognized arguments: {' '.join(unknown)}; `seer-edge {flags.command} --help` lists what there is"
     )

@@ -5,7 +5,6 @@ dataclasses check their ranges, so a new field needs no entry here.
 """
 
 import dataclasses
-import difflib
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from seer_edge.config.request import flag_of, has_flag
 from seer_edge.envs import EnvSpec
 from seer_edge.errors import BadInputError
 from seer_edge.networks.spec import ENCODERS
-from seer_edge.validation import NONE, typed
+from seer_edge.validation import NONE, nearest, typed
 
 SUFFIX = ".toml"
 FILE_BYTES_MAX = 65_536
@@ -81,7 +80,7 @@ def override(preset: Preset, values: Mapping[str, Any]) -> tuple[Preset, tuple[s
             flag = flag_of(name) if has_flag(name) else "--algo"
             raise BadInputError(f"{shown}: {flag} sets {name}; give that flag instead")
         if name not in settable:
-            raise BadInputError(f"{shown}: unknown hyperparameter; {_nearest(name, settable)}")
+            raise BadInputError(f"{shown}: unknown hyperparameter; {nearest(name, settable)}")
         try:
             given = {name: typed(value, known[name].kind)}
             if known[name].in_settings:
@@ -106,11 +105,6 @@ def override_settings(algo: str, settings: Settings, values: Mapping[str, Any]) 
     preset = PRESETS[ALGORITHMS[algo].default_preset.lower(), algo]
     changed, lines = override(dataclasses.replace(preset, settings=settings), values)
     return changed.settings, lines
-
-
-def _nearest(name: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    return f"nearest: {', '.join(near)}" if near else f"choose one of {', '.join(names)}"
 
 
 # --- preset files ------------------------------------------------------------------------------------------------
@@ -208,7 +202,7 @@ def _preset_from(found: Mapping[str, Any], path: str) -> Preset:
     values: dict[str, Any] = {}
     for name, value in found.items():
         if name not in known:
-            raise ValueError(f"unknown entry {name!r}; {_nearest(name, list(known))}")
+            raise ValueError(f"unknown entry {name!r}; {nearest(name, list(known))}")
         try:
             values[name] = typed(value, known[name].kind)
         except ValueError as error:

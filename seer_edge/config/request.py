@@ -125,7 +125,8 @@ class ResumeRequest:
             check_types(self)
         except ValueError as error:
             name, _, reason = str(error).partition(" ")
-            raise BadInputError(f"{flag_of(name)}: {reason}") from error
+            as_text = f", or text as {flag_of(name)} takes it" if name in _TEXT else ""
+            raise BadInputError(f"{flag_of(name)}: {reason}{as_text}") from error
 
     def config_fields(self) -> dict[str, Any]:
         """Return the fields of `TrainConfig` that are given, without those that are None."""

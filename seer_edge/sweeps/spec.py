@@ -15,6 +15,7 @@ from seer_edge.config.config import SEED_MAX
 from seer_edge.config.hyperparameters import toml_value
 from seer_edge.config.request import ENCODER, ForkRequest, ResumeRequest, RunRequest, flag_of
 from seer_edge.errors import BadInputError
+from seer_edge.validation import nearest
 
 FILE_BYTES_MAX = 65_536
 _ENTRIES = ("envs", "seeds", "settings", "variants", "about")
@@ -133,7 +134,7 @@ def jobs_of(data: Mapping[str, Any]) -> list[Job]:
     """Return the jobs of a description, the content of a file as Python values. Raises BadInputError."""
     unknown = sorted(set(data) - set(_ENTRIES))
     if unknown:
-        raise BadInputError(f"{unknown[0]}: unknown entry; choose one of {', '.join(_ENTRIES)}")
+        raise BadInputError(f"{unknown[0]}: unknown entry; {nearest(unknown[0], _ENTRIES)}")
     seeds, variants, settings = data.get("seeds", [0]), data.get("variants", {"run": {}}), data.get("settings", {})
     if not _is_list(seeds, int):
         raise BadInputError("seeds: give a list of whole numbers, for example [0, 1, 2]")
@@ -151,7 +152,7 @@ def jobs_of(data: Mapping[str, Any]) -> list[Job]:
     names = [_job_name(env, name, seed) for name, of in maker.variants.items() for env in of.envs for seed in seeds]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise BadInputError(f"two runs have the name {twice[0]}; leave one of them out")
+        raise BadInputError(f"envs, seeds and variants give two runs the name {twice[0]}; leave one of them out")
     keeps: dict[str, set[int]] = {}
     for job in maker.jobs.values():
         if job.parent is not None and job.at is not None:
@@ -282,7 +283,7 @@ class _Maker:
         for entry in merged:
             if entry not in known:
                 where = _place(name, entry in given)
-                raise BadInputError(f"{where}: {entry} is unknown or cannot differ; see docs/sweeps.md")
+                raise BadInputError(f"{where}: {entry} is unknown or cannot differ; {nearest(entry, sorted(known))}")
         if not isinstance(merged.get("set", {}), dict):
             where = _place(name, "set" in given)
             raise BadInputError(f"{where}: set must be a table, for example set = {{ batch_size = 64 }}")

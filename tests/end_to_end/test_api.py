@@ -67,8 +67,8 @@ def test_a_policy_imports_the_runtime_alone() -> None:
     [
         (lambda: seer_edge.plan("Alein"), "--env Alein: unknown environment; nearest: Alien"),
         (lambda: seer_edge.plan("Alien", mem_budget="7Gbit"), "--mem-budget: '7Gbit' is not a size"),
-        (lambda: seer_edge.plan("Alien", mem_budget=0.5), "--mem-budget: cannot be 0.5"),
-        (lambda: seer_edge.plan("Alien", seed="3"), "--seed: cannot be '3'"),
+        (lambda: seer_edge.plan("Alien", mem_budget=0.5), "--mem-budget: cannot be 0.5; give a whole number"),
+        (lambda: seer_edge.plan("Alien", seed="3"), "--seed: cannot be '3'; give a whole number"),
         (lambda: seer_edge.plan("Alien", color="blue"), "--color blue: unknown value; choose one of gray, rgb"),
         (lambda: seer_edge.plan("Alien", gray_levels=8), "--gray-levels 8: unknown value; choose one of 16, 32, 64"),
         (lambda: seer_edge.plan("Alien", gray_levels="32"), "--gray-levels 32: unknown value; choose one of 16"),

@@ -83,8 +83,12 @@ def test_the_words_of_a_job_are_flags_with_its_settings(tmp_path: Path) -> None:
         ('envs = ["Alien"]\nseeds = [0, -1]', "seeds: -1 is no seed; give whole numbers from 0 to 4294967295"),
         ('envs = ["Alien"]\nseeds = [4294967296]', "seeds: 4294967296 is no seed"),
         ('envs = ["Alien"]\nfoo = 1', "foo: unknown entry; choose one of envs, seeds, settings, variants"),
-        ('envs = ["Alien", "Alien"]', "two runs have the name Alien__run__0"),
-        ('envs = ["Alien"]\n[settings]\nfreeze = 1', "settings: freeze is unknown or cannot differ"),
+        ('envs = ["Alien", "Alien"]', "envs, seeds and variants give two runs the name Alien__run__0"),
+        (
+            'envs = ["Alien"]\n[settings]\nfreeze = 1',
+            "settings: freeze is unknown or cannot differ; nearest: freeze_at",
+        ),
+        ('envs = ["Alien"]\n[setings]', "setings: unknown entry; nearest: settings"),
         ('envs = ["Alien"]\n[settings]\nseed = 1', "settings: seed is unknown or cannot differ"),
         ('envs = ["Alien"]\n[settings]\nmem_budget = "1QB"', "settings: --mem-budget"),
         (
@@ -155,6 +159,7 @@ def test_flags_of_train_behind_dashes_describe_a_sweep_without_a_file(tmp_path: 
         (["--envs", "Alien,", "-o", "d"], "--envs: 'Alien,' has an empty name"),
         (["--envs", "Alien", "-o", "d", "--", "--seed", "3"], "--seed behind --: the sweep gives each run its own"),
         (["--envs", "Alien", "-o", "d", "--", "--run-dir", "x"], "--run-dir behind --: the sweep gives each run"),
+        (["--envs", "Alien", "-o", "d", "--mem-budget", "1GB"], "--mem-budget: is a flag of train; give it behind --"),
         (["--envs", "Alien", "-o", "d", "--", "--banana"], "flags of train behind --: unrecognized arguments"),
         (["--envs", "Alien", "-o", "d", "--", "--threads", "x"], "flags of train behind --: --threads: "),
     ],

@@ -9,7 +9,7 @@ import numpy as np
 
 from seer_edge.config.plan import BytePlan
 from seer_edge.envs.exchange import ENV as OWN_LOOP
-from seer_runtime.system.units import format_size
+from seer_runtime.system.units import counted, format_size
 
 SURE_FACTOR = 1.1
 """Factor between an estimate and its upper bound up to which the bound is not printed."""
@@ -241,7 +241,7 @@ class EvaluationResult:
     def render(self) -> str:
         """Return the result as a few lines of text."""
         lines = [] if self.encoder is None else [self.encoder]
-        lines.append(f"{self.env}, step {self.timestep:,}, {len(self.returns)} episodes")
+        lines.append(f"{self.env}, step {self.timestep:,}, {counted(len(self.returns), 'episode')}")
         if self.returns:
             returns = " ".join(f"{value:g}" for value in self.returns)
             lines.append(f"return {self.mean_return:.1f} ± {self.std_return:.1f}: {returns}")
@@ -320,7 +320,7 @@ class RecordResult:
     def render(self) -> str:
         """Return the result as one line of text."""
         mean = f", mean return {sum(self.returns) / len(self.returns):.1f}" if self.returns else ""
-        return f"{self.path}: {self.env}, {len(self.returns)} episodes, {self.rows:,} rows{mean}"
+        return f"{self.path}: {self.env}, {counted(len(self.returns), 'episode')}, {counted(self.rows, 'row')}{mean}"
 
 
 @dataclass(frozen=True)

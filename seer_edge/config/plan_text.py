@@ -1,13 +1,13 @@
 """Lines of a plan that say in words what a run does."""
 
 from seer_edge.config.config import TrainConfig
+from seer_runtime.system.units import counted
 
 
 def evaluation_cost(config: TrainConfig) -> str:
     """Return what one evaluation may cost."""
     episodes, limit = config.eval_episodes, config.eval_limit_steps
-    count = f"{episodes} episode{'s' if episodes != 1 else ''}"
-    return f"{count} of at most {limit:,} steps, at most {episodes * limit:,} steps"
+    return f"{counted(episodes, 'episode')} of at most {limit:,} steps, at most {episodes * limit:,} steps"
 
 
 def evaluation_text(config: TrainConfig) -> str:

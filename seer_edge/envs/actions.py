@@ -6,6 +6,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from seer_runtime.system.units import counted
+
 Action = int | NDArray[np.float32]
 """An int from 0 to `count` - 1, or float32 `[size]` with each control in [-1, 1]."""
 
@@ -41,7 +43,7 @@ class Discrete:
         return bool(((column >= 0) & (column < self.count)).all())
 
     def __str__(self) -> str:
-        return f"{self.count} action{'s' if self.count != 1 else ''}"
+        return counted(self.count, "action")
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Continuous:
         return bool(((column >= -1) & (column <= 1)).all())
 
     def __str__(self) -> str:
-        return f"{self.size} continuous action{'s' if self.size != 1 else ''}"
+        return counted(self.size, "continuous action")
 
 
 Actions = Discrete | Continuous

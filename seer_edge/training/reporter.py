@@ -21,7 +21,7 @@ from seer_runtime import durable
 from seer_runtime.replay.block_index import room_bytes
 from seer_runtime.system.ledger import Line
 from seer_runtime.system.process import rss_bytes
-from seer_runtime.system.units import format_size
+from seer_runtime.system.units import counted, format_size
 
 CONVERSION_LINES_SECONDS = 5.0
 """Seconds between two messages of a conversion that takes long."""
@@ -236,7 +236,7 @@ class Reporter:
             self.outcome.best = Best(self.evaluated_at, evaluation.mean_return)
         self.write_summary()
         self.console.say(
-            f"evaluation at step {self.evaluated_at:,}: {len(evaluation.returns)} episodes, "
+            f"evaluation at step {self.evaluated_at:,}: {counted(len(evaluation.returns), 'episode')}, "
             f"return {evaluation.mean_return:.1f} ± {evaluation.std_return:.1f}"
         )
         if self.is_complete and self.evaluated_at < self._session.config.total_timesteps:

@@ -158,7 +158,7 @@ def test_latents_in_the_replay_are_those_of_the_written_encoder(alien: Path) -> 
 
 def test_eval_plays_the_newest_checkpoint(alien: Path) -> None:
     first, second = (forked("eval", alien, "--episodes", "1", "--seed", "3").stdout for _ in range(2))
-    assert "step 900, 1 episodes" in first
+    assert "step 900, 1 episode\n" in first
     assert first == second
 
 
@@ -171,7 +171,7 @@ def test_eval_skips_a_damaged_checkpoint_and_reports_it(alien: Path, tmp_path: P
     agent.write_bytes(data)
     done = forked("eval", copy, "--episodes", "1")
     assert done.returncode == 0, done.stderr
-    assert "step 840, 1 episodes" in done.stdout
+    assert "step 840, 1 episode\n" in done.stdout
     assert done.stderr.startswith("warning: skipped step_0000000900: ")
 
 

@@ -1,10 +1,10 @@
-"""Tests of parsing and formatting sizes and durations."""
+"""Tests of parsing and formatting sizes, durations and counts."""
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from seer_runtime.system.units import exact_size, format_duration, format_size, parse_duration, parse_size
+from seer_runtime.system.units import counted, exact_size, format_duration, format_size, parse_duration, parse_size
 
 
 @pytest.mark.parametrize(
@@ -193,3 +193,8 @@ def test_format_duration_uses_the_largest_exact_unit(seconds: float, text: str) 
 @example(359.9999)
 def test_parse_duration_reads_a_formatted_duration_back(seconds: float) -> None:
     assert parse_duration(format_duration(seconds)) == pytest.approx(seconds, abs=1e-6)
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "0 rows"), (1, "1 row"), (2, "2 rows"), (1_200, "1,200 rows")])
+def test_a_count_has_its_noun_in_the_singular_or_plural(count: int, text: str) -> None:
+    assert counted(count, "row") == text

@@ -1,4 +1,4 @@
-"""Parse and format sizes (1 GB is 10^9 bytes, 1 GiB is 2^30 bytes) and durations (30s, 10min, 1.5h)."""
+"""Parse and format sizes (1 GB is 10^9 bytes, 1 GiB is 2^30 bytes), durations (30s, 10min, 1.5h) and counts."""
 
 import re
 from decimal import Decimal
@@ -85,3 +85,8 @@ def format_duration(seconds: float) -> str:
 
 def _tenth(digit: int) -> str:
     return f".{digit}" if digit else ""
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun: "1 episode", "1,200 rows"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

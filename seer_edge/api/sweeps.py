@@ -135,15 +135,15 @@ def estimate(
     folder: Path, listed: Sequence[Job], plans: Plans, place: Engine, plugins: Sequence[str] = ()
 ) -> SweepResult:
     """Return the jobs with the estimated seconds of what is left. Raises RunStoppedError if a calibration fails."""
-    speeds = measure(plans, listed, place, plugins)
     found = [_job(folder, job, plans, None) for job in listed]
+    left = [(job, seen.timestep) for job, seen in zip(listed, found, strict=True) if seen.status != "finished"]
+    speeds = measure(plans, [job for job, _ in left], place, plugins)
 
     def seconds_of(*, longest: bool) -> dict[str, float]:
-        seconds = {}
-        for job, seen in zip(listed, found, strict=True):
-            begin = max(first_step(job, plans), seen.timestep)
-            left = speeds[kind_of(job)].seconds(plans[kind_of(job)], begin, longest=longest)
-            seconds[job.name] = 0.0 if seen.status == "finished" else left
+        seconds = {job.name: 0.0 for job in listed}
+        for job, step in left:
+            begin = max(first_step(job, plans), step)
+            seconds[job.name] = speeds[kind_of(job)].seconds(plans[kind_of(job)], begin, longest=longest)
         return seconds
 
     seconds, most = seconds_of(longest=False), seconds_of(longest=True)
@@ -152,7 +152,7 @@ def estimate(
     notes = dict.fromkeys(
         f"{planned.env.name}: {speeds[kind].episodes.describe(planned.config.eval_limit_steps)}"
         for kind, planned in plans.items()
-        if planned.config.eval_every is not None
+        if kind in speeds and planned.config.eval_every is not None
     )
     expected = SweepEstimate(duration(listed, seconds, slots), duration(listed, most, slots), slots, tuple(notes))
     jobs = tuple(dataclasses.replace(seen, seconds=seconds[seen.name]) for seen in found)

@@ -113,7 +113,10 @@ class Calibration:
         self._plugins = [word for module in plugins for word in ("--plugin", module)]
         self._first: dict[Kind, Job] = {}
         for job in jobs:
-            self._first.setdefault(kind_of(job), job)
+            needed: Job | None = job
+            while needed is not None:  # the runs that encoders come from are measured first
+                self._first.setdefault(kind_of(needed), needed)
+                needed = needed.imports
         learners: dict[Learner, Kind] = {}
         for kind in self._first:
             learners.setdefault(Learner.of(plans[kind]), kind)

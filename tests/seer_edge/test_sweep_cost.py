@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ from seer_edge.api.sweeps import estimate, plans_of
 from seer_edge.reproduction.description import load
 from seer_edge.sweeps.calibration import Calibration
 from seer_edge.sweeps.cost import CHECKPOINT_BYTES_A_SECOND, Episodes, Rates, Speed, duration, kind_of
-from seer_edge.sweeps.engine import LocalEngine
+from seer_edge.sweeps.engine import LocalEngine, LocalProcess, Task
 from seer_edge.sweeps.measurement import LearningSteps, play_seconds, rates_of
-from seer_edge.sweeps.spec import jobs_of
+from seer_edge.sweeps.spec import Job, jobs_of
 
 RATES = Rates(start=5.0, acting=0.01, pixel=0.1, latent=0.04, freeze=2.0, evaluation=0.5, evaluation_step=0.005)
 SPEC: dict[str, Any] = {
@@ -31,6 +32,13 @@ SPEC: dict[str, Any] = {
         "late": {"fork": "seer", "at": 600, "total_timesteps": 1_200},
     },
 }
+
+
+class NothingStarts(LocalEngine):
+    """An engine that must not be used."""
+
+    def start(self, task: Task) -> LocalProcess:
+        raise AssertionError(task)
 
 
 def rows_with(steps: LearningSteps, rates: Rates, before: float, length: int) -> list[dict[str, str]]:
@@ -148,7 +156,11 @@ def test_an_estimate_covers_the_remaining_steps(monkeypatch: pytest.MonkeyPatch,
     listed = jobs_of({**SPEC, "seeds": [0, 1]})
     plans = plans_of(listed, "spec", tmp_path)
     speed = Speed(RATES, Episodes((200,)))
-    monkeypatch.setattr("seer_edge.api.sweeps.measure", lambda plans, *_: dict.fromkeys(plans, speed))
+
+    def measure(_: object, jobs: Sequence[Job], *rest: object) -> dict[tuple[str, str], Speed]:
+        return {kind_of(job): speed for job in jobs}
+
+    monkeypatch.setattr("seer_edge.api.sweeps.measure", measure)
     for name, summary in {
         "Alien__seer__0": {"status": "finished", "timesteps": 1_000},
         "Alien__plain__0": {"status": "interrupted", "timesteps": 700},
@@ -167,3 +179,20 @@ def test_an_estimate_covers_the_remaining_steps(monkeypatch: pytest.MonkeyPatch,
         "Alien__late__1": speed.seconds(kinds["Alien__late__1"], 600),
     }
     assert result.hours == pytest.approx(sum(job.seconds or 0.0 for job in result.jobs) / 3600)
+
+
+def test_an_estimate_of_a_finished_sweep_measures_nothing(tmp_path: Path) -> None:
+    listed = jobs_of(SPEC)
+    for job in listed:
+        (tmp_path / job.name).mkdir()
+        (tmp_path / job.name / "summary.json").write_text('{"status": "finished", "timesteps": 1200}')
+    result = estimate(tmp_path, listed, plans_of(listed, "spec", tmp_path), NothingStarts(1, 10**10))
+    assert result.hours == 0
+
+
+def test_the_run_that_an_encoder_comes_from_is_measured_though_it_has_finished(tmp_path: Path) -> None:
+    spec = {**SPEC, "variants": {"source": {"freeze_at": 400}, "moved": {"from": {"variant": "source"}}}}
+    jobs = jobs_of(spec)
+    moved = [job for job in jobs if job.variant == "moved"]
+    found = Calibration(plans_of(jobs, "spec", tmp_path), moved, LocalEngine(2, 10**9), tmp_path, ())
+    assert {variant for _, variant in found.learners.values()} == {"source", "moved"}

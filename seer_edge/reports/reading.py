@@ -201,12 +201,14 @@ def _config(folder: RunFolder) -> dict[str, Any]:
 
 
 def _summary(folder: RunFolder) -> dict[str, Any]:
-    """Return `summary.json`, empty if the run has none yet or another process is writing it."""
+    """Return `summary.json`, empty if the run has none yet. One that is damaged has that as its status."""
     try:
         found = durable.read_json(folder.summary)
-    except (OSError, durable.CorruptFileError):
+    except FileNotFoundError:
         return {}
-    return found if isinstance(found, dict) else {}
+    except (OSError, durable.CorruptFileError):
+        found = None
+    return found if isinstance(found, dict) else {"status": f"{folder.summary.name} cannot be read"}
 
 
 def _freeze_step(summary: Mapping[str, Any], progress: Mapping[str, Column]) -> int | None:

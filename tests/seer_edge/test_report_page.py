@@ -149,6 +149,14 @@ def test_an_unfinished_run_is_marked(tmp_path: Path) -> None:
     assert "unfinished (no summary)" in Page(text).tables[-1][1]
 
 
+@pytest.mark.parametrize("damaged", ['{"status": "fin', "[]"])
+def test_a_run_with_a_damaged_summary_says_so(damaged: str, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    (run / "summary.json").write_text(damaged)
+    write_report(ReportOptions((run,), END), tmp_path / "r.html")
+    assert "unfinished (summary.json cannot be read)" in _last_table(tmp_path / "r.html")[1]
+
+
 def test_a_run_without_a_row_yet_is_reported(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", status="running")
     for name in ("progress.csv", "episodes.csv", "summary.json"):

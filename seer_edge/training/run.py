@@ -150,6 +150,9 @@ class Run(Generic[AnySession]):
         return self.reporter.evaluated_at < due_at and between
 
     def _freeze(self) -> None:
+        watch = self.session.watch
+        if watch is not None and not watch.is_settled:
+            self.reporter.unsettled()
         try:
             report = freeze(self.session, self.folder.encoder, self.checkpoints.save, self.reporter.converting)
         except FreezeRefusedError as refusal:

@@ -1,7 +1,10 @@
 """`--freeze-at auto`: each comparison against a slow one, the rule of flatness, and the run, which must not change."""
 
 import copy
+import csv
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -172,3 +175,21 @@ def test_a_fork_names_the_step_at_which_the_parent_froze_and_not_the_latest_one(
         config_of_fork(Beginning("RUN", config, 1000, 450), ForkRequest.of(freeze_at=600))
     line = "--freeze-at 600: RUN is frozen already, since step 450; leave it out, or give --at with a step up to 450"
     assert str(refused.value) == line
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("learning_rate", [1e-2, 1e-12])
+def test_a_run_warns_if_it_freezes_at_the_latest_step_though_nothing_was_flat(
+    learning_rate: float, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = {"batch_size": 8, "learning_starts": 20, "hidden": 16, "n_step": 3, "learning_rate": learning_rate}
+    options: dict[str, Any] = {"mem_budget": "500KB", "total_timesteps": 80, "eval_every": "never", "set": settings}
+    seer_edge.train("Alien", freeze_at="auto", run_dir=tmp_path / "run", **options)
+    with (tmp_path / "run" / "progress.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["seer/similarity"]]
+    values = [(float(row["seer/similarity"]), float(row["seer/drift"])) for row in rows]
+    flat = [end for end in range(3, len(values) + 1) if (np.ptp(values[end - 3 : end], axis=0) <= 0.02).all()]
+    assert (len(flat) > 0) == (learning_rate < 1e-9)
+    frozen = json.loads((tmp_path / "run" / "summary.json").read_text())["freeze"]["timestep"]
+    assert frozen == (int(rows[flat[0] - 1]["time/total_timesteps"]) if flat else 40)
+    assert ("similarity or drift was not flat by step 40" in caplog.text) == (not flat)

@@ -14,7 +14,7 @@ def evaluation_text(config: TrainConfig) -> str:
     """Return when and where the run is evaluated, and what that may cost."""
     if config.eval_every is None:
         return "never"
-    place = "a separate environment" if config.eval_in == "separate" else "the training environment, between episodes"
+    place = "the training environment, between episodes" if config.evaluates_in_training else "a separate environment"
     often = f"every {config.eval_every:,} steps and " if config.eval_every < config.total_timesteps else ""
     ends = "" if config.stop_at_return is None else f"; the run ends at a mean return of {config.stop_at_return:g}"
     return f"{often}at the end, in {place}: {evaluation_cost(config)}{ends}"

@@ -35,6 +35,11 @@ def test_capacities_are_those_of_the_formula(codec: str, row_bytes: int, latent_
     assert plan.warnings == ()
 
 
+def test_evaluations_in_real_time_play_the_training_environment() -> None:
+    assert "in a separate environment" in line_of(plan_of(), "evaluation")
+    assert "in the training environment" in line_of(plan_of(hz=30.0), "evaluation")
+
+
 def test_before_the_choice_of_a_codec_the_plan_shows_all_and_reserves_for_the_largest() -> None:
     plan, named = plan_of(latent_codec="auto"), [plan_of(latent_codec=name) for name in CODECS]
     assert line_of(plan, "bytes a latent (b N K L)") == "2,304, 1,152, 576, 288 (L = 576, N = 1, K = 1, auto)"

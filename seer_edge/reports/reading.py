@@ -42,6 +42,8 @@ NOT_COMPARED = frozenset(
         "tensorboard_dir",
         "wandb",
         "mlflow",
+        "status_port",
+        "control_socket",
         "eval_video",
         "keep_best",
         "env",

@@ -19,7 +19,7 @@ HEAD = """\
 This page is generated from the parser by `python tools/clidoc.py`. `seer-edge COMMAND --help` prints the same texts.
 
 Sizes are bytes, or a number with a unit: `0.07GB` is 70,000,000 bytes, `64MiB` is 67,108,864. Times need a unit:
-`30s`, `10min` or `1.5h`. Steps are agent steps.
+`30s`, `10min` or `1.5h`, and for `--control-period` and `--rest-after` also `200ms`. Steps are agent steps.
 
 Exit status: 0 for success, 2 for bad input, 75 for a run that stopped to stay safe (`seer-edge resume` continues it),
 128 and the number of the signal for a run that a signal stopped.

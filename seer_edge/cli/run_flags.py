@@ -142,7 +142,7 @@ def _add_import_flags(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_byte_flags(group: argparse._ArgumentGroup) -> None:
-    add_memory_flags(group, otherwise="the preset's")
+    add_memory_flags(group, otherwise=None)
     add_freeze_flags(group, otherwise=None)
     group.add_argument(
         "--replay",
@@ -206,19 +206,20 @@ def add_freeze_flags(group: argparse._ArgumentGroup, *, otherwise: str | None) -
     )
 
 
-def add_memory_flags(group: argparse._ArgumentGroup, otherwise: str) -> None:
-    """Add the flags of bytes that a resumed run may change."""
+def add_memory_flags(group: argparse._ArgumentGroup, *, otherwise: str | None) -> None:
+    """Add the flags of bytes. `otherwise` is the default of a resumed run; None stands for a new run."""
+    budget, limit = (otherwise, otherwise) if otherwise else ("the preset's", "no limit")
     group.add_argument(
         "--mem-budget",
         type=size,
         metavar="SIZE",
-        help=f"Most bytes of observations, for example 0.07GB or 64MiB. Default: {otherwise}.",
+        help=f"Most bytes of observations, for example 0.07GB or 64MiB. Default: {budget}.",
     )
     group.add_argument(
         "--rss-limit",
         type=size,
         metavar="SIZE",
-        help="Resident memory of the process at which the run stops, for example 2GB. Default: no limit.",
+        help=f"Resident memory of the process at which the run stops, for example 2GB. Default: {limit}.",
     )
 
 

@@ -61,6 +61,12 @@ def test_help_states_the_default_of_every_flag_with_a_value(command: str) -> Non
             assert ("Required." if action.required else "Default: ") in action.help or action.dest == "record"
 
 
+def test_help_of_resume_says_that_each_setting_stays_as_before() -> None:
+    actions = {action.dest: action.help or "" for action in command_parser("resume")._actions}
+    others = [name for name, text in actions.items() if not text.endswith("Default: as before.")]
+    assert others == ["help", "run", "quiet", "verbose", "log_file"]
+
+
 def test_the_reference_page_is_current() -> None:
     assert clidoc.DOCUMENT.read_text() == clidoc.document(), "run python tools/clidoc.py"
 

@@ -32,7 +32,13 @@ PARTS: dict[str, dict[str, tuple[str, ...]]] = {
         "cv2": ("opencv-python-headless", "opencv-python", "opencv-contrib-python"),
         "psutil": ("psutil",),
     },
-    "train": {"torch": ("torch",), "onnx": ("onnx",), "gymnasium": ("gymnasium",), "tqdm": ("tqdm",)},
+    "train": {
+        "torch": ("torch",),
+        "onnx": ("onnx",),
+        "gymnasium": ("gymnasium",),
+        "tqdm": ("tqdm",),
+        "zstandard": ("zstandard",),
+    },
     "atari": {"ale_py": ("ale-py",), "gymnasium": ("gymnasium",)},
     "dmc": {"dm_control": ("dm_control",), "mujoco": ("mujoco",)},
 }

@@ -2,6 +2,7 @@
 
 import bisect
 import json
+import re
 import shlex
 import tomllib
 from pathlib import Path
@@ -178,6 +179,12 @@ def test_each_missing_package_is_listed_with_the_command_that_installs_it(tmp_pa
     assert _needs(board, tmp_path, ale_py=None) == {"ale-py, for Atari games": "pip install 'seer-edge[atari]'"}
     nothing = {"torch": None, "onnx": None, "tqdm": None}
     assert _needs(board, tmp_path, **nothing) == {"torch, onnx, tqdm, for learning": "pip install 'seer-edge[train]'"}
+
+
+def test_every_package_of_the_train_extra_is_examined() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    wanted = {re.split("[>;]", line)[0] for line in project["optional-dependencies"]["train"]}
+    assert {packages[0] for packages in doctor.PARTS["train"].values()} == wanted
 
 
 def test_missing_dm_control_has_the_same_hint_as_in_a_run(tmp_path: Path) -> None:

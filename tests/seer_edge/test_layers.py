@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -165,6 +166,17 @@ def test_no_import_cycle_between_modules() -> None:
 
 def test_a_cycle_is_found() -> None:
     assert find_cycle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/design.md"])
+def test_pages_list_every_folder_above_those_that_it_imports(page: str) -> None:
+    folders = {path.name for path in PACKAGES["seer_edge"].iterdir() if (path / "__init__.py").exists()}
+    listed = [
+        name for name in re.findall(r"^\| `(\w+)/` \|", (PROJECT / page).read_text(), re.MULTILINE) if name in folders
+    ]
+    assert sorted(listed) == sorted(folders)
+    above = {name: set(listed[: listed.index(name)]) for name in listed}
+    assert {name: ALLOWED[name] & above[name] for name in listed if ALLOWED[name] & above[name]} == {}
 
 
 @pytest.mark.parametrize("package", ["torch", "seer_edge", "gymnasium", "onnx"])

@@ -44,7 +44,7 @@ class Beginning:
 
 
 def fork(run: str | os.PathLike[str], output: str | os.PathLike[str], **options: Unpack[ForkOptions]) -> ForkResult:
-    """Begin a new run at a checkpoint of another, with other settings for what comes after it.
+    """Begin a new run at a checkpoint of another, with other settings from there.
 
     The new run has everything up to that step: networks, replay, random streams, tables. `resume` continues it. A fork
     without options ends as its parent does, bit for bit, under the conditions of `resume`. With `seed` all random

@@ -132,7 +132,7 @@ def act(
         max_steps: agent steps at which an episode is cut off; None is the number of the run.
         seed: seed of the environment and of random actions; None is that of the run.
         epsilon: probability of a random action, from 0 to 1.
-        record: new .mp4 file for what the agent sees.
+        record: new .mp4 file for the frames that the agent sees.
         threads: compute threads, 1 by default.
         env_timeout: seconds as float, or a time such as "60s", that the environment may take for an answer.
 

@@ -1,4 +1,4 @@
-"""What the functions of the Python API return."""
+"""The results of the functions of the Python API."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ class ForkResult:
     Attributes:
         folder: the folder of the new run.
         timestep: agent step at which it begins.
-        plan: what it will hold in memory and on disk.
+        plan: its plan, with the bytes in memory and on disk.
 
     """
 
@@ -84,7 +84,7 @@ class SweepJob:
         total_timesteps: agent steps of the whole run.
         mean_return: mean return of its last evaluation; None without one.
         rss_bytes: planned peak of its resident memory.
-        seconds: estimated duration of what is left of it; None unless it was asked for.
+        seconds: estimated time that it still needs; None without `dry_run`.
         failure: why it failed or was interrupted, if that ended it before the sweep ended; else None.
 
     """
@@ -101,13 +101,13 @@ class SweepJob:
 
 @dataclass(frozen=True)
 class SweepEstimate:
-    """The estimated duration of what is left of a sweep.
+    """The estimated time that a sweep still needs.
 
     Attributes:
         seconds: estimated duration.
         longest_seconds: duration if each evaluation episode is as long as it may be.
         slots: runs at a time.
-        notes: what the estimate assumes about evaluation episodes, one line for each environment.
+        notes: the assumptions about evaluation episodes, one line for each environment.
 
     """
 
@@ -128,7 +128,7 @@ class SweepEstimate:
 
 @dataclass(frozen=True)
 class SweepResult:
-    """What became of a sweep.
+    """The runs of a sweep, and how each ended.
 
     Attributes:
         folder: the folder of the sweep.
@@ -150,7 +150,7 @@ class SweepResult:
 
     @property
     def hours(self) -> float | None:
-        """Estimated hours of what is left of the sweep; None without an estimate."""
+        """Estimated hours that the sweep still needs; None without an estimate."""
         return None if self.estimate is None else self.estimate.seconds / 3600
 
     def render(self) -> str:
@@ -170,7 +170,7 @@ class SweepResult:
 
 @dataclass(frozen=True)
 class ReproductionResult:
-    """What became of a reproduction of a table or figure.
+    """The runs and the page of a table or figure of the paper.
 
     Attributes:
         sweep: its runs, with estimated durations if only these were asked for.

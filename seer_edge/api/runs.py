@@ -42,7 +42,7 @@ OnProgress = Callable[[Mapping[str, float]], object]
 
 @closing_idle()
 def plan(env: str, **options: Unpack[RunOptions]) -> BytePlan:
-    """Compute what a run would hold in memory and on disk, without starting it.
+    """Compute the bytes of a run in memory and on disk, without starting it.
 
     Args:
         env: an Atari game, a control task, a Gymnasium id or "module:Id", as `--env` takes it.
@@ -75,7 +75,7 @@ def plan(env: str, **options: Unpack[RunOptions]) -> BytePlan:
 
 @closing_idle()
 def plan_of_run(run: str | os.PathLike[str]) -> BytePlan:
-    """Compute what a run holds in memory and on disk, without opening its environment.
+    """Compute the bytes of a run that exists, in memory and on disk, without opening its environment.
 
     Args:
         run: the folder of a run.
@@ -117,8 +117,8 @@ def train(
     Args:
         env: an Atari game, a control task, a Gymnasium id or "module:Id", as `--env` takes it.
         run_dir: new folder for the run. The default is runs/ENV__ALGO__SEED__TIME.
-        on_progress: called with each row of `progress.csv`, a mapping from column name to number. What it raises ends
-            the run; the last checkpoint stays.
+        on_progress: called with each row of `progress.csv`, a mapping from column name to number. An exception that it
+            raises ends the run; the last checkpoint stays.
         progress_bar: show a bar on stderr, if that is a terminal.
         **options: the flags of `seer-edge train` as keywords; see `RunOptions` for units.
 

@@ -58,12 +58,12 @@ def sweep(
         engine: "local", this machine, or "ray", a Ray cluster whose nodes share `output`.
         ray_address: HOST:PORT of the cluster's head, or "auto" for the one that this machine belongs to.
         jobs: runs at a time. The default is one for each core, and as many as fit into the available memory.
-        dry_run: train nothing. Measure short runs and return the estimated seconds of what is left of each run.
+        dry_run: train nothing. Measure short runs and estimate the seconds that each run still needs.
         progress_bar: show a bar on stderr, if that is a terminal.
         plugins: modules that each run imports, as `--plugin` does.
 
     Returns:
-        What became of each run.
+        How each run ended.
 
     Raises:
         BadInputError: the description cannot be used, the folder is of another sweep, or no cluster answers.

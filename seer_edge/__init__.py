@@ -1,4 +1,4 @@
-"""Train vision agents inside a byte budget, on desks and on boards.
+"""Train vision agents inside a memory budget, on computers and boards.
 
 Importing the package is cheap. Each function imports what it needs when it is called, so only learning imports torch.
 """

@@ -172,8 +172,8 @@ class Reporter:
     def unsettled(self) -> None:
         """Warn that --freeze-at auto freezes at its latest step, though the networks are not flat."""
         self.console.warn(
-            f"--freeze-at auto: similarity or drift was not flat by step {self._session.timestep:,}, the latest at which "
-            "it freezes: return may be lost; a larger --total-timesteps allows a later freeze"
+            f"--freeze-at auto: similarity or drift was not flat by step {self._session.timestep:,}, the latest at "
+            "which it freezes: return may be lost; a larger --total-timesteps allows a later freeze"
         )
 
     def frozen(self, report: FreezeReport) -> None:

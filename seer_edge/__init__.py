@@ -1,4 +1,4 @@
-"""Train vision agents inside a memory budget, on computers and boards.
+"""Train vision agents inside a memory budget, on desktops and on boards.
 
 Importing the package is cheap. Each function imports what it needs when it is called, so only learning imports torch.
 """

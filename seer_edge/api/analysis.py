@@ -102,7 +102,7 @@ def analyze(
     for flag, value, most in (("--apart", apart, ROWS_MAX), ("--threads", threads, MAX_THREADS)):
         if value is not None:
             _check_number(flag, value, 1, most)
-    check_packages(("matplotlib",), "analyze")
+    check_packages(("matplotlib",))
     with planning.learner_needed():
         from seer_edge.analysis.build import check_output, summary_of, write_analysis
     target = path_of("-o", output)

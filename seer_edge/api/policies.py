@@ -272,7 +272,7 @@ def export(
     if unknown:
         raise BadInputError(f"--with {unknown[0]}: unknown value; choose one of {', '.join(EXTRAS)}")
     if importlib.util.find_spec("onnx") is None:
-        raise BadInputError("export needs onnx; pip install 'seer-edge[train]'")
+        raise BadInputError("onnx is missing; pip install 'seer-edge[train]'")
     from seer_edge.deploy.export import write_bundle
 
     path = path_of("-o", output)

@@ -36,13 +36,13 @@ class ReportOptions:
     figures: Path | None = None
 
 
-def check_packages(names: Sequence[str] = PACKAGES, command: str = "report") -> None:
-    """Raise BadInputError if a package that a command needs is not installed; by default those of reports."""
+def check_packages(names: Sequence[str] = PACKAGES) -> None:
+    """Raise BadInputError if a package that pages and figures need is not installed; by default those of pages."""
     for name in names:
         try:
             importlib.import_module(name)
         except ImportError as error:
-            raise BadInputError(f"{command}: needs {name}; pip install 'seer-edge[report]'") from error
+            raise BadInputError(f"{name} is missing; pip install 'seer-edge[report]'") from error
 
 
 def content_of(options: ReportOptions) -> Content:

@@ -158,4 +158,4 @@ def test_a_missing_package_is_named_with_the_extra(run: Run, monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     status, _, errors = run("analyze", trained, "-o", "out")
     assert status == 2
-    assert errors == "seer-edge analyze: analyze: needs matplotlib; pip install 'seer-edge[report]'\n"
+    assert errors == "seer-edge analyze: matplotlib is missing; pip install 'seer-edge[report]'\n"

@@ -34,7 +34,7 @@ def test_commands_without_their_extra_name_it(bundle: Path, frozen: Path, tmp_pa
     for words, message in (
         (("train", *PIXEL_GAME, "--run-dir", tmp_path / "run"), "learning needs"),
         (("train", *PIXEL_GAME, "--from", bundle, "--run-dir", tmp_path / "run"), "learning needs"),
-        (("export", frozen, "-o", tmp_path / "p.seer"), "export needs onnx"),
+        (("export", frozen, "-o", tmp_path / "p.seer"), "onnx is missing"),
         (("plan", *PIXEL_GAME, "--device", "cuda"), "--device cuda: needs torch"),
     ):
         done = _torch_free(*words)

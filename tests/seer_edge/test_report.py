@@ -177,7 +177,7 @@ def test_bad_input_is_reported_in_one_line_and_writes_nothing(
 
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jinja2", None)
-    with pytest.raises(BadInputError, match=r"report: needs jinja2; pip install 'seer-edge\[report\]'"):
+    with pytest.raises(BadInputError, match=r"jinja2 is missing; pip install 'seer-edge\[report\]'"):
         reports.report([make_run(tmp_path / "run")], tmp_path / "r.html")
 
 

@@ -33,10 +33,10 @@ $(READY): pyproject.toml constraints.txt
 	@echo "installed into $(VENV); to run seer-edge: . $(BIN)/activate"
 
 demo: setup  ## the main job in about five minutes: real Alien, 0.07GB, a freeze, an evaluation, a report
-	rm -rf $(DEMO)
+	rm -rf $(DEMO) $(DEMO)-figures
 	$(BIN)/seer-edge train --env Alien --mem-budget 0.07GB --total-timesteps 17000 --freeze-at 10500 \
 	  --eval-every 17000 --eval-episodes 5 --run-dir $(DEMO)
-	$(BIN)/seer-edge report $(DEMO) -o $(DEMO)/report.html --figures $(DEMO)/figures
+	$(BIN)/seer-edge report $(DEMO) -o $(DEMO)/report.html --figures $(DEMO)-figures
 
 test: setup  ## everything CI runs
 	@$(MAKE) --no-print-directory -j lint types unit

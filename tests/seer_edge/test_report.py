@@ -1,6 +1,8 @@
 """Reports read, group and score runs, and reject bad input in one line."""
 
 import dataclasses
+import shlex
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,8 @@ from seer_edge.reports.reading import read_run, read_runs
 from seer_edge.reports.scores import Point, last_quarter_return, rows_of, score_of
 from tests.seer_edge.report_runs import make_run
 
-RESULTS = Path(__file__).parents[2] / "docs" / "results"
+PROJECT = Path(__file__).parents[2]
+RESULTS = PROJECT / "docs" / "results"
 END = Point()
 
 
@@ -173,6 +176,17 @@ def test_bad_input_is_reported_in_one_line_and_writes_nothing(
     line = _answer(arguments, monkeypatch, capsys)
     assert [part for part in parts if part not in line] == []
     assert {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")} == before
+
+
+def test_the_report_of_make_demo_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(tmp_path / "demo")
+    monkeypatch.setenv("MAKEFLAGS", "")  # those of `make test` are for other targets
+    words = ["make", "--dry-run", "demo", f"DEMO={run}"]
+    printed = subprocess.run(words, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
+    monkeypatch.setattr(sys, "argv", shlex.split(printed.splitlines()[-1]))
+    assert main() == 0
+    assert (run / "report.html").is_file()
+    assert (tmp_path / "demo-figures" / "returns_steps.png").is_file()
 
 
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

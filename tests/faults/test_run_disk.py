@@ -18,6 +18,7 @@ import seer_edge.training.run
 from seer_edge.config.config import TrainConfig
 from seer_edge.runs import checkpoint
 from seer_edge.training.freeze import FreezeRefusedError
+from seer_edge.training.session import Session
 from seer_runtime import durable
 from seer_runtime.durable import files
 from tests.faults import runs
@@ -73,7 +74,8 @@ def plant(notes: Path, at: int, for_good: bool, number: int, send: Callable[[Any
 
 
 def refuse_the_freeze(notes: Path, send: Callable[[Any], None]) -> None:
-    def refuse(*unused: Any) -> None:
+    def refuse(session: Session, *unused: Any) -> None:
+        session.flush_updates()  # as a freeze does before it can fail
         raise FreezeRefusedError("no freeze")
 
     plant(notes, NEVER, False, 0, send)
@@ -192,7 +194,7 @@ def check_resume(path: Path, reference: Reference) -> None:
         assert "give the --run-dir of a run" in text
         return
     assert status == 0, text
-    assert anything or "begins at step 0" in text
+    assert anything or "starts at step 0" in text
     newest = durable.newest_checkpoint(path / "checkpoints")
     assert newest.path.name == f"step_{RUN_STEPS:010d}"
     assert not newest.skipped

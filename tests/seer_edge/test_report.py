@@ -181,7 +181,7 @@ def test_bad_input_is_reported_in_one_line_and_writes_nothing(
 def test_the_report_of_make_demo_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(tmp_path / "demo")
     monkeypatch.setenv("MAKEFLAGS", "")  # those of `make test` are for other targets
-    words = ["make", "--dry-run", "demo", f"DEMO={run}"]
+    words = ["make", "--no-print-directory", "--dry-run", "demo", f"DEMO={run}"]
     printed = subprocess.run(words, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
     monkeypatch.setattr(sys, "argv", shlex.split(printed.splitlines()[-1]))
     assert main() == 0

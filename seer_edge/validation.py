@@ -84,10 +84,9 @@ def _described(kind: Any) -> str:
     names = {int: "a whole number of up to 18 digits", float: "a number", bool: "true or false", dict: "a table"}
     if get_origin(kind) is Literal:
         return f"one of {', '.join(map(str, get_args(kind)))}"
-    if get_origin(kind) is tuple and get_args(kind)[-1] is not Ellipsis:
-        return f"{len(get_args(kind))} numbers in brackets, for example [-1.0, 1.0]"
     if get_origin(kind) is tuple:
-        return "a list"
+        parts = get_args(kind)
+        return "a list" if Ellipsis in parts else f"{len(parts)} numbers in brackets, for example [-1.0, 1.0]"
     return names.get(get_origin(kind) or kind, "text")
 
 

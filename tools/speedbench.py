@@ -318,11 +318,12 @@ def check_same_setting(setting: dict[str, Any], against: dict[str, Any], path: P
 
 def table(report: dict[str, Any], timings: list[Timing], against: dict[str, Any] | None) -> Iterator[str]:
     """Yield the printed lines: the setting, a line for each part, and on Alien a comparison with the released code."""
-    threads = report["threads"]
+    from seer_runtime.system.units import counted
+
     before, after = report["gflops"]
     yield (
         f"{report['env']}, {report['actions']}, {report['algo']}, {report['encoder']}, {report['frames']}, "
-        f"batch {report['batch']}, {threads} thread{'s' if threads > 1 else ''}, pipeline {report['pipeline']}; "
+        f"batch {report['batch']}, {counted(report['threads'], 'thread')}, pipeline {report['pipeline']}; "
         f"fp32 product {before:.0f} GFLOP/s before, {after:.0f} after"
     )
     old = {} if against is None else {f"{was['phase']}: {was['part']}": was for was in against["timings"]}
@@ -347,7 +348,7 @@ def table(report: dict[str, Any], timings: list[Timing], against: dict[str, Any]
         )
     faults = ", ".join(f"{count:,.0f} ({phase})" for phase, count in report["page_faults_a_step"].items())
     yield f"page faults per step: {faults}"
-    if report["env"] == "ALE/Alien-v5" and report["algo"] == "rainbow" and threads == 1:
+    if report["env"] == "ALE/Alien-v5" and report["algo"] == "rainbow" and report["threads"] == 1:
         for timing in timings:
             if timing.part == "step" and timing.phase in RELEASED:
                 released = RELEASED[timing.phase] * max(before, after) / 100

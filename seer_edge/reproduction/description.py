@@ -1,6 +1,5 @@
 """The files of this folder: what the paper shows in a table or figure, and the sweep that trains its runs."""
 
-import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any, Literal
 from seer_edge.config.values import parse_flops
 from seer_edge.errors import BadInputError
 from seer_edge.sweeps.spec import Job, jobs_of
+from seer_edge.validation import nearest
 
 FOLDER = Path(__file__).parent
 SUFFIX = ".toml"
@@ -100,8 +100,7 @@ def names() -> list[str]:
 def load(name: str) -> Reproduction:
     """Return the reproduction `name`. Raises BadInputError if there is none."""
     if name not in names():
-        near = difflib.get_close_matches(name.lower().replace("figure", "fig"), names(), n=3, cutoff=0.5)
-        hint = f"nearest: {', '.join(near)}" if near else f"choose one of {', '.join(names())}"
+        hint = nearest(name.lower().replace("figure", "fig"), names())
         raise BadInputError(f"NAME {name[:40]}: not a table or figure with runs; {hint}")
     text = (FOLDER / f"{name}{SUFFIX}").read_text()
     data = tomllib.loads(text)

@@ -42,7 +42,7 @@ ALLOWED: dict[str, set[str]] = {
     "realtime": {"training", "agents", "machine", "config", "envs", *RUNTIME},
     "training": {"analysis", "runs", "agents", "machine", "config", "networks", "envs", "errors", *RUNTIME},
     "deploy": {"runs", "machine", "config", "networks", "envs", *ROOT, *RUNTIME},
-    "reproduction": {"sweeps", "reports", "runs", "config", "errors"},
+    "reproduction": {"sweeps", "reports", "runs", "config", "errors", "validation"},
     "sweeps": {"runs", "config", "errors", "validation", *RUNTIME},
     "reports": {"runs", "config", "errors", "validation", "version", "seer_runtime.durable", "seer_runtime.system"},
     "analysis": {"reports", "runs", "agents", "config", "networks", "errors", *RUNTIME},

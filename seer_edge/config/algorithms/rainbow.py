@@ -1,42 +1,21 @@
 """Rainbow without torch: the sizes of its networks and its entry for the registry."""
 
-from dataclasses import dataclass
-
 from seer_edge.config.algorithms.algorithm import Algorithm, Arrays, EncoderChoice, part_of
+from seer_edge.config.algorithms.q_learning import QLearningNetworks
 from seer_edge.config.presets import RainbowSettings
 from seer_edge.envs import Discrete
-from seer_edge.networks.flops import QLearningFlops
 from seer_edge.networks.graph import rainbow_graph
-from seer_edge.networks.spec import EncoderSpec, RainbowHeadSpec
+from seer_edge.networks.spec import RainbowHeadSpec
 
 
-@dataclass(frozen=True)
-class RainbowNetworks:
+class RainbowNetworks(QLearningNetworks[RainbowHeadSpec]):
     """The sizes of Rainbow's encoder (N = 1, cut after the last convolution) and head, each with a target network."""
-
-    encoder: EncoderSpec
-    head: RainbowHeadSpec
 
     @classmethod
     def of(cls, encoder: EncoderChoice, settings: RainbowSettings, actions: int) -> "RainbowNetworks":
         """Build the sizes for one run. Raises ValueError where the encoder does not fit."""
         spec = encoder.spec()
         return cls(spec, RainbowHeadSpec(spec.flat_size, settings.hidden, actions, settings.atoms))
-
-    @property
-    def parameters(self) -> int:
-        """Number of trained parameters: encoder and head."""
-        return self.encoder.parameters + self.head.parameters
-
-    @property
-    def optimized_parameters(self) -> int:
-        """Number of parameters in the one optimizer."""
-        return self.parameters
-
-    @property
-    def target_parameters(self) -> int:
-        """Number of parameters of the target networks."""
-        return self.parameters
 
     @property
     def policy_parameters(self) -> int:
@@ -57,17 +36,6 @@ class RainbowNetworks:
     def policy_graph(self, settings: RainbowSettings, agent: Arrays) -> bytes:
         """Build the ONNX graph of the head without noise. Raises ValueError."""
         return rainbow_graph(self.head, settings.value_range, part_of(agent, "head."))
-
-    def flops(self, *, batch_size: int, augmentations: int, frame_capacity: int, latent_replay: bool) -> QLearningFlops:
-        """Return the cost of a step before and after the freeze (Appendix C)."""
-        return QLearningFlops(
-            encoder=self.encoder.multiply_adds,
-            frozen=self.encoder.frozen_multiply_adds,
-            head=self.head.multiply_adds,
-            batch_size=batch_size,
-            frame_capacity=frame_capacity,
-            latent_replay=latent_replay,
-        )
 
 
 RAINBOW = Algorithm(

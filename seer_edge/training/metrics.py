@@ -50,7 +50,7 @@ class Interval:
 
     def __init__(self) -> None:
         self._episodes: deque[tuple[int, Episode]] = deque()  # each with its last step
-        self._losses: list[float] = []
+        self._loss_sum, self._losses = 0.0, 0  # of the updates in this interval
         self.steps = 0  # in this interval
         self._seconds = 0.0
 
@@ -59,7 +59,7 @@ class Interval:
         self.steps += 1
         self._seconds += report.seconds
         if report.loss is not None:
-            self._losses.append(report.loss)
+            self._loss_sum, self._losses = self._loss_sum + report.loss, self._losses + 1
         if report.episode is not None:
             self._episodes.append((timestep, report.episode))
         episodes = self._episodes
@@ -84,21 +84,31 @@ class Interval:
             row["rollout/ep_rew_mean"] = self.mean_return
             row["rollout/ep_len_mean"] = sum(e.length_steps for _, e in self._episodes) / len(self._episodes)
         if self._losses:
-            row["train/loss"] = sum(self._losses) / len(self._losses)
-        self._losses.clear()
+            row["train/loss"] = self._loss_sum / self._losses
+        self._loss_sum, self._losses = 0.0, 0
         self.steps, self._seconds = 0, 0.0
         return row
 
     def state(self) -> dict[str, Any]:
         """Return plain data for a checkpoint."""
         episodes = [[episode.episode_return, episode.length_steps, step] for step, episode in self._episodes]
-        return {"episodes": episodes, "losses": self._losses, "steps": self.steps, "seconds": self._seconds}
+        return {
+            "episodes": episodes,
+            "loss_sum": self._loss_sum,
+            "losses": self._losses,
+            "steps": self.steps,
+            "seconds": self._seconds,
+        }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Restore what `state` returned."""
         for total, length, *step in state["episodes"]:  # the step is missing in runs of earlier versions
             self._episodes.append((int(step[0]) if step else 0, Episode(float(total), int(length))))
-        self._losses = [float(loss) for loss in state["losses"]]
+        losses = state["losses"]
+        if isinstance(losses, list):  # of earlier versions, which stored each loss
+            self._loss_sum, self._losses = sum(map(float, losses)), len(losses)
+        else:
+            self._loss_sum, self._losses = float(state["loss_sum"]), int(losses)
         self.steps, self._seconds = int(state["steps"]), float(state["seconds"])
 
 

@@ -1,5 +1,6 @@
-"""The mean return of a log interval is that of the latest episodes, also after a resume."""
+"""The means of a log interval: of the latest episodes and of all losses, also after a resume."""
 
+import json
 import random
 
 import pytest
@@ -37,3 +38,28 @@ def test_episodes_of_a_checkpoint_without_steps_count_as_the_oldest() -> None:
     for step in range(20_000, 20_003):
         _play(interval, step, 12.0)
     assert interval.mean_return == pytest.approx((2 * 2.0 + 3 * 12.0) / 5)
+
+
+def test_the_mean_loss_is_that_of_all_updates_of_the_interval_also_after_a_resume() -> None:
+    interval, losses = Interval(), [0.5, 3.25, 1.0, 7.5]
+    for step, loss in enumerate([*losses[:2], None, *losses[2:]]):
+        interval.add(step, StepReport(0.01, loss, None))
+        saved, interval = json.loads(json.dumps(interval.state())), Interval()
+        interval.restore(saved)
+    assert interval.drain()["train/loss"] == sum(losses) / 4
+    assert "train/loss" not in interval.drain()
+
+
+def test_a_checkpoint_of_an_earlier_version_holds_each_loss() -> None:
+    interval = Interval()
+    interval.restore({"episodes": [], "losses": [1.0, 2.0], "steps": 2, "seconds": 0.5})
+    interval.add(3, StepReport(0.01, 6.0, None))
+    assert interval.drain()["train/loss"] == 3.0
+
+
+def test_a_checkpoint_stays_small_in_a_long_log_interval() -> None:
+    """With `--log-every 50000` it would otherwise be too large to write after some 40,000 updates."""
+    interval = Interval()
+    for step in range(50_000):
+        interval.add(step, StepReport(0.01, step / 7, None))
+    assert len(json.dumps(interval.state(), indent=2)) < 1_000

@@ -90,6 +90,11 @@ def test_own_actions_survive_the_manifest(spec: PolicySpec) -> None:
             {"own": {**BOX.to_json()["own"], "high": [float("inf")] * 3}},
             "actions.own.high is .* finite numbers",
         ),
+        (
+            CONTROLS,
+            {"own": {**BOX.to_json()["own"], "low": [-(10**400), 0, 0]}},
+            "actions.own.low is .* finite numbers",
+        ),
         (CONTROLS, {"own": {**BOX.to_json()["own"], "shape": [3, 3]}}, r"bounds of float32 \[3, 3\]"),
         (CONTROLS, {"own": {**BOX.to_json()["own"], "dtype": "int8"}}, "actions.own.dtype is 'int8', not one of"),
         (CONTROLS, {"own": {**BOX.to_json()["own"], "x": 1}}, "actions.own has the key 'x'"),

@@ -5,8 +5,8 @@ and contains that path.
 """
 
 import reprlib
+import sys
 from collections.abc import Collection, Mapping
-from math import isfinite
 from typing import Any
 
 COUNT_MAX = 2**63 - 1
@@ -65,7 +65,8 @@ class ManifestReader:
     def numbers(self, field: str, count: int) -> tuple[float, ...]:
         """Return a list of `count` finite numbers, as a tuple of floats."""
         value = self.value(field)
-        valid = isinstance(value, list) and all(type(item) in (int, float) and isfinite(item) for item in value)
+        most = sys.float_info.max  # an integer of JSON may be larger
+        valid = isinstance(value, list) and all(type(item) in (int, float) and -most <= item <= most for item in value)
         self._require(valid and len(value) == count, field, value, f"a list of {count:,} finite numbers")
         return tuple(map(float, value))
 

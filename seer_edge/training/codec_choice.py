@@ -1,5 +1,7 @@
 """`--latent-codec auto`: choose the densest codec that hardly changes the head's outputs on real rows (decision 9)."""
 
+import math
+
 import numpy as np
 
 from seer_edge.config.plan import BytePlan
@@ -51,7 +53,10 @@ def through(codec: Codec, latents: Floats) -> Floats:
 
 
 def _error(session: Session, name: str, calibrating: Ids, held_out: Ids, exact: Floats) -> float | None:
-    """Return the codec's mean error, or None if there are no rows or the codec cannot store their latents."""
+    """Return the codec's mean error; None if there are no rows, the codec cannot store them, or it is infinite.
+
+    It is infinite if an output is equal for all rows, for example because there is one row only.
+    """
     if not len(held_out):
         return None
     codec = latent_codec(name, session.plan.encoder.latent_shape, 1, session.ledger)
@@ -65,4 +70,5 @@ def _error(session: Session, name: str, calibrating: Ids, held_out: Ids, exact: 
         return None
     finally:
         codec.release()
-    return float(output_errors(got, exact).mean())
+    error = float(output_errors(got, exact).mean())
+    return error if math.isfinite(error) else None

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from seer_edge.training.codec_choice import OUTPUT_ERROR_BOUND
 from seer_edge.training.freeze import FreezeRefusedError
 from seer_edge.training.replay_rows import output_errors
 from seer_edge.training.session import resume_session
+from seer_runtime import durable
 from seer_runtime.replay.codecs import FRAMES
 from seer_runtime.system.ledger import Line
 from tests.runtime.naive_replay import quantizers
@@ -165,6 +167,16 @@ def test_without_rows_to_measure_on_the_choice_is_float32(build_rig: Callable[..
     report = run.freeze()
     assert run.session.config.latent_codec == "float32"
     assert report.codec_errors == {}
+
+
+def test_a_single_row_to_measure_on_gives_no_error(build_rig: Callable[..., Rig], tmp_path: Path) -> None:
+    """Its outputs have no standard deviation. JSON, and with it `summary.json`, has no infinite numbers."""
+    run = build_rig(latent_codec=AUTO)
+    while not 2 <= run.session.replay.store.rows <= 3:
+        run.steps(1)
+    report = run.freeze()
+    assert run.session.config.latent_codec == "float32"
+    durable.write_json(tmp_path / "report.json", report.to_json())
 
 
 @pytest.mark.parametrize(("limit", "codec"), [(math.inf, "uint4"), (0.0, FRAMES)])

@@ -246,8 +246,8 @@ def _resume(
     for line in saved.skipped:
         LOG.warning(line)
     _check_length(saved, changes.get("total_timesteps"))
-    _check_kept(saved, changes.get("keep_checkpoint", ()))
-    config = _changed(saved.config, changes)
+    kept = {"keep_checkpoint": _kept(saved, changes["keep_checkpoint"])} if "keep_checkpoint" in changes else {}
+    config = _changed(saved.config, {**changes, **kept})
     planned = planning.plan_again(config, folder, frozen=saved.frozen)
     check_memory(planned, memory_limits(), resumed=True)
     saved.check_fits(planned)
@@ -286,11 +286,16 @@ def _changed(config: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
     return changed
 
 
-def _check_kept(saved: Saved, steps: Sequence[int]) -> None:
-    """Raise BadInputError if a checkpoint is asked for that was not kept and cannot be written any more."""
+def _kept(saved: Saved, steps: Sequence[int]) -> tuple[int, ...]:
+    """Return the steps whose checkpoints are kept: `steps` and those that are kept already.
+
+    Raises BadInputError if a checkpoint is asked for that was not kept and cannot be written any more.
+    """
+    before = {step for step in saved.config.keep_checkpoint if step <= saved.timestep}
     for step in steps:
-        if step < saved.timestep and step not in saved.config.keep_checkpoint:
+        if step < saved.timestep and step not in before:
             raise BadInputError(f"--keep-checkpoint {step}: the run is at step {saved.timestep}; give that or more")
+    return tuple(sorted({*before, *steps}))
 
 
 def _check_length(saved: Saved, total_timesteps: int | None) -> None:

@@ -1,5 +1,6 @@
 """Settings changed by `resume` are kept, and a run killed before its first checkpoint can be started."""
 
+import dataclasses
 import functools
 import json
 import os
@@ -13,6 +14,7 @@ import pytest
 import seer_edge.training.run
 from seer_edge.runs import checkpoint
 from seer_edge.training.run import Run
+from seer_runtime import durable
 from tests.faults import runs
 from tests.faults.test_resume import stop_at
 
@@ -85,6 +87,14 @@ def test_steps_before_the_present_one_are_rejected(flag: str, step: str, hint: s
     assert runs.start(log, runs.train, CONFIG, path, prepare=functools.partial(stop_at, (25,))).join() == 143
     assert runs.start(log, runs.command, "resume", path, flag, step).join() == 2
     assert log.read_text().splitlines()[-1] == f"seer-edge resume: {flag} {step}: {hint}"
+
+
+def test_kept_checkpoints_stay_if_resume_keeps_other_ones(tmp_path: Path) -> None:
+    path, log, config = tmp_path / "run", tmp_path / "log", dataclasses.replace(CONFIG, keep_checkpoint=(10,))
+    assert runs.start(log, runs.train, config, path, prepare=functools.partial(stop_at, (25,))).join() == 143
+    assert runs.start(log, runs.command, "resume", path, "--keep-checkpoint", "28").join() == 0, log.read_text()
+    assert {10, 28} <= set(durable.checkpoint_steps(path / "checkpoints"))
+    assert checkpoint.newest(path / "checkpoints").config.keep_checkpoint == (10, 28)
 
 
 def test_a_disk_too_small_for_three_checkpoints_is_reported(tmp_path: Path) -> None:

@@ -88,23 +88,26 @@ class Table:
         return self._digest.hexdigest()
 
     def write(self, row: Mapping[str, float]) -> None:
-        """Append one row."""
+        """Append one row. Raises OSError."""
+        self._renew()
         line = _line([_cell(row[name]) if name in row else "" for name in self._columns])
         self._file.append(line)
         self._digest.update(line)
         self.last = int(row[self._columns[0]])
 
     def sync(self) -> None:
-        """Force the rows to the disk. Raises OSError.
-
-        After a failed sync the state of the file on the disk is unknown, so the next sync writes a new file.
-        """
-        if self._unsynced:
-            self._file.close()
-            self._begin(self.last)
+        """Force the rows to the disk. Raises OSError."""
+        self._renew()
         self._unsynced = True
         self._file.sync()
         self._unsynced = False
+
+    def _renew(self) -> None:
+        """Write a new file after a failed sync, because the state of the old one on the disk is unknown."""
+        if self._unsynced:
+            self._file.close()
+            self._begin(self.last)
+            self._unsynced = False
 
     def close(self) -> None:
         """Close the file."""

@@ -124,10 +124,11 @@ def _read(path: Path, columns: Sequence[str], step: int) -> tuple[Sequence[str],
     """Return the columns, and the complete rows up to `step`, of a file that may be missing or cut off anywhere.
 
     The columns are those of the file if they are `columns` without some of them, as in a file of an earlier version.
+    Raises OSError if the file cannot be read: it would otherwise be replaced by an empty one.
     """
     try:
         data = durable.read_bytes(path, TABLE_BYTES_MAX)
-    except (OSError, durable.CorruptFileError):
+    except (FileNotFoundError, durable.CorruptFileError):
         return columns, []
     rows = list(csv.reader(io.StringIO(data.decode(errors="replace"), newline="")))
     header = rows[0] if rows else []

@@ -1,11 +1,15 @@
 """`progress.csv` of a run that an earlier version began."""
 
 import csv
+import errno
 import hashlib
 from pathlib import Path
 
+import pytest
+
 from seer_edge.runs.run_folder import RunFolder
 from seer_edge.training.tables import COLUMNS, changed_tables, open_tables
+from seer_runtime import durable
 
 OLD_COLUMNS = [name for name in COLUMNS if name != "memory/anon_bytes"]
 
@@ -51,3 +55,16 @@ def test_rows_below_an_unknown_column_are_dropped(tmp_path: Path) -> None:
     folder.progress.write_bytes(folder.progress.read_bytes().replace(b"train/loss", b"train/lost"))
     tables = open_tables(folder, 200, 200)
     assert tables["progress"].last == 0
+
+
+def test_a_table_that_cannot_be_read_keeps_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, _ = _old_run(tmp_path)
+    before = folder.progress.read_bytes()
+
+    def fail(*unused: object) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(durable, "read_bytes", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        open_tables(folder, 300, 300)
+    assert folder.progress.read_bytes() == before

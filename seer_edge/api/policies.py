@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from seer_edge.api import planning
 from seer_edge.api.results import EvaluationResult, ExportResult, RecordResult
 from seer_edge.config.config import ENV_TIMEOUT_SECONDS, MAX_THREADS
-from seer_edge.config.request import RunRequest, flag_of
-from seer_edge.config.values import parse_seconds
+from seer_edge.config.request import ResumeRequest, RunRequest, flag_of
 from seer_edge.envs.guarded import closing_idle
 from seer_edge.errors import BadInputError
 from seer_edge.runs import checkpoint, run_folder
@@ -312,12 +311,9 @@ def saved_agent(folder: RunFolder, *, best: bool) -> tuple[Saved, State]:
 
 
 def _seconds(value: float | str | None) -> float:
-    if not isinstance(value, str):
-        return ENV_TIMEOUT_SECONDS if value is None else value
-    try:
-        return parse_seconds(value)
-    except ValueError as error:
-        raise BadInputError(f"--env-timeout: {error}") from error
+    """Return the time that an environment may take for an answer. Raises BadInputError."""
+    given = ResumeRequest.of(env_timeout=value).env_timeout
+    return ENV_TIMEOUT_SECONDS if given is None else given
 
 
 def _check_numbers(**numbers: int | None) -> None:

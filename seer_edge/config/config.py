@@ -13,7 +13,7 @@ from seer_edge.config.presets import Preset, Settings
 from seer_edge.config.real_time import check_real_time
 from seer_edge.config.recorded_env import env_from_json, env_to_json
 from seer_edge.config.registry import ALGORITHMS, check_settings, choose_preset
-from seer_edge.config.request import EVAL_IN, PROTOCOLS, REPLAYS, STORES, EvalIn, StoreName
+from seer_edge.config.request import EVAL_IN, PROTOCOLS, REPLAYS, STORES, EvalIn, StoreName, check_timeout
 from seer_edge.config.values import AUTO, NEVER
 from seer_edge.envs import Continuous, EnvOptions, EnvSpec, ProtocolName
 from seer_edge.envs.games import episode_limit
@@ -138,8 +138,7 @@ class TrainConfig:
             _require(1 <= seconds < math.inf, "--checkpoint-every", f"{seconds:g}s", "give at least one second")
         if self.rss_limit_bytes is not None:
             _at_least_one("--rss-limit", self.rss_limit_bytes)
-        timeout = self.env_timeout_seconds
-        _require(0 < timeout < math.inf, "--env-timeout", f"{timeout:g}s", "give a time above 0s")
+        check_timeout(self.env_timeout_seconds)
         _require(0 <= self.seed <= SEED_MAX, "--seed", self.seed, f"give a whole number from 0 to {SEED_MAX}")
         most = MAX_AUGMENTATIONS
         _require(1 <= self.augmentations <= most, "--augmentations", self.augmentations, f"give 1 to {most}")

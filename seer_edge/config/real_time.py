@@ -36,8 +36,7 @@ def check_real_time(settings: RealTimeSettings) -> None:
     """Raise BadInputError, which names the flag, for a value that cannot be used."""
     hz, most, least = settings.hz, settings.max_updates_per_step, settings.min_updates_per_step
     late, limit, slew = settings.rest_after_seconds, settings.action_limit, settings.slew_rate
-    if hz is not None:
-        _require(0 < hz <= HZ_MAX, "--hz", f"{hz:g}", f"give a rate above 0 and up to {HZ_MAX}")
+    check_rate(hz)
     _require(most >= 1, "--max-updates-per-step", most, "give a whole number of at least 1")
     _require(0 <= least < math.inf, "--min-updates-per-step", f"{least:g}", "give a number of at least 0")
     _require(least <= most, "--min-updates-per-step", f"{least:g}", f"give at most --max-updates-per-step {most}")
@@ -55,6 +54,12 @@ def check_real_time(settings: RealTimeSettings) -> None:
     if slew is not None:
         positive = bool(slew) and all(0 < rate < math.inf for rate in slew)
         _require(positive, "--slew-rate", numbers(slew), "give a number above 0, or one for each control")
+
+
+def check_rate(hz: float | None) -> None:
+    """Raise BadInputError for a rate that cannot be used."""
+    if hz is not None:
+        _require(0 < hz <= HZ_MAX, "--hz", f"{hz:g}", f"give a rate above 0 and up to {HZ_MAX}")
 
 
 def check_rate_given(hz: float | None, given: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, TypedDict, cast, get_args
 
-from seer_edge.config.real_time import check_rate_given
+from seer_edge.config.real_time import check_rate, check_rate_given
 from seer_edge.config.values import (
     NEVER,
     parse_action_limit,
@@ -32,6 +32,7 @@ from seer_edge.envs import EnvOptions, ProtocolName
 from seer_edge.errors import BadInputError
 from seer_edge.validation import check_types
 from seer_runtime.policy.preprocess import COLORS, GRAY_LEVELS, Color
+from seer_runtime.system.units import MAX_SECONDS
 
 AGENT, ENCODER = "agent", "encoder"
 TAKES = (AGENT, ENCODER)
@@ -127,6 +128,9 @@ class ResumeRequest:
             name, _, reason = str(error).partition(" ")
             as_text = f", or text as {flag_of(name)} takes it" if name in _TEXT else ""
             raise BadInputError(f"{flag_of(name)}: {reason}{as_text}") from error
+        # These are needed to open the environment, before there is a configuration.
+        check_timeout(self.env_timeout)
+        check_rate(self.hz)
 
     def config_fields(self) -> dict[str, Any]:
         """Return the fields of `TrainConfig` that are given, without those that are None."""
@@ -342,6 +346,12 @@ class RunOptions(ResumeOptions, total=False):
     log_every: int | None
     tensorboard: bool
     tensorboard_dir: str | os.PathLike[str] | None
+
+
+def check_timeout(seconds: float | None) -> None:
+    """Raise BadInputError unless an environment may take so many `seconds` for an answer; None is the default."""
+    if seconds is not None and not 0 < seconds <= MAX_SECONDS:
+        raise BadInputError(f"--env-timeout {seconds:g}s: give a time above 0s and up to a year")
 
 
 def has_flag(name: str) -> bool:

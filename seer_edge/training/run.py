@@ -119,7 +119,7 @@ class Run(Generic[AnySession]):
             reporter.compared(compared)
         freezing = self._freeze_is_due()
         if freezing:
-            self._freeze()
+            self._freeze(stop)
         report = reporter.outcome.freeze
         self.snapshots.save_if_due(None if report is None else report.timestep)
         evaluation = None
@@ -149,12 +149,16 @@ class Run(Generic[AnySession]):
         between = at_end or not config.evaluates_in_training or session.replay.store.between_scenes
         return self.reporter.evaluated_at < due_at and between
 
-    def _freeze(self) -> None:
+    def _freeze(self, stop: Callable[[], bool]) -> None:
+        def converting(done: int, total: int) -> None:
+            stop()  # reports to the service manager that the run is alive
+            self.reporter.converting(done, total)
+
         watch = self.session.watch
         if watch is not None and not watch.is_settled:
             self.reporter.unsettled()
         try:
-            report = freeze(self.session, self.folder.encoder, self.checkpoints.save, self.reporter.converting)
+            report = freeze(self.session, self.folder.encoder, self.checkpoints.save, converting)
         except FreezeRefusedError as refusal:
             self.reporter.freeze_refused(refusal)
         else:

@@ -11,8 +11,12 @@ import seer_edge.training.evaluate
 import seer_edge.training.freeze
 import seer_edge.training.session
 from seer_edge.runs import checkpoint
+from seer_edge.runs.run_folder import RunFolder
+from seer_edge.training.metrics import Console
+from seer_edge.training.run import Run
 from seer_runtime import durable
 from seer_runtime.onnx.encoder import OnnxEncoder
+from seer_runtime.replay.convert import CHUNK_STACKS
 from seer_runtime.replay.replay import Observations
 from seer_runtime.replay.windows import n_step_windows
 from seer_runtime.system.ledger import Line
@@ -190,3 +194,19 @@ def test_the_report_has_the_fields_of_the_summary(rig: Callable[..., Rig]) -> No
         *("onnx_max_abs_error", "codec_errors", "anon_peak_bytes"),
     }
     assert report.codec_errors is None
+
+
+def test_the_service_manager_hears_of_the_run_during_the_conversion(build_rig: Callable[..., Rig]) -> None:
+    """A conversion on a board may take longer than its watchdog allows. A restarted run would convert again."""
+    rig = build_rig()
+    rig.steps(rig.plan.config.freeze_at or 0)
+    run, asked = Run(RunFolder(rig.path.parent), rig.session, Console(1_000), None), 0
+
+    def stop() -> bool:
+        nonlocal asked
+        asked += 1
+        return False
+
+    run._do_due_work(stop)
+    assert rig.session.phase == "latent"
+    assert asked >= rig.session.replay.store.rows / CHUNK_STACKS

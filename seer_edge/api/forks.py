@@ -14,6 +14,7 @@ from seer_edge.config.hyperparameters import override_settings
 from seer_edge.config.plan import BytePlan
 from seer_edge.config.real_time import check_rate_given, limits_asked
 from seer_edge.config.request import ForkOptions, ForkRequest, flag_of
+from seer_edge.config.values import AUTO
 from seer_edge.envs.safety import Safety, limits_of
 from seer_edge.errors import BadInputError
 from seer_edge.runs import checkpoint, run_folder
@@ -121,7 +122,7 @@ def config_of_fork(begin: Beginning, request: ForkRequest) -> TrainConfig:
     parent, changes = begin.config, request.fork_fields()
     if request.freeze_at is not None:
         changes |= given_freeze(request.freeze_at, request.total_timesteps or parent.total_timesteps)
-    _check_frozen(begin, changes)
+    _check_frozen(begin, request, changes)
     _check_steps(begin, request, changes)
     if request.set:
         settings, lines = override_settings(parent.algo, parent.settings, dict(request.set))
@@ -139,14 +140,14 @@ def config_of_fork(begin: Beginning, request: ForkRequest) -> TrainConfig:
     return config
 
 
-def _check_frozen(begin: Beginning, changes: dict[str, Any]) -> None:
+def _check_frozen(begin: Beginning, request: ForkRequest, changes: dict[str, Any]) -> None:
     """Raise BadInputError if something of the freeze changes that is already done."""
     before = begin.frozen_at
     if before is None:
         return
     for name in _FIXED_BY_FREEZE:
         if name in changes and changes[name] != getattr(begin.config, name):
-            value = "never" if changes[name] is None else changes[name]
+            value = getattr(request, name)
             hint = "start a new run with train" if before == 0 else f"give --at with a step up to {before}"
             raise BadInputError(
                 f"{flag_of(name)} {value}: {begin.name} is frozen already, since step {before}; leave it out, or {hint}"
@@ -167,8 +168,10 @@ def _check_steps(begin: Beginning, request: ForkRequest, changes: dict[str, Any]
     """Raise BadInputError if a step of the new settings is before the checkpoint."""
     freeze_at, total = changes.get("freeze_at"), request.total_timesteps
     if freeze_at is not None and begin.frozen_at is None and freeze_at < begin.timestep:
+        latest = f"freezes at step {freeze_at} at the latest, and " if request.freeze_at == AUTO else ""
         raise BadInputError(
-            f"--freeze-at {freeze_at}: the fork begins at step {begin.timestep}; give that or a later step, or never"
+            f"--freeze-at {request.freeze_at}: {latest}the fork begins at step {begin.timestep}; give that or a later "
+            "step, or never"
         )
     if total is not None and total < begin.timestep:
         raise BadInputError(f"--total-timesteps {total}: the fork begins at step {begin.timestep}; give more")

@@ -20,6 +20,7 @@ from seer_edge.config.request import ForkRequest
 from seer_edge.runs import checkpoint
 from seer_edge.training.freeze_watch import PROBE_ROWS, Comparison, FreezeWatch
 from seer_runtime.system.state import State, StateError
+from tests.seer_edge.configs import atari_config
 from tests.seer_edge.freeze_rig import KINDS, Rig, assert_same, build_rig, encode, snapshot
 
 __all__ = ["build_rig"]
@@ -193,3 +194,16 @@ def test_a_run_warns_if_it_freezes_at_the_latest_step_though_nothing_was_flat(
     frozen = json.loads((tmp_path / "run" / "summary.json").read_text())["freeze"]["timestep"]
     assert frozen == (int(rows[flat[0] - 1]["time/total_timesteps"]) if flat else 40)
     assert ("similarity or drift was not flat by step 40" in caplog.text) == (not flat)
+
+
+@pytest.mark.parametrize(
+    ("frozen_at", "reason"),
+    [
+        (None, "freezes at step 500 at the latest, and the fork begins at step 600; give that or a later step"),
+        (300, "RUN is frozen already, since step 300"),
+    ],
+)
+def test_a_fork_that_cannot_freeze_at_auto_names_auto(frozen_at: int | None, reason: str) -> None:
+    config = atari_config(total_timesteps=1_000, freeze_at=frozen_at or "never")
+    with pytest.raises(seer_edge.BadInputError, match=f"^--freeze-at auto: {reason}"):
+        config_of_fork(Beginning("RUN", config, 600, frozen_at), ForkRequest.of(freeze_at="auto"))

@@ -368,6 +368,7 @@ def test_the_preset_has_the_defaults_of_stable_baselines_3() -> None:
         ({"target_update_steps": 0}, "target_update_steps must be at least 1, not 0"),
         ({"learning_rate": float("nan")}, "learning_rate must be at least 0, not nan"),
         ({"max_gradient_norm": 0.0}, "max_gradient_norm must be above 0"),
+        ({"stack": 65}, "stack must be at most 64, not 65"),
     ],
 )
 def test_settings_out_of_range_are_refused_by_name(given: dict[str, Any], message: str) -> None:

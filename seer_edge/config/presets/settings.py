@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated, Self
 
 from seer_edge.validation import check_types
+from seer_runtime.policy.bundle import STACK_MAX
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Settings:
         check_types(self)
         self._at_least(1, "batch_size", "n_step", "stack", "hidden")
         self._at_least(0, "learning_starts", "random_steps", "learning_rate", "priority_exponent")
+        if self.stack > STACK_MAX:  # of a bundle
+            raise ValueError(f"stack must be at most {STACK_MAX}, not {self.stack}")
         self._fractions("gamma", "evaluation_epsilon", "priority_weight_start")
         if self.reward_clip is not None:
             self._above_zero("reward_clip")

@@ -97,9 +97,11 @@ def save(
 ) -> Path:
     """Publish a checkpoint in the folder `checkpoints`; `run` is the content of `run.json`. Return its folder.
 
-    With `acting_only` it has no replay and no session, and replaces the one before it. `eval` and `export` can use it,
-    `resume` cannot. Raises RunStoppedError if a weight is not finite, because such a run cannot learn any more. Raises
-    OSError if the disk cannot be written.
+    With `acting_only` it has no replay and no session. `eval` and `export` can use it, `resume` cannot. It replaces all
+    others, also later ones, which a run leaves that resumes from an earlier step.
+
+    Raises RunStoppedError if a weight is not finite, because such a run cannot learn any more. Raises OSError if the
+    disk cannot be written.
     """
     diverged = _find_not_finite(snapshot.agent)
     if diverged is not None:
@@ -117,7 +119,11 @@ def save(
         durable.write_json(folder / RUN, dict(run or {}))
 
     if acting_only:
-        return durable.publish_checkpoint(checkpoints, snapshot.timestep, write, keep=1)
+        path = durable.publish_checkpoint(checkpoints, snapshot.timestep, write, keep=1)
+        for later in durable.checkpoint_steps(checkpoints):
+            if later > snapshot.timestep:
+                durable.remove(checkpoints / durable.checkpoint_name(later))
+        return path
     always = snapshot.config.keep_checkpoint
     return durable.publish_checkpoint(checkpoints, snapshot.timestep, write, always=always)
 

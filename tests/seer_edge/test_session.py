@@ -3,6 +3,7 @@
 import dataclasses
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from seer_edge.envs import Discrete, EnvSpec, Step
 from seer_edge.envs.games import play
 from seer_edge.envs.guarded import Guarded
 from seer_edge.errors import BadInputError, EnvironmentFailedError, RunStoppedError
+from seer_edge.runs import checkpoint
 from seer_edge.training.evaluate import evaluate_session
 from seer_edge.training.updates import PipelinedUpdates
 from seer_runtime.policy.perception import Observed
@@ -275,3 +277,12 @@ def test_a_reward_that_is_too_large_to_learn_from_is_named(
         return
     with pytest.raises(BadInputError, match=r"the reward is .*, which is too large to learn from; scale rewards"):
         session.step()
+
+
+def test_the_best_policy_replaces_a_later_one_of_a_run_that_resumed(rig: Callable[..., Rig], tmp_path: Path) -> None:
+    run, best = rig(), tmp_path / "best"
+    run.steps(30)
+    snapshot = run.session.snapshot()
+    checkpoint.save(snapshot, best, acting_only=True)
+    checkpoint.save(dataclasses.replace(snapshot, timestep=20), best, acting_only=True)
+    assert checkpoint.newest(best, acting_only=True).timestep == 20

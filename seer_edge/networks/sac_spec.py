@@ -64,7 +64,3 @@ class SacHeadSpec:
     def q_multiply_adds(self) -> int:
         """Multiply-adds of one of the two Qs."""
         return self._q[0]
-
-    def contrastive_multiply_adds(self, batch_size: int) -> int:
-        """Return the multiply-adds of W on one positive, and of one anchor's logits against a batch of positives."""
-        return self.features**2 + batch_size * self.features

@@ -256,11 +256,6 @@ class EncoderSpec:
         return 1, math.prod(self.shapes[self.cut])
 
     @property
-    def latent_networks(self) -> int:
-        """N, the first element of `latent_shape`."""
-        return self.latent_shape[0]
-
-    @property
     def latent_size(self) -> int:
         """L, the second element of `latent_shape`."""
         return self.latent_shape[1]

@@ -196,9 +196,11 @@ class Run(Generic[AnySession]):
         )
         if pressure.stop:
             self.checkpoints.rescue()
+            own = pressure.limit_bytes == self.session.config.rss_limit_bytes
             raise RunStoppedError(
-                f"RSS {after} is above the limit of {limit} at step {self.session.timestep:,}; "
-                "resume with a larger --rss-limit or a smaller --mem-budget"
+                f"RSS {after} is above the limit of {limit}{'' if own else ' of its cgroup'} at step "
+                f"{self.session.timestep:,}; resume with a larger {'--rss-limit' if own else 'limit'} or a smaller "
+                "--mem-budget"
             )
 
     def abandon(self, reason: str) -> None:

@@ -306,5 +306,6 @@ if CGROUP is not None:
         child = runs.start(log, runs.train_command, runs.alien(), path, prepare=prepare)
         assert child.join() == status, log.read_text()
         if status == 75:
-            check_it_stopped(path, log, f"is above the limit of {format_size(LIMIT_BYTES // 4096 * 4096)} at step ")
+            limit = format_size(LIMIT_BYTES // 4096 * 4096)
+            check_it_stopped(path, log, f"is above the limit of {limit} of its cgroup at step ")
         check_resume(path, log, alien)

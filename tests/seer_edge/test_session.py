@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import seer_edge.training.run
 from seer_edge.agents.agent import UpdateResult
 from seer_edge.agents.rainbow import RainbowAgent
 from seer_edge.envs import Discrete, EnvSpec, Step
@@ -16,7 +17,10 @@ from seer_edge.envs.games import play
 from seer_edge.envs.guarded import Guarded
 from seer_edge.errors import BadInputError, EnvironmentFailedError, RunStoppedError
 from seer_edge.runs import checkpoint
+from seer_edge.runs.run_folder import RunFolder
 from seer_edge.training.evaluate import evaluate_session
+from seer_edge.training.metrics import Console
+from seer_edge.training.run import Run
 from seer_edge.training.updates import PipelinedUpdates
 from seer_runtime.policy.perception import Observed
 from seer_runtime.system.state import State
@@ -286,3 +290,26 @@ def test_the_best_policy_replaces_a_later_one_of_a_run_that_resumed(rig: Callabl
     checkpoint.save(snapshot, best, acting_only=True)
     checkpoint.save(dataclasses.replace(snapshot, timestep=20), best, acting_only=True)
     assert checkpoint.newest(best, acting_only=True).timestep == 20
+
+
+@pytest.mark.parametrize(
+    ("own", "cgroup", "message"),
+    [
+        (1, None, r"limit of 1 B at step 0; resume with a larger --rss-limit or a smaller --mem-budget$"),
+        (2, 1, r"limit of 1 B of its cgroup at step 0; resume with a larger limit or a smaller --mem-budget$"),
+        (None, 1, r"limit of 1 B of its cgroup at step 0; resume with a larger limit or a smaller --mem-budget$"),
+    ],
+)
+def test_a_run_that_exceeds_a_memory_limit_names_the_one_that_it_exceeds(
+    own: int | None,
+    cgroup: int | None,
+    message: str,
+    build_rig: Callable[..., Rig],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(seer_edge.training.run, "cgroup_limit_bytes", lambda: cgroup)
+    session = build_rig(rss_limit_bytes=own).session
+    run = Run(RunFolder(tmp_path), session, Console(1_000), None)
+    with pytest.raises(RunStoppedError, match=message):
+        run._watch_memory()

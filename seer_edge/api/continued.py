@@ -57,6 +57,7 @@ def _compared(given: set[str], request: RunRequest, saved: TrainConfig) -> Itera
     if "tensorboard_dir" in given:
         yield "tensorboard_dir", str(Path(request.tensorboard_dir or "").absolute()), saved.tensorboard_dir
     for key, value in request.set:
-        settings, _ = override_settings(saved.algo, saved.settings, {key: value})
-        if settings != saved.settings:
+        settings, lines = override_settings(saved.algo, saved.settings, {key: value})
+        # A run that imports heads begins with other settings than it was given.
+        if settings != saved.settings and not {*lines} <= {*saved.overrides}:
             yield f"set {key}", value, getattr(saved.settings, key.replace("-", "_"))

@@ -1,5 +1,6 @@
 """Input that `Learner` refuses, and its threads at the start and at the end."""
 
+import dataclasses
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -9,9 +10,12 @@ import numpy as np
 import pytest
 
 import seer_edge
+from seer_edge.api.continued import check_options
+from seer_edge.config.request import RunRequest
 from seer_edge.envs import exchange as meeting
 from seer_edge.envs.own_loop import OwnLoop
 from seer_edge.runs import checkpoint, run_folder
+from tests.seer_edge.configs import atari_config
 
 OPTIONS: Any = {"hz": 100, "mem_budget": "1MB", "total_timesteps": 60, "set": {"batch_size": 8, "learning_starts": 20}}
 SECONDS = 20
@@ -137,6 +141,17 @@ def test_a_run_that_continues_refuses_an_option_that_differs(
         seer_edge.Learner((36, 36), 3, run_dir=tmp_path / "run", **(OPTIONS | option))
     expected = f"{shown}: the run in {tmp_path / 'run'} has {had}; leave it out, or give another run_dir"
     assert str(refused.value) == expected
+
+
+def test_a_run_that_continues_accepts_settings_that_an_import_has_changed(tmp_path: Path) -> None:
+    """A run that imports heads and rows learns at once, whatever `learning_starts` it was given."""
+    options: Any = {"set": {"learning_starts": 20}}
+    given = atari_config(overrides=options["set"])
+    saved = dataclasses.replace(given, settings=dataclasses.replace(given.settings, learning_starts=0))
+    check_options(tmp_path, options, RunRequest.of(env="Alien", **options), saved)
+    others: Any = {"set": {"learning_starts": 30}}
+    with pytest.raises(seer_edge.BadInputError, match=r"^set learning_starts 30: "):
+        check_options(tmp_path, others, RunRequest.of(env="Alien", **others), saved)
 
 
 @pytest.mark.integration

@@ -12,7 +12,7 @@ from seer_edge.api.results import RunResult
 from seer_edge.config.config import TrainConfig
 from seer_edge.config.plan import BytePlan
 from seer_edge.config.real_time import check_rate_given
-from seer_edge.config.request import ENCODER, ResumeOptions, ResumeRequest, RunOptions, RunRequest
+from seer_edge.config.request import ResumeOptions, ResumeRequest, RunOptions, RunRequest
 from seer_edge.envs.guarded import closing_idle
 from seer_edge.errors import BadInputError
 from seer_edge.machine.ceiling import check_memory
@@ -20,7 +20,6 @@ from seer_edge.machine.devices import check_device
 from seer_edge.runs import checkpoint, run_folder
 from seer_edge.runs.checkpoint import Saved
 from seer_edge.runs.run_folder import RunFolder
-from seer_edge.runs.source import is_bundle
 from seer_edge.runs.transfer import Imported
 from seer_edge.validation import path_of
 from seer_runtime import durable
@@ -316,7 +315,7 @@ def _begin_after_all(folder: RunFolder, changes: dict[str, Any], supervision: Ma
     config = _changed(folder.read_config(), changes)
     planned = planning.plan_again(config, folder, frozen=False)
     # The plan in the folder is already that of a run with its import.
-    _, imported = planning.with_import(planned, None if is_bundle(config.source or "") else ENCODER)
+    _, imported = planning.with_import(planned, config.take)
     check_memory(planned, memory_limits())
     folder.check_places()
     planning.check_addresses(planned.config)

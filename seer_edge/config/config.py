@@ -13,7 +13,7 @@ from seer_edge.config.presets import Preset, Settings
 from seer_edge.config.real_time import check_real_time
 from seer_edge.config.recorded_env import env_from_json, env_to_json
 from seer_edge.config.registry import ALGORITHMS, check_settings, choose_preset
-from seer_edge.config.request import EVAL_IN, PROTOCOLS, REPLAYS, STORES, EvalIn, StoreName, check_timeout
+from seer_edge.config.request import EVAL_IN, PROTOCOLS, REPLAYS, STORES, TAKES, EvalIn, StoreName, check_timeout
 from seer_edge.config.values import AUTO, NEVER
 from seer_edge.envs import Continuous, EnvOptions, EnvSpec, ProtocolName
 from seer_edge.envs.games import episode_limit
@@ -71,6 +71,7 @@ class TrainConfig:
     latent_codec: str = "float32"  # auto up to the freeze, then the chosen one
     augmentations: int = 1  # K
     source: str | None = None  # the run or bundle whose encoder is imported
+    take: str | None = None  # what is imported from it; None: of a bundle also the learner and the rows that fit
     demos: str | None = None  # file of demonstrations that fills the replay before the first step
     replay: str = "uniform"
     store: StoreName = "paper"  # rows of a fixed size as in the paper, or compressed blocks of rows
@@ -116,6 +117,8 @@ class TrainConfig:
         _one_of("--algo", self.algo, tuple(ALGORITHMS))
         _one_of("--encoder", self.encoder, tuple(ENCODERS))
         _one_of("--latent-codec", self.latent_codec, (*LATENT_CODECS, AUTO))
+        if self.take is not None:
+            _one_of("--take", self.take, TAKES)
         if self.color is not None:
             _one_of("--color", self.color, COLORS)
         if self.gray_levels is not None:

@@ -33,5 +33,6 @@ BEFORE_RECORDED: Mapping[str, Any] = {
     "control_socket": None,
     "status_port": None,
     "demos": None,
+    "take": None,
 }
 """Values that runs had whose `config.json` was written before these entries existed."""

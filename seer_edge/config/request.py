@@ -238,7 +238,7 @@ class RunRequest(ResumeRequest):
             field.name for field in dataclasses.fields(ResumeRequest)
         }
         renamed = {"from_": "source", "set": "overrides"}
-        options = {renamed.get(name, name): getattr(self, name) for name in sorted(own - {"env", "take"})}
+        options = {renamed.get(name, name): getattr(self, name) for name in sorted(own - {"env"})}
         options["overrides"] = dict(self.set)
         options["protocol"] = self.env_options.protocol
         if self.tensorboard_dir is not None:

@@ -54,6 +54,7 @@ NOT_COMPARED = frozenset(
         "overrides",
         "versions",
         "source",
+        "take",
         "stop_at_return",
         "keep_checkpoint",
         "origin",

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,19 @@ def test_imported_rows_set_the_codec_of_the_run(codec: str, run: Run, tmp_path: 
     for name in names:  # with the quantization ranges of the checkpoint
         assert run("resume", tmp_path / name, "--total-timesteps", "60")[0] == 0
     assert _equal(*(_tensors(tmp_path / name) for name in names))
+
+
+def test_a_run_that_starts_again_imports_what_it_was_told_to(run: Run, bundle: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    words = ("--from", bundle, "--take", "encoder", "--total-timesteps", "40", "--run-dir", target)
+    assert run("train", *PIXEL_GAME, *words)[0] == 0
+    shutil.rmtree(target / "checkpoints")  # as if it had been killed before the first one
+    (target / "progress.csv").unlink()
+    status, out, error = run("resume", target)
+    assert status == 0
+    assert "it has no checkpoint yet and starts at step 0" in out
+    assert "(--take encoder)" in error
+    assert "training continues from the bundle's head" not in error
 
 
 @pytest.mark.parametrize("more", [("--take", "encoder"), ()])

@@ -182,6 +182,7 @@ def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         ([*TRAIN, "--set", "reward_clip=x"], ["--set reward_clip=x: give a number, or none"]),
         ([*TRAIN, "--set", "value_range=3"], ["--set value_range=3: give 2 numbers in brackets"]),
         ([*TRAIN, "--set", "value_range=3,1"], ["--set value_range=[3, 1]: must rise"]),
+        ([*TRAIN, "--set", "value_range=-1e40,1"], ["--set value_range=[-1e+40, 1]: must be within -1e+30 and 1e+30"]),
         ([*TRAIN, "--set", "seed=3"], ["--set seed=3: --seed sets seed; give that flag instead"]),
         ([*TRAIN, "--set", "mem-budget=3"], ["--set mem-budget=3: --mem-budget sets"]),
         ([*TRAIN, "--set", "mem_budget_bytes=3"], ["--set mem_budget_bytes=3: --mem-budget sets"]),

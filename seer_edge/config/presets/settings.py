@@ -11,6 +11,9 @@ from typing import Annotated, Self
 from seer_edge.validation import check_types
 from seer_runtime.policy.bundle import STACK_MAX
 
+VALUE_MAX = 1e30
+"""Limit on a return of the distribution. float32 must hold its range."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -93,6 +96,8 @@ class RainbowSettings(Settings):
         self._at_least(0, "noisy_sigma")
         self._above_zero("adam_epsilon", "max_gradient_norm")
         self._rising("value_range")
+        if max(map(abs, self.value_range)) > VALUE_MAX:
+            raise ValueError(f"value_range must be within {-VALUE_MAX:g} and {VALUE_MAX:g}, not {self.value_range}")
 
 
 @dataclass(frozen=True)

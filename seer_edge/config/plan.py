@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from seer_edge.config.config import TrainConfig
-from seer_edge.config.plan_replay import LATENT_RATIO, compact_rows, plan_replay
+from seer_edge.config.plan_replay import FLOAT_BYTES, LATENT_RATIO, compact_rows, plan_replay
 from seer_edge.config.plan_text import evaluation_text, reward_text
 from seer_edge.config.plan_warnings import drop_warnings, export_warnings, freeze_warnings
 from seer_edge.config.registry import Networks, check_actions, make_networks
@@ -32,7 +32,6 @@ PROCESS_BASE_BYTES = 276_000_000
 ANON_BASE_BYTES = 202_000_000
 # Peak memory of an update, divided by the size of its feature maps. Measured with batches of 128 and 512 at 84x84.
 ACTIVATION_FACTOR = 1.7
-FLOAT_BYTES = 4
 # Small parts of a checkpoint: random states, environment, counters, metrics, manifest, tensor headers.
 CHECKPOINT_BASE_BYTES = 200_000
 PRIORITY_BYTES = 8

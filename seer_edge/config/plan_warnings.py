@@ -3,14 +3,13 @@
 from collections.abc import Mapping
 
 from seer_edge.config.config import TrainConfig
+from seer_edge.config.plan_replay import FLOAT_BYTES
 from seer_edge.config.registry import Networks
 from seer_edge.config.values import AUTO
 from seer_edge.networks.spec import EncoderSpec
 from seer_runtime.policy.bundle import HEAD, MEMBER_BYTES_MAX
 from seer_runtime.replay.codecs import latent_codec
 from seer_runtime.system.units import format_size
-
-FLOAT_BYTES = 4
 
 
 def export_warnings(config: TrainConfig, networks: Networks) -> tuple[str, ...]:

@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seer_edge.config.config import TrainConfig
-from seer_edge.config.plan import FLOAT_BYTES, BytePlan
+from seer_edge.config.plan import BytePlan
+from seer_edge.config.plan_replay import FLOAT_BYTES
 from seer_edge.errors import BadInputError, RunStoppedError
 from seer_runtime import durable
 from seer_runtime.durable.files import one_line

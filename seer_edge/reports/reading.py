@@ -1,7 +1,5 @@
 """Read run folders for a report: settings, tables and state. Nothing is written, and a run may continue meanwhile."""
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -245,13 +243,13 @@ def _table(path: Path) -> dict[str, Column] | None:
         return None
     except (OSError, durable.CorruptFileError, UnicodeDecodeError) as error:
         raise BadInputError(f"{path}: cannot be read ({error}); give {WANTED}") from error
-    lines = text.splitlines(keepends=True)
-    if lines and not lines[-1].endswith("\n"):
-        lines.pop()  # a running process is writing it
-    header, *rows = list(csv.reader(io.StringIO("".join(lines), newline=""))) or [[]]
-    try:
-        cells = [[float(cell) if cell else np.nan for cell in row] for row in rows]
-        table = np.array(cells, dtype=np.float64).reshape(len(rows), len(header))
-    except ValueError as error:
-        raise BadInputError(f"{path}: not a table of numbers ({error}); give {WANTED}") from error
+    lines = text.split("\n")[:-1]  # without a last line that a running process is writing
+    header, *rows = [line.rstrip("\r").split(",") for line in lines] or [[]]
+    table = np.empty((len(rows), len(header)))
+    for number, row in enumerate(rows):
+        try:
+            table[number] = [float(cell or "nan") for cell, _ in zip(row, header, strict=True)]
+        except ValueError as error:  # a cell that is no number, or another number of cells
+            line = number + 2
+            raise BadInputError(f"{path}: not a table of numbers, see its line {line:,}; give {WANTED}") from error
     return dict(zip(header, table.T, strict=True))

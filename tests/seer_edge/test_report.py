@@ -136,7 +136,9 @@ def _answer(arguments: list[object], monkeypatch: pytest.MonkeyPatch, capsys: py
         (["foreign", "-o", "r.html"], ["foreign: not a run's folder", "give the folders of runs"]),
         (["odd", "-o", "r.html"], ["config.json: not the configuration of a run"]),
         (["bare", "-o", "r.html"], ["bare/progress.csv: has no rows, although the run is finished; leave the run out"]),
-        (["torn", "-o", "r.html"], ["progress.csv: not a table of numbers"]),
+        (["torn", "-o", "r.html"], ["progress.csv: not a table of numbers, see its line 2;"]),
+        (["short", "-o", "r.html"], ["progress.csv: not a table of numbers, see its line 3;"]),
+        (["quoted", "-o", "r.html"], ["progress.csv: not a table of numbers, see its line 3;"]),
         (["run", "run/", "-o", "r.html"], ["run: is the same run as run; name each run once"]),
         (["run"], ["-o: is missing"]),
         (["-o", "r.html"], ["RUN"]),
@@ -172,6 +174,10 @@ def test_bad_input_is_reported_in_one_line_and_writes_nothing(
     Path("bare/progress.csv").unlink()
     make_run(Path("torn"))
     Path("torn/progress.csv").write_text("time/total_timesteps,compute/flops\n1000,many\n")
+    make_run(Path("short"))
+    Path("short/progress.csv").write_text("time/total_timesteps,compute/flops\n1000,5\n2000\n")
+    make_run(Path("quoted"))
+    Path("quoted/progress.csv").write_text('time/total_timesteps\n1000\n"' + "2000\n" * 50_000)
     before = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
     line = _answer(arguments, monkeypatch, capsys)
     assert [part for part in parts if part not in line] == []

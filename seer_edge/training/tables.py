@@ -3,9 +3,7 @@
 On resume a table is cut back to the checkpoint. The checkpoint holds a digest of the rows before it.
 """
 
-import csv
 import hashlib
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,7 +49,8 @@ REAL_TIME_COLUMNS = (
 """Further columns of a run with --hz."""
 EPISODE_COLUMNS = ("step", "return", "length", "updates")
 """Of a finished training episode: its last step, its raw return, its length in steps, and all updates so far."""
-TABLE_BYTES_MAX = 2**27
+LINE_BYTES_MAX, STEP_DIGITS_MAX = 2**16, 18
+"""A longer line or step is damaged."""
 
 
 class Table:
@@ -73,14 +72,26 @@ class Table:
 
     def _begin(self, until: int) -> str:
         """Rewrite the file with its rows up to `until`, ready to append. Return the digest of the rows as found."""
-        header, rows = _read(self.path, self._columns, until)
-        found = [dict(zip(header, row, strict=True)) for row in rows]
-        lines = [_line(self._columns), *(_line([row.get(name, "") for name in self._columns]) for row in found)]
-        durable.write_atomic(self.path, lines)
+        rows = _rows(self.path, self._columns, until)
+        header = next(rows)
+        found, self._digest, self.last = hashlib.sha256(_line(header)), hashlib.sha256(), 0
+
+        def lines() -> Iterator[bytes]:
+            yield _line(self._columns)
+            for row in rows:
+                found.update(_line(row))
+                self.last = int(row[0])
+                cells = dict(zip(header, row, strict=True))
+                yield _line([cells.get(name, "") for name in self._columns])
+
+        def digested() -> Iterator[bytes]:
+            for line in lines():
+                self._digest.update(line)
+                yield line
+
+        durable.write_atomic(self.path, digested())
         self._file = durable.Appender(self.path)
-        self._digest = hashlib.sha256(b"".join(lines))
-        self.last = int(rows[-1][0]) if rows else 0
-        return hashlib.sha256(b"".join(map(_line, [header, *rows]))).hexdigest()
+        return found.hexdigest()
 
     @property
     def digest(self) -> str:
@@ -115,27 +126,35 @@ class Table:
 
 
 def _line(cells: Sequence[str]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text).writerow(cells)
-    return text.getvalue().encode()
+    """Return a line of CSV. Cells are numbers or names of columns, so none needs quotes."""
+    return f"{','.join(cells)}\r\n".encode()
 
 
-def _read(path: Path, columns: Sequence[str], step: int) -> tuple[Sequence[str], list[list[str]]]:
-    """Return the columns, and the complete rows up to `step`, of a file that may be missing or cut off anywhere.
+def _rows(path: Path, columns: Sequence[str], step: int) -> Iterator[Sequence[str]]:
+    """Yield the columns, then the complete rows up to `step`, of a file that may be missing or cut off anywhere.
 
     The columns are those of the file if they are `columns` without some of them, as in a file of an earlier version.
     Raises OSError if the file cannot be read: it would otherwise be replaced by an empty one.
     """
-    try:
-        data = durable.read_bytes(path, TABLE_BYTES_MAX)
-    except (FileNotFoundError, durable.CorruptFileError):
-        return columns, []
-    rows = list(csv.reader(io.StringIO(data.decode(errors="replace"), newline="")))
-    header = rows[0] if rows else []
+    lines = _lines(path)
+    header = next(lines, [])
     if not header or header != [name for name in columns if name in header] or header[0] != columns[0]:
         header = list(columns)
-    kept = [row for row in rows if len(row) == len(header) and row[0].isascii() and row[0].isdigit()]
-    return header, [row for row in kept if int(row[0]) <= step]
+    yield header
+    for row in lines:
+        first = row[0]
+        is_step = first.isascii() and first.isdigit() and len(first) <= STEP_DIGITS_MAX
+        if len(row) == len(header) and is_step and int(first) <= step:
+            yield row
+
+
+def _lines(path: Path) -> Iterator[list[str]]:
+    """Yield the cells of each line, one line in memory at a time."""
+    try:
+        for line in durable.read_lines(path, LINE_BYTES_MAX):
+            yield line.decode(errors="replace").rstrip("\r\n").split(",")
+    except (FileNotFoundError, durable.CorruptFileError):
+        return
 
 
 def _cell(value: float) -> str:
@@ -172,5 +191,4 @@ def copy_tables(source: RunFolder, target: RunFolder, logged_at: int, timestep: 
         (source.progress, COLUMNS + REAL_TIME_COLUMNS, logged_at),
         (source.episodes, EPISODE_COLUMNS, timestep),
     ):
-        header, rows = _read(path, columns, until)
-        durable.write_atomic(target.path / path.name, [_line(header), *map(_line, rows)])
+        durable.write_atomic(target.path / path.name, map(_line, _rows(path, columns, until)))

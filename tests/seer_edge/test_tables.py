@@ -1,8 +1,10 @@
-"""`progress.csv` of a run that an earlier version began."""
+"""The tables of a resumed run: written by an earlier version, damaged, large."""
 
 import csv
 import errno
 import hashlib
+import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -61,10 +63,35 @@ def test_a_table_that_cannot_be_read_keeps_its_rows(tmp_path: Path, monkeypatch:
     folder, _ = _old_run(tmp_path)
     before = folder.progress.read_bytes()
 
-    def fail(*unused: object) -> bytes:
+    def fail(*unused: object) -> Iterator[bytes]:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(durable, "read_bytes", fail)
+    monkeypatch.setattr(durable, "read_lines", fail)
     with pytest.raises(OSError, match="Input/output error"):
         open_tables(folder, 300, 300)
     assert folder.progress.read_bytes() == before
+
+
+def test_a_damaged_line_costs_that_line_only(tmp_path: Path) -> None:
+    """A quote that swallows the next lines, a line without an end, and a step with too many digits."""
+    folder, digest = _old_run(tmp_path)
+    whole = folder.progress.read_bytes()
+    rest = b"," * (len(OLD_COLUMNS) - 1) + b"\r\n"
+    damaged = b'"100' + rest + b"1" * 200_000 + b"\r\n" + b"9" * 5_000 + rest
+    folder.progress.write_bytes(whole.replace(b"\r\n200,", b"\r\n" + damaged + b"200,"))
+    tables = open_tables(folder, 200, 200)
+    assert list(changed_tables(tables, {"progress": digest})) == []
+    assert tables["progress"].last == 200
+
+
+def test_a_large_table_is_kept(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    row, rows = ",".join(["1.25"] * (len(COLUMNS) - 1)), 20_000
+    lines = (f"{step},{row}\r\n" for step in range(1, rows + 1))
+    folder.progress.write_text(",".join(COLUMNS) + "\r\n" + "".join(lines), newline="")
+    tracemalloc.start()
+    table = open_tables(folder, rows - 1, rows - 1)["progress"]
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert table.last == rows - 1
+    assert peak_bytes < 2**20 < folder.progress.stat().st_size

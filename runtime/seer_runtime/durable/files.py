@@ -223,6 +223,16 @@ def read_bytes(path: Path, at_most_bytes: int) -> bytes:
         return read_range(path, descriptor, size_bytes, 0)
 
 
+def read_lines(path: Path, at_most_bytes: int) -> Iterator[bytes]:
+    """Yield the lines of the file `path` with their ends. One longer than `at_most_bytes` comes in pieces of that size.
+
+    Raises CorruptFileError if the file is not a regular file, and OSError.
+    """
+    with open_regular(path) as descriptor, open(descriptor, "rb", closefd=False) as stream:
+        while line := stream.readline(at_most_bytes):
+            yield line
+
+
 def read_range(path: Path, descriptor: int, size_bytes: int, offset_bytes: int) -> bytes:
     """Return `size_bytes` bytes of the open file from `offset_bytes` on. `path` is used in messages only.
 

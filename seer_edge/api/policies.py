@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from seer_edge.api import planning
 from seer_edge.api.results import EvaluationResult, ExportResult, RecordResult
-from seer_edge.config.config import ENV_TIMEOUT_SECONDS, MAX_THREADS
+from seer_edge.config.config import ENV_TIMEOUT_SECONDS, MAX_EPISODES, MAX_THREADS
 from seer_edge.config.request import ResumeRequest, RunRequest, flag_of
 from seer_edge.envs.guarded import closing_idle
 from seer_edge.errors import BadInputError
@@ -319,7 +319,7 @@ def _seconds(value: float | str | None) -> float:
 def _check_numbers(**numbers: int | None) -> None:
     """Raise BadInputError for an option that is not a whole number in its range."""
     ranges = {
-        "episodes": (1, 2**31 - 1),
+        "episodes": (1, MAX_EPISODES),
         "max_steps": (1, 2**31 - 1),
         "seed": (0, 2**32 - 1),
         "threads": (1, MAX_THREADS),

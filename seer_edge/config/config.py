@@ -34,6 +34,7 @@ ENV_TIMEOUT_SECONDS = 60.0
 """An environment that does not answer for so long counts as hanging."""
 SEED_MAX = 2**32 - 1
 MAX_THREADS = 256
+MAX_EPISODES = 10_000  # their returns fit into summary.json
 MAX_AUGMENTATIONS = MAX_BATCH - 1  # encoded in one call with the center crop
 
 
@@ -190,7 +191,8 @@ class TrainConfig:
         for flag, value in (("--eval-every", self.eval_every), ("--eval-max-steps", self.eval_max_steps)):
             if value is not None:
                 _at_least_one(flag, value)
-        _at_least_one("--eval-episodes", self.eval_episodes)
+        most, episodes = MAX_EPISODES, self.eval_episodes
+        _require(1 <= episodes <= most, "--eval-episodes", episodes, f"give 1 to {most:,}")
         target = self.stop_at_return
         if target is not None:
             _require(math.isfinite(target), "--stop-at-return", target, "give a finite number")

@@ -187,6 +187,7 @@ def test_only_a_given_step_can_be_beyond_the_end(game: str, total: int) -> None:
         ("eval_every", 0, "--eval-every 0"),
         ("eval_every", -3, "--eval-every -3"),
         ("eval_episodes", 0, "--eval-episodes 0"),
+        ("eval_episodes", 10_001, "--eval-episodes 10001"),
         ("seed", -1, "--seed -1"),
         ("seed", 2**32, "--seed 4294967296"),
         ("protocol", "strict", "--protocol strict"),

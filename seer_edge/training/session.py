@@ -14,7 +14,7 @@ from seer_edge.config.config import TrainConfig
 from seer_edge.config.plan import BytePlan
 from seer_edge.envs import Action, Episode, Step
 from seer_edge.envs.guarded import Guarded
-from seer_edge.errors import BadInputError
+from seer_edge.errors import BadInputError, EnvironmentFailedError
 from seer_edge.runs.checkpoint import Saved, Snapshot, encoder_identity
 from seer_edge.runs.demos import DemoRow, open_demos
 from seer_edge.training.components import (
@@ -117,7 +117,7 @@ class Session:
         self.observed = self.perception.observe(frame, first=self.env.new_scene)
 
     def fill_from(self, demos: Iterable[DemoRow]) -> None:
-        """Store demonstrations, before the first step."""
+        """Store demonstrations, before the first step. Raises EnvironmentFailedError for a reward that is too large."""
         terminated = False
         for row in demos:
             if terminated and not row.begins:
@@ -174,7 +174,7 @@ class Session:
         self.observed = self.perception.observe(step.frame, first=True)
 
     def _store(self, action: Action, step: Step) -> None:
-        """Store the current observation with the action and the step that followed. Raises BadInputError."""
+        """Store the current observation with the action and the step that followed. Raises EnvironmentFailedError."""
         reward = self._learned(step.reward)
         self.replay.append(self.observed.row, action, reward, terminated=step.terminated, truncated=step.truncated)
         self.timestep += 1
@@ -182,13 +182,13 @@ class Session:
             self.replay.append_final(self.perception.observe(step.frame, first=False).row)
 
     def _learned(self, reward: float) -> float:
-        """Return the reward that is learned from. Raises BadInputError."""
+        """Return the reward that is learned from. Raises EnvironmentFailedError."""
         limit = self.config.settings.reward_clip
         learned = reward if limit is None else float(np.clip(reward, -limit, limit))
         if abs(learned) > REWARD_MAX:
-            raise BadInputError(
-                f"--env {self.env.spec.id}: the reward is {reward:g}, which is too large to learn from; scale "
-                "rewards to about 1 a step, or --set reward_clip=1"
+            raise EnvironmentFailedError(
+                f"the reward is {reward:g}, which is too large to learn from; scale rewards to about 1 a step, or "
+                "begin a run with --set reward_clip=1"
             )
         return learned
 
@@ -337,11 +337,17 @@ def build_session(plan: BytePlan, on_hang: OnHang | None = None, kind: type[AnyS
 
 
 def fill_and_begin(session: Session) -> None:
-    """Store the run's demonstrations, if it has any, and begin its first episode. Raises EnvironmentFailedError."""
+    """Store the run's demonstrations, if it has any, and begin its first episode.
+
+    Raises BadInputError for the demonstrations, and EnvironmentFailedError.
+    """
     config = session.config
     if config.demos is not None:
         with open_demos(Path(config.demos), session.plan.env, config.gray_levels) as demos:
-            session.fill_from(demos)
+            try:
+                session.fill_from(demos)
+            except EnvironmentFailedError as error:
+                raise BadInputError(f"--demos {config.demos}: {error}") from error
     session.begin()
 
 

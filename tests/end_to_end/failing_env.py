@@ -37,9 +37,9 @@ class Failing(gymnasium.Env[NDArray[np.uint8], np.int64]):
             raise RuntimeError("cable\npulled")
         shape = (41, 42) if failing and self._how == "shape" else (42, 42)
         frame = self.np_random.integers(0, 256, shape, np.uint8)
-        reward = float("nan") if failing and self._how == "reward" else 0.0
+        reward = {"reward": float("nan"), "huge": 1e19}.get(self._how, 0.0) if failing else 0.0
         return frame, reward, False, False, {}
 
 
-for _how in ("build", "reset", "dtype", "step", "shape", "reward"):
+for _how in ("build", "reset", "dtype", "step", "shape", "reward", "huge"):
     gymnasium.register(f"Failing/{_how}-v0", Failing, kwargs={"how": _how}, disable_env_checker=True)

@@ -15,6 +15,7 @@ MODULE = "tests.end_to_end.failing_env"
 
 def train(how: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
     arguments = ["train", "--env", f"{MODULE}:Failing/{how}-v0", "--mem-budget", "2MB", "--total-timesteps", "400"]
+    arguments += ["--set", "reward_clip=none"]
     monkeypatch.setattr(sys, "argv", ["seer-edge", *arguments, "--freeze-at", "200", "--run-dir", str(folder)])
     return main()
 
@@ -39,6 +40,7 @@ def test_a_failure_at_the_start_is_refused_before_anything_is_written(
         ("step", "RuntimeError: cable pulled (failing_env.py:"),
         ("shape", "uint8 [41, 42]"),
         ("reward", "the reward is nan"),
+        ("huge", "the reward is 1e+19, which is too large to learn from"),
     ],
 )
 def test_a_failure_during_training_exits_with_75_and_a_checkpoint(

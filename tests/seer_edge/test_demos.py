@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from seer_edge.config.plan import make_plan
-from seer_edge.envs import Discrete, EnvSpec
+from seer_edge.envs import Discrete, EnvSpec, Step
 from seer_edge.errors import BadInputError
 from seer_edge.runs import demos as module
 from seer_edge.runs.demos import BEGINS, FINAL, MEMBER, TERMINATED, TRUNCATED, DemoRow, DemoWriter, open_demos
@@ -96,6 +96,20 @@ def test_a_run_that_begins_with_demonstrations_holds_them(
             np.testing.assert_array_equal(store.columns.action[slot], row.action)
     session.step()
     assert store.appended == len(rows) + 1
+
+
+@pytest.mark.integration
+def test_a_reward_that_is_too_large_names_the_file(build_rig: Callable[..., Rig], tmp_path: Path) -> None:
+    rig, path = build_rig("rainbow"), tmp_path / "demos.seer"
+    with DemoWriter(path, rig.plan.env, None) as writer:
+        frame = np.zeros(rig.plan.env.frame_shape, np.uint8)
+        writer.begin(new_scene=True)
+        writer.add(frame, 0, Step(frame, 1e19, terminated=True, truncated=False, episode=None))
+        writer.write()
+    unclipped = dataclasses.replace(rig.plan.config.settings, reward_clip=None)
+    config = dataclasses.replace(rig.plan.config, demos=str(path), settings=unclipped)
+    with pytest.raises(BadInputError, match=r"--demos .*demos\.seer: the reward is 1e\+19, which is too large"):
+        build_session(make_plan(config, rig.plan.env))
 
 
 # --- other files -------------------------------------------------------------------------------------------

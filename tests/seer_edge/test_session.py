@@ -15,7 +15,7 @@ from seer_edge.agents.rainbow import RainbowAgent
 from seer_edge.envs import Discrete, EnvSpec, Step
 from seer_edge.envs.games import play
 from seer_edge.envs.guarded import Guarded
-from seer_edge.errors import BadInputError, EnvironmentFailedError, RunStoppedError
+from seer_edge.errors import EnvironmentFailedError, RunStoppedError
 from seer_edge.runs import checkpoint
 from seer_edge.runs.run_folder import RunFolder
 from seer_edge.training.evaluate import evaluate_session
@@ -279,7 +279,7 @@ def test_a_reward_that_is_too_large_to_learn_from_is_named(
     if session.config.settings.reward_clip is not None:  # then it is not too large
         session.step()
         return
-    with pytest.raises(BadInputError, match=r"the reward is .*, which is too large to learn from; scale rewards"):
+    with pytest.raises(EnvironmentFailedError, match=r"the reward is .*, which is too large to learn from; scale"):
         session.step()
 
 

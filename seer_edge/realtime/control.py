@@ -16,7 +16,7 @@ from seer_edge.envs.paced import IDLE_SECONDS, Paced
 from seer_edge.envs.recorder import Recorder
 from seer_edge.envs.safety import Limits
 from seer_edge.envs.ticks import Ticks
-from seer_edge.realtime.feed import ControlEndedError, Feed
+from seer_edge.realtime.feed import Feed
 from seer_edge.realtime.pilot import Pilot
 
 SWITCH_SECONDS = 0.0005
@@ -71,10 +71,8 @@ class Control:
                         time.sleep(IDLE_SECONDS)
         except BaseException as raised:
             error = None if stop() else raised
-        self._closed.set()
         self._feed.end(error)
-        if self._request is not None:
-            self._request.done.set()
+        self._closed.set()
         while not self._ended:
             time.sleep(IDLE_SECONDS)
 
@@ -91,13 +89,11 @@ class Control:
 
     def _answer(self, request: _Request) -> None:
         """Play an evaluation, and begin a new training episode afterwards."""
-        try:
-            self._pilot.follow_freeze()
-            request.result = request.play()
-            self._begin()
-        finally:
-            self._request = None
-            request.done.set()
+        self._pilot.follow_freeze()
+        request.result = request.play()
+        self._begin()
+        self._request = None
+        request.done.set()
 
     def evaluate(
         self,
@@ -108,7 +104,7 @@ class Control:
     ) -> Evaluation | None:
         """Let the control loop play an evaluation; return None if `stop` came first. The running episode is cut.
 
-        Raises ControlEndedError if the loop has ended.
+        Raises the error that has ended the loop, as `Feed.take` does.
         """
         config = self._pilot.config
 
@@ -130,7 +126,8 @@ class Control:
         while not (request.done.wait(IDLE_SECONDS) or self._closed.is_set()):
             self._feed.waits()
         if request.result is None and not stop():
-            raise ControlEndedError
+            assert self._feed.error is not None
+            raise self._feed.error
         return request.result
 
     @property

@@ -46,6 +46,7 @@ class Feed:
         dropped: steps that were dropped.
         waits: called at least once a second while the learner waits for the control thread, for example in a pause.
         gap: whether steps were dropped since the last event that was kept.
+        error: why no more events come; None while they do.
 
     """
 
@@ -56,7 +57,7 @@ class Feed:
         self._events: deque[Began | Stepped] = deque()
         self._put = self._given = self._taken = 0  # events, steps given, steps taken
         self._ready = threading.Semaphore(0)
-        self._error: BaseException | None = None
+        self.error: BaseException | None = None
         self.dropped, self.gap = 0, False
         self.waits: Callable[[], object] = lambda: None
 
@@ -98,7 +99,7 @@ class Feed:
 
     def end(self, error: BaseException | None = None) -> None:
         """No more events will come. The learner gets those that wait, and then `error` or `ControlEndedError`."""
-        self._error = error or ControlEndedError()
+        self.error = error or ControlEndedError()
         self._ready.release()
 
     # --- learner -------------------------------------------------------------------------------------------
@@ -112,8 +113,8 @@ class Feed:
             self.waits()
         if not self._events:
             self._ready.release()
-            assert self._error is not None
-            raise self._error
+            assert self.error is not None
+            raise self.error
         event = self._events.popleft()
         self._taken += isinstance(event, Stepped)
         return event

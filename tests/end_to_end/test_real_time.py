@@ -20,13 +20,13 @@ SETS = ("--set", "learning_starts=40", "--eval-episodes", "1", "--eval-max-steps
 SECONDS = 120
 
 
-def _start(*words: object, **options: Any) -> subprocess.Popen[str]:
+def _start(*words: object, cwd: Path = EXAMPLES, **options: Any) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "seer_edge", *map(str, words)]
-    return subprocess.Popen(command, cwd=EXAMPLES, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+    return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 
-def _run(*words: object) -> tuple[int, str, str]:
-    with _start(*words) as process:
+def _run(*words: object, cwd: Path = EXAMPLES) -> tuple[int, str, str]:
+    with _start(*words, cwd=cwd) as process:
         out, error = process.communicate(timeout=SECONDS)
     return process.returncode, out, error
 
@@ -83,6 +83,22 @@ def test_a_run_in_real_time_freezes_evaluates_and_resumes(tmp_path: Path) -> Non
     assert status == 0, error
     assert "replay rows are imported" in error
     assert json.loads((tmp_path / "board/summary.json").read_text())["real_time"]["updates_per_step"] > 0
+
+
+def test_a_failure_in_an_evaluation_is_reported_and_the_steps_are_saved(tmp_path: Path) -> None:
+    folder, log, tests = tmp_path / "run", tmp_path / "log", Path(__file__).parent
+    robot = ("--env", "robot_env:Robot", "--env-kwargs", json.dumps({"log": str(log), "fail_at": 90}))
+    flags = ("--hz", "50", "--mem-budget", "1MB", "--set", "hidden=16", "--set", "batch_size=8", *SETS)
+    flags = (*flags, "--total-timesteps", "200", "--freeze-at", "never", "--eval-every", "60", "--run-dir", str(folder))
+    status, _, error = _run("train", *robot, *flags, cwd=tests)
+    assert status == 75, error
+    line = error.strip().splitlines()[-1]
+    assert line.startswith("seer-edge train: the environment failed after step")
+    assert "OSError: the camera is gone (robot_env.py:" in line
+    timestep = json.loads((folder / "summary.json").read_text())["timesteps"]
+    assert timestep >= 60
+    assert checkpoint.newest(folder / "checkpoints").timestep == timestep
+    assert log.read_text().splitlines()[-1] == "rest"
 
 
 def test_a_rate_that_the_environment_cannot_hold_is_reported_with_the_measured_one(tmp_path: Path) -> None:

@@ -103,10 +103,10 @@ def _reproduce(flags: argparse.Namespace) -> int:
         for flag, given in (("--scale", flags.scale != 1), ("--envs", flags.envs), ("--seeds", flags.seeds)):
             if given:
                 raise BadInputError(f"{flag}: cannot be given with --print, which prints the whole file; leave it out")
-        print_result(api.description_of(flags.name).rstrip())
+        print_result(api.description_of(flags.figure).rstrip())
         return 0
     result = api.reproduce(
-        flags.name,
+        flags.figure,
         flags.output,
         scale=flags.scale,
         envs=flags.envs,

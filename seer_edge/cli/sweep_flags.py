@@ -41,7 +41,7 @@ def add_sweep_flags(parser: argparse.ArgumentParser) -> None:
 def add_reproduce_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `reproduce`."""
     parser.add_argument(
-        "name", type=named("a table or figure"), metavar="NAME", help=f"One of {', '.join(reproduction_names())}."
+        "figure", type=named("a table or figure"), metavar="NAME", help=f"One of {', '.join(reproduction_names())}."
     )
     parser.add_argument(
         "-o",

@@ -191,6 +191,8 @@ def test_bash_completes_a_command_and_a_value(tmp_path: Path) -> None:
 
     assert completed("tr") == ["train"]
     assert completed("train", "--latent-codec", "ui") == ["uint8", "uint4"]
+    assert completed("presets", "walk") == ["walker-walk", "walker-stand"]
+    assert completed("reproduce", "fig1") == ["fig10", "fig11", "fig12", "fig13"]
 
 
 # --- messages --------------------------------------------------------------------------------------------------

@@ -22,6 +22,8 @@ _ENTRIES = ("envs", "seeds", "settings", "variants", "about")
 """Entries of a description. `about` is free for notes."""
 _OWN = ("env", "seed")
 """Options of `train` that the sweep sets itself. A fork may continue with another seed."""
+_SECONDS: Mapping[str, Any] = {"checkpoint_every": float, "env_timeout": float | int, "rest_after": float | int}
+"""Options that are times, and the types of those that are numbers of seconds."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
 
 
@@ -91,10 +93,12 @@ class Job:
 
 
 def flags_of(options: Mapping[str, Any]) -> list[str]:
-    """Return options of the Python API as flags."""
+    """Return options of the Python API as flags. None stands for an option that is not given."""
     words = []
     for name, value in options.items():
         flag = flag_of(name)
+        if value is None:
+            continue
         if name == "set":
             words += [f"{flag}={key}={toml_value(given)}" for key, given in value.items()]
         elif name == "keep_checkpoint":
@@ -105,8 +109,10 @@ def flags_of(options: Mapping[str, Any]) -> list[str]:
             words.append(f"{flag}={'on' if value else 'off'}")
         elif isinstance(value, bool):
             words += [flag] if value else []
-        elif isinstance(value, float) and name in ("checkpoint_every", "env_timeout"):
+        elif isinstance(value, _SECONDS.get(name, ())):
             words.append(f"{flag}={value}s")
+        elif isinstance(value, list | tuple):
+            words.append(f"{flag}={','.join(map(str, value))}")
         else:
             words.append(f"{flag}={value}")
     return words

@@ -1,5 +1,6 @@
 """The file of a sweep: its jobs in order, and one line for each mistake."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ from seer_edge.api import planning
 from seer_edge.api.sweeps import plans_of
 from seer_edge.cli.flags import parse
 from seer_edge.cli.sweep_flags import sweep_of
+from seer_edge.config.request import RunRequest
 from seer_edge.errors import BadInputError
 from seer_edge.sweeps.engine import LocalEngine, Task
 from seer_edge.sweeps.runner import Need, Progress, Runner, record_jobs, remove_remnants
@@ -72,6 +74,22 @@ def test_the_words_of_a_job_are_flags_with_its_settings(tmp_path: Path) -> None:
     assert train.run_dir == tmp_path / base.name
     assert (fork.run, fork.output, fork.at) == (tmp_path / base.name, tmp_path / late.name, 50)
     assert (fork.latent_codec, dict(fork.set), fork.seed) == ("uint8", {"batch_size": 16}, None)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"hz": 10, "rest_after": 0.2, "action_limit": [-0.5, 0.5], "slew_rate": [2, 0.5]},
+        {"hz": 33.3, "rest_after": 1, "slew_rate": 2.0, "min_updates_per_step": 1e-5, "env_timeout": 60},
+        {"checkpoint_every": 90.0, "rss_limit": None, "status_port": 0, "env_kwargs": {"a": -1}, "eval_every": "never"},
+        {"checkpoint_every": 90, "stop_at_return": -5.0, "analyze": True, "keep_best": False, "freeze_at": "auto"},
+    ],
+)
+def test_numbers_lists_and_none_reach_the_command_of_a_job(options: dict[str, Any], tmp_path: Path) -> None:
+    [job] = jobs_of({"envs": ["Alien"], "settings": options})
+    flags = parse(job.words(tmp_path))
+    given = {field.name: getattr(flags, field.name) for field in dataclasses.fields(RunRequest)}
+    assert RunRequest.of(**given) == RunRequest.of(env="Alien", **options)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,11 +92,9 @@ def record(path: Path, what: Recording) -> Recorded:
             )
         stack.callback(env.close)
         choose = _policy(what.policy, env.spec, rng)
-        try:
-            writer = DemoWriter(path, env.spec, what.options.gray_levels)
-        except OSError as error:
-            raise BadInputError(f"-o {path}: cannot be written ({error.strerror}); name another file") from error
-        opened.append((env, stack.enter_context(writer)))
+        stack.enter_context(_writing(path))
+        writer = stack.enter_context(DemoWriter(path, env.spec, what.options.gray_levels))
+        opened.append((env, writer))
         stop = stack.enter_context(StopSignal())
         try:
             returns = _play(env, choose, writer, what, stop)
@@ -108,12 +106,21 @@ def record(path: Path, what: Recording) -> Recorded:
     return Recorded(env.spec.id, returns, writer.rows, stop.received)
 
 
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Context manager: report that `path`, or the frames beside it, cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise BadInputError(f"-o {path}: cannot be written ({error.strerror}); name another file") from error
+
+
 def _keep(path: Path, writer: DemoWriter) -> None:
     """Write the rows of a recording that has failed, and end its last episode there."""
-    writer.cut()
     if not writer.rows:
         return
     try:
+        writer.cut()
         writer.write()
     except OSError as error:
         LOG.warning("%s: its %s rows cannot be written (%s)", path, f"{writer.rows:,}", error)

@@ -98,8 +98,10 @@ class DemoWriter:
 
     def __exit__(self, *unused: object) -> None:
         """Remove the file of frames."""
-        self._frames.close()
-        self._frames_path.unlink()
+        try:
+            self._frames.close()
+        finally:
+            self._frames_path.unlink()
 
 
 def _about(spec: EnvSpec, gray_levels: int | None) -> dict[str, Any]:

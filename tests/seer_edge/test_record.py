@@ -1,6 +1,7 @@
 """Recording keeps the rows before a failure, and reports the failure in one line."""
 
 import json
+import resource
 import sys
 import time
 from pathlib import Path
@@ -107,6 +108,20 @@ def test_a_recording_keeps_the_rows_before_an_interrupt_of_a_policy_that_hangs(
 def test_a_policy_that_is_not_a_function_is_reported_in_one_line(policy: str, tmp_path: Path) -> None:
     with pytest.raises(seer_edge.BadInputError, match=r"^--policy .*; give module:function$"):
         seer_edge.record(ENV, tmp_path / "demos.seer", policy=policy, episodes=1)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("rows", "limit_bytes"), [(11, 14_300), (110, 70_000)])
+def test_a_full_disk_is_reported_in_one_line(rows: int, limit_bytes: int, tmp_path: Path) -> None:
+    """The frames of 11 rows fit and their file does not. Those of 110 rows do not fit."""
+    path, before = tmp_path / "demos.seer", resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, before[1]))
+    try:
+        with pytest.raises(seer_edge.BadInputError) as raised:
+            seer_edge.record(ENV, path, episodes=rows // 11)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert str(raised.value) == f"-o {path}: cannot be written (File too large); name another file"
     assert not list(tmp_path.iterdir())
 
 

@@ -89,7 +89,7 @@ def _named(arguments: list[str]) -> tuple[list[str], list[str]]:
 def _import(load: Callable[[str], object], module: str, source: str, hint: str) -> None:
     try:
         load(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # A plugin can raise anything. The cause stays attached for a debugger.
         reason = f"{type(error).__name__}: {one_line(error)}"
         raise BadInputError(f"{source}: cannot be imported ({reason}); {hint}") from error

@@ -182,7 +182,7 @@ def _policy(name: str, spec: EnvSpec, rng: np.random.Generator) -> Choose:
         raise BadInputError(f"--policy {name}: no such file; give random, a bundle, or module:function")
     try:
         call = getattr(import_user_module(module), function)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:  # the latter for :function and .module
+    except (Exception, SystemExit) as error:  # a user's module may raise anything
         raise BadInputError(f"--policy {name}: {describe_error(error)}; give module:function") from error
     if not callable(call):
         raise BadInputError(f"--policy {name}: is not a function; give module:function")

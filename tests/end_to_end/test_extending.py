@@ -109,6 +109,7 @@ def test_the_examples_have_the_results_that_the_page_describes(done: tuple[Path,
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Iterator[Run]:
     (tmp_path / "broken_plugin.py").write_text("raise RuntimeError('first line\\nsecond line')\n")
+    (tmp_path / "exiting_plugin.py").write_text("exit('no')\n")
     (tmp_path / "bad_layers.py").write_text(
         "from seer_edge.networks.spec import register_encoder\nregister_encoder('mine', ['conv'])\n"
     )
@@ -125,6 +126,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
             "--plugin no_such_module: cannot be imported (ModuleNotFoundError: ",
         ),
         (("--plugin=broken_plugin", "doctor"), "--plugin broken_plugin: cannot be imported (RuntimeError: first line"),
+        (("--plugin", "exiting_plugin", "doctor"), "--plugin exiting_plugin: cannot be imported (SystemExit: no)"),
         (
             ("--plugin", "bad_layers", "doctor"),
             "give Conv, MaxPool, Residual and ReLU layers, not 'conv'",

@@ -111,6 +111,23 @@ def test_a_policy_that_is_not_a_function_is_reported_in_one_line(policy: str, tm
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [("def (", "SyntaxError"), ("1 / 0", "ZeroDivisionError: division by zero"), ("exit('no')", "SystemExit: no")],
+)
+def test_a_policy_whose_module_fails_is_reported_in_one_line(
+    code: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "failing_policy.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(seer_edge.BadInputError) as raised:
+        seer_edge.record(ENV, tmp_path / "demos.seer", policy="failing_policy:act", episodes=1)
+    line = str(raised.value)
+    assert line.startswith(f"--policy failing_policy:act: {reason}")
+    assert "\n" not in line
+    assert line.endswith("; give module:function")
+
+
 @pytest.mark.parametrize(("rows", "limit_bytes"), [(11, 14_300), (110, 70_000)])
 def test_a_full_disk_is_reported_in_one_line(rows: int, limit_bytes: int, tmp_path: Path) -> None:
     """The frames of 11 rows fit and their file does not. Those of 110 rows do not fit."""

@@ -90,7 +90,7 @@ class Figure:
         return csv_text(("panel", "series", "style", "x", "y", "low", "high"), lines)
 
     def _setting(self, color: int) -> str:
-        return next((key.label for key in self.keys if key.color == color), "")
+        return next((key.label for key in self.keys if key.color == color != NEUTRAL), "")
 
 
 def csv_text(header: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:

@@ -121,6 +121,8 @@ def test_the_freeze_is_marked_over_steps_seconds_and_flops(written: Path) -> Non
     for name, place in (("steps", 4000.0), ("seconds", 240.0), ("flops", 4e12)):
         rows = csv.DictReader((written / "figures" / f"returns_{name}.csv").read_text().splitlines())
         assert {float(row["x"]) for row in rows if row["style"] == "freeze"} == {place}
+    rows = csv.DictReader((written / "figures" / "memory.csv").read_text().splitlines())
+    assert {(row["series"], float(row["x"])) for row in rows if row["style"] == "freeze"} == {("", 4000.0)}
 
 
 def test_runs_of_different_games_are_never_averaged_raw(written: Path) -> None:

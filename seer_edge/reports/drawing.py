@@ -25,6 +25,7 @@ CHARACTERS_PER_INCH, KEY_CHARACTERS = 14, 8
 """Of the text of a legend, and the room that a key takes beside its text."""
 STYLE = {
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a name of a run or a setting may have dollar signs
     "font.size": 9,
     "axes.edgecolor": PAPER,
     "axes.labelcolor": INK,

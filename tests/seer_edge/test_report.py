@@ -234,6 +234,15 @@ def test_lateness_is_drawn_for_runs_in_real_time_only(tmp_path: Path) -> None:
     }
 
 
+def test_dollar_signs_in_the_name_of_a_setting_are_not_mathematics(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / path, env_kwargs={"path": path}) for path in ("$HOME{$a", "$b")]
+    page, folder = tmp_path / "report.html", tmp_path / "figures"
+    reports.report(runs, page, figures=folder)
+    assert "$HOME{$a" in page.read_text()
+    assert "$HOME{$a" in (folder / "memory.csv").read_text()
+    assert (folder / "scores.png").exists()
+
+
 def test_a_long_title_stays_inside_its_picture(tmp_path: Path) -> None:
     groups = grouped(read_runs([make_run(tmp_path / "run")]))
     figure = all_figures(groups, [], "at the end")[0]

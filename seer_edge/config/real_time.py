@@ -63,7 +63,7 @@ def check_rate(hz: float | None) -> None:
 
 
 def check_rate_given(hz: float | None, given: Mapping[str, Any]) -> None:
-    """Raise BadInputError if a run without a rate is given a setting that only control in real time uses.
+    """Raise BadInputError if a run is given a setting that needs control in real time, or that this cannot follow.
 
     `given` has fields of `TrainConfig` by name.
     """
@@ -71,6 +71,8 @@ def check_rate_given(hz: float | None, given: Mapping[str, Any]) -> None:
         if hz is None and name in given:
             flag = "--" + name.removesuffix("_seconds").replace("_", "-")
             raise BadInputError(f"{flag} {given[name]:g}{unit}: {_GIVE_RATE}")
+    if hz is not None and given.get("eval_in") == "separate":
+        raise BadInputError("--eval-in separate: evaluations of a run with --hz play its own environment; leave it out")
 
 
 def limits_asked(settings: RealTimeSettings) -> AskedLimits | None:

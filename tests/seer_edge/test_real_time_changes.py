@@ -54,6 +54,18 @@ def test_settings_of_real_time_are_refused_for_a_run_without_a_rate(
     assert config_of_fork(begin, ForkRequest.of(hz=30, **option)).hz == 30
 
 
+def test_a_separate_environment_for_evaluations_is_refused_in_real_time(tmp_path: Path) -> None:
+    message = r"^--eval-in separate: evaluations of a run with --hz play its own environment; leave it out$"
+    with pytest.raises(seer_edge.BadInputError, match=message):
+        seer_edge.plan(ENV, mem_budget="1MB", hz=30, eval_in="separate")
+    config = seer_edge.plan(ENV, mem_budget="1MB", total_timesteps=60, hz=30, eval_in="training").config
+    run_folder.create(tmp_path / "run", config)
+    with pytest.raises(seer_edge.BadInputError, match=message):
+        seer_edge.resume(tmp_path / "run", eval_in="separate")
+    separate = seer_edge.plan(ENV, mem_budget="1MB", eval_in="separate").config
+    assert config_of_fork(Beginning("the run", separate, 0, None), ForkRequest.of(hz=30)).evaluates_in_training
+
+
 @pytest.mark.integration
 @pytest.mark.parametrize(
     ("actions", "option", "message"),

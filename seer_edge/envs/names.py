@@ -12,6 +12,7 @@ from seer_edge.envs.control_tasks import TASKS
 from seer_edge.envs.families import FAMILIES
 from seer_edge.envs.isolation import run_once
 from seer_edge.errors import message_of
+from seer_edge.validation import nearest
 from seer_runtime.system.user_modules import import_user_module
 
 if TYPE_CHECKING:
@@ -131,9 +132,8 @@ def is_bare_name(env: str, env_id: EnvId) -> bool:
 def _of_family(family: str, name: str) -> EnvId:
     names = FAMILIES[family].names
     if name not in names:
-        near = difflib.get_close_matches(name, names, n=3, cutoff=_NEAR) or sorted(names)[:3]
-        shown = ", ".join(f"{family}/{known}" for known in near)
-        raise UnknownEnvError(f"unknown environment '{family}/{name}'; nearest: {shown}")
+        hint = nearest(f"{family}/{name}", [f"{family}/{known}" for known in names])
+        raise UnknownEnvError(f"unknown environment '{family}/{name}'; {hint}")
     return EnvId(f"{family}/{name}", re.sub(r"[^\w.-]+", "-", f"{family}-{name}"), name, family)
 
 

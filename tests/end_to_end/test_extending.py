@@ -158,7 +158,7 @@ def test_an_installed_package_registers_by_its_entry_point(
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("dots/4", "--env dots/4: unknown environment; nearest: dots/3, dots/5"), ("dots", "--env dots: unknown env")],
+    [("dots/4", "--env dots/4: unknown environment; nearest: dots/5, dots/3"), ("dots", "--env dots: unknown env")],
 )
 def test_a_name_that_a_family_does_not_have_is_refused(run: Run, tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "dots.py").write_text(files(SECTIONS["Environments"])["dots.py"])

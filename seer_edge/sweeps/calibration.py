@@ -256,5 +256,8 @@ def measure(
 
     Raises RunStoppedError if a short run fails.
     """
-    with tempfile.TemporaryDirectory(prefix="seer-edge-") as name:
-        return Calibration(plans, jobs, engine, Path(name), plugins).measure()
+    try:
+        with tempfile.TemporaryDirectory(prefix="seer-edge-") as name:
+            return Calibration(plans, jobs, engine, Path(name), plugins).measure()
+    except OSError as error:
+        raise RunStoppedError(f"a calibration cannot be run ({error}); make room in the temporary folder") from error

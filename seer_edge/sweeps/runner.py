@@ -204,10 +204,13 @@ class Runner:
         others = [*(running.task for running in self._running.values()), *self._outliving.values()]
         if not self._engine.has_room(task, others):
             return False
-        if not resumes:
-            remove_remnants(path)
         LOG.info("%s: %s", words[0], job.name)
-        self._running[job.name] = self._engine.start(task)
+        try:
+            if not resumes:
+                remove_remnants(path)
+            self._running[job.name] = self._engine.start(task)
+        except OSError as error:
+            self._fail(job.name, f"cannot be started ({error}); repeat the command to try again")
         return True
 
     def _log_of(self, job: Job) -> Path:
@@ -217,7 +220,7 @@ class Runner:
 def remove_remnants(path: Path) -> None:
     """Remove what a process leaves that was killed before it wrote `config.json`: temporary files.
 
-    Other files stay, and `train` refuses the folder.
+    Other files stay, and `train` refuses the folder. Raises OSError.
     """
     if path.is_dir():
         for file in path.glob(".config.json.*.tmp"):

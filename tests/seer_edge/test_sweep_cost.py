@@ -1,6 +1,7 @@
 """The cost of a sweep: measurements of short runs, and the estimated seconds of a run and of all runs."""
 
 import dataclasses
+import errno
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from seer_edge.api.sweeps import estimate, plans_of
+from seer_edge.errors import RunStoppedError
 from seer_edge.reproduction.description import load
 from seer_edge.sweeps.calibration import Calibration
 from seer_edge.sweeps.cost import CHECKPOINT_BYTES_A_SECOND, Episodes, Rates, Speed, duration, kind_of
@@ -196,3 +198,13 @@ def test_the_run_that_an_encoder_comes_from_is_measured_though_it_has_finished(t
     moved = [job for job in jobs if job.variant == "moved"]
     found = Calibration(plans_of(jobs, "spec", tmp_path), moved, LocalEngine(2, 10**9), tmp_path, ())
     assert {variant for _, variant in found.learners.values()} == {"source", "moved"}
+
+
+def test_a_calibration_that_cannot_be_started_is_reported_in_one_line(tmp_path: Path) -> None:
+    class Full(LocalEngine):
+        def start(self, task: Task) -> LocalProcess:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    jobs = jobs_of({**SPEC, "variants": {"seer": {}}})
+    with pytest.raises(RunStoppedError, match=r"^a calibration cannot be run \(.*No space left on device\); make room"):
+        estimate(tmp_path, jobs, plans_of(jobs, "spec", tmp_path), Full(1, 10**10))

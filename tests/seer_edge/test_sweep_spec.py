@@ -404,3 +404,15 @@ def test_a_run_that_outlives_its_sweep_counts_as_running(tmp_path: Path, caplog:
     assert [path.name for path in tmp_path.iterdir()] == [jobs[0].name]  # the other one was not started
     line = f"{jobs[0].name}: trained by a process of an earlier call; waiting for it"
     assert [record.getMessage() for record in caplog.records] == [line]
+
+
+def test_a_job_that_cannot_be_started_fails_and_the_sweep_goes_on(tmp_path: Path) -> None:
+    jobs = jobs_of({"envs": ["Alien"], "seeds": [0, 1], "settings": {"mem_budget": "1MB"}})
+    (tmp_path / "logs" / f"{jobs[0].name}.log").mkdir(parents=True)  # no file can be opened there
+    (tmp_path / jobs[1].name).mkdir()
+    (tmp_path / jobs[1].name / "summary.json").write_text('{"status": "finished"}')
+    runner = Runner(tmp_path, jobs, {job.name: Need(10**6, 1, 100) for job in jobs}, LocalEngine(1, 10**7))
+    runner.run(lambda: False)
+    assert list(runner.failures) == [jobs[0].name]
+    assert runner.failures[jobs[0].name].startswith("cannot be started ([Errno 21] Is a directory: ")
+    assert runner.progress().finished == 1

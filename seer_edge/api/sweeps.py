@@ -137,7 +137,7 @@ def estimate(
     """Return the jobs with the estimated seconds of what is left. Raises RunStoppedError if a calibration fails."""
     found = [_job(folder, job, plans, None) for job in listed]
     left = [(job, seen.timestep) for job, seen in zip(listed, found, strict=True) if seen.status != "finished"]
-    speeds = measure(plans, [job for job, _ in left], place, plugins)
+    speeds = measure(plans, [job for job, _ in left], place, folder, plugins)
 
     def seconds_of(*, longest: bool) -> dict[str, float]:
         seconds = {job.name: 0.0 for job in listed}

@@ -250,14 +250,14 @@ def _name(use: str, kind: Kind) -> str:
 
 
 def measure(
-    plans: Mapping[Kind, BytePlan], jobs: Sequence[Job], engine: Engine, plugins: Sequence[str] = ()
+    plans: Mapping[Kind, BytePlan], jobs: Sequence[Job], engine: Engine, folder: Path, plugins: Sequence[str] = ()
 ) -> dict[Kind, Speed]:
-    """Measure the speed of each kind of job, with as many short runs at a time as the sweep would have.
+    """Measure the speed of each kind of job, with as many short runs at a time as the sweep in `folder` would have.
 
     Raises RunStoppedError if a short run fails.
     """
     try:
-        with tempfile.TemporaryDirectory(prefix="seer-edge-") as name:
+        with tempfile.TemporaryDirectory(prefix=".seer-edge-", dir=engine.scratch(folder)) as name:
             return Calibration(plans, jobs, engine, Path(name), plugins).measure()
     except OSError as error:
         raise RunStoppedError(f"a calibration cannot be run ({error}); make room in the temporary folder") from error

@@ -55,6 +55,9 @@ class Engine(Protocol):
     def start(self, task: Task) -> Running:
         """Start a command. Raises OSError."""
 
+    def scratch(self, folder: Path) -> Path | None:
+        """Return where short runs of the sweep in `folder` may write; None for the system's temporary folder."""
+
     def close(self) -> None:
         """Free what the engine holds. No command runs any more."""
 
@@ -126,6 +129,9 @@ class LocalEngine:
     def start(self, task: Task) -> LocalProcess:
         """Start a process with the lowest priority. Raises OSError."""
         return LocalProcess(task)
+
+    def scratch(self, folder: Path) -> Path | None:
+        """Return None: any temporary folder will do."""
 
     def close(self) -> None:
         """Do nothing."""

@@ -79,6 +79,11 @@ class RayEngine:
         options = {"num_cpus": task.threads, "memory": task.rss_bytes, "max_concurrency": 2}
         return RayTask(self._ray, self._actor.options(**options).remote(module_places()), task)
 
+    def scratch(self, folder: Path) -> Path:
+        """Return the sweep's folder, or the nearest one above it that exists: the nodes share it."""
+        place = folder.absolute()
+        return next(found for found in (place, *place.parents) if found.is_dir())
+
     def close(self) -> None:
         """Leave the cluster."""
         self._ray.shutdown()

@@ -42,6 +42,12 @@ def test_commands_run_with_their_status_and_their_output_in_the_log(engine: RayE
 
 
 @pytest.mark.integration
+def test_short_runs_write_where_the_nodes_find_the_sweep(engine: RayEngine, tmp_path: Path) -> None:
+    assert engine.scratch(tmp_path / "new" / "sweep") == tmp_path
+    assert engine.scratch(tmp_path) == tmp_path
+
+
+@pytest.mark.integration
 def test_a_log_may_have_a_relative_path_and_gets_the_errors_of_the_cluster(
     engine: RayEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -208,3 +208,19 @@ def test_a_calibration_that_cannot_be_started_is_reported_in_one_line(tmp_path: 
     jobs = jobs_of({**SPEC, "variants": {"seer": {}}})
     with pytest.raises(RunStoppedError, match=r"^a calibration cannot be run \(.*No space left on device\); make room"):
         estimate(tmp_path, jobs, plans_of(jobs, "spec", tmp_path), Full(1, 10**10))
+
+
+def test_short_runs_write_to_the_folder_that_the_engine_names(tmp_path: Path) -> None:
+    class Elsewhere(LocalEngine):
+        def scratch(self, folder: Path) -> Path:
+            assert folder == tmp_path / "sweep"
+            return tmp_path
+
+        def start(self, task: Task) -> LocalProcess:
+            assert task.log.is_relative_to(tmp_path)
+            raise OSError
+
+    jobs = jobs_of({**SPEC, "variants": {"seer": {}}})
+    with pytest.raises(RunStoppedError):
+        estimate(tmp_path / "sweep", jobs, plans_of(jobs, "spec", tmp_path), Elsewhere(1, 10**10))
+    assert not list(tmp_path.iterdir())

@@ -8,7 +8,7 @@ from typing import Any
 
 from seer_edge.errors import BadInputError
 from seer_edge.reports.build import ReportOptions, content_of, version_of
-from seer_edge.reports.page import render
+from seer_edge.reports.page import Content, render
 from seer_runtime.system.http_answers import AnsweringHandler
 
 LOG = logging.getLogger(__name__)
@@ -31,7 +31,10 @@ class LiveReport:
         return version_of(self._options.runs)
 
     def page(self) -> str:
-        """Return the page of the runs as they are now. Keeps the last one if a run cannot be read at the moment."""
+        """Return the page of the runs as they are now. Keeps the last one if a run cannot be read at the moment.
+
+        Raises BadInputError at the first call only. Later a file that cannot be written is a warning too.
+        """
         with self._lock:
             version = self.version
             if version != self._version or not self._page:
@@ -42,10 +45,20 @@ class LiveReport:
                         raise
                     LOG.warning("%s; showing the last page", error)
                 else:
+                    is_first = not self._page
                     self._page, self._version = render(content, live=version), version
-                    if self._on_render is not None:
-                        self._on_render(render(content))
+                    self._write(content, is_first)
             return self._page
+
+    def _write(self, content: Content, is_first: bool) -> None:
+        if self._on_render is None:
+            return
+        try:
+            self._on_render(render(content))
+        except BadInputError as error:
+            if is_first:
+                raise
+            LOG.warning("%s", error)
 
 
 class Handler(AnsweringHandler):

@@ -194,3 +194,23 @@ def test_following_serves_the_page_and_its_changes(tmp_path: Path) -> None:
         server.shutdown()
     assert len(pages) == 2
     assert all("<script>" not in page for page in pages)
+
+
+def test_following_shows_the_page_although_its_file_cannot_be_written(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = make_run(tmp_path / "run", status="running")
+    errors = [BadInputError("-o report.html: cannot be written (disk full)")]
+
+    def write(page: str) -> None:
+        if errors:
+            raise errors[0]
+
+    with pytest.raises(BadInputError):  # before anything is served
+        LiveReport(ReportOptions((run,), END), write)
+    error = errors.pop()
+    report = LiveReport(ReportOptions((run,), END), write)
+    errors.append(error)
+    (run / "summary.json").write_text(json.dumps({"status": "finished"}))
+    assert "unfinished" not in report.page()
+    assert [record.getMessage() for record in caplog.records] == [str(error)]

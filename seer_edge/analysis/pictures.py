@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seer_edge.reports.drawing import PNG_DPI, STYLE, pyplot
+from seer_edge.reports.drawing import STYLE, pyplot, save_png
 
 CELL_INCHES, GAP = 1.5, 0.06
 """Size of a cell, and the gap between two as a fraction of it."""
@@ -40,10 +40,7 @@ def write_attention(
         axes.set(xticks=[], frame_on=False)
         axes.tick_params(length=0)
         drawn.suptitle(title)
-        try:
-            drawn.savefig(path, dpi=PNG_DPI)
-        finally:
-            plt.close(drawn)
+        save_png(drawn, path)
 
 
 def _brightened(frame: NDArray[Any]) -> NDArray[np.uint8]:

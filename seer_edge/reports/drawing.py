@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from seer_edge.reports.panels import NEUTRAL, Figure, Key, Panel, Series
+from seer_runtime import durable
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#b8860b", "#4b4bb5")
 """Light colours that the colour-blind can distinguish, after Okabe and Ito; `page.html` has the dark ones."""
@@ -133,10 +134,17 @@ def write_png(figure: Figure, path: Path) -> None:
         fitting = max(1, int(PANEL_INCHES[0] * columns * CHARACTERS_PER_INCH) // longest)
         ncols = min(3, len(handles), fitting)
         drawn.legend(handles=handles, loc="outside lower center", ncols=ncols, frameon=False)
-        try:
-            drawn.savefig(path, dpi=PNG_DPI)
-        finally:
-            plt.close(drawn)
+        save_png(drawn, path)
+
+
+def save_png(drawn: Any, path: Path) -> None:
+    """Write a figure of matplotlib to `path`, atomically, and close it. Raises OSError."""
+    picture = io.BytesIO()
+    try:
+        drawn.savefig(picture, format="png", dpi=PNG_DPI)
+    finally:
+        pyplot().close(drawn)
+    durable.write_atomic(path, picture.getvalue())
 
 
 def pyplot() -> Any:

@@ -1,6 +1,7 @@
 """Reports read, group and score runs, and reject bad input in one line."""
 
 import dataclasses
+import resource
 import shlex
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from seer_edge.api import reports
 from seer_edge.cli import main
 from seer_edge.errors import BadInputError
 from seer_edge.reports import drawing
-from seer_edge.reports.build import ReportOptions, content_of
+from seer_edge.reports.build import ReportOptions, content_of, write_figures
 from seer_edge.reports.figures import all_figures, colors_of
 from seer_edge.reports.grouping import grouped
 from seer_edge.reports.page import DASHES, SHAPES, render
@@ -232,6 +233,21 @@ def test_lateness_is_drawn_for_runs_in_real_time_only(tmp_path: Path) -> None:
         "lateness of ticks, p99, seed 1": [row / 10 for row in range(10)],
         "lateness of ticks, worst, seed 1": list(range(10)),
     }
+
+
+def test_a_full_disk_leaves_the_pictures_of_an_earlier_report_whole(tmp_path: Path) -> None:
+    run, folder = make_run(tmp_path / "run"), tmp_path / "figures"
+    reports.report([run], tmp_path / "report.html", figures=folder)
+    before = {path.name: path.read_bytes() for path in folder.glob("*.png")}
+    limit, unlimited = min(map(len, before.values())) - 1, resource.getrlimit(resource.RLIMIT_FSIZE)
+    content = content_of(ReportOptions((run,), END))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, unlimited[1]))
+    try:
+        with pytest.raises(BadInputError, match=r"^--figures .*: cannot be written \(File too large\); name another"):
+            write_figures(content, folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    assert {path.name: path.read_bytes() for path in folder.glob("*.png")} == before
 
 
 def test_dollar_signs_in_the_name_of_a_setting_are_not_mathematics(tmp_path: Path) -> None:

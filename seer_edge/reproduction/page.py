@@ -218,19 +218,21 @@ def _differences(made: Made) -> list[str]:
     ]
     if loose:
         lines.append(f"At this scale the budget holds the whole run, so it limits nothing: {'; '.join(loose)}.")
-    wanted, asked = made.reproduction.jobs(), {job.name for job in made.jobs}
-    left_out = [job for job in wanted if job.name not in asked]
-    if left_out:
-        seeds = sorted({job.seed for job in made.jobs})
-        envs = dict.fromkeys(job.env for job in made.jobs)
-        lines.append(
-            f"{len(left_out)} of {len(wanted)} runs are left out. Seeds: {', '.join(map(str, seeds))}. Environments: "
-            f"{', '.join(envs)}."
-        )
+    lines += choice_of(made)
     episodes = {plan.config.eval_episodes for plan in made.plans.values()}
     if episodes != {10}:
         lines.append(f"Episodes of an evaluation: {_range(episodes)}, in the paper 10.")
     return lines
+
+
+def choice_of(made: Made) -> Iterator[str]:
+    """Yield a line with the seeds and environments that were chosen, unless they are those of the paper."""
+    wanted = made.reproduction.jobs()
+    if {job.name for job in made.jobs} == {job.name for job in wanted}:
+        return
+    seeds = ", ".join(map(str, sorted({job.seed for job in made.jobs})))
+    envs = ", ".join(dict.fromkeys(job.env for job in made.jobs))
+    yield f"Runs: {len(made.jobs)}, in the whole reproduction {len(wanted)}. Seeds: {seeds}. Environments: {envs}."
 
 
 def _range(counts: set[int]) -> str:

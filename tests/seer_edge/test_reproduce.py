@@ -14,7 +14,7 @@ from seer_edge.cli import main
 from seer_edge.cli.flags import parse
 from seer_edge.errors import BadInputError
 from seer_edge.reproduction.description import load, names
-from seer_edge.reproduction.page import Made, pictures_of
+from seer_edge.reproduction.page import Made, choice_of, pictures_of
 from seer_edge.reproduction.scaling import scaled, times
 from seer_edge.sweeps.spec import Job, jobs_of, read_spec
 
@@ -215,3 +215,27 @@ def test_the_page_of_figure_8_has_the_pictures_of_the_analysis_in_order(tmp_path
         ("attention Alien conv-1", "attention_Alien_conv-1"),
     ]
     assert list(pictures_of(dataclasses.replace(made, analysis=None))) == []
+
+
+@pytest.mark.parametrize(
+    ("envs", "seeds", "line"),
+    [
+        (["Alien"], [0], "Runs: 2, in the whole reproduction 80. Seeds: 0. Environments: Alien."),
+        (["Alien", "Krull"], [7, 8], "Runs: 8, in the whole reproduction 80. Seeds: 7, 8. Environments: Alien, Krull."),
+        (None, None, None),
+        (None, [0, 1, 2, 3, 4], None),
+    ],
+)
+def test_the_page_says_which_runs_were_chosen(
+    envs: list[str] | None, seeds: list[int] | None, line: str | None, tmp_path: Path
+) -> None:
+    what = load("fig4")
+    made = Made(what, 1.0, tmp_path, what.jobs(envs, seeds), {}, {}, {})
+    assert list(choice_of(made)) == ([] if line is None else [line])
+
+
+def test_the_page_does_not_call_the_runs_of_other_seeds_left_out(tmp_path: Path) -> None:
+    what = load("fig4")
+    made = Made(what, 1.0, tmp_path, what.jobs(seeds=[5, 6, 7, 8, 9]), {}, {}, {})
+    [line] = choice_of(made)
+    assert line.startswith("Runs: 80, in the whole reproduction 80. Seeds: 5, 6, 7, 8, 9. ")

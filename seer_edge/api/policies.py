@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from seer_edge.api import planning
 from seer_edge.api.results import EvaluationResult, ExportResult, RecordResult
 from seer_edge.config.config import ENV_TIMEOUT_SECONDS, MAX_EPISODES, MAX_THREADS
+from seer_edge.config.real_time import check_period
 from seer_edge.config.request import ResumeRequest, RunRequest, flag_of
 from seer_edge.envs.guarded import closing_idle
 from seer_edge.errors import BadInputError
@@ -214,7 +215,8 @@ def record(
     _check_numbers(episodes=episodes, max_steps=max_steps, seed=seed)
     from seer_edge.deploy import record as recording
 
-    request = RunRequest.of(env=env, hz=hz, **options)
+    request, timeout_seconds = RunRequest.of(env=env, hz=hz, **options), _seconds(env_timeout)
+    check_period(request.hz, timeout_seconds)
     what = recording.Recording(
         env=env,
         options=request.env_options,
@@ -223,7 +225,7 @@ def record(
         max_steps=max_steps,
         seed=seed,
         hz=request.hz,
-        timeout_seconds=_seconds(env_timeout),
+        timeout_seconds=timeout_seconds,
     )
     written = recording.record(path_of("-o", output), what)
     return RecordResult(Path(output), written.env, written.returns, written.rows, written.signal)

@@ -19,6 +19,8 @@ class RealTimeSettings(Protocol):
     @property
     def hz(self) -> float | None: ...  # noqa: D102
     @property
+    def env_timeout_seconds(self) -> float: ...  # noqa: D102
+    @property
     def max_updates_per_step(self) -> int: ...  # noqa: D102
     @property
     def min_updates_per_step(self) -> float: ...  # noqa: D102
@@ -37,6 +39,7 @@ def check_real_time(settings: RealTimeSettings) -> None:
     hz, most, least = settings.hz, settings.max_updates_per_step, settings.min_updates_per_step
     late, limit, slew = settings.rest_after_seconds, settings.action_limit, settings.slew_rate
     check_rate(hz)
+    check_period(hz, settings.env_timeout_seconds)
     _require(most >= 1, "--max-updates-per-step", most, "give a whole number of at least 1")
     _require(0 <= least < math.inf, "--min-updates-per-step", f"{least:g}", "give a number of at least 0")
     _require(least <= most, "--min-updates-per-step", f"{least:g}", f"give at most --max-updates-per-step {most}")
@@ -60,6 +63,13 @@ def check_rate(hz: float | None) -> None:
     """Raise BadInputError for a rate that cannot be used."""
     if hz is not None:
         _require(0 < hz <= HZ_MAX, "--hz", f"{hz:g}", f"give a rate above 0 and up to {HZ_MAX}")
+
+
+def check_period(hz: float | None, timeout_seconds: float) -> None:
+    """Raise BadInputError if a step waits for its tick longer than it may take."""
+    if hz is not None:
+        hint = f"a step waits for a control period of {1 / hz:g} s; give a longer time"
+        _require(timeout_seconds > 1 / hz, "--env-timeout", f"{timeout_seconds:g}s", hint)
 
 
 def check_rate_given(hz: float | None, given: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ import resource
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -126,6 +127,25 @@ def test_a_policy_whose_module_fails_is_reported_in_one_line(
     assert line.startswith(f"--policy failing_policy:act: {reason}")
     assert "\n" not in line
     assert line.endswith("; give module:function")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"hz": 0}, "--hz 0: give a rate above 0 and up to 1000"),
+        ({"hz": -1}, "--hz -1: give a rate above 0 and up to 1000"),
+        (
+            {"hz": 0.5, "env_timeout": 1},
+            "--env-timeout 1s: a step waits for a control period of 2 s; give a longer time",
+        ),
+        ({"env_timeout": 0}, "--env-timeout 0s: give a time above 0s and up to a year"),
+    ],
+)
+def test_times_that_cannot_be_used_are_refused(options: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(seer_edge.BadInputError) as raised:
+        seer_edge.record(ENV, tmp_path / "demos.seer", **options)
+    assert str(raised.value) == message
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("rows", "limit_bytes"), [(11, 14_300), (110, 70_000)])

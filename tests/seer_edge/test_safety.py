@@ -207,6 +207,7 @@ class Settings:
 
     def __init__(self, **changes: Any) -> None:
         self.hz: float | None = 10.0
+        self.env_timeout_seconds = 60.0
         self.max_updates_per_step, self.min_updates_per_step, self.rest_after_seconds = 1, 0.2, 1.0
         self.action_limit: tuple[float, float] | None = None
         self.slew_rate: tuple[float, ...] | None = None
@@ -226,6 +227,8 @@ class Settings:
         ({"slew_rate": ()}, "--slew-rate : give a number above 0"),
         ({"hz": None, "control_socket": "/run/s"}, "--control-socket /run/s: needs control in real time; give --hz"),
         ({"rest_after_seconds": 0.0}, "--rest-after 0s: give a time above 0s"),
+        ({"hz": 0.0}, "--hz 0: give a rate above 0 and up to 1000"),
+        ({"hz": 0.01}, "--env-timeout 60s: a step waits for a control period of 100 s; give a longer time"),
     ],
 )
 def test_settings_that_cannot_be_used_are_refused(changes: dict[str, Any], message: str) -> None:

@@ -32,7 +32,7 @@ def checked_step(step: Any, spec: EnvSpec) -> Step:
     if step.episode is not None:
         _check_episode(step.episode, over=terminated or truncated)
     action = step.action
-    if action is not None and not spec.actions.holds(np.asarray(action)[None]):
+    if action is not None and not _is_action(_array(action), spec):
         raise EnvironmentFailedError(f"the executed action is {shown_value(action)}, not one of {spec.actions}")
     return Step(frame, reward, terminated, truncated, step.episode, action, truth("discard", step.discard))
 
@@ -57,6 +57,11 @@ def truth(name: str, value: Any) -> bool:
     if array.size == 1 and array.dtype.kind in "biuf" and array.item() in (0, 1):
         return bool(array.item())
     raise EnvironmentFailedError(f"{name} is {shown_value(value)}, not true or false")
+
+
+def _is_action(action: Any, spec: EnvSpec) -> bool:
+    fits = action.shape == spec.actions.shape and np.can_cast(action.dtype, spec.actions.dtype, "same_kind")
+    return bool(fits and spec.actions.holds(action[None]))
 
 
 def _array(value: Any) -> Any:

@@ -1,5 +1,6 @@
 """`Guarded` reports every failure of an environment, and passes valid steps and states through."""
 
+import dataclasses
 from fractions import Fraction
 from typing import Any
 
@@ -7,7 +8,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from seer_edge.envs import Discrete, EnvOptions, EnvSpec, Episode, Step, make_env
+from seer_edge.envs import Actions, Continuous, Discrete, EnvOptions, EnvSpec, Episode, Step, make_env
 from seer_edge.envs.guarded import Guarded
 from seer_edge.errors import EnvironmentFailedError
 from seer_runtime.system.state import State, StateError
@@ -285,3 +286,25 @@ def test_gymnasium_environments_have_no_state(monkeypatch: pytest.MonkeyPatch) -
     assert not env.failed
     with pytest.raises(StateError, match=r"environment 'test/Reusing-v0' cannot be restored"):
         env.restore(State())
+
+
+@pytest.mark.parametrize(
+    ("actions", "good", "bad"),
+    [
+        (Discrete(3), [0, np.int64(2), np.array(1)], [3, -1, 1.5, np.array([1]), "left", [1, [2]]]),
+        (
+            Continuous(2),
+            [np.zeros(2, np.float32), [0.1, -0.2]],
+            [np.zeros(3), 0.5, np.zeros((1, 2)), [0, np.nan], [0, 2]],
+        ),
+    ],
+)
+def test_an_executed_action_is_one_of_the_environments(actions: Actions, good: list[Any], bad: list[Any]) -> None:
+    env = Odd()
+    env.spec = dataclasses.replace(Odd.spec, actions=actions)
+    for action in good:
+        env.result = dataclasses.replace(step(), action=action)
+        assert Guarded(env).step(0).action is action
+    for action in bad:
+        env.result = dataclasses.replace(step(), action=action)
+        assert failure(env, "step").startswith("the executed action is ")

@@ -11,9 +11,6 @@ PAPER_SOURCE = (
     "Chen et al. (2021), Improving Computational Efficiency in Visual Reinforcement Learning via Stored Embeddings, "
     "Table 1: mean ± standard deviation of five runs"
 )
-PAPER_FLOPS = 45e12
-PAPER_STEPS = 500_000
-PAPER_BUDGET_BYTES = 70_000_000
 PAPER_ALGO = "rainbow"
 
 

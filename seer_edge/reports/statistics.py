@@ -64,8 +64,8 @@ def _bootstrap(strata: Strata, statistic: Any) -> Interval | None:
     return _interval(strata, of_samples)
 
 
-def _interval(samples: Strata, statistic: Any, *, paired: bool = False) -> Interval | None:
-    """Return the percentile interval; `scipy.stats.bootstrap` draws from each sample for itself unless `paired`."""
+def _interval(samples: Strata, statistic: Any) -> Interval | None:
+    """Return the percentile interval. `scipy.stats.bootstrap` draws from each sample for itself."""
     if not samples or any(len(values) < 2 for values in samples):
         return None
     from scipy import stats
@@ -77,7 +77,6 @@ def _interval(samples: Strata, statistic: Any, *, paired: bool = False) -> Inter
         confidence_level=CONFIDENCE,
         method="percentile",
         vectorized=True,
-        paired=paired,
         rng=np.random.default_rng(0),
     ).confidence_interval
     return Interval(float(found.low), float(found.high))

@@ -54,12 +54,12 @@ class LearningSteps:
         return self.warm_up + self.pixel + self.latent
 
 
-def rates_of(rows: Rows, took: float, steps: LearningSteps, clock: str = ELAPSED) -> Rates:
+def rates_of(rows: Rows, took: float, steps: LearningSteps) -> Rates:
     """Return what the parts of a run take. `rows` are those of a run that learned for `steps` and took `took` seconds.
 
-    `clock` is the column of the time. The last row has an evaluation, unless the run has none.
+    The last row has an evaluation, unless the run has none.
     """
-    at = {int(row[STEP]): float(row[clock]) for row in rows}
+    at = {int(row[STEP]): float(row[ELAPSED]) for row in rows}
     each, total = steps.interval, steps.total
 
     def step_seconds(begin: int, end: int) -> float:
@@ -101,8 +101,8 @@ def episodes_of(run: RunFolder) -> Episodes:
     return Episodes(tuple(length for _, length in ended), last - (ended[-1][0] if ended else 0))
 
 
-def play_seconds(rows: Rows, clock: str = ELAPSED) -> float:
+def play_seconds(rows: Rows) -> float:
     """Return the seconds of a step of a run that learned nothing."""
     first, last = rows[0], rows[-1]
-    steps, seconds = int(last[STEP]) - int(first[STEP]), float(last[clock]) - float(first[clock])
-    return seconds / steps if steps else float(last[clock]) / int(last[STEP])
+    steps, seconds = int(last[STEP]) - int(first[STEP]), float(last[ELAPSED]) - float(first[ELAPSED])
+    return seconds / steps if steps else float(last[ELAPSED]) / int(last[STEP])

@@ -88,8 +88,7 @@ def reproduce(
         if dry_run:
             return ReproductionResult(estimate(made.folder, made.jobs, made.plans, place, plugins), None)
         check_packages()
-        made = _with_forecast(made, place, plugins)
-        result = run_jobs(made.folder, made.jobs, made.plans, place, progress_bar=progress_bar, plugins=plugins)
+        made, result = _trained(made, place, plugins, progress_bar=progress_bar)
     return _reported(made, result, progress_bar=progress_bar)
 
 
@@ -115,15 +114,17 @@ def _planned(what: Reproduction, folder: Path, scale: float, listed: list[Job]) 
     return Made(what, scale, folder, jobs, full, plans, forecast)
 
 
-def _with_forecast(made: Made, place: Engine, plugins: Sequence[str]) -> Made:
-    """Estimate the cost, unless the folder has it from an earlier call, and record it. Raises BadInputError."""
-    forecast = dict(made.forecast)
-    if not {job.name for job in made.jobs} <= forecast.keys():
+def _trained(made: Made, place: Engine, plugins: Sequence[str], *, progress_bar: bool) -> tuple[Made, SweepResult]:
+    """Estimate the cost, unless the folder has it from an earlier call, and run the jobs. Raises BadInputError."""
+    if not {job.name for job in made.jobs} <= made.forecast.keys():
         expected = estimate(made.folder, made.jobs, made.plans, place, plugins)
+        if expected.signal is not None:
+            return made, expected
         OUTPUT.info(expected.render())
-        forecast |= {job.name: job.seconds for job in expected.jobs if job.seconds is not None}
-    _write_record(made.folder, made.reproduction, made.scale, forecast)
-    return dataclasses.replace(made, forecast=forecast)
+        estimated = {job.name: job.seconds for job in expected.jobs if job.seconds is not None}
+        made = dataclasses.replace(made, forecast={**made.forecast, **estimated})
+    _write_record(made)
+    return made, run_jobs(made.folder, made.jobs, made.plans, place, progress_bar=progress_bar, plugins=plugins)
 
 
 def description_of(name: str) -> str:
@@ -167,9 +168,12 @@ def _forecast_in(folder: Path, what: Reproduction, scale: float) -> dict[str, fl
     return forecast
 
 
-def _write_record(folder: Path, what: Reproduction, scale: float, forecast: Mapping[str, float]) -> None:
+def _write_record(made: Made) -> None:
+    """Record the estimated seconds by job, for later calls. Raises BadInputError."""
+    what, folder = made.reproduction, made.folder
     try:
         durable.make_folder(folder)
-        durable.write_json(folder / RECORD, {"name": what.name, **_record_of(what, scale), "forecast": dict(forecast)})
+        record = {"name": what.name, **_record_of(what, made.scale), "forecast": dict(made.forecast)}
+        durable.write_json(folder / RECORD, record)
     except OSError as error:
         raise BadInputError(f"-o {folder}: cannot be written ({error.strerror}); name another folder") from error

@@ -134,10 +134,17 @@ def engine_of(name: str, ray_address: str, jobs: int | None) -> Engine:
 def estimate(
     folder: Path, listed: Sequence[Job], plans: Plans, place: Engine, plugins: Sequence[str] = ()
 ) -> SweepResult:
-    """Return the jobs with the estimated seconds of what is left. Raises RunStoppedError if a calibration fails."""
+    """Return the jobs with the estimated seconds of what is left, or without them if a signal came first.
+
+    Raises RunStoppedError if a calibration fails.
+    """
     found = [_job(folder, job, plans, None) for job in listed]
     left = [(job, seen.timestep) for job, seen in zip(listed, found, strict=True) if seen.status != "finished"]
-    speeds = measure(plans, [job for job, _ in left], place, folder, plugins)
+    with StopSignal() as stop:
+        measured = measure(plans, [job for job, _ in left], place, folder, plugins, stop)
+    if measured is None:
+        return SweepResult(folder, tuple(found), signal=stop.received)
+    speeds = measured
 
     def seconds_of(*, longest: bool) -> dict[str, float]:
         seconds = {job.name: 0.0 for job in listed}

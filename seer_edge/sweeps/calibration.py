@@ -10,7 +10,7 @@ import logging
 import re
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,8 +127,8 @@ class Calibration:
             self.players.setdefault(self._environment(kind), kind)
         self._begun = 0
 
-    def measure(self) -> dict[Kind, Speed]:
-        """Run everything. Raises RunStoppedError if a short run fails."""
+    def measure(self, stop: Callable[[], bool]) -> dict[Kind, Speed] | None:
+        """Run everything; return None once `stop()` is true. Raises RunStoppedError if a short run fails."""
         rates: dict[Learner, Rates] = {}
         while len(rates) < len(self.learners):
             # The short run of a source comes before those that import its encoder.
@@ -142,12 +142,14 @@ class Calibration:
             # Fewer of them than run at a time: load the machine as the sweep will.
             copied = itertools.islice(itertools.cycle(ready), max(0, min(slots, self._jobs) - len(ready)))
             copies = [self._learning(self.learners[learner], number) for number, learner in enumerate(copied)]
-            self._run([*learning, *copies])
+            if not self._run([*learning, *copies], stop):
+                return None
             for learner, short in zip(ready, learning, strict=True):
                 steps = LearningSteps.of(self._plans[self.learners[learner]])
                 rates[learner] = rates_of(rows_of(short.folder), short.took, steps)
         playing = {key: self._playing(kind) for key, kind in self.players.items()}
-        self._run(list(playing.values()))
+        if not self._run(list(playing.values()), stop):
+            return None
         folders = {key: short.folder for key, short in playing.items()}
         return {kind: self._speed(kind, rates, folders) for kind in self._first}
 
@@ -206,10 +208,11 @@ class Calibration:
         words = [*self._plugins, *root.words(self._place)]
         return Task(words, self._place / f"{name}.log", plan.rss_peak_bytes, plan.config.threads)
 
-    def _run(self, waiting: list[ShortRun]) -> None:
+    def _run(self, waiting: list[ShortRun], stop: Callable[[], bool]) -> bool:
+        """Run short runs to their ends, or until `stop()`. Return whether they have ended."""
         running: list[tuple[ShortRun, Running]] = []
         try:
-            while waiting or running:
+            while (waiting or running) and not stop():
                 while waiting and self._engine.has_room(waiting[0].task, [one.task for _, one in running]):
                     running.append(self._start(waiting.pop(0)))
                 for short, process in list(running):
@@ -221,6 +224,7 @@ class Calibration:
                 process.stop()
             while any(process.status() is None for _, process in running):
                 time.sleep(POLL_SECONDS)
+        return not (waiting or running)
 
     def _start(self, short: ShortRun) -> tuple[ShortRun, Running]:
         if short.text:
@@ -250,14 +254,21 @@ def _name(use: str, kind: Kind) -> str:
 
 
 def measure(
-    plans: Mapping[Kind, BytePlan], jobs: Sequence[Job], engine: Engine, folder: Path, plugins: Sequence[str] = ()
-) -> dict[Kind, Speed]:
+    plans: Mapping[Kind, BytePlan],
+    jobs: Sequence[Job],
+    engine: Engine,
+    folder: Path,
+    plugins: Sequence[str],
+    stop: Callable[[], bool],
+) -> dict[Kind, Speed] | None:
     """Measure the speed of each kind of job, with as many short runs at a time as the sweep in `folder` would have.
+
+    Return None if `stop()` became true before the end; the short runs are stopped then.
 
     Raises RunStoppedError if a short run fails.
     """
     try:
         with tempfile.TemporaryDirectory(prefix=".seer-edge-", dir=engine.scratch(folder)) as name:
-            return Calibration(plans, jobs, engine, Path(name), plugins).measure()
+            return Calibration(plans, jobs, engine, Path(name), plugins).measure(stop)
     except OSError as error:
         raise RunStoppedError(f"a calibration cannot be run ({error}); make room in the temporary folder") from error

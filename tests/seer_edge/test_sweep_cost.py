@@ -3,6 +3,9 @@
 import dataclasses
 import errno
 import json
+import os
+import signal
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -223,4 +226,31 @@ def test_short_runs_write_to_the_folder_that_the_engine_names(tmp_path: Path) ->
     jobs = jobs_of({**SPEC, "variants": {"seer": {}}})
     with pytest.raises(RunStoppedError):
         estimate(tmp_path / "sweep", jobs, plans_of(jobs, "spec", tmp_path), Elsewhere(1, 10**10))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_signal_while_short_runs_are_measured_stops_them_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped: list[Path] = []
+
+    class Endless:
+        def __init__(self, task: Task) -> None:
+            self.task = task
+
+        def status(self) -> int | None:
+            return 143 if self.task.log in stopped else None
+
+        def stop(self) -> None:
+            stopped.append(self.task.log)
+
+    class Signalled(LocalEngine):
+        def start(self, task: Task) -> Any:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return Endless(task)
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    jobs = jobs_of({**SPEC, "variants": {"seer": {}}})
+    result = estimate(tmp_path / "sweep", jobs, plans_of(jobs, "spec", tmp_path), Signalled(1, 10**10))
+    assert (result.signal, result.estimate, len(stopped)) == (signal.SIGTERM, None, 1)
     assert not list(tmp_path.iterdir())

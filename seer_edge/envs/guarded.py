@@ -145,8 +145,7 @@ class Guarded:
         """Leave a Gymnasium environment open for `open_guarded` to use again, inside `closing_idle`. Close another."""
         _OPEN.discard(self)
         if self._options is not None and hasattr(self._env, "reseed") and not self._failed:
-            self._end_watch()
-            _IDLE.append(self)
+            _IDLE.append(self)  # still watched, because its close may hang
         else:
             self._close()
 
@@ -163,6 +162,7 @@ class Guarded:
         """Return this idle environment as a new one with `seed`, or None if it was built with other arguments."""
         if env not in self._names or options != self._options:
             return None
+        self._end_watch()
         self._env.reseed(seed)  # type: ignore[attr-defined]
         self._isolation.reseed(seed)
         return Guarded(self._env, timeout_seconds, on_hang, self._isolation, first_step)._known_as(env, options)

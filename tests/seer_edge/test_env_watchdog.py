@@ -85,6 +85,22 @@ print("continued")
     assert seconds < 30
 
 
+def test_a_hang_is_detected_in_an_environment_that_was_set_aside() -> None:
+    status, output, _ = ended("""
+from seer_edge.envs import EnvOptions
+from seer_edge.envs.guarded import closing_idle
+def busy(): time.sleep(50)
+with closing_idle():
+    env = Timed(busy)
+    env.reseed = int  # as of a Gymnasium environment
+    guarded = Guarded(env, 0.3, on_hang)._known_as("Timed-v0", EnvOptions())
+    guarded.set_aside()
+    time.sleep(1.5)
+print("continued")
+""")
+    assert (status, output) == (75, "environment 'Timed-v0': close did not return within 0.3 seconds True True\n")
+
+
 def test_a_call_that_returns_after_detection_never_continues() -> None:
     """Even a signal that arrives meanwhile does not let it continue."""
     status, output, _ = ended("""

@@ -42,6 +42,7 @@ NOT_COMPARED = frozenset(
         "mlflow",
         "status_port",
         "control_socket",
+        "min_updates_per_step",
         "eval_video",
         "keep_best",
         "env",
@@ -217,7 +218,7 @@ def _freeze_step(summary: Mapping[str, Any], progress: Mapping[str, Column]) -> 
     freeze = summary.get("freeze")
     if isinstance(freeze, dict) and isinstance(freeze.get("timestep"), int):
         return int(freeze["timestep"])
-    frozen = progress[STEPS][progress.get("seer/frozen", np.zeros(0)) == 1] if "seer/frozen" in progress else []
+    frozen = progress[STEPS][progress["seer/frozen"] == 1] if "seer/frozen" in progress else []
     return int(frozen[0]) if len(frozen) else None
 
 

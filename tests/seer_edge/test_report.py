@@ -63,6 +63,7 @@ def test_other_arguments_of_the_environment_are_another_setting(tmp_path: Path) 
 
 def test_runs_that_differ_only_in_how_they_are_watched_have_one_setting(tmp_path: Path) -> None:
     watched = {"status_port": "8080", "control_socket": "robot.sock", "wandb": "seer", "eval_video": True}
+    watched |= {"min_updates_per_step": 0.5}  # of a warning
     runs = [make_run(tmp_path / "watched", **watched), make_run(tmp_path / "plain", **dict.fromkeys(watched))]
     assert list(grouped(read_runs(runs))["Alien"]) == ["rainbow"]
 

@@ -46,7 +46,7 @@ def colors_of(groups: Groups) -> Mapping[str, int]:
 
 def _return_figures(groups: Groups, colors: Mapping[str, int]) -> list[Figure]:
     runs = [run for settings in groups.values() for found in settings.values() for run in found]
-    has_cpu = all(run.has(CPU_SECONDS) for run in runs)
+    has_cpu = all(run.has(CPU_SECONDS) for run in runs if len(run.steps))
     time = ("CPU seconds", CPU_SECONDS) if has_cpu else ("seconds of training (wall clock)", SECONDS)
     note = "" if has_cpu else " Some of these runs did not record CPU seconds, so the axis is wall-clock time."
     caption = (

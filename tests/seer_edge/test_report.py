@@ -20,7 +20,7 @@ from seer_edge.reports.figures import all_figures, colors_of
 from seer_edge.reports.grouping import grouped
 from seer_edge.reports.page import DASHES, SHAPES, render
 from seer_edge.reports.panels import Figure, Key, csv_text
-from seer_edge.reports.reading import read_run, read_runs
+from seer_edge.reports.reading import CPU_SECONDS, SECONDS, STEPS, read_run, read_runs
 from seer_edge.reports.scores import Point, last_quarter_return, rows_of, score_of
 from tests.seer_edge.report_runs import make_run
 
@@ -234,6 +234,15 @@ def test_lateness_is_drawn_for_runs_in_real_time_only(tmp_path: Path) -> None:
         "lateness of ticks, p99, seed 1": [row / 10 for row in range(10)],
         "lateness of ticks, worst, seed 1": list(range(10)),
     }
+
+
+def test_a_run_that_has_just_begun_does_not_change_the_axis_of_time(tmp_path: Path) -> None:
+    run = read_run(make_run(tmp_path / "run"))
+    timed = dataclasses.replace(run, progress={**run.progress, CPU_SECONDS: run.column(SECONDS)})
+    begun = dataclasses.replace(run, progress={STEPS: np.zeros(0)}, episodes=None, freeze_step=None, status="running")
+    for runs, axis in (([timed, begun], "CPU seconds"), ([timed, run], "seconds of training (wall clock)")):
+        figures = {figure.name: figure for figure in all_figures({"Alien": {"rainbow": runs}}, [], "")}
+        assert figures["returns_seconds"].x_label == axis
 
 
 def test_a_full_disk_leaves_the_pictures_of_an_earlier_report_whole(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def sweep_of(flags: argparse.Namespace) -> tuple[Path | dict[str, Any], Path]:
         for flag, given in (("--envs", flags.envs), ("--seeds", flags.seeds), (SEPARATOR, flags.of_train)):
             if given:
                 raise BadInputError(f"{flag}: cannot be given with a file; leave it out, or leave out {flags.spec}")
-        return flags.spec, flags.spec.with_suffix("") if flags.output is None else flags.output
+        return flags.spec, flags.spec.parent / flags.spec.stem if flags.output is None else flags.output
     if flags.envs is None:
         raise BadInputError("sweep: give a file, or --envs")
     if flags.output is None:

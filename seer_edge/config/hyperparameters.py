@@ -148,7 +148,7 @@ def read_preset(path: str) -> Preset:
     text = _read_text(path)
     try:
         found = tomllib.loads(text)
-    except ValueError as error:  # also of int, for a number of too many digits
+    except (ValueError, RecursionError) as error:  # also of int, for a number of too many digits
         hint = "seer-edge presets NAME prints a valid file"
         raise BadInputError(f"--preset {path}: not valid TOML ({error}); {hint}") from error
     try:

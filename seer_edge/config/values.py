@@ -194,6 +194,6 @@ def _literal(text: str) -> Any:
     for candidate in (f"0{text}" if text.startswith(".") else text, f"[{text}]"):
         try:
             return tomllib.loads(f"value = {candidate}")["value"]
-        except ValueError:  # of tomllib, and of int for too many digits
+        except (ValueError, RecursionError):  # of tomllib, and of int for too many digits
             continue
     return text

@@ -128,7 +128,7 @@ def read_spec(path: Path) -> list[Job]:
         data = tomllib.loads(text.decode())
     except OSError as error:
         raise BadInputError(f"{path}: cannot be read ({error.strerror}); give the file of a sweep") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInputError(f"{path}: not TOML ({error}); see docs/sweeps.md") from error
     try:
         return jobs_of(data)

@@ -325,6 +325,7 @@ ALIEN_PRESET = preset_to_toml(PRESETS["alien", "rainbow"])
         ("batch size = 3\n", "not valid TOML ("),
         ("x = " + "9" * 5_000, "not valid TOML ("),
         ("\0", "not valid TOML ("),
+        ("x = " + 3_000 * "[", "not valid TOML ("),
         (b"\xff\xfe", "not text in UTF-8"),
         ("#" * 70_000, "larger than 65,536 B"),
         ("", "algo is missing"),

@@ -139,6 +139,11 @@ def test_a_hyperparameter_is_set_from_text(text: str, value: object) -> None:
     assert [line.partition("=")[0] for line in lines] == [name]
 
 
+def test_a_value_that_is_nested_too_deeply_stays_text() -> None:
+    nested = 3_000 * "["
+    assert parse_assignment(f"hidden={nested}") == ("hidden", nested)
+
+
 def test_values_that_were_set_are_in_the_configuration() -> None:
     config = build_config(ALIEN, overrides={"batch_size": 8, "gamma": 0.5})
     assert (config.settings.batch_size, config.settings.gamma) == (8, 0.5)

@@ -96,6 +96,7 @@ def test_numbers_lists_and_none_reach_the_command_of_a_job(options: dict[str, An
     ("text", "message"),
     [
         ("envs = [", "not TOML"),
+        (f"envs = {3_000 * '['}{3_000 * ']'}", "not TOML (maximum recursion depth exceeded"),
         ("seeds = [0]", "envs: give a list of environments"),
         ('envs = ["Alien"]\nseeds = [true]', "seeds: give a list of whole numbers"),
         ('envs = ["Alien"]\nseeds = [0, -1]', "seeds: -1 is no seed; give whole numbers from 0 to 4294967295"),
@@ -161,6 +162,7 @@ def test_flags_of_train_behind_dashes_describe_a_sweep_without_a_file(tmp_path: 
     """
     assert (jobs_of(spec), output) == (_read(tmp_path, text), tmp_path)
     assert _sweep("late.toml") == (Path("late.toml"), Path("late"))
+    assert _sweep(".") == (Path(), Path())  # which is refused when it is read
 
 
 @pytest.mark.parametrize(

@@ -206,7 +206,7 @@ def _of_function(name: str, call: Callable[[Frame], Any], spec: EnvSpec) -> Choo
     def choose(frame: Frame, begins: bool) -> Action:
         try:
             given = call(frame)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise BadInputError(f"--policy {name}: failed: {describe_error(error)}; correct the function") from error
         try:
             if own is not None:

@@ -79,16 +79,17 @@ def test_a_recording_keeps_the_rows_before_the_environment_fails(tmp_path: Path)
     assert [file.name for file in tmp_path.iterdir()] == ["demos.seer"]
 
 
+@pytest.mark.parametrize("error", [KeyError("gamepad"), SystemExit("no gamepad")])
 @pytest.mark.parametrize(("at", "kept"), [(1, None), (14, [*range(11), *range(10, 14)])])
 def test_a_policy_that_fails_is_reported_in_one_line(
-    at: int, kept: list[int] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    error: BaseException, at: int, kept: list[int] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules[__name__], "drive", Driver(at, KeyError("gamepad")), raising=False)
+    monkeypatch.setattr(sys.modules[__name__], "drive", Driver(at, error), raising=False)
     policy = f"{__name__}:drive"
     with pytest.raises(seer_edge.BadInputError) as raised:
         seer_edge.record(ENV, tmp_path / "demos.seer", policy=policy, episodes=9)
     line = str(raised.value)
-    assert line.startswith(f"--policy {policy}: failed: KeyError: 'gamepad' (test_record.py:")
+    assert line.startswith(f"--policy {policy}: failed: {type(error).__name__}: {error} (test_record.py:")
     assert line.endswith("; correct the function")
     if kept is None:
         assert not list(tmp_path.iterdir())

@@ -239,7 +239,7 @@ def _open(env: str, origin: Origin, spec: PolicySpec, seed: int, timeout_seconds
         try:
             environment = _build_viewed(build, options, rendered=origin.options.render)
         except ViewError as error:
-            raise BadInputError(f"--env {env}: {error.reason}; {hint}") from error
+            raise ViewError(error.reason, hint) from error
         except ResolutionError as error:
             needed = f"frames of {options.resolution}x{options.resolution}, which this policy needs"
             raise BadInputError(f"--env {env}: has no {needed}; {hint}") from error

@@ -21,7 +21,10 @@ from tests.runtime.bundles import forged
         (("act", "{bundle}", "--env", "Pong"), ["--env Pong", "6 actions", "3 actions"]),
         (("act", "{bundle}", "--env", "Alein"), ["--env Alein", "Alien"]),
         (("act", "{bundle}", "--env", ""), ["--env", "'' is empty", "name an environment"]),
-        (("act", "{bundle}", "--env", "CartPole-v1"), ["--env CartPole-v1", "not images", f"like {GAME}"]),
+        (
+            ("act", "{bundle}", "--env", "CartPole-v1"),
+            ["--env CartPole-v1: observes Box(", "not images", f"like {GAME}"],
+        ),
         (
             ("act", "{bundle}", "--env", TASK),
             [f"--env {TASK}: has no frames of 42x42", "which this policy needs", GAME],

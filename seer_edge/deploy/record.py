@@ -143,13 +143,13 @@ def _play_episodes(
 ) -> tuple[float, ...]:
     report, limit = LongPlay(what.episodes, what.max_steps), episode_limit(what.max_steps)
     returns: list[float] = []
-    frame, begins = playing.reset(), True
-    writer.begin(new_scene=True)
-    total, length = 0.0, 0
+    begins, total, length = True, 0.0, 0
     while len(returns) < what.episodes and not stop():
+        if begins:
+            frame = playing.reset()
+            writer.begin(new_scene=playing.new_scene)
         action = choose(frame, begins)
         step = playing.step(action)
-        begins = False
         if step.discard:
             writer.cut()
             writer.begin(new_scene=True)
@@ -159,14 +159,13 @@ def _play_episodes(
         frame = step.frame
         over = step.terminated or step.truncated
         report(step.episode)
-        if over or length == limit:
+        begins = over or length == limit
+        if begins:
             if not over:
                 writer.cut()
             if step.episode is not None or not over or step.discard:
                 returns.append(total)
                 total, length = 0.0, 0
-            frame, begins = playing.reset(), True
-            writer.begin(new_scene=playing.new_scene)
     writer.cut()
     return tuple(returns)
 

@@ -77,6 +77,9 @@ class Control:
             time.sleep(IDLE_SECONDS)
 
     def _begin(self) -> None:
+        """Begin an episode, unless the loop ends: a reset may move what a person has stopped."""
+        if self._env.halted():
+            return
         frame = self._env.reset()
         self._pilot.begin(frame, new_scene=self._env.new_scene)
 

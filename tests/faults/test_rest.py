@@ -102,6 +102,17 @@ def test_a_recorded_robot_rests_at_the_start_and_at_the_end(tmp_path: Path) -> N
     assert file.exists()
 
 
+def test_a_paused_robot_is_not_moved_at_the_end_of_the_run(tmp_path: Path) -> None:
+    robot = Robot(tmp_path, "--total-timesteps", "300", length=10_000)
+    robot.wait_for_steps()
+    robot.signal(signal.SIGUSR1)
+    robot.wait_for(lambda: robot.events[-1] == "rest")
+    moved = len([event for event in robot.events if event != "rest"])
+    robot.signal(signal.SIGTERM)
+    assert robot.child.join() == 143, robot.messages.read_text()
+    assert len([event for event in robot.events if event != "rest"]) == moved
+
+
 def test_sigusr1_pauses_and_resumes(tmp_path: Path) -> None:
     robot = Robot(tmp_path, "--total-timesteps", "300", length=10_000)
     robot.wait_for_steps()

@@ -12,6 +12,9 @@ from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # tests import onnxruntime without seer_runtime too
 
+# A time limit for an example would make tests fail on a machine that is busy with other work.
+settings.register_profile("no-deadline", deadline=None)
+settings.load_profile("no-deadline")
 # Selected by tools/arm64.py with --hypothesis-profile: under emulation, generating examples is slow.
 settings.register_profile("emulated", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

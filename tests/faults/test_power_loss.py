@@ -128,7 +128,7 @@ def recorded() -> dict[str, list[Moment]]:
 
 
 @pytest.mark.fault("power loss, with any part of the unsynced data on disk", promise="nothing acknowledged is lost")
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_no_subset_of_unsynced_changes_loses_anything(recorded: dict[str, list[Moment]], data: st.DataObject) -> None:
     scenario = data.draw(st.sampled_from(list(SCENARIOS)))

@@ -331,7 +331,7 @@ def test_packed_row_bytes_are_those_of_the_store(equal: bool) -> None:
     assert (storage.bytes_a_row() == 40) == (not equal)
 
 
-@settings(derandomize=True, deadline=None)
+@settings(derandomize=True)
 @given(
     sizes=st.lists(st.integers(1, 80), max_size=40),
     spare_bytes=st.integers(0, 2_000),

@@ -82,7 +82,7 @@ def sound(path: Path) -> bytes:
     return write(path).read_bytes()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_missing_and_added_bytes_are_detected(sound: bytes, path: Path, data: st.DataObject) -> None:
     place, count = data.draw(st.integers(0, len(sound))), data.draw(st.integers(0, 300))

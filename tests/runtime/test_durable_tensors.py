@@ -39,7 +39,7 @@ def assert_same(found: Arrays, expected: Arrays) -> None:
     }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(arrays=tensor_files, metadata=st.none() | st.dictionaries(names, names, max_size=3))
 def test_files_are_compatible_with_the_safetensors_library(arrays: Arrays, metadata: dict[str, str] | None) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -58,7 +58,7 @@ def test_files_are_compatible_with_the_safetensors_library(arrays: Arrays, metad
                 assert opened.metadata == (metadata or {})
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(arrays=tensor_files)
 def test_equal_tensors_give_equal_aligned_bytes(arrays: Arrays) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -147,7 +147,7 @@ def test_read_into_rejects_an_array_that_does_not_fit(tmp_path: Path) -> None:
     assert arena.tolist() == [[0, 0, 0], [0, 1, 2], [3, 4, 5], [0, 0, 0]]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     array=st.sampled_from(DTYPES).flatmap(
         lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=5))

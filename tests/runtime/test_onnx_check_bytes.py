@@ -59,7 +59,7 @@ EDITS = st.lists(
 
 
 @pytest.mark.integration
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(EDITS)
 def test_damaged_graph_is_rejected_or_harmless(edits: list[Edit]) -> None:
     damaged = bytearray(SOUND)

@@ -201,9 +201,9 @@ class ReplayMachine(RuleBasedStateMachine):
 
 
 class TestReplayMachine(ReplayMachine.TestCase):
-    settings = settings(max_examples=40, stateful_step_count=25, deadline=None, derandomize=True)
+    settings = settings(max_examples=40, stateful_step_count=25, derandomize=True)
 
 
 @pytest.mark.slow
 class TestReplayMachineAtLength(ReplayMachine.TestCase):
-    settings = settings(max_examples=1_000, stateful_step_count=25, deadline=None)
+    settings = settings(max_examples=1_000, stateful_step_count=25)

@@ -21,7 +21,7 @@ def _naive_find(priorities: np.ndarray, prefix_sum: float) -> int:
     raise AssertionError("beyond the total")
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150, derandomize=True)
 @given(data=st.data(), capacity=st.sampled_from(CAPACITIES))
 def test_set_and_find_agree_with_a_plain_array(data: st.DataObject, capacity: int) -> None:
     tree, naive = SumTree(capacity, Ledger({})), np.zeros(capacity)

@@ -50,7 +50,7 @@ def _distributions(seed: int, batch: int, atoms: int) -> NDArray[np.float64]:
     return weights / weights.sum(axis=1, keepdims=True)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     seed=st.integers(0, 2**32 - 1),
     rows=st.lists(
@@ -77,7 +77,7 @@ def test_projection_is_algorithm_1(
     assert (got >= 0).all()
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(seed=st.integers(0, 2**32 - 1), discount=st.floats(0, 1), position=st.floats(0, 1))
 def test_the_mean_is_kept_where_nothing_is_clamped(seed: int, discount: float, position: float) -> None:
     support = np.linspace(LOW, HIGH, ATOMS)

@@ -92,7 +92,7 @@ def test_the_suggested_budget_keeps_all_digits_where_rounding_would_not_fit() ->
     assert "; --mem-budget 3959999 (131 frames, " in message  # 3.9MB would be 130 frames, fewer than a batch needs
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     limit=st.integers(200_000_000, 1_200_000_000),
     env=st.sampled_from([ALIEN, _control(), _control(50)]),

@@ -232,7 +232,7 @@ def test_an_emulator_state_of_another_length_is_rejected(more: bytes, saved: Sta
         target.restore(changed(saved, "emulator", np.frombuffer(other, np.uint8)))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(data=st.binary(max_size=16_000))
 def test_random_bytes_as_emulator_state_are_rejected(data: bytes, saved: State, target: Atari) -> None:
     with pytest.raises(StateError, match="the emulator"):

@@ -1,7 +1,8 @@
 """Build a report: read the runs, compute, draw, and write the page and its figures."""
 
+import contextlib
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,6 +70,9 @@ def write_report(options: ReportOptions, output: Path) -> Content:
     check_figures(options.figures)
     content = content_of(options)
     page = render(content)
+    if options.figures is not None:
+        with _writing_figures(options.figures):
+            options.figures.mkdir(parents=True, exist_ok=True)
     write_page(page, output)
     if options.figures is not None:
         write_figures(content, options.figures)
@@ -104,14 +108,20 @@ def check_figures(folder: Path | None) -> None:
 
 
 def write_figures(content: Content, folder: Path) -> None:
-    """Write NAME.png and NAME.csv of each figure. Raises BadInputError."""
+    """Write NAME.png and NAME.csv of each figure to `folder`, which exists. Raises BadInputError."""
     from seer_edge.reports.drawing import write_png
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with _writing_figures(folder):
         for figure in content.figures:
             durable.write_atomic(folder / f"{figure.name}.csv", figure.csv().encode())
             write_png(figure, folder / f"{figure.name}.png")
+
+
+@contextlib.contextmanager
+def _writing_figures(folder: Path) -> Iterator[None]:
+    """Context manager: report that `folder` cannot be written."""
+    try:
+        yield
     except OSError as error:
         raise BadInputError(f"{FIGURES} {folder}: cannot be written ({error.strerror}); name another folder") from error
 

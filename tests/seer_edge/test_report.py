@@ -153,6 +153,7 @@ def _answer(arguments: list[object], monkeypatch: pytest.MonkeyPatch, capsys: py
             ["run", "-o", "r.html", "--figures", "run"],
             ["--figures run: run is a run's folder; name"],
         ),
+        (["run", "-o", "r.html", "--figures", "/proc/none"], ["--figures /proc/none: cannot be written"]),
         (["run", "--follow", "--figures", "f"], ["--figures: cannot be given with --follow"]),
         (["run", "-o", "r.html", "--at-step", "0"], ["--at-step: '0' is too small"]),
         (["run", "-o", "r.html", "--at-flops", "45X"], ["--at-flops: '45X' is not a number of FLOPs", "45T"]),

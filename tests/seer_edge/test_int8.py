@@ -114,6 +114,12 @@ def _set(name: str, array: NDArray[np.generic]) -> Callable[[ModelProto], None]:
     return edit
 
 
+def _set_one_number(model: ModelProto) -> None:
+    """Replace the weights of a convolution, their scales and zero points by a single number each."""
+    for name, dtype in (("weight", np.int8), ("steps", np.float32), ("zeros", np.int8)):
+        _set(f"convs.1.{name}", np.ones((), dtype))(model)
+
+
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
@@ -124,6 +130,7 @@ def _set(name: str, array: NDArray[np.generic]) -> Callable[[ModelProto], None]:
         (_set("convs.1.steps", np.zeros(64, np.float32)), "a scale is not positive"),
         (_set("convs.1.steps", np.ones(1, np.float32)), "zero point for each filter"),
         (_set("convs.1.zeros", np.zeros(63, np.int8)), "zero point for each filter"),
+        (_set_one_number, "zero point for each filter"),
         (_set("convs.1.bias", np.zeros(63, np.int32)), "do not fit"),
         (_set("convs.1.weight", np.zeros((64, 32, 5, 4), np.int8)), "do not fit"),
         (_set("convs.1.weight", np.array(0, np.int8)), "zero point for each filter"),

@@ -66,10 +66,10 @@ def _conv(values: Sequence[Shape], constants: Constants, attributes: Attributes)
 def _quantized_conv(values: Sequence[Shape], constants: Constants, attributes: Attributes) -> Shape:
     """Check the scales and zero points of input, weights and output, then the shapes as in `_conv`."""
     scale, zero, weight, scales, zeros, out_scale, out_zero, bias = constants
-    filters = (len(weight),) if weight.ndim else ()
     one_each = not (scale.shape or zero.shape or out_scale.shape or out_zero.shape)
     _need(one_each, "input and output must each have one scale and one zero point")
-    _need(scales.shape == zeros.shape == filters, "needs one scale and one zero point for each filter")
+    for_each_filter = weight.ndim == 4 and scales.shape == zeros.shape == weight.shape[:1]
+    _need(for_each_filter, "needs one scale and one zero point for each filter")
     _need(min(scale, out_scale, *scales) > 0, "a scale is not positive")
     return _conv(values, (weight, bias), attributes)
 

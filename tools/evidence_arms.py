@@ -41,7 +41,7 @@ class Result:
         training: mean return of the training games that ended in the last quarter; None if none did.
         cpu_seconds: of the process, those of a parent up to the fork included.
         rows: rows held at the end.
-        rss_peak_bytes: of the process.
+        rss_peak_bytes: the kernel's, of the process; the largest of all processes of a run that was resumed or forked.
         freeze_step: None without a freeze.
         curve: step of each training game, and the mean return of the newest games.
 
@@ -69,7 +69,7 @@ def result_of_run(path: Path) -> Result:
         training=last_quarter_return(run),
         cpu_seconds=float(np.nanmax(run.column(CPU_SECONDS))),
         rows=int(np.nanmax(run.column("replay/rows"))),
-        rss_peak_bytes=int(np.nanmax(run.column("memory/rss_bytes"))),
+        rss_peak_bytes=int(json.loads((path / "summary.json").read_text())["rss_peak_bytes"]),
         freeze_step=run.freeze_step,
         curve=training_return(run, STEPS),
     )

@@ -122,7 +122,7 @@ def _curves(games: Games, colors: Mapping[str, int]) -> Any:
         series = []
         for name in arms if len(arms) <= CURVES_MAX else (name for name in MAIN_ARMS if name in arms):
             shown.add(name)
-            lines = [result.curve for result in arms[name].results]
+            lines = [result.curve for result in arms[name].results if len(result.curve[0])]
             only = [Series(name, "run", colors[name], *line) for line in lines[:1]]
             series += mean_line(name, lines, colors[name]) or only
         panels.append(Panel(game, tuple(series)))

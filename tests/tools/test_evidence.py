@@ -135,3 +135,13 @@ def test_human_normalized_scores_are_over_the_games_that_have_them(tmp_path: Pat
     lines = _cells(page.split("## All games")[1].split("##")[0], "")
     assert [cells[1] for cells in lines[2:]] == ["2"] * len(arms)
     assert all(cells[2].startswith("1.00") for cells in lines[2:])
+
+
+def test_a_run_in_which_no_training_game_ended_is_on_the_page(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        _run(tmp_path / "runs", "bounded", seed, 100)
+    (tmp_path / "runs" / "Krull__bounded__1" / "episodes.csv").write_text("step,return,length,updates\n")
+    done = _evidence("page", "--page", tmp_path)
+    assert done.returncode == 0, done.stderr
+    (cells,) = _cells((tmp_path / "README.md").read_text(), "no freeze, newest")
+    assert cells[2:6] == ["2", "2", "100 [100, 100]", "1,000"]

@@ -14,7 +14,6 @@ paper-b, are continuations of one seed. The file of a rival is written straight 
 
 import argparse
 import json
-import shutil
 import statistics
 import sys
 from collections.abc import Iterable, Mapping
@@ -53,22 +52,30 @@ def collect(folders: Iterable[Path], target: Path) -> int:
             else:
                 progress(f"{run.name}: not finished, left out")
         for run in finished:
+            kept = _kept(run)
             with writable(target):
                 (target / run.name).mkdir(parents=True, exist_ok=True)
-                for name in TABLES:
-                    shutil.copyfile(run / name, target / run.name / name)
-                for name in DESCRIPTIONS:
-                    (target / run.name / name).write_text(_without_places(run / name))
+                for name, content in kept.items():
+                    (target / run.name / name).write_bytes(content)
             print(run.name)
     return 0
 
 
-def _without_places(path: Path) -> str:
+def _kept(run: Path) -> dict[str, bytes]:
+    """Return the files of a run that a page needs, by name. Raises BadInputError if one cannot be read."""
+    try:
+        tables = {name: (run / name).read_bytes() for name in TABLES}
+        return tables | {name: _without_places(run / name) for name in DESCRIPTIONS}
+    except OSError as error:
+        raise BadInputError(f"{error.filename}: cannot be read ({error.strerror}); leave the run out") from error
+
+
+def _without_places(path: Path) -> bytes:
     """Return the JSON of a run with the name of its parent instead of where that was."""
     described = json.loads(path.read_text())
     if described.get("origin"):
         described["origin"]["run"] = Path(described["origin"]["run"]).name
-    return json.dumps(described, indent=1) + "\n"
+    return f"{json.dumps(described, indent=1)}\n".encode()
 
 
 # --- figures -------------------------------------------------------------------------------------------------------

@@ -145,3 +145,14 @@ def test_a_run_in_which_no_training_game_ended_is_on_the_page(tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
     (cells,) = _cells((tmp_path / "README.md").read_text(), "no freeze, newest")
     assert cells[2:6] == ["2", "2", "100 [100, 100]", "1,000"]
+
+
+def test_collecting_names_a_file_that_a_run_lacks(tmp_path: Path) -> None:
+    """The training return of a run without `episodes.csv`, which an early version made, is not that of a quarter."""
+    _run(tmp_path / "sweep", "bounded", 0, 100)
+    lacking = tmp_path / "sweep" / "Krull__bounded__0" / "episodes.csv"
+    lacking.unlink()
+    done = _evidence("collect", tmp_path / "sweep", "--page", tmp_path / "page")
+    line = f"evidence.py: {lacking}: cannot be read (No such file or directory); leave the run out\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", line)
+    assert not (tmp_path / "page").exists()

@@ -25,7 +25,7 @@ from commandline import BadInputError, Parser, any_folder, progress, render, run
 from evidence_arms import MAIN_ARMS, MEASURES, Arms, Games, label, order, parts_of, read_arms
 from evidence_tables import sections
 
-EVIDENCE = Path(__file__).parents[1] / "docs" / "results" / "evidence"
+EVIDENCE = Path(__file__).resolve().parents[1] / "docs" / "results" / "evidence"
 RUNS = "runs"
 """Folder of the collected runs in that of their page."""
 TABLES, DESCRIPTIONS = ("progress.csv", "episodes.csv"), ("config.json", "summary.json")
@@ -166,10 +166,11 @@ def write_page(out: Path) -> int:
     with writable(out):
         figures = draw(games, out)
     total = sum(len(arm.results) for arms in games.values() for arm in arms.values())
-    flag = "" if out == EVIDENCE else f" --page docs/results/{out.name}"
+    place = out.resolve()  # "." has no name
+    flag = "" if place == EVIDENCE else f" --page docs/results/{place.name}"
     parts = [
-        f"# {out.name.capitalize()}\n\nThis page is written by `python tools/evidence.py page{flag}` from the files in "
-        "`runs`. [The plan](../plan.md) says what the arms and measures are, and what would count against this "
+        f"# {place.name.capitalize()}\n\nThis page is written by `python tools/evidence.py page{flag}` from the files "
+        "in `runs`. [The plan](../plan.md) says what the arms and measures are, and what would count against this "
         "project. Agents are Rainbow on games, and CURL + SAC on control tasks.\n\n"
         f"So far: {total} runs on {', '.join(games)}. Intervals in brackets are 95 % bootstraps over seeds.\n"
     ]

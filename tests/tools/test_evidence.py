@@ -24,9 +24,9 @@ EVALUATIONS = {
 FREEZES = {"auto": 430, "paper-a": 400, "paper-b": 400, "paper-20k": 200}
 
 
-def _evidence(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def _evidence(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(EVIDENCE), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=cwd)
 
 
 def _run(
@@ -156,3 +156,13 @@ def test_collecting_names_a_file_that_a_run_lacks(tmp_path: Path) -> None:
     line = f"evidence.py: {lacking}: cannot be read (No such file or directory); leave the run out\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", line)
     assert not (tmp_path / "page").exists()
+
+
+def test_the_page_of_the_working_directory_has_its_name(tmp_path: Path) -> None:
+    place = tmp_path / "freeze"
+    _run(place / "runs", "bounded", 0, 100)
+    done = _evidence("page", "--page", ".", cwd=place)
+    assert done.returncode == 0, done.stderr
+    title, _, about, *_ = (place / "README.md").read_text().splitlines()
+    assert title == "# Freeze"
+    assert "`python tools/evidence.py page --page docs/results/freeze`" in about

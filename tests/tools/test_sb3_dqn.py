@@ -1,5 +1,6 @@
 """The DQN of Stable-Baselines3 as a rival: the game that it plays, and refused input."""
 
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 
-from peers.sb3_dqn import StackedGame, main
+from peers.sb3_dqn import STABLE_BASELINES3, StackedGame, main
 
 from seer_edge.envs import EnvOptions, make_env
 
@@ -53,10 +54,15 @@ def _refusal(words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 
 
 def test_bad_input_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    find_spec, installed = importlib.util.find_spec, False
+
+    def found(name: str, package: str | None = None) -> object:  # torch asks for other modules
+        return installed or None if name == STABLE_BASELINES3 else find_spec(name, package)
+
+    monkeypatch.setattr("importlib.util.find_spec", found)
     wanted = "sb3_dqn.py: the package stable_baselines3 is missing; pip install 'seer-edge[peers]'\n"
     assert _refusal([], monkeypatch, capsys) == wanted
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    installed = True
     wanted = "sb3_dqn.py: --buffer-bytes 20000: holds no row of four frames; give more\n"
     assert _refusal(["--env", "Breakout", "--buffer-bytes", "20kB"], monkeypatch, capsys) == wanted
     wanted = "sb3_dqn.py: --env cartpole-swingup: its frames are not gray; name an Atari game\n"

@@ -65,5 +65,5 @@ def test_bad_input_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch, capsy
     installed = True
     wanted = "sb3_dqn.py: --buffer-bytes 20000: holds no row of four frames; give more\n"
     assert _refusal(["--env", "Breakout", "--buffer-bytes", "20kB"], monkeypatch, capsys) == wanted
-    wanted = "sb3_dqn.py: --env cartpole-swingup: its frames are not gray; name an Atari game\n"
-    assert _refusal(["--env", "cartpole-swingup"], monkeypatch, capsys) == wanted
+    wanted = "frames are not gray with 84x84 pixels, or its actions not discrete; name an Atari game\n"
+    assert _refusal(["--env", "cartpole-swingup"], monkeypatch, capsys).endswith(wanted)

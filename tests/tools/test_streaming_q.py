@@ -112,3 +112,14 @@ def test_a_run_plays_real_games_and_repeats(tmp_path: Path) -> None:
     assert reports[0]["evaluation"] == reports[1]["evaluation"]
     assert len(reports[0]["evaluation"]) == 1
     assert reports[0]["cpu_seconds"] > 0
+
+
+@pytest.mark.parametrize("env", ["cartpole-swingup", "line_follower:LineFollower-v0"])
+def test_an_environment_unlike_an_atari_game_is_refused(
+    env: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(TOOLS.parent / "docs" / "examples")
+    monkeypatch.setattr("sys.argv", ["streaming_q.py", "--env", env])
+    assert peer.main() == 2
+    why = "its frames are not gray with 84x84 pixels, or its actions not discrete; name an Atari game"
+    assert capsys.readouterr() == ("", f"streaming_q.py: --env {env}: {why}\n")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from commandline import Parser, add_env_flags, count, out_file, progress
+from commandline import BadInputError, Parser, add_env_flags, count, open_environment, out_file, progress
 from numpy.typing import NDArray
 
 from seer_runtime.policy.perception import FramePerception
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from seer_edge.envs.environment import Episode
 
 Stack = NDArray[np.uint8]  # [4, 84, 84]
-STACK = 4
+STACK, SIDE = 4, 84
 REPORT_STEPS = 10_000
 Games = list[dict[str, float]]
 """Step, return and length of each training game."""
@@ -51,6 +51,19 @@ def rival_parser(prog: str, description: str) -> Parser:
     parser.add_argument("--eval-episodes", type=count, default=10, metavar="N", help="games at the end (10)")
     parser.add_argument("--json", type=out_file, metavar="FILE", help="also write the figures to this file")
     return parser
+
+
+def open_game(flags: argparse.Namespace) -> "Environment":
+    """Build the game of --env. Raises BadInputError if it cannot be, or is unlike an Atari game."""
+    from seer_edge.envs import Discrete
+
+    env = open_environment(flags)
+    if env.spec.frame_shape != (SIDE, SIDE) or not isinstance(env.spec.actions, Discrete):
+        raise BadInputError(
+            f"--env {flags.env}: its frames are not gray with {SIDE}x{SIDE} pixels, or its actions not discrete; "
+            "name an Atari game"
+        )
+    return env
 
 
 def new_perception(env: "Environment") -> FramePerception:

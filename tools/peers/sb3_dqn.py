@@ -21,9 +21,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from commandline import BadInputError, count, open_environment, run_tool, size
+from commandline import BadInputError, count, run_tool, size
 
-from peers.rivals import STACK, GameLog, Stack, new_perception, report, rival_parser
+from peers.rivals import STACK, GameLog, Stack, new_perception, open_game, report, rival_parser
 
 if TYPE_CHECKING:
     from seer_edge.envs import Environment
@@ -65,9 +65,7 @@ def measure(flags: argparse.Namespace) -> int:
     import torch
 
     torch.set_num_threads(1)
-    env = open_environment(flags)
-    if len(env.spec.frame_shape) != 2:
-        raise BadInputError(f"--env {flags.env}: its frames are not gray; name an Atari game")
+    env = open_game(flags)
     game = StackedGame(env)
     rows = flags.buffer_bytes // int(np.prod(game.observation_space.shape))
     if rows < 1:

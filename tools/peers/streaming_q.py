@@ -25,9 +25,9 @@ from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from commandline import open_environment, run_tool
+from commandline import run_tool
 
-from peers.rivals import STACK, GameLog, Games, Stack, new_perception, report, rival_parser
+from peers.rivals import SIDE, STACK, GameLog, Games, Stack, new_perception, open_game, report, rival_parser
 
 if TYPE_CHECKING:
     from seer_edge.envs import Environment
@@ -158,7 +158,7 @@ class StreamQ:
         self.optimizer = ObGD(
             self.network.parameters(), settings.step_size, settings.kappa, settings.gamma * settings.trace_decay
         )
-        self.moments = RunningMoments((STACK, 84, 84))
+        self.moments = RunningMoments((STACK, SIDE, SIDE))
         self.scale = RewardScale(settings.gamma)
         self._settings, self._actions = settings, actions
         self._falls = settings.epsilon_share * steps
@@ -228,7 +228,7 @@ def train(env: "Environment", agent: StreamQ, steps: int) -> Games:
 def measure(flags: argparse.Namespace) -> int:
     """Train, evaluate and print the figures; return the exit status."""
     torch.set_num_threads(1)
-    env = open_environment(flags)
+    env = open_game(flags)
     settings = Settings()
     agent = StreamQ(env.spec.actions.outputs, flags.steps, flags.seed, settings)
     begin = time.process_time()

@@ -3,6 +3,7 @@
 import argparse
 import json
 import resource
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -73,13 +74,11 @@ def new_perception(env: "Environment") -> FramePerception:
     return FramePerception(stack, Crop((height, width), (height, width)), Ledger({}))
 
 
-def report(
-    flags: argparse.Namespace, games: Games, seconds: float, best: Callable[[Stack], int], epsilon: float, rows: int = 0
-) -> int:
+def report(flags: argparse.Namespace, games: Games, best: Callable[[Stack], int], epsilon: float, rows: int = 0) -> int:
     """Evaluate an agent by its `best` actions, print its figures and write them to --json. Return the exit status.
 
-    `seconds` is the CPU time of training, `epsilon` the share of random actions in the evaluation, and `rows` the size
-    of the replay.
+    `epsilon` is the share of random actions in the evaluation, and `rows` the size of the replay. CPU seconds and
+    memory are those of the whole process, as in `progress.csv` and `summary.json` of a run.
     """
     from seer_edge.envs import EnvOptions, make_env
     from seer_edge.envs.games import evaluate
@@ -97,6 +96,7 @@ def report(
     player.close()
     assert evaluation is not None  # nothing stops it
     late = [game["return"] for game in games if game["step"] > 0.75 * flags.steps]
+    seconds = time.process_time()
     rss_peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(
         f"{env_id}, {flags.steps:,} steps, seed {flags.seed}: evaluation {_spread(evaluation.returns)}, training games "

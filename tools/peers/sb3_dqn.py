@@ -12,7 +12,6 @@ import argparse
 import importlib
 import importlib.util
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,15 +86,13 @@ def measure(flags: argparse.Namespace) -> int:
         seed=flags.seed,
         device="cpu",
     )
-    begin = time.process_time()
     agent.learn(flags.steps)
-    seconds = time.process_time() - begin
     env.close()
 
     def best(stack: Stack) -> int:
         return int(agent.predict(stack, deterministic=True)[0])
 
-    return report(flags, game.log.games, seconds, best, EVALUATION_EPSILON, rows)
+    return report(flags, game.log.games, best, EVALUATION_EPSILON, rows)
 
 
 def main() -> int:

@@ -11,7 +11,6 @@ lives and evaluation are those of `seer-edge train`, so returns can be compared.
 import argparse
 import math
 import sys
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -231,11 +230,9 @@ def measure(flags: argparse.Namespace) -> int:
     env = open_game(flags)
     settings = Settings()
     agent = StreamQ(env.spec.actions.outputs, flags.steps, flags.seed, settings)
-    begin = time.process_time()
     games = train(env, agent, flags.steps)
-    seconds = time.process_time() - begin
     env.close()
-    return report(flags, games, seconds, agent.best, settings.epsilon_last)
+    return report(flags, games, agent.best, settings.epsilon_last)
 
 
 def main() -> int:

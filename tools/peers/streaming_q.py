@@ -5,7 +5,8 @@ python tools/peers/streaming_q.py --env Krull --steps 100000 --json krull.json
 An own implementation of Elsayed et al. 2024, "Streaming Deep Reinforcement Learning Finally Works": Watkins's Q(lambda)
 with a network of sparse initial weights and layer normalization, normalized observations, scaled rewards, and an
 optimizer that bounds each step (ObGD). Hyperparameters are those of the paper's Atari experiments. Games, frames, lost
-lives and evaluation are those of `seer-edge train`, so returns can be compared.
+lives and evaluation are those of `seer-edge train`, so returns can be compared. But the evaluation keeps the last
+epsilon of training, 0.01 instead of 0.001.
 """
 
 import argparse

@@ -97,7 +97,7 @@ def _difference(first: Mapping[int, float], second: Mapping[int, float]) -> str:
 
 
 def aggregates(games: Games) -> str:
-    """Return the table of human-normalized scores over all games that have every main arm and a human's score."""
+    """Return the table of human-normalized scores over the games for which every main arm and a human have one."""
     from seer_edge.reports.reference_scores import human_normalized
     from seer_edge.reports.statistics import interquartile_interval, interquartile_mean, mean_interval
 
@@ -107,7 +107,8 @@ def aggregates(games: Games) -> str:
     full = {
         game: arms
         for game, arms in games.items()
-        if arms.keys() >= set(MAIN_ARMS) and human_normalized(game, 0.0) is not None
+        if human_normalized(game, 0.0) is not None
+        and all(name in arms and arms[name].seeds(measure) for name in MAIN_ARMS for measure in MEASURES)
     }
     lines = []
     for name in MAIN_ARMS if len(full) > 1 else ():

@@ -126,9 +126,12 @@ def test_bad_input_is_reported_in_one_line(arguments: tuple[str, ...], line: str
 
 def test_human_normalized_scores_are_over_the_games_that_have_them(tmp_path: Path) -> None:
     arms = ("whole", "bounded", "paper", "uint8", "uint4")
-    for game, evaluation in (("Krull", 2665.5), ("Seaquest", 42054.7), ("Pole", 7)):  # a human's; Pole has none
+    # A human's scores; Pole has none.
+    for game, evaluation in (("Krull", 2665.5), ("Seaquest", 42054.7), ("Pole", 7), ("Alien", 0)):
         for arm in arms:
             _run(tmp_path / "runs", arm, 0, evaluation, game=game)
+    # On Alien, one arm has ended no training game.
+    (tmp_path / "runs" / "Alien__uint4__0" / "episodes.csv").write_text("step,return,length,updates\n")
     done = _evidence("page", "--page", tmp_path)
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "README.md").read_text()

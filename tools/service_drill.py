@@ -107,14 +107,17 @@ class Supervisor:
     def serve(self, on_ready: Callable[["Supervisor"], None], watchdog_seconds: float | None = None) -> int:
         """Start the service and restart it as the unit says; return the last exit status.
 
-        Call `on_ready` each time that the service reports that it is ready. Raises FaultError where it runs too long.
+        Call `on_ready` each time that the service reports that it is ready. Raises FaultError where it runs too long,
+        and where it would be restarted without having been ready, because that could go on without end.
         """
         interval = watchdog_seconds or self._watchdog_seconds
         while True:
-            status = self._once(on_ready, interval)
+            status, was_ready = self._once(on_ready, interval)
             if not self._unit.restarts(status):
                 self._log(f"ended with {status}, which the unit does not restart")
                 return status
+            if not was_ready:
+                raise FaultError(f"the service ended with {status} before it was ready; see {self._place}/log")
             self._log(f"ended with {status}: Restart={self._unit.one('Restart')}")
 
     def close(self) -> None:
@@ -124,7 +127,8 @@ class Supervisor:
             self.process.wait()
         self._socket.close()
 
-    def _once(self, on_ready: Callable[["Supervisor"], None], interval: float) -> int:
+    def _once(self, on_ready: Callable[["Supervisor"], None], interval: float) -> tuple[int, bool]:
+        """Run the service until it ends; return its exit status, and whether it was ready."""
         self.starts += 1
         with (self._place / "log").open("ab") as log:
             variables = {"NOTIFY_SOCKET": str(self._place / "notify"), "WATCHDOG_USEC": str(int(interval * 1e6))}
@@ -154,7 +158,7 @@ class Supervisor:
             if time.monotonic() - begin > PATIENCE_SECONDS:
                 self.process.kill()
                 raise FaultError(f"the service has run for more than {PATIENCE_SECONDS} s; see {self._place}/log")
-        return status
+        return status, ready
 
     def _messages(self) -> Iterator[bytes]:
         self._socket.settimeout(0.05)

@@ -12,6 +12,7 @@ import pytest
 TOOLS = Path(__file__).parents[2] / "tools"
 sys.path.insert(0, str(TOOLS))
 
+from commandline import FaultError  # noqa: E402
 from service_drill import DEPLOY, INSTALLED, UNIT, Supervisor, Unit, drill, install  # noqa: E402
 
 
@@ -84,3 +85,13 @@ def test_a_service_with_bad_input_is_not_restarted(tmp_path: Path) -> None:
     assert supervisor.serve(lambda service: None) == 2
     assert supervisor.starts == 1
     assert "no_such_module" in (tmp_path / "log").read_text()
+
+
+def test_a_service_that_never_becomes_ready_is_not_restarted_without_end(tmp_path: Path) -> None:
+    install(tmp_path, "--env Alien")
+    (tmp_path / "venv/bin/seer-edge").write_text("#!/bin/sh\nexit 1\n")
+    supervisor = Supervisor(Unit.read(UNIT), tmp_path, "drill", lambda line: None)
+    with pytest.raises(FaultError, match="the service ended with 1 before it was ready"):
+        supervisor.serve(lambda service: None)
+    supervisor.close()
+    assert supervisor.starts == 1

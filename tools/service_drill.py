@@ -117,7 +117,7 @@ class Supervisor:
                 self._log(f"ended with {status}, which the unit does not restart")
                 return status
             if not was_ready:
-                raise FaultError(f"the service ended with {status} before it was ready; see {self._place}/log")
+                raise FaultError(f"the service ended with {status} before it was ready; {end_of_log(self._place)}")
             self._log(f"ended with {status}: Restart={self._unit.one('Restart')}")
 
     def close(self) -> None:
@@ -157,7 +157,7 @@ class Supervisor:
                 self.process.wait()
             if time.monotonic() - begin > PATIENCE_SECONDS:
                 self.process.kill()
-                raise FaultError(f"the service has run for more than {PATIENCE_SECONDS} s; see {self._place}/log")
+                raise FaultError(f"the service has run for more than {PATIENCE_SECONDS} s; {end_of_log(self._place)}")
         return status, ready
 
     def _messages(self) -> Iterator[bytes]:
@@ -190,6 +190,12 @@ def install(place: Path, train: str) -> None:
     (place / "state/seer-edge").mkdir(parents=True)
 
 
+def end_of_log(place: Path) -> str:
+    """Say which line ends the log of the service. A message with the path of the log would outlive it."""
+    lines = (place / "log").read_text(errors="replace").splitlines()
+    return f"its last line is: {lines[-1]}" if lines else "it printed nothing"
+
+
 def drill(place: Path, steps: int, hang: bool, log: Callable[[str], None]) -> Supervisor:
     """Run the service for `steps` steps; kill it after its first checkpoint and, with `hang`, stop it once more.
 
@@ -213,7 +219,7 @@ def drill(place: Path, steps: int, hang: bool, log: Callable[[str], None]) -> Su
     finally:
         supervisor.close()
     if status != 0:
-        raise FaultError(f"the service ended with {status}; see {place}/log")
+        raise FaultError(f"the service ended with {status}; {end_of_log(place)}")
     return supervisor
 
 

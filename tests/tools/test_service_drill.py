@@ -89,9 +89,9 @@ def test_a_service_with_bad_input_is_not_restarted(tmp_path: Path) -> None:
 
 def test_a_service_that_never_becomes_ready_is_not_restarted_without_end(tmp_path: Path) -> None:
     install(tmp_path, "--env Alien")
-    (tmp_path / "venv/bin/seer-edge").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "venv/bin/seer-edge").write_text("#!/bin/sh\necho a reason >&2\nexit 1\n")
     supervisor = Supervisor(Unit.read(UNIT), tmp_path, "drill", lambda line: None)
-    with pytest.raises(FaultError, match="the service ended with 1 before it was ready"):
+    with pytest.raises(FaultError, match="the service ended with 1 before it was ready; its last line is: a reason"):
         supervisor.serve(lambda service: None)
     supervisor.close()
     assert supervisor.starts == 1

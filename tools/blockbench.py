@@ -7,7 +7,6 @@ Latents of a run with --latent-codec float32 are also quantized to uint8 and uin
 """
 
 import argparse
-import importlib.util
 import statistics
 import sys
 import time
@@ -17,7 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from commandline import BadInputError, Parser, add_env_flags, count, open_environment, progress, render, run_tool
+from commandline import (
+    BadInputError,
+    Parser,
+    add_env_flags,
+    count,
+    open_environment,
+    progress,
+    render,
+    require,
+    run_tool,
+)
 from numpy.typing import NDArray
 
 Rows = NDArray[np.uint8]
@@ -152,9 +161,7 @@ def main() -> int:
         )
         parser.add_argument("--blocks", type=count, default=150, metavar="N", help="blocks of each length (150)")
         flags = parser.parse_args()
-        for module in ("lz4", "zstandard"):
-            if importlib.util.find_spec(module) is None:
-                raise BadInputError(f"{module} is missing; pip install 'seer-edge[bench,train]'")
+        require("bench,train", "lz4", "zstandard")
         for name, rows in (played_rows(flags) if flags.run is None else rows_of_run(flags.run)).items():
             print(f"{name}, {len(rows):,} rows of {rows.shape[1]:,} B")
             header = ("rows a block", "compressor", "difference", "B/row", "pack us", "unpack us")

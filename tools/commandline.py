@@ -5,6 +5,7 @@ The top of this module imports only the standard library, because children that 
 
 import argparse
 import contextlib
+import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -150,6 +151,13 @@ def run_tool(prog: str, job: Callable[[], int]) -> int:
             raise
         print(f"{prog}: {error}", file=sys.stderr)
         return status
+
+
+def require(extras: str, *modules: str) -> None:
+    """Raise BadInputError where a module is not installed. `extras` are those of seer-edge that install all of them."""
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            raise BadInputError(f"the package {module} is missing; pip install 'seer-edge[{extras}]'")
 
 
 def progress(text: str) -> None:

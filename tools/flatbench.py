@@ -8,7 +8,6 @@ of this process. The rounds of a table are interleaved, so all lines see the sam
 """
 
 import argparse
-import importlib.util
 import itertools
 import statistics
 import sys
@@ -17,7 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from commandline import BadInputError, Parser, add_env_flags, count, open_environment, progress, render, run_tool
+from commandline import (
+    BadInputError,
+    Parser,
+    add_env_flags,
+    count,
+    open_environment,
+    progress,
+    render,
+    require,
+    run_tool,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -167,8 +176,7 @@ def main() -> int:
         parser.add_argument("--batches", type=count, default=100, metavar="N", help="batches to time (100)")
         parser.add_argument("--converted", type=count, default=20_000, metavar="N", help="rows to convert (20000)")
         flags: argparse.Namespace = parser.parse_args()
-        if importlib.util.find_spec("zstandard") is None:
-            raise BadInputError("zstandard is missing; pip install 'seer-edge[bench,train]'")
+        require("train", "zstandard")
         if min(flags.rows) <= STACK + N_STEP:
             raise BadInputError(f"--rows {min(flags.rows)}: too few for a window; use at least {STACK + N_STEP + 1}")
         if flags.steps < 8:

@@ -11,7 +11,7 @@ import sys
 import time
 from typing import Any
 
-from commandline import BadInputError, Parser, add_env_flags, count, render, run_tool
+from commandline import BadInputError, Parser, add_env_flags, count, render, require, run_tool
 
 BLOCK_STEPS = 20
 BLOCK_FRAMES = 16
@@ -89,6 +89,7 @@ def main() -> int:
         add_env_flags(parser)
         parser.add_argument("--steps", type=count, default=2_000, metavar="N", help="of the random policy (2000)")
         flags = parser.parse_args()
+        require("bench", "lz4")
         header = ("frames", "a frame, us", "a step, us", "LZ4, B", "LZ4 of 16 XORed, B")
         print(render(header, figures(flags.env, flags.steps, flags.seed)))
         return 0

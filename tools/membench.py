@@ -10,7 +10,6 @@ standard library, because further imports would be part of the child's memory.
 import argparse
 import csv
 import dataclasses
-import importlib.util
 import math
 import statistics
 import sys
@@ -30,6 +29,7 @@ from commandline import (
     open_environment,
     progress,
     render,
+    require,
     run_tool,
     size,
 )
@@ -356,9 +356,7 @@ def _flags() -> argparse.Namespace:
 
 def _run() -> int:
     flags = _flags()
-    for module in ("lz4", *(["matplotlib"] if flags.out else [])):
-        if importlib.util.find_spec(module) is None:
-            raise BadInputError(f"{module} is missing; pip install 'seer-edge[bench]'")
+    require("bench,train", "lz4", "zstandard", *(["matplotlib"] if flags.out else []))
     if flags.policy is None:
         environment, policy = open_environment(flags), None
     else:

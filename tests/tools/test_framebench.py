@@ -1,5 +1,6 @@
 """framebench prints the cost of both ways of making frames, on the same screens."""
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,9 @@ from pathlib import Path
 import pytest
 
 FRAMEBENCH = Path(__file__).parents[2] / "tools" / "framebench.py"
+sys.path.insert(0, str(FRAMEBENCH.parent))
+
+import framebench  # noqa: E402
 
 
 def _framebench(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -32,3 +36,14 @@ def test_an_environment_other_than_an_atari_game_is_refused(env: str) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
     assert f"--env {env}: " in line
+
+
+def test_a_missing_package_is_reported_before_anything_is_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *more: None if name == "lz4" else find_spec(name))
+    monkeypatch.setattr("sys.argv", ["framebench.py", "--steps", "64"])
+    assert framebench.main() == 2
+    line = "framebench.py: the package lz4 is missing; pip install 'seer-edge[bench]'\n"
+    assert capsys.readouterr() == ("", line)

@@ -10,7 +10,6 @@ Stable-Baselines3, which the extra `peers` installs.
 
 import argparse
 import importlib
-import importlib.util
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from commandline import BadInputError, count, run_tool, size
+from commandline import BadInputError, count, require, run_tool, size
 
 from peers.rivals import STACK, GameLog, Stack, new_perception, open_game, report, rival_parser
 
@@ -59,8 +58,7 @@ class StackedGame(gymnasium.Env[Stack, np.int64]):
 
 def measure(flags: argparse.Namespace) -> int:
     """Train, evaluate and print the figures; return the exit status."""
-    if importlib.util.find_spec(STABLE_BASELINES3) is None:
-        raise BadInputError("the package stable_baselines3 is missing; pip install 'seer-edge[peers]'")
+    require("peers", STABLE_BASELINES3)
     import torch
 
     torch.set_num_threads(1)

@@ -87,7 +87,13 @@ def main() -> int:
     def run() -> int:
         parser = Parser(prog="framebench.py", description=(__doc__ or "").splitlines()[0])
         add_env_flags(parser)
-        parser.add_argument("--steps", type=count, default=2_000, metavar="N", help="of the random policy (2000)")
+        parser.add_argument(
+            "--steps",
+            type=lambda text: count(text, BLOCK_FRAMES),
+            default=2_000,
+            metavar="N",
+            help="of the random policy (2000)",
+        )
         flags = parser.parse_args()
         require("bench", "lz4")
         header = ("frames", "a frame, us", "a step, us", "LZ4, B", "LZ4 of 16 XORed, B")

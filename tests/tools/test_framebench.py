@@ -47,3 +47,9 @@ def test_a_missing_package_is_reported_before_anything_is_measured(
     assert framebench.main() == 2
     line = "framebench.py: the package lz4 is missing; pip install 'seer-edge[bench]'\n"
     assert capsys.readouterr() == ("", line)
+
+
+def test_fewer_steps_than_a_block_of_frames_are_refused() -> None:
+    done = _framebench("--steps", "15")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "framebench.py: --steps: '15' is not a whole number from 16 to 4294967295\n"

@@ -6,7 +6,6 @@ Each version runs alone, and beside a thread that steps the emulator, as under `
 that all of them meet the same disturbances. The output has the median and the tenth percentile over all updates.
 """
 
-import argparse
 import sys
 import threading
 import time
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from commandline import FaultError, Parser, count, run_tool
 from numpy.typing import NDArray
 
 from seer_edge.agents.agent import UpdateResult
@@ -100,12 +100,8 @@ def beside_the_emulator(work: Callable[[], list[float]]) -> list[float]:
         env.close()
 
 
-def main() -> int:
-    """Print the times in milliseconds."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--updates", type=int, default=60, help="Updates in a round. Default: 60.")
-    parser.add_argument("--rounds", type=int, default=5, help="Rounds of each version. Default: 5.")
-    flags = parser.parse_args()
+def compare(updates: int, rounds: int) -> int:
+    """Print the times in milliseconds. Raises FaultError where the versions have different losses."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     batch = make_batch(np.random.default_rng(SEED))
@@ -116,19 +112,31 @@ def main() -> int:
     }
     results = [version(batch) for version, agent in versions.values() for _ in (agent.refresh(),)]
     if abs(results[0].loss - results[1].loss) > 1e-5 * abs(results[0].loss):
-        print(f"the losses differ: {results[0].loss} by hand, {results[1].loss} by autograd", file=sys.stderr)
-        return 1
+        raise FaultError(f"the losses differ: {results[0].loss} by hand, {results[1].loss} by autograd")
     seconds: dict[tuple[str, str], list[float]] = {}
-    for _ in range(flags.rounds):
+    for _ in range(rounds):
         for name, (update, agent) in versions.items():
-            alone = measure(update, agent, batch, flags.updates)
-            beside = beside_the_emulator(lambda u=update, a=agent: measure(u, a, batch, flags.updates))
+            alone = measure(update, agent, batch, updates)
+            beside = beside_the_emulator(lambda u=update, a=agent: measure(u, a, batch, updates))
             seconds.setdefault((name, "alone"), []).extend(alone)
             seconds.setdefault((name, "beside the emulator"), []).extend(beside)
     for (name, where), values in seconds.items():
         median, fast = (float(np.percentile(values, percent)) * 1e3 for percent in (50, 10))
         print(f"{name:<9} {where:<20} median {median:6.2f} ms, tenth percentile {fast:6.2f} ms")
     return 0
+
+
+def main() -> int:
+    """Run the command line; return the exit status."""
+    parser = Parser(prog="gradbench.py", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--updates", type=count, default=60, metavar="N", help="updates in a round (60)")
+    parser.add_argument("--rounds", type=count, default=5, metavar="N", help="rounds of each version (5)")
+
+    def run() -> int:
+        flags = parser.parse_args()
+        return compare(flags.updates, flags.rounds)
+
+    return run_tool("gradbench.py", run)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from commandline import Parser, count, out_file, progress, render, run_tool, siz
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 ENV = "pole:Pole-v0"
 IDLE = """
-import sys, time
+import json, sys
 sys.path[:0] = sys.argv[2:]
 from seer_edge.envs.ticks import Ticks
 ticks, until = Ticks(1 / float(sys.argv[1])), sys.stdin
@@ -33,7 +33,8 @@ threading.Thread(target=lambda: (until.read(), ended.set()), daemon=True).start(
 while not ended.is_set():
     ticks.wait()
 late, missed = ticks.drain()
-print(late.count, missed, late.quantile(.5), late.quantile(.99), late.worst, late.above(.005))
+lateness = {"p50": 1e3 * late.quantile(.5), "p99": 1e3 * late.quantile(.99), "worst": 1e3 * late.worst}
+print(json.dumps({"ticks": late.count, "missed": missed, "lateness_ms": lateness, "later_than_5_ms": late.above(.005)}))
 """
 BUSY = "while True: pass"
 LEAST_STEPS = 200
@@ -107,6 +108,13 @@ def by_phase(path: Path, late_ms: float) -> list[tuple[str, ...]]:
     return lines
 
 
+def _cells(figures: dict[str, Any]) -> tuple[str, ...]:
+    """Return the cells of a loop's ticks and of their lateness."""
+    ticks, late, later = figures["ticks"], figures["lateness_ms"], figures["later_than_5_ms"]
+    times = (f"{late[name]:.2f}" for name in ("p50", "p99", "worst"))
+    return f"{ticks:,}", f"{figures['missed']:,}", *times, f"{later:,} ({later / max(ticks, 1):.3%})"
+
+
 def _median(values: list[float]) -> float:
     return sorted(values)[len(values) // 2]
 
@@ -127,38 +135,15 @@ def measure(flags: argparse.Namespace) -> int:
             for process in (*busy, idle):
                 process.kill()
         lines = by_phase(run / "progress.csv", 5.0)
-    figures = summary["real_time"]
-    late = figures["lateness_ms"]
-    lines.append(
-        (
-            "whole run",
-            f"{figures['ticks']:,}",
-            f"{figures['missed']:,}",
-            f"{late['p50']:.2f}",
-            f"{late['p99']:.2f}",
-            f"{late['worst']:.2f}",
-            f"{figures['later_than_5_ms']:,} ({figures['later_than_5_ms'] / max(figures['ticks'], 1):.3%})",
-            f"{figures['age_of_observation_ms']['p99']:.2f}",
-        )
-    )
-    ticks, missed, p50, p99, worst, later = (float(text) for text in printed.split())
-    lines.append(
-        (
-            "idle loop",
-            f"{ticks:,.0f}",
-            f"{missed:,.0f}",
-            *(f"{1e3 * value:.2f}" for value in (p50, p99, worst)),
-            f"{later:,.0f} ({later / max(ticks, 1):.3%})",
-            "-",
-        )
-    )
+    figures, idle_loop = summary["real_time"], json.loads(printed)
+    lines.append(("whole run", *_cells(figures), f"{figures['age_of_observation_ms']['p99']:.2f}"))
+    lines.append(("idle loop", *_cells(idle_loop), "-"))
     print(
         f"{flags.env} at {flags.hz} Hz, {flags.busy} busy processes meanwhile; {figures['updates_per_step']} updates a "
         f"step; {figures['dropped_steps']} steps not stored; freeze {summary['freeze']['seconds']:.1f} s"
     )
     print(render(("", *COLUMNS), lines))
     if flags.json is not None:
-        idle_loop = dict(zip(("ticks", "missed", "p50", "p99", "worst", "later"), printed.split(), strict=True))
         flags.json.write_text(json.dumps({"real_time": figures, "idle_loop": idle_loop}, indent=1) + "\n")
     return 0
 

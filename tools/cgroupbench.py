@@ -172,7 +172,7 @@ def _stat(path: Path) -> list[str]:
 def run(command: list[str], environment: dict[str, str], begun: Callable[[], bool], most_overhead: float) -> Outcome:
     """Run `command` and return the seconds that it used after `begun()` became true.
 
-    Kills it once its overhead exceeds `most_overhead`. The disk wait is sampled, and is summed over threads.
+    Kills it once its overhead since then exceeds `most_overhead`. The disk wait is sampled, and is summed over threads.
     """
     with tempfile.TemporaryFile("w+") as errors:
         child = subprocess.Popen(
@@ -191,7 +191,7 @@ def run(command: list[str], environment: dict[str, str], begun: Callable[[], boo
                     disk += waiting * (now - last)
                     used = cpu[0] - start[0], cpu[1] - start[1]
                 last = now
-                if used[1] + disk > most_overhead:
+                if counting and used[1] + disk > most_overhead:
                     return Outcome(None, *used, disk)
         finally:
             child.kill()

@@ -94,6 +94,25 @@ def test_a_run_with_too_much_overhead_is_stopped() -> None:
     assert 0.2 < outcome.overhead < 5
 
 
+IMPORTS = """
+import os, pathlib, sys, time
+while os.times().system < 0.4:
+    os.urandom(1 << 20)
+pathlib.Path(sys.argv[1]).touch()
+end = time.process_time() + 0.2
+while time.process_time() < end:
+    pass
+"""
+
+
+def test_a_run_is_not_stopped_for_the_overhead_of_its_imports(tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    command = [sys.executable, "-c", IMPORTS, str(begun)]
+    outcome = cgroupbench.run(command, dict(os.environ), begun.exists, 0.2)
+    assert outcome.status == 0
+    assert outcome.overhead < 0.2
+
+
 def test_an_arm_is_judged_by_the_overhead_of_its_steps(capsys: pytest.CaptureFixture[str]) -> None:
     limits: list[float] = []
 

@@ -72,6 +72,12 @@ def test_the_only_picture_of_a_dictionary_is_found() -> None:
         picture.screen({"camera": {}})
 
 
+def test_rows_of_different_lengths_are_no_picture() -> None:
+    message = r"^the picture is list \[\[1, 2\], \[3\]\], not uint8 \[2, 2\] as declared$"
+    with pytest.raises(PictureError, match=message):
+        find_picture(Box(0, 255, (2, 2), np.uint8)).screen([[1, 2], [3]])
+
+
 def test_a_key_chooses_one_of_several_pictures() -> None:
     space = Dict(left=IMAGE, right=Tuple((VECTOR, IMAGE)))
     with pytest.raises(NoPictureError, match=r"several pictures; use --obs-key with one of left, right/1$"):

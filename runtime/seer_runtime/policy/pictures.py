@@ -79,7 +79,10 @@ class Picture:
                 observation = observation[key]
             except (LookupError, TypeError) as error:
                 raise PictureError(f"the observation has no {key!r}: it is {shown_value(observation)}") from error
-        array = np.asarray(observation)
+        try:
+            array = np.asarray(observation)
+        except ValueError:  # nested lists of different lengths
+            array = np.asarray(None)
         if array.shape != self.shape or not self._takes(array.dtype):
             found = shown_value(array if array.dtype.kind in "biuf" else observation)
             raise PictureError(f"the picture is {found}, not {self.dtype} {list(self.shape)} as declared")

@@ -10,7 +10,7 @@ works() {
 
 for version in "$@"; do
   IFS=:
-  for python in $PATH "${PYENV_ROOT:-$HOME/.pyenv}"/versions/"$version".*/bin; do
+  for python in $PATH "${PYENV_ROOT:-${HOME:-}/.pyenv}"/versions/"$version".*/bin; do
     python=$python/python$version
     if [ -x "$python" ] && works "$python" "$version"; then
       echo "$python"

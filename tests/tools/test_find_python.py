@@ -44,3 +44,10 @@ def test_an_interpreter_whose_version_differs_from_its_name_is_skipped(tmp_path:
 def test_the_first_version_that_is_installed_is_printed(tmp_path: Path) -> None:
     working = _script(tmp_path / f"some bin/python{OWN}", WORKS)
     assert _find(tmp_path, "3.99", OWN).stdout == f"{working}\n"
+
+
+def test_an_interpreter_is_found_without_a_home_folder(tmp_path: Path) -> None:
+    working = _script(tmp_path / f"bin/python{OWN}", WORKS)
+    command = ["/bin/sh", PROJECT / "tools/find_python.sh", OWN]
+    found = subprocess.run(command, env={"PATH": f"{tmp_path}/bin"}, capture_output=True, text=True)
+    assert (found.returncode, found.stdout, found.stderr) == (0, f"{working}\n", "")

@@ -53,7 +53,9 @@ def scores(arms: Arms) -> str:
             seeds = list(arm.seeds(measure).values())
             interval = mean_interval([seeds]) if seeds else None
             text = f"{statistics.fmean(seeds):,.0f}" if seeds else "-"
-            cells.append(text + (f" [{interval.low:,.0f}, {interval.high:,.0f}]" if interval else ""))
+            text += f" [{interval.low:,.0f}, {interval.high:,.0f}]" if interval else ""
+            some = 0 < len(seeds) < len(arm.by_seed)
+            cells.append(text + (f" ({len(seeds)} of {len(arm.by_seed)} seeds)" if some else ""))
         lines.append(
             (
                 label(arm.name),

@@ -147,7 +147,7 @@ def test_a_run_in_which_no_training_game_ended_is_on_the_page(tmp_path: Path) ->
     done = _evidence("page", "--page", tmp_path)
     assert done.returncode == 0, done.stderr
     (cells,) = _cells((tmp_path / "README.md").read_text(), "no freeze, newest")
-    assert cells[2:6] == ["2", "2", "100 [100, 100]", "1,000"]
+    assert cells[2:6] == ["2", "2", "100 [100, 100]", "1,000 (1 of 2 seeds)"]
 
 
 def test_collecting_names_a_file_that_a_run_lacks(tmp_path: Path) -> None:

@@ -172,7 +172,8 @@ def write_page(out: Path) -> int:
         f"# {place.name.capitalize()}\n\nThis page is written by `python tools/evidence.py page{flag}` from the files "
         "in `runs`. [The plan](../plan.md) says what the arms and measures are, and what would count against this "
         "project. Agents are Rainbow on games, and CURL + SAC on control tasks.\n\n"
-        f"So far: {total} runs on {', '.join(games)}. Intervals in brackets are 95 % bootstraps over seeds.\n"
+        f"So far: {total} runs on {', '.join(games)}. Intervals in brackets are 95 % bootstraps over seeds. "
+        "Those of two seeds reach from one to the other, and hold the true mean in about half of all cases.\n"
     ]
     parts += [f"![{figure.title}]({figure.name}.png)\n\n{figure.caption}\n" for figure in figures]
     for title, about, table in sections(games):

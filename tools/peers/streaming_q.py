@@ -72,7 +72,10 @@ class RunningMoments:
 
 
 class RewardScale:
-    """Divides rewards by the standard deviation of the discounted sum of rewards so far."""
+    """Divides rewards by the standard deviation of the discounted sum of rewards so far.
+
+    The authors' code forgets the sum before the last reward of an episode. Here it is forgotten after that reward.
+    """
 
     def __init__(self, gamma: float) -> None:
         self._gamma, self._sum, self._moments = gamma, 0.0, RunningMoments(())

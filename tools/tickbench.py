@@ -138,9 +138,11 @@ def measure(flags: argparse.Namespace) -> int:
     figures, idle_loop = summary["real_time"], json.loads(printed)
     lines.append(("whole run", *_cells(figures), f"{figures['age_of_observation_ms']['p99']:.2f}"))
     lines.append(("idle loop", *_cells(idle_loop), "-"))
+    frozen = summary["freeze"]
+    freeze = f"refused ({summary['freeze_refused']})" if frozen is None else f"{frozen['seconds']:.1f} s"
     print(
         f"{flags.env} at {flags.hz} Hz, {flags.busy} busy processes meanwhile; {figures['updates_per_step']} updates a "
-        f"step; {figures['dropped_steps']} steps not stored; freeze {summary['freeze']['seconds']:.1f} s"
+        f"step; {figures['dropped_steps']} steps not stored; freeze {freeze}"
     )
     print(render(("", *COLUMNS), lines))
     if flags.json is not None:

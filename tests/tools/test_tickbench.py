@@ -1,13 +1,20 @@
 """tickbench measures control of a real run in real time, and rejects input that it cannot measure."""
 
+import argparse
 import json
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.processes import forked_tool
 
 TICKBENCH = Path(__file__).parents[2] / "tools" / "tickbench.py"
+sys.path.insert(0, str(TICKBENCH.parent))
+
+import tickbench  # noqa: E402
+
 COLUMNS = ("ticks", "missed")
 
 
@@ -69,3 +76,23 @@ def test_a_run_that_cannot_start_is_reported_in_one_line(arguments: list[str], w
     assert (done.returncode, done.stdout) == (2, "")
     _, line = done.stderr.splitlines()
     assert all(word in line for word in words), done.stderr
+
+
+def test_the_figures_of_a_run_with_a_refused_freeze_are_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def train(flags: argparse.Namespace, folder: Path) -> dict[str, Any]:
+        folder.mkdir()
+        (folder / "progress.csv").write_text("seer/frozen\n")
+        late = {"p50": 0.1, "p99": 0.2, "worst": 0.3}
+        ticks = {"ticks": 200, "missed": 0, "later_than_5_ms": 0, "lateness_ms": late}
+        more = {"age_of_observation_ms": {"p99": 1.0}, "updates_per_step": 1.0, "dropped_steps": 0}
+        return {"real_time": ticks | more, "freeze": None, "freeze_refused": "the encoders differ"}
+
+    monkeypatch.setattr(tickbench, "train", train)
+    monkeypatch.setattr("sys.argv", ["tickbench.py", "--steps", "200", "--hz", "100"])
+    assert tickbench.main() == 0
+    title, _, whole, idle = capsys.readouterr().out.splitlines()
+    assert title.endswith("; freeze refused (the encoders differ)")
+    assert whole.startswith("whole run")
+    assert idle.startswith("idle loop")

@@ -2,13 +2,16 @@
 
 import json
 import math
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-EVIDENCE = Path(__file__).parents[2] / "tools" / "evidence.py"
+PROJECT = Path(__file__).parents[2]
+EVIDENCE, RESULTS, README = PROJECT / "tools" / "evidence.py", PROJECT / "docs" / "results", PROJECT / "README.md"
 PROGRESS = "time/total_timesteps,time/cpu_seconds,eval/mean_reward,memory/rss_bytes,replay/rows\n"
 EVALUATIONS = {
     "bounded__0": 100,
@@ -169,3 +172,21 @@ def test_the_page_of_the_working_directory_has_its_name(tmp_path: Path) -> None:
     title, _, about, *_ = (place / "README.md").read_text().splitlines()
     assert title == "# Freeze"
     assert "`python tools/evidence.py page --page docs/results/freeze`" in about
+
+
+@pytest.mark.parametrize("name", ["evidence", "freeze"])
+def test_the_committed_pages_are_those_of_the_committed_runs(name: str, tmp_path: Path) -> None:
+    committed = RESULTS / name
+    shutil.copytree(committed / "runs", tmp_path / name / "runs")
+    done = _evidence("page", "--page", tmp_path / name)
+    assert done.returncode == 0, done.stderr
+    flag = " --page docs/results/evidence"  # of a page elsewhere
+    assert (tmp_path / name / "README.md").read_text().replace(flag, "") == (committed / "README.md").read_text()
+    tables = {path.name: path.read_text() for path in committed.glob("*.csv")}
+    assert {path.name: path.read_text() for path in (tmp_path / name).glob("*.csv")} == tables
+
+
+def test_the_returns_in_the_readme_are_on_the_page() -> None:
+    page = (RESULTS / "evidence" / "README.md").read_text()
+    (row,) = (line for line in README.read_text().splitlines() if "`tools/evidence.py`" in line)
+    assert [number for number in re.findall(r"\d+,\d{3}", row) if number not in page] == []

@@ -14,7 +14,7 @@ from seer_edge.config.hyperparameters import override_settings
 from seer_edge.config.plan import BytePlan
 from seer_edge.config.real_time import check_rate_given, limits_asked
 from seer_edge.config.request import ForkOptions, ForkRequest, flag_of
-from seer_edge.config.values import AUTO
+from seer_edge.config.values import AUTO, NEVER
 from seer_edge.envs.safety import Safety, limits_of
 from seer_edge.errors import BadInputError
 from seer_edge.runs import checkpoint, run_folder
@@ -122,6 +122,8 @@ def config_of_fork(begin: Beginning, request: ForkRequest) -> TrainConfig:
     parent, changes = begin.config, request.fork_fields()
     if request.freeze_at is not None:
         changes |= given_freeze(request.freeze_at, request.total_timesteps or parent.total_timesteps)
+        if request.freeze_at == NEVER and request.freeze_layers is None:
+            changes["freeze_layers"] = None  # of the parent's freeze
     _check_frozen(begin, request, changes)
     _check_steps(begin, request, changes)
     if request.set:

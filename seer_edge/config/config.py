@@ -144,8 +144,7 @@ class TrainConfig:
             _at_least_one("--rss-limit", self.rss_limit_bytes)
         check_timeout(self.env_timeout_seconds)
         _require(0 <= self.seed <= SEED_MAX, "--seed", self.seed, f"give a whole number from 0 to {SEED_MAX}")
-        most = MAX_AUGMENTATIONS
-        _require(1 <= self.augmentations <= most, "--augmentations", self.augmentations, f"give 1 to {most}")
+        self._check_augmentations()
         if self.freeze_layers is not None:
             frozen = self.freeze_at is not None
             _require(
@@ -171,6 +170,14 @@ class TrainConfig:
                 self.freeze_at,
                 f"the run ends at step {self.total_timesteps}; give an earlier step, or never",
             )
+
+    def _check_augmentations(self) -> None:
+        """Raise BadInputError. Frames that are not cropped have only one view to store."""
+        env, most = self.environment, MAX_AUGMENTATIONS
+        if env is not None and env.crop_shape == env.frame_shape[-2:]:
+            hint = f"{env.name} is not cropped; leave it out"
+            _require(self.augmentations == 1, "--augmentations", self.augmentations, hint)
+        _require(1 <= self.augmentations <= most, "--augmentations", self.augmentations, f"give 1 to {most}")
 
     def _check_rest(self) -> None:
         if self.analyze and self.source is not None and self.freeze_layers is None:
@@ -377,8 +384,5 @@ def _given(value: Value | None, preset: Value) -> Value:
 
 
 def _augmentations(given: int | None, preset: Preset, env: EnvSpec) -> int:
-    """Return K. It is 1 if the crop is the whole frame, because there is only one view to store."""
-    if env.crop_shape == env.frame_shape[-2:]:
-        _require(given in (None, 1), "--augmentations", given, f"{env.name} is not cropped; leave it out")
-        return 1
-    return _given(given, preset.augmentations)
+    """Return K. The default is 1 if the crop is the whole frame."""
+    return _given(given, 1 if env.crop_shape == env.frame_shape[-2:] else preset.augmentations)

@@ -61,7 +61,7 @@ def fork(base: Path, target: Path, **changes: Any) -> None:
         parent = run_folder.open_run(base)
         saved = checkpoint.newest(parent.checkpoints)
         config = dataclasses.replace(saved.config, **changes, origin=origin_of(base, saved), keep_checkpoint=())
-        write_fork(parent, saved, config, target, reseed="seed" in changes)
+        write_fork(parent, saved, config, target, reseed="seed" in changes, refreeze="freeze_at" in changes)
     except OSError as error:
         raise BadInputError(f"{base}: cannot be forked ({error})") from error
 

@@ -85,7 +85,7 @@ def fork(run: str | os.PathLike[str], output: str | os.PathLike[str], **options:
         _check_limits(planned)
         planning.prepare_learner(planned)
         try:
-            return _write(planned, saved, parent, target, Path(run), reseed=request.seed is not None)
+            return _write(planned, saved, parent, target, Path(run), request)
         except FileNotFoundError as error:
             missing = parent.path if error.filename is None else Path(error.filename)
             if not missing.is_relative_to(parent.path):
@@ -104,7 +104,9 @@ def fork(run: str | os.PathLike[str], output: str | os.PathLike[str], **options:
     raise AssertionError("the last attempt returns or raises")
 
 
-def _write(planned: BytePlan, saved: Saved, parent: RunFolder, target: Path, run: Path, *, reseed: bool) -> ForkResult:
+def _write(
+    planned: BytePlan, saved: Saved, parent: RunFolder, target: Path, run: Path, request: ForkRequest
+) -> ForkResult:
     """Write the fork of `saved` to `target`. `run` is the parent as the user named it.
 
     Raises OSError and BadInputError.
@@ -113,7 +115,8 @@ def _write(planned: BytePlan, saved: Saved, parent: RunFolder, target: Path, run
 
     check_fork(planned, saved)
     config = dataclasses.replace(planned.config, origin=origin_of(run, saved))
-    folder = write_fork(parent, saved, config, target, reseed=reseed)
+    reseed, refreeze = request.seed is not None, any(getattr(request, name) is not None for name in _FIXED_BY_FREEZE)
+    folder = write_fork(parent, saved, config, target, reseed=reseed, refreeze=refreeze)
     return ForkResult(folder.path, saved.timestep, dataclasses.replace(planned, config=config))
 
 

@@ -66,18 +66,21 @@ def origin_of(run: Path, saved: Saved) -> dict[str, Any]:
     return {"run": os.fspath(run), "step": saved.timestep, "checkpoint": hashlib.sha256(manifest).hexdigest()}
 
 
-def write_fork(source: RunFolder, saved: Saved, config: TrainConfig, target: Path, *, reseed: bool) -> RunFolder:
+def write_fork(
+    source: RunFolder, saved: Saved, config: TrainConfig, target: Path, *, reseed: bool, refreeze: bool
+) -> RunFolder:
     """Create the run `target`, which begins at the checkpoint `saved` of `source` and has the settings `config`.
 
-    With `reseed` all random streams restart from the seed of `config`. The folder appears by one rename, when it is
-    complete. Raises OSError if it cannot be written, or if `source` removes its checkpoint meanwhile.
+    With `reseed` all random streams restart from the seed of `config`. With `refreeze` the fork tries the freeze that
+    was refused in `source`. The folder appears by one rename, when it is complete. Raises OSError if it cannot be
+    written, or if `source` removes its checkpoint meanwhile.
     """
     new = RunFolder(target.parent / f".{target.name}.fork")
     durable.make_folder(target.parent)
     shutil.rmtree(new.path, ignore_errors=True)  # of a fork that was killed
     try:
         durable.make_folder(new.path)
-        record = _record(saved, config, _copy_best(source, new, saved))
+        record = _record(saved, config, _copy_best(source, new, saved), refreeze=refreeze)
         copy_tables(source, new, int(record["logged_at"]), saved.timestep)
         if config.analyze:
             Snapshots(source.analysis).copy_to(Snapshots(new.analysis), saved.timestep)
@@ -103,7 +106,7 @@ def write_fork(source: RunFolder, saved: Saved, config: TrainConfig, target: Pat
     return RunFolder(target)
 
 
-def _record(saved: Saved, config: TrainConfig, has_best: bool) -> dict[str, Any]:
+def _record(saved: Saved, config: TrainConfig, has_best: bool, *, refreeze: bool) -> dict[str, Any]:
     """Return the `run.json` of the fork: the parent's, without what holds for the parent only."""
     with checkpoint.reading(saved.path):
         record = saved.run()
@@ -113,7 +116,7 @@ def _record(saved: Saved, config: TrainConfig, has_best: bool) -> dict[str, Any]
             outcome["best"] = None
         if config.mem_budget_bytes != saved.config.mem_budget_bytes:
             outcome["peaks"].pop(OBSERVATIONS, None)
-        if config.freeze_at != saved.config.freeze_at:
+        if refreeze:
             outcome["freeze_refused"] = None
     return record
 

@@ -1,11 +1,46 @@
 """Settings of forks: what they inherit from the parent, and what they may change."""
 
-import pytest
+from pathlib import Path
+from typing import Any
 
+import gymnasium
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import seer_edge
+import seer_edge.training.freeze
 from seer_edge.api.forks import Beginning, config_of_fork
 from seer_edge.config.request import ForkRequest
 from seer_edge.errors import BadInputError
+from seer_edge.training.freeze import FreezeRefusedError
+from seer_runtime import durable
 from tests.seer_edge.configs import atari_config, control_config
+
+ENV = f"{__name__}:Noise"
+
+
+class Noise(gymnasium.Env[NDArray[np.uint8], int]):
+    """Random frames for ever."""
+
+    observation_space = gymnasium.spaces.Box(0, 255, (36, 36), np.uint8)
+    action_space = gymnasium.spaces.Discrete(3)
+
+    def _frame(self) -> NDArray[np.uint8]:
+        return self.np_random.integers(0, 256, (36, 36), np.uint8)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+        super().reset(seed=seed)
+        return self._frame(), {}
+
+    def step(self, action: int) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
+        return self._frame(), 1.0, False, False, {}
+
+
+def _train(run: Path, **options: Any) -> None:
+    brief = {"batch_size": 4, "learning_starts": 10, "hidden": 8, "n_step": 2}
+    given: Any = {"mem_budget": "1MB", "total_timesteps": 40, "eval_every": "never", "set": brief, **options}
+    seer_edge.train(ENV, run_dir=run, **given)
 
 
 def test_a_fork_that_never_freezes_drops_the_layers_that_its_parent_would_freeze() -> None:
@@ -21,3 +56,23 @@ def test_a_fork_cannot_store_several_views_of_frames_that_are_not_cropped() -> N
     with pytest.raises(BadInputError, match=r"^--augmentations 4: Alien is not cropped; leave it out$"):
         config_of_fork(begin, ForkRequest.of(augmentations=4))
     assert config_of_fork(begin, ForkRequest.of(augmentations=1)).augmentations == 1
+
+
+@pytest.mark.integration
+def test_a_fork_tries_a_refused_freeze_again_only_if_it_asks_for_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*unused: Any) -> float:
+        raise FreezeRefusedError("the outputs differ")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(seer_edge.training.freeze, "_compare", refuse)
+        _train(tmp_path / "run", freeze_at=20, keep_checkpoint=[20])
+    found = {}
+    options: dict[str, Any] = {"plain": {}, "same": {"freeze_at": 20}, "codec": {"latent_codec": "uint8"}}
+    for name, given in options.items():
+        seer_edge.fork(tmp_path / "run", tmp_path / name, at=20, **given)
+        seer_edge.resume(tmp_path / name)
+        summary = durable.read_json(tmp_path / name / "summary.json")
+        found[name] = summary["freeze_refused"] is not None, summary["freeze"] is not None
+    assert found == {"plain": (True, False), "same": (False, True), "codec": (False, True)}

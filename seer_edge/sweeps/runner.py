@@ -199,7 +199,8 @@ class Runner:
         if job.name in self._outliving:
             return False
         resumes = is_run(path)
-        words = ["resume", str(path), "--quiet"] if resumes else job.words(self.folder)
+        newest = max(durable.checkpoint_steps(RunFolder(path).checkpoints), default=0)
+        words = job.words_to_resume(self.folder, newest) if resumes else job.words(self.folder)
         task = Task([*self._plugins, *words], self._log_of(job), need.rss_bytes, need.threads)
         others = [*(running.task for running in self._running.values()), *self._outliving.values()]
         if not self._engine.has_room(task, others):

@@ -78,10 +78,14 @@ class Job:
         hyperparameters = {**inherited.get("set", {}), **self.options.get("set", {})}
         return {**inherited, **self.options, **({"set": hyperparameters} if hyperparameters else {})}
 
+    @property
+    def kept_steps(self) -> list[int]:
+        """The steps whose checkpoints the run keeps: those that it was given, and those of its forks."""
+        return sorted({*self.options.get("keep_checkpoint", ()), *self.keeps})
+
     def words(self, folder: Path) -> list[str]:
         """Return the words of the command that begins the run, which is a job of the sweep in `folder`."""
-        keeps = {*self.options.get("keep_checkpoint", ()), *self.keeps}
-        options = {**self.options, **({"keep_checkpoint": sorted(keeps)} if keeps else {})}
+        options = {**self.options, **({"keep_checkpoint": self.kept_steps} if self.kept_steps else {})}
         if self.parent is None:
             source = self.source
             begin = [] if source is None else [f"--from={folder / source.name}", f"--take={ENCODER}"]
@@ -90,6 +94,14 @@ class Job:
             begin = ["fork", str(folder / self.parent.name), "-o", str(folder / self.name)]
             begin += [] if self.at is None else [f"--at={self.at}"]
         return [*begin, *flags_of(options), "--quiet"]
+
+    def words_to_resume(self, folder: Path, timestep: int) -> list[str]:
+        """Return the words of the command that continues the run from a checkpoint at `timestep`.
+
+        A fork may have been added to the sweep since the run began.
+        """
+        keeps = [step for step in self.kept_steps if step >= timestep]
+        return ["resume", str(folder / self.name), *flags_of({"keep_checkpoint": keeps}), "--quiet"]
 
 
 def flags_of(options: Mapping[str, Any]) -> list[str]:

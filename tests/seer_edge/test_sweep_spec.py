@@ -418,3 +418,21 @@ def test_a_job_that_cannot_be_started_fails_and_the_sweep_goes_on(tmp_path: Path
     assert list(runner.failures) == [jobs[0].name]
     assert runner.failures[jobs[0].name].startswith("cannot be started ([Errno 21] Is a directory: ")
     assert runner.progress().finished == 1
+
+
+def test_a_run_that_continues_keeps_the_checkpoints_of_forks_that_were_added_since(tmp_path: Path) -> None:
+    started: list[Task] = []
+
+    class Failing(LocalEngine):
+        def start(self, task: Task) -> Any:
+            started.append(task)
+            raise OSError
+
+    settings = {"mem_budget": "1MB", "keep_checkpoint": [20, 80]}
+    forks = {"early": {"fork": "base", "at": 20}, "late": {"fork": "base", "at": 60}}
+    jobs = jobs_of({"envs": ["Alien"], "settings": settings, "variants": {"base": {}, **forks}})
+    run = tmp_path / jobs[0].name
+    (run / "checkpoints" / "step_0000000030").mkdir(parents=True)
+    Runner(tmp_path, jobs, {job.name: Need(10**6, 1, 100) for job in jobs}, Failing(1, 10**7)).run(lambda: False)
+    words = ["resume", str(run), "--keep-checkpoint=60", "--keep-checkpoint=80", "--quiet"]
+    assert [task.words for task in started] == [words]

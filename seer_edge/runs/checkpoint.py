@@ -36,7 +36,7 @@ from seer_runtime.system.state import State, StateError
 AGENT, REPLAY, SESSION = "agent.safetensors", "replay.safetensors", "session.safetensors"
 CONFIG, ENCODER, RUN, STATE = "config.json", "encoder.onnx", "run.json", "state.json"
 
-_ENVIRONMENT, _PERCEPTION, PENDING, _WATCH = "environment", "perception", "waiting", "freeze_watch"
+_ENVIRONMENT, _PERCEPTION, PENDING, WATCH = "environment", "perception", "waiting", "freeze_watch"
 """Names in `state.json`, and prefixes of arrays in `session.safetensors`."""
 
 _ACTING = {CONFIG, AGENT, STATE, RUN}
@@ -65,7 +65,7 @@ class Snapshot:
     def _parts(self) -> dict[str, State | None]:
         """The session's parts, by their names on the disk."""
         parts = {_ENVIRONMENT: self.environment, _PERCEPTION: self.perception, PENDING: self.pending}
-        return parts if self.watch is None else {**parts, _WATCH: self.watch}
+        return parts if self.watch is None else {**parts, WATCH: self.watch}
 
     def values(self) -> dict[str, Any]:
         """Return the content of `state.json`."""
@@ -80,7 +80,7 @@ class Snapshot:
             _PERCEPTION: values[_PERCEPTION],
             _ENVIRONMENT: values[_ENVIRONMENT],
             "exploration": self.exploration,
-            **({_WATCH: values[_WATCH]} if self.watch is not None else {}),
+            **({WATCH: values[WATCH]} if self.watch is not None else {}),
         }
 
     def session_arrays(self) -> dict[str, NDArray[Any]]:
@@ -249,7 +249,7 @@ class Saved:
 
     def watch(self) -> State | None:
         """Read the comparisons of --freeze-at auto, or None if there were none."""
-        return self._session_part(_WATCH)
+        return self._session_part(WATCH)
 
     def _session_part(self, name: str) -> State | None:
         if self.state.get(name) is None:

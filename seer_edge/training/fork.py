@@ -90,10 +90,11 @@ def write_fork(
                 shutil.copyfile(saved.path / name, folder / name)
             durable.write_json(folder / checkpoint.CONFIG, config.to_json())
             durable.write_json(folder / checkpoint.RUN, record)
+            state = _state(saved, config)
             if reseed:
-                _reseed(folder, saved, config)
-            elif config.settings.batch_size != saved.config.settings.batch_size:
-                _drop_pending(folder, saved)
+                _reseed(folder, state, saved.timestep, config)
+            elif state != saved.state:
+                durable.write_json(folder / checkpoint.STATE, state)
 
         durable.publish_checkpoint(new.checkpoints, saved.timestep, write)
         if saved.graph is not None:
@@ -133,14 +134,19 @@ def _copy_best(source: RunFolder, new: RunFolder, saved: Saved) -> bool:
     return False
 
 
-def _drop_pending(folder: Path, saved: Saved) -> None:
-    """Drop the pending batch, which has another size than the fork's."""
-    durable.write_json(folder / checkpoint.STATE, {**saved.state, checkpoint.PENDING: None})
+def _state(saved: Saved, config: TrainConfig) -> dict[str, Any]:
+    """Return the `state.json` of the parent, without what does not fit the fork."""
+    state, before = dict(saved.state), saved.config
+    if config.settings.batch_size != before.settings.batch_size:
+        state[checkpoint.PENDING] = None
+    if config.freeze_window != before.freeze_window and checkpoint.WATCH in state:
+        state[checkpoint.WATCH] = None  # its comparisons are over windows of another length
+    return state
 
 
-def _reseed(folder: Path, saved: Saved, config: TrainConfig) -> None:
+def _reseed(folder: Path, state: dict[str, Any], timestep: int, config: TrainConfig) -> None:
     """Restart all random streams of the checkpoint being written in `folder`, each from a separate seed."""
-    seeds = np.random.SeedSequence((config.seed, saved.timestep))
+    seeds = np.random.SeedSequence((config.seed, timestep))
 
     def next_seed() -> int:
         return int(seeds.spawn(1)[0].generate_state(1)[0])
@@ -152,9 +158,7 @@ def _reseed(folder: Path, saved: Saved, config: TrainConfig) -> None:
             return np.random.default_rng(next_seed()).bit_generator.state
         return {name: restarted(value[name]) for name in sorted(value)}
 
-    state = restarted(saved.state)
-    if config.settings.batch_size != saved.config.settings.batch_size:
-        state[checkpoint.PENDING] = None
+    state = restarted(state)
     agent = dict(durable.read_tensors(folder / checkpoint.AGENT))
     agent[GENERATOR] = torch.Generator(config.device).manual_seed(next_seed()).get_state().numpy()
     durable.write_tensors(folder / checkpoint.AGENT, agent)

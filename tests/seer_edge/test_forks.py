@@ -1,5 +1,6 @@
 """Settings of forks: what they inherit from the parent, and what they may change."""
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -76,3 +77,14 @@ def test_a_fork_tries_a_refused_freeze_again_only_if_it_asks_for_one(
         summary = durable.read_json(tmp_path / name / "summary.json")
         found[name] = summary["freeze_refused"] is not None, summary["freeze"] is not None
     assert found == {"plain": (True, False), "same": (False, True), "codec": (False, True)}
+
+
+@pytest.mark.integration
+def test_a_fork_with_longer_windows_begins_to_compare_anew(tmp_path: Path) -> None:
+    _train(tmp_path / "run", freeze_at="auto", total_timesteps=100, keep_checkpoint=[25])
+    fork = seer_edge.fork(tmp_path / "run", tmp_path / "fork", at=25, freeze_at="auto", total_timesteps=200)
+    assert (fork.plan.config.freeze_window, fork.plan.config.freeze_at) == (10, 100)
+    seer_edge.resume(fork.folder)
+    with (fork.folder / "progress.csv").open() as file:
+        compared = [int(row["time/total_timesteps"]) for row in csv.DictReader(file) if row["seer/similarity"]]
+    assert [step for step in compared if step > 25][:2] == [40, 50]  # the first reference is that of step 30

@@ -44,3 +44,7 @@ def message_of(error: BaseException) -> str:
 
 class RunStoppedError(Exception):
     """The run stopped to avoid damage. Its last good checkpoint is kept."""
+
+
+class StepEndedError(Exception):
+    """The run is to stop while the environment discards its steps, so this step will not be stored."""

@@ -13,7 +13,7 @@ from seer_edge.config.plan import BytePlan
 from seer_edge.config.plan_text import evaluation_cost
 from seer_edge.envs.games import Evaluation
 from seer_edge.envs.recorder import Recorder
-from seer_edge.errors import EXIT_UNSAFE, EnvironmentFailedError, RunStoppedError
+from seer_edge.errors import EXIT_UNSAFE, EnvironmentFailedError, RunStoppedError, StepEndedError
 from seer_edge.machine.host import is_out_of_memory, out_of_memory_line
 from seer_edge.machine.signals import StopSignal
 from seer_edge.runs import checkpoint
@@ -102,6 +102,7 @@ class Run(Generic[AnySession]):
 
     def _train(self, stop: Callable[[], bool]) -> None:
         session, total = self.session, self.session.config.total_timesteps
+        session.stop = stop
         while True:
             if stop():
                 return
@@ -109,7 +110,10 @@ class Run(Generic[AnySession]):
             self._watch_memory()
             if session.timestep >= total or self.reporter.is_complete or stop():
                 return
-            self.reporter.stepped(session.step())
+            try:
+                self.reporter.stepped(session.step())
+            except StepEndedError:
+                return
 
     def _do_due_work(self, stop: Callable[[], bool]) -> None:
         """Freeze, evaluate, log and save what is due. A resumed run skips what it did before its checkpoint."""

@@ -1,7 +1,7 @@
 """A training session: one step at a time, by the same code before and after the freeze."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +14,7 @@ from seer_edge.config.config import TrainConfig
 from seer_edge.config.plan import BytePlan
 from seer_edge.envs import Action, Episode, Step
 from seer_edge.envs.guarded import Guarded
-from seer_edge.errors import BadInputError, EnvironmentFailedError
+from seer_edge.errors import BadInputError, EnvironmentFailedError, StepEndedError
 from seer_edge.runs.checkpoint import Saved, Snapshot, encoder_identity
 from seer_edge.runs.demos import DemoRow, open_demos
 from seer_edge.training.components import (
@@ -85,6 +85,7 @@ class Session:
         self.exploration = np.random.default_rng(seeds.exploration)
         self.timestep = 0
         self.observed: Observed  # set by `begin` and `restore`
+        self.stop: Callable[[], bool] = lambda: False  # whether to end a step that the environment discards
         window = plan.config.freeze_window
         self.watch = None if window is None or agent.frozen else FreezeWatch(window, [])
         self.updates = PipelinedUpdates(agent, replay) if plan.config.pipeline else Updates(agent, replay)
@@ -142,7 +143,8 @@ class Session:
         """Act, store the step, sample a batch and learn.
 
         With `--pipeline on` the agent learns from the batch of the step before, on a second thread, while this step
-        acts, stores and samples. Raises EnvironmentFailedError, or RunStoppedError if the loss is not finite.
+        acts, stores and samples. Raises EnvironmentFailedError, StepEndedError, or RunStoppedError if the loss is not
+        finite.
         """
         begin = time.perf_counter()
         self.updates.start()
@@ -156,6 +158,8 @@ class Session:
             self._skip(step)
             if step.terminated or step.truncated:
                 self.begin()
+            if self.stop():
+                raise StepEndedError
         self._store(action if step.action is None else step.action, step)
         if step.terminated or step.truncated:
             self.begin()

@@ -84,10 +84,8 @@ class Imported:
             return plan
         if self.rows is not None and self.rows.codec != plan.config.latent_codec:
             plan = _with_codec(plan, self.rows.codec)
-        settings, rows = plan.config.settings, 0 if self.rows is None else self.rows.count
-        settings = dataclasses.replace(
-            settings, random_steps=0, learning_starts=max(0, settings.learning_starts - rows)
-        )
+        settings, rows = plan.config.settings.continued(), 0 if self.rows is None else self.rows.count
+        settings = dataclasses.replace(settings, learning_starts=max(0, settings.learning_starts - rows))
         return dataclasses.replace(plan, config=dataclasses.replace(plan.config, settings=settings))
 
 

@@ -55,6 +55,10 @@ def _agent(folder: Path) -> dict[str, Any]:
     return durable.read_tensors(durable.newest_checkpoint(folder / "checkpoints").path / "agent.safetensors")
 
 
+def _settings(folder: Path) -> DqnSettings:
+    return DqnSettings(**durable.read_json(folder / "config.json")["settings"])
+
+
 @pytest.mark.parametrize("flags", [(), ("--freeze-at", "never"), ("--freeze-layers", "1")])
 def test_a_bundle_acts_as_its_run_does(run: Run, flags: tuple[str, ...], tmp_path: Path) -> None:
     words = ("--env", GAME, "--algo", "dqn")
@@ -97,6 +101,8 @@ def test_another_run_continues_its_agent_or_imports_its_encoder(run: Run, tmp_pa
         *("--total-timesteps", "1", "--run-dir", tmp_path / "encoder"),
     )
     assert status == 0
+    epsilons = [_settings(tmp_path / name).for_run(1_000).epsilon(0) for name in ("agent", "encoder")]
+    assert epsilons == [SETTINGS.exploration_final_eps, SETTINGS.exploration_initial_eps]
     fresh = _agent(tmp_path / "encoder")
     assert np.abs(fresh["head.hidden.weight"] - before["head.hidden.weight"]).max() > 0.01
     assert (tmp_path / "encoder/encoder.onnx").read_bytes() == (tmp_path / "run/encoder.onnx").read_bytes()

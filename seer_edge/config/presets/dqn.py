@@ -53,6 +53,10 @@ class DqnSettings(Settings):
             return self
         return dataclasses.replace(self, exploration_steps=round(self.exploration_fraction * total_timesteps))
 
+    def continued(self) -> "DqnSettings":
+        """Return the settings of a run whose imported heads act from the first step, with the final epsilon."""
+        return dataclasses.replace(super().continued(), exploration_steps=0)
+
     def epsilon(self, timestep: int) -> float:
         """Return the probability of a random action after `timestep` steps.
 

@@ -5,6 +5,7 @@ default need not repeat it. Every class checks its values where it is built, and
 the field.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Annotated, Self
 
@@ -48,6 +49,13 @@ class Settings:
         Override this where a setting is a fraction of the run's length.
         """
         return self
+
+    def continued(self) -> Self:
+        """Return the settings of a run whose imported heads act from the first step.
+
+        Override this where an agent has other random actions at the start.
+        """
+        return dataclasses.replace(self, random_steps=0)
 
     def _at_least(self, least: int, *names: str) -> None:
         for name in names:

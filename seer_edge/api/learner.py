@@ -85,6 +85,7 @@ class Learner:
         self._error: BaseException | None = None
         self._stop, self._exchange = StopSignal(), exchange.Exchange()
         self._in_episode, self._over = False, threading.Event()
+        self._waits = False  # for the action of the last frame
         for name, reason in NOT_OPTIONS.items():
             if options.get(name) not in (None, NEVER):
                 raise BadInputError(f"{name}: {reason}; leave it out")
@@ -153,18 +154,29 @@ class Learner:
             RunStoppedError: the run stopped to stay safe. A new learner with the same `run_dir` continues it.
 
         """
-        info = {"discard": bool(discard), **({} if executed is None else {"executed_action": self._allowed(executed)})}
+        # If Ctrl-C interrupted the last call, the program never had its action, and did something else.
+        unknown = self._waits and executed is None
+        info: dict[str, Any] = {"discard": bool(discard) or unknown}
+        if executed is not None:
+            info["executed_action"] = self._allowed(executed)
         given = exchange.Given(self._checked(frame), float(reward), bool(terminated), bool(truncated), info)
         ends = self._in_episode and (given.terminated or given.truncated)
         try:
+            self._action()
             self._exchange.give(given)
-            self._in_episode = not ends
-            return None if ends else self._exchange.action()
+            self._in_episode = self._waits = not ends
+            return self._action()
         except exchange.LoopEndedError:
             self._over.wait()
             if self._error is not None:
                 raise self._error from None
             return None
+
+    def _action(self) -> Any:
+        """Wait for the action of the last frame. Return None if it has none. Raises LoopEndedError."""
+        action = self._exchange.action() if self._waits else None
+        self._waits = False
+        return action
 
     def _checked(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
         shape = self._frame_shape

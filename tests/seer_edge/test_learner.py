@@ -1,5 +1,6 @@
 """Input that `Learner` refuses, and its threads at the start and at the end."""
 
+import contextlib
 import dataclasses
 import threading
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from seer_edge.config.request import RunRequest
 from seer_edge.envs import exchange as meeting
 from seer_edge.envs.own_loop import OwnLoop
 from seer_edge.runs import checkpoint, run_folder
+from seer_runtime import durable
+from seer_runtime.replay.store import FINAL
 from tests.seer_edge.configs import atari_config
 
 OPTIONS: Any = {"hz": 100, "mem_budget": "1MB", "total_timesteps": 60, "set": {"batch_size": 8, "learning_starts": 20}}
@@ -237,3 +240,28 @@ def test_a_reused_environment_serves_the_next_learner() -> None:
         assert env.reset()[0].tolist() == [[7, 7], [7, 7]]
     finally:
         second.close()
+
+
+@pytest.mark.integration
+def test_each_frame_has_its_own_action_after_an_interrupt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wait, taken = meeting.Exchange.action, dict[int, int]()
+
+    def interrupted(exchange: meeting.Exchange) -> Any:
+        monkeypatch.setattr(meeting.Exchange, "action", wait)
+        raise KeyboardInterrupt
+
+    brief = {"batch_size": 8, "learning_starts": 20, "n_step": 2}
+    options = {**OPTIONS, "total_timesteps": 300, "freeze_at": "never", "set": brief}
+    with seer_edge.Learner((36, 36), 50, run_dir=tmp_path / "run", **options) as learner:
+        for tick in range(1, 40):
+            if tick == 20:
+                monkeypatch.setattr(meeting.Exchange, "action", interrupted)
+            frame = np.full((36, 36), tick, np.uint8)
+            with contextlib.suppress(KeyboardInterrupt):
+                taken[tick] = learner.step(frame, reward=1.0)
+    replay = durable.read_tensors(checkpoint.newest(tmp_path / "run" / "checkpoints").path / checkpoint.REPLAY)
+    steps = (replay["flags"] & FINAL) == 0
+    stored = dict(zip(replay["rows"][steps, 0].tolist(), replay["action"][steps].tolist(), strict=True))
+    assert len(stored) > 30
+    assert 20 not in stored  # the program never had its action
+    assert stored == {tick: taken[tick] for tick in stored}

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from seer_edge.config.config import TrainConfig
+from seer_edge.config.real_time import FEED_FRAMES_MIN
 from seer_edge.envs import EnvSpec
 from seer_edge.errors import BadInputError
 from seer_runtime.onnx.encoder import MAX_BATCH
@@ -92,14 +93,19 @@ def _workspace(config: TrainConfig, frames: FrameCodec, latents: Codec, codec_by
         of_frames += block_workspace_bytes(frames.row_bytes, settings.stack)
         of_latents += block_workspace_bytes(latents.row_bytes, 1)
         conversion = block_conversion_bytes(settings.stack, view_bytes, config.augmentations, latents.row_bytes)
+    # An evaluation has a perception of its own. In real time it is that of the control thread, which always has one.
+    other, feed = 0, 0
+    if config.hz is not None:
+        other, feed = stack + view, FEED_FRAMES_MIN * frames.row_bytes
+        of_latents += MAX_BATCH * latent  # its encoder
     moments = []
     if frames in used:
         moments.append(stack + of_frames + stack + view)
     if latents in used:
         moments.append(stack + of_latents + stack + view + latent)
     if len(used) == 2:
-        moments.append(stack + of_frames + of_latents + conversion)
-    return max(moments)
+        moments.append(stack + of_frames + of_latents + conversion + other)
+    return max(moments) + feed
 
 
 def _check_workspace(config: TrainConfig, env: EnvSpec, workspace_bytes: int) -> None:

@@ -8,6 +8,8 @@ from seer_edge.envs.safety import AskedLimits, numbers
 from seer_edge.errors import BadInputError
 
 HZ_MAX = 1_000
+FEED_FRAMES_MIN = 8
+"""Frames in the queue from the control thread to the learner, at least."""
 _NEEDS_RATE = {"rest_after_seconds": "s", "max_updates_per_step": "", "min_updates_per_step": ""}
 """Settings that only control in real time uses, and their units."""
 _GIVE_RATE = "needs control in real time; give --hz too, or leave it out"

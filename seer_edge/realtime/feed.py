@@ -6,10 +6,11 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from seer_edge.config.real_time import FEED_FRAMES_MIN
 from seer_edge.envs import Action, Frame, Step
 from seer_runtime.system.ledger import Ledger, Line
 
-FRAMES_MIN, FRAMES_MAX = 8, 4_096
+FRAMES_MAX = 4_096
 WAIT_SECONDS = 1.0
 
 
@@ -51,8 +52,8 @@ class Feed:
     """
 
     def __init__(self, frame_shape: tuple[int, ...], ledger: Ledger, room_bytes: int) -> None:
-        """Reserve frames of `frame_shape` in `room_bytes`, at least `FRAMES_MIN` and at most `FRAMES_MAX`."""
-        count = min(max(room_bytes // math.prod(frame_shape), FRAMES_MIN), FRAMES_MAX)
+        """Reserve frames of `frame_shape` in `room_bytes`, at least `FEED_FRAMES_MIN` and at most `FRAMES_MAX`."""
+        count = min(max(room_bytes // math.prod(frame_shape), FEED_FRAMES_MIN), FRAMES_MAX)
         self._frames = ledger.allocate(Line.WORKSPACE, (count, *frame_shape), "uint8")
         self._events: deque[Began | Stepped] = deque()
         self._put = self._given = self._taken = 0  # events, steps given, steps taken

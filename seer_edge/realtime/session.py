@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from seer_edge.config.plan import BytePlan
-from seer_edge.config.real_time import limits_asked
+from seer_edge.config.real_time import FEED_FRAMES_MIN, limits_asked
 from seer_edge.envs import Episode
 from seer_edge.envs.safety import limits_of
 from seer_edge.realtime.control import Control
@@ -42,7 +42,8 @@ class RealTimeSession(Session):
     def __init__(self, *parts: Any) -> None:
         """Take the parts of a `Session`."""
         super().__init__(*parts)
-        room = WORKSPACE_CAP_BYTES - self.plan.workspace_bytes - CONTROL_BYTES
+        least = FEED_FRAMES_MIN * self.plan.frame_row_bytes  # of the planned workspace
+        room = WORKSPACE_CAP_BYTES - self.plan.workspace_bytes - CONTROL_BYTES + least
         self.feed = Feed(self.plan.env.frame_shape, self.ledger, room)
         self.updates = Updates(self.agent, self.replay)
         self.totals = Totals()

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from seer_edge.config.real_time import FEED_FRAMES_MIN
 from seer_edge.envs import Frame, Step
-from seer_edge.realtime.feed import FRAMES_MIN, Began, ControlEndedError, Feed, Stepped
+from seer_edge.realtime.feed import Began, ControlEndedError, Feed, Stepped
 from seer_runtime.system.ledger import Ledger, Line
 
 SHAPE = (600, 600)  # so large that the feed holds few
@@ -75,7 +76,7 @@ def test_its_frames_are_counted_as_workspace_and_bounded() -> None:
     held = ledger.held_bytes(Line.WORKSPACE)
     assert 0.99 * ROOM < held <= ROOM
     assert feed.capacity == held // 84**2 - 1
-    assert Feed((3, 2_000, 2_000), Ledger({}), ROOM).capacity == FRAMES_MIN - 1
+    assert Feed((3, 2_000, 2_000), Ledger({}), ROOM).capacity == FEED_FRAMES_MIN - 1
 
 
 def test_take_waits_for_an_event() -> None:

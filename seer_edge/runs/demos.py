@@ -4,6 +4,7 @@ A row is one time step, as in the replay: frame, action, reward and flags. A tru
 off, keeps its final frame in an additional row without an action.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +25,8 @@ MEMBER = "rows.safetensors"
 BYTES_MAX = 2**40
 TERMINATED, TRUNCATED, FINAL, BEGINS = 1, 2, 4, 8
 """Flags of a row. FINAL marks a final frame, BEGINS the first row of a scene."""
-READ_ROWS = 256
+READ_ROWS, READ_BYTES = 256, 2**20
+"""The most rows that are read at a time, and the most bytes of their frames."""
 
 
 class DemoWriter:
@@ -152,8 +154,9 @@ class Demos:
 
     def __iter__(self) -> Iterator[DemoRow]:
         """Read all rows, a few at a time."""
-        for first in range(0, self.rows, READ_ROWS):
-            count = min(READ_ROWS, self.rows - first)
+        most = max(1, min(READ_ROWS, READ_BYTES // math.prod(self._tensors.shapes["frames"][1:])))
+        for first in range(0, self.rows, most):
+            count = min(most, self.rows - first)
             read = {name: self._read(name, first, count) for name in ("frames", "actions", "rewards", "flags")}
             for frame, action, reward, flags in zip(*read.values(), strict=True):
                 yield DemoRow(

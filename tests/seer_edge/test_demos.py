@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from seer_edge.config.plan import make_plan
 from seer_edge.envs import Discrete, EnvSpec, Step
 from seer_edge.errors import BadInputError
 from seer_edge.runs import demos as module
-from seer_edge.runs.demos import BEGINS, FINAL, MEMBER, TERMINATED, TRUNCATED, DemoRow, DemoWriter, open_demos
+from seer_edge.runs.demos import BEGINS, FINAL, MEMBER, TERMINATED, TRUNCATED, DemoRow, Demos, DemoWriter, open_demos
 from seer_edge.training.session import build_session
 from seer_runtime.durable.container import write_container
 from seer_runtime.durable.tensors import tensor_pieces
@@ -44,6 +45,22 @@ def recorded(path: Path, spec: EnvSpec, steps: int, *, lives: bool = False) -> N
         play(writer, env, steps)
         writer.write()
     return env
+
+
+def test_few_large_frames_are_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded(tmp_path / "demos.seer", COLOR, 100)
+    read, sizes = Demos._read, list[int]()
+
+    def measured(demos: Demos, name: str, first: int, count: int) -> NDArray[Any]:
+        rows = read(demos, name, first, count)
+        sizes.append(rows.nbytes)
+        return rows
+
+    monkeypatch.setattr(module, "READ_BYTES", 8_000)
+    monkeypatch.setattr(Demos, "_read", measured)
+    with open_demos(tmp_path / "demos.seer", COLOR, None) as demos:
+        assert len(list(demos)) >= 100
+    assert 3 * 22 * 22 < max(sizes) <= 8_000
 
 
 @pytest.mark.parametrize("spec", [SMALL, COLOR])

@@ -71,8 +71,7 @@ class Control:
                         time.sleep(IDLE_SECONDS)
         except BaseException as raised:
             error = None if stop() else raised
-        self._feed.end(error)
-        self._closed.set()
+        self.close(error)
         while not self._ended:
             time.sleep(IDLE_SECONDS)
 
@@ -142,6 +141,11 @@ class Control:
         """End the loop, and wait until everything is at rest. The environment is not used any more."""
         self._halted = True
         self._closed.wait()
+
+    def close(self, error: BaseException | None) -> None:
+        """Give the learner `error`, or `ControlEndedError`, after the steps that wait. Nothing moves any more."""
+        self._feed.end(error)
+        self._closed.set()
 
     def end(self) -> None:
         """Let `run` return."""

@@ -10,6 +10,7 @@ import torch
 
 from seer_edge.envs.games import Evaluation, game_seeds
 from seer_edge.envs.recorder import Recorder
+from seer_edge.errors import EnvironmentFailedError
 from seer_edge.machine.signals import PauseSignal, StopSignal
 from seer_edge.realtime.feed import ControlEndedError
 from seer_edge.realtime.remote import Remote
@@ -19,6 +20,8 @@ from seer_runtime.system.process import start_thread
 
 STORE_SECONDS = 5.0
 """How long a run that ends stores the steps that wait. Service managers kill it if it takes much longer."""
+ABANDON_SECONDS = 60.0
+"""How long the learner may take to save after the environment has hung."""
 LEARNER_NICE = 5
 """Added to the priority of the learner's thread, so that the control thread runs first on a busy machine."""
 
@@ -33,6 +36,7 @@ class RealTimeRun(Run[RealTimeSession]):
 
         Raises what `Run.execute` raises.
         """
+        self._learned = threading.Event()
         control = self.session.open_control()
         ended: list[int | BaseException] = []
 
@@ -43,6 +47,7 @@ class RealTimeRun(Run[RealTimeSession]):
             except BaseException as error:
                 ended.append(error)
             finally:
+                self._learned.set()
                 control.end()
 
         with PauseSignal() as paused, self._control_socket(Remote(self.session, stop, paused)):
@@ -112,6 +117,11 @@ class RealTimeRun(Run[RealTimeSession]):
         """See `Run`. Bring the environment to rest first."""
         self.session.env.rest_beside()
         super().abandon(reason)
+
+    def _rescue_hung(self, reason: str) -> None:
+        """Let the learner save, because it may be using the session."""
+        self.session.control.close(EnvironmentFailedError(reason))
+        self._learned.wait(ABANDON_SECONDS)
 
     def _play_evaluation(
         self, stop: Callable[[], bool], played: Callable[[int], object], recorder: Recorder | None

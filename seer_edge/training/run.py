@@ -210,6 +210,9 @@ class Run(Generic[AnySession]):
     def abandon(self, reason: str) -> None:
         """Save what is possible while the main thread hangs in the environment. The process must end after it."""
         self.console.say(f"no answer from the environment at step {self.session.timestep:,}: {reason}")
+        self._rescue_hung(reason)
+
+    def _rescue_hung(self, reason: str) -> None:
         self.reporter.outcome.status = "failed"
         self.checkpoints.rescue()
         self.reporter.close()

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import threading
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -72,3 +73,13 @@ def log_checkpoints(log: Path, send: Any) -> None:
             lines.write("checkpoint\n")
 
     runs.around_saves(log_checkpoint)
+
+
+def log_savers(log: Path, send: Any) -> None:
+    """Write the identity of the thread that saves to `log` before each checkpoint is written."""
+
+    def log_saver(step: int) -> None:
+        with log.open("a") as lines:
+            lines.write(f"{threading.get_native_id()}\n")
+
+    runs.around_saves(log_saver)

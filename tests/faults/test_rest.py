@@ -16,7 +16,7 @@ from seer_edge.runs import checkpoint
 from seer_runtime import durable
 from tests.end_to_end.robot_env import events
 from tests.faults import runs
-from tests.faults.robot import ROBOT, Robot, log_checkpoints
+from tests.faults.robot import ROBOT, Robot, log_checkpoints, log_savers
 from tests.sockets import ask
 
 REST_SECONDS = 0.2
@@ -91,6 +91,17 @@ def test_a_robot_rests_while_its_environment_hangs(tmp_path: Path) -> None:
     assert "step did not return within 3 seconds" in robot.messages.read_text()
     assert robot.events[-3:] == ["step", "rest", "checkpoint"]
     runs.wait_until(robot.stopped.exists)
+
+
+def test_the_learner_saves_while_its_environment_hangs(tmp_path: Path) -> None:
+    """No other thread may read the session: the learner could be in the middle of an update."""
+    prepare = functools.partial(log_savers, tmp_path / "savers")
+    robot = Robot(tmp_path, "--env-timeout", "3s", prepare=prepare, slow_at=45, slow_seconds=1000.0)
+    assert robot.child.join() == 75, robot.messages.read_text()
+    first, last = (tmp_path / "savers").read_text().splitlines()
+    assert first == last
+    assert robot.saved_at == 44
+    assert robot.written_status == "failed"
 
 
 def test_a_recorded_robot_rests_at_the_start_and_at_the_end(tmp_path: Path) -> None:

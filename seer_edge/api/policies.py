@@ -97,6 +97,9 @@ def _evaluate_run(
 ) -> EvaluationResult:
     """Evaluate a checkpoint of the run at `path` under the settings `given` that are not None."""
     folder = run_folder.open_run(path, "the --run-dir of a run, or a bundle")
+    episodes = given["eval_episodes"] or 1
+    if episodes > MAX_EPISODES:
+        raise BadInputError(f"--episodes {episodes}: give at most {MAX_EPISODES:,}, or evaluate its bundle")
     saved, agent = saved_agent(folder, best=best)
     changed = replace(saved.config, **{name: value for name, value in given.items() if value is not None})
     plan = planning.plan_again(changed, folder, frozen=saved.frozen)
@@ -321,7 +324,7 @@ def _seconds(value: float | str | None) -> float:
 def _check_numbers(**numbers: int | None) -> None:
     """Raise BadInputError for an option that is not a whole number in its range."""
     ranges = {
-        "episodes": (1, MAX_EPISODES),
+        "episodes": (1, 2**31 - 1),
         "max_steps": (1, 2**31 - 1),
         "seed": (0, 2**32 - 1),
         "threads": (1, MAX_THREADS),

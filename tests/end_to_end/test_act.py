@@ -43,6 +43,8 @@ def test_a_bundle_plays_as_its_run_does(run: Run, flags: tuple[str, ...], tmp_pa
         returns = answer.pop("returns"), expected.pop("returns")
         np.testing.assert_allclose(*returns, rtol=1e-3)  # controls differ in the last bits
         assert {"env", "timestep", "episodes"} <= expected.keys() <= answer.keys()
+    status, _, error = run("eval", tmp_path / "run", "--episodes", "10001")
+    assert (status, error) == (2, "seer-edge eval: --episodes 10001: give at most 10,000, or evaluate its bundle\n")
 
 
 def test_act_prints_returns_and_latencies(run: Run, bundle: Path) -> None:

@@ -39,7 +39,7 @@ ALLOWED: dict[str, set[str]] = {
         *ROOT,
         *RUNTIME,
     },
-    "realtime": {"training", "agents", "machine", "config", "envs", *RUNTIME},
+    "realtime": {"training", "agents", "machine", "config", "envs", "errors", *RUNTIME},
     "training": {"analysis", "runs", "agents", "machine", "config", "networks", "envs", "errors", *RUNTIME},
     "deploy": {"runs", "machine", "config", "networks", "envs", *ROOT, *RUNTIME},
     "reproduction": {"sweeps", "reports", "runs", "config", "errors", "validation"},

@@ -1,6 +1,8 @@
 """The errors that end a command, and their exit statuses."""
 
+import contextlib
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 EXIT_BAD_INPUT = 2
@@ -24,6 +26,18 @@ class EnvironmentFailedError(Exception):
     def __init__(self, message: str, call: str | None = None) -> None:
         super().__init__(message)
         self.call = call
+
+
+@contextlib.contextmanager
+def written_to(flag: str, path: Path, kind: str = "folder") -> Iterator[None]:
+    """Context manager: report an OSError as BadInputError, because `path`, which `flag` names, cannot be written.
+
+    `kind` is "file" or "folder".
+    """
+    try:
+        yield
+    except OSError as error:
+        raise BadInputError(f"{flag} {path}: cannot be written ({error.strerror}); name another {kind}") from error
 
 
 def describe_error(error: BaseException) -> str:

@@ -13,7 +13,7 @@ from seer_edge.analysis.figures import (
 )
 from seer_edge.analysis.measure import Measured, Probe
 from seer_edge.analysis.pictures import write_attention
-from seer_edge.errors import BadInputError
+from seer_edge.errors import BadInputError, written_to
 from seer_edge.reports.drawing import write_png
 from seer_edge.runs.run_folder import check_outside_runs
 from seer_runtime import durable
@@ -34,11 +34,9 @@ def write_analysis(runs: Sequence[AnalyzedRun], probes: Mapping[str, Probe], fol
 
     Raises BadInputError if the folder cannot be written.
     """
-    try:
+    with written_to("-o", folder):
         folder.mkdir(parents=True, exist_ok=True)
         return list(_write(runs, probes, folder))
-    except OSError as error:
-        raise BadInputError(f"-o {folder}: cannot be written ({error.strerror}); name another folder") from error
 
 
 def _write(runs: Sequence[AnalyzedRun], probes: Mapping[str, Probe], folder: Path) -> Iterator[str]:

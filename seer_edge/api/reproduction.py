@@ -11,7 +11,7 @@ from typing import Any
 from seer_edge.api.analysis import analyze
 from seer_edge.api.results import ReproductionResult, SweepResult
 from seer_edge.api.sweeps import ENGINES, RAY_ADDRESS, EngineName, engine_of, estimate, plans_of, run_jobs
-from seer_edge.errors import BadInputError
+from seer_edge.errors import BadInputError, written_to
 from seer_edge.reports.build import check_packages, write_page
 from seer_edge.reproduction.description import Reproduction, load, names
 from seer_edge.reproduction.page import Made, page_of
@@ -171,9 +171,7 @@ def _forecast_in(folder: Path, what: Reproduction, scale: float) -> dict[str, fl
 def _write_record(made: Made) -> None:
     """Record the estimated seconds by job, for later calls. Raises BadInputError."""
     what, folder = made.reproduction, made.folder
-    try:
+    with written_to("-o", folder):
         durable.make_folder(folder)
         record = {"name": what.name, **_record_of(what, made.scale), "forecast": dict(made.forecast)}
         durable.write_json(folder / RECORD, record)
-    except OSError as error:
-        raise BadInputError(f"-o {folder}: cannot be written ({error.strerror}); name another folder") from error

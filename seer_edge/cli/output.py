@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO, cast
 
-from seer_edge.errors import BadInputError
+from seer_edge.errors import BadInputError, written_to
 from seer_edge.validation import check_target
 
 LOG = logging.getLogger("seer_edge")
@@ -138,13 +138,9 @@ def configure(*, quiet: bool, verbose: bool, log_file: Path | None) -> None:
     if log_file is None:
         return
     check_target("--log-file", log_file)
-    try:
+    with written_to("--log-file", log_file, "file"):
         _check_is_log(log_file)
         file = FileHandler(log_file, encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        raise BadInputError(
-            f"--log-file {log_file}: cannot be written ({error.strerror}); name another file"
-        ) from error
     file.setLevel(logging.DEBUG)
     file.setFormatter(logging.Formatter(TIMED))
     LOG.addHandler(file)

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from seer_edge.envs.paced import Paced
 from seer_edge.envs.safety import AskedLimits, limits_of
 from seer_edge.envs.ticks import Ticks
 from seer_edge.envs.translate_errors import translate_errors
-from seer_edge.errors import EXIT_UNSAFE, BadInputError, describe_error
+from seer_edge.errors import EXIT_UNSAFE, BadInputError, describe_error, written_to
 from seer_edge.machine.signals import StopSignal
 from seer_edge.runs.demos import DemoWriter
 from seer_edge.runs.run_folder import check_outside_runs
@@ -92,7 +92,7 @@ def record(path: Path, what: Recording) -> Recorded:
             )
         stack.callback(env.close)
         choose = _policy(what.policy, env.spec, rng)
-        stack.enter_context(_writing(path))
+        stack.enter_context(written_to("-o", path, "file"))
         writer = stack.enter_context(DemoWriter(path, env.spec, what.options.gray_levels))
         opened.append((env, writer))
         stop = stack.enter_context(StopSignal())
@@ -104,15 +104,6 @@ def record(path: Path, what: Recording) -> Recorded:
         if writer.rows:
             writer.write()
     return Recorded(env.spec.id, returns, writer.rows, stop.received)
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Context manager: report that `path`, or the frames beside it, cannot be written."""
-    try:
-        yield
-    except OSError as error:
-        raise BadInputError(f"-o {path}: cannot be written ({error.strerror}); name another file") from error
 
 
 def _keep(path: Path, writer: DemoWriter) -> None:

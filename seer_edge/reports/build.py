@@ -1,12 +1,11 @@
 """Build a report: read the runs, compute, draw, and write the page and its figures."""
 
-import contextlib
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from seer_edge.errors import BadInputError
+from seer_edge.errors import BadInputError, written_to
 from seer_edge.reports.figures import all_figures
 from seer_edge.reports.grouping import grouped
 from seer_edge.reports.page import Content, render
@@ -71,7 +70,7 @@ def write_report(options: ReportOptions, output: Path) -> Content:
     content = content_of(options)
     page = render(content)
     if options.figures is not None:
-        with _writing_figures(options.figures):
+        with written_to(FIGURES, options.figures):
             options.figures.mkdir(parents=True, exist_ok=True)
     write_page(page, output)
     if options.figures is not None:
@@ -81,10 +80,8 @@ def write_report(options: ReportOptions, output: Path) -> Content:
 
 def write_page(page: str, output: Path) -> None:
     """Write a page to `output`, atomically. Raises BadInputError."""
-    try:
+    with written_to("-o", output, "file"):
         durable.write_atomic(output, page.encode())
-    except OSError as error:
-        raise BadInputError(f"-o {output}: cannot be written ({error.strerror}); name another file") from error
 
 
 def check_page(output: Path) -> None:
@@ -111,19 +108,10 @@ def write_figures(content: Content, folder: Path) -> None:
     """Write NAME.png and NAME.csv of each figure to `folder`, which exists. Raises BadInputError."""
     from seer_edge.reports.drawing import write_png
 
-    with _writing_figures(folder):
+    with written_to(FIGURES, folder):
         for figure in content.figures:
             durable.write_atomic(folder / f"{figure.name}.csv", figure.csv().encode())
             write_png(figure, folder / f"{figure.name}.png")
-
-
-@contextlib.contextmanager
-def _writing_figures(folder: Path) -> Iterator[None]:
-    """Context manager: report that `folder` cannot be written."""
-    try:
-        yield
-    except OSError as error:
-        raise BadInputError(f"{FIGURES} {folder}: cannot be written ({error.strerror}); name another folder") from error
 
 
 def version_of(runs: Sequence[Path]) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from seer_edge.config.config import TrainConfig
-from seer_edge.errors import BadInputError
+from seer_edge.errors import BadInputError, written_to
 from seer_runtime import durable
 from seer_runtime.durable.container import begins_as_bundle
 from seer_runtime.durable.lock import FolderBusyError, FolderLock
@@ -234,7 +234,7 @@ def create_default(config: TrainConfig) -> RunFolder:
     """Create the default folder of a new run, which no other run has. Raises BadInputError if that is not possible."""
     while True:
         path = default_path(config)
-        with _writable(path):
+        with written_to("--run-dir", path):
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 path.mkdir()
@@ -245,7 +245,7 @@ def create_default(config: TrainConfig) -> RunFolder:
 
 def check(path: Path, flag: str = "--run-dir") -> None:
     """Raise BadInputError, which names `flag`, if a new run cannot be created at `path`. Writes nothing."""
-    with _writable(path, flag):
+    with written_to(flag, path):
         if path.is_dir() and any(path.iterdir()):
             raise BadInputError(
                 f"{flag} {path}: not empty; name a new folder, or continue the run with: seer-edge resume {path}"
@@ -260,18 +260,10 @@ def check(path: Path, flag: str = "--run-dir") -> None:
 
 def check_outside_runs(path: Path, flag: str) -> None:
     """Raise BadInputError, which names `flag`, if `path` is a run's folder or inside one."""
-    with _writable(path, flag):
+    with written_to(flag, path):
         run = next((folder for folder in (path, *path.absolute().parents) if is_run(folder)), None)
     if run is not None:
         raise BadInputError(f"{flag} {path}: {run} is a run's folder; name a folder elsewhere")
-
-
-@contextlib.contextmanager
-def _writable(path: Path, flag: str = "--run-dir") -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise BadInputError(f"{flag} {path}: cannot be written ({error.strerror}); name another folder") from error
 
 
 def create(path: Path, config: TrainConfig) -> RunFolder:
@@ -279,7 +271,7 @@ def create(path: Path, config: TrainConfig) -> RunFolder:
     check(path)
     existing = next(parent for parent in (path, *path.parents) if parent.exists())
     run = RunFolder(path)
-    with _writable(path):
+    with written_to("--run-dir", path):
         try:
             durable.make_folder(path)
             with run.locked():  # another process may have found the folder empty too

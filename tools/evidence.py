@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 from commandline import BadInputError, Parser, any_folder, progress, render, run_tool, writable
-from evidence_arms import MAIN_ARMS, MEASURES, Arms, Games, label, order, parts_of, read_arms
+from evidence_arms import MAIN_ARMS, MEASURES, Arms, Games, label, order, parts_of, published, read_arms
 from evidence_tables import sections
 
 EVIDENCE = Path(__file__).resolve().parents[1] / "docs" / "results" / "evidence"
@@ -99,7 +99,7 @@ def draw(games: Games, folder: Path) -> list[Any]:
 
 
 def _dots(name: str, title: str, games: Games, colors: Mapping[str, int]) -> Any:
-    from seer_edge.reports.panels import Figure, Panel, Series
+    from seer_edge.reports.panels import NEUTRAL, Figure, Panel, Series
 
     panels = []
     for game, arms in games.items():
@@ -114,7 +114,13 @@ def _dots(name: str, title: str, games: Games, colors: Mapping[str, int]) -> Any
                 series.append(
                     Series(arm.name, "interval", colors[arm.name], mean, np.array([-float(place)]), low, high)
                 )
-        panels.append(Panel(game, tuple(series), places=tuple(label(arm) for arm in arms)))
+        places = [label(arm) for arm in arms]
+        others = published(game, arms)
+        if name == "evaluation" and others:
+            x = np.array(others, float)
+            series.append(Series("published", "dots", NEUTRAL, x, np.full(len(x), -float(len(places)))))
+            places.append("published, data-efficient Rainbow")
+        panels.append(Panel(game, tuple(series), places=tuple(places)))
     caption = "Dots: runs. Bar: mean and range of the seeds."
     return Figure(name, f"{title}: mean return", caption, "return", "", tuple(panels), ())
 

@@ -22,6 +22,8 @@ ARMS = {
     "uint4": "SEER, compressed uint4",
     "auto": "SEER as in the paper, --freeze-at auto",
     "prioritized": "no freeze, all frames of the run, prioritized replay",
+    "n10": "no freeze, all frames of the run, prioritized replay, 10-step returns",
+    "dopamine": "no freeze, all frames of the run, settings of Dopamine",
     "stream": "streaming Q(lambda), no replay",
     "sb3": "DQN of Stable-Baselines3",
 }
@@ -29,6 +31,10 @@ MAIN_ARMS = ("whole", "bounded", "paper", "uint8", "uint4")
 EARLIER = re.compile(r"paper-(\d+)k")
 """Arms like `paper` that freeze at another step, in thousands."""
 RIVAL_SUFFIX = ".json"
+PUBLISHED = {"CrazyClimber": (34_509, 16_185), "Krull": (3_257, 2_852), "Seaquest": (305, 354)}
+"""Mean returns of data-efficient Rainbow after `PUBLISHED_STEPS`, as the `PUBLISHERS` give them."""
+PUBLISHED_STEPS = 100_000
+PUBLISHERS = ("Dopamine (Agarwal et al. 2021)", "its first authors (van Hasselt et al. 2019)")
 MEASURES = {"evaluation": "Evaluation", "training": "Training, last quarter"}
 
 
@@ -37,6 +43,7 @@ class Result:
     """What a run reached, and what it cost.
 
     Attributes:
+        timesteps: its length in agent steps.
         evaluation: mean return of the evaluation at the end.
         training: mean return of the training games that ended in the last quarter; None if none did.
         cpu_seconds: of the process, those of a parent up to the fork included.
@@ -47,6 +54,7 @@ class Result:
 
     """
 
+    timesteps: int
     evaluation: float | None
     training: float | None
     cpu_seconds: float
@@ -65,6 +73,7 @@ def result_of_run(path: Path) -> Result:
     run = read_run(path)
     means = run.evaluations.means
     return Result(
+        timesteps=int(np.nanmax(run.column(STEPS))),
         evaluation=float(means[-1]) if len(means) else None,
         training=last_quarter_return(run),
         cpu_seconds=float(np.nanmax(run.column(CPU_SECONDS))),
@@ -82,6 +91,7 @@ def result_of_rival(path: Path) -> Result:
     report = json.loads(path.read_text())
     ends, returns = (np.array([game[name] for game in report["games"]], float) for name in ("step", "return"))
     return Result(
+        timesteps=report["steps"],
         evaluation=statistics.fmean(report["evaluation"]),
         training=statistics.fmean(report["last_quarter"]) if report["last_quarter"] else None,
         cpu_seconds=report["cpu_seconds"],
@@ -117,6 +127,12 @@ class Arm:
 Arms = Mapping[str, Arm]
 Games = Mapping[str, Arms]
 """Arms by game or task."""
+
+
+def published(game: str, arms: Arms) -> tuple[int, ...]:
+    """Return the published returns of the game; empty if there are none, or the runs have another length."""
+    results = [result for arm in arms.values() for result in arm.results]
+    return PUBLISHED.get(game, ()) if all(result.timesteps == PUBLISHED_STEPS for result in results) else ()
 
 
 def label(arm: str) -> str:

@@ -5,7 +5,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
-from evidence_arms import ARMS, MAIN_ARMS, MEASURES, Arms, Games, Result, fixed_steps, label
+from evidence_arms import (
+    ARMS,
+    MAIN_ARMS,
+    MEASURES,
+    PUBLISHED_STEPS,
+    PUBLISHERS,
+    Arms,
+    Games,
+    Result,
+    fixed_steps,
+    label,
+    published,
+)
 
 PAIRS = (
     ("paper", "bounded"),
@@ -14,6 +26,8 @@ PAIRS = (
     ("uint8", "paper"),
     ("auto", "paper"),
     ("prioritized", "whole"),
+    ("n10", "prioritized"),
+    ("dopamine", "n10"),
 )
 SEEDS_MIN = 2
 """Of a deviation between seeds."""
@@ -21,7 +35,7 @@ SEEDS_MIN = 2
 
 def sections(games: Games) -> list[tuple[str, str, str]]:
     """Return title, explanation and table of each section that has lines."""
-    found = [(game, "", scores(arms)) for game, arms in games.items()]
+    found = [(game, others(game, arms), scores(arms)) for game, arms in games.items()]
     found += [
         ("All games", "Human-normalized scores.", aggregates(games)),
         ("Differences", "Mean over seeds, with its standard error.", differences(games)),
@@ -39,6 +53,19 @@ def sections(games: Games) -> list[tuple[str, str, str]]:
         ),
     ]
     return [section for section in found if section[2]]
+
+
+def others(game: str, arms: Arms) -> str:
+    """Return what others report of a game; empty if they do not have it, or the runs have another length."""
+    from seer_edge.reports.reference_scores import ATARI
+
+    returns = [f"{value:,} by {name}" for value, name in zip(published(game, arms), PUBLISHERS, strict=False)]
+    if not returns:
+        return ""
+    return (
+        f"Published for data-efficient Rainbow after {PUBLISHED_STEPS:,} steps: {' and '.join(returns)}. "
+        f"Random play: {ATARI[game][0]:,.0f}."
+    )
 
 
 def scores(arms: Arms) -> str:

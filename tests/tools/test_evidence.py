@@ -65,7 +65,7 @@ def test_the_page_has_the_figures_of_the_collected_runs(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == sorted(f"Krull__{name}" for name in EVALUATIONS)
     assert done.stderr == "Krull__uint8-a__0: not finished, left out ...\n"
-    rival = {"evaluation": [70, 90], "last_quarter": [60], "games": [{"step": 800, "return": 60}]}
+    rival = {"steps": 1000, "evaluation": [70, 90], "last_quarter": [60], "games": [{"step": 800, "return": 60}]}
     rival |= {"cpu_seconds": 33.0, "rss_peak_bytes": 7_000_000, "rows": 5}
     (kept / "Krull__stream__0.json").write_text(json.dumps(rival))
     assert json.loads((kept / "Krull__paper-b__0" / "config.json").read_text())["origin"] == {
@@ -184,6 +184,16 @@ def test_the_committed_pages_are_those_of_the_committed_runs(name: str, tmp_path
     assert (tmp_path / name / "README.md").read_text().replace(flag, "") == (committed / "README.md").read_text()
     tables = {path.name: path.read_text() for path in committed.glob("*.csv")}
     assert {path.name: path.read_text() for path in (tmp_path / name).glob("*.csv")} == tables
+
+
+@pytest.mark.parametrize(("steps", "shown"), [(100_000, True), (1_000, False)])
+def test_published_returns_are_beside_runs_of_their_length(steps: int, shown: bool, tmp_path: Path) -> None:
+    _run(tmp_path / "runs", "bounded", 0, 100)
+    table = tmp_path / "runs" / "Krull__bounded__0" / "progress.csv"
+    table.write_text(table.read_text().replace("\n1000,", f"\n{steps},"))
+    assert _evidence("page", "--page", tmp_path).returncode == 0
+    assert ("3,257 by Dopamine" in (tmp_path / "README.md").read_text()) is shown
+    assert ("Krull,published,dots,3257," in (tmp_path / "evaluation.csv").read_text()) is shown
 
 
 def test_the_returns_in_the_readme_are_on_the_page() -> None:

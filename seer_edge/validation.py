@@ -1,5 +1,6 @@
 """Checks of values that users give: types of dataclass fields, and files that a command will write."""
 
+import dataclasses
 import difflib
 import math
 import os
@@ -46,10 +47,11 @@ def check_types(instance: Any) -> None:
     An integer is accepted for a float. True and False are accepted for bool only. The message begins with the name of
     the field.
     """
-    for name, kind in get_type_hints(type(instance)).items():
-        value = getattr(instance, name)
+    kinds = get_type_hints(type(instance))
+    for field in dataclasses.fields(instance):
+        value, kind = getattr(instance, field.name), kinds[field.name]
         if not _fits(value, kind):
-            raise ValueError(f"{name} cannot be {value!r}; give {describe(kind)}")
+            raise ValueError(f"{field.name} cannot be {value!r}; give {describe(kind)}")
 
 
 def typed(value: Any, kind: Any) -> Any:

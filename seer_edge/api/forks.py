@@ -130,6 +130,9 @@ def config_of_fork(begin: Beginning, request: ForkRequest) -> TrainConfig:
     _check_frozen(begin, request, changes)
     _check_steps(begin, request, changes)
     if request.set:
+        for key, _ in request.set:
+            if key.replace("-", "_") in parent.settings.INITIAL:
+                raise BadInputError(f"--set {key}: is for new networks, and a fork has its parent's; leave it out")
         settings, lines = override_settings(parent.algo, parent.settings, dict(request.set))
         again = {line.partition("=")[0] for line in lines}
         kept = tuple(line for line in parent.overrides if line.partition("=")[0] not in again)

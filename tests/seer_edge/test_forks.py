@@ -59,6 +59,18 @@ def test_a_fork_cannot_store_several_views_of_frames_that_are_not_cropped() -> N
     assert config_of_fork(begin, ForkRequest.of(augmentations=1)).augmentations == 1
 
 
+@pytest.mark.parametrize(
+    ("parent", "name", "other"),
+    [(atari_config, "noisy_sigma", "adam_epsilon"), (control_config, "initial_temperature", "target_tau")],
+)
+def test_a_fork_refuses_what_only_new_networks_depend_on(parent: Any, name: str, other: str) -> None:
+    begin = Beginning("RUN", parent(total_timesteps=1_000), 100, None)
+    line = f"--set {name}: is for new networks, and a fork has its parent's; leave it out"
+    with pytest.raises(BadInputError, match=f"^{line}$"):
+        config_of_fork(begin, ForkRequest.of(set={name: 0.2}))
+    assert getattr(config_of_fork(begin, ForkRequest.of(set={other: 0.2})).settings, other) == 0.2
+
+
 @pytest.mark.integration
 def test_a_fork_tries_a_refused_freeze_again_only_if_it_asks_for_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -7,7 +7,7 @@ the field.
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 from seer_edge.validation import check_types
 from seer_runtime.policy.bundle import STACK_MAX
@@ -19,6 +19,9 @@ VALUE_MAX = 1e30
 @dataclass(frozen=True)
 class Settings:
     """The hyperparameters that the training loop and the replay read from every agent. Raises ValueError."""
+
+    INITIAL: ClassVar[tuple[str, ...]] = ()
+    """Hyperparameters that only the first networks depend on. A run that has begun has no use for them."""
 
     batch_size: Annotated[int, "windows in one update"] = 32
     n_step: Annotated[int, "rewards that are summed before the value is bootstrapped"] = 1
@@ -83,6 +86,8 @@ class Settings:
 class RainbowSettings(Settings):
     """Hyperparameters of Rainbow: Table 3 (data-efficient Rainbow, van Hasselt et al. 2019)."""
 
+    INITIAL = ("noisy_sigma",)
+
     n_step: int = 20
     learning_starts: int = 1_600
     target_update_steps: Annotated[int, "updates between two updates of the target network"] = 2_000
@@ -111,6 +116,8 @@ class RainbowSettings(Settings):
 @dataclass(frozen=True)
 class SacSettings(Settings):
     """Hyperparameters of CURL + SAC: Table 2."""
+
+    INITIAL = ("initial_temperature",)
 
     batch_size: int = 128
     stack: int = 3

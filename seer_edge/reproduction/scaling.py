@@ -58,24 +58,32 @@ def _of_run(job: Job, plan: BytePlan, scale: float) -> dict[str, Any]:
         rarer = round(scale * config.eval_every * max(1, options["eval_episodes"] / share))
         fewest = options["total_timesteps"] // EVALUATIONS_MIN
         options["eval_every"] = max(times(config.eval_every, scale), min(rarer, fewest))
-    settings = config.settings
-    steps = {
-        "learning_starts": max(_window_steps(config), round(scale * settings.learning_starts)),
-        "random_steps": round(scale * settings.random_steps),
-    }
-    return {**options, "set": {**options.get("set", {}), **steps}}
+    return {**options, "set": {**options.get("set", {}), **_steps_of_start(config, scale)}}
 
 
 def _of_fork(job: Job, plan: BytePlan, scale: float) -> dict[str, Any]:
     """Return the options of a fork, which has from its parent what it does not set itself."""
     scaled_names = ("total_timesteps", "freeze_at", "eval_every", "eval_episodes")
-    options = {
+    options: dict[str, Any] = {
         name: times(value, scale) if name in scaled_names and isinstance(value, int) else value
         for name, value in job.options.items()
     }
     if "mem_budget" in options and holds_run(plan):
         options["mem_budget"] = _budget(plan, scale)
+    if "set" in options:
+        own = {name.replace("-", "_"): value for name, value in options["set"].items()}
+        steps = _steps_of_start(plan.config, scale)
+        options["set"] = {name: steps.get(name, value) for name, value in own.items()}
     return options
+
+
+def _steps_of_start(config: TrainConfig, scale: float) -> dict[str, int]:
+    """Return the hyperparameters that are steps at the start of a run."""
+    settings = config.settings
+    return {
+        "learning_starts": max(_window_steps(config), round(scale * settings.learning_starts)),
+        "random_steps": round(scale * settings.random_steps),
+    }
 
 
 def _budget(plan: BytePlan, scale: float) -> int:

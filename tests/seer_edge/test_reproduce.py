@@ -87,6 +87,7 @@ SPEC = {
         "run": {"mem_budget": "8MB", "freeze_at": 30_000, "keep_checkpoint": [50_000]},
         "whole": {"mem_budget": "1GB", "freeze_at": "never", "set": {"random_steps": 500}},
         "later": {"fork": "run", "at": 20_000, "freeze_at": 40_000, "total_timesteps": 200_000},
+        "waits": {"fork": "run", "at": 1_000, "set": {"learning-starts": 4_000, "gamma": 0.9}},
         "same": {"from": {"variant": "run"}, "mem_budget": "8MB"},
     },
 }
@@ -108,11 +109,12 @@ def test_scaling_multiplies_every_number_of_steps() -> None:
         "freeze_at": 7_500,
         "keep_checkpoint": [12_500],
     }
-    assert jobs["run"].keeps == (5_000,)
+    assert jobs["run"].keeps == (250, 5_000)
     assert (jobs["whole"].options["mem_budget"], jobs["whole"].options["freeze_at"]) == (250_000_000, "never")
     assert jobs["whole"].options["set"] == {"learning_starts": 500, "batch_size": 8, "random_steps": 125}
     assert (jobs["later"].at, jobs["later"].parent) == (5_000, jobs["run"])
     assert jobs["later"].options == {"freeze_at": 10_000, "total_timesteps": 50_000}
+    assert jobs["waits"].options == {"set": {"learning_starts": 1_000, "gamma": 0.9}}
     assert jobs["same"].source == jobs["run"]
     assert "freeze_at" not in jobs["same"].options
 

@@ -190,6 +190,7 @@ def _check_steps(begin: Beginning, request: ForkRequest, changes: dict[str, Any]
             raise BadInputError(
                 f"--freeze-at {freeze_at}: the run ends at step {end}; give an earlier step, or also --total-timesteps"
             )
-        raise BadInputError(
-            f"--total-timesteps {end}: the freeze is at step {freeze_at}; give more steps, or another --freeze-at"
-        )
+        auto = changes.get("freeze_window", begin.config.freeze_window) is not None
+        latest = f"the freeze is at step {freeze_at}" + " at the latest" * auto
+        hint = "give that or more" + ", or another --freeze-at" * (begin.frozen_at is None)
+        raise BadInputError(f"--total-timesteps {end}: {latest}; {hint}")

@@ -307,7 +307,8 @@ def _check_length(saved: Saved, total_timesteps: int | None) -> None:
         )
     freeze_at = saved.config.freeze_at
     if freeze_at is not None and total_timesteps < freeze_at:
-        raise BadInputError(f"--total-timesteps {total_timesteps}: the freeze is at step {freeze_at}; give more")
+        latest = f"the freeze is at step {freeze_at}" + " at the latest" * (saved.config.freeze_window is not None)
+        raise BadInputError(f"--total-timesteps {total_timesteps}: {latest}; give that or more")
 
 
 def _begin_after_all(folder: RunFolder, changes: dict[str, Any], supervision: Mapping[str, Any]) -> RunResult:

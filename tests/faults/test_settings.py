@@ -78,7 +78,7 @@ def test_other_package_versions_are_reported(tmp_path: Path) -> None:
     ("flag", "step", "hint"),
     [
         ("--total-timesteps", "24", "the run is at step 25 already; give more"),
-        ("--total-timesteps", "29", "the freeze is at step 30; give more"),
+        ("--total-timesteps", "29", "the freeze is at step 30; give that or more"),
         ("--keep-checkpoint", "24", "the run is at step 25; give that or more"),
     ],
 )

@@ -207,3 +207,11 @@ def test_a_fork_that_cannot_freeze_at_auto_names_auto(frozen_at: int | None, rea
     config = atari_config(total_timesteps=1_000, freeze_at=frozen_at or "never")
     with pytest.raises(seer_edge.BadInputError, match=f"^--freeze-at auto: {reason}"):
         config_of_fork(Beginning("RUN", config, 600, frozen_at), ForkRequest.of(freeze_at="auto"))
+
+
+@pytest.mark.parametrize(("frozen_at", "also"), [(None, ", or another --freeze-at"), (450, "")])
+def test_a_fork_that_ends_before_the_latest_freeze_of_auto_says_so(frozen_at: int | None, also: str) -> None:
+    config = atari_config(total_timesteps=1_000, freeze_at="auto")
+    line = f"^--total-timesteps 480: the freeze is at step 500 at the latest; give that or more{also}$"
+    with pytest.raises(seer_edge.BadInputError, match=line):
+        config_of_fork(Beginning("RUN", config, 460, frozen_at), ForkRequest.of(total_timesteps=480))

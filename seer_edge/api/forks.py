@@ -81,7 +81,7 @@ def fork(run: str | os.PathLike[str], output: str | os.PathLike[str], **options:
         frozen_at = (saved.freeze_step or 0) if saved.frozen else None
         config = config_of_fork(Beginning(str(saved.path), saved.config, saved.timestep, frozen_at), request)
         planned = planning.recorded_plan(config, parent, frozen=saved.frozen)
-        saved.check_fits(planned)
+        planning.check_continued(planned, saved)
         _check_limits(planned)
         planning.prepare_learner(planned)
         try:

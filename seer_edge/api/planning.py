@@ -24,7 +24,7 @@ from seer_edge.envs.guarded import open_guarded
 from seer_edge.envs.safety import AskedLimits, limits_of
 from seer_edge.envs.translate_errors import translate_errors
 from seer_edge.errors import EXIT_BAD_INPUT, EXIT_UNSAFE, BadInputError
-from seer_edge.runs.checkpoint import encoder_identity
+from seer_edge.runs.checkpoint import Saved, encoder_identity
 from seer_edge.runs.demos import open_demos
 from seer_edge.runs.run_folder import RunFolder
 from seer_edge.runs.source import SourceFrames, bundle_flags, exists, frames_of, is_bundle
@@ -234,6 +234,13 @@ def _plan_in(config: TrainConfig, spec: EnvSpec, folder: RunFolder, *, frozen: b
         return make_plan(config, spec, frozen=frozen)
     except BadInputError as error:
         raise BadInputError(f"{folder.path}: {error}") from error
+
+
+def check_continued(plan: BytePlan, saved: Saved) -> None:
+    """Raise BadInputError if the checkpoint does not fit the plan of the run that continues it. Builds nothing."""
+    saved.check_fits(plan)
+    if plan.config.analyze and not saved.config.analyze and saved.frozen and plan.encoder.whole:
+        raise BadInputError("--analyze: the encoder is frozen already and never changes again; leave it out")
 
 
 def with_import(plan: BytePlan, take: str | None, *, adopt_codec: bool = False) -> tuple[BytePlan, Imported | None]:

@@ -249,7 +249,7 @@ def _resume(
     config = _changed(saved.config, {**changes, **kept})
     planned = planning.plan_again(config, folder, frozen=saved.frozen)
     check_memory(planned, memory_limits(), resumed=True)
-    saved.check_fits(planned)
+    planning.check_continued(planned, saved)
     folder.check_places()
     planning.check_addresses(planned.config)
     planning.prepare_learner(planned)

@@ -89,6 +89,16 @@ def test_steps_before_the_present_one_are_rejected(flag: str, step: str, hint: s
     assert log.read_text().splitlines()[-1] == f"seer-edge resume: {flag} {step}: {hint}"
 
 
+@pytest.mark.parametrize("command", ["resume", "fork"])
+def test_snapshots_of_an_encoder_that_is_frozen_already_are_refused(command: str, tmp_path: Path) -> None:
+    path, log = tmp_path / "run", tmp_path / "log"
+    assert runs.start(log, runs.train, CONFIG, path, prepare=functools.partial(stop_at, (35,))).join() == 143
+    target = ("-o", tmp_path / "fork") if command == "fork" else ()
+    assert runs.start(log, runs.command, command, path, "--analyze", *target).join() == 2
+    line = f"seer-edge {command}: --analyze: the encoder is frozen already and never changes again; leave it out"
+    assert log.read_text().splitlines()[-1] == line
+
+
 def test_kept_checkpoints_stay_if_resume_keeps_other_ones(tmp_path: Path) -> None:
     path, log, config = tmp_path / "run", tmp_path / "log", dataclasses.replace(CONFIG, keep_checkpoint=(10,))
     assert runs.start(log, runs.train, config, path, prepare=functools.partial(stop_at, (25,))).join() == 143

@@ -46,10 +46,24 @@ class Progress:
 
 
 def record_jobs(folder: Path, jobs: Sequence[Job]) -> None:
-    """Record the jobs in the sweep's folder. Raises BadInputError if it has a job of this name that differs."""
+    """Record the jobs in the sweep's folder. Raises BadInputError as `records_of` does."""
+    path = folder / RECORD
+    records = records_of(folder, jobs)
+    try:
+        durable.write_json(path, records)
+    except OSError as error:
+        raise _unusable(path, error) from error
+
+
+def records_of(folder: Path, jobs: Sequence[Job]) -> dict[str, Any]:
+    """Return the records of the sweep's folder with those of `jobs`. A job that has not begun may have changed.
+
+    Raises BadInputError if a job has begun with other settings.
+    """
     path = folder / RECORD
     try:
-        known = durable.read_json(path) if path.exists() else {}
+        known = {**durable.read_json(path)} if path.exists() else {}
+        begun = _begun(folder, known)
         for job in jobs:
             if job.name not in known and os.path.lexists(folder / job.name):
                 why = f"{RECORD} lacks it" if path.exists() else f"{RECORD} is missing"
@@ -58,15 +72,31 @@ def record_jobs(folder: Path, jobs: Sequence[Job]) -> None:
                     "another folder with -o"
                 )
             now = job.record()
-            before = known.setdefault(job.name, now)
-            if before != now:
+            if job.name in begun and known[job.name] != now:
                 raise BadInputError(
-                    f"{folder}: {job.name} was started with other settings ({_difference(before, now)}); name another "
-                    "folder with -o, or another variant"
+                    f"{folder}: {job.name} was started with other settings ({_difference(known[job.name], now)}); "
+                    "name another folder with -o, or another variant"
                 )
-        durable.write_json(path, known)
+            known[job.name] = now
     except (OSError, durable.CorruptFileError, AttributeError, LookupError, TypeError) as error:
-        raise BadInputError(f"{path}: cannot be used ({error}); name another folder with -o") from error
+        raise _unusable(path, error) from error
+    return known
+
+
+def _unusable(path: Path, error: Exception) -> BadInputError:
+    return BadInputError(f"{path}: cannot be used ({error}); name another folder with -o")
+
+
+def _begun(folder: Path, known: Mapping[str, Any]) -> set[str]:
+    """Return the jobs whose runs exist, and those that these began from, even if their own runs were removed."""
+    begun = set[str]()
+    waiting = [name for name in known if os.path.lexists(folder / name)]
+    while waiting:
+        name = waiting.pop()
+        if name in known and name not in begun:
+            begun.add(name)
+            waiting += [known[name].get(entry) for entry in ("parent", "source")]
+    return begun
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ import pytest
 from seer_edge.errors import BadInputError
 from seer_edge.sweeps.engine import LocalEngine, Task
 from seer_edge.sweeps.runner import Need, Progress, Runner, record_jobs, remove_remnants
-from seer_edge.sweeps.spec import jobs_of
+from seer_edge.sweeps.spec import Job, jobs_of
 from seer_runtime.durable.lock import FolderLock
 
 
@@ -52,6 +52,25 @@ def test_a_run_whose_settings_differ_or_are_unknown_is_refused(tmp_path: Path) -
     with pytest.raises(BadInputError, match=r"because sweep\.json is missing; put that file back, or name another"):
         record_jobs(tmp_path, [job])
     assert not (tmp_path / "sweep.json").exists()
+
+
+def test_the_settings_of_a_job_may_change_until_a_run_has_begun_from_it(tmp_path: Path) -> None:
+    def described(budget: str, at: int) -> list[Job]:
+        variants = {"base": {}, "late": {"fork": "base", "at": at}}
+        return jobs_of({"envs": ["Alien"], "settings": {"mem_budget": budget}, "variants": variants})
+
+    base, late = described("1MB", 40)
+    record_jobs(tmp_path, [base, late])
+    record_jobs(tmp_path, described("2MB", 50))  # after a mistake, before anything has begun
+    (tmp_path / base.name).mkdir()
+    record_jobs(tmp_path, described("2MB", 60))
+    assert json.loads((tmp_path / "sweep.json").read_text())[late.name]["at"] == 60
+    (tmp_path / late.name).mkdir()
+    with pytest.raises(BadInputError, match=rf"{late.name} was started with other settings \(at was 60, now 70\)"):
+        record_jobs(tmp_path, described("2MB", 70))
+    (tmp_path / base.name).rmdir()
+    with pytest.raises(BadInputError, match=f"{base.name} was started with other settings"):
+        record_jobs(tmp_path, described("3MB", 60))
 
 
 def test_a_run_that_outlives_its_sweep_counts_as_running(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

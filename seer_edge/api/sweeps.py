@@ -22,7 +22,17 @@ from seer_edge.runs.run_folder import check_outside_runs
 from seer_edge.sweeps.calibration import measure
 from seer_edge.sweeps.cost import Kind, duration, first_step, kind_of
 from seer_edge.sweeps.engine import Engine, LocalEngine
-from seer_edge.sweeps.runner import Need, Progress, Runner, is_busy, locked, record_jobs, steps_of, summary_of
+from seer_edge.sweeps.runner import (
+    Need,
+    Progress,
+    Runner,
+    is_busy,
+    locked,
+    record_jobs,
+    records_of,
+    steps_of,
+    summary_of,
+)
 from seer_edge.sweeps.spec import Job, jobs_of, read_spec
 from seer_edge.validation import path_of
 from seer_runtime.system.memory import memory_limits
@@ -91,6 +101,7 @@ def sweep(
     plans = plans_of(listed, name, folder)
     with contextlib.closing(engine_of(engine, ray_address, jobs)) as place:
         if dry_run:
+            records_of(folder, listed)
             return estimate(folder, listed, plans, place, plugins)
         return run_jobs(folder, listed, plans, place, progress_bar=progress_bar, plugins=plugins)
 

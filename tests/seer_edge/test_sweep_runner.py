@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from seer_edge.api.sweeps import sweep
 from seer_edge.errors import BadInputError
 from seer_edge.sweeps.engine import LocalEngine, Task
 from seer_edge.sweeps.runner import Need, Progress, Runner, record_jobs, remove_remnants
@@ -71,6 +72,19 @@ def test_the_settings_of_a_job_may_change_until_a_run_has_begun_from_it(tmp_path
     (tmp_path / base.name).rmdir()
     with pytest.raises(BadInputError, match=f"{base.name} was started with other settings"):
         record_jobs(tmp_path, described("3MB", 60))
+
+
+def test_a_dry_run_refuses_settings_that_the_sweep_would_refuse(tmp_path: Path) -> None:
+    def described(steps: int) -> dict[str, Any]:
+        return {"envs": ["Alien"], "settings": {"mem_budget": "1MB", "total_timesteps": steps}}
+
+    (job,) = jobs_of(described(300))
+    record_jobs(tmp_path, [job])
+    (tmp_path / job.name).mkdir()
+    (tmp_path / job.name / "summary.json").write_text('{"status": "finished", "timesteps": 300}')
+    with pytest.raises(BadInputError, match=r"other settings \(total_timesteps was 300, now 400\)"):
+        sweep(described(400), tmp_path, dry_run=True)
+    assert sweep(described(300), tmp_path, dry_run=True).hours == 0
 
 
 def test_a_run_that_outlives_its_sweep_counts_as_running(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

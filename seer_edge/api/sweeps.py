@@ -26,6 +26,7 @@ from seer_edge.sweeps.runner import (
     Need,
     Progress,
     Runner,
+    check_forks,
     is_busy,
     locked,
     record_jobs,
@@ -99,6 +100,7 @@ def sweep(
     folder = path_of("-o", output)
     check_outside_runs(folder, "-o")
     plans = plans_of(listed, name, folder)
+    check_forks(folder, listed)
     with contextlib.closing(engine_of(engine, ray_address, jobs)) as place:
         if dry_run:
             records_of(folder, listed)

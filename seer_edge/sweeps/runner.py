@@ -106,6 +106,19 @@ def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     return f"{name} was {old.get(name)}, now {new.get(name)}"
 
 
+def check_forks(folder: Path, jobs: Sequence[Job]) -> None:
+    """Raise BadInputError if a fork has not begun, and its parent has passed its step without keeping a checkpoint."""
+    for job in jobs:
+        if job.parent is None or job.at is None or os.path.lexists(folder / job.name):
+            continue
+        steps = durable.checkpoint_steps(RunFolder(folder / job.parent.name).checkpoints)
+        if steps and job.at not in steps and job.at < steps[-1]:
+            raise BadInputError(
+                f"{folder}: {job.name} forks at {job.at}, but {job.parent.name} has passed that step and has only the "
+                f"checkpoints of {', '.join(map(str, steps))}; fork at one of these, or name another folder with -o"
+            )
+
+
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Create and lock the sweep's folder. Raises BadInputError if another sweep runs in it."""

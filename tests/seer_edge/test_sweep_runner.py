@@ -11,7 +11,7 @@ import pytest
 from seer_edge.api.sweeps import sweep
 from seer_edge.errors import BadInputError
 from seer_edge.sweeps.engine import LocalEngine, Task
-from seer_edge.sweeps.runner import Need, Progress, Runner, record_jobs, remove_remnants
+from seer_edge.sweeps.runner import Need, Progress, Runner, check_forks, record_jobs, remove_remnants
 from seer_edge.sweeps.spec import Job, jobs_of
 from seer_runtime.durable.lock import FolderLock
 
@@ -85,6 +85,26 @@ def test_a_dry_run_refuses_settings_that_the_sweep_would_refuse(tmp_path: Path) 
     with pytest.raises(BadInputError, match=r"other settings \(total_timesteps was 300, now 400\)"):
         sweep(described(400), tmp_path, dry_run=True)
     assert sweep(described(300), tmp_path, dry_run=True).hours == 0
+
+
+def test_a_fork_at_a_step_that_its_parent_has_passed_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    def described(at: int) -> dict[str, Any]:
+        settings = {"mem_budget": "1MB", "total_timesteps": 300, "freeze_at": 120}
+        return {"envs": ["Alien"], "settings": settings, "variants": {"base": {}, "late": {"fork": "base", "at": at}}}
+
+    base, late = jobs_of(described(100))
+    for step in (0, 120, 250):
+        (tmp_path / base.name / "checkpoints" / f"step_{step:010}").mkdir(parents=True)
+    line = (
+        rf"{late.name} forks at 100, but {base.name} has passed that step and has only the checkpoints of 0, 120, 250"
+    )
+    with pytest.raises(BadInputError, match=line):
+        sweep(described(100), tmp_path)
+    assert not (tmp_path / "sweep.json").exists()
+    for at in (120, 250, 280):  # kept, newest, not reached
+        check_forks(tmp_path, jobs_of(described(at)))
+    (tmp_path / late.name).mkdir()
+    check_forks(tmp_path, [base, late])  # it has begun
 
 
 def test_a_run_that_outlives_its_sweep_counts_as_running(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

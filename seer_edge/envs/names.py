@@ -238,4 +238,5 @@ def _nearest(env: str, known: "list[Registered]") -> str:
         names += [task.name for task in tasks]
     by_key = {_key(name): name for name in names}
     near = difflib.get_close_matches(_key(env), by_key, n=3, cutoff=_NEAR)
-    return f"nearest: {', '.join(by_key[key] for key in near)}; {_VALID}" if near else _VALID
+    valid = f"{_VALID}, or load the module that adds it with --plugin" if "/" in env else _VALID
+    return f"nearest: {', '.join(by_key[key] for key in near)}; {valid}" if near else valid

@@ -55,6 +55,7 @@ def test_other_gymnasium_ids_resolve_unchanged() -> None:
         ("CarRacing-v9", "unknown environment 'CarRacing-v9'; nearest: CarRacing-v3"),
         ("", f"unknown environment ''; {VALID}"),
         ("nope", f"unknown environment 'nope'; {VALID}"),
+        ("dots/3", f"unknown environment 'dots/3'; {VALID}, or load the module that adds it with --plugin"),
         ("cartpole", "unknown environment 'cartpole'; nearest: CartPole-v1, "),
         ("zzz\nq", rf"unknown environment 'zzz\nq'; {VALID}"),
         ("cartpole-swingp", "unknown environment 'cartpole-swingp'; nearest: cartpole-swingup, "),

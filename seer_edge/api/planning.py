@@ -70,6 +70,14 @@ def plan_of(request: RunRequest) -> BytePlan:
     if plan.config.demos is not None:
         with open_demos(Path(plan.config.demos), spec, plan.config.gray_levels) as demos:
             plan = dataclasses.replace(plan, notes=(*plan.notes, _note_on_demos(plan, demos.rows)))
+            if demos.about.get("environment") != spec.id:
+                LOG.warning(
+                    "--demos %s: recorded in %r, not in %s; leave it out unless both show the same and have the same "
+                    "actions",
+                    plan.config.demos,
+                    demos.about.get("environment"),
+                    spec.id,
+                )
     LOG.debug("environment %s: frames %s, %s", spec.id, "x".join(map(str, spec.frame_shape)), spec.actions)
     LOG.debug("settings: %s", plan.config.settings)
     return plan

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+import seer_edge
 from seer_edge.config.plan import make_plan
 from seer_edge.envs import Discrete, EnvSpec, Step
 from seer_edge.errors import BadInputError
@@ -45,6 +46,19 @@ def recorded(path: Path, spec: EnvSpec, steps: int, *, lives: bool = False) -> N
         play(writer, env, steps)
         writer.write()
     return env
+
+
+@pytest.mark.parametrize("env", ["Alien", "Krull"])
+def test_a_warning_names_the_other_environment_of_demonstrations(
+    env: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "demos.seer"
+    recorded(path, EnvSpec("ALE/Alien-v5", "Alien", (84, 84), (84, 84), Discrete(18)), 5)
+    seer_edge.plan(env, mem_budget="1MB", demos=path)
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [text.split(";")[0] for text in warnings] == (
+        [] if env == "Alien" else [f"--demos {path}: recorded in 'ALE/Alien-v5', not in ALE/Krull-v5"]
+    )
 
 
 def test_few_large_frames_are_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

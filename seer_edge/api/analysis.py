@@ -140,7 +140,10 @@ def _open(path: Path, rows: int, apart: int | None, threads: int | None) -> _Ope
         snapshots.read(step, plan.encoder.weight_shapes, shapes)
     pairs = pairs_of(steps, apart or 1)
     if apart is not None and not pairs:
-        raise BadInputError(f"--apart {apart}: the snapshots of {path} are at most {steps[-1] - steps[0]} steps apart")
+        most = steps[-1] - steps[0]
+        raise BadInputError(
+            f"--apart {apart}: the snapshots of {path} are at most {most} steps apart; give that or less"
+        )
     _check_memory(plan, agent, len(steps), rows)
     return _Opened(folder, plan, saved, state, agent, snapshots, steps, pairs, saved.freeze_step)
 

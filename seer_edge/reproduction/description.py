@@ -82,7 +82,7 @@ class Reproduction:
         known = {job.env.lower(): job.env for job in listed}
         for env in envs:
             if env.lower() not in known:
-                raise BadInputError(f"--envs {env}: not in {self.name}; choose of {', '.join(known.values())}")
+                raise BadInputError(f"--envs {env}: not in {self.name}; choose from {', '.join(known.values())}")
         wanted = {env.lower() for env in envs}
         needed: set[str] = set()
         for job in reversed(listed):  # each job comes after those that it needs

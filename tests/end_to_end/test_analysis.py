@@ -117,7 +117,7 @@ def test_snapshots_of_an_earlier_version_have_layers_of_the_encoder_only(
 @pytest.mark.parametrize(
     ("flags", "parts"),
     [
-        (("--apart", "31"), ("--apart 31", "at most 30 steps apart")),
+        (("--apart", "31"), ("--apart 31", "at most 30 steps apart; give that or less")),
         (("--rows", "900000000"), ("--rows 900000000: needs about", "give fewer")),
         (("--rows", "15"), ("--rows", "out of range")),
     ],

@@ -153,7 +153,7 @@ def test_only_some_environments_and_seeds_bring_the_runs_that_they_need() -> Non
         ("fig2", {"scale": 0}, "--scale 0: give a number above 0 and at most 1"),
         ("fig2", {"scale": 1.5}, "--scale 1.5: give a number above 0 and at most 1"),
         ("fig2", {"scale": float("nan")}, "--scale nan: give a number"),
-        ("fig2", {"envs": ["Alien"]}, "--envs Alien: not in fig2; choose of cartpole-swingup, reacher-easy"),
+        ("fig2", {"envs": ["Alien"]}, "--envs Alien: not in fig2; choose from cartpole-swingup, reacher-easy"),
         ("fig2", {"seeds": []}, "seeds: give a list of whole numbers"),
     ],
 )

@@ -271,6 +271,7 @@ class TrainConfig:
         """
         try:
             entries = {**BEFORE_RECORDED, **data}
+            _one_of("--algo", entries["algo"], tuple(ALGORITHMS))
             settings = _read(ALGORITHMS[entries["algo"]].settings, dict(entries.pop("settings")))
             if entries["environment"] is not None:
                 names = (entries["env"], entries["env_name"], entries["resize"])

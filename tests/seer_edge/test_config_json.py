@@ -110,6 +110,12 @@ def test_a_malformed_config_json_is_refused(change: dict[str, Any]) -> None:
         TrainConfig.from_json(data)
 
 
+def test_a_config_json_with_the_agent_of_a_plugin_suggests_to_load_it() -> None:
+    line = "config.json: --algo mine: choose one of rainbow, .*, or load the module that adds it with --plugin"
+    with pytest.raises(BadInputError, match=line):
+        TrainConfig.from_json({**atari_config().to_json(), "algo": "mine"})
+
+
 @pytest.mark.parametrize("missing", ["env", "freeze_at", "settings", "total_timesteps", "algo", "seed", "resolution"])
 def test_a_config_json_without_an_entry_is_refused(missing: str) -> None:
     data = atari_config().to_json()

@@ -116,6 +116,11 @@ def _build(env_id: EnvId, options: EnvOptions, *, seed: int, training: bool) -> 
         case family:
             make = FAMILIES[family].make
             environment: Environment = make(env_id.registered, options, seed=seed % SEEDS, training=training)
+            if environment.spec.id != env_id.id:  # checkpoints and evaluations open it by this name
+                environment.close()
+                raise UnsupportedEnvError(
+                    f"environment {env_id.id!r}: its spec has the id {environment.spec.id!r}; give it {env_id.id!r}"
+                )
             return environment
 
 

@@ -167,6 +167,14 @@ def test_a_name_that_a_family_does_not_have_is_refused(run: Run, tmp_path: Path,
     assert message in error
 
 
+def test_an_environment_of_a_family_with_another_name_in_its_spec_is_refused(run: Run, tmp_path: Path) -> None:
+    text = files(SECTIONS["Environments"])["dots.py"]
+    (tmp_path / "points.py").write_text(text.replace('register_family("dots"', 'register_family("points"'))
+    status, out, error = run("--plugin", "points", "plan", "--env", "points/3")
+    assert (status, out, error.count("\n")) == (2, "", 1)
+    assert "--env points/3: its spec has the id 'dots/3'; give it 'points/3'" in error
+
+
 def test_the_codec_of_the_page_keeps_the_upper_half_of_each_float(run: Run, tmp_path: Path) -> None:
     (tmp_path / "bfloat16.py").write_text(files(SECTIONS["A latent codec"])["bfloat16.py"])
     assert load_plugins(["--plugin", "bfloat16", "doctor"]) == ["doctor"]

@@ -12,7 +12,8 @@ from seer_edge.realtime.control import Control
 from seer_edge.realtime.feed import Began, Feed
 from seer_edge.realtime.figures import Totals
 from seer_edge.realtime.pilot import Pilot
-from seer_edge.training.session import LatentPhase, Session, StepReport
+from seer_edge.training.components import LatentPhase
+from seer_edge.training.session import Session, StepReport
 from seer_edge.training.updates import Updates
 from seer_runtime.onnx.encoder import OnnxEncoder
 from seer_runtime.system.ledger import WORKSPACE_CAP_BYTES

@@ -16,7 +16,8 @@ from seer_runtime.policy.preprocess import FrameStack
 from seer_runtime.replay.arena import Arena
 from seer_runtime.replay.block_index import BlockIndex
 from seer_runtime.replay.blocks import BlockRows
-from seer_runtime.replay.replay import Replay
+from seer_runtime.replay.convert import Progress
+from seer_runtime.replay.replay import Replay, ReplayConversion
 from seer_runtime.replay.samplers import PrioritizedSampler, Sampler, UniformSampler
 from seer_runtime.replay.storage import FixedRows, Storage
 from seer_runtime.replay.store import RowStore
@@ -51,6 +52,16 @@ class Seeds:
         It depends on the step, so that an environment that is built again does not repeat its first episode.
         """
         return int(np.random.SeedSequence((self.env, timestep)).generate_state(1)[0]) if timestep else self.env
+
+
+@dataclass(frozen=True)
+class LatentPhase:
+    """Everything that a session needs to change its replay from frames to latents, with all memory reserved."""
+
+    graph: bytes  # ONNX, of the frozen encoder
+    perception: LatentPerception
+    conversion: ReplayConversion
+    progress: Progress | None = None
 
 
 def new_ledger(plan: BytePlan) -> Ledger:

@@ -24,9 +24,9 @@ from seer_edge.config.plan import BytePlan
 from seer_edge.errors import RunStoppedError
 from seer_edge.networks.graph import encoder_graph
 from seer_edge.training.codec_choice import CALIBRATION_ROWS, choose_codec
-from seer_edge.training.components import latent_perception
+from seer_edge.training.components import LatentPhase, latent_perception
 from seer_edge.training.replay_rows import real_rows, without_blank_frames
-from seer_edge.training.session import LatentPhase, Session
+from seer_edge.training.session import Session
 from seer_runtime import durable
 from seer_runtime.durable.files import one_line
 from seer_runtime.onnx.encoder import MAX_BATCH, OnnxEncoder

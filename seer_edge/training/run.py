@@ -319,8 +319,7 @@ def _execute(
             ) from error
         except NothingToSampleError as error:
             raise RunStoppedError(
-                f"{folder.path}: nothing to learn from ({error}); give more --mem-budget, a smaller n_step or a larger "
-                "learning_starts"
+                f"{folder.path}: nothing to learn from ({error}); give more --mem-budget or a smaller n_step"
             ) from error
         except Exception as error:
             if not is_out_of_memory(error):

@@ -18,6 +18,7 @@ from seer_edge.errors import BadInputError, EnvironmentFailedError, StepEndedErr
 from seer_edge.runs.checkpoint import Saved, Snapshot, encoder_identity
 from seer_edge.runs.demos import DemoRow, open_demos
 from seer_edge.training.components import (
+    LatentPhase,
     OnHang,
     Seeds,
     build_replay,
@@ -29,9 +30,8 @@ from seer_edge.training.components import (
 from seer_edge.training.freeze_watch import Comparison, FreezeWatch
 from seer_edge.training.updates import PipelinedUpdates, PreparedBatch, Updates
 from seer_runtime.onnx.encoder import OnnxEncoder
-from seer_runtime.policy.perception import LatentPerception, Observed, Perception
-from seer_runtime.replay.convert import Progress
-from seer_runtime.replay.replay import Replay, ReplayConversion
+from seer_runtime.policy.perception import Observed, Perception
+from seer_runtime.replay.replay import NothingToSampleError, Replay
 from seer_runtime.system.ledger import Ledger
 from seer_runtime.system.state import State, StateError, generator_state, restore_generator
 
@@ -46,16 +46,6 @@ class StepReport:
     seconds: float
     loss: float | None  # of the last update; None if the step made no update
     episode: Episode | None  # the episode that this step ended
-
-
-@dataclass(frozen=True)
-class LatentPhase:
-    """Everything that a session needs to change its replay from frames to latents, with all memory reserved."""
-
-    graph: bytes  # ONNX, of the frozen encoder
-    perception: LatentPerception
-    conversion: ReplayConversion
-    progress: Progress | None = None
 
 
 class Session:
@@ -197,12 +187,20 @@ class Session:
         return learned
 
     def _sample(self) -> PreparedBatch | None:
-        """Sample and prepare a batch; None until learning starts."""
+        """Sample and prepare a batch; None until learning starts, and until the replay has a window.
+
+        Raises NothingToSampleError if the replay has overwritten rows and still has none.
+        """
         starts, total = self.config.settings.learning_starts, self.config.total_timesteps
         if self.timestep <= starts:
             return None
         progress = (self.timestep - starts) / max(total - starts, 1)
-        batch = self.replay.sample(progress, positives=self.agent.contrasts)
+        try:
+            batch = self.replay.sample(progress, positives=self.agent.contrasts)
+        except NothingToSampleError:
+            if self.replay.store.oldest:
+                raise
+            return None
         return PreparedBatch(batch, self.agent.prepare(batch))
 
     def watch_freeze(self) -> Comparison | None:

@@ -23,8 +23,10 @@ from seer_edge.training.metrics import Console
 from seer_edge.training.run import Run
 from seer_edge.training.updates import PipelinedUpdates
 from seer_runtime.policy.perception import Observed
+from seer_runtime.replay.replay import NothingToSampleError
+from seer_runtime.replay.store import FINAL
 from seer_runtime.system.state import State
-from tests.seer_edge.freeze_rig import Arrays, Rig
+from tests.seer_edge.freeze_rig import CAPACITY, Arrays, Rig
 
 pytestmark = pytest.mark.integration
 
@@ -40,6 +42,24 @@ def test_updates_start_after_learning_starts(rig: Callable[..., Rig], pipeline: 
     assert (run.session.flush_updates() is not None) == pipeline
     assert run.session.agent.updates == 5
     assert run.session.flush_updates() is None
+
+
+@pytest.mark.parametrize("pipeline", [False, True])
+def test_learning_waits_for_the_first_window(rig: Callable[..., Rig], pipeline: bool) -> None:
+    """A window of three steps begins at the first row once a fourth is stored."""
+    run = rig(learning_starts=0, pipeline=pipeline)
+    losses = [run.session.step().loss for _ in range(20)]
+    first = 3 + pipeline
+    assert [loss is not None for loss in losses] == [False] * first + [True] * (20 - first)
+
+
+def test_a_replay_that_has_overwritten_rows_and_holds_no_window_stops_the_run(rig: Callable[..., Rig]) -> None:
+    run = rig(learning_starts=0)
+    for _ in range(CAPACITY + 1):
+        run.session.step()
+    run.session.replay.store.columns.flags[:] = FINAL
+    with pytest.raises(NothingToSampleError):
+        run.session.step()
 
 
 def test_sampling_is_given_the_progress_of_the_run(rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,10 +30,12 @@ class Ticks:
         self.lateness, self.missed = Durations(), 0
         self.waited = False
         self._now, self._sleep = now, sleep
-        self.restart()
+        self.at = self._stepped_at = now()
+        self._due = self.at + period_seconds
 
     def restart(self) -> None:
-        """Let the next tick come one period from now, for example after a reset of the environment."""
+        """Let the next tick come one period from now, after a reset. The last step may have missed some before it."""
+        self._skip_until(self._stepped_at)
         self.at = self._now()
         self._due = self.at + self.period_seconds
 
@@ -44,11 +46,15 @@ class Ticks:
             self._sleep(left)
         self.at = self._now()
         self.lateness.add(self.at - self._due)
+        self._skip_until(self.at)
+        self.waited = True
+
+    def _skip_until(self, seconds: float) -> None:
+        """Count the tick that is due as served, and those between it and `seconds` as missed."""
         self._due += self.period_seconds
-        while self._due <= self.at:
+        while self._due <= seconds:
             self._due += self.period_seconds
             self.missed += 1
-        self.waited = True
 
     def follow(self) -> None:
         """Count a tick that the environment itself set, late if more than a period has passed since the last one."""
@@ -68,6 +74,7 @@ class Ticks:
             _running = None
         if not self.waited:
             self.wait()
+        self._stepped_at = self._now()
 
     def drain(self) -> tuple[Durations, int]:
         """Return lateness and missed ticks of the interval, and begin the next one."""

@@ -57,6 +57,23 @@ def test_a_reset_of_the_environment_costs_no_tick() -> None:
     assert (ticks.at, ticks.missed) == (pytest.approx(105.1), 0)
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "missed"), [(0.0, 0.05, 0), (0.0, 0.37, 2), (0.37, 0.0, 2), (0.37, 0.37, 5)]
+)
+def test_the_last_step_of_an_episode_misses_ticks_too(before: float, after: float, missed: int) -> None:
+    clock = Clock()
+    ticks = clock.ticks(0.1)
+    with ticks.one():
+        clock.now += before
+        next_tick()
+        clock.now += after
+    clock.now += 5  # a reset
+    ticks.restart()
+    assert ticks.drain()[1] == missed
+    ticks.restart()
+    assert ticks.missed == 0
+
+
 @pytest.mark.parametrize("calls", [0, 1, 2])
 def test_a_step_waits_for_one_tick_however_often_it_asks(calls: int) -> None:
     clock = Clock()

@@ -180,13 +180,22 @@ def read_run(path: Path) -> Run:
         seed=int(config["seed"]),
         status=str(summary.get("status", "no summary")),
         settings={
-            name: value for name, value in compared.items() if name not in NOT_COMPARED and not isinstance(value, dict)
+            name: _comparable(value)
+            for name, value in compared.items()
+            if name not in NOT_COMPARED and not isinstance(value, dict)
         },
         freeze_step=_freeze_step(summary, progress),
         total_steps=int(config["total_timesteps"]),
         progress=progress,
         episodes=_episodes(folder.episodes),
     )
+
+
+def _comparable(value: Any) -> Any:
+    """Return whole numbers as ints: the command line writes 30.0 where the Python API and a sweep may write 30."""
+    if isinstance(value, list):
+        return [_comparable(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _config(folder: RunFolder) -> dict[str, Any]:

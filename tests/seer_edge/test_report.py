@@ -68,6 +68,13 @@ def test_runs_that_differ_only_in_how_they_are_watched_have_one_setting(tmp_path
     assert list(grouped(read_runs(runs))["Alien"]) == ["rainbow"]
 
 
+def test_whole_numbers_are_one_setting_as_ints_and_as_floats(tmp_path: Path) -> None:
+    rates = {"flag": (30.0, [2.0, 0.5]), "python": (30, [2, 0.5]), "slow": (10.0, [2, 0.5])}
+    runs = [make_run(tmp_path / name, hz=hz, slew_rate=slew) for name, (hz, slew) in rates.items()]
+    found = {name: [run.path.name for run in runs] for name, runs in grouped(read_runs(runs))["Alien"].items()}
+    assert found == {"hz 30": ["flag", "python"], "hz 10": ["slow"]}
+
+
 def test_settings_are_named_by_their_differences_within_a_game(tmp_path: Path) -> None:
     runs = [
         make_run(tmp_path / "a", freeze_at=4000, mem_budget_bytes=70_000_000),

@@ -92,7 +92,7 @@ def parse_time(text: str) -> float:
     milliseconds = text.removesuffix("ms")
     if milliseconds != text and _NUMBER.fullmatch(milliseconds) and float(milliseconds) > 0:
         return float(milliseconds) / 1e3
-    return parse_duration(text)
+    return parse_duration(text, "200ms or 0.2s")
 
 
 def parse_action_limit(text: str) -> tuple[float, float]:

@@ -276,7 +276,8 @@ def test_one_number_is_the_slew_rate_of_all_controls() -> None:
         (["--action-limit", "1,-1"], "'1,-1' has LOW above HIGH; write for example -0.5,0.5"),
         (["--slew-rate", "fast"], "--slew-rate: 'fast' is not a number or a list of them"),
         (["--slew-rate", "1,"], "is not a number or a list of them"),
-        (["--rest-after", "200"], "--rest-after: '200' is not a duration"),
+        (["--rest-after", "200"], "--rest-after: '200' is not a duration; use for example 200ms or 0.2s"),
+        (["--control-period", "100"], "--control-period: '100' is not a duration; use for example 200ms or 0.2s"),
         (["--rest-after", "0ms"], "--rest-after: '0ms' is not a duration"),
     ],
 )

@@ -55,15 +55,15 @@ def exact_size(size_bytes: int) -> str:
     return f"{size_bytes}"
 
 
-def parse_duration(text: str) -> float:
+def parse_duration(text: str, examples: str = "30s, 10min or 1.5h") -> float:
     """Return the number of seconds in `text`: "10min" is 600.0.
 
     `text` is a positive decimal number with the unit s, min or h. Raises ValueError for any other text and for more
-    than a year.
+    than a year. Its message gives the `examples`.
     """
     match = _DURATION.fullmatch(text.strip())
     if match is None:
-        raise ValueError(f"{text[:40]!r} is not a duration; use for example 30s, 10min or 1.5h")
+        raise ValueError(f"{text[:40]!r} is not a duration; use for example {examples}")
     seconds = Decimal(match[1]) * _SECONDS[match[2]]
     if not 0 < seconds <= MAX_SECONDS:
         reason = "longer than a year; use at most 8760h" if seconds else "zero; use for example 30s"

@@ -126,8 +126,9 @@ def _check_source(request: RunRequest) -> None:
                 f"--freeze-layers {request.freeze_layers}: the encoder of a bundle is frozen whole; leave it out"
             )
     elif (source is None) != (take is None):
-        given, missing = (f"--take {take}", "--from RUN") if source is None else (f"--from {source}", "--take encoder")
-        raise BadInputError(f"{given}: also give {missing}")
+        if source is None:
+            raise BadInputError(f"--take {take}: also give --from RUN")
+        raise BadInputError(f"--from {source}: only the encoder of a run can be imported; also give --take encoder")
 
 
 def _with_gray_levels(request: RunRequest, frames: SourceFrames) -> RunRequest:

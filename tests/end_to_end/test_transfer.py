@@ -173,7 +173,7 @@ def test_a_source_with_a_damaged_checkpoint_is_refused(run: Run, source: Path, t
 @pytest.mark.parametrize(
     ("flags", "parts"),
     [
-        (("--from", "{source}"), ["--from {source}: also give --take encoder"]),
+        (("--from", "{source}"), ["--from {source}: only the encoder of a run can be imported; also give"]),
         (("--take", "encoder"), ["--take encoder: also give --from RUN"]),
         (("--from", "{source}", "--take", "agent"), ["--take agent: {source} is a run", "export --with learner"]),
         (("--from", "{source}", "--take=agent"), ["--take agent: {source} is a run", "export --with learner"]),

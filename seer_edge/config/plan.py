@@ -98,6 +98,12 @@ class BytePlan:
         return 0 if self.config.freeze_window is None else 2 * self.networks.parameters * FLOAT_BYTES
 
     @property
+    def acting_bytes(self) -> int:
+        """Bytes of the two copies of encoder and policy that act in real time, while another thread learns."""
+        copies = 0 if self.config.hz is None else 2
+        return copies * (self.encoder.parameters + self.networks.policy_parameters) * FLOAT_BYTES
+
+    @property
     def activation_bytes(self) -> int:
         """Estimated bytes of feature maps in an update from frames; 0 if every row is a latent."""
         if not self.holds_frames:
@@ -118,7 +124,7 @@ class BytePlan:
     def _counted_bytes(self) -> int:
         lines = self.columns_bytes + self.priorities_bytes + self.index_bytes + self.workspace_bytes
         learner = self.model_bytes + self.optimizer_bytes + self.activation_bytes + self.watch_bytes
-        return self.env.process_bytes + self.arena_bytes + lines + learner
+        return self.env.process_bytes + self.arena_bytes + lines + learner + self.acting_bytes
 
     @property
     def expected_frames(self) -> int | None:
@@ -214,6 +220,8 @@ class BytePlan:
             rows.insert(1, ("fork of", f"{config.origin['run']}, step {config.origin['step']:,}"))
         if config.overrides:
             rows.insert(2, ("hyperparameters set", ", ".join(config.overrides)))
+        if config.hz is not None:
+            rows.append(("copies that act (estimate)", f"{self.acting_bytes:,} B"))
         if config.compact:
             rows.append(("index of blocks", f"{self.index_bytes:,} B"))
         if self.env.as_registered:

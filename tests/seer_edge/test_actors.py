@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from seer_edge.agents.actor import Actor, Actors
 from seer_edge.agents.rainbow import RainbowAgent
+from seer_edge.config.plan import replan
 from tests.seer_edge.freeze_rig import KINDS, Rig
 
 pytestmark = pytest.mark.integration
@@ -18,6 +20,24 @@ def _rig(build_rig: Callable[..., Rig], kind: str) -> Rig:
     run = build_rig(kind, learning_starts=20, pipeline=False)
     run.steps(40)
     return run
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_plan_counts_the_two_actors_of_a_run_in_real_time(build_rig: Callable[..., Rig], kind: str) -> None:
+    run = build_rig(kind, pipeline=False)
+    actor = run.session.agent.new_actor(np.random.default_rng(0))
+    plan = replan(run.plan, hz=30.0)
+    assert run.plan.acting_bytes == 0
+    assert plan.acting_bytes == pytest.approx(2 * _tensor_bytes(actor), rel=0.05)
+    shared = plan.workspace_bytes - run.plan.workspace_bytes
+    assert plan.rss_peak_bytes == run.plan.rss_peak_bytes + shared + plan.acting_bytes
+
+
+def _tensor_bytes(actor: Actor[Any]) -> int:
+    found = []
+    for value in vars(actor).values():
+        found += value.parameters() if isinstance(value, torch.nn.Module) else value if isinstance(value, list) else []
+    return sum(tensor.nbytes for tensor in found)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -61,6 +61,7 @@ class BytePlan:
     priorities_bytes: int
     index_bytes: int  # of the places of compressed blocks
     workspace_bytes: int
+    feed_frames: int  # of the workspace, which wait for the learner in real time
     warnings: tuple[str, ...]
     choices: tuple["BytePlan", ...] = ()  # plans with each codec that auto chooses from, the widest first
     notes: tuple[str, ...] = ()  # what the run imports from another

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from seer_edge.config.config import TrainConfig
-from seer_edge.config.real_time import FEED_FRAMES_MIN
+from seer_edge.config.real_time import FEED_FRAMES_MAX, FEED_FRAMES_MIN, SPARE_BYTES
 from seer_edge.envs import EnvSpec
 from seer_edge.errors import BadInputError
 from seer_runtime.onnx.encoder import MAX_BATCH
@@ -39,6 +39,7 @@ class ReplayBytes:
     priorities_bytes: int
     index_bytes: int
     workspace_bytes: int
+    feed_frames: int  # of the workspace, which wait for the learner in real time
 
 
 def plan_replay(
@@ -67,6 +68,8 @@ def plan_replay(
         counts = [capacity if codec is frames else latent_capacity for codec in used]
         slots, tree_slots = sum(counts), max(counts)  # the conversion holds old and new columns at once
     workspace = _workspace(config, frames, latents, codec_bytes, used)
+    feed = 0 if config.hz is None else _feed_frames(workspace, frames.row_bytes)
+    workspace += feed * frames.row_bytes
     _check_workspace(config, env, workspace)
     return ReplayBytes(
         frame_capacity=capacity,
@@ -76,11 +79,21 @@ def plan_replay(
         priorities_bytes=tree_bytes(tree_slots) if config.replay == "prioritized" else 0,
         index_bytes=index,
         workspace_bytes=workspace,
+        feed_frames=feed,
     )
 
 
+def _feed_frames(other_bytes: int, frame_bytes: int) -> int:
+    """Return the frames of the queue to the learner. It fills the workspace that others do not need."""
+    fits = (WORKSPACE_CAP_BYTES - SPARE_BYTES - other_bytes) // frame_bytes
+    return min(max(fits, FEED_FRAMES_MIN), FEED_FRAMES_MAX)
+
+
 def _workspace(config: TrainConfig, frames: FrameCodec, latents: Codec, codec_bytes: int, used: Sequence[Codec]) -> int:
-    """Return the largest workspace: during an evaluation, or at the freeze (`freeze`, `LatentPerception`)."""
+    """Return the largest workspace: during an evaluation, or at the freeze (`freeze`, `LatentPerception`).
+
+    The queue of a run in real time is not in it.
+    """
     settings = config.settings
     stack = settings.stack * frames.row_bytes
     view_bytes, latent = math.prod(frames.view_shape), math.prod(latents.view_shape) * FLOAT_BYTES
@@ -94,9 +107,9 @@ def _workspace(config: TrainConfig, frames: FrameCodec, latents: Codec, codec_by
         of_latents += block_workspace_bytes(latents.row_bytes, 1)
         conversion = block_conversion_bytes(settings.stack, view_bytes, config.augmentations, latents.row_bytes)
     # An evaluation has a perception of its own. In real time it is that of the control thread, which always has one.
-    other, feed = 0, 0
+    other = 0
     if config.hz is not None:
-        other, feed = stack + view, FEED_FRAMES_MIN * frames.row_bytes
+        other = stack + view
         of_latents += MAX_BATCH * latent  # its encoder
     moments = []
     if frames in used:
@@ -105,7 +118,7 @@ def _workspace(config: TrainConfig, frames: FrameCodec, latents: Codec, codec_by
         moments.append(stack + of_latents + stack + view + latent)
     if len(used) == 2:
         moments.append(stack + of_frames + of_latents + conversion + other)
-    return max(moments) + feed
+    return max(moments)
 
 
 def _check_workspace(config: TrainConfig, env: EnvSpec, workspace_bytes: int) -> None:

@@ -8,8 +8,10 @@ from seer_edge.envs.safety import AskedLimits, numbers
 from seer_edge.errors import BadInputError
 
 HZ_MAX = 1_000
-FEED_FRAMES_MIN = 8
-"""Frames in the queue from the control thread to the learner, at least."""
+FEED_FRAMES_MIN, FEED_FRAMES_MAX = 8, 4_096
+"""Frames in the queue from the control thread to the learner, at least and at most."""
+SPARE_BYTES = 1_000_000
+"""Workspace that the queue leaves free."""
 _NEEDS_RATE = {"rest_after_seconds": "s", "max_updates_per_step": "", "min_updates_per_step": ""}
 """Settings that only control in real time uses, and their units."""
 _GIVE_RATE = "needs control in real time; give --hz too, or leave it out"

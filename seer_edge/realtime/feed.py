@@ -1,16 +1,13 @@
 """What the control thread gives to the learner: the frames and steps of the environment, in order."""
 
-import math
 import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from seer_edge.config.real_time import FEED_FRAMES_MIN
 from seer_edge.envs import Action, Frame, Step
 from seer_runtime.system.ledger import Ledger, Line
 
-FRAMES_MAX = 4_096
 WAIT_SECONDS = 1.0
 
 
@@ -51,10 +48,9 @@ class Feed:
 
     """
 
-    def __init__(self, frame_shape: tuple[int, ...], ledger: Ledger, room_bytes: int) -> None:
-        """Reserve frames of `frame_shape` in `room_bytes`, at least `FEED_FRAMES_MIN` and at most `FRAMES_MAX`."""
-        count = min(max(room_bytes // math.prod(frame_shape), FEED_FRAMES_MIN), FRAMES_MAX)
-        self._frames = ledger.allocate(Line.WORKSPACE, (count, *frame_shape), "uint8")
+    def __init__(self, frame_shape: tuple[int, ...], ledger: Ledger, frames: int) -> None:
+        """Reserve `frames` frames of `frame_shape`."""
+        self._frames = ledger.allocate(Line.WORKSPACE, (frames, *frame_shape), "uint8")
         self._events: deque[Began | Stepped] = deque()
         self._put = self._given = self._taken = 0  # events, steps given, steps taken
         self._ready = threading.Semaphore(0)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from seer_edge.config.plan import BytePlan
-from seer_edge.config.real_time import FEED_FRAMES_MIN, limits_asked
+from seer_edge.config.real_time import limits_asked
 from seer_edge.envs import Episode
 from seer_edge.envs.safety import limits_of
 from seer_edge.realtime.control import Control
@@ -16,11 +16,7 @@ from seer_edge.training.components import LatentPhase
 from seer_edge.training.session import Session, StepReport
 from seer_edge.training.updates import Updates
 from seer_runtime.onnx.encoder import OnnxEncoder
-from seer_runtime.system.ledger import WORKSPACE_CAP_BYTES
 from seer_runtime.system.state import State
-
-CONTROL_BYTES = 1_000_000
-"""Workspace that is left to the control thread: its stack and its own encoder."""
 
 
 class RealTimeSession(Session):
@@ -43,9 +39,7 @@ class RealTimeSession(Session):
     def __init__(self, *parts: Any) -> None:
         """Take the parts of a `Session`."""
         super().__init__(*parts)
-        least = FEED_FRAMES_MIN * self.plan.frame_row_bytes  # of the planned workspace
-        room = WORKSPACE_CAP_BYTES - self.plan.workspace_bytes - CONTROL_BYTES + least
-        self.feed = Feed(self.plan.env.frame_shape, self.ledger, room)
+        self.feed = Feed(self.plan.env.frame_shape, self.ledger, self.plan.feed_frames)
         self.updates = Updates(self.agent, self.replay)
         self.totals = Totals()
         self._running = False  # whether the newest stored row belongs to an unfinished episode

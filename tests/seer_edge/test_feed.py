@@ -7,13 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seer_edge.config.real_time import FEED_FRAMES_MIN
 from seer_edge.envs import Frame, Step
 from seer_edge.realtime.feed import Began, ControlEndedError, Feed, Stepped
 from seer_runtime.system.ledger import Ledger, Line
 
-SHAPE = (600, 600)  # so large that the feed holds few
-ROOM = 2_500_000
+SHAPE = (6, 6)
+FRAMES = 8
 
 
 def _frame(value: int) -> Frame:
@@ -32,7 +31,7 @@ def _value(event: Began | Stepped) -> int:
 
 @given(st.lists(st.sampled_from(["begin", "step", "step", "step", "take"]), max_size=60))
 def test_it_is_a_queue_that_drops_whole_ends_of_episodes(calls: list[str]) -> None:
-    feed = Feed(SHAPE, Ledger({}), ROOM)
+    feed = Feed(SHAPE, Ledger({}), FRAMES)
     held: list[int] = []
     steps = 0
     gap, dropped = False, 0
@@ -54,7 +53,7 @@ def test_it_is_a_queue_that_drops_whole_ends_of_episodes(calls: list[str]) -> No
 
 
 def test_a_taken_frame_is_not_overwritten_until_the_next_take() -> None:
-    feed = Feed(SHAPE, Ledger({}), ROOM)
+    feed = Feed(SHAPE, Ledger({}), FRAMES)
     feed.put(Began(_frame(1), True))
     taken = feed.take()
     for value in range(2, 2 + 3 * feed.capacity):
@@ -64,23 +63,21 @@ def test_a_taken_frame_is_not_overwritten_until_the_next_take() -> None:
 
 
 def test_the_caller_may_change_a_frame_that_it_has_put() -> None:
-    feed, frame = Feed(SHAPE, Ledger({}), ROOM), _frame(7)
+    feed, frame = Feed(SHAPE, Ledger({}), FRAMES), _frame(7)
     feed.put(Began(frame, True))
     frame[...] = 9
     assert _value(feed.take()) == 7
 
 
-def test_its_frames_are_counted_as_workspace_and_bounded() -> None:
+def test_its_frames_are_counted_as_workspace() -> None:
     ledger = Ledger({})
-    feed = Feed((84, 84), ledger, ROOM)
-    held = ledger.held_bytes(Line.WORKSPACE)
-    assert 0.99 * ROOM < held <= ROOM
-    assert feed.capacity == held // 84**2 - 1
-    assert Feed((3, 2_000, 2_000), Ledger({}), ROOM).capacity == FEED_FRAMES_MIN - 1
+    feed = Feed((84, 84), ledger, 300)
+    assert ledger.held_bytes(Line.WORKSPACE) == 300 * 84**2
+    assert feed.capacity == 299
 
 
 def test_take_waits_for_an_event() -> None:
-    feed = Feed(SHAPE, Ledger({}), ROOM)
+    feed = Feed(SHAPE, Ledger({}), FRAMES)
     taken: list[int] = []
     thread = threading.Thread(target=lambda: taken.append(_value(feed.take())))
     thread.start()
@@ -91,7 +88,7 @@ def test_take_waits_for_an_event() -> None:
 
 @pytest.mark.parametrize("error", [None, ValueError("the camera is gone")])
 def test_the_end_comes_after_all_pending_steps(error: Exception | None) -> None:
-    feed = Feed(SHAPE, Ledger({}), ROOM)
+    feed = Feed(SHAPE, Ledger({}), FRAMES)
     feed.put(_stepped(5))
     feed.end(error)
     assert _value(feed.take()) == 5

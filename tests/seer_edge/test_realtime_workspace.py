@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 import seer_edge
+from seer_edge.config.real_time import FEED_FRAMES_MAX, FEED_FRAMES_MIN
 from seer_runtime import durable
 
 ENV = f"{__name__}:Still"
@@ -45,10 +46,22 @@ def test_the_plan_of_a_run_in_real_time_has_the_workspace_of_its_control_thread(
         seer_edge.plan(ENV, resolution=180, hz=5, **OPTIONS)
 
 
+def test_the_queue_of_a_run_in_real_time_fills_the_planned_workspace() -> None:
+    small, large, tiny = (
+        seer_edge.plan(ENV, hz=5, **OPTIONS | {"resolution": resolution, "color": color})
+        for resolution, color in ((36, "rgb"), (168, "rgb"), (36, "gray"))
+    )
+    assert 7_000_000 - small.frame_row_bytes < small.workspace_bytes <= 7_000_000
+    assert large.feed_frames == FEED_FRAMES_MIN
+    assert tiny.feed_frames == FEED_FRAMES_MAX
+    assert seer_edge.plan(ENV, resolution=36, **OPTIONS).feed_frames == 0
+
+
 @pytest.mark.integration
-def test_a_freeze_in_real_time_fits_into_the_planned_workspace(tmp_path: Path) -> None:
-    planned = seer_edge.plan(ENV, resolution=168, hz=5, **OPTIONS)
-    seer_edge.train(ENV, run_dir=tmp_path / "run", resolution=168, hz=5, **OPTIONS)
+@pytest.mark.parametrize("resolution", [36, 168])
+def test_a_freeze_in_real_time_fits_into_the_planned_workspace(tmp_path: Path, resolution: int) -> None:
+    planned = seer_edge.plan(ENV, resolution=resolution, hz=5, **OPTIONS)
+    seer_edge.train(ENV, run_dir=tmp_path / "run", resolution=resolution, hz=5, **OPTIONS)
     summary = durable.read_json(tmp_path / "run" / "summary.json")
     assert summary["freeze_refused"] is None
     assert summary["budget"]["workspace_bytes_peak"] == planned.workspace_bytes < 8_000_000

@@ -7,7 +7,7 @@ from typing import Any
 from seer_edge.config.config import TrainConfig
 from seer_edge.config.plan_replay import FLOAT_BYTES, LATENT_RATIO, compact_rows, plan_replay
 from seer_edge.config.plan_text import evaluation_text, reward_text
-from seer_edge.config.plan_warnings import drop_warnings, export_warnings, freeze_warnings
+from seer_edge.config.plan_warnings import drop_warnings, freeze_warnings, run_warnings
 from seer_edge.config.registry import Networks, check_actions, make_networks
 from seer_edge.config.values import AUTO
 from seer_edge.envs import EnvSpec
@@ -349,7 +349,7 @@ def make_plan(config: TrainConfig, env: EnvSpec, *, frozen: bool = False) -> Byt
             *freeze_warnings(
                 config, encoder, replay.frame_capacity, frames.row_bytes, latents.row_bytes, latent_replay
             ),
-            *export_warnings(config, parts),
+            *run_warnings(config, parts),
         ),
     )
 
@@ -394,7 +394,7 @@ def _plan_of_all(config: TrainConfig, env: EnvSpec, *, frozen: bool) -> BytePlan
                 widest.latent_row_bytes,
                 widest.latent_replay,
             ),
-            *export_warnings(config, widest.networks),
+            *run_warnings(config, widest.networks),
         ),
         choices=tuple(choices),
     )

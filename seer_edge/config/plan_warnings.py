@@ -12,7 +12,12 @@ from seer_runtime.replay.codecs import latent_codec
 from seer_runtime.system.units import format_size
 
 
-def export_warnings(config: TrainConfig, networks: Networks) -> tuple[str, ...]:
+def run_warnings(config: TrainConfig, networks: Networks) -> tuple[str, ...]:
+    """Return warnings of a run that learns nothing or cannot be exported."""
+    return (*_learning_warnings(config), *_export_warnings(config, networks))
+
+
+def _export_warnings(config: TrainConfig, networks: Networks) -> tuple[str, ...]:
     """Return a warning if `export` would write a head that `act` refuses to read."""
     head_bytes = networks.policy_parameters * FLOAT_BYTES
     if head_bytes <= MEMBER_BYTES_MAX[HEAD]:
@@ -48,13 +53,24 @@ def freeze_warnings(
         )
     if config.freeze_at and config.freeze_at == config.total_timesteps:
         warnings.append(f"--freeze-at {config.freeze_at}: is the last step, so the agent never learns from latents")
-    if config.freeze_at and config.freeze_at <= config.settings.learning_starts:
+    starts = config.settings.learning_starts
+    if config.freeze_at and config.freeze_at <= starts:
         warnings.append(
-            f"the freeze at step {config.freeze_at:,} comes before learning starts, at step "
-            f"{config.settings.learning_starts:,}, so the encoder would be frozen untrained; give a later --freeze-at, "
-            "or --set learning_starts=N with a smaller N"
+            f"the freeze at step {config.freeze_at:,} comes before learning starts, at step {starts:,}, so the encoder "
+            "would be frozen untrained; give a later --freeze-at, or --set learning_starts=N with a smaller N"
         )
     return tuple(warnings)
+
+
+def _learning_warnings(config: TrainConfig) -> tuple[str, ...]:
+    """Return a warning if the run makes no update, unless its freeze comes first: see `freeze_warnings`."""
+    starts, total = config.settings.learning_starts, config.total_timesteps
+    if config.freeze_at or total > starts:
+        return ()
+    return (
+        f"the run ends at step {total:,}, before its first update, because learning starts after step {starts:,}; give "
+        "more --total-timesteps, or --set learning_starts=N with a smaller N",
+    )
 
 
 def drop_warnings(config: TrainConfig, frames: int | None, latents: Mapping[str, int | None]) -> tuple[str, ...]:

@@ -86,7 +86,7 @@ class Imported:
             plan = _with_codec(plan, self.rows.codec)
         settings, rows = plan.config.settings.continued(), 0 if self.rows is None else self.rows.count
         settings = dataclasses.replace(settings, learning_starts=max(0, settings.learning_starts - rows))
-        return dataclasses.replace(plan, config=dataclasses.replace(plan.config, settings=settings))
+        return replan(plan, settings=settings)
 
 
 def import_source(source: str, plan: BytePlan, take: str | None = ENCODER, *, adopt_codec: bool = False) -> Imported:

@@ -134,6 +134,12 @@ def test_training_continues_from_the_head_of_a_bundle(run: Run, bundle: Path, fr
     assert Policy.load(tmp_path / "p.seer").spec == Policy.load(bundle).spec
 
 
+def test_the_plan_counts_imported_rows_before_it_warns_of_a_run_without_an_update(run: Run, bundle: Path) -> None:
+    words = ("plan", *PIXEL_GAME, "--from", bundle, "--total-timesteps", RAINBOW.learning_starts)
+    assert "before its first update" not in run(*words)[1]
+    assert "before its first update" in run(*words, "--take", "encoder")[1]
+
+
 @pytest.mark.parametrize(("take", "delay"), [((), 0), (("--take", "encoder"), RAINBOW.learning_starts)])
 def test_an_imported_head_with_its_rows_learns_from_the_first_step(
     run: Run, bundle: Path, tmp_path: Path, take: tuple[str, ...], delay: int

@@ -9,7 +9,7 @@ import pytest
 
 from seer_edge.agents import make_agent
 from seer_edge.config.config import build_config
-from seer_edge.config.plan import ACTIVATION_FACTOR, make_plan
+from seer_edge.config.plan import ACTIVATION_FACTOR, make_plan, replan
 from seer_edge.config.presets import RainbowSettings
 from seer_edge.envs import Discrete, EnvSpec
 from seer_edge.errors import BadInputError
@@ -133,6 +133,17 @@ def test_the_plan_warns_of_a_freeze_before_learning_starts() -> None:
     assert plan_of(freeze_at=1_601).warnings == ()
     assert any("learning starts, at step 1,000" in line for line in plan_of(CARTPOLE, freeze_at=1_000).warnings)
     assert plan_of(CARTPOLE, freeze_at=1_001).warnings == ()
+
+
+def test_the_plan_warns_of_a_run_without_an_update() -> None:
+    never = replan(plan_of(), freeze_at=None)
+    imported = replan(never, source="policy.seer", freeze_at=0)
+    for plan in (never, imported):
+        assert replan(plan, total_timesteps=1_601).warnings == ()
+        assert replan(plan, total_timesteps=1_600).warnings == (
+            "the run ends at step 1,600, before its first update, because learning starts after step 1,600; give more "
+            "--total-timesteps, or --set learning_starts=N with a smaller N",
+        )
 
 
 def test_capacities_at_42x42_follow_from_frame_and_latent_sizes() -> None:

@@ -12,7 +12,7 @@ from seer_edge.agents.agent import Agent
 from seer_edge.analysis.attention import attention_maps
 from seer_edge.analysis.latents import LatentStatistics, latent_statistics
 from seer_edge.analysis.layers import SnapshotEncoder, layer_names
-from seer_edge.analysis.similarity import linear_cka, svcca
+from seer_edge.analysis.similarity import linear_cka, mean_correlation, principal_components
 from seer_edge.networks.spec import EncoderSpec
 from seer_edge.runs.snapshots import Weights
 
@@ -111,6 +111,10 @@ class Measured:
     shown_steps: tuple[int, ...] = ()
 
 
+Layers = dict[str, tuple[NDArray[Any], NDArray[np.float64]]]
+"""The outputs `[rows, neurons]` of each layer, and their principal components."""
+
+
 def pairs_of(steps: Sequence[int], apart: int) -> list[tuple[int, int]]:
     """Return each step with the first one that is at least `apart` steps later, where there is one."""
     later = ((step, next((other for other in steps if other - step >= apart), None)) for step in steps)
@@ -127,8 +131,8 @@ def needed_bytes(spec: EncoderSpec, agent: Agent, snapshots: int, rows: int) -> 
     heads = agent.head_tensors()
     weights += sum(tensor.numel() for tensor in heads.values())
     outputs = sum(tensor.numel() for tensor in heads.values() if tensor.ndim == 1)
-    floats = 2 * weights + 4 * rows * outputs + 3 * BATCH * maps + 4 * rows * latent
-    floats += snapshots * ATTENTION_OBSERVATIONS * positions + 4 * max(ROWS_MAX, rows) * channels
+    floats = 2 * weights + 6 * rows * outputs + 3 * BATCH * maps + 4 * rows * latent
+    floats += snapshots * ATTENTION_OBSERVATIONS * positions + 6 * max(ROWS_MAX, rows) * channels
     return rows * observation + 4 * floats
 
 
@@ -148,7 +152,7 @@ def measure(
     as a snapshot.
     """
     measured = Measured(tuple(steps), layer_names(spec))
-    layers: dict[int, dict[str, NDArray[Any]]] = {}
+    layers: dict[int, Layers] = {}
     attention: dict[int, dict[str, NDArray[np.float32]]] = {}
     rows = len(probe.stacks)
     before, total = 0, (len(steps) + len(pairs)) * rows
@@ -158,7 +162,8 @@ def measure(
 
     for step in steps:
         encoder = SnapshotEncoder(spec, weights(step), agent)
-        layers[step], latents = _run(encoder, probe, report)
+        outputs, latents = _run(encoder, probe, report)
+        layers[step] = {name: (found, principal_components(found)) for name, found in outputs.items()}
         before += rows
         measured.latents.append(latent_statistics(step, latents, probe.filled))
         attention[step] = _attention(encoder, probe)
@@ -207,13 +212,11 @@ def _attention(encoder: SnapshotEncoder, probe: Probe) -> dict[str, NDArray[np.f
     return {name: np.concatenate(parts) for name, parts in pieces.items()}
 
 
-def _compare(
-    first: dict[str, NDArray[Any]], second: dict[str, NDArray[Any]], step: int, later: int
-) -> Iterator[Similarity]:
-    for name, x in first.items():
+def _compare(first: Layers, second: Layers, step: int, later: int) -> Iterator[Similarity]:
+    for name, (x, components) in first.items():
         if name in second:  # an earlier version may have written one of the snapshots
-            y = second[name]
-            yield Similarity(name, step, later, len(x), svcca(x, y), linear_cka(x, y))
+            y, others = second[name]
+            yield Similarity(name, step, later, len(x), mean_correlation(components, others), linear_cka(x, y))
 
 
 def neurons(outputs: NDArray[Any], observations: int, first: int) -> NDArray[Any]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from seer_edge.analysis.attention import attention_maps
-from seer_edge.analysis.similarity import linear_cka, svcca
+from seer_edge.analysis.similarity import linear_cka, principal_components, svcca
 
 
 @pytest.fixture
@@ -57,11 +57,25 @@ def test_svcca_of_independent_noise_is_near_its_chance_level(rng: np.random.Gene
     assert 0.05 < svcca(x, y) < 0.12
 
 
-def test_svcca_is_that_of_singular_values_and_projections(rng: np.random.Generator) -> None:
-    x = layer(rng)
+@pytest.mark.parametrize("rows", [None, 15])
+def test_svcca_is_that_of_singular_values_and_projections(rows: int | None, rng: np.random.Generator) -> None:
+    """Also of layers with fewer rows than neurons, where noise alone is similar."""
+    x = layer(rng)[:rows]
     y = np.maximum(x @ rng.normal(size=(20, 12)) + rng.normal(size=(len(x), 12)) * 4, 0)
     assert svcca(x, y) == pytest.approx(naive_svcca(x, y), abs=1e-6)
-    assert 0.2 < svcca(x, y) < 0.98
+    assert 0.2 < svcca(x, y) < 0.98 + (rows is not None)
+
+
+@pytest.mark.parametrize(("rows", "neurons"), [(300, 20), (12, 20)])
+def test_principal_components_are_orthonormal_and_span_the_leading_projections(
+    rows: int, neurons: int, rng: np.random.Generator
+) -> None:
+    x = layer(rng, rows, neurons)
+    components = principal_components(x, 0.9)
+    u, s, _ = np.linalg.svd(x - x.mean(axis=0, dtype=np.float64), full_matrices=False)
+    count = next(n for n in range(1, len(s) + 1) if (s[:n] ** 2).sum() >= 0.9 * (s**2).sum())
+    assert components.shape == (rows, count)
+    np.testing.assert_allclose(np.abs(components.T @ u[:, :count]), np.eye(count), atol=1e-6)
 
 
 def test_svcca_ignores_neurons_that_are_dead(rng: np.random.Generator) -> None:

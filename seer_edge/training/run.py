@@ -1,6 +1,7 @@
 """The main job: train, freeze on the way, evaluate, save checkpoints, and report."""
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -41,6 +42,8 @@ from seer_runtime.system.process import RssCeiling, settle
 from seer_runtime.system.units import format_size
 
 LOG = logging.getLogger(__name__)
+NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
+"""Errors that free space does not end."""
 
 OnProgress = Callable[[Mapping[str, float]], object]
 """Receives one row of `progress.csv`, by column, at each log interval."""
@@ -286,15 +289,19 @@ def resume(
         folder.write_config(plan.config)
         return run
 
-    return _execute(folder, build, supervision)
+    return _execute(folder, build, supervision, saved.timestep)
 
 
 def _execute(
     folder: RunFolder,
     build: Callable[[OnHang], Run[Any]],
     supervision: Supervision,
+    resumed_at: int | None = None,
 ) -> int:
-    """Build a run and execute it; return the exit status. Raises RunStoppedError with what to do."""
+    """Build a run and execute it; return the exit status.
+
+    `resumed_at` is the step of the checkpoint that the run continues from. Raises RunStoppedError with what to do.
+    """
     runs: list[Run[Any]] = []  # empty while the environment is built and renders its first frame
 
     def on_hang(reason: str) -> None:
@@ -312,10 +319,11 @@ def _execute(
             closing.callback(runs[0].session.env.close)
             return runs[0].execute(stop)
         except OSError as error:
-            newest = runs[0].reporter.outcome.checkpoint if runs else None
+            newest = runs[0].reporter.outcome.checkpoint if runs else resumed_at
             kept = "there is no checkpoint yet" if newest is None else f"the newest checkpoint is of step {newest:,}"
+            advice = "make the folder writable" if error.errno in NOT_WRITABLE else "make room"
             raise RunStoppedError(
-                f"{folder.path}: cannot be written any more ({error}); {kept}: make room, then resume"
+                f"{folder.path}: cannot be written any more ({error}); {kept}: {advice}, then resume"
             ) from error
         except NothingToSampleError as error:
             raise RunStoppedError(

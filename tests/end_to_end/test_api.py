@@ -1,8 +1,10 @@
 """The Python API: its examples run, its errors are typed, and importing it costs nothing."""
 
 import doctest
+import errno
 import inspect
 import json
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 
 import seer_edge
+from seer_edge.runs.run_folder import RunFolder
 from tests.end_to_end.test_imports import modules_after
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
@@ -103,6 +106,22 @@ def test_bad_input_raises_one_clear_line(
     assert str(refusal.value).startswith(message)
     assert "\n" not in str(refusal.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("number", "advice"), [(errno.ENOSPC, "make room"), (errno.EROFS, "make the folder writable")])
+def test_a_resume_that_cannot_write_names_the_checkpoint_that_is_kept(
+    number: int, advice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    options: seer_edge.RunOptions = {"mem_budget": "1MB", "total_timesteps": 20, "eval_every": "never"}
+    seer_edge.train("camera_env:Camera-v0", run_dir=tmp_path / "run", **options)
+    monkeypatch.setattr(RunFolder, "repair", fail)
+    with pytest.raises(seer_edge.RunStoppedError) as stopped:
+        seer_edge.resume(tmp_path / "run", total_timesteps=30)
+    assert str(stopped.value).endswith(f"; the newest checkpoint is of step 20: {advice}, then resume")
 
 
 def test_a_callback_that_fails_ends_the_run_with_its_own_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

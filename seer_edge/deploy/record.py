@@ -184,9 +184,13 @@ def _of_bundle(path: Path, spec: EnvSpec) -> Choose:
         policy = Policy.load(path)
     except (durable.CorruptFileError, OSError) as error:
         raise BadInputError(f"--policy {path}: {error}; give a bundle that `export` wrote") from error
-    wanted = (spec.frame_shape, isinstance(spec.actions, Discrete), spec.actions.outputs)
-    if (policy.spec.frame_shape, policy.spec.discrete, policy.spec.actions) != wanted:
-        raise BadInputError(f"--policy {path}: is for another environment than {spec.id}; give another")
+    if (policy.spec.discrete, policy.spec.actions) != (isinstance(spec.actions, Discrete), spec.actions.outputs):
+        raise BadInputError(f"--policy {path}: has other actions than {spec.id}; give another")
+    if policy.spec.frame_shape != spec.frame_shape:
+        own, other = ("x".join(map(str, shape)) for shape in (policy.spec.frame_shape, spec.frame_shape))
+        raise BadInputError(
+            f"--policy {path}: sees frames of {own}, not of {other}; give the --resolution and --color of its run"
+        )
     return lambda frame, begins: policy.decide(policy.perception.observe(frame, first=begins).input)
 
 

@@ -5,6 +5,7 @@ import resource
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 import seer_edge
 from seer_edge.envs import Discrete, EnvSpec
 from seer_edge.runs.demos import open_demos
+from seer_runtime import Policy
 from tests.processes import forked
 
 ENV = f"{__name__}:Counter"
@@ -190,3 +192,22 @@ def test_a_recording_keeps_the_rows_before_the_environment_hangs(at: int, rows: 
     assert [file.name for file in tmp_path.iterdir()] == (["demos.seer"] if rows else [])
     if rows:
         assert _kept(path) == [*range(11), *range(10, 14)]
+
+
+@pytest.mark.parametrize(
+    ("frame_shape", "actions", "message"),
+    [
+        ((42, 42), 3, "sees frames of 42x42, not of 36x36; give the --resolution and --color of its run"),
+        ((36, 36), 4, f"has other actions than {ENV}; give another"),
+    ],
+)
+def test_a_bundle_that_does_not_fit_says_what_differs(
+    frame_shape: tuple[int, ...], actions: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "policy.seer"
+    path.touch()
+    spec = SimpleNamespace(frame_shape=frame_shape, discrete=True, actions=actions)
+    monkeypatch.setattr(Policy, "load", lambda _: SimpleNamespace(spec=spec))
+    with pytest.raises(seer_edge.BadInputError) as refusal:
+        seer_edge.record(ENV, tmp_path / "a.demos", policy=str(path))
+    assert str(refusal.value) == f"--policy {path}: {message}"

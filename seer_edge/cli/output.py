@@ -27,9 +27,14 @@ class TolerantStream:
     """A text stream that discards what is written to it after its first OSError.
 
     With `passes_broken_pipes` a BrokenPipeError is raised instead: a reader such as `head` has seen enough.
+
+    Attributes:
+        failure: that error; None before it.
+
     """
 
     def __init__(self, stream: TextIO, *, passes_broken_pipes: bool = False) -> None:
+        self.failure: OSError | None = None
         self._stream = stream
         self._passes_broken_pipes = passes_broken_pipes
 
@@ -52,6 +57,7 @@ class TolerantStream:
         except OSError as error:
             if isinstance(error, BrokenPipeError) and self._passes_broken_pipes:
                 raise
+            self.failure = error
             self._discard()
 
     def _discard(self) -> None:
@@ -157,5 +163,8 @@ def _check_is_log(path: Path) -> None:
 
 
 def print_result(text: str) -> None:
-    """Print the result of a command to stdout."""
+    """Print the result of a command to stdout. Raises BadInputError if a full disk or the like loses it."""
     print(text, flush=True)
+    failure = getattr(sys.stdout, "failure", None)
+    if failure is not None:
+        raise BadInputError(f"stdout: cannot be written ({failure.strerror}); send the result elsewhere")

@@ -54,6 +54,15 @@ def test_a_run_continues_without_its_output(redirection: str, path: Path) -> Non
     assert runs.newest(path).name == "step_0000000040"
 
 
+@pytest.mark.fault("stdout is a full disk", promise="a command whose result is lost says so and exits with 2")
+@pytest.mark.parametrize("words", ["presets Alien", "plan --env Alien --total-timesteps 100"])
+def test_a_result_that_is_lost_is_an_error(words: str) -> None:
+    command = f"{sys.executable} -m seer_edge {words} >/dev/full"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=300)
+    line = "stdout: cannot be written (No space left on device); send the result elsewhere"
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (2, f"seer-edge {words.split()[0]}: {line}")
+
+
 @OUTPUT
 def test_a_closed_terminal_stops_the_run_with_a_checkpoint(path: Path) -> None:
     """It sends SIGHUP: the run exits with 129 although it cannot print."""

@@ -26,7 +26,7 @@ PAIRS = (
     ("uint8", "paper"),
     ("auto", "paper"),
     ("prioritized", "whole"),
-    ("n10", "prioritized"),
+    ("n10", "whole"),
     ("dopamine", "n10"),
 )
 SEEDS_MIN = 2
@@ -37,7 +37,7 @@ def sections(games: Games) -> list[tuple[str, str, str]]:
     """Return title, explanation and table of each section that has lines."""
     found = [(game, others(game, arms), scores(arms)) for game, arms in games.items()]
     found += [
-        ("All games", "Human-normalized scores.", aggregates(games)),
+        ("All games", "Human-normalized scores, over the games that have all of these arms.", aggregates(games)),
         ("Differences", "Mean over seeds, with its standard error.", differences(games)),
         ("Spread", "Standard deviations.", spreads(games)),
         (

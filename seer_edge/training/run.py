@@ -5,7 +5,7 @@ import errno
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic
@@ -248,11 +248,12 @@ def train(
             return kind(folder, build_session(plan, on_hang, kind.session_kind), console, None)
         with checkpoint.reading(Path(plan.config.source or "")):
             session = build_imported_session(plan, imported, on_hang, kind.session_kind)
-        run = kind(folder, session, console, None)
-        if session.graph is not None:
-            durable.write_atomic(folder.encoder, session.graph)
-        run.reporter.imported(imported)
-        return run
+        with _closed_on_failure(session):
+            run = kind(folder, session, console, None)
+            if session.graph is not None:
+                durable.write_atomic(folder.encoder, session.graph)
+            run.reporter.imported(imported)
+            return run
 
     return _execute(folder, build, supervision)
 
@@ -271,25 +272,35 @@ def resume(
 
     def build(on_hang: OnHang) -> Run[Any]:
         console = Console(plan.config.total_timesteps, saved.timestep, progress_bar=supervision.progress_bar)
-        with checkpoint.reading(saved.path), contextlib.ExitStack() as undo:
+        with checkpoint.reading(saved.path):
             session, notes = resume_session(plan, saved, on_hang, kind.session_kind)
-            undo.callback(session.env.close)
-            run = kind(folder, session, console, saved.run())
-            json.dumps(run.reporter.describe(), allow_nan=False)  # an untrusted run.json may not make a valid summary
-            undo.pop_all()
-        if plan.config.mem_budget_bytes != saved.config.mem_budget_bytes:
-            run.reporter.outcome.peaks.pop(OBSERVATIONS, None)  # the peak under another budget
-        run.unsaved = plan.config != saved.config
-        notes += [f"{line}: last bits may differ" for line in folder.changed_versions()]
-        console.say(f"resumed at step {saved.timestep:,} of {plan.config.total_timesteps:,}")
-        for note in notes:
-            console.say(f"note: {note}")
-        for line in folder.repair(saved.config, session.graph):
-            console.say(line)
-        folder.write_config(plan.config)
-        return run
+        with _closed_on_failure(session):
+            with checkpoint.reading(saved.path):
+                run = kind(folder, session, console, saved.run())
+                json.dumps(run.reporter.describe(), allow_nan=False)  # an untrusted run.json may make no valid summary
+            if plan.config.mem_budget_bytes != saved.config.mem_budget_bytes:
+                run.reporter.outcome.peaks.pop(OBSERVATIONS, None)  # the peak under another budget
+            run.unsaved = plan.config != saved.config
+            notes += [f"{line}: last bits may differ" for line in folder.changed_versions()]
+            console.say(f"resumed at step {saved.timestep:,} of {plan.config.total_timesteps:,}")
+            for note in notes:
+                console.say(f"note: {note}")
+            for line in folder.repair(saved.config, session.graph):
+                console.say(line)
+            folder.write_config(plan.config)
+            return run
 
     return _execute(folder, build, supervision, saved.timestep)
+
+
+@contextlib.contextmanager
+def _closed_on_failure(session: Session) -> Iterator[None]:
+    """Close the environment of a session whose run cannot begin."""
+    try:
+        yield
+    except BaseException:
+        session.env.close()
+        raise
 
 
 def _execute(

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import seer_edge
+import seer_edge.envs.guarded
 from seer_edge.runs.run_folder import RunFolder
 from tests.end_to_end.test_imports import modules_after
 
@@ -119,9 +120,11 @@ def test_a_resume_that_cannot_write_names_the_checkpoint_that_is_kept(
     options: seer_edge.RunOptions = {"mem_budget": "1MB", "total_timesteps": 20, "eval_every": "never"}
     seer_edge.train("camera_env:Camera-v0", run_dir=tmp_path / "run", **options)
     monkeypatch.setattr(RunFolder, "repair", fail)
+    opened = set(seer_edge.envs.guarded._OPEN)
     with pytest.raises(seer_edge.RunStoppedError) as stopped:
         seer_edge.resume(tmp_path / "run", total_timesteps=30)
     assert str(stopped.value).endswith(f"; the newest checkpoint is of step 20: {advice}, then resume")
+    assert set(seer_edge.envs.guarded._OPEN) <= opened
 
 
 def test_a_callback_that_fails_ends_the_run_with_its_own_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

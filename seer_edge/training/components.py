@@ -1,6 +1,7 @@
 """Builders for the parts of a session: environment, replay and perception. Evaluation and the freeze use them too."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,6 +73,16 @@ def new_ledger(plan: BytePlan) -> Ledger:
 def open_training_env(plan: BytePlan, seeds: Seeds, on_hang: OnHang | None, timestep: int) -> Guarded:
     """Build the training environment of a session that is at `timestep`. Raises EnvironmentFailedError."""
     return open_env(plan, seed=seeds.env_from(timestep), training=True, on_hang=on_hang, first_step=timestep)
+
+
+@contextlib.contextmanager
+def closed_on_failure(env: Guarded) -> Iterator[None]:
+    """Close the environment of a session that cannot begin."""
+    try:
+        yield
+    except BaseException:
+        env.close()
+        raise
 
 
 def open_env(plan: BytePlan, *, seed: int, training: bool, on_hang: OnHang | None, first_step: int = 0) -> Guarded:

@@ -5,7 +5,7 @@ import errno
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic
@@ -23,7 +23,7 @@ from seer_edge.runs.run_folder import RunFolder
 from seer_edge.runs.snapshots import Snapshots
 from seer_edge.runs.transfer import Imported
 from seer_edge.training.checkpoint_policy import CheckpointPolicy
-from seer_edge.training.components import OnHang
+from seer_edge.training.components import OnHang, closed_on_failure
 from seer_edge.training.evaluate import evaluate_session
 from seer_edge.training.freeze import FreezeRefusedError, freeze
 from seer_edge.training.imports import build_imported_session
@@ -248,7 +248,7 @@ def train(
             return kind(folder, build_session(plan, on_hang, kind.session_kind), console, None)
         with checkpoint.reading(Path(plan.config.source or "")):
             session = build_imported_session(plan, imported, on_hang, kind.session_kind)
-        with _closed_on_failure(session):
+        with closed_on_failure(session.env):
             run = kind(folder, session, console, None)
             if session.graph is not None:
                 durable.write_atomic(folder.encoder, session.graph)
@@ -274,7 +274,7 @@ def resume(
         console = Console(plan.config.total_timesteps, saved.timestep, progress_bar=supervision.progress_bar)
         with checkpoint.reading(saved.path):
             session, notes = resume_session(plan, saved, on_hang, kind.session_kind)
-        with _closed_on_failure(session):
+        with closed_on_failure(session.env):
             with checkpoint.reading(saved.path):
                 run = kind(folder, session, console, saved.run())
                 json.dumps(run.reporter.describe(), allow_nan=False)  # an untrusted run.json may make no valid summary
@@ -291,16 +291,6 @@ def resume(
             return run
 
     return _execute(folder, build, supervision, saved.timestep)
-
-
-@contextlib.contextmanager
-def _closed_on_failure(session: Session) -> Iterator[None]:
-    """Close the environment of a session whose run cannot begin."""
-    try:
-        yield
-    except BaseException:
-        session.env.close()
-        raise
 
 
 def _execute(

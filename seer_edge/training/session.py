@@ -23,6 +23,7 @@ from seer_edge.training.components import (
     Seeds,
     build_replay,
     check_actions,
+    closed_on_failure,
     new_ledger,
     new_perception,
     open_training_env,
@@ -367,11 +368,8 @@ def resume_session(
     if saved.frozen:
         agent.freeze_encoder(reads_latents=saved.graph is not None)
     session = assemble_session(plan, agent, saved.graph, on_hang, timestep=saved.timestep, kind=kind)
-    try:
+    with closed_on_failure(session.env):
         return session, session.restore(saved)
-    except BaseException:
-        session.env.close()
-        raise
 
 
 def assemble_session(

@@ -115,11 +115,12 @@ def _dots(name: str, title: str, games: Games, colors: Mapping[str, int]) -> Any
                     Series(arm.name, "interval", colors[arm.name], mean, np.array([-float(place)]), low, high)
                 )
         places = [label(arm) for arm in arms]
-        others = published(game, arms)
-        if name == "evaluation" and others:
-            x = np.array(others, float)
+        known = published(game, arms)
+        if name == "evaluation" and known:
+            reported, _ = known
+            x = np.array(reported.returns[game], float)
             series.append(Series("published", "dots", NEUTRAL, x, np.full(len(x), -float(len(places)))))
-            places.append("published, data-efficient Rainbow")
+            places.append(f"published, {reported.agent}")
         panels.append(Panel(game, tuple(series), places=tuple(places)))
     caption = "Dots: runs. Bar: mean and range of the seeds."
     return Figure(name, f"{title}: mean return", caption, "return", "", tuple(panels), ())

@@ -31,10 +31,6 @@ MAIN_ARMS = ("whole", "bounded", "paper", "uint8", "uint4")
 EARLIER = re.compile(r"paper-(\d+)k")
 """Arms like `paper` that freeze at another step, in thousands."""
 RIVAL_SUFFIX = ".json"
-PUBLISHED = {"CrazyClimber": (34_509, 16_185), "Krull": (3_257, 2_852), "Seaquest": (305, 354)}
-"""Mean returns of data-efficient Rainbow after `PUBLISHED_STEPS`, as the `PUBLISHERS` give them."""
-PUBLISHED_STEPS = 100_000
-PUBLISHERS = ("Dopamine (Agarwal et al. 2021)", "its first authors (van Hasselt et al. 2019)")
 MEASURES = {"evaluation": "Evaluation", "training": "Training, last quarter"}
 
 
@@ -129,10 +125,44 @@ Games = Mapping[str, Arms]
 """Arms by game or task."""
 
 
-def published(game: str, arms: Arms) -> tuple[int, ...]:
-    """Return the published returns of the game; empty if there are none, or the runs have another length."""
-    results = [result for arm in arms.values() for result in arm.results]
-    return PUBLISHED.get(game, ()) if all(result.timesteps == PUBLISHED_STEPS for result in results) else ()
+@dataclass(frozen=True)
+class Published:
+    """Mean returns that others report after a number of agent steps.
+
+    Attributes:
+        agent: what has these returns.
+        publishers: who reports them.
+        returns: by game, one for each publisher.
+
+    """
+
+    agent: str
+    publishers: Sequence[str]
+    returns: Mapping[str, Sequence[int]]
+
+
+PUBLISHED = {
+    100_000: Published(
+        "data-efficient Rainbow",
+        ("Dopamine (Agarwal et al. 2021)", "its first authors (van Hasselt et al. 2019)"),
+        {"CrazyClimber": (34_509, 16_185), "Krull": (3_257, 2_852), "Seaquest": (305, 354)},
+    ),
+    500_000: Published(
+        "0.07 GB",
+        ("the paper's Rainbow (Table 1, five seeds)", "the paper's SEER"),
+        {"CrazyClimber": (10_498, 17_620), "Krull": (2_216, 3_069), "Seaquest": (263, 337)},
+    ),
+}
+"""By the length of the runs."""
+
+
+def published(game: str, arms: Arms) -> tuple[Published, int] | None:
+    """Return what is published of the game at the length of all its runs, and that length; None if there is nothing."""
+    lengths = {result.timesteps for arm in arms.values() for result in arm.results}
+    for length, found in PUBLISHED.items():
+        if lengths == {length} and game in found.returns:
+            return found, length
+    return None
 
 
 def label(arm: str) -> str:

@@ -9,8 +9,6 @@ from evidence_arms import (
     ARMS,
     MAIN_ARMS,
     MEASURES,
-    PUBLISHED_STEPS,
-    PUBLISHERS,
     Arms,
     Games,
     Result,
@@ -24,6 +22,7 @@ PAIRS = (
     ("uint8", "whole"),
     ("uint4", "whole"),
     ("uint8", "paper"),
+    ("uint8", "bounded"),
     ("auto", "paper"),
     ("prioritized", "whole"),
     ("n10", "whole"),
@@ -59,11 +58,13 @@ def others(game: str, arms: Arms) -> str:
     """Return what others report of a game; empty if they do not have it, or the runs have another length."""
     from seer_edge.reports.reference_scores import ATARI
 
-    returns = [f"{value:,} by {name}" for value, name in zip(published(game, arms), PUBLISHERS, strict=False)]
-    if not returns:
+    known = published(game, arms)
+    if known is None:
         return ""
+    reported, length = known
+    returns = [f"{value:,} by {name}" for value, name in zip(reported.returns[game], reported.publishers, strict=True)]
     return (
-        f"Published for data-efficient Rainbow after {PUBLISHED_STEPS:,} steps: {' and '.join(returns)}. "
+        f"Published for {reported.agent} after {length:,} steps: {' and '.join(returns)}. "
         f"Random play: {ATARI[game][0]:,.0f}."
     )
 

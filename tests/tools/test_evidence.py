@@ -186,14 +186,20 @@ def test_the_committed_pages_are_those_of_the_committed_runs(name: str, tmp_path
     assert {path.name: path.read_text() for path in (tmp_path / name).glob("*.csv")} == tables
 
 
-@pytest.mark.parametrize(("steps", "shown"), [(100_000, True), (1_000, False)])
-def test_published_returns_are_beside_runs_of_their_length(steps: int, shown: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("steps", "dopamine", "paper"), [(100_000, True, False), (500_000, False, True), (1_000, False, False)]
+)
+def test_published_returns_are_beside_runs_of_their_length(
+    steps: int, dopamine: bool, paper: bool, tmp_path: Path
+) -> None:
     _run(tmp_path / "runs", "bounded", 0, 100)
     table = tmp_path / "runs" / "Krull__bounded__0" / "progress.csv"
     table.write_text(table.read_text().replace("\n1000,", f"\n{steps},"))
     assert _evidence("page", "--page", tmp_path).returncode == 0
-    assert ("3,257 by Dopamine" in (tmp_path / "README.md").read_text()) is shown
-    assert ("Krull,published,dots,3257," in (tmp_path / "evaluation.csv").read_text()) is shown
+    page, table = (tmp_path / "README.md").read_text(), tmp_path / "evaluation.csv"
+    assert ("3,257 by Dopamine" in page, "2,216 by the paper's Rainbow" in page) == (dopamine, paper)
+    assert ("Krull,published,dots,3257," in table.read_text()) is dopamine
+    assert ("Krull,published,dots,3069," in table.read_text()) is paper
 
 
 def test_the_returns_in_the_readme_are_on_the_page() -> None:

@@ -7,7 +7,7 @@ from seer_edge.agents.agent import Agent
 from seer_edge.config.plan import BytePlan
 from seer_edge.runs.source import member_values
 from seer_edge.runs.transfer import Imported, ImportedLearner, ImportedRows
-from seer_edge.training.components import OnHang, Seeds
+from seer_edge.training.components import OnHang, Seeds, closed_on_failure
 from seer_edge.training.session import AnySession, Session, assemble_session, fill_and_begin
 from seer_runtime.policy import bundle
 from seer_runtime.policy.bundle import open_bundle
@@ -28,9 +28,10 @@ def build_imported_session(
     agent = make_agent(plan, seed=Seeds.of(plan.config.seed).agent)
     load_agent(imported, agent, reads_latents=plan.latent_replay)
     session = assemble_session(plan, agent, imported.encoder.graph, on_hang, kind=kind)
-    if imported.rows is not None:
-        load_rows(imported.rows, session.replay)
-    fill_and_begin(session)
+    with closed_on_failure(session.env):
+        if imported.rows is not None:
+            load_rows(imported.rows, session.replay)
+        fill_and_begin(session)
     return session
 
 

@@ -245,14 +245,16 @@ def train(
     def build(on_hang: OnHang) -> Run[Any]:
         console = Console(plan.config.total_timesteps, progress_bar=supervision.progress_bar)
         if imported is None:
-            return kind(folder, build_session(plan, on_hang, kind.session_kind), console, None)
-        with checkpoint.reading(Path(plan.config.source or "")):
-            session = build_imported_session(plan, imported, on_hang, kind.session_kind)
+            session = build_session(plan, on_hang, kind.session_kind)
+        else:
+            with checkpoint.reading(Path(plan.config.source or "")):
+                session = build_imported_session(plan, imported, on_hang, kind.session_kind)
         with closed_on_failure(session.env):
             run = kind(folder, session, console, None)
             if session.graph is not None:
                 durable.write_atomic(folder.encoder, session.graph)
-            run.reporter.imported(imported)
+            if imported is not None:
+                run.reporter.imported(imported)
             return run
 
     return _execute(folder, build, supervision)

@@ -335,7 +335,8 @@ def build_session(plan: BytePlan, on_hang: OnHang | None = None, kind: type[AnyS
     """Build the session of a new run, at step 0. Raises EnvironmentFailedError."""
     agent = make_agent(plan, seed=Seeds.of(plan.config.seed).agent)
     session = assemble_session(plan, agent, None, on_hang, kind=kind)
-    fill_and_begin(session)
+    with closed_on_failure(session.env):
+        fill_and_begin(session)
     return session
 
 
@@ -391,5 +392,6 @@ def assemble_session(
         encoder = OnnxEncoder(graph, threads=config.threads, ledger=ledger, device=config.device)
     replay = build_replay(plan, ledger, seeds.replay, latents=encoder is not None)
     env = open_training_env(plan, seeds, on_hang, timestep)
-    perception = new_perception(plan, encoder, ledger, views_seed=seeds.views)
-    return kind(plan, env, agent, replay, perception, ledger, seeds, graph, on_hang)
+    with closed_on_failure(env):
+        perception = new_perception(plan, encoder, ledger, views_seed=seeds.views)
+        return kind(plan, env, agent, replay, perception, ledger, seeds, graph, on_hang)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 import seer_edge
 from seer_edge.config.plan import make_plan
-from seer_edge.envs import Discrete, EnvSpec, Step
+from seer_edge.envs import Discrete, EnvSpec, Step, guarded
 from seer_edge.errors import BadInputError
 from seer_edge.runs import demos as module
 from seer_edge.runs.demos import BEGINS, FINAL, MEMBER, TERMINATED, TRUNCATED, DemoRow, Demos, DemoWriter, open_demos
@@ -139,8 +139,12 @@ def test_a_reward_that_is_too_large_names_the_file(build_rig: Callable[..., Rig]
         writer.write()
     unclipped = dataclasses.replace(rig.plan.config.settings, reward_clip=None)
     config = dataclasses.replace(rig.plan.config, demos=str(path), settings=unclipped)
-    with pytest.raises(BadInputError, match=r"--demos .*demos\.seer: the reward is 1e\+19, which is too large"):
+    opened = set(guarded._OPEN)
+    message = r"--demos .*demos\.seer: the reward is 1e\+19, which is too large"
+    with pytest.raises(BadInputError, match=message) as refused:
         build_session(make_plan(config, rig.plan.env))
+    assert refused.tb is not None  # keeps the session alive
+    assert set(guarded._OPEN) <= opened
 
 
 # --- other files -------------------------------------------------------------------------------------------

@@ -75,11 +75,15 @@ class PipelinedUpdates(Updates):
     def start(self) -> None:
         """Refresh the agent while the worker thread begins the update from the pending batch."""
         with self._refreshing:
-            if self.pending is not None:
-                due, self.pending = self.pending, None
-                self._worker.start(lambda: self._agent.update(due.batch, due.prepared, self._refreshed))
-                self._running = due.batch
+            self._learn()
             self._agent.refresh()
+
+    def _learn(self) -> None:
+        """Start the update from the pending batch, if there is one."""
+        if self.pending is not None:
+            due, self.pending = self.pending, None
+            self._worker.start(lambda: self._agent.update(due.batch, due.prepared, self._refreshed))
+            self._running = due.batch
 
     def _refreshed(self) -> None:
         with self._refreshing:
@@ -103,4 +107,6 @@ class PipelinedUpdates(Updates):
             return loss
         # The running update changed the networks after the last refresh.
         self._agent.refresh(new_noise=False)
-        return super().flush(timestep)
+        # On the same thread as the others: what PyTorch keeps for an update, it keeps for each thread.
+        self._learn()
+        return self.wait(timestep)

@@ -45,6 +45,27 @@ def test_updates_start_after_learning_starts(rig: Callable[..., Rig], pipeline: 
 
 
 @pytest.mark.parametrize("pipeline", [False, True])
+def test_all_updates_run_on_one_thread(
+    rig: Callable[..., Rig], pipeline: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyTorch keeps memory for each thread that makes updates, so a last one on another thread would cost it twice."""
+    run = rig(learning_starts=90, pipeline=pipeline)
+    update, threads = run.session.agent.update, []
+
+    def watched(*arguments: Any) -> UpdateResult:
+        threads.append(threading.get_ident())
+        return update(*arguments)
+
+    monkeypatch.setattr(run.session.agent, "update", watched)
+    for _ in range(93):
+        run.session.step()
+    run.session.flush_updates()
+    assert len(threads) == run.session.agent.updates == 3
+    assert len(set(threads)) == 1
+    assert (threads[0] == threading.get_ident()) is not pipeline
+
+
+@pytest.mark.parametrize("pipeline", [False, True])
 def test_learning_waits_for_the_first_window(rig: Callable[..., Rig], pipeline: bool) -> None:
     """A window of three steps begins at the first row once a fourth is stored."""
     run = rig(learning_starts=0, pipeline=pipeline)

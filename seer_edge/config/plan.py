@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from seer_edge.config.config import TrainConfig
+from seer_edge.config.plan_process import ANON_BASE_BYTES, PROCESS_BASE_BYTES, update_bytes
 from seer_edge.config.plan_replay import FLOAT_BYTES, LATENT_RATIO, compact_rows, plan_replay
 from seer_edge.config.plan_text import evaluation_text, reward_text
 from seer_edge.config.plan_warnings import drop_warnings, freeze_warnings, run_warnings
-from seer_edge.config.registry import Networks, check_actions, make_networks
+from seer_edge.config.registry import ALGORITHMS, Networks, check_actions, make_networks
 from seer_edge.config.values import AUTO
 from seer_edge.envs import EnvSpec
 from seer_edge.errors import BadInputError
@@ -22,16 +23,6 @@ from seer_runtime.system.ledger import WORKSPACE_CAP_BYTES, Ledger, Line
 from seer_runtime.system.memory import MemoryLimits
 from seer_runtime.system.units import format_duration, format_size
 
-# Interpreter, imports, the buffers of a first update and the remains of a first evaluation. The plan counts everything
-# else, and the environment's own memory, line by line. For Alien in 0.07GB `tools/rssbench.py causes` prints 248 MB as
-# "everything else", without an evaluation from frames, which adds up to 28 MB (docs/results/alien-30k). Below a budget
-# of 2MB the imports are the peak, 285 MB.
-PROCESS_BASE_BYTES = 276_000_000
-# The same for anonymous memory: `rssbench.py causes` prints 186 MB as "everything else, anonymous". An evaluation from
-# frames adds up to 16 MB (`rssbench.py watch`, Alien in 14.2MB, 2,060 steps with learning_starts=2000).
-ANON_BASE_BYTES = 202_000_000
-# Peak memory of an update, divided by the size of its feature maps. Measured with batches of 128 and 512 at 84x84.
-ACTIVATION_FACTOR = 1.7
 # Small parts of a checkpoint: random states, environment, counters, metrics, manifest, tensor headers.
 CHECKPOINT_BASE_BYTES = 200_000
 PRIORITY_BYTES = 8
@@ -106,10 +97,11 @@ class BytePlan:
 
     @property
     def activation_bytes(self) -> int:
-        """Estimated bytes of feature maps in an update from frames; 0 if every row is a latent."""
+        """Estimated bytes of observations and feature maps in an update from frames; 0 if every row is a latent."""
         if not self.holds_frames:
             return 0
-        return round(ACTIVATION_FACTOR * self.config.settings.batch_size * self.encoder.map_elements * FLOAT_BYTES)
+        map_factor = ALGORITHMS[self.config.algo].map_factor
+        return update_bytes(self.encoder, self.config.settings.batch_size, map_factor)
 
     @property
     def rss_peak_bytes(self) -> int:

@@ -137,15 +137,15 @@ def test_suggestions_fit_and_are_nearly_the_largest(limit: int, env: EnvSpec, gi
 
 
 @pytest.mark.parametrize(
-    ("limit", "resolution", "budget"),
-    [(775_000_000, 75, None), (685_000_000, 50, None), (630_000_000, 25, None), (575_000_000, 25, "some")],
+    ("resolution", "lacking_bytes"), [(75, 0), (50, 0), (25, 0), (25, 10_000_000)], ids=lambda value: f"{value}"
 )
-def test_smaller_frames_are_suggested_where_frames_are_cropped(limit: int, resolution: int, budget: str | None) -> None:
+def test_smaller_frames_are_suggested_where_frames_are_cropped(resolution: int, lacking_bytes: int) -> None:
     """The suggestion is the largest resolution that fits with the full budget; a smaller budget joins it last."""
+    limit = math.ceil(_plan(_control(resolution)).rss_peak_bytes / 0.95) - lacking_bytes
     message = _refusal(_plan(_control(), rss_limit_bytes=limit))
     (hint,) = [hint for hint in _hints(message) if "--resolution" in hint]
     assert f"--resolution {resolution} " in hint
-    assert ("--mem-budget" in hint) == (budget is not None)
+    assert ("--mem-budget" in hint) == (lacking_bytes > 0)
     assert "--resolution" not in _refusal(_plan(rss_limit_bytes=300_000_000))
     assert ("--latent-codec" in hint) == ("--mem-budget" in hint)
 
@@ -178,7 +178,8 @@ def test_fixed_settings_are_not_suggested() -> None:
     """An imported encoder fixes the frame size. A resumed run has fixed frames and a fixed codec."""
     imported = _refusal(_plan(_control(), source="runs/x", rss_limit_bytes=340_000_000))
     assert "--resolution" not in imported
-    plan = _plan(_control(), mem_budget_bytes=100_000_000, rss_limit_bytes=865_000_000)
+    plan = _plan(_control(), mem_budget_bytes=100_000_000)
+    plan = _limited(plan, plan.rss_peak_bytes - 30_000_000)
     assert {"--resolution", "--latent-codec"} < set(_refusal(plan).split())
     with pytest.raises(BadInputError, match=r"; --mem-budget \d+MB \([\d,]+ frames, then [\d,]+ latents\) would fit$"):
         check_memory(plan, ROOMY, resumed=True)

@@ -9,8 +9,10 @@ import pytest
 
 from seer_edge.agents import make_agent
 from seer_edge.config.config import build_config
-from seer_edge.config.plan import ACTIVATION_FACTOR, make_plan, replan
+from seer_edge.config.plan import make_plan, replan
+from seer_edge.config.plan_process import INPUT_FACTOR
 from seer_edge.config.presets import RainbowSettings
+from seer_edge.config.registry import ALGORITHMS
 from seer_edge.envs import Discrete, EnvSpec
 from seer_edge.errors import BadInputError
 from seer_edge.networks.flops import QLearningFlops
@@ -242,8 +244,9 @@ def test_the_plan_warns_of_a_freeze_at_the_last_step() -> None:
 
 def test_the_peak_includes_the_memory_of_an_update_and_the_renderer() -> None:
     plan = plan_of(CARTPOLE)
-    maps = 32 * (41**2 + 39**2 + 37**2 + 35**2)
-    assert plan.activation_bytes == round(ACTIVATION_FACTOR * 128 * 4 * maps)
+    maps, inputs = 32 * (41**2 + 39**2 + 37**2 + 35**2), 9 * 84 * 84
+    factor = ALGORITHMS["curl-sac"].map_factor
+    assert plan.activation_bytes == round(128 * 4 * (factor * maps + INPUT_FACTOR * inputs))
     rendered = plan_of(dataclasses.replace(CARTPOLE, process_bytes=10**9))
     assert rendered.rss_peak_bytes == plan.rss_peak_bytes + 10**9
     assert rendered.anon_peak_bytes == plan.anon_peak_bytes + 10**9

@@ -106,6 +106,8 @@ class Algorithm:
         default_preset: the name of its preset for tasks that have none.
         encoder_arrays: prefixes of the arrays in its state that belong to its encoder. Another run can import them.
         fixed: settings that define this algorithm, with their values.
+        map_factor: how many times an update holds each element of the encoder's maps at its peak, beside its inputs;
+            the plan estimates memory with it. Q-learning, which encodes both observations of a row, has 4.5.
 
     """
 
@@ -116,6 +118,7 @@ class Algorithm:
     default_preset: str
     encoder_arrays: tuple[str, ...] = ("encoder.",)
     fixed: Mapping[str, Any] = field(default_factory=dict)
+    map_factor: float = 4.5
 
 
 def part_of(arrays: Arrays, prefix: str) -> dict[str, NDArray[Any]]:

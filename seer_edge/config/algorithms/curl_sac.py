@@ -95,6 +95,7 @@ CURL_SAC = Algorithm(
     # The layer norms belong to the heads, but the freeze ends their training too.
     encoder_arrays=("encoder.", "critic.norm.", "actor.norm."),
     fixed={"contrastive": True},
+    map_factor=2.0,
 )
 
 SAC = replace(CURL_SAC, fixed={"contrastive": False})

@@ -5,22 +5,20 @@ dataclasses check their ranges, so a new field needs no entry here.
 """
 
 import dataclasses
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from seer_edge.config.presets import PRESETS, Preset, Settings
 from seer_edge.config.registry import ALGORITHMS, check_actions
 from seer_edge.config.request import flag_of, has_flag
+from seer_edge.config.toml_file import read_toml
 from seer_edge.envs import EnvSpec
 from seer_edge.errors import BadInputError
 from seer_edge.networks.spec import ENCODERS
 from seer_edge.validation import NONE, nearest, typed
 
 SUFFIX = ".toml"
-FILE_BYTES_MAX = 65_536
 _NOT_IN_FILES = ("name", "source", "settings")
 
 
@@ -145,12 +143,8 @@ def read_preset(path: str) -> Preset:
     Entries that the file leaves out have the value of the agent's default preset. Raises BadInputError, which names the
     entry.
     """
-    text = _read_text(path)
-    try:
-        found = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # also of int, for a number of too many digits
-        hint = "seer-edge presets NAME prints a valid file"
-        raise BadInputError(f"--preset {path}: not valid TOML ({error}); {hint}") from error
+    missing = "give a TOML file, or a name that `seer-edge presets` lists"
+    found = read_toml(path, f"--preset {path}", missing, "seer-edge presets NAME prints a valid file")
     try:
         return _preset_from(found, path)
     except ValueError as error:
@@ -172,24 +166,6 @@ def preset_from_file(env: EnvSpec, path: str, algo: str | None = None) -> Preset
         raise BadInputError(f"--preset {path}: is a preset of {preset.algo}, not of {algo}; leave one of the two out")
     settings = dataclasses.replace(preset.settings, **wanted.fixed)
     return dataclasses.replace(preset, algo=algo or preset.algo, settings=settings)
-
-
-def _read_text(path: str) -> str:
-    try:
-        with Path(path).open("rb") as file:
-            data = file.read(FILE_BYTES_MAX + 1)
-    except FileNotFoundError as error:
-        hint = "give a TOML file, or a name that `seer-edge presets` lists"
-        raise BadInputError(f"--preset {path}: there is no such file; {hint}") from error
-    except (OSError, ValueError) as error:  # ValueError: a path with a null byte
-        reason = getattr(error, "strerror", None) or error
-        raise BadInputError(f"--preset {path}: cannot be read ({reason}); give a TOML file") from error
-    if len(data) > FILE_BYTES_MAX:
-        raise BadInputError(f"--preset {path}: larger than {FILE_BYTES_MAX:,} B; a preset has some 30 short lines")
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise BadInputError(f"--preset {path}: not text in UTF-8; give a TOML file") from error
 
 
 def _preset_from(found: Mapping[str, Any], path: str) -> Preset:

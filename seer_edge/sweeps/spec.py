@@ -4,7 +4,6 @@ import dataclasses
 import itertools
 import json
 import re
-import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,10 +13,10 @@ from typing import Any
 from seer_edge.config.config import SEED_MAX
 from seer_edge.config.hyperparameters import toml_value
 from seer_edge.config.request import ENCODER, ForkRequest, ResumeRequest, RunRequest, flag_of
+from seer_edge.config.toml_file import read_toml
 from seer_edge.errors import BadInputError
 from seer_edge.validation import nearest
 
-FILE_BYTES_MAX = 65_536
 _ENTRIES = ("envs", "seeds", "settings", "variants", "about")
 """Entries of a description. `about` is free for notes."""
 _OWN = ("env", "seed")
@@ -132,16 +131,7 @@ def flags_of(options: Mapping[str, Any]) -> list[str]:
 
 def read_spec(path: Path) -> list[Job]:
     """Return the jobs of the file `path`, each after its parent. Raises BadInputError."""
-    try:
-        with path.open("rb") as file:
-            text = file.read(FILE_BYTES_MAX + 1)
-        if len(text) > FILE_BYTES_MAX:
-            raise BadInputError(f"{path}: larger than {FILE_BYTES_MAX:,} bytes; give the file of a sweep")
-        data = tomllib.loads(text.decode())
-    except OSError as error:
-        raise BadInputError(f"{path}: cannot be read ({error.strerror}); give the file of a sweep") from error
-    except (ValueError, RecursionError) as error:
-        raise BadInputError(f"{path}: not TOML ({error}); see docs/sweeps.md") from error
+    data = read_toml(path, f"{path}", "give the file of a sweep", "see docs/sweeps.md")
     try:
         return jobs_of(data)
     except BadInputError as error:

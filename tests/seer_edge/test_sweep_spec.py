@@ -89,8 +89,8 @@ def test_numbers_lists_and_none_reach_the_command_of_a_job(options: dict[str, An
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("envs = [", "not TOML"),
-        (f"envs = {3_000 * '['}{3_000 * ']'}", "not TOML (maximum recursion depth exceeded"),
+        ("envs = [", "not valid TOML"),
+        (f"envs = {3_000 * '['}{3_000 * ']'}", "not valid TOML (maximum recursion depth exceeded"),
         ("seeds = [0]", "envs: give a list of environments"),
         ('envs = ["Alien"]\nseeds = [true]', "seeds: give a list of whole numbers"),
         ('envs = ["Alien"]\nseeds = [0, -1]', "seeds: -1 is no seed; give whole numbers from 0 to 4294967295"),

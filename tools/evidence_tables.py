@@ -36,7 +36,7 @@ def sections(games: Games) -> list[tuple[str, str, str]]:
     """Return title, explanation and table of each section that has lines."""
     found = [(game, others(game, arms), scores(arms)) for game, arms in games.items()]
     found += [
-        ("All games", "Human-normalized scores, over the games that have all of these arms.", aggregates(games)),
+        ("All games", "Human-normalized scores of the main arms that all games have.", aggregates(games)),
         ("Differences", "Mean over seeds, with its standard error.", differences(games)),
         ("Spread", "Standard deviations.", spreads(games)),
         (
@@ -127,26 +127,26 @@ def _difference(first: Mapping[int, float], second: Mapping[int, float]) -> str:
 
 
 def aggregates(games: Games) -> str:
-    """Return the table of human-normalized scores over the games for which every main arm and a human have one."""
+    """Return the table of human-normalized scores of the main arms that all games have which a human has played."""
     from seer_edge.reports.reference_scores import human_normalized
     from seer_edge.reports.statistics import interquartile_interval, interquartile_mean, mean_interval
 
     def cell(value: float, interval: Any) -> str:
         return f"{value:.2f}" + (f" [{interval.low:.2f}, {interval.high:.2f}]" if interval else "")
 
-    full = {
-        game: arms
-        for game, arms in games.items()
-        if human_normalized(game, 0.0) is not None
-        and all(name in arms and arms[name].seeds(measure) for name in MAIN_ARMS for measure in MEASURES)
-    }
+    played = {game: arms for game, arms in games.items() if human_normalized(game, 0.0) is not None}
+    common = [
+        name
+        for name in MAIN_ARMS
+        if all(name in arms and arms[name].seeds(measure) for arms in played.values() for measure in MEASURES)
+    ]
     lines = []
-    for name in MAIN_ARMS if len(full) > 1 else ():
+    for name in common if min(len(played), len(common)) > 1 else ():
         cells = []
         for measure in MEASURES:
             strata = [
                 [cast("float", human_normalized(game, value)) for value in arms[name].seeds(measure).values()]
-                for game, arms in full.items()
+                for game, arms in played.items()
             ]
             joined = np.concatenate(strata)
             cells += [

@@ -121,7 +121,7 @@ def test_a_freeze_is_named_in_one_piece_and_a_codec_only_where_there_is_one(tmp_
 
 
 @pytest.mark.parametrize("name", ["alien-30k", "cartpole-50/frozen", "cartpole-50/never"])
-def test_runs_of_earlier_versions_are_read(name: str) -> None:
+def test_the_runs_of_the_docs_are_read(name: str) -> None:
     run = read_run(RESULTS / name)
     [row] = rows_of(grouped([run]), END)
     assert row.mean is not None

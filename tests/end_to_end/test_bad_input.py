@@ -130,7 +130,7 @@ def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         (["plan", "--env", "Alien", "--device", "mps"], ["--device mps", "not a device", "use cpu"]),
         ([*TRAIN, "--rss-limit", "200MB"], ["--rss-limit 200MB", "would need about", "the smallest possible run"]),
         ([*TRAIN, "--rss-limit", "0"], ["--rss-limit", "'0'", "less than one byte; use for example"]),
-        ([*CONTROL, "--rss-limit", "685MB"], ["--rss-limit 685MB", "--resolution 50", "would fit"]),
+        ([*CONTROL, "--rss-limit", "720MB"], ["--rss-limit 720MB", "--resolution 50", "would fit"]),
         ([*TRAIN, "--checkpoint-every", "0"], ["--checkpoint-every", "'0'", "at least 1"]),
         ([*TRAIN, "--checkpoint-every", "-5"], ["--checkpoint-every", "'-5'", "at least 1"]),
         ([*TRAIN, "--checkpoint-every", "5m"], ["--checkpoint-every", "'5m'", "10min"]),

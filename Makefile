@@ -63,7 +63,7 @@ test-python-%: setup
 test-slow: setup  ## the tests that take minutes
 	$(BIN)/pytest -m slow
 
-test-faults: setup  ## every injected fault: 200 kills, each step of each save, each bit of a manifest; half an hour
+test-faults: setup  ## every injected fault: 200 kills, each step of each save, each bit of a manifest; above an hour
 	$(BIN)/pytest -m 'not slow' tests/faults $(FAULTS_ARGS)
 
 reliability: FAULTS_ARGS := --reliability docs/reliability.md

@@ -117,10 +117,9 @@ def _dots(name: str, title: str, games: Games, colors: Mapping[str, int]) -> Any
         places = [label(arm) for arm in arms]
         known = published(game, arms)
         if name == "evaluation" and known:
-            reported, _ = known
-            x = np.array(reported.returns[game], float)
+            x = np.array(known.returns[game], float)
             series.append(Series("published", "dots", NEUTRAL, x, np.full(len(x), -float(len(places)))))
-            places.append(f"published, {reported.agent}")
+            places.append(f"published, {known.agent}")
         panels.append(Panel(game, tuple(series), places=tuple(places)))
     caption = "Dots: runs. Bar: mean and range of the seeds."
     return Figure(name, f"{title}: mean return", caption, "return", "", tuple(panels), ())

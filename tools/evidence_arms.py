@@ -127,42 +127,42 @@ Games = Mapping[str, Arms]
 
 @dataclass(frozen=True)
 class Published:
-    """Mean returns that others report after a number of agent steps.
+    """Mean returns that others report.
 
     Attributes:
         agent: what has these returns.
+        timesteps: after how many agent steps.
         publishers: who reports them.
         returns: by game, one for each publisher.
 
     """
 
     agent: str
+    timesteps: int
     publishers: Sequence[str]
     returns: Mapping[str, Sequence[int]]
 
 
-PUBLISHED = {
-    100_000: Published(
+PUBLISHED = (
+    Published(
         "data-efficient Rainbow",
+        100_000,
         ("Dopamine (Agarwal et al. 2021)", "its first authors (van Hasselt et al. 2019)"),
         {"CrazyClimber": (34_509, 16_185), "Krull": (3_257, 2_852), "Seaquest": (305, 354)},
     ),
-    500_000: Published(
+    Published(
         "0.07 GB",
+        500_000,
         ("the paper's Rainbow (Table 1, five seeds)", "the paper's SEER"),
         {"CrazyClimber": (10_498, 17_620), "Krull": (2_216, 3_069), "Seaquest": (263, 337)},
     ),
-}
-"""By the length of the runs."""
+)
 
 
-def published(game: str, arms: Arms) -> tuple[Published, int] | None:
-    """Return what is published of the game at the length of all its runs, and that length; None if there is nothing."""
+def published(game: str, arms: Arms) -> Published | None:
+    """Return what is published of the game at the length of all its runs; None if there is nothing."""
     lengths = {result.timesteps for arm in arms.values() for result in arm.results}
-    for length, found in PUBLISHED.items():
-        if lengths == {length} and game in found.returns:
-            return found, length
-    return None
+    return next((found for found in PUBLISHED if lengths == {found.timesteps} and game in found.returns), None)
 
 
 def label(arm: str) -> str:

@@ -61,10 +61,9 @@ def others(game: str, arms: Arms) -> str:
     known = published(game, arms)
     if known is None:
         return ""
-    reported, length = known
-    returns = [f"{value:,} by {name}" for value, name in zip(reported.returns[game], reported.publishers, strict=True)]
+    returns = [f"{value:,} by {name}" for value, name in zip(known.returns[game], known.publishers, strict=True)]
     return (
-        f"Published for {reported.agent} after {length:,} steps: {' and '.join(returns)}. "
+        f"Published for {known.agent} after {known.timesteps:,} steps: {' and '.join(returns)}. "
         f"Random play: {ATARI[game][0]:,.0f}."
     )
 

@@ -14,15 +14,13 @@ paper-b, are continuations of one seed. The file of a rival is written straight 
 
 import argparse
 import json
-import statistics
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from commandline import BadInputError, Parser, any_folder, progress, render, run_tool, writable
-from evidence_arms import MAIN_ARMS, MEASURES, Arms, Games, label, order, parts_of, published, read_arms
+from evidence_arms import GAMES_MIN, Arms, parts_of, read_arms
+from evidence_figures import draw
 from evidence_tables import sections
 
 EVIDENCE = Path(__file__).resolve().parents[1] / "docs" / "results" / "evidence"
@@ -30,8 +28,6 @@ RUNS = "runs"
 """Folder of the collected runs in that of their page."""
 TABLES, DESCRIPTIONS = ("progress.csv", "episodes.csv"), ("config.json", "summary.json")
 """What is kept of a run."""
-CURVES_MAX = 6
-"""Arms of a game in the figure of curves. If there are more, only the main arms are shown."""
 
 
 # --- collecting ----------------------------------------------------------------------------------------------------
@@ -78,91 +74,6 @@ def _without_places(path: Path) -> bytes:
     return f"{json.dumps(described, indent=1)}\n".encode()
 
 
-# --- figures -------------------------------------------------------------------------------------------------------
-
-
-def draw(games: Games, folder: Path) -> list[Any]:
-    """Write the figures as PNG and CSV, and return them."""
-    from seer_edge.reports.drawing import write_png
-
-    names = sorted({name for arms in games.values() for name in arms}, key=order)
-    colors = {name: number for number, name in enumerate(names)}
-    figures = [
-        *(_dots(name, title, games, colors) for name, title in MEASURES.items()),
-        _curves(games, colors),
-        _costs(games, colors),
-    ]
-    for figure in figures:
-        write_png(figure, folder / f"{figure.name}.png")
-        (folder / f"{figure.name}.csv").write_text(figure.csv())
-    return figures
-
-
-def _dots(name: str, title: str, games: Games, colors: Mapping[str, int]) -> Any:
-    from seer_edge.reports.panels import NEUTRAL, Figure, Panel, Series
-
-    panels = []
-    for game, arms in games.items():
-        series = []
-        for place, arm in enumerate(arms.values()):
-            x = np.array([value for values in arm.values(name).values() for value in values])
-            series.append(Series(arm.name, "dots", colors[arm.name], x, np.full(len(x), -float(place))))
-            seeds = list(arm.seeds(name).values())
-            if seeds:
-                mean = np.array([statistics.fmean(seeds)])
-                low, high = np.array([min(seeds)]), np.array([max(seeds)])
-                series.append(
-                    Series(arm.name, "interval", colors[arm.name], mean, np.array([-float(place)]), low, high)
-                )
-        places = [label(arm) for arm in arms]
-        known = published(game, arms)
-        if name == "evaluation" and known:
-            x = np.array(known.returns[game], float)
-            series.append(Series("published", "dots", NEUTRAL, x, np.full(len(x), -float(len(places)))))
-            places.append(f"published, {known.agent}")
-        panels.append(Panel(game, tuple(series), places=tuple(places)))
-    caption = "Dots: runs. Bar: mean and range of the seeds."
-    return Figure(name, f"{title}: mean return", caption, "return", "", tuple(panels), ())
-
-
-def _curves(games: Games, colors: Mapping[str, int]) -> Any:
-    from seer_edge.reports.figures import mean_line
-    from seer_edge.reports.panels import Figure, Key, Panel, Series
-
-    panels = []
-    shown = set()
-    for game, arms in games.items():
-        series = []
-        for name in arms if len(arms) <= CURVES_MAX else (name for name in MAIN_ARMS if name in arms):
-            shown.add(name)
-            lines = [result.curve for result in arms[name].results if len(result.curve[0])]
-            only = [Series(name, "run", colors[name], *line) for line in lines[:1]]
-            series += mean_line(name, lines, colors[name]) or only
-        panels.append(Panel(game, tuple(series)))
-    keys = tuple(Key(label(name), "mean", color) for name, color in colors.items() if name in shown)
-    caption = (
-        "Training games: mean of those of the last 10,000 steps, and of at least five. Line and band: mean and "
-        "standard deviation over all runs of an arm. Continuations of one seed are the same up to their beginning."
-    )
-    return Figure("curves", "Return of training games", caption, "agent steps", "return", tuple(panels), keys)
-
-
-def _costs(games: Games, colors: Mapping[str, int]) -> Any:
-    from seer_edge.reports.panels import Figure, Key, Panel, Series
-
-    panels = []
-    for game, arms in games.items():
-        series = []
-        for arm in arms.values():
-            x = np.array([result.cpu_seconds for result in arm.results])
-            y = np.array([result.training for result in arm.results], float)
-            series.append(Series(arm.name, "dots", colors[arm.name], x, y))
-        panels.append(Panel(game, tuple(series)))
-    keys = tuple(Key(label(name), "dots", color) for name, color in colors.items())
-    caption = "Each point is a run: its CPU seconds, and its training games of the last quarter."
-    return Figure("cost", "Return and cost", caption, "CPU seconds", "return", tuple(panels), keys)
-
-
 # --- the page ------------------------------------------------------------------------------------------------------
 
 
@@ -179,7 +90,11 @@ def write_page(out: Path) -> int:
         "in `runs`. [The plan](../plan.md) says what the arms and measures are, and what would count against this "
         "project. Agents are Rainbow on games, and CURL + SAC on control tasks.\n\n"
         f"So far: {total} runs on {', '.join(games)}. Intervals in brackets are 95 % bootstraps over seeds. "
-        "Those of two seeds reach from one to the other, and hold the true mean in about half of all cases.\n"
+        "Those of two seeds reach from one to the other, and hold the true mean in about half of all cases.\n\n"
+        "- **Evaluation**: mean return of the games without noise at the end.\n"
+        "- **Training, last quarter**: mean return of the training games that ended in the last quarter of the steps. "
+        f"A run in which fewer than {GAMES_MIN} ended has none.\n"
+        "- **CPU seconds**: those of the process, for some rivals without its start and the evaluation.\n"
     ]
     parts += [f"![{figure.title}]({figure.name}.png)\n\n{figure.caption}\n" for figure in figures]
     for title, about, table in sections(games):

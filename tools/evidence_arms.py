@@ -8,19 +8,22 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from commandline import BadInputError
 from numpy.typing import NDArray
 
+FIRST = "a"
+"""The continuation with the random numbers of its parent. A run without continuations is one too."""
 CONTINUATIONS = frozenset("abcd")
 ARMS = {
     "whole": "no freeze, all frames of the run",
     "bounded": "no freeze, newest frames",
-    "paper": "SEER as in the paper",
-    "uint8": "SEER, compressed uint8",
-    "uint4": "SEER, compressed uint4",
-    "auto": "SEER as in the paper, --freeze-at auto",
+    "paper": "SEER, float32 latents",
+    "uint8": "SEER, compressed uint8 latents",
+    "uint4": "SEER, compressed uint4 latents",
+    "auto": "SEER, float32 latents, --freeze-at auto",
     "prioritized": "no freeze, all frames of the run, prioritized replay",
     "n10": "no freeze, all frames of the run, prioritized replay, 10-step returns",
     "dopamine": "no freeze, all frames of the run, settings of Dopamine",
@@ -32,6 +35,12 @@ EARLIER = re.compile(r"paper-(\d+)k")
 """Arms like `paper` that freeze at another step, in thousands."""
 RIVAL_SUFFIX = ".json"
 MEASURES = {"evaluation": "Evaluation", "training": "Training, last quarter"}
+GAMES_MIN = 4
+"""Training games of the last quarter that a run needs for a mean."""
+
+
+Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Abscissae and mean returns."""
 
 
 @dataclass(frozen=True)
@@ -41,42 +50,60 @@ class Result:
     Attributes:
         timesteps: its length in agent steps.
         evaluation: mean return of the evaluation at the end.
-        training: mean return of the training games that ended in the last quarter; None if none did.
+        games: training games that ended in the last quarter.
+        training: their mean return; None if they are fewer than GAMES_MIN.
         cpu_seconds: of the process, those of a parent up to the fork included.
         rows: rows held at the end.
         rss_peak_bytes: the kernel's, of the process; the largest of all processes of a run that was resumed or forked.
         freeze_step: None without a freeze.
-        curve: step of each training game, and the mean return of the newest games.
+        freeze_is_latest: whether an automatic freeze came at its latest step.
+        default_freeze: the step at which this run freezes without `--freeze-at`; None for a rival.
+        curve: step of each training game, from that of the fork on, and the mean return of the newest games.
+        cpu_curve: the same over CPU seconds; None for a rival.
 
     """
 
     timesteps: int
     evaluation: float | None
+    games: int
     training: float | None
     cpu_seconds: float
     rows: int
     rss_peak_bytes: int
     freeze_step: int | None
-    curve: tuple[NDArray[np.float64], NDArray[np.float64]]
+    freeze_is_latest: bool
+    default_freeze: int | None
+    curve: Curve
+    cpu_curve: Curve | None
 
 
 def result_of_run(path: Path) -> Result:
     """Read a run of this project. Raises BadInputError."""
     from seer_edge.reports.figures import training_return
     from seer_edge.reports.reading import CPU_SECONDS, STEPS, read_run
-    from seer_edge.reports.scores import last_quarter_return
+    from seer_edge.reports.scores import last_quarter
 
     run = read_run(path)
-    means = run.evaluations.means
+    config = json.loads((path / "config.json").read_text())
+    means, late = run.evaluations.means, last_quarter(run)
+    ends, returns = training_return(run, STEPS)
+    own = ends >= (config.get("origin") or {}).get("step", 0)
+    ends, returns = ends[own], returns[own]
+    seconds = run.at_steps(CPU_SECONDS, ends)
+    known = np.isfinite(seconds)
     return Result(
         timesteps=int(np.nanmax(run.column(STEPS))),
         evaluation=float(means[-1]) if len(means) else None,
-        training=last_quarter_return(run),
+        games=len(late),
+        training=_mean_of_games(late),
         cpu_seconds=float(np.nanmax(run.column(CPU_SECONDS))),
         rows=int(np.nanmax(run.column("replay/rows"))),
         rss_peak_bytes=int(json.loads((path / "summary.json").read_text())["rss_peak_bytes"]),
         freeze_step=run.freeze_step,
-        curve=training_return(run, STEPS),
+        freeze_is_latest=config.get("freeze_reason") == "--freeze-at auto" and run.freeze_step == config["freeze_at"],
+        default_freeze=_default_freeze(config),
+        curve=(ends, returns),
+        cpu_curve=(seconds[known], returns[known]),
     )
 
 
@@ -89,35 +116,73 @@ def result_of_rival(path: Path) -> Result:
     return Result(
         timesteps=report["steps"],
         evaluation=statistics.fmean(report["evaluation"]),
-        training=statistics.fmean(report["last_quarter"]) if report["last_quarter"] else None,
+        games=len(report["last_quarter"]),
+        training=_mean_of_games(report["last_quarter"]),
         cpu_seconds=report["cpu_seconds"],
         rows=report["rows"],
         rss_peak_bytes=report["rss_peak_bytes"],
         freeze_step=None,
+        freeze_is_latest=False,
+        default_freeze=None,
         curve=(ends, recent_means(ends, returns)),
+        cpu_curve=None,
     )
+
+
+def _mean_of_games(returns: Sequence[float] | NDArray[np.float64]) -> float | None:
+    return float(np.mean(returns)) if len(returns) >= GAMES_MIN else None
+
+
+def _default_freeze(config: Mapping[str, Any]) -> int:
+    """Return the step at which a run with this `config.json` freezes if its replay does not hold the whole run."""
+    from seer_edge.config.freeze_step import freeze_fields
+    from seer_edge.config.registry import preset_for
+
+    steps = config["total_timesteps"]
+    preset = preset_for(config["env_name"], config["algo"])
+    return int(freeze_fields(None, preset, None, total_timesteps=steps, frame_capacity=0)["freeze_at"])
 
 
 @dataclass(frozen=True)
 class Arm:
-    """The results of one arm on one game, by seed."""
+    """The results of one arm on one game, by seed and continuation."""
 
     name: str
-    by_seed: Mapping[int, Sequence[Result]]
+    by_seed: Mapping[int, Mapping[str, Result]]
 
-    def values(self, measure: str) -> dict[int, list[float]]:
-        """Return the values of a measure by seed, one for each continuation."""
-        found = {seed: [getattr(result, measure) for result in results] for seed, results in self.by_seed.items()}
-        return {seed: [value for value in values if value is not None] for seed, values in found.items()}
+    def values(self, measure: str) -> dict[int, dict[str, float]]:
+        """Return the known values of a measure, by seed and continuation."""
+        found = {
+            seed: {name: getattr(result, measure) for name, result in results.items()}
+            for seed, results in self.by_seed.items()
+        }
+        return {
+            seed: {name: value for name, value in values.items() if value is not None} for seed, values in found.items()
+        }
 
     def seeds(self, measure: str) -> dict[int, float]:
         """Return each seed's score, the mean over its continuations."""
-        return {seed: statistics.fmean(values) for seed, values in self.values(measure).items() if values}
+        return {seed: statistics.fmean(values.values()) for seed, values in self.values(measure).items() if values}
 
     @property
     def results(self) -> list[Result]:
         """All results, seed by seed."""
-        return [result for results in self.by_seed.values() for result in results]
+        return [result for results in self.by_seed.values() for result in results.values()]
+
+
+def alike(first: Arm, second: Arm, measure: str) -> tuple[dict[int, float], dict[int, float]]:
+    """Return the scores by seed of both arms, over the seeds and the continuations that both have."""
+    one, other = first.values(measure), second.values(measure)
+    shared = {seed: sorted(one[seed].keys() & other[seed].keys()) for seed in one.keys() & other.keys()}
+    both = [
+        {
+            seed: statistics.fmean(values[seed][name] for name in names)
+            for seed, names in sorted(shared.items())
+            if names
+        }
+        for values in (one, other)
+    ]
+    return both[0], both[1]
 
 
 Arms = Mapping[str, Arm]
@@ -160,9 +225,16 @@ PUBLISHED = (
 
 
 def published(game: str, arms: Arms) -> Published | None:
-    """Return what is published of the game at the length of all its runs; None if there is nothing."""
-    lengths = {result.timesteps for arm in arms.values() for result in arm.results}
-    return next((found for found in PUBLISHED if lengths == {found.timesteps} and game in found.returns), None)
+    """Return what is published of the game at the length of its runs; None if there is nothing."""
+    steps = next(result.timesteps for arm in arms.values() for result in arm.results)
+    return next((found for found in PUBLISHED if steps == found.timesteps and game in found.returns), None)
+
+
+def random_play(game: str) -> float | None:
+    """Return the mean return of random play; None for a task whose is not known."""
+    from seer_edge.reports.reference_scores import ATARI
+
+    return ATARI[game][0] if game in ATARI else None
 
 
 def label(arm: str) -> str:
@@ -177,17 +249,28 @@ def order(arm: str) -> tuple[int, int]:
     return [*ARMS].index("paper" if earlier else arm), -int(earlier[1]) if earlier else -sys.maxsize
 
 
-def fixed_steps(arms: Arms) -> list[str]:
-    """Return the arms like `paper`, which differ in the step of their freeze only."""
-    return [arm for arm in arms if arm == "paper" or EARLIER.fullmatch(arm)]
+def is_fixed(arm: str) -> bool:
+    """Return whether an arm is like `paper`, and differs from it at most in the step of its freeze."""
+    return arm == "paper" or EARLIER.fullmatch(arm) is not None
 
 
 def read_arms(folder: Path) -> Games:
     """Return the arms by game and name, in the order of `order`. Raises BadInputError."""
-    found: dict[str, dict[str, dict[int, list[Result]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    found: dict[str, dict[str, dict[int, dict[str, Result]]]] = defaultdict(
+        lambda: defaultdict(lambda: defaultdict(dict))
+    )
+    lengths: dict[str, int] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        game, arm, seed = parts_of(path)
-        found[game][arm][seed].append(result_of_rival(path) if path.is_file() else result_of_run(path))
+        game, arm, continuation, seed = parts_of(path)
+        result = result_of_rival(path) if path.is_file() else result_of_run(path)
+        if result.timesteps != lengths.setdefault(game, result.timesteps):
+            raise BadInputError(
+                f"{path}: has {result.timesteps:,} steps, where other runs of {game} have {lengths[game]:,}; "
+                "collect it for another --page"
+            )
+        if continuation in found[game][arm][seed]:
+            raise BadInputError(f"{path}: there is another run of this continuation; leave one out")
+        found[game][arm][seed][continuation] = result
     if not found:
         raise BadInputError(f"{folder}: holds no runs; use `evidence.py collect` first")
     return {
@@ -195,14 +278,14 @@ def read_arms(folder: Path) -> Games:
     }
 
 
-def parts_of(path: Path) -> tuple[str, str, int]:
-    """Return game, arm and seed of the folder of a run, or of a rival's file. Raises BadInputError."""
+def parts_of(path: Path) -> tuple[str, str, str, int]:
+    """Return game, arm, continuation and seed of the folder of a run, or of a rival's file. Raises BadInputError."""
     game, _, rest = path.name.removesuffix(RIVAL_SUFFIX).partition("__")
     variant, _, seed = rest.partition("__")
     arm, _, last = variant.rpartition("-")
-    name = arm if last in CONTINUATIONS else variant
+    name, continuation = (arm, last) if last in CONTINUATIONS else (variant, FIRST)
     if not (name in ARMS or EARLIER.fullmatch(name)) or not seed.isdecimal():
         raise BadInputError(
             f"{path}: is not named GAME__VARIANT__SEED with a variant of docs/results/plan.md; leave it out"
         )
-    return game, name, int(seed)
+    return game, name, continuation, int(seed)

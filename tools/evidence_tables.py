@@ -1,7 +1,7 @@
-"""The tables of a page of evidence, in Markdown: scores, differences, spreads and regrets. See evidence.py."""
+"""The tables of a page of evidence, in Markdown: criteria, scores, differences, spreads, regrets. See evidence.py."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -9,70 +9,103 @@ from evidence_arms import (
     ARMS,
     MAIN_ARMS,
     MEASURES,
+    Arm,
     Arms,
     Games,
     Result,
-    fixed_steps,
+    alike,
+    is_fixed,
     label,
     published,
+    random_play,
+)
+from evidence_compare import (
+    CRITERIA,
+    MAIN_MEASURES,
+    NOT_JUDGED,
+    SEEDS_MIN,
+    Difference,
+    best_fixed,
+    compared,
+    paired,
+    verdict,
 )
 
-PAIRS = (
-    ("paper", "bounded"),
-    ("uint8", "whole"),
-    ("uint4", "whole"),
-    ("uint8", "paper"),
-    ("uint8", "bounded"),
-    ("auto", "paper"),
-    ("prioritized", "whole"),
-    ("n10", "whole"),
-    ("dopamine", "n10"),
+COMPARED = (
+    "First arm less second arm: mean over seeds, with its standard error. For a fork and its parent, the error is that "
+    "of the differences of their seeds, and it is said in how many seeds the fork is above. Other arms have nothing in "
+    "common, so their errors add up. A 95 % interval is 12.7 standard errors to each side with two seeds, and 4.3 with "
+    "three. By chance alone, a difference is larger than its standard error in half of all cases with two seeds, and "
+    "in two of five with three."
 )
-SEEDS_MIN = 2
-"""Of a deviation between seeds."""
+AGGREGATED = (
+    "Human-normalized scores of the main arms that all games have. Each game has the same weight, but one with a small "
+    "score, such as Seaquest, hardly changes a mean. With so few seeds the intervals are too narrow."
+)
+REGRET = (
+    "Regret: the best fixed step less the automatic one. Mean of all: of the fixed steps. Only continuations that both "
+    "have are compared. Where the automatic freeze came at a fixed step, both are the same run and the regret is 0."
+)
+REGRET_OVER_SEEDS = (
+    "Returns: mean and standard deviation between seeds. The best fixed step is the one with the best mean. It is the "
+    "best of several noisy means, so its regret is above 0 by chance alone. The default step, at which such a run "
+    "freezes without `--freeze-at`, is not chosen so. Regrets: mean over seeds with its standard error."
+)
 
 
 def sections(games: Games) -> list[tuple[str, str, str]]:
     """Return title, explanation and table of each section that has lines."""
-    found = [(game, others(game, arms), scores(arms)) for game, arms in games.items()]
+    found = [("What would count against this project", criteria_about(games), criteria(games))]
+    found += [(game, others(game, arms), scores(arms)) for game, arms in games.items()]
     found += [
-        ("All games", "Human-normalized scores of the main arms that all games have.", aggregates(games)),
-        ("Differences", "Mean over seeds, with its standard error.", differences(games)),
+        ("All games", AGGREGATED, aggregates(games)),
+        ("Differences", COMPARED, differences(games)),
         ("Spread", "Standard deviations.", spreads(games)),
-        (
-            "The automatic freeze",
-            "Regret: the best fixed step less the automatic one. Mean of all: of the fixed steps.",
-            regrets(games),
-        ),
-        (
-            "The automatic freeze over seeds",
-            "Returns: mean and standard deviation between seeds. The best fixed step is the one with the best mean. "
-            "Regret: its return less that of auto, mean over seeds with its standard error.",
-            regrets_over_seeds(games),
-        ),
+        ("The automatic freeze", REGRET, regrets(games)),
+        ("The automatic freeze over seeds", REGRET_OVER_SEEDS, regrets_over_seeds(games)),
     ]
     return [section for section in found if section[2]]
 
 
+def criteria(games: Games) -> str:
+    """Return the table of the plan's criteria that can be judged, with the games that are against this project."""
+    lines = [
+        (criterion.text, *(verdict(criterion, games, measure) for measure in (None, *MEASURES)))
+        for criterion in CRITERIA
+    ]
+    judged = [line for line in lines if any(not cell.startswith(NOT_JUDGED) for cell in line[1:])]
+    return _table(("Criterion of the plan", "Main measures", *MEASURES.values()), judged)
+
+
+def criteria_about(games: Games) -> str:
+    """Return what the table of criteria says."""
+    mains = [
+        f" On {game} it is {MEASURES[measure].lower()}." for game, measure in MAIN_MEASURES.items() if game in games
+    ]
+    return (
+        "The games named are those against it. Games with one seed are not judged. The main measure is the evaluation."
+        + "".join(mains)
+    )
+
+
 def others(game: str, arms: Arms) -> str:
     """Return what others report of a game; empty if they do not have it, or the runs have another length."""
-    from seer_edge.reports.reference_scores import ATARI
-
-    known = published(game, arms)
-    if known is None:
-        return ""
-    returns = [f"{value:,} by {name}" for value, name in zip(known.returns[game], known.publishers, strict=True)]
-    return (
-        f"Published for {known.agent} after {known.timesteps:,} steps: {' and '.join(returns)}. "
-        f"Random play: {ATARI[game][0]:,.0f}."
-    )
+    known, random = published(game, arms), random_play(game)
+    texts = []
+    if known is not None:
+        returns = [f"{value:,} by {name}" for value, name in zip(known.returns[game], known.publishers, strict=True)]
+        texts.append(f"Published for {known.agent} after {known.timesteps:,} steps: {' and '.join(returns)}.")
+    if random is not None:
+        texts.append(f"Random play: {random:,.0f}.")
+    return " ".join(texts)
 
 
 def scores(arms: Arms) -> str:
     """Return the table of one game: each arm's scores by seed, mean, and cost."""
     from seer_edge.reports.statistics import mean_interval
 
-    header = ("Arm", "Frozen at", "Seeds", "Runs", *MEASURES.values(), "CPU seconds", "Rows held", "Peak memory, MB")
+    costs = ("CPU seconds", "Rows held", "Largest peak, MB")
+    header = ("Arm", "Frozen at", "Seeds", "Runs", *MEASURES.values(), "Games in it", *costs)
     lines = []
     for arm in arms.values():
         cells = []
@@ -90,39 +123,52 @@ def scores(arms: Arms) -> str:
                 f"{len(arm.by_seed)}",
                 f"{len(arm.results)}",
                 *cells,
+                _range(result.games for result in arm.results),
                 f"{statistics.fmean(result.cpu_seconds for result in arm.results):,.0f}",
                 f"{statistics.fmean(result.rows for result in arm.results):,.0f}",
-                f"{statistics.fmean(result.rss_peak_bytes for result in arm.results) / 1e6:,.0f}",
+                f"{max(result.rss_peak_bytes for result in arm.results) / 1e6:,.0f}",
             )
         )
     return _table(header, lines)
 
 
-def _freeze_steps(results: Sequence[Result]) -> str:
+def _freeze_steps(results: Iterable[Result]) -> str:
     steps = sorted({result.freeze_step for result in results if result.freeze_step is not None})
     return ", ".join(f"{step:,}" for step in steps) or "-"
 
 
+def _range(counts: Iterable[int]) -> str:
+    found = sorted(set(counts))
+    return f"{found[0]}" if len(found) == 1 else f"{found[0]} to {found[-1]}"
+
+
 def differences(games: Games) -> str:
-    """Return the table of the differences between arms of the same seed."""
+    """Return the table of the differences between arms, and for forks in how many seeds of all games they are above."""
     lines = []
-    for first, second in PAIRS:
-        for game, arms in games.items():
-            if first in arms and second in arms:
-                cells = [_difference(arms[first].seeds(name), arms[second].seeds(name)) for name in MEASURES]
-                lines.append((f"{first} - {second}", game, *cells))
-    return _table(("Arms", "Game", *MEASURES.values()), lines)
+    totals: dict[str, list[list[Difference | None]]] = {}
+    for first, second, game, found in compared(games):
+        lines.append((f"{first} - {second}", game, *(_difference(one) for one in found)))
+        totals.setdefault(f"{first} - {second}", []).append(found)
+    for pair, all_games in totals.items():
+        sums = [_sum_above(found) for found in zip(*all_games, strict=True)]
+        if len(all_games) > 1 and all(sums):
+            lines.append((pair, "all games", *sums))
+    return _table(("Arms", "Game", *MEASURES.values()), sorted(lines, key=lambda line: [*totals].index(line[0])))
 
 
-def _difference(first: Mapping[int, float], second: Mapping[int, float]) -> str:
-    values = [first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())]
-    if not values:
+def _difference(found: Difference | None) -> str:
+    if found is None:
         return "-"
-    if len(values) == 1:
-        return f"{values[0]:+,.0f} (one seed)"
-    return (
-        f"{statistics.fmean(values):+,.0f} ± {statistics.stdev(values) / len(values) ** 0.5:,.0f} ({len(values)} seeds)"
-    )
+    if found.error is None:
+        return f"{found.mean:+,.0f} ({'an arm has ' if found.above is None else ''}one seed)"
+    above = "" if found.above is None else f" ({found.above} of {found.seeds} above)"
+    return f"{found.mean:+,.0f} ± {found.error:,.0f}{above}"
+
+
+def _sum_above(found: Iterable[Difference | None]) -> str:
+    """Return in how many seeds forks are above their parents; empty for unrelated arms."""
+    known = [(one.above, one.seeds) for one in found if one is not None and one.above is not None]
+    return f"{sum(above for above, _ in known)} of {sum(seeds for _, seeds in known)} above" if known else ""
 
 
 def aggregates(games: Games) -> str:
@@ -167,7 +213,7 @@ def spreads(games: Games) -> str:
                 values = arm.values(measure)
                 seeds = list(arm.seeds(measure).values())
                 between = f"{statistics.stdev(seeds):,.0f}" if len(seeds) > 1 else "-"
-                repeated = [statistics.variance(found) for found in values.values() if len(found) > 1]
+                repeated = [statistics.variance(found.values()) for found in values.values() if len(found) > 1]
                 within = f"{statistics.fmean(repeated) ** 0.5:,.0f}" if repeated else "-"
                 cells += [between, within]
             if any(cell != "-" for cell in cells):
@@ -182,37 +228,31 @@ def regrets(games: Games) -> str:
     for game, arms in games.items():
         for seed, results in arms["auto"].by_seed.items() if "auto" in arms else ():
             for name, label_of_measure in MEASURES.items():
-                fixed = {arm: arms[arm].seeds(name).get(seed) for arm in fixed_steps(arms)}
-                known = {arm: value for arm, value in fixed.items() if value is not None}
-                own = arms["auto"].seeds(name).get(seed)
-                if own is None or not known:
+                fixed = {arm: alike(arms[arm], arms["auto"], name) for arm in arms if is_fixed(arm)}
+                known = {arm: (theirs[seed], own[seed]) for arm, (theirs, own) in fixed.items() if seed in own}
+                if not known:
                     continue
-                best = max(known, key=lambda arm: known[arm])
+                best = max(known, key=lambda arm: known[arm][0])
+                value, own = known[best]
                 lines.append(
                     (
                         game,
                         f"{seed}",
                         label_of_measure,
-                        _freeze_steps(results) if results[0].freeze_step else "never",
+                        _freeze_steps(results.values()) + _latest(results.values()),
                         f"{own:,.0f}",
-                        _freeze_steps(arms[best].by_seed[seed]),
-                        f"{known[best]:,.0f}",
-                        f"{known[best] - own:+,.0f}",
-                        f"{statistics.fmean(known.values()):,.0f}",
+                        _freeze_steps(arms[best].by_seed[seed].values()),
+                        f"{value:,.0f}",
+                        f"{value - own:+,.0f}",
+                        f"{statistics.fmean(theirs for theirs, _ in known.values()):,.0f}",
                     )
                 )
-    header = (
-        "Game",
-        "Seed",
-        "Measure",
-        "Step of auto",
-        "Return",
-        "Best fixed step",
-        "Its return",
-        "Regret",
-        "Mean of all",
-    )
-    return _table(header, lines)
+    returns = ("Return", "Best fixed step", "Its return", "Regret", "Mean of all")
+    return _table(("Game", "Seed", "Measure", "Step of auto", *returns), lines)
+
+
+def _latest(results: Iterable[Result]) -> str:
+    return " (the latest)" if any(result.freeze_is_latest for result in results) else ""
 
 
 def regrets_over_seeds(games: Games) -> str:
@@ -220,13 +260,11 @@ def regrets_over_seeds(games: Games) -> str:
     lines = []
     for game, arms in games.items():
         for name, label_of_measure in MEASURES.items() if "auto" in arms else ():
-            own = arms["auto"].seeds(name)
-            fixed = {arm: arms[arm].seeds(name) for arm in fixed_steps(arms)}
-            full = [arms[arm] for arm, values in fixed.items() if values.keys() >= own.keys()]
-            if len(own) < SEEDS_MIN or not full:
+            best = best_fixed(arms, name)
+            own = {} if best is None else alike(best, arms["auto"], name)[1]
+            if best is None or len(own) < SEEDS_MIN:
                 continue
-            best = max(full, key=lambda arm: statistics.fmean(arm.seeds(name)[seed] for seed in own))
-            others = {seed: best.seeds(name)[seed] for seed in own}
+            default = next((arm for arm in arms.values() if is_fixed(arm.name) and _is_default(arm)), None)
             lines.append(
                 (
                     game,
@@ -234,12 +272,23 @@ def regrets_over_seeds(games: Games) -> str:
                     f"{len(own)}",
                     _mean_and_deviation(own),
                     _freeze_steps(best.results),
-                    _mean_and_deviation(others),
-                    _difference(others, own),
+                    _mean_and_deviation(best.seeds(name)),
+                    _regret(best, arms["auto"], name),
+                    "-" if default is None else _freeze_steps(default.results),
+                    "-" if default is None else _regret(default, arms["auto"], name),
                 )
             )
-    header = ("Game", "Measure", "Seeds", "Return of auto", "Best fixed step", "Its return", "Regret")
-    return _table(header, lines)
+    best_names, default_names = ("Best fixed step", "Its return", "Regret"), ("Default step", "Regret to it")
+    return _table(("Game", "Measure", "Seeds", "Return of auto", *best_names, *default_names), lines)
+
+
+def _is_default(arm: Arm) -> bool:
+    """Return whether all runs froze at the step at which they freeze without `--freeze-at`."""
+    return all(result.freeze_step == result.default_freeze for result in arm.results)
+
+
+def _regret(fixed: Arm, auto: Arm, measure: str) -> str:
+    return _difference(paired(*alike(fixed, auto, measure))).split(" (")[0]
 
 
 def _mean_and_deviation(values: Mapping[int, float]) -> str:

@@ -206,7 +206,8 @@ def _draw_series(axes: Any, series: Series) -> None:
     if series.style == "run":
         axes.plot(x, y, color=color, linewidth=1.1, alpha=0.75, linestyle=dash)
     elif series.style == "mean":
-        axes.fill_between(x, series.low, series.high, color=color, alpha=0.18, linewidth=0)
+        if series.low is not None:
+            axes.fill_between(x, series.low, series.high, color=color, alpha=0.18, linewidth=0)
         axes.plot(x, y, color=color, linewidth=2.2, linestyle=dash)
     elif series.style == "step":
         axes.step(x, y, where="post", color=color, linewidth=1.1, linestyle=(0, (4, 3)))

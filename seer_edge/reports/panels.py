@@ -19,8 +19,8 @@ class Series:
 
     Attributes:
         label: what is shown.
-        style: "run" (a thin line), "mean" (a thick line with its band), "points" (with error bars), "step", "dashed",
-            "dots" (one per seed) or "interval" (a mean with its interval).
+        style: "run" (a thin line), "mean" (a thick line, with its band if there is one), "points" (with error bars),
+            "step", "dashed", "dots" (one per seed) or "interval" (a mean with its interval).
         color: number of the colour, or NEUTRAL.
         x, y: the points. For "dots" and "interval" `y` is the place on the axis of settings.
         low, high: ends of the band or the bars; empty for none. Of "dots" and "interval" along x, else along y.

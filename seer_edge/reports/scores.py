@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from seer_edge.reports.reading import FLOPS, Run
+from seer_edge.reports.reading import FLOPS, Column, Run
 from seer_edge.reports.reference_scores import PaperScore, human_normalized, paper_scores
 from seer_edge.reports.statistics import (
     Improvement,
@@ -76,13 +76,20 @@ def score_of(run: Run, point: Point) -> Score:
     return Score(run, int(found.steps[earlier[-1]]), float(found.means[earlier[-1]]))
 
 
+def last_quarter(run: Run) -> Column:
+    """Return the returns of the training episodes that ended in the last quarter of the steps made so far."""
+    if run.episodes is None:
+        return np.empty(0)
+    return run.episodes.returns[run.episodes.steps > (1 - LAST_SHARE) * run.last_step]
+
+
 def last_quarter_return(run: Run) -> float | None:
-    """Return the mean return of the training episodes that ended in the last quarter of the steps made so far.
+    """Return the mean of `last_quarter`, None if it is empty.
 
     Runs without `episodes.csv` give the last mean of their `progress.csv`. None with neither.
     """
     if run.episodes is not None and len(run.episodes.steps):
-        late = run.episodes.returns[run.episodes.steps > (1 - LAST_SHARE) * run.last_step]
+        late = last_quarter(run)
         return float(np.mean(late)) if len(late) else None
     logged = run.column("rollout/ep_rew_mean")
     logged = logged[np.isfinite(logged)]

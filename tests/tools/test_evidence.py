@@ -44,7 +44,9 @@ def _run(
     summary = {"status": status, "freeze": freeze, "rss_peak_bytes": 9_600_000}
     (path / "summary.json").write_text(json.dumps(summary))
     (path / "progress.csv").write_text(f"{PROGRESS}500,40,,9e6,400\n1000,90,{evaluation},8e6,700\n")
-    late = f"800,{9 * evaluation},50,1\n1000,{11 * evaluation},50,1\n"
+    late = "".join(
+        f"{step},{scale * evaluation},50,1\n" for step, scale in ((800, 9), (850, 10), (900, 10), (1000, 11))
+    )
     (path / "episodes.csv").write_text(f"step,return,length,updates\n700,1,50,1\n{late}")
 
 
@@ -65,7 +67,7 @@ def test_the_page_has_the_figures_of_the_collected_runs(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == sorted(f"Krull__{name}" for name in EVALUATIONS)
     assert done.stderr == "Krull__uint8-a__0: not finished, left out ...\n"
-    rival = {"steps": 1000, "evaluation": [70, 90], "last_quarter": [60], "games": [{"step": 800, "return": 60}]}
+    rival = {"steps": 1000, "evaluation": [70, 90], "last_quarter": [60] * 4, "games": [{"step": 800, "return": 60}]}
     rival |= {"cpu_seconds": 33.0, "rss_peak_bytes": 7_000_000, "rows": 5}
     (kept / "Krull__stream__0.json").write_text(json.dumps(rival))
     assert json.loads((kept / "Krull__paper-b__0" / "config.json").read_text())["origin"] == {
@@ -76,30 +78,40 @@ def test_the_page_has_the_figures_of_the_collected_runs(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
     page = (out / "README.md").read_text()
-    scores = {cells[0]: cells[1:] for cells in _cells(page, "no freeze, newest") + _cells(page, "SEER as in the paper")}
-    bounded, paper = scores["no freeze, newest frames"], scores["SEER as in the paper"]
+    scores = {
+        cells[0]: cells[1:] for cells in _cells(page, "no freeze, newest") + _cells(page, "SEER, float32 latents")
+    }
+    bounded, paper = scores["no freeze, newest frames"], scores["SEER, float32 latents"]
     assert bounded[:3] == ["-", "2", "2"]
     assert bounded[3].startswith("200 [")
-    assert bounded[5:] == ["90", "700", "10"]  # the peak, not the largest sample of progress.csv
+    assert bounded[5:] == ["4", "90", "700", "10"]  # the peak, not the largest sample of progress.csv
     assert paper[:3] == ["400", "2", "3"]
     assert paper[3].startswith("225 [")  # the mean of 130, which is seed 0's, and 320
     assert paper[4].startswith("2,250 [")
-    assert scores["SEER as in the paper, frozen at 20,000"][:2] == ["200", "1"]
-    assert _cells(page, "streaming")[0][1:] == ["-", "1", "1", "80", "60", "33", "5", "7"]
+    assert scores["SEER, float32 latents, frozen at 20,000"][:2] == ["200", "1"]
+    assert _cells(page, "streaming")[0][1:] == ["-", "1", "1", "80", "60", "4", "33", "5", "7"]
     # The differences of the seeds are 30 and 20.
-    assert _cells(page, "paper - bounded")[0][2:] == ["+25 ± 5 (2 seeds)", "+250 ± 50 (2 seeds)"]
-    spread = _cells(page, "Krull | SEER as in the paper |")[0]
+    assert _cells(page, "paper - bounded")[0][2:] == ["+25 ± 5 (2 of 2 above)", "+250 ± 50 (2 of 2 above)"]
+    spread = _cells(page, "Krull | SEER, float32 latents |")[0]
     assert spread[2:4] == [f"{190 / math.sqrt(2):.0f}", f"{40 / math.sqrt(2):.0f}"]
+    # Of paper, the continuation that auto has too: paper-a.
     regret = _cells(page, "Krull | 0 | Evaluation")[0]
-    assert regret[3:] == ["430", "160", "200", "190", "+30", "160"]
-    # paper-20k is better than paper, but only where both have one seed; over both seeds paper has a mean of 225
+    assert regret[3:] == ["430", "160", "200", "190", "+30", "150"]
+    # paper-20k is better than paper, but only where both have one seed. The regrets to paper-a are -50 and -20.
     best = _cells(page, "Krull | Evaluation | 2")[0]
-    assert best[3:] == ["250 ± 127", "400", "225 ± 134", "-25 ± 5 (2 seeds)"]
-    for name in ("evaluation", "training", "curves", "cost"):
+    assert best[3:] == ["250 ± 127", "400", "225 ± 134", "-35 ± 15", "400", "-35 ± 15"]
+    for name in ("evaluation", "training", "curves", "cpu_curves", "cost"):
         assert f"({name}.png)" in page
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     dots = [line for line in (out / "evaluation.csv").read_text().splitlines() if ",dots," in line]
-    assert sorted(float(line.split(",dots,")[1].split(",")[0]) for line in dots) == sorted([80, *EVALUATIONS.values()])
+    random_play = 1598
+    shown = [float(line.split(",dots,")[1].split(",")[0]) for line in dots]
+    assert sorted(shown) == sorted([80, *EVALUATIONS.values(), random_play])
+    # A fork begins where its parent was left, at step 400.
+    ends = [
+        line.split(",")[3] for line in (out / "curves.csv").read_text().splitlines() if line.startswith("Krull,paper")
+    ]
+    assert min(map(float, ends)) >= 400
 
 
 @pytest.mark.parametrize("name", ["Krull__late__0", "Krull__paper-a__x", "krull"])
@@ -143,14 +155,52 @@ def test_human_normalized_scores_are_of_the_arms_that_all_games_have(tmp_path: P
     assert all(cells[2].startswith("1.00") for cells in lines[2:])
 
 
-def test_a_run_in_which_no_training_game_ended_is_on_the_page(tmp_path: Path) -> None:
+@pytest.mark.parametrize("games", [0, 3])
+def test_a_run_in_which_too_few_training_games_ended_is_on_the_page(games: int, tmp_path: Path) -> None:
     for seed in (0, 1):
         _run(tmp_path / "runs", "bounded", seed, 100)
-    (tmp_path / "runs" / "Krull__bounded__1" / "episodes.csv").write_text("step,return,length,updates\n")
+    few = "".join(f"{step},7,50,1\n" for step in range(800, 800 + games))
+    (tmp_path / "runs" / "Krull__bounded__1" / "episodes.csv").write_text(f"step,return,length,updates\n{few}")
     done = _evidence("page", "--page", tmp_path)
     assert done.returncode == 0, done.stderr
     (cells,) = _cells((tmp_path / "README.md").read_text(), "no freeze, newest")
-    assert cells[2:6] == ["2", "2", "100 [100, 100]", "1,000 (1 of 2 seeds)"]
+    assert cells[2:7] == ["2", "2", "100 [100, 100]", "1,000 (1 of 2 seeds)", f"{games} to 4"]
+
+
+def test_the_criteria_of_the_plan_name_the_games_against_it(tmp_path: Path) -> None:
+    """On Krull and Seaquest `paper` is below its parent by 20 ± 10, on CrazyClimber by 5 ± 10; Alien has one seed."""
+    losses = {"Krull": (10, 30), "Seaquest": (10, 30), "CrazyClimber": (-5, 15), "Alien": (30,)}
+    for game, found in losses.items():
+        for seed, loss in enumerate(found):
+            _run(tmp_path / "runs", "bounded", seed, 100, game=game)
+            _run(tmp_path / "runs", "paper-a", seed, 100 - loss, game=game)
+            _run(tmp_path / "runs", "uint8-a", seed, 102 + seed if game == "CrazyClimber" else 0, game=game)
+    assert _evidence("page", "--page", tmp_path).returncode == 0
+    page = (tmp_path / "README.md").read_text()
+    assert _cells(page, "SEER in float32 is below")[0][1:] == ["**met**: Krull, Seaquest"] * 3
+    assert _cells(page, "Compressed uint8 is not above")[0][1:] == ["not met: Krull, Seaquest"] * 3
+    assert _cells(page, "Compressed uint4") == []  # no runs, so no verdict
+    assert "On CrazyClimber it is training, last quarter." in page
+    lines = {cells[1]: cells[2] for cells in _cells(page, "paper - bounded")}
+    assert lines["Krull"] == "-20 ± 10 (0 of 2 above)"
+    assert lines["Alien"] == "-30 (one seed)"
+    assert lines["all games"] == "1 of 7 above"
+    # Unrelated runs: the variances of both means, 0.5**2 and 10**2, add up.
+    lines = {cells[1]: cells[2] for cells in _cells(page, "uint8 - paper")}
+    assert lines["CrazyClimber"] == f"+8 ± {math.sqrt(0.5**2 + 10**2):.0f}"
+
+
+def test_a_run_of_another_length_is_refused(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        _run(tmp_path / "runs", "bounded", seed, 100)
+    table = tmp_path / "runs" / "Krull__bounded__1" / "progress.csv"
+    table.write_text(table.read_text().replace("\n1000,", "\n2000,"))
+    done = _evidence("page", "--page", tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"evidence.py: {table.parent}: has 2,000 steps, where other runs of Krull have 1,000; "
+        "collect it for another --page\n"
+    )
 
 
 def test_collecting_names_a_file_that_a_run_lacks(tmp_path: Path) -> None:

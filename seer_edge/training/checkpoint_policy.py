@@ -10,6 +10,7 @@ from seer_edge.runs import checkpoint
 from seer_edge.runs.run_folder import RunFolder
 from seer_edge.training.reporter import Reporter
 from seer_edge.training.session import Session
+from seer_runtime import durable
 
 LOG = logging.getLogger(__name__)
 
@@ -25,13 +26,18 @@ class CheckpointPolicy:
         self._written_config = session.config  # the settings in the folder's `config.json`
 
     def save(self) -> Path:
-        """Publish a checkpoint; return its folder.
+        """Publish a checkpoint; return its folder. One that `--keep-checkpoint` keeps is not replaced.
 
+        The kept checkpoint of the step of the freeze is the one before it. A run that is resumed from there freezes again.
         Raises OSError if the disk cannot be written, RunStoppedError if training diverged.
         """
         self._reporter.sync()
-        path = checkpoint.save(self._session.snapshot(), self._folder.checkpoints, self._reporter.state())
-        self._reporter.outcome.checkpoint, self._saved_at = self._session.timestep, time.monotonic()
+        timestep, outcome = self._session.timestep, self._reporter.outcome
+        if outcome.checkpoint == timestep and timestep in self._session.config.keep_checkpoint:
+            path = self._folder.checkpoints / durable.checkpoint_name(timestep)
+        else:
+            path = checkpoint.save(self._session.snapshot(), self._folder.checkpoints, self._reporter.state())
+        outcome.checkpoint, self._saved_at = timestep, time.monotonic()
         LOG.debug("wrote %s", path)
         config = self._session.config
         if self._written_config != config:  # the freeze chose the codec

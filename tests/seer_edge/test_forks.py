@@ -1,6 +1,7 @@
 """Settings of forks: what they inherit from the parent, and what they may change."""
 
 import csv
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -100,3 +101,28 @@ def test_a_fork_with_longer_windows_begins_to_compare_anew(tmp_path: Path) -> No
     with (fork.folder / "progress.csv").open() as file:
         compared = [int(row["time/total_timesteps"]) for row in csv.DictReader(file) if row["seer/similarity"]]
     assert [step for step in compared if step > 25][:2] == [40, 50]  # the first reference is that of step 30
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("total", [20, 40])
+def test_a_kept_checkpoint_of_the_freeze_stays_that_before_it(
+    total: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that ends at the step of its freeze, or is stopped there, saves once more at that step."""
+    compare = seer_edge.training.freeze._compare
+
+    def stopped(*arguments: Any) -> Any:
+        signal.raise_signal(signal.SIGTERM)
+        return compare(*arguments)
+
+    run = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        if total > 20:
+            patched.setattr(seer_edge.training.freeze, "_compare", stopped)
+        _train(run, freeze_at=20, keep_checkpoint=[20], total_timesteps=total)
+    assert durable.read_json(run / "summary.json")["status"] == ("finished" if total == 20 else "interrupted")
+    fork = seer_edge.fork(run, tmp_path / "fork", at=20, latent_codec="uint8", total_timesteps=40)
+    for path in (run, fork.folder):
+        seer_edge.resume(path)
+        summary = durable.read_json(path / "summary.json")
+        assert (summary["status"], summary["freeze"]["timestep"]) == ("finished", 20)

@@ -120,7 +120,9 @@ class RunFolder:
     @property
     def has_no_progress(self) -> bool:
         """Whether no checkpoint was ever published here and no row of progress was written."""
-        if any(not entry.name.startswith(".") for entry in _entries(self.checkpoints)):
+        visible = (entry for entry in _entries(self.checkpoints) if not entry.name.startswith("."))
+        # A process that was killed while it replaced the only checkpoint left that under a hidden name.
+        if any(visible) or durable.checkpoint_steps(self.checkpoints):
             return False
         try:
             return len(durable.read_bytes(self.progress, EMPTY_TABLE_BYTES).splitlines()) <= 1
@@ -244,9 +246,12 @@ def create_default(config: TrainConfig) -> RunFolder:
 
 
 def check(path: Path, flag: str = "--run-dir") -> None:
-    """Raise BadInputError, which names `flag`, if a new run cannot be created at `path`. Writes nothing."""
+    """Raise BadInputError, which names `flag`, if a new run cannot be created at `path`. Writes nothing.
+
+    A folder is as good as empty if the process that created it was killed before it had written `config.json`.
+    """
     with written_to(flag, path):
-        if path.is_dir() and any(path.iterdir()):
+        if path.is_dir() and set(path.iterdir()) - set(durable.leftovers(RunFolder(path).config)):
             raise BadInputError(
                 f"{flag} {path}: not empty; name a new folder, or continue the run with: seer-edge resume {path}"
             )

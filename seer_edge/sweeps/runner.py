@@ -250,8 +250,6 @@ class Runner:
             return False
         LOG.info("%s: %s", words[0], job.name)
         try:
-            if not resumes:
-                remove_remnants(path)
             self._running[job.name] = self._engine.start(task)
         except OSError as error:
             self._fail(job.name, f"cannot be started ({error}); repeat the command to try again")
@@ -259,16 +257,6 @@ class Runner:
 
     def _log_of(self, job: Job) -> Path:
         return self.folder / LOGS / f"{job.name}.log"
-
-
-def remove_remnants(path: Path) -> None:
-    """Remove what a process leaves that was killed before it wrote `config.json`: temporary files.
-
-    Other files stay, and `train` refuses the folder. Raises OSError.
-    """
-    if path.is_dir():
-        for file in path.glob(".config.json.*.tmp"):
-            file.unlink()
 
 
 def is_busy(path: Path) -> bool:

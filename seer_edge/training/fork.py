@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +87,8 @@ def write_fork(
             Snapshots(source.analysis).copy_to(Snapshots(new.analysis), saved.timestep)
 
         def write(folder: Path) -> None:
-            for name in set(saved.stored.manifest["files"]) - {checkpoint.CONFIG, checkpoint.RUN}:
-                shutil.copyfile(saved.path / name, folder / name)
+            changed = {checkpoint.CONFIG, checkpoint.RUN}
+            _copy_files(saved.stored, folder, set(saved.stored.manifest["files"]) - changed)
             durable.write_json(folder / checkpoint.CONFIG, config.to_json())
             durable.write_json(folder / checkpoint.RUN, record)
             state = _state(saved, config)
@@ -100,7 +101,7 @@ def write_fork(
         if saved.graph is not None:
             durable.write_atomic(new.encoder, saved.graph)
         new.write_config(config)
-        new.path.rename(target)  # replaces an empty folder
+        durable.rename_folder(new.path, target)
     except BaseException:
         shutil.rmtree(new.path, ignore_errors=True)
         raise
@@ -128,10 +129,18 @@ def _copy_best(source: RunFolder, new: RunFolder, saved: Saved) -> bool:
         return True
     with contextlib.suppress(durable.NoSoundCheckpointError, durable.CorruptFileError, OSError):
         best = durable.newest_checkpoint(source.best)
-        if best.manifest["timestep"] <= saved.timestep:
-            shutil.copytree(best.path, new.best / best.path.name)
+        timestep = best.manifest["timestep"]
+        if timestep <= saved.timestep:
+            durable.publish_checkpoint(
+                new.best, timestep, lambda folder: _copy_files(best, folder, best.manifest["files"])
+            )
             return True
     return False
+
+
+def _copy_files(stored: durable.Checkpoint, folder: Path, names: Collection[str]) -> None:
+    for name in names:
+        shutil.copyfile(stored.path / name, folder / name)
 
 
 def _state(saved: Saved, config: TrainConfig) -> dict[str, Any]:

@@ -11,26 +11,9 @@ import pytest
 from seer_edge.api.sweeps import sweep
 from seer_edge.errors import BadInputError
 from seer_edge.sweeps.engine import LocalEngine, Task
-from seer_edge.sweeps.runner import Need, Progress, Runner, check_forks, record_jobs, remove_remnants
+from seer_edge.sweeps.runner import Need, Progress, Runner, check_forks, record_jobs
 from seer_edge.sweeps.spec import Job, jobs_of
 from seer_runtime.durable.lock import FolderLock
-
-
-def test_only_temporary_files_of_a_killed_run_are_removed(tmp_path: Path) -> None:
-    folder = tmp_path / "Alien__run__0"
-    remove_remnants(folder)
-    folder.mkdir()
-    (folder / ".config.json.0a1b2c3d.tmp").write_text("{")
-    remove_remnants(folder)
-    assert not list(folder.iterdir())
-    for name in ("photo.jpg", ".hidden", "config.tmp"):
-        (folder / name).write_text("mine")
-    remove_remnants(folder)
-    assert sorted(file.name for file in folder.iterdir()) == [".hidden", "config.tmp", "photo.jpg"]
-    link = tmp_path / "link"
-    link.write_text("a file")
-    remove_remnants(link)
-    assert link.read_text() == "a file"
 
 
 def test_a_run_whose_settings_differ_or_are_unknown_is_refused(tmp_path: Path) -> None:

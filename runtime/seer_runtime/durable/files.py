@@ -145,8 +145,7 @@ def write_atomic(
     exception of `check` or of the iteration over `chunks`.
     """
     batch = _batch.get()
-    leftover = re.compile(re.escape(f".{path.name}.") + r"[0-9a-f]{8}\.tmp")
-    for stale in [entry for entry in path.parent.iterdir() if leftover.fullmatch(entry.name)]:
+    for stale in leftovers(path):
         _remove(stale)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     if isinstance(chunks, bytes | bytearray | memoryview):
@@ -170,6 +169,21 @@ def write_atomic(
         batch.synced.add(_identity(state))
     else:
         _fsync_folder(path.parent)
+
+
+def rename_folder(source: Path, target: Path) -> None:
+    """Rename a folder and sync the one that holds it. `target` may be an empty folder. Raises OSError."""
+    _rename(source, target)
+    _fsync_folder(target.parent)
+
+
+def leftovers(path: Path) -> list[Path]:
+    """Return the temporary files that killed processes left when they wrote `path`. The next write removes them.
+
+    Raises OSError.
+    """
+    leftover = re.compile(re.escape(f".{path.name}.") + r"[0-9a-f]{8}\.tmp")
+    return [entry for entry in path.parent.iterdir() if leftover.fullmatch(entry.name)]
 
 
 @contextmanager
@@ -252,10 +266,14 @@ def read_range(path: Path, descriptor: int, size_bytes: int, offset_bytes: int) 
 def write_json(path: Path, obj: object) -> None:
     """Write `obj` to `path` as indented JSON through `write_atomic`.
 
-    Raises ValueError for NaN, for infinities and for more than `JSON_BYTES` of text, TypeError for other values that
-    JSON cannot represent, and OSError.
+    The text is UTF-8. If a string cannot be encoded, such as a path with other bytes, all characters that are not ASCII
+    are escaped, and `read_json` returns the same string. Raises ValueError for NaN, for infinities and for more than
+    `JSON_BYTES` of text, TypeError for other values that JSON cannot represent, and OSError.
     """
-    data = f"{json.dumps(obj, indent=2, allow_nan=False, ensure_ascii=False)}\n".encode()
+    try:
+        data = f"{json.dumps(obj, indent=2, allow_nan=False, ensure_ascii=False)}\n".encode()
+    except UnicodeEncodeError:
+        data = f"{json.dumps(obj, indent=2, allow_nan=False)}\n".encode()
     if len(data) > JSON_BYTES:
         raise ValueError(f"{path.name} would have {len(data):,} bytes of JSON, the limit is {JSON_BYTES:,}")
     write_atomic(path, data)

@@ -28,7 +28,7 @@ class CheckpointPolicy:
     def save(self) -> Path:
         """Publish a checkpoint; return its folder. One that `--keep-checkpoint` keeps is not replaced.
 
-        The kept checkpoint of the step of the freeze is the one before it. A run that is resumed from there freezes again.
+        The kept checkpoint of the step of the freeze is the one before it. A run that resumes from there freezes again.
         Raises OSError if the disk cannot be written, RunStoppedError if training diverged.
         """
         self._reporter.sync()

@@ -41,6 +41,8 @@ def test_commands_work_in_a_folder_that_is_not_utf_8(variables: dict[str, str], 
     os.mkdir(odd)  # noqa: PTH102 (a path of bytes)
     run, bundle, log = odd + b"/run", odd + b"/policy.seer", odd + b"/log"
     flags = ("--env", f"{DEVICES}:Device-v0", *SHORT, *SETS)
+    size = SHORT[SHORT.index("--mem-budget") :]
+    imported = ("--env", f"{DEVICES}:Device-v0", "--total-timesteps", "50", *size, *SETS, "--from", bundle)
     commands = (
         ("train", *flags, "--run-dir", run, "--log-file", log),
         ("eval", run),
@@ -48,11 +50,13 @@ def test_commands_work_in_a_folder_that_is_not_utf_8(variables: dict[str, str], 
         ("export", run, "-o", bundle),
         ("act", bundle, "--episodes", "1"),
         ("act", run),
+        ("fork", run, "-o", odd + b"/fork"),
+        ("train", *imported, "--run-dir", odd + b"/imported"),
     )
     done, errors = _run(*commands, **variables)
-    assert [status for _, status in done] == [0, 0, 0, 0, 0, 2]
+    assert [status for _, status in done] == [0, 0, 0, 0, 0, 2, 0, 0]
     assert b"Traceback" not in errors
-    trained, evaluated, resumed, exported, acted, _ = (printed for printed, _ in done)
+    trained, evaluated, resumed, exported, acted, *_ = (printed for printed, _ in done)
     assert b"run folder: " in trained
     assert b"caf\\udce9-" in Path(os.fsdecode(log)).read_bytes()
     assert all(b"caf\\udce9-" in printed for printed in (trained, resumed, exported))

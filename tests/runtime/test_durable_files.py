@@ -46,6 +46,15 @@ def test_failing_iteration_leaves_the_old_file(tmp_path: Path) -> None:
     assert listing(tmp_path) == ["f"]
 
 
+@pytest.mark.parametrize("text", ["caf\u00e9 \u20ac", os.fsdecode(b"caf\xe9")])
+def test_json_keeps_every_string(text: str, tmp_path: Path) -> None:
+    """A path that is not UTF-8 has surrogates, which UTF-8 cannot encode."""
+    path = tmp_path / "f.json"
+    durable.write_json(path, {text: [text]})
+    assert durable.read_json(path) == {text: [text]}
+    assert path.read_bytes().isascii() == ("\udce9" in text)
+
+
 def test_only_leftovers_of_the_same_file_are_removed(tmp_path: Path) -> None:
     for name in (".f.0123abcd.tmp", ".f.json.0123abcd.tmp", ".f.tmp", "f.0123abcd.tmp"):
         (tmp_path / name).write_bytes(b"")

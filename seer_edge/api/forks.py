@@ -8,7 +8,7 @@ from typing import Any, Unpack
 
 from seer_edge.api import planning
 from seer_edge.api.results import ForkResult
-from seer_edge.config.config import TrainConfig
+from seer_edge.config.config import TrainConfig, keep_schedules
 from seer_edge.config.freeze_step import given_freeze
 from seer_edge.config.hyperparameters import override_settings
 from seer_edge.config.plan import BytePlan
@@ -143,7 +143,7 @@ def config_of_fork(begin: Beginning, request: ForkRequest) -> TrainConfig:
             raise BadInputError(
                 f"--keep-checkpoint {step}: the fork begins at step {begin.timestep}; give that or more"
             )
-    config = dataclasses.replace(parent, **changes)
+    config = keep_schedules(dataclasses.replace(parent, **changes), parent)
     check_rate_given(config.hz, request.config_fields())
     return config
 
@@ -180,6 +180,19 @@ def _check_steps(begin: Beginning, request: ForkRequest, changes: dict[str, Any]
         raise BadInputError(
             f"--freeze-at {request.freeze_at}: {latest}the fork begins at step {begin.timestep}; give that or a later "
             "step, or never"
+        )
+    before = begin.config.freeze_at
+    given = [name for name in _FIXED_BY_FREEZE if getattr(request, name) is not None]
+    if (
+        given
+        and request.freeze_at is None
+        and begin.frozen_at is None
+        and before is not None
+        and before < begin.timestep
+    ):
+        raise BadInputError(
+            f"{flag_of(given[0])} {getattr(request, given[0])}: the freeze at step {before} was refused, and the fork "
+            f"begins at step {begin.timestep}; give also --freeze-at with that or a later step"
         )
     if total is not None and total < begin.timestep:
         raise BadInputError(f"--total-timesteps {total}: the fork begins at step {begin.timestep}; give more")

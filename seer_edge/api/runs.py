@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from seer_edge.api import planning
 from seer_edge.api.results import RunResult
-from seer_edge.config.config import TrainConfig
+from seer_edge.config.config import TrainConfig, keep_schedules
 from seer_edge.config.plan import BytePlan
 from seer_edge.config.real_time import check_rate_given
 from seer_edge.config.request import ResumeOptions, ResumeRequest, RunOptions, RunRequest
@@ -280,7 +280,7 @@ def _kind_of_run(planned: BytePlan) -> "type[Run[Any]]":
 
 def _changed(config: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
     """Return the settings with changes. Raises BadInputError."""
-    changed = dataclasses.replace(config, **changes)
+    changed = keep_schedules(dataclasses.replace(config, **changes), config)
     check_rate_given(changed.hz, changes)
     return changed
 

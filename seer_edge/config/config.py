@@ -309,6 +309,13 @@ def _one_of(flag: str, value: str | int, choices: tuple[str | int, ...]) -> None
     _require(value in choices, flag, value, f"choose one of {', '.join(map(str, choices))}{more}")
 
 
+def keep_schedules(changed: TrainConfig, before: TrainConfig) -> TrainConfig:
+    """Return the settings `changed` of a run that had `before`. Its schedules, such as epsilon, end where they did."""
+    if changed.total_timesteps == before.total_timesteps:
+        return changed
+    return dataclasses.replace(changed, settings=changed.settings.for_run(before.total_timesteps))
+
+
 def build_config(
     env: EnvSpec,
     *,

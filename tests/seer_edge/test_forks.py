@@ -72,6 +72,32 @@ def test_a_fork_refuses_what_only_new_networks_depend_on(parent: Any, name: str,
     assert getattr(config_of_fork(begin, ForkRequest.of(set={other: 0.2})).settings, other) == 0.2
 
 
+@pytest.mark.parametrize("given", [{}, {"set": {"gamma": 0.9}}])
+def test_a_longer_fork_explores_no_more_than_its_parent(given: dict[str, Any]) -> None:
+    """The epsilon of DQN falls in a fraction of the run: in 100 steps of 1,000."""
+    begin = Beginning("RUN", atari_config(algo="dqn", total_timesteps=1_000), 500, None)
+    fork = config_of_fork(begin, ForkRequest.of(total_timesteps=100_000, **given))
+    epsilons = [fork.settings.for_run(fork.total_timesteps).epsilon(step) for step in (50, 100, 500)]
+    assert epsilons == pytest.approx([0.525, 0.05, 0.05])
+    assert config_of_fork(begin, ForkRequest.of(**given)).settings.exploration_steps is None
+
+
+def test_a_fork_after_a_refused_freeze_needs_another_step() -> None:
+    begin = Beginning("RUN", atari_config(total_timesteps=1_000, freeze_at=400), 500, None)
+    line = "--latent-codec float16: the freeze at step 400 was refused, and the fork begins at step 500; give also"
+    with pytest.raises(BadInputError, match=f"^{line} --freeze-at with that or a later step$"):
+        config_of_fork(begin, ForkRequest.of(latent_codec="float16"))
+    assert config_of_fork(begin, ForkRequest.of(latent_codec="float16", freeze_at=500)).freeze_at == 500
+    assert config_of_fork(begin, ForkRequest.of(seed=7)).freeze_at == 400
+
+
+@pytest.mark.integration
+def test_a_longer_resumed_run_explores_no_more_than_before(tmp_path: Path) -> None:
+    _train(tmp_path / "run", algo="dqn", freeze_at="never")
+    seer_edge.resume(tmp_path / "run", total_timesteps=80)
+    assert durable.read_json(tmp_path / "run" / "config.json")["settings"]["exploration_steps"] == 4
+
+
 @pytest.mark.integration
 def test_a_fork_tries_a_refused_freeze_again_only_if_it_asks_for_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -156,6 +156,10 @@ def _import_bundle(source: str, opened: Bundle, plan: BytePlan, take: str | None
     if store != plan.config.store:
         notes += (f"the bundle's replay rows are not imported: they need --store {store}",)
         return Imported(timestep, encoder, learner, notes=notes)
+    views = opened.container.tensors(bundle.NEWEST).shapes["latents"][0]
+    if views != plan.config.augmentations:
+        notes += (f"the bundle's replay rows are not imported: they need --augmentations {views}",)
+        return Imported(timestep, encoder, learner, notes=notes)
     codec, own = str(member_values(opened, "replay")["codec"]), plan.config.latent_codec
     if codec != own and not adopt_codec:
         notes += (f"the bundle's replay rows are not imported: their codec is {codec}, and --latent-codec is {own}",)

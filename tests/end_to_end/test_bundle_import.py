@@ -40,6 +40,20 @@ def test_rows_of_another_codec_are_not_imported(run: Run, bundle: Path, tmp_path
     assert "the bundle's replay rows are not imported: their codec is float32, and --latent-codec is float16" in out
 
 
+def test_rows_with_another_number_of_views_are_not_imported(run: Run, tmp_path: Path) -> None:
+    source, packed = tmp_path / "source", tmp_path / "p.seer"
+    assert run("train", *CONTROL, "--augmentations", "2", "--run-dir", source)[0] == 0
+    assert run("export", source, "-o", packed, "--with", "learner", "--with", "replay")[0] == 0
+    for name, flags, note in (
+        ("more", (), "the bundle's replay rows are not imported: they need --augmentations 2"),
+        ("same", ("--augmentations", "2"), "replay rows are imported"),
+    ):
+        words = ("--from", packed, "--total-timesteps", "40", "--run-dir", tmp_path / name)
+        status, out, error = run("train", *CONTROL, *flags, *words)
+        assert status == 0, error
+        assert note in out
+
+
 @pytest.mark.parametrize(
     "codec", ["uint8", *(pytest.param(name, marks=pytest.mark.slow) for name in ("float16", "uint4"))]
 )

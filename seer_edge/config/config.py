@@ -344,9 +344,8 @@ def build_config(
     chosen, changed = override(chosen, overrides or {})
     budget = _given(mem_budget_bytes, chosen.mem_budget_bytes)
     steps = _given(total_timesteps, chosen.total_timesteps)
-    freeze = freeze_fields(
-        freeze_at, chosen, source, total_timesteps=steps, frame_capacity=budget // math.prod(env.frame_shape)
-    )
+    capacity, compact = budget // math.prod(env.frame_shape), store == "compact"
+    freeze = freeze_fields(freeze_at, chosen, source, total_timesteps=steps, frame_capacity=capacity, compact=compact)
     every: Any = _given(eval_every, chosen.eval_every)
     return TrainConfig(
         env=env.id,

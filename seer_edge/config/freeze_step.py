@@ -27,13 +27,19 @@ def given_freeze(given: int | str, total_timesteps: int) -> dict[str, Any]:
 
 
 def freeze_fields(
-    given: int | str | None, preset: Preset, source: str | None, *, total_timesteps: int, frame_capacity: int
+    given: int | str | None,
+    preset: Preset,
+    source: str | None,
+    *,
+    total_timesteps: int,
+    frame_capacity: int,
+    compact: bool = False,
 ) -> dict[str, Any]:
     """Return the fields of `TrainConfig` for the freeze of a new run. The plan shows the reason.
 
-    The preset has one T_f for a replay that holds the whole run and one for a replay that does not. In a run shorter
-    than 2.5 times that, T_f is 40 % of the run. An imported encoder is frozen from step 0. Raises BadInputError if
-    --freeze-at is given too then.
+    The preset has one T_f for a replay that holds the whole run and one for a replay that does not. `frame_capacity` is
+    that of uncompressed rows, also if the replay is `compact`. In a run shorter than 2.5 times that, T_f is 40 % of the
+    run. An imported encoder is frozen from step 0. Raises BadInputError if --freeze-at is given too then.
     """
     if source is not None:
         if given is not None:
@@ -47,4 +53,5 @@ def freeze_fields(
         reason = f"40 % of a run shorter than {SHORT_RUN_FACTOR} x the preset's {freeze_at:,}"
         return {"freeze_at": max(1, int(SHORT_RUN_FRACTION * total_timesteps)), "freeze_reason": reason}
     reason = f"preset {preset.name}, a replay that {'holds' if whole else 'does not hold'} the whole run"
+    reason += " uncompressed" * compact
     return {"freeze_at": freeze_at, "freeze_reason": reason}

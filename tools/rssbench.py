@@ -106,7 +106,7 @@ def train_job(env: str, resolution: int | None, budget_bytes: int, seed: int) ->
     mark("first latent update")
     steps(20, learn=True)
     evaluate_session(plan, session, lambda: False, lambda _: None)
-    lines = ("arena", "columns", "priorities", "workspace", "model", "optimizer", "activation")
+    lines = ("arena", "columns", "priorities", "workspace", "model", "optimizer", "activation", "acting")
     planned = {name: getattr(plan, f"{name}_bytes") for name in lines}
     mark("evaluation", **planned, environment=plan.env.process_bytes)
 

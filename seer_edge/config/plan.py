@@ -91,8 +91,8 @@ class BytePlan:
 
     @property
     def acting_bytes(self) -> int:
-        """Bytes of the two copies of encoder and policy that act in real time, while another thread learns."""
-        copies = 0 if self.config.hz is None else 2
+        """Bytes of the copies of encoder and policy that act while another thread learns: two in real time, else one."""
+        copies = int(self.config.pipeline) if self.config.hz is None else 2
         return copies * (self.encoder.parameters + self.networks.policy_parameters) * FLOAT_BYTES
 
     @property
@@ -213,7 +213,7 @@ class BytePlan:
             rows.insert(1, ("fork of", f"{config.origin['run']}, step {config.origin['step']:,}"))
         if config.overrides:
             rows.insert(2, ("hyperparameters set", ", ".join(config.overrides)))
-        if config.hz is not None:
+        if self.acting_bytes:
             rows.append(("copies that act (estimate)", f"{self.acting_bytes:,} B"))
         if config.compact:
             rows.append(("index of blocks", f"{self.index_bytes:,} B"))

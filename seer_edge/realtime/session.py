@@ -40,9 +40,12 @@ class RealTimeSession(Session):
         """Take the parts of a `Session`."""
         super().__init__(*parts)
         self.feed = Feed(self.plan.env.frame_shape, self.ledger, self.plan.feed_frames)
-        self.updates = Updates(self.agent, self.replay)
         self.totals = Totals()
         self._running = False  # whether the newest stored row belongs to an unfinished episode
+
+    def _make_updates(self) -> Updates:
+        """Return updates of this thread: the control thread has a copy of the agent to act with."""
+        return Updates(self.agent, self.replay)
 
     def open_control(self) -> Control:
         """Return the control of this session, before its first step. No update may be running."""

@@ -79,7 +79,10 @@ class Session:
         self.stop: Callable[[], bool] = lambda: False  # whether to end a step that the environment discards
         window = plan.config.freeze_window
         self.watch = None if window is None or agent.frozen else FreezeWatch(window, [])
-        self.updates = PipelinedUpdates(agent, replay) if plan.config.pipeline else Updates(agent, replay)
+        self.updates = self._make_updates()
+
+    def _make_updates(self) -> Updates:
+        return (PipelinedUpdates if self.config.pipeline else Updates)(self.agent, self.replay)
 
     @property
     def config(self) -> TrainConfig:

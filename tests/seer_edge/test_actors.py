@@ -28,6 +28,9 @@ def test_the_plan_counts_the_two_actors_of_a_run_in_real_time(build_rig: Callabl
     actor = run.session.agent.new_actor(np.random.default_rng(0))
     plan = replan(run.plan, hz=30.0)
     assert run.plan.acting_bytes == 0
+    assert replan(run.plan, pipeline=True).acting_bytes == plan.acting_bytes // 2
+    # In real time, --pipeline changes nothing.
+    assert replan(plan, pipeline=True).acting_bytes == plan.acting_bytes
     assert plan.acting_bytes == pytest.approx(2 * _tensor_bytes(actor), rel=0.05)
     shared = plan.workspace_bytes - run.plan.workspace_bytes
     assert plan.rss_peak_bytes == run.plan.rss_peak_bytes + shared + plan.acting_bytes

@@ -53,6 +53,8 @@ def record_jobs(folder: Path, jobs: Sequence[Job]) -> None:
         durable.write_json(path, records)
     except OSError as error:
         raise _unusable(path, error) from error
+    except ValueError as error:
+        raise BadInputError(f"{path}: {error}; make several sweeps with fewer runs") from error
 
 
 def records_of(folder: Path, jobs: Sequence[Job]) -> dict[str, Any]:

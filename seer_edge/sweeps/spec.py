@@ -295,6 +295,13 @@ class _Maker:
         if not isinstance(merged.get("set", {}), dict):
             where = _place(name, "set" in given)
             raise BadInputError(f"{where}: set must be a table, for example set = {{ batch_size = 64 }}")
+        inherited = {} if parent is None else parent.all_options
+        kept = [entry for entry, value in merged.items() if value is False and inherited.get(entry) is True]
+        if parent is not None and set(kept) - {"pipeline"}:
+            raise BadInputError(
+                f"variants.{name}: {kept[0]} = false: variant {parent.variant} has it, and a fork cannot turn it off; "
+                "leave it out of both, or do not fork"
+            )
         begin = {"env": env, "seed": seed} if parent is None else {}
         error = _refusal(kind, {**merged, **begin})
         if error is not None:

@@ -16,6 +16,13 @@ from seer_edge.sweeps.spec import Job, jobs_of
 from seer_runtime.durable.lock import FolderLock
 
 
+def test_a_sweep_with_too_many_runs_is_refused(tmp_path: Path) -> None:
+    jobs = jobs_of({"envs": ["Alien"], "seeds": [*range(3000)], "settings": {"env_kwargs": {"text": "x" * 300}}})
+    with pytest.raises(BadInputError, match=r"sweep.json would have .* make several sweeps with fewer runs$"):
+        record_jobs(tmp_path, jobs)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_run_whose_settings_differ_or_are_unknown_is_refused(tmp_path: Path) -> None:
     (job,) = jobs_of({"envs": ["Alien"], "seeds": [0], "settings": {"mem_budget": "1MB"}})
     (other,) = jobs_of({"envs": ["Alien"], "seeds": [0], "settings": {"mem_budget": "2MB"}})

@@ -295,6 +295,16 @@ def test_a_fork_that_its_parent_does_not_allow_is_refused(text: str, message: st
     assert str(refused.value).startswith(f"spec: Alien, variant late: {message}")
 
 
+def test_a_fork_cannot_turn_off_what_its_parent_has(tmp_path: Path) -> None:
+    """The command `fork` has no flag for it. Without a parent that has it, false changes nothing."""
+    fork = 'envs = ["Alien"]\n[variants.a]\nanalyze = true\n[variants.b]\nfork = "a"\nat = 10\nanalyze = false\n'
+    with pytest.raises(
+        BadInputError, match=r"variants.b: analyze = false: variant a has it, and a fork cannot turn it"
+    ):
+        _read(tmp_path, fork)
+    assert [job.name for job in _read(tmp_path, fork.replace("true", "false"))] == ["Alien__a__0", "Alien__b__0"]
+
+
 @pytest.mark.usefixtures("alien")
 def test_a_fork_is_checked_with_the_freeze_that_its_parent_inherits(tmp_path: Path) -> None:
     """The default of 40 % would freeze `shorter` at step 24. It inherits step 40."""

@@ -91,7 +91,7 @@ class BytePlan:
 
     @property
     def acting_bytes(self) -> int:
-        """Bytes of the copies of encoder and policy that act while another thread learns: two in real time, else one."""
+        """Bytes of the copies of encoder and policy that act while another thread learns: two in real time."""
         copies = int(self.config.pipeline) if self.config.hz is None else 2
         return copies * (self.encoder.parameters + self.networks.policy_parameters) * FLOAT_BYTES
 

@@ -26,17 +26,17 @@ class CheckpointPolicy:
         self._written_config = session.config  # the settings in the folder's `config.json`
 
     def save(self) -> Path:
-        """Publish a checkpoint; return its folder. One that `--keep-checkpoint` keeps is not replaced.
+        """Publish a checkpoint; return its folder.
 
-        The kept checkpoint of the step of the freeze is the one before it. A run that resumes from there freezes again.
         Raises OSError if the disk cannot be written, RunStoppedError if training diverged.
         """
         self._reporter.sync()
-        timestep, outcome = self._session.timestep, self._reporter.outcome
-        if outcome.checkpoint == timestep and timestep in self._session.config.keep_checkpoint:
+        timestep = self._session.timestep
+        if self._stays(timestep):
             path = self._folder.checkpoints / durable.checkpoint_name(timestep)
         else:
             path = checkpoint.save(self._session.snapshot(), self._folder.checkpoints, self._reporter.state())
+        outcome = self._reporter.outcome
         outcome.checkpoint, self._saved_at = timestep, time.monotonic()
         LOG.debug("wrote %s", path)
         config = self._session.config
@@ -44,6 +44,18 @@ class CheckpointPolicy:
             self._folder.write_config(config)
             self._written_config = config
         return path
+
+    def _stays(self, timestep: int) -> bool:
+        """Return whether the checkpoint of this step is not replaced, though the run may have done more since then.
+
+        That of the step of the freeze is from before it. It stays if `--keep-checkpoint` keeps it, or if the row of the
+        step is not logged yet. A run that resumes from there freezes again.
+        """
+        outcome = self._reporter.outcome
+        if outcome.checkpoint != timestep:
+            return False
+        froze = outcome.freeze is not None and outcome.freeze.timestep == timestep
+        return timestep in self._session.config.keep_checkpoint or (froze and self._reporter.logged_at < timestep)
 
     def save_best(self) -> None:
         """Keep the agent as it is now, the best so far, in a separate folder. If the disk refuses, warn."""

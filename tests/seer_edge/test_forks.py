@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 
 import seer_edge
 import seer_edge.training.freeze
+import seer_edge.training.run
 from seer_edge.api.forks import Beginning, config_of_fork
 from seer_edge.config.request import ForkRequest
 from seer_edge.errors import BadInputError
 from seer_edge.training.freeze import FreezeRefusedError
+from seer_edge.training.freeze_watch import FreezeWatch
 from seer_runtime import durable
 from tests.seer_edge.configs import atari_config, control_config
 
@@ -152,3 +154,27 @@ def test_a_kept_checkpoint_of_the_freeze_stays_that_before_it(
         seer_edge.resume(path)
         summary = durable.read_json(path / "summary.json")
         assert (summary["status"], summary["freeze"]["timestep"]) == ("finished", 20)
+
+
+@pytest.mark.integration
+def test_the_row_of_an_automatic_freeze_is_complete_after_a_stop_in_its_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FreezeWatch, "is_settled", False)  # so that it freezes at the latest step, 50
+    evaluate = seer_edge.training.run.evaluate_session
+
+    def stopped(*arguments: Any) -> Any:
+        signal.raise_signal(signal.SIGTERM)
+        return evaluate(*arguments)
+
+    run, brief = tmp_path / "run", {"eval_episodes": 1, "eval_max_steps": 5}
+    with monkeypatch.context() as patched:
+        patched.setattr(seer_edge.training.run, "evaluate_session", stopped)
+        _train(run, freeze_at="auto", total_timesteps=100, eval_every=50, eval_in="separate", **brief)
+    summary = durable.read_json(run / "summary.json")
+    assert (summary["status"], summary["timesteps"], summary["freeze"]["timestep"]) == ("interrupted", 50, 50)
+    seer_edge.resume(run)
+    with (run / "progress.csv").open() as file:
+        row = next(row for row in csv.DictReader(file) if row["time/total_timesteps"] == "50")
+    assert row["seer/similarity"]
+    assert row["eval/mean_reward"]

@@ -39,8 +39,8 @@ COMPARED = (
     "in two of five with three."
 )
 AGGREGATED = (
-    "Human-normalized scores of the main arms that all games have. Each game has the same weight, but one with a small "
-    "score, such as Seaquest, hardly changes a mean. With so few seeds the intervals are too narrow."
+    "Human-normalized scores of the main arms and seeds that all games have. Each game has the same weight, but one "
+    "with a small score, such as Seaquest, hardly changes a mean. With so few seeds the intervals are too narrow."
 )
 REGRET = (
     "Regret: the best fixed step less the automatic one. Mean of all: of the fixed steps. Only continuations that both "
@@ -188,9 +188,10 @@ def aggregates(games: Games) -> str:
     lines = []
     for name in common if min(len(played), len(common)) > 1 else ():
         cells = []
-        for measure in MEASURES:
+        seeds = set.intersection(*({*arms[name].seeds(measure)} for arms in played.values() for measure in MEASURES))
+        for measure in MEASURES if seeds else ():
             strata = [
-                [cast("float", human_normalized(game, value)) for value in arms[name].seeds(measure).values()]
+                [cast("float", human_normalized(game, arms[name].seeds(measure)[seed])) for seed in sorted(seeds)]
                 for game, arms in played.items()
             ]
             joined = np.concatenate(strata)
@@ -198,9 +199,10 @@ def aggregates(games: Games) -> str:
                 cell(float(np.mean(joined)), mean_interval(strata)),
                 cell(float(interquartile_mean(joined)), interquartile_interval(strata)),
             ]
-        lines.append((ARMS[name], f"{len(joined)}", *cells))
+        if seeds:
+            lines.append((ARMS[name], f"{len(seeds)}", f"{len(played)}", *cells))
     names = [f"{title}: {what}" for title in MEASURES.values() for what in ("mean", "interquartile mean")]
-    return _table(("Arm", "Seeds and games", *names), lines)
+    return _table(("Arm", "Seeds", "Games", *names), lines)
 
 
 def spreads(games: Games) -> str:

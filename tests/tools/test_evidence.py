@@ -145,14 +145,15 @@ def test_human_normalized_scores_are_of_the_arms_that_all_games_have(tmp_path: P
     for game, evaluation in (("Krull", 2665.5), ("Seaquest", 42054.7), ("Pole", 7), ("Alien", 7127.7)):
         for arm in arms:
             _run(tmp_path / "runs", arm, 0, evaluation, game=game)
+    _run(tmp_path / "runs", "paper", 1, 7, game="Krull")  # a seed that the other games lack
     # On Alien, one arm has ended no training game.
     (tmp_path / "runs" / "Alien__uint4__0" / "episodes.csv").write_text("step,return,length,updates\n")
     done = _evidence("page", "--page", tmp_path)
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "README.md").read_text()
     lines = _cells(page.split("## All games")[1].split("##")[0], "")
-    assert [cells[1] for cells in lines[2:]] == ["3"] * (len(arms) - 1)
-    assert all(cells[2].startswith("1.00") for cells in lines[2:])
+    assert [cells[1:3] for cells in lines[2:]] == [["1", "3"]] * (len(arms) - 1)
+    assert all(cells[3].startswith("1.00") for cells in lines[2:])
 
 
 @pytest.mark.parametrize("games", [0, 3])

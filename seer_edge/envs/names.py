@@ -110,7 +110,7 @@ def resolve(env: str) -> EnvId:
     if module:
         near = _nearest(registered, list(registry.values()))
         raise UnknownEnvError(
-            f"unknown environment {env!r}: {module} registers no {registered!r} and has no class of that name; {near}"
+            f"unknown environment {env!r}: {module} registers no {registered!r} and has no environment class of that name; {near}"
         )
     if (game := games.get(_key(env))) is not None:
         return _identify(game.id, game, games)
@@ -186,11 +186,14 @@ def _import(module: str, env: str) -> ModuleType:
 
 
 def _register_class(module: ModuleType, name: str) -> str:
-    """Return the registered id that `name` stands for: itself, or a new one of the class or function of that name."""
+    """Return the registered id that `name` stands for: itself, or a new one of the environment class of that name.
+
+    A name can come from an untrusted bundle, so nothing else is called, such as `subprocess:run`.
+    """
     import gymnasium
 
     made = getattr(module, name, None)
-    if name in gymnasium.registry or not callable(made):
+    if name in gymnasium.registry or not (isinstance(made, type) and issubclass(made, gymnasium.Env)):
         return name
     namespace = re.sub(r"[^\w-]+", "-", module.__name__)
     env_id = f"{namespace}/{name}"

@@ -9,8 +9,8 @@ import pytest
 
 from seer_edge.runs import demos
 from seer_runtime import durable
-from seer_runtime.durable.container import CONTAINER_VERSION, write_container
-from seer_runtime.policy.bundle import open_bundle
+from seer_runtime.durable.container import CONTAINER_VERSION, member_names, open_container, write_container
+from seer_runtime.policy.bundle import MEMBER_BYTES_MAX, open_bundle
 from tests.end_to_end.short_presets import CONTROL, GAME, PIXEL_GAME, TASK, Run
 from tests.runtime.bundles import forged
 
@@ -216,3 +216,20 @@ def test_an_invalid_learner_with_valid_hashes_is_refused(
     assert f"--from {forged}: " in error
     assert message in error
     assert not (tmp_path / "run").exists()
+
+
+def test_a_bundle_cannot_run_a_command(run: Run, bundle: Path, tmp_path: Path) -> None:
+    """Its manifest names the environment and the arguments for it. The hashes are valid."""
+    mark, hostile = tmp_path / "mark", tmp_path / "hostile.seer"
+
+    with open_container(bundle, MEMBER_BYTES_MAX) as opened:
+        about = dict(opened.about)
+        members = {name: (opened.read(name),) for name in member_names(bundle)}
+    about["environment"]["id"] = "subprocess:run"
+    about["environment"]["options"]["kwargs"] = {"args": ["touch", str(mark)]}
+    write_container(hostile, about, members)
+    for command in ("act", "eval"):
+        status, out, error = run(command, hostile)
+        assert (status, out) == (2, "")
+        assert "subprocess registers no 'run' and has no environment class of that name" in error
+        assert not mark.exists()

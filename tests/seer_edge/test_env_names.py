@@ -137,7 +137,8 @@ def test_resolve_imports_the_module_that_registers_an_environment(
         assert (found.id, found.name, found.kind) == ("seer_test_dots:test/Dots-v0", "Dots-v0", "gymnasium")
         assert found.registered == "test/Dots-v0"
         with pytest.raises(
-            UnknownEnvError, match=r"registers no 'test/Dot-v0' and has no class of that name; nearest: test/Dots-v0"
+            UnknownEnvError,
+            match=r"registers no 'test/Dot-v0' and has no environment class of that name; nearest: test/Dots-v0",
         ):
             resolve("seer_test_dots:test/Dot-v0")
     finally:
@@ -185,7 +186,7 @@ def test_the_path_of_a_file_is_accepted_for_its_module(
 ) -> None:
     path = tmp_path / (module.replace(".", "/") + ".py")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("class Dots: pass\n")
+    path.write_text("import gymnasium\nclass Dots(gymnasium.Env): pass\n")
     monkeypatch.chdir(tmp_path)
     found = resolve(env.format(folder=tmp_path))
     try:
@@ -208,7 +209,9 @@ def test_a_file_outside_the_working_directory_is_refused(tmp_path: Path, monkeyp
 def test_modules_with_similar_names_keep_their_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for module in ("dots_5", "dots 5"):
-        (tmp_path / f"{module.replace('_', '-')}.py").write_text(f"class Dots: module = {module!r}\n")
+        (tmp_path / f"{module.replace('_', '-')}.py").write_text(
+            f"import gymnasium\nclass Dots(gymnasium.Env): module = {module!r}\n"
+        )
     try:
         for module in ("dots-5", "dots 5"):
             made = gymnasium.registry[resolve(f"{module}:Dots").registered].entry_point
@@ -253,3 +256,10 @@ def test_all_environment_errors_are_env_errors() -> None:
     for kind in (UnknownEnvError, UnsupportedEnvError, UnavailableEnvError, ResolutionError):
         assert issubclass(kind, EnvError)
     assert issubclass(EnvError, ValueError)
+
+
+@pytest.mark.parametrize("env", ["subprocess:run", "subprocess:Popen", "os:system", "builtins:exec", "pathlib:Path"])
+def test_only_environment_classes_of_a_module_are_built(env: str) -> None:
+    """The name can come from an untrusted bundle, with arguments for what it names."""
+    with pytest.raises(UnknownEnvError, match=f"unknown environment '{env}': .* has no environment class of that name"):
+        resolve(env)

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from seer_edge.envs.control_tasks import TASKS
 from seer_edge.envs.families import FAMILIES
@@ -110,7 +110,8 @@ def resolve(env: str) -> EnvId:
     if module:
         near = _nearest(registered, list(registry.values()))
         raise UnknownEnvError(
-            f"unknown environment {env!r}: {module} registers no {registered!r} and has no environment class of that name; {near}"
+            f"unknown environment {env!r}: {module} registers no {registered!r} and has no environment class of that "
+            f"name; {near}"
         )
     if (game := games.get(_key(env))) is not None:
         return _identify(game.id, game, games)
@@ -192,8 +193,9 @@ def _register_class(module: ModuleType, name: str) -> str:
     """
     import gymnasium
 
-    made = getattr(module, name, None)
-    if name in gymnasium.registry or not (isinstance(made, type) and issubclass(made, gymnasium.Env)):
+    made: Any = getattr(module, name, None)
+    is_environment = isinstance(made, type) and issubclass(made, gymnasium.Env)
+    if name in gymnasium.registry or not is_environment:
         return name
     namespace = re.sub(r"[^\w-]+", "-", module.__name__)
     env_id = f"{namespace}/{name}"

@@ -7,16 +7,25 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+import numpy as np
+
 from seer_edge.envs.actions import Action
 from seer_edge.envs.environment import EnvSpec, Frame, Step
 from seer_edge.envs.guarded import Guarded
 from seer_edge.envs.late import LateWatch
 from seer_edge.envs.rest_process import RestProcess
-from seer_edge.envs.safety import REST_AFTER_SECONDS, Limits
+from seer_edge.envs.safety import REST_AFTER_SECONDS, Limits, numbers
 from seer_edge.envs.ticks import Ticks
+from seer_edge.errors import RunStoppedError
 
 LOG = logging.getLogger(__name__)
 IDLE_SECONDS = 0.02
+RETRY_SECONDS = 1.0
+"""How often a pause tries again to bring the environment to rest, after that failed."""
+
+
+class PauseEndedError(Exception):
+    """The loop ended in a pause, before the reset of an episode."""
 
 
 class Paced:
@@ -72,16 +81,29 @@ class Paced:
                     process.end(in_order=self._env.rests)
 
     def rest(self) -> None:
-        """Bring everything that moves to rest."""
+        """Bring everything that moves to rest. Without a method `rest` the last action stays in force."""
         self._late.off()
         at_rest = self._env.rest()
-        if self._limits is not None and not isinstance(at_rest, int | None):
+        if self._moves and self._limits is not None and not isinstance(at_rest, int | None):
             self._limits.last = at_rest
         self.at_rest = True
 
+    def pause(self) -> None:
+        """Bring the environment to rest while `paused()`, and wait until that is over. Does nothing otherwise."""
+        if self.paused():
+            self.rest()
+            self._wait()
+
     def reset(self) -> Frame:
-        """Start an episode. The next tick is one period after it."""
+        """Start an episode, after a pause if there is one. The next tick is one period after it.
+
+        Raises PauseEndedError if the loop ends in the pause: a reset may move what a person has stopped.
+        """
         self._late.off()
+        if self.paused():
+            self.pause()
+            if self.halted():
+                raise PauseEndedError
         self.at_rest = False
         self._frame = self._env.reset()
         self._ticks.restart()
@@ -102,8 +124,8 @@ class Paced:
 
     @property
     def is_paused(self) -> bool:
-        """Whether the environment is at rest in a pause."""
-        return self._waiting and self.paused()
+        """Whether the environment is at rest in a pause. One without a method `rest` is only paused."""
+        return self._waiting and self.paused() and (self._env.rests or not self._moves)
 
     @property
     def _interrupted(self) -> bool:
@@ -113,6 +135,8 @@ class Paced:
         self.at_rest = False
         if self._moves:
             self._late.expect(self._most_seconds)
+        if isinstance(action, np.ndarray) and not np.isfinite(action).all():
+            raise RunStoppedError(f"the action {numbers(action.tolist())} is not finite: training diverged")
         sent = action if self._limits is None else self._limits.apply(action)
         with self._ticks.one():
             step = self._env.step(sent)
@@ -128,10 +152,20 @@ class Paced:
         """Wait until the pause is over."""
         if not self.paused():
             return
-        LOG.info("paused, at rest; kill -USR1 %d continues with a new episode", os.getpid())
-        self._waiting = True
+        self._waiting, retry_at = True, time.monotonic() + RETRY_SECONDS
+        LOG.info("paused, %s; kill -USR1 %d continues with a new episode", self._state(), os.getpid())
         while self.paused() and not self.halted():
             time.sleep(IDLE_SECONDS)
+            if self._moves and not self._env.rests and time.monotonic() >= retry_at:
+                self.rest()
+                retry_at = time.monotonic() + RETRY_SECONDS
+                if self._env.rests:
+                    LOG.info("now at rest")
         self._waiting = False
         if not self.halted():
             LOG.info("the pause is over")
+
+    def _state(self) -> str:
+        if not self._moves:
+            return "without a method rest of the environment"
+        return "at rest" if self._env.rests else "NOT at rest; it is tried again each second"

@@ -12,7 +12,7 @@ import numpy as np
 
 from seer_edge.envs.games import Evaluation, evaluate
 from seer_edge.envs.guarded import Guarded
-from seer_edge.envs.paced import IDLE_SECONDS, Paced
+from seer_edge.envs.paced import IDLE_SECONDS, Paced, PauseEndedError
 from seer_edge.envs.recorder import Recorder
 from seer_edge.envs.safety import Limits
 from seer_edge.envs.ticks import Ticks
@@ -65,10 +65,14 @@ class Control:
                         self._answer(self._request)
                     elif not self._pilot.is_done:
                         self._tick()
+                    elif paused():
+                        self._env.pause()
                     elif not self._env.at_rest:
                         self._env.rest()  # there is nothing more to learn
                     else:
                         time.sleep(IDLE_SECONDS)
+        except PauseEndedError:
+            pass  # nothing moves since the pause began
         except BaseException as raised:
             error = None if stop() else raised
         self.close(error)
@@ -76,7 +80,8 @@ class Control:
             time.sleep(IDLE_SECONDS)
 
     def _begin(self) -> None:
-        """Begin an episode, unless the loop ends: a reset may move what a person has stopped."""
+        """Begin an episode after a pause, unless the loop ends: a reset may move what a person has stopped."""
+        self._env.pause()
         if self._env.halted():
             return
         frame = self._env.reset()

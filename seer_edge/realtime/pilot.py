@@ -88,12 +88,15 @@ class Pilot:
             self._follow_freeze(reads_latents=actor.reads_latents)
 
     def stepped(self, action: Action, step: Step) -> None:
-        """Give a step to the learner. Without the end of an episode, its frame is the newest observation."""
+        """Give a step to the learner. Without the end of an episode, its frame is the newest observation.
+
+        The frame after a step that is discarded begins a scene, as it does for the learner.
+        """
         kept = self._feed.put(Stepped(action if step.action is None else step.action, step))
         self._given += kept and not step.discard
         if step.terminated or step.truncated:
             return
-        self._observed = self.perception.observe(step.frame, first=False)
+        self._observed = self.perception.observe(step.frame, first=step.discard)
         if self._feed.gap:
             self._feed.put(Began(step.frame, new_scene=True))
 

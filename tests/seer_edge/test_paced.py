@@ -5,19 +5,21 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import seer_edge.envs.paced
 from seer_edge.envs import Continuous, EnvSpec, Step
 from seer_edge.envs.games import evaluate
 from seer_edge.envs.guarded import Guarded
-from seer_edge.envs.paced import Paced
+from seer_edge.envs.paced import Paced, PauseEndedError
 from seer_edge.envs.safety import AskedLimits, limits_of
 from seer_edge.envs.ticks import Ticks
-from seer_edge.errors import EnvironmentFailedError
+from seer_edge.errors import EnvironmentFailedError, RunStoppedError
 from seer_edge.machine.signals import PauseSignal
 
 LONG = 1000.0
@@ -33,7 +35,7 @@ class Arm:
         self.spec = EnvSpec("Arm-v0", "Arm", (4, 4), (4, 4), Continuous(2))
         self.log: list[Any] = []
         self.executed: Any = None
-        self.fails = False
+        self.fails = self.jammed = False
         self.rested = threading.Event()
         self.waits_for_rest = False
 
@@ -51,6 +53,8 @@ class Arm:
 
     def rest(self) -> None:
         self.log.append("rest")
+        if self.jammed:
+            raise OSError("the port is gone")
         self.rested.set()
 
     def close(self) -> None:
@@ -61,6 +65,12 @@ class Arm:
 
     def restore(self, state: Any) -> None:
         pass
+
+
+class Restless(Arm):
+    """An environment without a method `rest`."""
+
+    rest = None  # type: ignore[assignment]
 
 
 def paced(env: Any, rest_after_seconds: float = LONG, asked: AskedLimits | None = None) -> Paced:
@@ -92,6 +102,82 @@ def test_the_slew_rate_starts_from_rest_and_from_the_executed_action() -> None:
     np.testing.assert_allclose(world.step(ACTION).action, [0.6, 0.4], atol=1e-6)  # type: ignore[arg-type]
     world.rest()
     np.testing.assert_allclose(world.step(ACTION).action, [0.1, -0.1], atol=1e-6)  # type: ignore[arg-type]
+
+
+def test_the_slew_rate_continues_after_a_pause_without_rest() -> None:
+    """Nothing brings such an environment to rest, so the last action is still in force."""
+    env = Restless()
+    world = paced(env, asked=AskedLimits(1000.0, None, (100.0,)))
+    world.reset()
+    for _ in range(5):
+        world.step(ACTION)
+    answers = iter([True, False])
+    world.paused = lambda: next(answers, False)
+    world.pause()
+    np.testing.assert_allclose(world.step(ACTION).action, [0.6, -0.6], atol=1e-6)  # type: ignore[arg-type]
+
+
+def test_an_action_that_is_not_finite_is_not_sent() -> None:
+    env = Arm()
+    world = paced(env, asked=AskedLimits(1000.0, None, (100.0,)))
+    world.reset()
+    with pytest.raises(RunStoppedError, match=r"^the action nan,1 is not finite: training diverged$"):
+        world.step(np.float32([np.nan, 1]))
+    assert env.log == ["reset"]
+
+
+def test_nothing_is_reset_in_a_pause() -> None:
+    env, paused = Arm(), threading.Event()
+    world = paced(env)
+    world.paused = paused.is_set
+    paused.set()
+    resetting = threading.Thread(target=world.reset)
+    resetting.start()
+    _until(lambda: world.is_paused)
+    assert env.log == ["rest"]
+    paused.clear()
+    resetting.join(WAIT_SECONDS)
+    assert env.log == ["rest", "reset"]
+
+
+def test_a_loop_that_ends_in_a_pause_does_not_reset() -> None:
+    env = Arm()
+    world = paced(env)
+    world.paused = world.halted = lambda: True
+    with pytest.raises(PauseEndedError):
+        world.reset()
+    assert env.log == ["rest"]
+
+
+def test_a_pause_is_reported_once_the_environment_is_at_rest(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A rest that failed is tried again."""
+    monkeypatch.setattr(seer_edge.envs.paced, "RETRY_SECONDS", 0.01)
+    caplog.set_level("INFO", logger="seer_edge.envs.paced")
+    env, paused = Arm(), threading.Event()
+    env.jammed = True
+    world = paced(env)
+    world.paused = paused.is_set
+    paused.set()
+    waiting = threading.Thread(target=world.pause)
+    waiting.start()
+    _until(lambda: len(env.log) > 2)
+    assert not world.is_paused
+    env.jammed = False
+    _until(lambda: world.is_paused)
+    paused.clear()
+    waiting.join(WAIT_SECONDS)
+    lines = [record.getMessage().partition(";")[0] for record in caplog.records[1:]]
+    assert caplog.records[0].getMessage().startswith("environment 'Arm-v0': could not be brought to rest")
+    assert lines == ["paused, NOT at rest", "now at rest", "the pause is over"]
+
+
+def _until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 def test_a_step_that_is_late_is_brought_to_rest_while_it_runs() -> None:

@@ -26,6 +26,7 @@ from seer_edge.validation import check_target
 from seer_runtime import durable
 from seer_runtime.policy.actions import Numbered
 from seer_runtime.policy.policy import Policy
+from seer_runtime.policy.preprocess import to_gray_levels
 from seer_runtime.system.user_modules import import_user_module
 
 LOG = logging.getLogger(__name__)
@@ -191,7 +192,18 @@ def _of_bundle(path: Path, spec: EnvSpec) -> Choose:
         raise BadInputError(
             f"--policy {path}: sees frames of {own}, not of {other}; give the --resolution and --color of its run"
         )
-    return lambda frame, begins: policy.decide(policy.perception.observe(frame, first=begins).input)
+    if policy.spec.resize != spec.resize:
+        raise BadInputError(
+            f"--policy {path}: sees frames that were resized by {policy.spec.resize}, not by {spec.resize}; give the "
+            "--protocol of its run"
+        )
+    levels = policy.spec.gray_levels
+
+    def choose(frame: Frame, begins: bool) -> Action:
+        seen = frame if levels is None else to_gray_levels(frame, levels)
+        return policy.decide(policy.perception.observe(seen, first=begins).input)
+
+    return choose
 
 
 def _of_function(name: str, call: Callable[[Frame], Any], spec: EnvSpec) -> Choose:

@@ -16,7 +16,8 @@ import time
 SHARED_BYTES = mmap.PAGESIZE
 _ACT = SHARED_BYTES - 1
 _PROCESS_SHARED, _ROBUST = 1, 1
-SIGNALS = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP)
+# systemd sends SIGABRT to all processes of a service whose watchdog has run out.
+SIGNALS = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGQUIT, _signal.SIGABRT)
 TRIES, TRY_SECONDS = 3, 0.2
 READY = b"ready\n"
 

@@ -1,13 +1,17 @@
 """Training, evaluation and acting reduce frames to the same gray levels."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from seer_edge.deploy.act import Origin
+from seer_edge.deploy.record import _of_bundle
 from seer_edge.envs import EnvOptions, make_env
+from seer_edge.errors import BadInputError
 from seer_runtime import Policy, durable
 from seer_runtime.policy.bundle import PROBE, open_bundle
 from seer_runtime.policy.preprocess import to_gray_levels
@@ -104,3 +108,26 @@ def _refuse(run: Run, folder: Path, source: tuple[Any, ...], levels: str, messag
         assert (status, out, error.count("\n")) == (2, "", 1)
         assert message in error
     assert not (folder / "refused").exists()
+
+
+def test_a_policy_that_is_recorded_sees_its_gray_levels(run: Run, tmp_path: Path) -> None:
+    """`record` stores the frames as it is asked to, whatever the policy needs."""
+    packed = tmp_path / "policy.seer"
+    assert run(*TRAIN, *LEVELS, "--run-dir", tmp_path / "run")[0] == 0
+    assert run("export", tmp_path / "run", "-o", packed)[0] == 0
+    spec = make_env(GAME, EnvOptions(), seed=0, training=False).spec
+    choose, policy = _of_bundle(packed, spec), Policy.load(packed)
+    seen = []
+    observe = type(policy.perception).observe
+
+    def spied(perception: Any, frame: Any, *, first: bool) -> Any:
+        seen.append(frame.copy())
+        return observe(perception, frame, first=first)
+
+    frame = np.random.default_rng(0).integers(0, 256, spec.frame_shape, np.uint8)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(type(policy.perception), "observe", spied)
+        choose(frame, True)
+    assert np.array_equal(seen[0], to_gray_levels(frame, 32))
+    with pytest.raises(BadInputError, match=r"sees frames that were resized by area, not by bilinear; give the --prot"):
+        _of_bundle(packed, dataclasses.replace(spec, resize="bilinear"))

@@ -178,6 +178,8 @@ def test_discarded_steps_are_not_stored(build_rig: Callable[..., Rig], monkeypat
     final, after = stored(world.session)[-2:]
     assert final == (frames[-5], None, None), "the episode is cut before the first discarded step"
     assert after[0] == frames[-2]
+    # The agent acts on what is stored: the frame after the discarded steps begins a scene for both threads.
+    assert np.array_equal(world.session.observed.input, world.pilot._observed.input)
 
 
 def test_the_executed_action_is_stored(build_rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch) -> None:

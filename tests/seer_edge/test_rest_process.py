@@ -82,7 +82,7 @@ def test_the_process_is_small(start: Callable[..., Program]) -> None:
 def test_signals_that_stop_the_program_leave_the_process_alone(start: Callable[..., Program]) -> None:
     program = start()
     assert os.getsid(program.guard.pid) == program.guard.pid, "Ctrl-C reaches only the session of the terminal"
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGABRT):
         program.guard.send_signal(number)
     program.process.terminate()
     program.process.wait()

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seer_edge.config.plan import BytePlan
+from seer_edge.config.real_time import limits_asked
 from seer_edge.envs.guarded import open_guarded
+from seer_edge.envs.paced import in_real_time
 from seer_edge.envs.translate_errors import translate_errors
 from seer_edge.errors import BadInputError
 from seer_edge.networks.graph import encoder_graph, int8_graph, int8_layers
@@ -79,16 +81,17 @@ def _play(plan: BytePlan, policy: Policy) -> NDArray[np.uint8]:
     with (
         translate_errors(config.env, config.env_options),
         closing(open_guarded(config.env, config.env_options, seed=config.seed, training=False)) as env,
+        in_real_time(env, limits_asked(config), config.rest_after_seconds) as playing,
     ):
-        frame = env.reset()
+        frame = playing.reset()
         for stack in stacks:
             action = policy.act_normalized(frame)
             crop.cut(held, crop.center, stack.reshape(*held.shape[:-2], *crop.size))
-            step = env.step(env.spec.actions.sample(rng) if rng.random() < RANDOM_STEPS else action)
+            step = playing.step(env.spec.actions.sample(rng) if rng.random() < RANDOM_STEPS else action)
             frame = step.frame
             if step.terminated or step.truncated:
                 policy.reset()
-                frame = env.reset()
+                frame = playing.reset()
     return stacks
 
 

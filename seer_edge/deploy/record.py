@@ -14,9 +14,8 @@ from seer_edge.envs import Action, Discrete, EnvOptions, EnvSpec, Frame
 from seer_edge.envs.environment import Playable
 from seer_edge.envs.games import LongPlay, episode_limit, game_seeds
 from seer_edge.envs.guarded import Guarded, open_guarded
-from seer_edge.envs.paced import Paced
-from seer_edge.envs.safety import AskedLimits, limits_of
-from seer_edge.envs.ticks import Ticks
+from seer_edge.envs.paced import in_real_time
+from seer_edge.envs.safety import AskedLimits
 from seer_edge.envs.translate_errors import translate_errors
 from seer_edge.errors import EXIT_UNSAFE, BadInputError, describe_error, written_to
 from seer_edge.machine.signals import StopSignal
@@ -122,11 +121,7 @@ def _keep(path: Path, writer: DemoWriter) -> None:
 
 def _play(env: Guarded, choose: Choose, writer: DemoWriter, what: Recording, stop: StopSignal) -> tuple[float, ...]:
     """Play in real time if a rate is given. Everything is at rest when this returns."""
-    if what.hz is None:
-        return _play_episodes(env, choose, writer, what, stop)
-    limits = limits_of(env.spec, env.safety, AskedLimits(what.hz))
-    playing = Paced(env, Ticks(1 / what.hz), limits)
-    with playing.kept_safe():
+    with in_real_time(env, None if what.hz is None else AskedLimits(what.hz)) as playing:
         return _play_episodes(playing, choose, writer, what, stop)
 
 

@@ -14,7 +14,7 @@ from seer_edge.envs.environment import EnvSpec, Frame, Step
 from seer_edge.envs.guarded import Guarded
 from seer_edge.envs.late import LateWatch
 from seer_edge.envs.rest_process import RestProcess
-from seer_edge.envs.safety import REST_AFTER_SECONDS, Limits, numbers
+from seer_edge.envs.safety import REST_AFTER_SECONDS, AskedLimits, Limits, limits_of, numbers
 from seer_edge.envs.ticks import Ticks
 from seer_edge.errors import RunStoppedError
 
@@ -22,6 +22,23 @@ LOG = logging.getLogger(__name__)
 IDLE_SECONDS = 0.02
 RETRY_SECONDS = 1.0
 """How often a pause tries again to bring the environment to rest, after that failed."""
+
+
+@contextmanager
+def in_real_time(
+    env: Guarded, asked: AskedLimits | None, rest_after_seconds: float = REST_AFTER_SECONDS
+) -> Iterator["Guarded | Paced"]:
+    """Context manager: the environment at the rate and within the limits of a run in real time.
+
+    It is at rest before and after the block. Without `asked` it is `env` itself. Raises BadInputError for limits that
+    do not fit the actions.
+    """
+    if asked is None:
+        yield env
+        return
+    playing = Paced(env, Ticks(1 / asked.hz), limits_of(env.spec, env.safety, asked), rest_after_seconds)
+    with playing.kept_safe():
+        yield playing
 
 
 class PauseEndedError(Exception):

@@ -14,8 +14,10 @@ from seer_edge.agents import make_agent
 from seer_edge.agents.agent import Agent
 from seer_edge.config.plan import BytePlan
 from seer_edge.config.plan_text import evaluation_cost
-from seer_edge.envs import Environment
+from seer_edge.config.real_time import limits_asked
+from seer_edge.envs.environment import Playable
 from seer_edge.envs.games import Evaluation, evaluate, game_seeds
+from seer_edge.envs.paced import in_real_time
 from seer_edge.envs.recorder import Recorder
 from seer_edge.errors import EXIT_UNSAFE, BadInputError, describe_error
 from seer_edge.machine.signals import StopSignal
@@ -62,7 +64,7 @@ def evaluate_agent(
     agent: Agent,
     encoder: OnnxEncoder | None,
     ledger: Ledger,
-    env: Environment,
+    env: Playable,
     rng: np.random.Generator,
     stop: Callable[[], bool],
     played: Callable[[int], object],
@@ -138,8 +140,17 @@ def evaluate_run(
         StopSignal() as stop,
         closing(open_env(plan, seed=env_seed, training=False, on_hang=_give_up)) as env,
         Recorder.writing(record) as recorder,
+        in_real_time(env, limits_asked(plan.config), plan.config.rest_after_seconds) as playing,
     ):
         evaluation = evaluate_agent(
-            plan, agent, encoder, ledger, env, rng, stop, lambda count: progress.update(count - progress.n), recorder
+            plan,
+            agent,
+            encoder,
+            ledger,
+            playing,
+            rng,
+            stop,
+            lambda count: progress.update(count - progress.n),
+            recorder,
         )
     return evaluation, None if evaluation is not None else stop.received

@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seer_edge.config.plan import BytePlan
+from seer_edge.config.real_time import limits_asked
 from seer_edge.envs.environment import Frame
 from seer_edge.envs.games import game_seeds, play
+from seer_edge.envs.paced import in_real_time
 from seer_edge.errors import EXIT_UNSAFE
 from seer_edge.runs.checkpoint import Saved
 from seer_edge.training.components import new_perception, open_env
@@ -67,10 +69,13 @@ def collect(
     agent, encoder = load_agent(plan, saved, state, ledger)
     env_seed, rng = game_seeds(plan.config.seed, saved.timestep)
     recorder = _Recorder(new_perception(plan, encoder, ledger), plan.crop, rows)
-    with closing(open_env(plan, seed=env_seed, training=False, on_hang=_give_up)) as env:
+    with (
+        closing(open_env(plan, seed=env_seed, training=False, on_hang=_give_up)) as env,
+        in_real_time(env, limits_asked(plan.config), plan.config.rest_after_seconds) as playing,
+    ):
         limit = plan.config.eval_max_steps
         for _ in play(
-            env,
+            playing,
             recorder,
             lambda observed: agent.greedy(observed.input),
             epsilon=max(EPSILON, plan.config.settings.evaluation_epsilon),

@@ -1,6 +1,7 @@
 """Control in real time through the command line and the Python API: a pole that falls by the wall clock."""
 
 import csv
+import itertools
 import json
 import os
 import signal
@@ -99,6 +100,28 @@ def test_a_failure_in_an_evaluation_is_reported_and_the_steps_are_saved(tmp_path
     assert timestep >= 60
     assert checkpoint.newest(folder / "checkpoints").timestep == timestep
     assert log.read_text().splitlines()[-1] == "rest"
+
+
+def test_a_run_is_evaluated_and_quantized_within_its_limits(tmp_path: Path) -> None:
+    """`eval RUN` and `export --int8` step the environment of the run: at its rate, within its limits, and to rest."""
+    folder, log, tests = tmp_path / "run", tmp_path / "log", Path(__file__).parent
+    robot = ("--env", "robot_env:Robot", "--env-kwargs", json.dumps({"log": str(log), "controls": 1}))
+    limits = ("--hz", "500", "--action-limit=-0.2,0.3", "--slew-rate", "5")
+    sizes = ("--mem-budget", "1MB", "--set", "hidden=16", "--set", "batch_size=8", "--set", "random_steps=20")
+    flags = (*sizes, *SETS, "--total-timesteps", "100", "--freeze-at", "60", "--eval-every", "never")
+    status, _, error = _run("train", *robot, *limits, *flags, "--run-dir", folder, cwd=tests)
+    assert status == 0, error
+    for words in (("eval", folder), ("export", folder, "-o", tmp_path / "policy.seer", "--int8")):
+        log.write_text("")
+        status, _, error = _run(*words, cwd=tests)
+        assert status == 0, error
+        calls = log.read_text().splitlines()
+        assert (calls[0], calls[-1]) == ("rest", "rest")
+        sent = [float(call.split()[1]) for call in calls if call.startswith("step")]
+        assert len(sent) >= 30
+        # The agent's [-1, 1] is [-10, 10] of this robot. In a tick of 2 ms a control changes by 0.01.
+        assert -2.001 <= min(sent) <= max(sent) <= 3.001
+        assert max(abs(after - before) for before, after in itertools.pairwise(sent)) <= 0.101
 
 
 def test_a_rate_that_the_environment_cannot_hold_is_reported_with_the_measured_one(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from seer_edge.reports.reading import Run
 from seer_runtime.system.units import exact_size
 
-AT, WINDOW, CODEC = "freeze_at", "freeze_window", "latent_codec"
+AT, WINDOW, CODEC, SOURCE = "freeze_at", "freeze_window", "latent_codec", "source"
 FREEZE = (AT, WINDOW)
 """Entries that are named together."""
 Groups = Mapping[str, Mapping[str, Sequence[Run]]]
@@ -55,6 +55,8 @@ def _name(run: Run, varied: Sequence[str], several: Collection[str]) -> str:
     for name in varied:
         if name in FREEZE:
             parts.append(_freeze(run, several))
+        elif name == SOURCE:
+            parts += [f"from {run.settings[name]}"] if run.settings.get(name) else []
         elif name in run.settings and not (name == CODEC and _is_never_frozen(run)):
             parts.append(_part(name, run.settings[name]))
     return ", ".join(dict.fromkeys(parts)) or run.algo
@@ -68,6 +70,8 @@ def _freeze(run: Run, several: Collection[str]) -> str:
     at, window = run.settings.get(AT), run.settings.get(WINDOW)
     if at is None:
         return "never frozen"
+    if at == 0:
+        return "encoder imported"
     if window is not None:
         return "frozen by auto" + (f", windows of {window:,}" if WINDOW in several else "")
     return f"frozen at {at:,}" if AT in several else "frozen"

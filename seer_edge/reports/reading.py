@@ -1,6 +1,7 @@
 """Read run folders for a report: settings, tables and state. Nothing is written, and a run may continue meanwhile."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +53,6 @@ NOT_COMPARED = frozenset(
         "environment",
         "overrides",
         "versions",
-        "source",
         "take",
         "stop_at_return",
         "keep_checkpoint",
@@ -61,6 +61,8 @@ NOT_COMPARED = frozenset(
 )
 """Entries of `config.json` that do not distinguish runs."""
 
+_SEED_OF_SOURCE = re.compile(r"[-_]+[0-9]+$")
+"""What ends the name of an imported run or bundle. Each seed may import the encoder of another run."""
 Column = NDArray[np.float64]
 
 
@@ -171,6 +173,8 @@ def read_run(path: Path) -> Run:
         raise BadInputError(f"{folder.progress}: has no rows, although the run is finished; leave the run out")
     settings = config.get("settings")
     compared = {**config, **(settings if isinstance(settings, dict) else {})}
+    if isinstance(config.get("source"), str):
+        compared["source"] = _SEED_OF_SOURCE.sub("", Path(config["source"]).stem)
     if config.get("env_kwargs") is not None:
         compared["env_kwargs"] = json.dumps(config["env_kwargs"], sort_keys=True)
     return Run(

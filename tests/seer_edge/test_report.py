@@ -309,3 +309,20 @@ def test_a_legend_shows_the_markers_and_dashes_of_its_picture(tmp_path: Path) ->
         assert SHAPES[look.marker] in swatches[f"dots {number}"]
         assert ('fill="none"' in swatches[f"dots {number}"]) == look.hollow
         assert f'stroke-dasharray="{DASHES[look.dash]}"' in swatches[f"mean {number}"]
+
+
+def test_runs_with_an_imported_encoder_are_settings_of_their_own(tmp_path: Path) -> None:
+    """Each seed may import the encoder of another seed's run."""
+    imported: dict[str, Any] = {"freeze_at": 0, "take": "encoder"}
+    runs = [
+        make_run(tmp_path / "own", source=None, take=None),
+        make_run(tmp_path / "a0", source="/home/me/stand__pretrained-20K__0", **imported),
+        make_run(tmp_path / "a1", 1, source="/data/stand__pretrained-20K__1", **imported),
+        make_run(tmp_path / "b0", source="runs/stand-40K.seer", **imported),
+    ]
+    found = {name: [run.path.name for run in runs] for name, runs in grouped(read_runs(runs))["Alien"].items()}
+    assert found == {
+        "frozen": ["own"],
+        "encoder imported, from stand__pretrained-20K": ["a0", "a1"],
+        "encoder imported, from stand-40K": ["b0"],
+    }

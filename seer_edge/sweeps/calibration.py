@@ -35,7 +35,7 @@ POLL_SECONDS = 0.1
 
 _TRACKERS = ("wandb", "mlflow", "tensorboard", "tensorboard_dir")
 _REPORTS = (*_TRACKERS, "eval_video", "analyze", "keep_best", "stop_at_return", "keep_checkpoint")
-_FREEZE = ("freeze_layers", "latent_codec", "augmentations", "take")
+_FREEZE = ("freeze_layers", "latent_codec", "augmentations", "from_", "take")
 """Options that these runs leave out, and those that a run that plays leaves out too."""
 
 
@@ -135,7 +135,7 @@ class Calibration:
             ready = [
                 learner
                 for learner, kind in self.learners.items()
-                if learner not in rates and (not learner.imports or self._source(kind) in rates)
+                if learner not in rates and (self._first[kind].imports is None or self._source(kind) in rates)
             ]
             learning = [self._learning(self.learners[learner]) for learner in ready]
             slots = self._engine.slots(learning[0].task.threads, learning[0].task.rss_bytes)
@@ -183,9 +183,9 @@ class Calibration:
         options |= {"eval_episodes": 1, "eval_max_steps": longest}
         options["set"] = {**options.get("set", {}), "learning_starts": steps.warm_up, "random_steps": 0}
         source = None
-        if job.imports is None:
+        if job.imports is None and plan.config.source is None:
             options["freeze_at"] = steps.warm_up + steps.pixel if steps.latent else "never"
-        else:
+        elif job.imports is not None:
             source = dataclasses.replace(job.imports, name=_name("learn", self.learners[self._source(kind)]))
         name = _name("learn", kind) if copy is None else _name(f"copy-{copy}", kind)
         text = "" if copy is not None else f"updates of {kind[1]}, {plan.env.name}"

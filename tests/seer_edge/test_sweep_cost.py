@@ -21,6 +21,7 @@ from seer_edge.sweeps.engine import LocalEngine, LocalProcess, Task
 from seer_edge.sweeps.measurement import LearningSteps, play_seconds, rates_of
 from seer_edge.sweeps.spec import Job, jobs_of
 
+GOLDEN = Path(__file__).parents[1] / "golden" / "policy.seer"
 RATES = Rates(start=5.0, acting=0.01, pixel=0.1, latent=0.04, freeze=2.0, evaluation=0.5, evaluation_step=0.005)
 SPEC: dict[str, Any] = {
     "envs": ["Alien"],
@@ -254,3 +255,17 @@ def test_a_signal_while_short_runs_are_measured_stops_them_and_leaves_nothing(
     result = estimate(tmp_path / "sweep", jobs, plans_of(jobs, "spec", tmp_path), Signalled(1, 10**10))
     assert (result.signal, result.estimate, len(stopped)) == (signal.SIGTERM, None, 1)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_short_runs_of_an_imported_encoder_do_not_freeze(tmp_path: Path) -> None:
+    """The command refuses `--freeze-at` beside `--from`. A run that plays does not need the encoder."""
+    given = {"from": str(GOLDEN), "take": "encoder"}
+    jobs = jobs_of(
+        {"envs": ["Breakout"], "settings": {"mem_budget": "70MB", "total_timesteps": 3_000}, "variants": {"a": given}}
+    )
+    found = Calibration(plans_of(jobs, "spec", tmp_path), jobs, LocalEngine(2, 10**9), tmp_path, ())
+    ((_, kind),) = found.learners.items()
+    flags = {word.partition("=")[0] for word in found._learning(kind).task.words}
+    assert ({"--from", "--take"} <= flags, "--freeze-at" in flags) == (True, False)
+    flags = {word.partition("=")[0] for word in found._playing(kind).task.words}
+    assert not flags & {"--from", "--take"}

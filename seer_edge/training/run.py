@@ -136,7 +136,8 @@ class Run(Generic[AnySession]):
                 return
         last = timestep in (reporter.evaluated_at, config.total_timesteps)
         logging = last or freezing or compared is not None or timestep % config.log_every == 0
-        if logging and reporter.logged_at < timestep:
+        # A resumed run may evaluate, as it was asked to, at a step whose row is there already.
+        if logging and (evaluation is not None or reporter.logged_at < timestep):
             reporter.log(evaluation, compared)
         self.checkpoints.save_if_due()
 

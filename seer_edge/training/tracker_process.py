@@ -9,10 +9,11 @@ import csv
 import importlib
 import json
 import os
+import re
 import signal
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -101,18 +102,19 @@ class MlflowLog:
 
     STATUS: Mapping[str, str] = {"finished": "FINISHED", "interrupted": "KILLED"}
 
-    def __init__(self, begin: Mapping[str, Any], run_id: str | None) -> None:
-        """Continue the run `run_id`; None begins one."""
+    def __init__(self, begin: Mapping[str, Any], run_id: str | None, created: Callable[[str], object]) -> None:
+        """Continue the run `run_id`; None begins one, whose id `created` gets before anything else can fail."""
         self._entities: Any = importlib.import_module("mlflow.entities")
         self._client: Any = importlib.import_module("mlflow.tracking").MlflowClient(tracking_uri=begin["target"])
         if run_id is None:
-            self.id = self._create(Path(begin["folder"]).name)
+            run_id = self._create(Path(begin["folder"]).name)
+            created(run_id)
         else:
-            self.id = run_id
             self._client.update_run(run_id, status="RUNNING")
+        self.id = run_id
         data = self._client.get_run(self.id).data
         self.step = int(data.metrics.get(STEP, 0))
-        self._write_parameters(begin["parameters"], data.params)
+        self._write_parameters(begin["parameters"], data)
 
     def _create(self, name: str) -> str:
         experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
@@ -120,14 +122,20 @@ class MlflowLog:
         place = self._client.create_experiment(experiment) if found is None else found.experiment_id
         return str(self._client.create_run(place, run_name=name).info.run_id)
 
-    def _write_parameters(self, parameters: Mapping[str, Any], found: Mapping[str, str]) -> None:
-        """Write the parameters. MLflow never changes one, so the value of a resumed run is a tag."""
-        texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in parameters.items()}
-        new = [self._entities.Param(name, text) for name, text in texts.items() if name not in found]
+    def _write_parameters(self, parameters: Mapping[str, Any], data: Any) -> None:
+        """Write the parameters. MLflow never changes one, so another value of a resumed run is a tag.
+
+        MLflow refuses some characters in their names.
+        """
+        texts = {
+            re.sub(r"[^\w\-. /]", "_", name): value if isinstance(value, str) else json.dumps(value)
+            for name, value in parameters.items()
+        }
+        new = [self._entities.Param(name, text) for name, text in texts.items() if name not in data.params]
         for some in range(0, len(new), 100):  # the most that one request may have
             self._client.log_batch(self.id, params=new[some : some + 100])
         for name, text in texts.items():
-            if found.get(name, text) != text:
+            if data.tags.get(name, data.params.get(name, text)) != text:
                 self._client.set_tag(self.id, name, text)
 
     def write(self, row: Row) -> None:
@@ -165,8 +173,10 @@ class Logger:
             log = self._log or self._open()
             self._log = log
             while self._rows:
-                if self._rows[0][STEP] > log.step:
-                    log.write(self._rows[0])
+                row = self._rows[0]
+                evaluated = any(name.startswith("eval/") for name in row)  # maybe at a step that was logged before
+                if row[STEP] > log.step or (row[STEP] == log.step and evaluated):
+                    log.write(row)
                     self._save(step=log.step)
                 del self._rows[0]
         except Exception:
@@ -182,9 +192,7 @@ class Logger:
     def _open(self) -> Log:
         run_id = self._state.get("id")
         if self._begin["tracker"] == "mlflow":
-            log = MlflowLog(self._begin, run_id)
-            self._save(id=log.id)
-            return log
+            return MlflowLog(self._begin, run_id, lambda created: self._save(id=created))
         self._save(id=run_id or uuid.uuid4().hex)
         return WandbLog(self._begin, self._state["id"], self._state.get("step", 0))
 

@@ -43,7 +43,7 @@ class TensorBoard:
         from tensorboardX import SummaryWriter
 
         # A resumed run writes the events after that step again.
-        self._writer = SummaryWriter(str(folder), write_to_disk=True, purge_step=until + 1 if until else None)
+        self._writer = SummaryWriter(str(folder), write_to_disk=True, purge_step=until + 1)
 
     def write(self, row: Mapping[str, float]) -> None:
         """Write one point per figure, at the row's step."""
@@ -227,7 +227,7 @@ def _status_page(
         console.warn(f"--status-port {config.status_port}: cannot be used ({error.strerror}); the run continues")
         return
     host, port = page.address
-    console.say(f"status at http://{host}:{port}/")
+    console.say(f"status at http://{f'[{host}]' if ':' in host else host}:{port}/")
     yield page
 
 

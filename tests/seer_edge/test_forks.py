@@ -178,3 +178,13 @@ def test_the_row_of_an_automatic_freeze_is_complete_after_a_stop_in_its_evaluati
         row = next(row for row in csv.DictReader(file) if row["time/total_timesteps"] == "50")
     assert row["seer/similarity"]
     assert row["eval/mean_reward"]
+
+
+@pytest.mark.integration
+def test_an_evaluation_that_a_finished_run_is_asked_for_is_in_its_table(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    _train(run)
+    seer_edge.resume(run, eval_every=20, eval_episodes=1, eval_max_steps=5, eval_in="separate")
+    with (run / "progress.csv").open() as file:
+        evaluated = [row for row in csv.DictReader(file) if row["eval/mean_reward"]]
+    assert [row["time/total_timesteps"] for row in evaluated] == ["40"]

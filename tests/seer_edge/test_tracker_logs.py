@@ -1,0 +1,60 @@
+"""The logs of trackers: one run of MLflow for each run, and TensorBoard events without those of a killed process."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seer_edge.training.tracker_process import MlflowLog
+from seer_edge.training.trackers import TensorBoard
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(autouse=True)
+def folder_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let MLflow use a folder, as the process of a tracker does."""
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+
+
+def _log(store: Path, parameters: dict[str, Any], run_id: str | None = None) -> MlflowLog:
+    return MlflowLog({"target": str(store), "folder": "runs/a", "parameters": parameters}, run_id, lambda created: None)
+
+
+def test_the_id_of_a_run_is_known_before_its_parameters_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that fails in between must not get another run at each try."""
+
+    def fail(*unused: Any) -> None:
+        raise OSError("no answer")
+
+    monkeypatch.setattr(MlflowLog, "_write_parameters", fail)
+    created: list[str] = []
+    with pytest.raises(OSError, match="no answer"):
+        MlflowLog({"target": str(tmp_path), "folder": "runs/a", "parameters": {}}, None, created.append)
+    assert len(created) == 1
+
+
+def test_names_that_mlflow_refuses_are_changed(tmp_path: Path) -> None:
+    log = _log(tmp_path, {"env_kwargs.size=px": 8})
+    assert log._client.get_run(log.id).data.params == {"env_kwargs.size_px": "8"}
+
+
+def test_a_setting_that_changes_back_has_its_present_value(tmp_path: Path) -> None:
+    log = _log(tmp_path, {"threads": 1})
+    for threads, tag in ((2, "2"), (1, "1")):
+        log = _log(tmp_path, {"threads": threads}, log.id)
+        data = log._client.get_run(log.id).data
+        assert (data.params["threads"], data.tags["threads"]) == ("1", tag)
+
+
+@pytest.mark.parametrize("until", [0, 20])
+def test_tensorboard_drops_what_a_killed_process_wrote_after_the_checkpoint(until: int, tmp_path: Path) -> None:
+    """An event that starts a session tells TensorBoard to drop all earlier events from its step on."""
+    tracker = TensorBoard(tmp_path, until)
+    tracker.write({"time/total_timesteps": 30.0})
+    tracker.close()
+    (file,) = tmp_path.glob("events.*")
+    start = b"\x10" + bytes([until + 1]) + b":\x02\x08\x01"  # field 2, the step; field 7, a session with status START
+    assert start in file.read_bytes()

@@ -17,7 +17,7 @@ from seer_edge.config.plan import BytePlan, make_plan, with_sample
 from seer_edge.config.real_time import limits_asked
 from seer_edge.config.recorded_env import changed_since
 from seer_edge.config.request import RunRequest
-from seer_edge.config.values import address_of
+from seer_edge.config.values import address_of, family_of
 from seer_edge.envs import EnvOptions, EnvSpec, resolve
 from seer_edge.envs.atari_options import ATARI_KWARGS, replaced_options
 from seer_edge.envs.guarded import open_guarded
@@ -308,7 +308,7 @@ def check_addresses(config: TrainConfig) -> None:
     if config.status_port is not None:
         host, port = address_of(config.status_port)
         try:
-            socket.create_server((host, port)).close()
+            socket.create_server((host, port), family=family_of(host)).close()
         except OSError as error:
             raise BadInputError(
                 f"--status-port {config.status_port}: cannot be used ({error.strerror}); give another, or 0 for any"

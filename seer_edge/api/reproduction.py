@@ -122,7 +122,7 @@ def _trained(made: Made, place: Engine, plugins: Sequence[str], *, progress_bar:
             return made, expected
         OUTPUT.info(expected.render())
         estimated = {job.name: job.seconds for job in expected.jobs if job.seconds is not None}
-        made = dataclasses.replace(made, forecast={**made.forecast, **estimated})
+        made = dataclasses.replace(made, forecast={**estimated, **made.forecast})
     _write_record(made)
     return made, run_jobs(made.folder, made.jobs, made.plans, place, progress_bar=progress_bar, plugins=plugins)
 

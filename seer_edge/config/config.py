@@ -310,7 +310,7 @@ def _one_of(flag: str, value: str | int, choices: tuple[str | int, ...]) -> None
 
 
 def keep_schedules(changed: TrainConfig, before: TrainConfig) -> TrainConfig:
-    """Return the settings `changed` of a run that had `before`. Its schedules, such as epsilon, end where they did."""
+    """Return the settings `changed` of a run that had `before`. Its exploration ends where it did."""
     if changed.total_timesteps == before.total_timesteps:
         return changed
     return dataclasses.replace(changed, settings=changed.settings.for_run(before.total_timesteps))
@@ -339,6 +339,8 @@ def build_config(
     **others: Any,
 ) -> TrainConfig:
     """Return the configuration of a new run. None leaves an option to the preset. Raises BadInputError."""
+    if algo is not None:
+        _one_of("--algo", algo, tuple(ALGORITHMS))
     from_file = preset is not None and is_preset_file(preset)
     chosen = preset_from_file(env, preset or "", algo) if from_file else choose_preset(env, preset, algo)
     chosen, changed = override(chosen, overrides or {})

@@ -5,6 +5,7 @@ Every function raises ValueError with what is wrong and what to give.
 
 import json
 import re
+import socket
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,11 @@ def address_of(place: str) -> tuple[str, int]:
     """Return host and port of what `parse_status_port` accepted. Without a host it is this machine only."""
     host, _, port = place.rpartition(":")
     return host.strip("[]") or "127.0.0.1", int(port)
+
+
+def family_of(host: str) -> socket.AddressFamily:
+    """Return the family of the address `host`: IPv6 has colons."""
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def parse_checkpoint_every(text: str) -> int | float:

@@ -143,7 +143,7 @@ def _point(table: PaperTable, scale: float, found: Mapping[str, Sequence[Run]]) 
         return Point()
     if table.at != "equal":
         return Point(flops=scale * table.at)
-    ends = [run.column(FLOPS)[-1] for runs in found.values() for run in runs if run.has(FLOPS)]
+    ends = [run.column(FLOPS)[-1] for runs in found.values() for run in runs if run.is_finished and run.has(FLOPS)]
     return Point(flops=float(np.nanmin(ends))) if ends else Point()
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from http.server import ThreadingHTTPServer
 from typing import Any
 
-from seer_edge.config.values import address_of
+from seer_edge.config.values import address_of, family_of
 from seer_runtime.system.http_answers import AnsweringHandler
 
 PAGE = """<!doctype html>
@@ -78,7 +78,9 @@ class StatusPage:
         self._summary: dict[str, Any] = dict(describe())
         self._at: float | None = None
         handler = type("StatusHandler", (_Handler,), {"page": self})
-        self._server = ThreadingHTTPServer(address_of(place), handler)
+        host, port = address_of(place)
+        kind = type("StatusServer", (ThreadingHTTPServer,), {"address_family": family_of(host)})
+        self._server = kind((host, port), handler)
         self._server.daemon_threads = True
         self.address = (str(self._server.server_address[0]), int(self._server.server_address[1]))
         threading.Thread(target=self._server.serve_forever, daemon=True).start()

@@ -14,6 +14,7 @@ from seer_edge.config.presets.control import CONTROL, CONTROL_DEFAULT, SAC
 from seer_edge.config.presets.dqn import DQN_DEFAULT
 from seer_edge.config.registry import choose_preset, preset_for
 from seer_edge.envs import Continuous, EnvSpec
+from seer_edge.errors import BadInputError
 from tests.seer_edge.configs import atari_config, control_config
 
 # Table 3: freezing times in Figure 3 (a replay of the whole run) and in Figure 4 (one of 10,000 frames).
@@ -240,3 +241,8 @@ def test_an_agent_is_registered_with_presets_of_its_own(monkeypatch: pytest.Monk
         assert "dqn-2" not in registry.ALGORITHMS
     registry.register_algorithm("dqn-2", registry.ALGORITHMS["dqn"], own)
     assert registry.ALGORITHMS["dqn-2"] is registry.ALGORITHMS["dqn"]
+
+
+def test_an_unknown_agent_is_refused_in_one_line() -> None:
+    with pytest.raises(BadInputError, match=r"^--algo rainbo: choose one of rainbow, "):
+        atari_config(algo="rainbo")

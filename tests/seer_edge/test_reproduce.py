@@ -13,10 +13,13 @@ from seer_edge.api.sweeps import plans_of
 from seer_edge.cli import main
 from seer_edge.cli.flags import parse
 from seer_edge.errors import BadInputError
-from seer_edge.reproduction.description import load, names
-from seer_edge.reproduction.page import Made, choice_of, pictures_of
+from seer_edge.reports.reading import read_runs
+from seer_edge.reports.scores import Point
+from seer_edge.reproduction.description import PaperTable, load, names
+from seer_edge.reproduction.page import Made, _point, choice_of, pictures_of
 from seer_edge.reproduction.scaling import scaled, times
 from seer_edge.sweeps.spec import Job, jobs_of, read_spec
+from tests.seer_edge.report_runs import make_run
 
 open_once = functools.cache(planning.open_spec)
 NAMES = ["table1", *(f"fig{number}" for number in (2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13))]
@@ -241,3 +244,12 @@ def test_the_page_does_not_call_the_runs_of_other_seeds_left_out(tmp_path: Path)
     made = Made(what, 1.0, tmp_path, what.jobs(seeds=[5, 6, 7, 8, 9]), {}, {}, {})
     [line] = choice_of(made)
     assert line.startswith("Runs: 80, in the whole reproduction 80. Seeds: 5, 6, 7, 8, 9. ")
+
+
+def test_equal_flops_are_those_of_finished_runs(tmp_path: Path) -> None:
+    """A run that was stopped early does not move the point at which the others are compared."""
+    runs = read_runs([make_run(tmp_path / "whole"), make_run(tmp_path / "begun", 1, status="interrupted")])
+    begun = dataclasses.replace(runs[1], progress={name: column[:2] for name, column in runs[1].progress.items()})
+    table = PaperTable("Scores", "equal", ("a", "b"), {})
+    assert _point(table, 1.0, {"a": [runs[0]], "b": [begun]}) == Point(flops=10e12)
+    assert _point(table, 1.0, {"a": [], "b": [begun]}) == Point()

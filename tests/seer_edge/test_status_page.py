@@ -73,6 +73,13 @@ def test_a_port_in_use_is_an_error_and_a_closed_page_frees_it(summary: dict[str,
     StatusPage(str(port), 500, lambda: summary, lambda: "running").close()
 
 
+def test_it_answers_at_an_address_of_ipv6(summary: dict[str, Any]) -> None:
+    with closing(StatusPage("[::1]:0", 500, lambda: summary, lambda: "running")) as page:
+        host, port = page.address
+        with urllib.request.urlopen(f"http://[{host}]:{port}/status.json", timeout=30) as answer:
+            assert answer.status == 200
+
+
 @pytest.mark.parametrize(
     ("text", "address"),
     [

@@ -242,6 +242,7 @@ def train(
     kind: type[Run[Any]] = Run,
 ) -> int:
     """Start the run of `plan` in `folder`, with what it imports; return the exit status. Raises RunStoppedError."""
+    folder = _place(plan, folder)
 
     def build(on_hang: OnHang) -> Run[Any]:
         console = Console(plan.config.total_timesteps, progress_bar=supervision.progress_bar)
@@ -272,6 +273,7 @@ def resume(
 
     Raises BadInputError if the checkpoint does not match the plan, RunStoppedError.
     """
+    folder = _place(plan, folder)
 
     def build(on_hang: OnHang) -> Run[Any]:
         console = Console(plan.config.total_timesteps, saved.timestep, progress_bar=supervision.progress_bar)
@@ -294,6 +296,14 @@ def resume(
             return run
 
     return _execute(folder, build, supervision, saved.timestep)
+
+
+def _place(plan: BytePlan, folder: RunFolder) -> RunFolder:
+    """Return the folder by its absolute path in real time, where the environment acts while the learner writes.
+
+    It may have changed the working directory.
+    """
+    return folder if plan.config.hz is None else RunFolder(folder.path.absolute())
 
 
 def _execute(

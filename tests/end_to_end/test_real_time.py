@@ -124,6 +124,22 @@ def test_a_run_is_evaluated_and_quantized_within_its_limits(tmp_path: Path) -> N
         assert max(abs(after - before) for before, after in itertools.pairwise(sent)) <= 0.101
 
 
+def test_an_environment_may_change_the_working_directory(tmp_path: Path) -> None:
+    """The learner writes to a relative --run-dir while a step of the environment runs."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    init = "    def __init__(self):\n        super().__init__()\n        os.chdir('elsewhere')\n"
+    (tmp_path / "moving.py").write_text(f"import os\nfrom pole import Pole\n\nclass Moving(Pole):\n{init}")
+    flags = ("--hz", "100", "--total-timesteps", "60", "--eval-every", "never", "--checkpoint-every", "10")
+    words = ("train", "--env", "moving:Moving", *POLE[2:], *SETS[:2], *flags, "--run-dir", "run")
+    path = os.pathsep.join([str(EXAMPLES), os.environ.get("PYTHONPATH", "")])
+    with _start(*words, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}) as process:
+        _, error = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, error
+    assert checkpoint.newest(tmp_path / "run" / "checkpoints").timestep == 60
+    assert not list(elsewhere.iterdir())
+
+
 def test_a_rate_that_the_environment_cannot_hold_is_reported_with_the_measured_one(tmp_path: Path) -> None:
     step = "    def step(self, action):\n        time.sleep(0.03)\n        return super().step(action)\n"
     (tmp_path / "slow.py").write_text(f"import time\nfrom pole import Pole\n\nclass Slow(Pole):\n{step}")

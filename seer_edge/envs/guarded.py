@@ -11,7 +11,8 @@ from weakref import WeakSet
 from seer_edge.envs import Action, EnvError, Environment, EnvOptions, EnvSpec, Frame, Step, make_env
 from seer_edge.envs.black_frames import BlackFrames
 from seer_edge.envs.checks import checked_frame, checked_step
-from seer_edge.envs.isolation import Isolation
+from seer_edge.envs.exchange import ENV as OWN_LOOP
+from seer_edge.envs.isolation import Isolation, NoIsolation
 from seer_edge.envs.safety import Safety, action_at_rest, safety_of
 from seer_edge.envs.watchdog import Watchdog
 from seer_edge.errors import BadInputError, EnvironmentFailedError, describe_error
@@ -287,7 +288,7 @@ def open_guarded(
             return reused
     _close_idle()
     watchdog = None
-    isolation = Isolation(seed)
+    isolation = (NoIsolation if env == OWN_LOOP else Isolation)(seed)
     if timeout_seconds is not None and on_hang is not None:
         watchdog = Watchdog(timeout_seconds, lambda line: on_hang(f"environment {env!r}: {line}"))
         watchdog.start()

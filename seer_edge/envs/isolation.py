@@ -113,6 +113,23 @@ class Isolation:
             _change_directory(self._directory)
 
 
+class NoIsolation(Isolation):
+    """Calls a program that steps its own loop (`seer_edge.Learner`): it is no guest in its own process."""
+
+    def run(
+        self, thorough: bool, call: Callable[Parameters, Result], *args: Parameters.args, **kwargs: Parameters.kwargs
+    ) -> Result:
+        """Return `call(*args, **kwargs)`."""
+        return call(*args, **kwargs)
+
+    def run_beside(self, call: Callable[[], Result]) -> Result:
+        """Return `call()`."""
+        return call()
+
+    def leave(self) -> None:
+        """Do nothing."""
+
+
 def run_once(call: Callable[Parameters, Result], *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
     """Return `call(*args, **kwargs)`, which runs code of a user outside of an environment, such as an import."""
     isolation = Isolation(0)

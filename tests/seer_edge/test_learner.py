@@ -2,6 +2,9 @@
 
 import contextlib
 import dataclasses
+import os
+import random
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -265,3 +268,22 @@ def test_each_frame_has_its_own_action_after_an_interrupt(tmp_path: Path, monkey
     assert len(stored) > 30
     assert 20 not in stored  # the program never had its action
     assert stored == {tick: taken[tick] for tick in stored}
+
+
+def test_a_program_with_its_own_loop_keeps_its_process(tmp_path: Path) -> None:
+    """Its output, its random generators and its working directory stay as they are while an action is awaited."""
+    frame = np.zeros((36, 36), np.uint8)
+    random.seed(5)
+    expected, stdout = random.Random(5), sys.stdout
+    with seer_edge.Learner((36, 36), 3, run_dir=tmp_path / "run", **OPTIONS) as learner:
+        for _ in range(5):
+            learner.step(frame)
+            assert sys.stdout is stdout
+            assert random.random() == expected.random()
+        before = Path.cwd()
+        os.chdir(tmp_path)
+        try:
+            learner.step(frame)
+            assert Path.cwd() == tmp_path
+        finally:
+            os.chdir(before)

@@ -163,9 +163,11 @@ class Learner:
         ends = self._in_episode and (given.terminated or given.truncated)
         try:
             self._action()
-            self._exchange.give(given)
+            self._exchange.give(given, answered=not ends)
             self._in_episode = self._waits = not ends
-            return self._action()
+            action = self._action()
+            self._in_episode = action is not None
+            return action
         except exchange.LoopEndedError:
             self._over.wait()
             if self._error is not None:

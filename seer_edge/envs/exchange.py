@@ -44,10 +44,13 @@ class Exchange:
         self._actions: deque[Any] = deque()
         self._changed = threading.Condition()
         self._ended = False
+        self._owed = False  # whether the program waits for an action, or soon will
 
-    def give(self, given: Given) -> None:
-        """Hand over a frame. Raises LoopEndedError."""
-        self._put(self._given, given)
+    def give(self, given: Given, *, answered: bool = True) -> None:
+        """Hand over a frame, which is `answered` by an action unless it ends an episode. Raises LoopEndedError."""
+        with self._changed:
+            self._put(self._given, given)
+            self._owed = answered
 
     def given(self) -> Given:
         """Wait for a frame. Raises LoopEndedError."""
@@ -56,7 +59,15 @@ class Exchange:
 
     def send(self, action: Any) -> None:
         """Hand over an action. Raises LoopEndedError."""
-        self._put(self._actions, action)
+        with self._changed:
+            self._put(self._actions, action)
+            self._owed = False
+
+    def rest(self) -> None:
+        """End the episode of the program: hand over None if it waits for an action, which does not follow any more."""
+        with self._changed:
+            if self._owed and not self._ended:
+                self.send(None)
 
     def action(self) -> Any:
         """Wait for an action. Raises LoopEndedError."""

@@ -54,3 +54,9 @@ class OwnLoop(gymnasium.Env[NDArray[np.uint8], Any]):
         given = meeting.given()
         tick_now()
         return given.frame, given.reward, given.terminated, given.truncated, given.info
+
+    def rest(self) -> None:
+        """Let the program bring everything to rest at once, not only when the run has saved and ended."""
+        opened = exchange()
+        if opened is not None:
+            opened.rest()

@@ -11,6 +11,7 @@ import numpy as np
 
 from seer_edge.envs.actions import Action
 from seer_edge.envs.environment import EnvSpec, Frame, Step
+from seer_edge.envs.exchange import ENV as OWN_LOOP
 from seer_edge.envs.guarded import Guarded
 from seer_edge.envs.late import LateWatch
 from seer_edge.envs.rest_process import RestProcess
@@ -63,7 +64,8 @@ class Paced:
         self, env: Guarded, ticks: Ticks, limits: Limits | None, rest_after_seconds: float = REST_AFTER_SECONDS
     ) -> None:
         self._env, self._ticks, self._limits = env, ticks, limits
-        self._moves = env.safety.rest is not None
+        self._own_loop = env.spec.id == OWN_LOOP  # a program that keeps the time, and is at rest between episodes
+        self._moves = env.safety.rest is not None and not self._own_loop
         self._most_seconds = ticks.period_seconds + rest_after_seconds
         self._late = LateWatch(env.rest_beside)
         self._frame: Frame  # the newest one
@@ -122,6 +124,8 @@ class Paced:
             if self.halted():
                 raise PauseEndedError
         self.at_rest = False
+        if self._own_loop and self._limits is not None:
+            self._limits.last = np.zeros_like(self._limits.low)
         self._frame = self._env.reset()
         self._ticks.restart()
         return self._frame

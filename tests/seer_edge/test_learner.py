@@ -287,3 +287,37 @@ def test_a_program_with_its_own_loop_keeps_its_process(tmp_path: Path) -> None:
             assert Path.cwd() == tmp_path
         finally:
             os.chdir(before)
+
+
+def test_the_program_is_told_at_once_that_no_action_follows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last checkpoint can take long on a memory card. A motor must not keep its last speed meanwhile."""
+    save, saved = checkpoint.save, threading.Event()
+
+    def saved_late(snapshot: Any, *arguments: Any, **options: Any) -> Path:
+        if snapshot.timestep == OPTIONS["total_timesteps"]:
+            assert saved.wait(SECONDS)
+        return save(snapshot, *arguments, **options)
+
+    monkeypatch.setattr(checkpoint, "save", saved_late)
+    frame = np.zeros((36, 36), np.uint8)
+    with seer_edge.Learner((36, 36), 3, run_dir=tmp_path / "run", **OPTIONS) as learner:
+        steps = 0
+        while learner.step(frame) is not None:
+            steps += 1
+            assert steps <= OPTIONS["total_timesteps"]
+        assert not learner.done
+        saved.set()
+        while not learner.done:
+            assert learner.step(frame) is None
+    assert learner.result.summary["timesteps"] == OPTIONS["total_timesteps"]
+
+
+def test_the_slew_rate_starts_from_rest_in_each_episode(tmp_path: Path) -> None:
+    """Between episodes the program has no action, and brings everything to rest."""
+    frame = np.zeros((36, 36), np.uint8)
+    limits: Any = {"slew_rate": (10.0,), "hz": 100}
+    with seer_edge.Learner((36, 36), ([-1.0], [1.0]), run_dir=tmp_path / "run", **{**OPTIONS, **limits}) as learner:
+        for _ in range(4):
+            actions = [learner.step(frame) for _ in range(8)]
+            assert abs(actions[0][0]) <= 0.1 + 1e-6
+            assert learner.step(frame, truncated=True) is None

@@ -86,6 +86,7 @@ class Learner:
         self._stop, self._exchange = StopSignal(), exchange.Exchange()
         self._in_episode, self._over = False, threading.Event()
         self._waits = False  # for the action of the last frame
+        self._ends = False  # whether no action follows, because the run is about to end
         for name, reason in NOT_OPTIONS.items():
             if options.get(name) not in (None, NEVER):
                 raise BadInputError(f"{name}: {reason}; leave it out")
@@ -167,6 +168,7 @@ class Learner:
             self._in_episode = self._waits = not ends
             action = self._action()
             self._in_episode = action is not None
+            self._ends = action is None and not ends
             return action
         except exchange.LoopEndedError:
             self._over.wait()
@@ -207,7 +209,7 @@ class Learner:
     @property
     def done(self) -> bool:
         """Whether the run has reached its last step, or has ended otherwise."""
-        return self._over.is_set()
+        return self._ends or self._over.is_set()
 
     @property
     def result(self) -> RunResult:
@@ -223,8 +225,9 @@ class Learner:
             raise self._error
 
     def _end(self) -> None:
-        """Ask the run to stop, and wait until it has."""
-        self._stop.request()
+        """Ask the run to stop, unless it ends already, and wait until it has."""
+        if not self._ends:
+            self._stop.request()
         self._exchange.end()
         self._over.wait()
 

@@ -157,7 +157,7 @@ def _import_bundle(source: str, opened: Bundle, plan: BytePlan, take: str | None
         notes += (f"the bundle's replay rows are not imported: they need --store {store}",)
         return Imported(timestep, encoder, learner, notes=notes)
     views = opened.container.tensors(bundle.NEWEST).shapes["latents"][0]
-    if views != plan.config.augmentations:
+    if views and views != plan.config.augmentations:
         notes += (f"the bundle's replay rows are not imported: they need --augmentations {views}",)
         return Imported(timestep, encoder, learner, notes=notes)
     codec, own = str(member_values(opened, "replay")["codec"]), plan.config.latent_codec

@@ -89,11 +89,11 @@ Verdict = Callable[[Arms, str, str], bool | None]
 """Of the arms of a game, by game and measure: whether it is against this project; None if it cannot be judged."""
 
 
-def _below(first: str, second: str, compare: Callable[..., Difference | None]) -> Verdict:
+def _below(fork: str, parent: str) -> Verdict:
     def judge(arms: Arms, game: str, measure: str) -> bool | None:
-        if first not in arms or second not in arms:
+        if fork not in arms or parent not in arms:
             return None
-        found = compare(arms[first].seeds(measure), arms[second].seeds(measure))
+        found = paired(arms[fork].seeds(measure), arms[parent].seeds(measure))
         return None if found is None or found.error is None else found.mean < -found.error
 
     return judge
@@ -122,7 +122,8 @@ def _auto_below(arms: Arms, game: str, measure: str) -> bool | None:
     if len(own) < SEEDS_MIN:
         return None
     spread = max(statistics.stdev(fixed.values()), statistics.stdev(own.values()))
-    return statistics.fmean(fixed.values()) - statistics.fmean(own.values()) > spread
+    regret = paired(fixed, own)
+    return regret is not None and regret.mean > spread
 
 
 @dataclass(frozen=True)
@@ -144,17 +145,17 @@ class Criterion:
 CRITERIA = (
     Criterion(
         "SEER in float32 is below Rainbow with the newest frames by more than the standard error, on two games",
-        _below(*FORKS[0], paired),
+        _below(*FORKS[0]),
         GAMES_AGAINST,
     ),
     Criterion(
         "Compressed uint8 is below Rainbow with all frames by more than the standard error, on two games",
-        _below(*FORKS[1], paired),
+        _below(*FORKS[1]),
         GAMES_AGAINST,
     ),
     Criterion(
         "Compressed uint4 is below Rainbow with all frames by more than the standard error, on two games",
-        _below(*FORKS[2], paired),
+        _below(*FORKS[2]),
         GAMES_AGAINST,
     ),
     Criterion("Compressed uint8 is not above SEER in float32 on any game", _not_above, None),

@@ -11,7 +11,6 @@ from evidence_arms import MAIN_ARMS, MEASURES, Arm, Arms, Curve, Games, label, o
 CURVES_MAX = 6
 """Arms of a game in the figures of curves. If a game has more, only the main arms are shown."""
 RIVALS = ("stream", "sb3")
-MEAN_POINTS = 200
 ABOUT_CURVES = (
     "Training games: mean of those of the last 10,000 steps, and of at least five. Thin lines: seeds. Thick line: "
     "their mean. A fork begins where its parent was left."
@@ -119,14 +118,12 @@ def _curves_of_seeds(arm: Arm, name: str) -> list[list[Curve]]:
 
 def _mean_curve(curves: list[Curve]) -> Curve | None:
     """Return the mean of curves where all have values; None if they share no stretch."""
+    from seer_edge.reports.figures import on_one_grid
+
     if len(curves) == 1:
         return curves[0]
-    begin = max((x[0] for x, _ in curves), default=0.0)
-    end = min((x[-1] for x, _ in curves), default=0.0)
-    if begin >= end:
-        return None
-    grid = np.linspace(begin, end, MEAN_POINTS)
-    return grid, np.mean([np.interp(grid, *curve) for curve in curves], axis=0)
+    shared = on_one_grid(curves)
+    return None if shared is None else (shared[0], shared[1].mean(axis=0))
 
 
 def _costs(games: Games, colors: Mapping[str, int]) -> Any:

@@ -189,7 +189,9 @@ def aggregates(games: Games) -> str:
     for name in common if min(len(played), len(common)) > 1 else ():
         cells = []
         seeds = set.intersection(*({*arms[name].seeds(measure)} for arms in played.values() for measure in MEASURES))
-        for measure in MEASURES if seeds else ():
+        if not seeds:
+            continue
+        for measure in MEASURES:
             strata = [
                 [cast("float", human_normalized(game, arms[name].seeds(measure)[seed])) for seed in sorted(seeds)]
                 for game, arms in played.items()
@@ -199,8 +201,7 @@ def aggregates(games: Games) -> str:
                 cell(float(np.mean(joined)), mean_interval(strata)),
                 cell(float(interquartile_mean(joined)), interquartile_interval(strata)),
             ]
-        if seeds:
-            lines.append((ARMS[name], f"{len(seeds)}", f"{len(played)}", *cells))
+        lines.append((ARMS[name], f"{len(seeds)}", f"{len(played)}", *cells))
     names = [f"{title}: {what}" for title in MEASURES.values() for what in ("mean", "interquartile mean")]
     return _table(("Arm", "Seeds", "Games", *names), lines)
 

@@ -115,7 +115,7 @@ def _write(
 
     check_fork(planned, saved)
     config = dataclasses.replace(planned.config, origin=origin_of(run, saved))
-    reseed, refreeze = request.seed is not None, any(getattr(request, name) is not None for name in _FIXED_BY_FREEZE)
+    reseed, refreeze = request.seed is not None, bool(_freeze_options(request))
     folder = write_fork(parent, saved, config, target, reseed=reseed, refreeze=refreeze)
     return ForkResult(folder.path, saved.timestep, dataclasses.replace(planned, config=config))
 
@@ -162,6 +162,11 @@ def _check_frozen(begin: Beginning, request: ForkRequest, changes: dict[str, Any
             )
 
 
+def _freeze_options(request: ForkRequest) -> list[str]:
+    """Return the given options of a freeze."""
+    return [name for name in _FIXED_BY_FREEZE if getattr(request, name) is not None]
+
+
 def _check_limits(planned: BytePlan) -> None:
     """Raise BadInputError if the limits of --action-limit and --slew-rate do not fit the actions.
 
@@ -182,14 +187,9 @@ def _check_steps(begin: Beginning, request: ForkRequest, changes: dict[str, Any]
             "step, or never"
         )
     before = begin.config.freeze_at
-    given = [name for name in _FIXED_BY_FREEZE if getattr(request, name) is not None]
-    if (
-        given
-        and request.freeze_at is None
-        and begin.frozen_at is None
-        and before is not None
-        and before < begin.timestep
-    ):
+    given = _freeze_options(request)
+    refused = begin.frozen_at is None and before is not None and before < begin.timestep
+    if given and refused and request.freeze_at is None:
         raise BadInputError(
             f"{flag_of(given[0])} {getattr(request, given[0])}: the freeze at step {before} was refused, and the fork "
             f"begins at step {begin.timestep}; give also --freeze-at with that or a later step"

@@ -91,7 +91,9 @@ def check_rate_given(hz: float | None, given: Mapping[str, Any]) -> None:
 
 def limits_asked(settings: RealTimeSettings) -> AskedLimits | None:
     """Return the limits of actions that the flags ask for; None without control in real time."""
-    return None if settings.hz is None else AskedLimits(settings.hz, settings.action_limit, settings.slew_rate)
+    if settings.hz is None:
+        return None
+    return AskedLimits(settings.hz, settings.action_limit, settings.slew_rate, settings.rest_after_seconds)
 
 
 def _require(holds: bool, flag: str, value: object, hint: str) -> None:

@@ -81,7 +81,7 @@ def _play(plan: BytePlan, policy: Policy) -> NDArray[np.uint8]:
     with (
         translate_errors(config.env, config.env_options),
         closing(open_guarded(config.env, config.env_options, seed=config.seed, training=False)) as env,
-        in_real_time(env, limits_asked(config), config.rest_after_seconds) as playing,
+        in_real_time(env, limits_asked(config)) as playing,
     ):
         frame = playing.reset()
         for stack in stacks:

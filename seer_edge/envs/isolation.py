@@ -122,13 +122,6 @@ class NoIsolation(Isolation):
         """Return `call(*args, **kwargs)`."""
         return call(*args, **kwargs)
 
-    def run_beside(self, call: Callable[[], Result]) -> Result:
-        """Return `call()`."""
-        return call()
-
-    def leave(self) -> None:
-        """Do nothing."""
-
 
 def run_once(call: Callable[Parameters, Result], *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
     """Return `call(*args, **kwargs)`, which runs code of a user outside of an environment, such as an import."""

@@ -26,9 +26,7 @@ RETRY_SECONDS = 1.0
 
 
 @contextmanager
-def in_real_time(
-    env: Guarded, asked: AskedLimits | None, rest_after_seconds: float = REST_AFTER_SECONDS
-) -> Iterator["Guarded | Paced"]:
+def in_real_time(env: Guarded, asked: AskedLimits | None) -> Iterator["Guarded | Paced"]:
     """Context manager: the environment at the rate and within the limits of a run in real time.
 
     It is at rest before and after the block. Without `asked` it is `env` itself. Raises BadInputError for limits that
@@ -37,7 +35,7 @@ def in_real_time(
     if asked is None:
         yield env
         return
-    playing = Paced(env, Ticks(1 / asked.hz), limits_of(env.spec, env.safety, asked), rest_after_seconds)
+    playing = Paced(env, Ticks(1 / asked.hz), limits_of(env.spec, env.safety, asked), asked.rest_after_seconds)
     with playing.kept_safe():
         yield playing
 

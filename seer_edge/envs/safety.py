@@ -131,12 +131,14 @@ class AskedLimits:
         hz: control ticks a second.
         action_limit: low and high of every control, in [-1, 1].
         slew_rate: most change of a control in a second: one number, or one for each control.
+        rest_after_seconds: how late a step may be before the environment is brought to rest.
 
     """
 
     hz: float
     action_limit: tuple[float, float] | None = None
     slew_rate: tuple[float, ...] | None = None
+    rest_after_seconds: float = REST_AFTER_SECONDS
 
 
 class Limits:

@@ -80,8 +80,7 @@ class Control:
             time.sleep(IDLE_SECONDS)
 
     def _begin(self) -> None:
-        """Begin an episode after a pause, unless the loop ends: a reset may move what a person has stopped."""
-        self._env.pause()
+        """Begin an episode, unless the loop ends: a reset may move what a person has stopped."""
         if self._env.halted():
             return
         frame = self._env.reset()

@@ -127,15 +127,21 @@ def recent_means(ends: Column, returns: Column) -> Column:
     return means
 
 
+def on_one_grid(lines: Sequence[tuple[Column, Column]]) -> tuple[Column, Column] | None:
+    """Return abscissae where all lines have values, and the values `[lines, n]` there; None if there are none."""
+    begin, end = max((x[0] for x, _ in lines), default=0.0), min((x[-1] for x, _ in lines), default=0.0)
+    if begin >= end:
+        return None
+    grid: Column = np.linspace(begin, end, MEAN_POINTS)
+    return grid, np.array([np.interp(grid, x, y) for x, y in lines])
+
+
 def mean_line(name: str, lines: Sequence[tuple[Column, Column]], color: int) -> list[Series]:
     """Return mean and standard deviation where at least two runs have values."""
-    if len(lines) < 2:
+    shared = on_one_grid(lines) if len(lines) > 1 else None
+    if shared is None:
         return []
-    begin, end = max(x[0] for x, _ in lines), min(x[-1] for x, _ in lines)
-    if begin >= end:
-        return []
-    grid = np.linspace(begin, end, MEAN_POINTS)
-    values = np.array([np.interp(grid, x, y) for x, y in lines])
+    grid, values = shared
     mean, std = values.mean(axis=0), values.std(axis=0, ddof=1)
     return [Series(f"{name}, mean of {len(lines)} runs", "mean", color, grid, mean, mean - std, mean + std)]
 

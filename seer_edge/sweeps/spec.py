@@ -296,8 +296,11 @@ class _Maker:
             where = _place(name, "set" in given)
             raise BadInputError(f"{where}: set must be a table, for example set = {{ batch_size = 64 }}")
         inherited = {} if parent is None else parent.all_options
-        kept = [entry for entry, value in merged.items() if value is False and inherited.get(entry) is True]
-        if parent is not None and set(kept) - {"pipeline"}:
+        off = [
+            entry for entry, value in merged.items() if value is False and entry != "pipeline"
+        ]  # whose flag has an off
+        kept = [entry for entry in off if inherited.get(entry) is True]
+        if parent is not None and kept:
             raise BadInputError(
                 f"variants.{name}: {kept[0]} = false: variant {parent.variant} has it, and a fork cannot turn it off; "
                 "leave it out of both, or do not fork"

@@ -140,7 +140,7 @@ def evaluate_run(
         StopSignal() as stop,
         closing(open_env(plan, seed=env_seed, training=False, on_hang=_give_up)) as env,
         Recorder.writing(record) as recorder,
-        in_real_time(env, limits_asked(plan.config), plan.config.rest_after_seconds) as playing,
+        in_real_time(env, limits_asked(plan.config)) as playing,
     ):
         evaluation = evaluate_agent(
             plan,

@@ -71,7 +71,7 @@ def collect(
     recorder = _Recorder(new_perception(plan, encoder, ledger), plan.crop, rows)
     with (
         closing(open_env(plan, seed=env_seed, training=False, on_hang=_give_up)) as env,
-        in_real_time(env, limits_asked(plan.config), plan.config.rest_after_seconds) as playing,
+        in_real_time(env, limits_asked(plan.config)) as playing,
     ):
         limit = plan.config.eval_max_steps
         for _ in play(

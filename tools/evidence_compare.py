@@ -1,7 +1,7 @@
 """Compare arms of the evidence: differences, their errors, and what the plan says would count against this project."""
 
 import statistics
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from evidence_arms import EARLIER, MEASURES, Arm, Arms, Games, alike, is_fixed, published
@@ -14,6 +14,8 @@ MAIN_MEASURES = {"CrazyClimber": "training"}
 """By game; of all others it is the evaluation."""
 FORKS = (("paper", "bounded"), ("uint8", "whole"), ("uint4", "whole"))
 """Arms and their parents."""
+SIBLINGS = (("fresh", "paper"),)
+"""Arms whose runs with one seed are forks of one checkpoint."""
 UNRELATED = (
     ("uint8", "paper"),
     ("uint8", "bounded"),
@@ -35,7 +37,7 @@ class Difference:
         mean: of the first arm, less that of the second.
         error: its standard error; None if an arm has one seed.
         seeds: seeds of the arm that has fewer.
-        above: seeds in which the first arm is above its parent; None for unrelated arms.
+        above: seeds in which the first arm is above its parent; None for arms that are not parent and fork.
 
     """
 
@@ -64,16 +66,34 @@ def unpaired(first: Mapping[int, float], second: Mapping[int, float]) -> Differe
     return Difference(statistics.fmean(both[0]) - statistics.fmean(both[1]), error, seeds, None)
 
 
+def siblings(first: Mapping[int, Mapping[str, float]], second: Mapping[int, Mapping[str, float]]) -> Difference | None:
+    """Compare forks of one checkpoint, whose errors are those between continuations.
+
+    None if an arm has fewer than two continuations of each seed.
+    """
+    pairs = [[[*arm.get(seed, {}).values()] for arm in (first, second)] for seed in sorted(first)]
+    repeated = [pair for pair in pairs if min(map(len, pair)) > 1]
+    if not repeated:
+        return None
+    means = [statistics.fmean(one) - statistics.fmean(other) for one, other in repeated]
+    variances = [statistics.variance(values) / len(values) for pair in repeated for values in pair]
+    return Difference(statistics.fmean(means), sum(variances) ** 0.5 / len(means), len(means), None)
+
+
 def compared(games: Games) -> Iterator[tuple[str, str, str, list[Difference | None]]]:
     """Yield two arms, a game that has both, and their difference by each measure."""
     earlier = sorted({name for arms in games.values() for name in arms if EARLIER.fullmatch(name)})
     forks = [*FORKS, *((name, "bounded") for name in (*earlier, "auto"))]
-    for pairs, compare in ((forks, paired), (UNRELATED, unpaired)):
+    comparisons: list[tuple[Sequence[tuple[str, str]], Callable[[Arm, Arm, str], Difference | None]]] = [
+        (forks, lambda first, second, name: paired(first.seeds(name), second.seeds(name))),
+        (SIBLINGS, lambda first, second, name: siblings(first.values(name), second.values(name))),
+        (UNRELATED, lambda first, second, name: unpaired(first.seeds(name), second.seeds(name))),
+    ]
+    for pairs, compare in comparisons:
         for first, second in pairs:
             for game, arms in games.items():
                 if first in arms and second in arms:
-                    found = [compare(arms[first].seeds(name), arms[second].seeds(name)) for name in MEASURES]
-                    yield first, second, game, found
+                    yield first, second, game, [compare(arms[first], arms[second], name) for name in MEASURES]
 
 
 def best_fixed(arms: Arms, measure: str) -> Arm | None:

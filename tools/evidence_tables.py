@@ -24,6 +24,7 @@ from evidence_compare import (
     MAIN_MEASURES,
     NOT_JUDGED,
     SEEDS_MIN,
+    SIBLINGS,
     Difference,
     best_fixed,
     compared,
@@ -37,6 +38,10 @@ COMPARED = (
     "common, so their errors add up. A 95 % interval is 12.7 standard errors to each side with two seeds, and 4.3 with "
     "three. By chance alone, a difference is larger than its standard error in half of all cases with two seeds, and "
     "in two of five with three."
+)
+COMPARED_SIBLINGS = (
+    " The runs of {} with one seed are forks of one checkpoint, so their error is that between continuations. Only "
+    "seeds with two or more of both are compared."
 )
 AGGREGATED = (
     "Human-normalized scores of the main arms and seeds that all games have. Each game has the same weight, but one "
@@ -59,7 +64,7 @@ def sections(games: Games) -> list[tuple[str, str, str]]:
     found += [(game, others(game, arms), scores(arms)) for game, arms in games.items()]
     found += [
         ("All games", AGGREGATED, aggregates(games)),
-        ("Differences", COMPARED, differences(games)),
+        ("Differences", differences_about(games), differences(games)),
         ("Spread", "Standard deviations.", spreads(games)),
         ("The automatic freeze", REGRET, regrets(games)),
         ("The automatic freeze over seeds", REGRET_OVER_SEEDS, regrets_over_seeds(games)),
@@ -140,6 +145,16 @@ def _freeze_steps(results: Iterable[Result]) -> str:
 def _range(counts: Iterable[int]) -> str:
     found = sorted(set(counts))
     return f"{found[0]}" if len(found) == 1 else f"{found[0]} to {found[-1]}"
+
+
+def differences_about(games: Games) -> str:
+    """Return how the table of differences compares arms."""
+    pairs = [
+        " and ".join(f"`{name}`" for name in pair)
+        for pair in SIBLINGS
+        if any({*pair} <= arms.keys() for arms in games.values())
+    ]
+    return COMPARED + (COMPARED_SIBLINGS.format(", ".join(pairs)) if pairs else "")
 
 
 def differences(games: Games) -> str:

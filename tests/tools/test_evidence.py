@@ -19,6 +19,8 @@ EVALUATIONS = {
     "paper-a__0": 110,
     "paper-b__0": 150,
     "paper-a__1": 320,
+    "fresh-a__0": 90,
+    "fresh-b__0": 110,
     "paper-20k__0": 190,
     "auto__0": 160,
     "auto__1": 340,
@@ -92,6 +94,8 @@ def test_the_page_has_the_figures_of_the_collected_runs(tmp_path: Path) -> None:
     assert _cells(page, "streaming")[0][1:] == ["-", "1", "1", "80", "60", "4", "33", "5", "7"]
     # The differences of the seeds are 30 and 20.
     assert _cells(page, "paper - bounded")[0][2:] == ["+25 ± 5 (2 of 2 above)", "+250 ± 50 (2 of 2 above)"]
+    # The variances of the continuations are 200 and 800, with two of each.
+    assert _cells(page, "fresh - paper")[0][2:] == ["-30 ± 22", "-300 ± 224"]
     spread = _cells(page, "Krull | SEER, float32 latents |")[0]
     assert spread[2:4] == [f"{190 / math.sqrt(2):.0f}", f"{40 / math.sqrt(2):.0f}"]
     # Of paper, the continuation that auto has too: paper-a.

@@ -290,7 +290,7 @@ def regrets_over_seeds(games: Games) -> str:
                     f"{len(own)}",
                     _mean_and_deviation(own),
                     _freeze_steps(best.results),
-                    _mean_and_deviation(best.seeds(name)),
+                    _mean_and_deviation(alike(best, arms["auto"], name)[0]),
                     _regret(best, arms["auto"], name),
                     "-" if default is None else _freeze_steps(default.results),
                     "-" if default is None else _regret(default, arms["auto"], name),

@@ -78,7 +78,7 @@ class Learner:
         run_dir: str | os.PathLike[str],
         **options: Unpack[RunOptions],
     ) -> None:
-        folder, self._frame_shape = path_of("run_dir", run_dir), _shape(frame_shape)
+        folder, self._frame_shape = path_of("run_dir", run_dir).absolute(), _shape(frame_shape)
         self._actions = _bounds(actions)
         kwargs = {"shape": list(self._frame_shape), "actions": self._actions}
         self._result: RunResult | None = None

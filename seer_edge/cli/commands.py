@@ -32,6 +32,7 @@ from seer_edge.errors import (
     RunStoppedError,
 )
 from seer_edge.machine.ceiling import with_memory_warning
+from seer_edge.machine.signals import ignore_pauses
 from seer_edge.runs.source import is_bundle
 from seer_runtime.system.memory import memory_limits
 
@@ -254,6 +255,7 @@ def _status(signal: int | None) -> int:
 
 def main() -> int:
     """Run the command in `sys.argv`. Returns the exit status."""
+    ignore_pauses()
     with _own_arguments() as arguments, private_stdout(), tolerant_output():
         status = _answer(arguments)
         end_despite_leftovers(status)

@@ -4,7 +4,6 @@ import array
 import dataclasses
 import functools
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -18,10 +17,10 @@ from seer_edge.config.registry import ALGORITHMS
 from seer_edge.deploy.tally import ActionTally
 from seer_edge.envs import Action, Discrete, EnvOptions, Frame, ResolutionError, ViewError, resolve
 from seer_edge.envs.games import LongPlay, game_seeds, play
-from seer_edge.envs.guarded import Guarded, open_guarded
+from seer_edge.envs.guarded import Guarded, ending, open_guarded
 from seer_edge.envs.recorder import Recorder
 from seer_edge.envs.translate_errors import translate_errors
-from seer_edge.errors import EXIT_UNSAFE, BadInputError
+from seer_edge.errors import BadInputError
 from seer_edge.machine.signals import StopSignal
 from seer_edge.runs.run_folder import bundle_hint
 from seer_edge.validation import check_types
@@ -225,16 +224,11 @@ def play_bundle(path: Path, game: Game) -> Played:
 
 def _open(env: str, origin: Origin, spec: PolicySpec, seed: int, timeout_seconds: float | None) -> Guarded:
     """Build the environment and check that the policy can play it. Raises BadInputError."""
-
-    def give_up(reason: str) -> None:
-        LOG.critical("seer-edge act: the environment failed: %s", reason)
-        os._exit(EXIT_UNSAFE)
-
     hint = f"use an environment like {origin.env}"
     with translate_errors(env, origin.options):
         options = origin.options_for(env, spec)
         build = functools.partial(
-            open_guarded, env, seed=seed, training=False, timeout_seconds=timeout_seconds, on_hang=give_up
+            open_guarded, env, seed=seed, training=False, timeout_seconds=timeout_seconds, on_hang=ending("act")
         )
         try:
             environment = _build_viewed(build, options, rendered=origin.options.render)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from seer_edge.config.plan import BytePlan
 from seer_edge.config.real_time import limits_asked
-from seer_edge.envs.guarded import open_guarded
+from seer_edge.envs.guarded import ending, open_guarded
 from seer_edge.envs.paced import in_real_time
 from seer_edge.envs.translate_errors import translate_errors
 from seer_edge.errors import BadInputError
@@ -80,7 +80,16 @@ def _play(plan: BytePlan, policy: Policy) -> NDArray[np.uint8]:
     crop, held = policy.spec.crop, policy.perception.stack.frames
     with (
         translate_errors(config.env, config.env_options),
-        closing(open_guarded(config.env, config.env_options, seed=config.seed, training=False)) as env,
+        closing(
+            open_guarded(
+                config.env,
+                config.env_options,
+                seed=config.seed,
+                training=False,
+                timeout_seconds=config.env_timeout_seconds,
+                on_hang=ending("export"),
+            )
+        ) as env,
         in_real_time(env, limits_asked(config)) as playing,
     ):
         frame = playing.reset()

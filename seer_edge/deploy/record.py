@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +12,11 @@ import numpy as np
 from seer_edge.envs import Action, Discrete, EnvOptions, EnvSpec, Frame
 from seer_edge.envs.environment import Playable
 from seer_edge.envs.games import LongPlay, episode_limit, game_seeds
-from seer_edge.envs.guarded import Guarded, open_guarded
+from seer_edge.envs.guarded import Guarded, ending, open_guarded
 from seer_edge.envs.paced import in_real_time
 from seer_edge.envs.safety import AskedLimits
 from seer_edge.envs.translate_errors import translate_errors
-from seer_edge.errors import EXIT_UNSAFE, BadInputError, describe_error, written_to
+from seer_edge.errors import BadInputError, describe_error, written_to
 from seer_edge.machine.signals import StopSignal
 from seer_edge.runs.demos import DemoWriter
 from seer_edge.runs.run_folder import check_outside_runs
@@ -68,16 +67,13 @@ def record(path: Path, what: Recording) -> Recorded:
         raise BadInputError(f"-o {path}: is there already; name another file, or delete it first")
     check_outside_runs(path, "-o")
 
-    opened: list[tuple[Guarded, DemoWriter]] = []  # empty while the environment is built
+    opened: list[DemoWriter] = []  # empty while the environment is built
 
     def give_up(reason: str) -> None:
-        for env, writer in opened:
-            if what.hz is not None:
-                env.rest_beside()
+        for writer in opened:
             with writer:
                 _keep(path, writer)
-        LOG.critical("seer-edge record: the environment failed: %s", reason)
-        os._exit(EXIT_UNSAFE)
+        ending("record")(reason)
 
     env_seed, rng = game_seeds(what.seed, 0)
     with contextlib.ExitStack() as stack:
@@ -94,7 +90,7 @@ def record(path: Path, what: Recording) -> Recorded:
         choose = _policy(what.policy, env.spec, rng)
         stack.enter_context(written_to("-o", path, "file"))
         writer = stack.enter_context(DemoWriter(path, env.spec, what.options.gray_levels))
-        opened.append((env, writer))
+        opened.append(writer)
         stop = stack.enter_context(StopSignal())
         try:
             returns = _play(env, choose, writer, what, stop)

@@ -1,6 +1,7 @@
 """A wrapper that isolates an environment from the process and reports its failures as EnvironmentFailedError."""
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -15,7 +16,7 @@ from seer_edge.envs.exchange import ENV as OWN_LOOP
 from seer_edge.envs.isolation import Isolation, NoIsolation
 from seer_edge.envs.safety import Safety, action_at_rest, safety_of
 from seer_edge.envs.watchdog import Watchdog
-from seer_edge.errors import BadInputError, EnvironmentFailedError, describe_error
+from seer_edge.errors import EXIT_UNSAFE, BadInputError, EnvironmentFailedError, describe_error
 from seer_runtime.system.process import start_thread
 from seer_runtime.system.state import State, StateError
 
@@ -26,6 +27,16 @@ REST_SECONDS = 1.0
 """How long a thread waits for an environment to come to rest while another call of it may hang."""
 
 
+def ending(command: str) -> OnHang:
+    """Return a function that ends the process of `command` with a message, because no hang can be interrupted."""
+
+    def end(reason: str) -> None:
+        LOG.critical("seer-edge %s: the environment failed: %s", command, reason)
+        os._exit(EXIT_UNSAFE)
+
+    return end
+
+
 class Guarded:
     """An environment whose calls and return values are checked, and whose side effects are undone (see `Isolation`).
 
@@ -33,7 +44,8 @@ class Guarded:
     end flag. Raises BadInputError for an EnvError, after which no other attempt would succeed. With `timeout_seconds` a
     longer call is a hang, and a `Watchdog` calls `on_hang`. Raises ValueError where `on_hang` is missing then.
 
-    Frames that turn black are reported with the step, counted from `first_step`.
+    While `moves` is set, a hang brings the environment to rest before `on_hang`. Frames that turn black are reported
+    with the step, counted from `first_step`.
     """
 
     def __init__(
@@ -45,7 +57,7 @@ class Guarded:
         first_step: int = 0,
     ) -> None:
         self._env = env
-        self._failed = False
+        self._failed = self.moves = False
         self._options: EnvOptions | None = None  # what it was built with, if `open_guarded` may use it again
         self._names: tuple[str, ...] = ()  # how a caller may name it
         self._isolation = isolation or Isolation(0)
@@ -230,6 +242,8 @@ class Guarded:
     def _hang(self, line: str) -> None:
         self._failed = True
         self._isolation.leave()  # `on_hang` writes a checkpoint, perhaps below a relative path
+        if self.moves:
+            self.rest_beside()
         self._on_hang(f"environment {self._env.spec.id!r}: {line}")
 
 

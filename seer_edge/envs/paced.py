@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from seer_edge.envs.actions import Action
+from seer_edge.envs.ended_at_rest import ending_afterwards
 from seer_edge.envs.environment import EnvSpec, Frame, Step
 from seer_edge.envs.exchange import ENV as OWN_LOOP
 from seer_edge.envs.guarded import Guarded
@@ -36,7 +37,7 @@ def in_real_time(env: Guarded, asked: AskedLimits | None) -> Iterator["Guarded |
         yield env
         return
     playing = Paced(env, Ticks(1 / asked.hz), limits_of(env.spec, env.safety, asked), asked.rest_after_seconds)
-    with playing.kept_safe():
+    with ending_afterwards(), playing.kept_safe():
         yield playing
 
 
@@ -86,6 +87,7 @@ class Paced:
         """Context manager: bring the environment to rest before and after the block, and if this process is killed."""
         command = self._env.safety.rest_command
         process = RestProcess(command) if command else None
+        self._env.moves = True
         try:
             self.rest()
             yield
@@ -93,6 +95,7 @@ class Paced:
             try:
                 self.rest()
             finally:
+                self._env.moves = False
                 self._late.close()
                 if process is not None:
                     process.end(in_order=self._env.rests)

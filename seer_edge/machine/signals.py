@@ -84,13 +84,12 @@ class PauseSignal:
 
     def __init__(self) -> None:
         self._paused = False
-        self._set = False
+        self._previous: Any = None  # the handler before; None where it stays
 
     def __enter__(self) -> "PauseSignal":
         in_main = threading.current_thread() is threading.main_thread()
-        self._set = in_main and signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
-        if self._set:
-            signal.signal(signal.SIGUSR1, self._toggle)
+        if in_main and signal.getsignal(signal.SIGUSR1) in (signal.SIG_DFL, signal.SIG_IGN):
+            self._previous = signal.signal(signal.SIGUSR1, self._toggle)
         return self
 
     def _toggle(self, number: int, frame: FrameType | None) -> None:
@@ -101,12 +100,18 @@ class PauseSignal:
         self._paused = paused
 
     def __exit__(self, *unused: object) -> None:
-        if self._set:
-            signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+        if self._previous is not None:
+            signal.signal(signal.SIGUSR1, self._previous)
 
     def __call__(self) -> bool:
         """Return whether the run is paused."""
         return self._paused
+
+
+def ignore_pauses() -> None:
+    """Ignore SIGUSR1 outside a `PauseSignal`. By default it ends a process, and a robot keeps its last action."""
+    if signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL:
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
 _active: list[StopSignal] = []

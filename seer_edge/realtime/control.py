@@ -80,8 +80,8 @@ class Control:
             time.sleep(IDLE_SECONDS)
 
     def _begin(self) -> None:
-        """Begin an episode, unless the loop ends: a reset may move what a person has stopped."""
-        if self._env.halted():
+        """Begin an episode, unless the loop or the run ends: a reset may move what is at rest."""
+        if self._env.halted() or self._pilot.is_done:
             return
         frame = self._env.reset()
         self._pilot.begin(frame, new_scene=self._env.new_scene)

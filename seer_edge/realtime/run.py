@@ -113,11 +113,6 @@ class RealTimeRun(Run[RealTimeSession]):
             or (timestep in session.config.keep_checkpoint and reporter.outcome.checkpoint != timestep)
         )
 
-    def abandon(self, reason: str) -> None:
-        """See `Run`. Bring the environment to rest first."""
-        self.session.env.rest_beside()
-        super().abandon(reason)
-
     def _rescue_hung(self, reason: str) -> None:
         """Let the learner save, because it may be using the session."""
         self.session.control.close(EnvironmentFailedError(reason))

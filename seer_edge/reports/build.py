@@ -81,7 +81,7 @@ def write_report(options: ReportOptions, output: Path) -> Content:
 def write_page(page: str, output: Path) -> None:
     """Write a page to `output`, atomically. Raises BadInputError."""
     with written_to("-o", output, "file"):
-        durable.write_atomic(output, page.encode())
+        durable.write_atomic(output, page.encode(errors="replace"))  # names that are not UTF-8
 
 
 def check_page(output: Path) -> None:

@@ -23,6 +23,7 @@ class CheckpointPolicy:
         self._session = session
         self._reporter = reporter
         self._saved_at = time.monotonic()
+        self._before_freeze: int | None = None  # the step at which this process saved before it froze
         self._written_config = session.config  # the settings in the folder's `config.json`
 
     def save(self) -> Path:
@@ -45,17 +46,21 @@ class CheckpointPolicy:
             self._written_config = config
         return path
 
-    def _stays(self, timestep: int) -> bool:
-        """Return whether the checkpoint of this step is not replaced, though the run may have done more since then.
+    def save_before_freeze(self) -> Path:
+        """Save the state that the freeze is about to change. Raises as `save`."""
+        path = self.save()
+        self._before_freeze = self._session.timestep
+        return path
 
-        That of the step of the freeze is from before it. It stays if `--keep-checkpoint` keeps it, or if the row of the
-        step is not logged yet. A run that resumes from there freezes again.
+    def _stays(self, timestep: int) -> bool:
+        """Return whether the checkpoint of this step is not replaced, though the run has frozen since then.
+
+        It stays if `--keep-checkpoint` keeps it, or if the row of the step is not logged yet. A run that resumes from
+        there freezes again.
         """
-        outcome = self._reporter.outcome
-        if outcome.checkpoint != timestep:
+        if self._before_freeze != timestep or self._reporter.outcome.freeze is None:
             return False
-        froze = outcome.freeze is not None and outcome.freeze.timestep == timestep
-        return timestep in self._session.config.keep_checkpoint or (froze and self._reporter.logged_at < timestep)
+        return timestep in self._session.config.keep_checkpoint or self._reporter.logged_at < timestep
 
     def save_best(self) -> None:
         """Keep the agent as it is now, the best so far, in a separate folder. If the disk refuses, warn."""

@@ -1,7 +1,6 @@
 """Evaluation: complete episodes, raw rewards, no parameter noise, epsilon-greedy with a small epsilon."""
 
 import logging
-import os
 import sys
 from collections.abc import Callable
 from contextlib import closing
@@ -17,9 +16,10 @@ from seer_edge.config.plan_text import evaluation_cost
 from seer_edge.config.real_time import limits_asked
 from seer_edge.envs.environment import Playable
 from seer_edge.envs.games import Evaluation, evaluate, game_seeds
+from seer_edge.envs.guarded import ending
 from seer_edge.envs.paced import in_real_time
 from seer_edge.envs.recorder import Recorder
-from seer_edge.errors import EXIT_UNSAFE, BadInputError, describe_error
+from seer_edge.errors import BadInputError, describe_error
 from seer_edge.machine.signals import StopSignal
 from seer_edge.runs import checkpoint
 from seer_edge.runs.checkpoint import Saved
@@ -117,11 +117,6 @@ def load_agent(plan: BytePlan, saved: Saved, state: State, ledger: Ledger) -> tu
     return agent, encoder
 
 
-def _give_up(reason: str) -> None:
-    LOG.critical("seer-edge eval: the environment failed: %s", reason)
-    os._exit(EXIT_UNSAFE)
-
-
 def evaluate_run(
     plan: BytePlan, saved: Saved, state: State, *, record: Path | None = None, progress_bar: bool = False
 ) -> tuple[Evaluation | None, int | None]:
@@ -138,7 +133,7 @@ def evaluate_run(
     with (
         progress,
         StopSignal() as stop,
-        closing(open_env(plan, seed=env_seed, training=False, on_hang=_give_up)) as env,
+        closing(open_env(plan, seed=env_seed, training=False, on_hang=ending("eval"))) as env,
         Recorder.writing(record) as recorder,
         in_real_time(env, limits_asked(plan.config)) as playing,
     ):

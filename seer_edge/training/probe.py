@@ -1,7 +1,5 @@
 """A probe: observations that a checkpoint's policy sees, in an environment opened for it."""
 
-import logging
-import os
 from collections.abc import Callable
 from contextlib import closing
 
@@ -12,8 +10,8 @@ from seer_edge.config.plan import BytePlan
 from seer_edge.config.real_time import limits_asked
 from seer_edge.envs.environment import Frame
 from seer_edge.envs.games import game_seeds, play
+from seer_edge.envs.guarded import ending
 from seer_edge.envs.paced import in_real_time
-from seer_edge.errors import EXIT_UNSAFE
 from seer_edge.runs.checkpoint import Saved
 from seer_edge.training.components import new_perception, open_env
 from seer_edge.training.evaluate import load_agent
@@ -22,7 +20,6 @@ from seer_runtime.replay.crops import Crop
 from seer_runtime.system.ledger import Ledger
 from seer_runtime.system.state import State
 
-LOG = logging.getLogger(__name__)
 EPSILON = 0.1
 """Probability of a random action. A policy that stands still would show the same observation again and again."""
 
@@ -70,7 +67,7 @@ def collect(
     env_seed, rng = game_seeds(plan.config.seed, saved.timestep)
     recorder = _Recorder(new_perception(plan, encoder, ledger), plan.crop, rows)
     with (
-        closing(open_env(plan, seed=env_seed, training=False, on_hang=_give_up)) as env,
+        closing(open_env(plan, seed=env_seed, training=False, on_hang=ending("analyze"))) as env,
         in_real_time(env, limits_asked(plan.config)) as playing,
     ):
         limit = plan.config.eval_max_steps
@@ -86,8 +83,3 @@ def collect(
             if recorder.count == rows:
                 return recorder.stacks, recorder.filled
     raise AssertionError("play ends only with the loop")
-
-
-def _give_up(reason: str) -> None:
-    LOG.critical("seer-edge analyze: the environment failed: %s", reason)
-    os._exit(EXIT_UNSAFE)

@@ -166,7 +166,7 @@ class Run(Generic[AnySession]):
         if watch is not None and not watch.is_settled:
             self.reporter.unsettled()
         try:
-            report = freeze(self.session, self.folder.encoder, self.checkpoints.save, converting)
+            report = freeze(self.session, self.folder.encoder, self.checkpoints.save_before_freeze, converting)
         except FreezeRefusedError as refusal:
             self.reporter.freeze_refused(refusal)
         else:

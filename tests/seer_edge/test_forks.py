@@ -157,6 +157,20 @@ def test_a_kept_checkpoint_of_the_freeze_stays_that_before_it(
 
 
 @pytest.mark.integration
+@pytest.mark.parametrize("kept", [[], [20]])
+def test_changed_settings_are_in_a_checkpoint_before_the_first_step(
+    kept: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    _train(run, total_timesteps=20, freeze_at="never", keep_checkpoint=kept)
+    monkeypatch.setattr(seer_edge.training.session.Session, "step", lambda *unused: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        seer_edge.resume(run, total_timesteps=40)
+    monkeypatch.undo()
+    assert seer_edge.resume(run).timestep == 40
+
+
+@pytest.mark.integration
 def test_the_row_of_an_automatic_freeze_is_complete_after_a_stop_in_its_evaluation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

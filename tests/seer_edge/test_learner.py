@@ -2,10 +2,10 @@
 
 import contextlib
 import dataclasses
-import os
 import random
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -270,23 +270,37 @@ def test_each_frame_has_its_own_action_after_an_interrupt(tmp_path: Path, monkey
     assert stored == {tick: taken[tick] for tick in stored}
 
 
-def test_a_program_with_its_own_loop_keeps_its_process(tmp_path: Path) -> None:
+def test_a_program_with_its_own_loop_keeps_its_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its output, its random generators and its working directory stay as they are while an action is awaited."""
     frame = np.zeros((36, 36), np.uint8)
     random.seed(5)
     expected, stdout = random.Random(5), sys.stdout
-    with seer_edge.Learner((36, 36), 3, run_dir=tmp_path / "run", **OPTIONS) as learner:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with seer_edge.Learner((36, 36), 3, run_dir="run", **OPTIONS) as learner:
         for _ in range(5):
             learner.step(frame)
             assert sys.stdout is stdout
             assert random.random() == expected.random()
-        before = Path.cwd()
-        os.chdir(tmp_path)
-        try:
-            learner.step(frame)
-            assert Path.cwd() == tmp_path
-        finally:
-            os.chdir(before)
+
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        learner.step(frame)
+        assert Path.cwd() == tmp_path / "elsewhere"
+    assert learner.result.folder == tmp_path / "run"
+
+
+def test_a_run_whose_last_step_ends_an_episode_is_over_without_another_frame(tmp_path: Path) -> None:
+    frame = np.zeros((36, 36), np.uint8)
+    with seer_edge.Learner((36, 36), 3, run_dir=tmp_path / "run", **OPTIONS) as learner:
+        for _ in range(OPTIONS["total_timesteps"]):
+            assert learner.step(frame, 1.0) is not None
+        learner.step(frame, 1.0, truncated=True)
+        deadline = time.monotonic() + SECONDS
+        while not learner.done:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert checkpoint.newest(tmp_path / "run/checkpoints").timestep == OPTIONS["total_timesteps"]
+    assert (learner.result.status, learner.result.signal) == ("finished", None)
 
 
 def test_the_program_is_told_at_once_that_no_action_follows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

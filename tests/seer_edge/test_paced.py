@@ -3,6 +3,8 @@
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -19,8 +21,8 @@ from seer_edge.envs.guarded import Guarded
 from seer_edge.envs.paced import Paced, PauseEndedError
 from seer_edge.envs.safety import AskedLimits, limits_of
 from seer_edge.envs.ticks import Ticks
-from seer_edge.errors import EnvironmentFailedError, RunStoppedError
-from seer_edge.machine.signals import PauseSignal
+from seer_edge.errors import EXIT_UNSAFE, EnvironmentFailedError, RunStoppedError
+from seer_edge.machine.signals import PauseSignal, ignore_pauses
 
 LONG = 1000.0
 WAIT_SECONDS = 60
@@ -253,6 +255,58 @@ def test_an_episode_of_an_evaluation_that_is_cut_counts_so_far() -> None:
     assert played is not None
     assert played.returns == (2.0, 2.0)
     assert env.log.count("rest") == 2
+
+
+PROGRAM = """
+import os, signal, sys
+import numpy as np
+from seer_edge.envs.guarded import Guarded, ending
+from seer_edge.envs.paced import in_real_time
+from seer_edge.envs.safety import AskedLimits
+from tests.seer_edge.test_paced import Arm
+
+class Told(Arm):
+    def reset(self):
+        print("reset", file=sys.stderr)
+        if sys.argv[1] == "hang":
+            signal.pause()
+        return super().reset()
+
+    def rest(self):
+        print("rest", file=sys.stderr)
+
+env = Guarded(Told(), 0.3, ending("eval"))
+with in_real_time(env, AskedLimits(1000.0)) as playing:
+    playing.reset()
+    print("stop", file=sys.stderr)
+    os.kill(os.getpid(), int(sys.argv[1]))
+print("not reached", file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("what", [signal.SIGTERM, signal.SIGHUP, "hang"])
+def test_a_command_that_a_signal_or_a_hang_ends_brings_the_robot_to_rest(what: Any) -> None:
+    word = what if isinstance(what, str) else str(int(what))
+    done = subprocess.run([sys.executable, "-c", PROGRAM, word], capture_output=True, text=True, timeout=WAIT_SECONDS)
+    calls = [line for line in done.stderr.splitlines() if not line.startswith("seer-edge eval: ")]
+    assert calls == ["rest", "reset", *(["stop"] if word != "hang" else []), "rest"]
+    assert done.returncode == (EXIT_UNSAFE if word == "hang" else -what)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_command_ignores_sigusr1_outside_the_control_loop(own: bool) -> None:
+    before = signal.signal(signal.SIGUSR1, (lambda number, frame: None) if own else signal.SIG_DFL)
+    try:
+        handler = signal.getsignal(signal.SIGUSR1)
+        ignore_pauses()
+        ignored = signal.getsignal(signal.SIGUSR1)
+        assert ignored is (handler if own else signal.SIG_IGN)
+        with PauseSignal() as paused:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert paused() is not own
+        assert signal.getsignal(signal.SIGUSR1) is ignored
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 @pytest.mark.parametrize("own", [False, True])

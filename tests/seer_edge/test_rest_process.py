@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from seer_edge.envs import rest_guard
 from seer_edge.envs.rest_process import RestProcess
 
 WAIT_SECONDS = 60
@@ -79,10 +80,10 @@ def test_the_process_is_small(start: Callable[..., Program]) -> None:
     assert start().guard.memory_info().rss < BYTES_MAX
 
 
-def test_signals_that_stop_the_program_leave_the_process_alone(start: Callable[..., Program]) -> None:
+def test_signals_to_all_processes_leave_the_process_alone(start: Callable[..., Program]) -> None:
     program = start()
     assert os.getsid(program.guard.pid) == program.guard.pid, "Ctrl-C reaches only the session of the terminal"
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGABRT):
+    for number in rest_guard.SIGNALS:
         program.guard.send_signal(number)
     program.process.terminate()
     program.process.wait()

@@ -69,9 +69,9 @@ def unpaired(first: Mapping[int, float], second: Mapping[int, float]) -> Differe
 def siblings(first: Mapping[int, Mapping[str, float]], second: Mapping[int, Mapping[str, float]]) -> Difference | None:
     """Compare forks of one checkpoint, whose errors are those between continuations.
 
-    None if an arm has fewer than two continuations of each seed.
+    None without a seed of which both arms have two continuations.
     """
-    pairs = [[[*arm.get(seed, {}).values()] for arm in (first, second)] for seed in sorted(first)]
+    pairs = [[[*arm.get(seed, {}).values()] for arm in (first, second)] for seed in first]
     repeated = [pair for pair in pairs if min(map(len, pair)) > 1]
     if not repeated:
         return None

@@ -279,8 +279,10 @@ def regrets_over_seeds(games: Games) -> str:
     for game, arms in games.items():
         for name, label_of_measure in MEASURES.items() if "auto" in arms else ():
             best = best_fixed(arms, name)
-            own = {} if best is None else alike(best, arms["auto"], name)[1]
-            if best is None or len(own) < SEEDS_MIN:
+            if best is None:
+                continue
+            fixed, own = alike(best, arms["auto"], name)
+            if len(own) < SEEDS_MIN:
                 continue
             default = next((arm for arm in arms.values() if is_fixed(arm.name) and _is_default(arm)), None)
             lines.append(
@@ -290,7 +292,7 @@ def regrets_over_seeds(games: Games) -> str:
                     f"{len(own)}",
                     _mean_and_deviation(own),
                     _freeze_steps(best.results),
-                    _mean_and_deviation(alike(best, arms["auto"], name)[0]),
+                    _mean_and_deviation(fixed),
                     _regret(best, arms["auto"], name),
                     "-" if default is None else _freeze_steps(default.results),
                     "-" if default is None else _regret(default, arms["auto"], name),

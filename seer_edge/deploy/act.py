@@ -3,7 +3,6 @@
 import array
 import dataclasses
 import functools
-import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -32,7 +31,6 @@ from seer_runtime.policy.policy import Policy
 from seer_runtime.system.manifest_reader import ManifestReader
 from seer_runtime.system.process import rss_peak_bytes
 
-LOG = logging.getLogger(__name__)
 ACTION_REPEAT_MAX = 10_000
 PERCENTILES = (50, 90, 99)
 

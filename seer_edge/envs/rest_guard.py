@@ -18,8 +18,13 @@ _ACT = SHARED_BYTES - 1
 _PROCESS_SHARED, _ROBUST = 1, 1
 # systemd sends SIGABRT to all processes of a service whose watchdog has run out, and `systemctl kill` sends SIGUSR1.
 SIGNALS = (
-    *(_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGQUIT, _signal.SIGABRT),
-    *(_signal.SIGUSR1, _signal.SIGUSR2),
+    _signal.SIGINT,
+    _signal.SIGTERM,
+    _signal.SIGHUP,
+    _signal.SIGQUIT,
+    _signal.SIGABRT,
+    _signal.SIGUSR1,
+    _signal.SIGUSR2,
 )
 TRIES, TRY_SECONDS = 3, 0.2
 READY = b"ready\n"

@@ -259,13 +259,12 @@ def test_an_episode_of_an_evaluation_that_is_cut_counts_so_far() -> None:
 
 PROGRAM = """
 import os, signal, sys
-import numpy as np
 from seer_edge.envs.guarded import Guarded, ending
 from seer_edge.envs.paced import in_real_time
 from seer_edge.envs.safety import AskedLimits
 from tests.seer_edge.test_paced import Arm
 
-class Told(Arm):
+class Logged(Arm):
     def reset(self):
         print("reset", file=sys.stderr)
         if sys.argv[1] == "hang":
@@ -275,7 +274,7 @@ class Told(Arm):
     def rest(self):
         print("rest", file=sys.stderr)
 
-env = Guarded(Told(), 0.3, ending("eval"))
+env = Guarded(Logged(), 2.0 if sys.argv[1] == "hang" else None, ending("eval"))
 with in_real_time(env, AskedLimits(1000.0)) as playing:
     playing.reset()
     print("stop", file=sys.stderr)

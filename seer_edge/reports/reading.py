@@ -1,6 +1,7 @@
 """Read run folders for a report: settings, tables and state. Nothing is written, and a run may continue meanwhile."""
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -61,8 +62,9 @@ NOT_COMPARED = frozenset(
 )
 """Entries of `config.json` that do not distinguish runs."""
 
-_SEED_OF_SOURCE = re.compile(r"[-_]+[0-9]+$")
-"""What ends the name of an imported run or bundle. Each seed may import the encoder of another run."""
+_SEED_OF_SOURCE = re.compile(r"[-_]+[0-9]+(__[0-9]{8}-[0-9]{6}(-[0-9]+)?)?$")
+"""What ends the name of an imported run or bundle: its seed, and in a default name the time. Each seed may import the
+encoder of another run."""
 Column = NDArray[np.float64]
 
 
@@ -173,13 +175,14 @@ def read_run(path: Path) -> Run:
         raise BadInputError(f"{folder.progress}: has no rows, although the run is finished; leave the run out")
     settings = config.get("settings")
     compared = {**config, **(settings if isinstance(settings, dict) else {})}
+    game = str(config.get("env_name", config["env"]))
     if isinstance(config.get("source"), str):
-        compared["source"] = _SEED_OF_SOURCE.sub("", Path(config["source"]).stem)
+        compared["source"] = _source_name(config["source"], game)
     if config.get("env_kwargs") is not None:
         compared["env_kwargs"] = json.dumps(config["env_kwargs"], sort_keys=True)
     return Run(
         path=path,
-        game=str(config.get("env_name", config["env"])),
+        game=game,
         algo=str(config["algo"]),
         seed=int(config["seed"]),
         status=str(summary.get("status", "no summary")),
@@ -193,6 +196,15 @@ def read_run(path: Path) -> Run:
         progress=progress,
         episodes=_episodes(folder.episodes),
     )
+
+
+def _source_name(source: str, game: str) -> str:
+    """Return the name of an imported run or bundle without what differs between the runs of a setting.
+
+    That is the seed, and the game where the source was trained on the same one.
+    """
+    name = os.fsencode(Path(source).name).decode(errors="replace")
+    return _SEED_OF_SOURCE.sub("", name.removesuffix(".seer")).removeprefix(f"{game}__")
 
 
 def _comparable(value: Any) -> Any:

@@ -312,17 +312,24 @@ def test_a_legend_shows_the_markers_and_dashes_of_its_picture(tmp_path: Path) ->
 
 
 def test_runs_with_an_imported_encoder_are_settings_of_their_own(tmp_path: Path) -> None:
-    """Each seed may import the encoder of another seed's run."""
+    """Each seed may import the encoder of another seed's run, and each game that of a run on the same game."""
     imported: dict[str, Any] = {"freeze_at": 0, "take": "encoder"}
     runs = [
         make_run(tmp_path / "own", source=None, take=None),
         make_run(tmp_path / "a0", source="/home/me/stand__pretrained-20K__0", **imported),
         make_run(tmp_path / "a1", 1, source="/data/stand__pretrained-20K__1", **imported),
         make_run(tmp_path / "b0", source="runs/stand-40K.seer", **imported),
+        make_run(tmp_path / "c0", source="runs/Alien__rainbow__0__20261201-120000", **imported),
+        make_run(tmp_path / "c1", 1, source="runs/Alien__rainbow__1__20261201-120000-2", **imported),
+        make_run(tmp_path / "d0", source="runs/stand__lr0.1__0", **imported),
+        make_run(tmp_path / "e0", source="runs/st\udcffnd.seer", **imported),
     ]
     found = {name: [run.path.name for run in runs] for name, runs in grouped(read_runs(runs))["Alien"].items()}
     assert found == {
         "frozen": ["own"],
         "encoder imported, from stand__pretrained-20K": ["a0", "a1"],
         "encoder imported, from stand-40K": ["b0"],
+        "encoder imported, from rainbow": ["c0", "c1"],
+        "encoder imported, from stand__lr0.1": ["d0"],
+        "encoder imported, from st\N{REPLACEMENT CHARACTER}nd": ["e0"],
     }

@@ -153,7 +153,8 @@ class MlflowLog:
 class Logger:
     """Logs the rows of a run in order, each once, also over several processes of the run.
 
-    The id of the tracker's run and the last step that it took are in a file of the run's folder.
+    The id of the tracker's run, the last step that it took, and that of the last evaluation are in a file of the run's
+    folder.
     """
 
     def __init__(self, begin: Mapping[str, Any]) -> None:
@@ -174,14 +175,17 @@ class Logger:
             self._log = log
             while self._rows:
                 row = self._rows[0]
-                evaluated = any(name.startswith("eval/") for name in row)  # maybe at a step that was logged before
-                if row[STEP] > log.step or (row[STEP] == log.step and evaluated):
+                if row[STEP] > log.step or self._is_later_evaluation(row, log.step):
                     log.write(row)
-                    self._save(step=log.step)
+                    self._save(step=log.step, **({"evaluated": log.step} if _is_evaluated(row) else {}))
                 del self._rows[0]
         except Exception:
             self._log = None  # opened again, because the server may have the row although it did not answer
             raise
+
+    def _is_later_evaluation(self, row: Row, logged: int) -> bool:
+        """Whether the run was stopped at the last logged step, and evaluated there when it was resumed."""
+        return row[STEP] == logged and _is_evaluated(row) and self._state.get("evaluated") != logged
 
     def end(self, status: str) -> None:
         """Log the rows that wait, and end the run of the tracker."""
@@ -200,6 +204,10 @@ class Logger:
         self._state |= entries
         durable.make_folder(self._state_path.parent)
         durable.write_json(self._state_path, self._state)
+
+
+def _is_evaluated(row: Row) -> bool:
+    return any(name.startswith("eval/") for name in row)
 
 
 def _read_state(path: Path, target: str) -> dict[str, Any]:

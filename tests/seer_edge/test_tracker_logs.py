@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.tracking import MlflowClient
 
-from seer_edge.training.tracker_process import MlflowLog
+from seer_edge.training.tracker_process import Logger, MlflowLog
 from seer_edge.training.trackers import TensorBoard
 
 pytestmark = pytest.mark.integration
@@ -58,3 +59,22 @@ def test_tensorboard_drops_what_a_killed_process_wrote_after_the_checkpoint(unti
     (file,) = tmp_path.glob("events.*")
     start = b"\x10" + bytes([until + 1]) + b":\x02\x08\x01"  # field 2, the step; field 7, a session with status START
     assert start in file.read_bytes()
+
+
+def test_each_row_is_logged_once_over_several_processes_of_a_run(tmp_path: Path) -> None:
+    """A run that was stopped at step 20, and evaluated there when it was resumed, has a second row of that step."""
+    store, progress = tmp_path / "store", tmp_path / "progress.csv"
+    begin = {"tracker": "mlflow", "target": str(store), "folder": "runs/a", "parameters": {}, "until": 30}
+    begin |= {"state": str(tmp_path / "state.json"), "progress": str(progress)}
+    rows = ["time/total_timesteps,eval/mean_reward", "10,", "20,"]
+    for later in ([], ["20,1.5"], [], ["30,2.5"], []):
+        rows += later
+        progress.write_text("\n".join(rows) + "\n")
+        Logger(begin).end("interrupted")
+    client = MlflowClient(tracking_uri=str(store))
+    (run,) = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    logged = {
+        name: [metric.step for metric in client.get_metric_history(run.info.run_id, name)]
+        for name in ("time/total_timesteps", "eval/mean_reward")
+    }
+    assert logged == {"time/total_timesteps": [10, 20, 20, 30], "eval/mean_reward": [20, 30]}

@@ -17,6 +17,6 @@ def make_agent(plan: BytePlan, *, seed: int) -> Agent:
     config, networks = plan.config, plan.networks
     module, _, name = ALGORITHMS[config.algo].agent.partition(":")
     build = getattr(importlib.import_module(module), name)
-    settings = config.settings.for_run(config.total_timesteps)
+    settings = config.settings.for_run(config.schedule_steps)
     agent: Agent = build(networks.encoder, networks.head, settings, seed=seed, device=config.device)
     return agent

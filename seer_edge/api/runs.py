@@ -246,7 +246,7 @@ def _resume(
         LOG.warning(line)
     _check_length(saved, changes.get("total_timesteps"))
     kept = {"keep_checkpoint": _kept(saved, changes["keep_checkpoint"])} if "keep_checkpoint" in changes else {}
-    config = _changed(saved.config, {**changes, **kept})
+    config = keep_schedules(_changed(saved.config, {**changes, **kept}), saved.config)
     planned = planning.plan_again(config, folder, frozen=saved.frozen)
     check_memory(planned, memory_limits(), resumed=True)
     planning.check_continued(planned, saved)
@@ -280,7 +280,7 @@ def _kind_of_run(planned: BytePlan) -> "type[Run[Any]]":
 
 def _changed(config: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
     """Return the settings with changes. Raises BadInputError."""
-    changed = keep_schedules(dataclasses.replace(config, **changes), config)
+    changed = dataclasses.replace(config, **changes)
     check_rate_given(changed.hz, changes)
     return changed
 

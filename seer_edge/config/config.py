@@ -108,6 +108,7 @@ class TrainConfig:
     action_limit: tuple[float, float] | None = None  # with hz: of every control, in [-1, 1]
     control_socket: str | None = None  # with hz: path of a Unix domain socket that takes commands
     slew_rate: tuple[float, ...] | None = None  # with hz: most change a second of every control, or of each
+    schedule_timesteps: int | None = None  # steps that exploration and replay weights are scheduled for; None: all
     origin: dict[str, Any] | None = None  # of a fork: the run, the step and the SHA-256 of its checkpoint's manifest
     environment: EnvSpec | None = None  # as it was when the run began; None in runs of earlier versions
 
@@ -129,6 +130,7 @@ class TrainConfig:
         check_settings(self.algo, self.settings)
         _require(self.mem_budget_bytes >= 1, "--mem-budget", self.mem_budget_bytes, "give at least one byte")
         _at_least_one("--total-timesteps", self.total_timesteps)
+        _at_least_one("schedule_timesteps", self.schedule_steps)
         _require(1 <= self.threads <= MAX_THREADS, "--threads", self.threads, f"give 1 to {MAX_THREADS}")
         self._check_evaluation()
         self._check_rest()
@@ -218,6 +220,11 @@ class TrainConfig:
         if target is not None and evaluated and mean_return is not None and mean_return >= target:
             return True
         return timestep == self.total_timesteps and (evaluated or self.eval_every is None)
+
+    @property
+    def schedule_steps(self) -> int:
+        """Steps in which exploration falls and the weights of prioritized replay rise."""
+        return self.total_timesteps if self.schedule_timesteps is None else self.schedule_timesteps
 
     @property
     def evaluates_in_training(self) -> bool:
@@ -310,10 +317,10 @@ def _one_of(flag: str, value: str | int, choices: tuple[str | int, ...]) -> None
 
 
 def keep_schedules(changed: TrainConfig, before: TrainConfig) -> TrainConfig:
-    """Return the settings `changed` of a run that had `before`. Its exploration ends where it did."""
+    """Return the settings `changed` of a run that had `before`. With another length its schedules stay as they were."""
     if changed.total_timesteps == before.total_timesteps:
         return changed
-    return dataclasses.replace(changed, settings=changed.settings.for_run(before.total_timesteps))
+    return dataclasses.replace(changed, schedule_timesteps=before.schedule_steps)
 
 
 def build_config(

@@ -34,5 +34,6 @@ BEFORE_RECORDED: Mapping[str, Any] = {
     "status_port": None,
     "demos": None,
     "take": None,
+    "schedule_timesteps": None,
 }
 """Values that runs had whose `config.json` was written before these entries existed."""

@@ -109,6 +109,7 @@ class RealTimeRun(Run[RealTimeSession]):
         return (
             reporter.is_complete
             or self._freeze_is_due()
+            or self._evaluation_is_due()
             or (watch is not None and watch.is_due(timestep, session.config.settings.learning_starts))
             or (timestep in session.config.keep_checkpoint and reporter.outcome.checkpoint != timestep)
         )

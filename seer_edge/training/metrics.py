@@ -79,7 +79,7 @@ class Interval:
 
     def drain(self) -> dict[str, float]:
         """Return the figures of the interval, by column, and begin the next one."""
-        row = {"time/fps": self.steps_per_second}
+        row = {"time/fps": self.steps_per_second} if self.steps else {}
         if self.mean_return is not None:
             row["rollout/ep_rew_mean"] = self.mean_return
             row["rollout/ep_len_mean"] = sum(e.length_steps for _, e in self._episodes) / len(self._episodes)

@@ -287,7 +287,7 @@ class Reporter:
         shown = "-" if mean_return is None else f"{mean_return:.1f}"
         self.console.status(
             session.timestep,
-            f"{session.phase} {_format_speed(row['time/fps'])} steps/s return {shown} "
+            f"{session.phase} {_format_speed(row.get('time/fps'))} steps/s return {shown} "
             f"obs {observations / 1e6:.1f}/{session.config.mem_budget_bytes / 1e6:.1f} MB {self._rows()}"
             f"rss {rss / 1e6:.0f} MB anon {anon / 1e6:.0f} MB{_control(row)}",
         )
@@ -318,5 +318,7 @@ def _control(row: Mapping[str, float]) -> str:
     )
 
 
-def _format_speed(speed: float) -> str:
+def _format_speed(speed: float | None) -> str:
+    if speed is None:  # no step since the last row
+        return "-"
     return f"{speed:.0f}" if speed >= 10 else f"{speed:.1f}"

@@ -195,7 +195,7 @@ class Session:
 
         Raises NothingToSampleError if the replay has overwritten rows and still has none.
         """
-        starts, total = self.config.settings.learning_starts, self.config.total_timesteps
+        starts, total = self.config.settings.learning_starts, self.config.schedule_steps
         if self.timestep <= starts:
             return None
         progress = (self.timestep - starts) / max(total - starts, 1)

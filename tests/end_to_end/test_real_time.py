@@ -86,6 +86,24 @@ def test_a_run_in_real_time_freezes_evaluates_and_resumes(tmp_path: Path) -> Non
     assert json.loads((tmp_path / "board/summary.json").read_text())["real_time"]["updates_per_step"] > 0
 
 
+def test_a_run_that_is_stopped_in_an_evaluation_repeats_it_at_the_same_step(tmp_path: Path) -> None:
+    """Steps that the learner had not stored when the evaluation began are dropped, and do not come before it."""
+    folder, log, tests = tmp_path / "run", tmp_path / "messages", Path(__file__).parent
+    robot = ("--env", "robot_env:Robot", "--env-kwargs", json.dumps({"log": str(tmp_path / "robot")}))
+    flags = ("--hz", "500", "--mem-budget", "1MB", "--set", "batch_size=128", "--set", "learning_starts=40")
+    flags = (*flags, "--total-timesteps", "200", "--freeze-at", "never", "--eval-every", "60", "--run-dir", str(folder))
+    with _start("train", *robot, *flags, "--eval-episodes", "50", "--log-file", log, cwd=tests) as process:
+        begin = time.monotonic()
+        while "evaluation at step 60" not in (log.read_text() if log.exists() else ""):
+            assert time.monotonic() - begin < SECONDS
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        _, error = process.communicate(timeout=SECONDS)
+    assert process.returncode == 128 + signal.SIGTERM, error
+    assert "of the last steps are not stored" in error
+    assert checkpoint.newest(folder / "checkpoints").timestep == 60
+
+
 def test_a_failure_in_an_evaluation_is_reported_and_the_steps_are_saved(tmp_path: Path) -> None:
     folder, log, tests = tmp_path / "run", tmp_path / "log", Path(__file__).parent
     robot = ("--env", "robot_env:Robot", "--env-kwargs", json.dumps({"log": str(log), "fail_at": 90}))

@@ -1,6 +1,7 @@
 """Settings of forks: what they inherit from the parent, and what they may change."""
 
 import csv
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,14 @@ import seer_edge
 import seer_edge.training.freeze
 import seer_edge.training.run
 from seer_edge.api.forks import Beginning, config_of_fork
+from seer_edge.config.config import TrainConfig
 from seer_edge.config.request import ForkRequest
 from seer_edge.errors import BadInputError
+from seer_edge.runs import checkpoint
 from seer_edge.training.freeze import FreezeRefusedError
 from seer_edge.training.freeze_watch import FreezeWatch
 from seer_runtime import durable
+from seer_runtime.replay.replay import Replay
 from tests.seer_edge.configs import atari_config, control_config
 
 ENV = f"{__name__}:Noise"
@@ -79,9 +83,20 @@ def test_a_longer_fork_explores_no_more_than_its_parent(given: dict[str, Any]) -
     """The epsilon of DQN falls in a fraction of the run: in 100 steps of 1,000."""
     begin = Beginning("RUN", atari_config(algo="dqn", total_timesteps=1_000), 500, None)
     fork = config_of_fork(begin, ForkRequest.of(total_timesteps=100_000, **given))
-    epsilons = [fork.settings.for_run(fork.total_timesteps).epsilon(step) for step in (50, 100, 500)]
-    assert epsilons == pytest.approx([0.525, 0.05, 0.05])
-    assert config_of_fork(begin, ForkRequest.of(**given)).settings.exploration_steps is None
+    assert _epsilons(fork) == pytest.approx([0.525, 0.05, 0.05])
+    assert config_of_fork(begin, ForkRequest.of(**given)).schedule_timesteps is None
+
+
+def test_a_fork_of_a_longer_run_may_explore_for_another_part_of_the_first_length() -> None:
+    parent = atari_config(algo="dqn", total_timesteps=1_000)
+    longer = config_of_fork(Beginning("RUN", parent, 50, None), ForkRequest.of(total_timesteps=2_000))
+    fork = config_of_fork(Beginning("RUN", longer, 50, None), ForkRequest.of(set={"exploration_fraction": 0.2}))
+    assert _epsilons(fork) == pytest.approx([0.7625, 0.525, 0.05])
+
+
+def _epsilons(config: TrainConfig) -> list[float]:
+    settings = config.settings.for_run(config.schedule_steps)
+    return [settings.epsilon(step) for step in (50, 100, 500)]
 
 
 def test_a_fork_after_a_refused_freeze_needs_another_step() -> None:
@@ -94,10 +109,29 @@ def test_a_fork_after_a_refused_freeze_needs_another_step() -> None:
 
 
 @pytest.mark.integration
-def test_a_longer_resumed_run_explores_no_more_than_before(tmp_path: Path) -> None:
-    _train(tmp_path / "run", algo="dqn", freeze_at="never")
+def test_a_longer_resumed_run_keeps_its_schedules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exploration ends where it did, and the weights of prioritized replay stay at their last exponent."""
+    _train(tmp_path / "run", algo="dqn", freeze_at="never", replay="prioritized")
+    progress, sample = [], Replay.sample
+
+    def sampled(replay: Replay, elapsed: float = 0.0, **given: Any) -> Any:
+        progress.append(elapsed)
+        return sample(replay, elapsed, **given)
+
+    monkeypatch.setattr(Replay, "sample", sampled)
     seer_edge.resume(tmp_path / "run", total_timesteps=80)
-    assert durable.read_json(tmp_path / "run" / "config.json")["settings"]["exploration_steps"] == 4
+    assert durable.read_json(tmp_path / "run" / "config.json")["schedule_timesteps"] == 40
+    assert min(progress) >= 1
+
+
+@pytest.mark.integration
+def test_a_run_that_starts_again_with_another_length_has_the_schedules_of_that_length(tmp_path: Path) -> None:
+    _train(tmp_path / "run", algo="dqn", freeze_at="never")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")  # as if it had been killed before the first one
+    (tmp_path / "run" / "progress.csv").unlink()
+    seer_edge.resume(tmp_path / "run", total_timesteps=80)
+    config = checkpoint.newest(tmp_path / "run" / "checkpoints").config
+    assert config.settings.for_run(config.schedule_steps).exploration_steps == 8
 
 
 @pytest.mark.integration

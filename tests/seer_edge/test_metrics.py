@@ -50,6 +50,14 @@ def test_the_mean_loss_is_that_of_all_updates_of_the_interval_also_after_a_resum
     assert "train/loss" not in interval.drain()
 
 
+def test_an_interval_without_a_step_has_no_speed() -> None:
+    """A resumed run may evaluate at a step that it logged before."""
+    interval = Interval()
+    interval.add(1, StepReport(0.5, None, None))
+    assert interval.drain() == {"time/fps": 2.0}
+    assert interval.drain() == {}
+
+
 def test_a_checkpoint_of_an_earlier_version_holds_each_loss() -> None:
     interval = Interval()
     interval.restore({"episodes": [], "losses": [1.0, 2.0], "steps": 2, "seconds": 0.5})

@@ -101,6 +101,8 @@ def write_fork(
         if saved.graph is not None:
             durable.write_atomic(new.encoder, saved.graph)
         new.write_config(config)
+        for leftover in durable.leftovers(RunFolder(target).config) if target.is_dir() else []:
+            durable.remove(leftover)  # of a run that was killed while it was created
         durable.rename_folder(new.path, target)
     except BaseException:
         shutil.rmtree(new.path, ignore_errors=True)

@@ -155,6 +155,15 @@ def test_a_fork_tries_a_refused_freeze_again_only_if_it_asks_for_one(
 
 
 @pytest.mark.integration
+def test_a_fork_replaces_what_a_killed_creation_left_behind(tmp_path: Path) -> None:
+    _train(tmp_path / "run", freeze_at="never")
+    (tmp_path / "fork").mkdir()
+    (tmp_path / "fork" / ".config.json.0123abcd.tmp").write_text("{")
+    forked = seer_edge.fork(tmp_path / "run", tmp_path / "fork", total_timesteps=50)
+    assert seer_edge.resume(forked.folder).timestep == 50
+
+
+@pytest.mark.integration
 def test_a_fork_with_longer_windows_begins_to_compare_anew(tmp_path: Path) -> None:
     _train(tmp_path / "run", freeze_at="auto", total_timesteps=100, keep_checkpoint=[25])
     fork = seer_edge.fork(tmp_path / "run", tmp_path / "fork", at=25, freeze_at="auto", total_timesteps=200)

@@ -65,7 +65,7 @@ def train_job(env: str, resolution: int | None, budget_bytes: int, seed: int) ->
     environment.close()
     mark("emulator")
 
-    from seer_edge.config.config import build_config
+    from seer_edge.config.build import build_config
     from seer_edge.config.plan import make_plan
     from seer_edge.machine.host import prepare_compute
     from seer_edge.runs import checkpoint

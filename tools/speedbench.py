@@ -214,7 +214,7 @@ def open_session(flags: argparse.Namespace) -> "tuple[Session, Clock]":
     spec = environment.spec
     environment.close()
 
-    from seer_edge.config.config import build_config
+    from seer_edge.config.build import build_config
     from seer_edge.config.plan import make_plan
     from seer_edge.machine.host import prepare_compute
     from seer_edge.training.session import build_session

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from seer_edge.api.frame_sample import sampled_row_bytes
-from seer_edge.config.config import ENV_TIMEOUT_SECONDS, TrainConfig, build_config
+from seer_edge.config.build import build_config
+from seer_edge.config.config import ENV_TIMEOUT_SECONDS, TrainConfig
 from seer_edge.config.plan import BytePlan, make_plan, with_sample
 from seer_edge.config.real_time import limits_asked
 from seer_edge.config.recorded_env import changed_since

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seer_edge.config.config import build_config
+from seer_edge.config.build import build_config
 from seer_edge.config.plan import BytePlan, make_plan
 from seer_edge.envs import Discrete, EnvSpec, rendering
 from seer_edge.machine.board import FEATURES, Board, Profile, deploy_folder, profile_of, this_board

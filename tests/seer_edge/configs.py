@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from seer_edge.config.config import TrainConfig, build_config
+from seer_edge.config.build import build_config
+from seer_edge.config.config import TrainConfig
 from seer_edge.envs import Continuous, Discrete, EnvSpec
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from seer_edge.config.config import build_config
+from seer_edge.config.build import build_config
 from seer_edge.config.plan import BytePlan, make_plan
 from seer_edge.envs import Continuous, Discrete, EnvSpec
 

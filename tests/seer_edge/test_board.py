@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from seer_edge.cli.flags import make_parser, normalised
-from seer_edge.config.config import build_config
+from seer_edge.config.build import build_config
 from seer_edge.config.plan import make_plan
 from seer_edge.envs import rendering
 from seer_edge.machine import doctor

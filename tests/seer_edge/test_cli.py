@@ -12,7 +12,8 @@ import pytest
 
 from seer_edge.cli import main, output
 from seer_edge.cli.flags import SHELLS, make_parser, parse
-from seer_edge.config.config import TrainConfig, build_config
+from seer_edge.config.build import build_config
+from seer_edge.config.config import TrainConfig
 from seer_edge.config.hyperparameters import hyperparameters, override, preset_to_toml, read_preset
 from seer_edge.config.presets import PRESETS, Preset
 from seer_edge.config.registry import ALGORITHMS

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from seer_edge.config.config import TrainConfig, build_config
+from seer_edge.config.build import build_config
+from seer_edge.config.config import TrainConfig
 from seer_edge.config.presets import RainbowSettings, SacSettings
 from seer_edge.envs import Discrete, EnvSpec
 from seer_edge.errors import BadInputError

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from seer_edge.agents.curl_sac import CurlSacAgent
 from seer_edge.config.algorithms.curl_sac import SacNetworks
-from seer_edge.config.config import build_config
+from seer_edge.config.build import build_config
 from seer_edge.config.plan import make_plan
 from seer_edge.config.presets import SacSettings
 from seer_edge.envs import Continuous, EnvSpec

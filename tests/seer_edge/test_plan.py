@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from seer_edge.agents import make_agent
-from seer_edge.config.config import build_config
+from seer_edge.config.build import build_config
 from seer_edge.config.plan import make_plan, replan
 from seer_edge.config.plan_process import INPUT_FACTOR
 from seer_edge.config.presets import RainbowSettings
@@ -258,7 +258,7 @@ def test_the_peak_includes_the_memory_of_an_update_and_the_renderer() -> None:
 
 def test_planning_does_not_import_torch() -> None:
     code = (
-        "import sys; from seer_edge.config.config import build_config; from seer_edge.envs import Continuous, EnvSpec;"
+        "import sys; from seer_edge.config.build import build_config; from seer_edge.envs import Continuous, EnvSpec;"
         "from seer_edge.envs import Discrete; from seer_edge.config.plan import make_plan;"
         "envs = EnvSpec('E-v0', 'E', (84, 84), (84, 84), Discrete(4)),"
         "EnvSpec('F-v0', 'F', (3, 100, 100), (84, 84), Continuous(4));"

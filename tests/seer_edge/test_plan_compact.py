@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from seer_edge.api.planning import _note_on_demos
-from seer_edge.config.config import TrainConfig, build_config
+from seer_edge.config.build import build_config
+from seer_edge.config.config import TrainConfig
 from seer_edge.config.plan import BytePlan, make_plan, with_sample
 from seer_edge.config.plan_replay import LATENT_RATIO
 from seer_edge.envs import EnvSpec

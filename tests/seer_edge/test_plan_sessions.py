@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from seer_edge.agents import make_agent
-from seer_edge.config.config import build_config
+from seer_edge.config.build import build_config
 from seer_edge.config.plan import CHECKPOINT_BASE_BYTES, BytePlan, make_plan
 from seer_edge.envs import EnvSpec
 from seer_edge.networks.graph import encoder_graph

@@ -11,7 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from seer_edge.config.config import build_config
+from seer_edge.config.build import build_config
 from seer_edge.config.plan import BytePlan, make_plan
 from seer_edge.config.presets import RainbowSettings, SacSettings
 from seer_edge.envs import Continuous, Discrete, EnvSpec, make_env

@@ -88,7 +88,7 @@ def add_record_flags(parser: argparse.ArgumentParser) -> None:
         "--hz",
         type=flag_type(parse_hz),
         metavar="N",
-        help="Act N times a second. Default: the environment waits for the policy.",
+        help="Act N times a second. Default: the rate of a bundle's run in real time, else the environment waits.",
     )
     play.add_argument(
         "--env-timeout", type=seconds, metavar="TIME", help="Time for an answer of the environment. Default: 60s."

@@ -1,11 +1,14 @@
 """Checks of the settings of control in real time."""
 
+import dataclasses
 import math
+import sys
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 from seer_edge.envs.safety import AskedLimits, numbers
 from seer_edge.errors import BadInputError
+from seer_runtime.system.manifest_reader import ManifestReader
 
 HZ_MAX = 1_000
 FEED_FRAMES_MIN, FEED_FRAMES_MAX = 8, 4_096
@@ -14,6 +17,7 @@ SPARE_BYTES = 1_000_000
 """Workspace that the queue leaves free."""
 _NEEDS_RATE = {"rest_after_seconds": "s", "max_updates_per_step": "", "min_updates_per_step": ""}
 """Settings that only control in real time uses, and their units."""
+_ENTRY = "real_time"
 _GIVE_RATE = "needs control in real time; give --hz too, or leave it out"
 
 
@@ -41,20 +45,23 @@ class RealTimeSettings(Protocol):
 def check_real_time(settings: RealTimeSettings) -> None:
     """Raise BadInputError, which names the flag, for a value that cannot be used."""
     hz, most, least = settings.hz, settings.max_updates_per_step, settings.min_updates_per_step
-    late, limit, slew = settings.rest_after_seconds, settings.action_limit, settings.slew_rate
     check_rate(hz)
     check_period(hz, settings.env_timeout_seconds)
     _require(most >= 1, "--max-updates-per-step", most, "give a whole number of at least 1")
     _require(0 <= least < math.inf, "--min-updates-per-step", f"{least:g}", "give a number of at least 0")
     _require(least <= most, "--min-updates-per-step", f"{least:g}", f"give at most --max-updates-per-step {most}")
-    _require(0 < late < math.inf, "--rest-after", f"{late:g}s", "give a time above 0s")
-    for flag, values in (("--action-limit", limit), ("--slew-rate", slew)):
+    for flag, values in (("--action-limit", settings.action_limit), ("--slew-rate", settings.slew_rate)):
         limited = values is None or hz is not None
         _require(
             limited, flag, numbers(values or ()), "limits need control in real time; give --hz too, or leave it out"
         )
     path = settings.control_socket
     _require(path is None or hz is not None, "--control-socket", path, _GIVE_RATE)
+    _check_limits(settings.rest_after_seconds, settings.action_limit, settings.slew_rate)
+
+
+def _check_limits(late: float, limit: tuple[float, float] | None, slew: tuple[float, ...] | None) -> None:
+    _require(0 < late < math.inf, "--rest-after", f"{late:g}s", "give a time above 0s")
     if limit is not None:
         within = -1 <= limit[0] <= limit[1] <= 1
         _require(within, "--action-limit", numbers(limit), "give LOW,HIGH from -1 to 1, such as -0.5,0.5")
@@ -94,6 +101,37 @@ def limits_asked(settings: RealTimeSettings) -> AskedLimits | None:
     if settings.hz is None:
         return None
     return AskedLimits(settings.hz, settings.action_limit, settings.slew_rate, settings.rest_after_seconds)
+
+
+def to_manifest(asked: AskedLimits | None) -> dict[str, Any]:
+    """Return the entry of a bundle's manifest from which the policy of a run in real time is played as it was."""
+    return {} if asked is None else {_ENTRY: dataclasses.asdict(asked)}
+
+
+def from_manifest(about: Mapping[str, Any]) -> AskedLimits | None:
+    """Return the limits of a bundle's manifest; None without control in real time. Raises ValueError."""
+    if _ENTRY not in about:
+        return None
+    fields = ManifestReader(about)
+    entry = fields.record(_ENTRY, {field.name for field in dataclasses.fields(AskedLimits)})
+
+    def numbers_of(name: str, count: int) -> tuple[float, ...] | None:
+        return None if fields.value(f"{_ENTRY}.{name}") is None else fields.numbers(f"{_ENTRY}.{name}", count)
+
+    slew = entry.get("slew_rate")
+    low_high = numbers_of("action_limit", 2)
+    asked = AskedLimits(
+        fields.number(f"{_ENTRY}.hz", 0, HZ_MAX),
+        None if low_high is None else (low_high[0], low_high[1]),
+        numbers_of("slew_rate", len(slew) if isinstance(slew, list) else 1),
+        fields.number(f"{_ENTRY}.rest_after_seconds", 0, sys.float_info.max),
+    )
+    try:
+        check_rate(asked.hz)
+        _check_limits(asked.rest_after_seconds, asked.action_limit, asked.slew_rate)
+    except BadInputError as error:
+        raise ValueError(f"{_ENTRY}: {error}") from error
+    return asked
 
 
 def _require(holds: bool, flag: str, value: object, hint: str) -> None:

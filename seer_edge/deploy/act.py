@@ -12,12 +12,15 @@ from typing import Any
 
 import numpy as np
 
+from seer_edge.config.real_time import check_period, from_manifest
 from seer_edge.config.registry import ALGORITHMS
 from seer_edge.deploy.tally import ActionTally
 from seer_edge.envs import Action, Discrete, EnvOptions, Frame, ResolutionError, ViewError, resolve
 from seer_edge.envs.games import LongPlay, game_seeds, play
 from seer_edge.envs.guarded import Guarded, ending, open_guarded
+from seer_edge.envs.paced import in_real_time
 from seer_edge.envs.recorder import Recorder
+from seer_edge.envs.safety import AskedLimits
 from seer_edge.envs.translate_errors import translate_errors
 from seer_edge.errors import BadInputError
 from seer_edge.machine.signals import StopSignal
@@ -54,7 +57,7 @@ def opened(path: Path) -> Iterator[Bundle]:
 
 @dataclass(frozen=True)
 class Origin:
-    """The environment in which the policy of a bundle was trained, and the settings of its evaluation."""
+    """The environment in which the policy of a bundle was trained, and the settings of its evaluation and control."""
 
     env: str
     options: EnvOptions
@@ -63,6 +66,7 @@ class Origin:
     max_steps: int | None
     seed: int
     timestep: int
+    limits: AskedLimits | None  # of control in real time
 
     @classmethod
     def of(cls, bundle: Bundle) -> "Origin":
@@ -78,6 +82,7 @@ class Origin:
                 max_steps=_max_steps(fields),
                 seed=fields.count("provenance.seed", 0, 2**32 - 1),
                 timestep=fields.count("provenance.timestep"),
+                limits=from_manifest(bundle.about),
             )
         except ValueError as error:
             hint = bundle_hint(bundle.path)
@@ -196,11 +201,13 @@ def play_bundle(path: Path, game: Game) -> Played:
     report = LongPlay(episodes, max_steps)
     epsilon = origin.epsilon if game.epsilon is None else game.epsilon
     returns: list[float] = []
+    if origin.limits is not None and game.timeout_seconds is not None:
+        check_period(origin.limits.hz, game.timeout_seconds)
     with closing(_open(env, origin, policy.spec, env_seed, game.timeout_seconds)) as environment, StopSignal() as stop:
         steps = 0
-        with Recorder.writing(game.record) as recorder:
+        with Recorder.writing(game.record) as recorder, in_real_time(environment, origin.limits) as playing:
             player = Player(policy, recorder)
-            for episode in play(environment, player, player.act, epsilon=epsilon, rng=rng, max_steps=max_steps):
+            for episode in play(playing, player, player.act, epsilon=epsilon, rng=rng, max_steps=max_steps):
                 steps += 1
                 report(episode)
                 if episode is not None:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seer_edge.config.plan import BytePlan
+from seer_edge.config.real_time import limits_asked, to_manifest
 from seer_edge.config.registry import ALGORITHMS
 from seer_edge.deploy.quantize import Quantized, quantize
 from seer_edge.envs import Discrete
@@ -144,6 +145,7 @@ def _about(spec: bundle.PolicySpec, folder: RunFolder, saved: Saved, agent: Stat
             "episodes": episodes,
             **({} if config.eval_max_steps is None else {"max_steps": config.eval_max_steps}),
         },
+        **to_manifest(limits_asked(config)),
         "provenance": {
             "seed": config.seed,
             "timestep": saved.timestep,

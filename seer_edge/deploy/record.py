@@ -3,16 +3,17 @@
 import contextlib
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from seer_edge.config.real_time import check_period, from_manifest
 from seer_edge.envs import Action, Discrete, EnvOptions, EnvSpec, Frame
 from seer_edge.envs.environment import Playable
 from seer_edge.envs.games import LongPlay, episode_limit, game_seeds
-from seer_edge.envs.guarded import Guarded, ending, open_guarded
+from seer_edge.envs.guarded import ending, open_guarded
 from seer_edge.envs.paced import in_real_time
 from seer_edge.envs.safety import AskedLimits
 from seer_edge.envs.translate_errors import translate_errors
@@ -23,6 +24,7 @@ from seer_edge.runs.run_folder import check_outside_runs
 from seer_edge.validation import check_target
 from seer_runtime import durable
 from seer_runtime.policy.actions import Numbered
+from seer_runtime.policy.bundle import open_bundle
 from seer_runtime.policy.policy import Policy
 from seer_runtime.policy.preprocess import to_gray_levels
 from seer_runtime.system.user_modules import import_user_module
@@ -87,13 +89,16 @@ def record(path: Path, what: Recording) -> Recorded:
                 on_hang=give_up,
             )
         stack.callback(env.close)
-        choose = _policy(what.policy, env.spec, rng)
+        choose, limits = _policy(what, env.spec, rng)
+        if limits is not None and what.timeout_seconds is not None:
+            check_period(limits.hz, what.timeout_seconds)
         stack.enter_context(written_to("-o", path, "file"))
         writer = stack.enter_context(DemoWriter(path, env.spec, what.options.gray_levels))
         opened.append(writer)
         stop = stack.enter_context(StopSignal())
         try:
-            returns = _play(env, choose, writer, what, stop)
+            with in_real_time(env, limits) as playing:  # everything is at rest afterwards
+                returns = _play(playing, choose, writer, what, stop)
         except BaseException:  # also a second Ctrl-C, if the policy hangs
             _keep(path, writer)
             raise
@@ -115,13 +120,7 @@ def _keep(path: Path, writer: DemoWriter) -> None:
         LOG.warning("%s: holds the %s rows before the failure", path, f"{writer.rows:,}")
 
 
-def _play(env: Guarded, choose: Choose, writer: DemoWriter, what: Recording, stop: StopSignal) -> tuple[float, ...]:
-    """Play in real time if a rate is given. Everything is at rest when this returns."""
-    with in_real_time(env, None if what.hz is None else AskedLimits(what.hz)) as playing:
-        return _play_episodes(playing, choose, writer, what, stop)
-
-
-def _play_episodes(
+def _play(
     playing: Playable, choose: Choose, writer: DemoWriter, what: Recording, stop: StopSignal
 ) -> tuple[float, ...]:
     report, limit = LongPlay(what.episodes, what.max_steps), episode_limit(what.max_steps)
@@ -153,13 +152,23 @@ def _play_episodes(
     return tuple(returns)
 
 
-def _policy(name: str, spec: EnvSpec, rng: np.random.Generator) -> Choose:
-    """Return the policy `random`, that of a bundle, or a function `module:name`. Raises BadInputError."""
+def _policy(what: Recording, spec: EnvSpec, rng: np.random.Generator) -> tuple[Choose, AskedLimits | None]:
+    """Return the policy `random`, that of a bundle, or a function `module:name`, and the limits of its actions.
+
+    There are limits in real time only: at the rate that is given, or else at that of the bundle's run. Raises
+    BadInputError.
+    """
+    given, name = None if what.hz is None else AskedLimits(what.hz), what.policy
     if name == RANDOM:
-        return lambda frame, begins: spec.actions.sample(rng)
+        return lambda frame, begins: spec.actions.sample(rng), given
+    if not Path(name).is_file():
+        return _of_function(name, _function(name), spec), given
+    choose, own = _of_bundle(Path(name), spec, what.options.gray_levels)
+    return choose, given if own is None else replace(own, hz=what.hz or own.hz)
+
+
+def _function(name: str) -> Callable[[Frame], Any]:
     module, colon, function = name.partition(":")
-    if Path(name).is_file():
-        return _of_bundle(Path(name), spec)
     if not colon:
         raise BadInputError(f"--policy {name}: no such file; give random, a bundle, or module:function")
     try:
@@ -168,13 +177,15 @@ def _policy(name: str, spec: EnvSpec, rng: np.random.Generator) -> Choose:
         raise BadInputError(f"--policy {name}: {describe_error(error)}; give module:function") from error
     if not callable(call):
         raise BadInputError(f"--policy {name}: is not a function; give module:function")
-    return _of_function(name, call, spec)
+    found: Callable[[Frame], Any] = call
+    return found
 
 
-def _of_bundle(path: Path, spec: EnvSpec) -> Choose:
+def _of_bundle(path: Path, spec: EnvSpec, gray_levels: int | None) -> tuple[Choose, AskedLimits | None]:
     try:
-        policy = Policy.load(path)
-    except (durable.CorruptFileError, OSError) as error:
+        with open_bundle(path) as bundle:
+            policy, limits = Policy.of(bundle), from_manifest(bundle.about)
+    except (durable.CorruptFileError, OSError, ValueError) as error:
         raise BadInputError(f"--policy {path}: {error}; give a bundle that `export` wrote") from error
     if (policy.spec.discrete, policy.spec.actions) != (isinstance(spec.actions, Discrete), spec.actions.outputs):
         raise BadInputError(f"--policy {path}: has other actions than {spec.id}; give another")
@@ -189,12 +200,17 @@ def _of_bundle(path: Path, spec: EnvSpec) -> Choose:
             "--protocol of its run"
         )
     levels = policy.spec.gray_levels
+    if gray_levels is not None and (levels is None or levels > gray_levels):
+        raise BadInputError(
+            f"--policy {path}: sees frames of {levels or 256} gray levels, not of {gray_levels}; give the "
+            "--gray-levels of its run"
+        )
 
     def choose(frame: Frame, begins: bool) -> Action:
         seen = frame if levels is None else to_gray_levels(frame, levels)
         return policy.decide(policy.perception.observe(seen, first=begins).input)
 
-    return choose
+    return choose, limits
 
 
 def _of_function(name: str, call: Callable[[Frame], Any], spec: EnvSpec) -> Choose:

@@ -17,7 +17,7 @@ from seer_edge.envs.guarded import Guarded
 from seer_edge.envs.late import LateWatch
 from seer_edge.envs.rest_process import RestProcess
 from seer_edge.envs.safety import REST_AFTER_SECONDS, AskedLimits, Limits, limits_of, numbers
-from seer_edge.envs.ticks import Ticks
+from seer_edge.envs.ticks import MISSED_SHARE_MAX, Ticks
 from seer_edge.errors import RunStoppedError
 
 LOG = logging.getLogger(__name__)
@@ -30,15 +30,19 @@ RETRY_SECONDS = 1.0
 def in_real_time(env: Guarded, asked: AskedLimits | None) -> Iterator["Guarded | Paced"]:
     """Context manager: the environment at the rate and within the limits of a run in real time.
 
-    It is at rest before and after the block. Without `asked` it is `env` itself. Raises BadInputError for limits that
-    do not fit the actions.
+    It is at rest before and after the block. A warning says if too many ticks were missed. Without `asked` it is `env`
+    itself. Raises BadInputError for limits that do not fit the actions.
     """
     if asked is None:
         yield env
         return
-    playing = Paced(env, Ticks(1 / asked.hz), limits_of(env.spec, env.safety, asked), asked.rest_after_seconds)
+    ticks = Ticks(1 / asked.hz)
+    playing = Paced(env, ticks, limits_of(env.spec, env.safety, asked), asked.rest_after_seconds)
     with ending_afterwards(), playing.kept_safe():
         yield playing
+    missed, all_ticks = ticks.missed, ticks.missed + ticks.lateness.count
+    if missed > MISSED_SHARE_MAX * all_ticks:
+        LOG.warning("%d of %d ticks were missed: the rate was not %g actions a second", missed, all_ticks, asked.hz)
 
 
 class PauseEndedError(Exception):

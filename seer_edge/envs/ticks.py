@@ -6,6 +6,8 @@ from contextlib import contextmanager
 
 from seer_edge.envs.durations import Durations
 
+MISSED_SHARE_MAX = 0.05
+"""Share of missed ticks at which the rate is too high for the environment and the agent."""
 _running: "Ticks | None" = None
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from seer_edge.config.config import TrainConfig
 from seer_edge.envs.durations import Durations
-from seer_edge.envs.ticks import Ticks
+from seer_edge.envs.ticks import MISSED_SHARE_MAX, Ticks
 from seer_edge.realtime.feed import Feed
 from seer_edge.realtime.pilot import Pilot
 
@@ -14,8 +14,6 @@ LOG = logging.getLogger(__name__)
 GRACE_STEPS = 300
 """Steps after learning starts before a warning of too few updates."""
 LATE_SECONDS = 0.005
-MISSED_SHARE_MAX = 0.05
-"""Share of ticks missed in a log interval at which the rate is too high for the environment."""
 
 
 class Totals:

@@ -114,6 +114,7 @@ def _entries(folder: Path) -> set[tuple[str, int, int]]:
     return {(path.name, path.lstat().st_mode, path.lstat().st_ino) for path in folder.iterdir()}
 
 
+REAL_TIME = {"hz": 30, "action_limit": None, "slew_rate": None, "rest_after_seconds": 1.0}
 NOT_OF_ACT = ("--resolution", "--render-observations", "--color", "--protocol")
 
 
@@ -155,6 +156,16 @@ def test_act_suggests_no_flag_that_it_does_not_have(
         ("evaluation", [], "evaluation is [], not an object"),
         ("provenance", None, "provenance is None, not an object"),
         ("algo", "ppo", "algo is 'ppo', not one of rainbow"),
+        ("real_time", None, "real_time is None, not an object"),
+        ("real_time", {"hz": 30}, "real_time.action_limit is missing"),
+        ("real_time", {**REAL_TIME, "more": 1}, "real_time has the key 'more'"),
+        ("real_time", {**REAL_TIME, "hz": 0}, "real_time: --hz 0: give a rate above 0"),
+        ("real_time", {**REAL_TIME, "hz": "fast"}, "real_time.hz is 'fast', not a number from 0 to 1000"),
+        ("real_time", {**REAL_TIME, "action_limit": [1]}, "real_time.action_limit is [1], not a list of 2"),
+        ("real_time", {**REAL_TIME, "action_limit": [0.5, -0.5]}, "real_time: --action-limit 0.5,-0.5: give LOW,HIGH"),
+        ("real_time", {**REAL_TIME, "slew_rate": 1}, "real_time.slew_rate is 1, not a list of 1"),
+        ("real_time", {**REAL_TIME, "slew_rate": []}, "real_time: --slew-rate : give a number above 0"),
+        ("real_time", {**REAL_TIME, "rest_after_seconds": 0}, "real_time: --rest-after 0s: give a time above 0s"),
     ],
 )
 def test_an_invalid_manifest_with_valid_hashes_is_refused(
@@ -163,7 +174,7 @@ def test_an_invalid_manifest_with_valid_hashes_is_refused(
     with open_bundle(bundle) as opened:
         about, members = opened.about, {name: [opened.read(name)] for name in ("encoder.onnx", "head.onnx")}
     forged = tmp_path / "forged.seer"
-    changed = {**about[part], **changes} if isinstance(changes, dict) else changes
+    changed = {**about.get(part, {}), **changes} if isinstance(changes, dict) else changes
     durable.write_container(forged, {**about, part: changed}, members)
     status, out, error = run("act", forged)
     assert (status, out, error.count("\n")) == (2, "", 1)

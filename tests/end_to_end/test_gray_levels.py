@@ -116,7 +116,7 @@ def test_a_policy_that_is_recorded_sees_its_gray_levels(run: Run, tmp_path: Path
     assert run(*TRAIN, *LEVELS, "--run-dir", tmp_path / "run")[0] == 0
     assert run("export", tmp_path / "run", "-o", packed)[0] == 0
     spec = make_env(GAME, EnvOptions(), seed=0, training=False).spec
-    choose, policy = _of_bundle(packed, spec), Policy.load(packed)
+    (choose, _), policy = _of_bundle(packed, spec, None), Policy.load(packed)
     seen = []
     observe = type(policy.perception).observe
 
@@ -130,4 +130,7 @@ def test_a_policy_that_is_recorded_sees_its_gray_levels(run: Run, tmp_path: Path
         choose(frame, True)
     assert np.array_equal(seen[0], to_gray_levels(frame, 32))
     with pytest.raises(BadInputError, match=r"sees frames that were resized by area, not by bilinear; give the --prot"):
-        _of_bundle(packed, dataclasses.replace(spec, resize="bilinear"))
+        _of_bundle(packed, dataclasses.replace(spec, resize="bilinear"), None)
+    _of_bundle(packed, spec, 64)  # reduced twice is as reduced once
+    with pytest.raises(BadInputError, match=r"sees frames of 32 gray levels, not of 16; give the --gray-levels of its"):
+        _of_bundle(packed, spec, 16)

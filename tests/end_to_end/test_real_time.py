@@ -121,7 +121,7 @@ def test_a_failure_in_an_evaluation_is_reported_and_the_steps_are_saved(tmp_path
 
 
 def test_a_run_is_evaluated_and_quantized_within_its_limits(tmp_path: Path) -> None:
-    """`eval RUN` and `export --int8` step the environment of the run: at its rate, within its limits, and to rest."""
+    """All commands step the environment of the run at its rate and within its limits, and bring it to rest."""
     folder, log, tests = tmp_path / "run", tmp_path / "log", Path(__file__).parent
     robot = ("--env", "robot_env:Robot", "--env-kwargs", json.dumps({"log": str(log), "controls": 1}))
     limits = ("--hz", "500", "--action-limit=-0.2,0.3", "--slew-rate", "5")
@@ -129,7 +129,15 @@ def test_a_run_is_evaluated_and_quantized_within_its_limits(tmp_path: Path) -> N
     flags = (*sizes, *SETS, "--total-timesteps", "100", "--freeze-at", "60", "--eval-every", "never")
     status, _, error = _run("train", *robot, *limits, *flags, "--run-dir", folder, cwd=tests)
     assert status == 0, error
-    for words in (("eval", folder), ("export", folder, "-o", tmp_path / "policy.seer", "--int8")):
+    bundle = tmp_path / "policy.seer"
+    recorded = ("record", *robot, "--policy", bundle, "--episodes", "1", "-o", tmp_path / "demos.seer")
+    for words in (
+        ("eval", folder),
+        ("export", folder, "-o", bundle, "--int8"),
+        ("act", bundle, "--episodes", "1"),
+        ("eval", bundle),
+        recorded,
+    ):
         log.write_text("")
         status, _, error = _run(*words, cwd=tests)
         assert status == 0, error

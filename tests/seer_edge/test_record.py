@@ -1,11 +1,11 @@
 """Recording keeps the rows before a failure, and reports the failure in one line."""
 
+import dataclasses
 import json
 import resource
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import gymnasium
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 import seer_edge
 from seer_edge.envs import Discrete, EnvSpec
 from seer_edge.runs.demos import open_demos
-from seer_runtime import Policy
 from tests.processes import forked
+from tests.runtime import bundles
 
 ENV = f"{__name__}:Counter"
 SPEC = EnvSpec(ENV, "Counter", (36, 36), (36, 36), Discrete(3))
@@ -50,6 +50,10 @@ class Counter(gymnasium.Env[NDArray[np.uint8], int]):
 
     def _frame(self) -> NDArray[np.uint8]:
         return np.full((36, 36), self._steps, np.uint8)
+
+
+class CounterWithTwoActions(Counter):
+    action_space = gymnasium.spaces.Discrete(2)
 
 
 class Driver:
@@ -195,19 +199,16 @@ def test_a_recording_keeps_the_rows_before_the_environment_hangs(at: int, rows: 
 
 
 @pytest.mark.parametrize(
-    ("frame_shape", "actions", "message"),
+    ("env", "frame_shape", "message"),
     [
-        ((42, 42), 3, "sees frames of 42x42, not of 36x36; give the --resolution and --color of its run"),
-        ((36, 36), 4, f"has other actions than {ENV}; give another"),
+        (ENV, (42, 42), "sees frames of 42x42, not of 36x36; give the --resolution and --color of its run"),
+        (f"{ENV}WithTwoActions", (36, 36), f"has other actions than {ENV}WithTwoActions; give another"),
     ],
 )
 def test_a_bundle_that_does_not_fit_says_what_differs(
-    frame_shape: tuple[int, ...], actions: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    env: str, frame_shape: tuple[int, ...], message: str, tmp_path: Path
 ) -> None:
-    path = tmp_path / "policy.seer"
-    path.touch()
-    spec = SimpleNamespace(frame_shape=frame_shape, discrete=True, actions=actions)
-    monkeypatch.setattr(Policy, "load", lambda _: SimpleNamespace(spec=spec))
+    path = bundles.write(tmp_path / "policy.seer", dataclasses.replace(bundles.SPEC, frame_shape=frame_shape))
     with pytest.raises(seer_edge.BadInputError) as refusal:
-        seer_edge.record(ENV, tmp_path / "a.demos", policy=str(path))
+        seer_edge.record(env, tmp_path / "a.demos", policy=str(path))
     assert str(refusal.value) == f"--policy {path}: {message}"

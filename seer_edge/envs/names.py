@@ -92,7 +92,8 @@ def resolve(env: str) -> EnvId:
     try:
         import gymnasium
     except ImportError as error:
-        raise UnavailableEnvError(f"environment {env!r} needs gymnasium ({error}): {INSTALL_HINT}") from error
+        hint = "pip install gymnasium" if module else INSTALL_HINT
+        raise UnavailableEnvError(f"environment {env!r} needs gymnasium ({error}): {hint}") from error
     try:
         import ale_py
     except ImportError as error:
@@ -101,18 +102,19 @@ def resolve(env: str) -> EnvId:
         missing_ale = None
         gymnasium.register_envs(ale_py)
 
-    if module:
-        registered = _register_class(_import(module, env), registered)
+    imported = _import(module, env) if module else None
+    if imported is not None:
+        registered = _register_class(imported, registered)
     registry = gymnasium.registry
     games = {_key(known.name): known for known in registry.values() if _is_game(known)}
     if registered in registry:
         return _identify(env, registry[registered], games)
-    if module:
-        near = _nearest(registered, list(registry.values()))
-        raise UnknownEnvError(
-            f"unknown environment {env!r}: {module} registers no {registered!r} and has no environment class of that "
-            f"name; {near}"
+    if imported is not None:
+        reason = _not_an_environment(imported, registered) or (
+            f"{module} registers no {registered!r} and has no environment class of that name; "
+            f"{_nearest(registered, list(registry.values()))}"
         )
+        raise UnknownEnvError(f"unknown environment {env!r}: {reason}")
     if (game := games.get(_key(env))) is not None:
         return _identify(game.id, game, games)
     if _RAM.search(env):
@@ -183,7 +185,8 @@ def _import(module: str, env: str) -> ModuleType:
         if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
             hint = "seer-edge looks for the module in the working directory"
             raise UnknownEnvError(f"environment {env!r}: {reason}; {hint}") from error
-        raise UnavailableEnvError(f"environment {env!r}: {reason}") from error
+        kind = UnknownEnvError if isinstance(error, SyntaxError) else UnavailableEnvError  # the latter may change
+        raise kind(f"environment {env!r}: {reason}") from error
 
 
 def _register_class(module: ModuleType, name: str) -> str:
@@ -204,6 +207,15 @@ def _register_class(module: ModuleType, name: str) -> str:
         gymnasium.registry.pop(env_id, None)  # of another module, whose name is similar
         gymnasium.register(env_id, made)
     return env_id
+
+
+def _not_an_environment(module: ModuleType, name: str) -> str:
+    """Say what the `name` of a module is, if it is something other than an environment."""
+    made: Any = getattr(module, name, None)
+    if made is None:
+        return ""
+    what = "another class" if isinstance(made, type) else f"a {type(made).__name__}"
+    return f"{name} is {what}; name a class that derives from gymnasium.Env, or an id that {module.__name__} registers"
 
 
 def _is_atari(known: "Registered") -> bool:

@@ -146,6 +146,29 @@ def test_resolve_imports_the_module_that_registers_an_environment(
         sys.modules.pop("seer_test_dots", None)
 
 
+@pytest.mark.parametrize(("name", "what"), [("make", "a function"), ("Plain", "another class")])
+def test_something_else_of_a_module_is_named(
+    name: str, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "seer_test_other.py").write_text("class Plain: pass\ndef make(): return Plain()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        with pytest.raises(UnknownEnvError, match=f"': {name} is {what}; name a class that derives from"):
+            resolve(f"seer_test_other:{name}")
+    finally:
+        sys.modules.pop("seer_test_other", None)
+
+
+def test_a_module_that_cannot_be_parsed_will_not_be_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service that resumes a run must end, and not start again for ever."""
+    (tmp_path / "seer_test_unfinished.py").write_text("def make(:\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UnknownEnvError, match="module 'seer_test_unfinished' cannot be imported: SyntaxError: "):
+        resolve("seer_test_unfinished:Dots-v0")
+
+
 def test_a_module_that_fails_to_import_is_reported_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "seer_test_broken.py").write_text("raise RuntimeError('first\\nsecond')")
     monkeypatch.syspath_prepend(tmp_path)
@@ -222,19 +245,28 @@ def test_modules_with_similar_names_keep_their_classes(tmp_path: Path, monkeypat
             sys.modules.pop(module)
 
 
-@pytest.mark.parametrize(("missing", "needs"), [("gymnasium", "needs gymnasium"), ("ale_py", "ale-py is needed")])
-def test_a_missing_package_is_reported_with_the_command_to_install_it(missing: str, needs: str) -> None:
+@pytest.mark.parametrize(
+    ("missing", "env", "needs", "install"),
+    [
+        ("gymnasium", "Alien", "needs gymnasium", "pip install 'seer-edge[atari]'"),
+        ("ale_py", "Alien", "ale-py is needed", "pip install 'seer-edge[atari]'"),
+        ("gymnasium", "robot:Robot", "needs gymnasium", "pip install gymnasium"),
+    ],
+)
+def test_a_missing_package_is_reported_with_the_command_to_install_it(
+    missing: str, env: str, needs: str, install: str
+) -> None:
     output = fresh(f"""
         import sys
         sys.modules[{missing!r}] = None
         from seer_edge.envs import UnavailableEnvError, resolve
         try:
-            resolve("Alien")
+            resolve({env!r})
         except UnavailableEnvError as error:
             print(error)
         """)
     assert needs in output
-    assert output.endswith("pip install 'seer-edge[atari]'\n")
+    assert output.endswith(f": {install}\n")
     assert output.count("\n") == 1
 
 
@@ -261,5 +293,7 @@ def test_all_environment_errors_are_env_errors() -> None:
 @pytest.mark.parametrize("env", ["subprocess:run", "subprocess:Popen", "os:system", "builtins:exec", "pathlib:Path"])
 def test_only_environment_classes_of_a_module_are_built(env: str) -> None:
     """The name can come from an untrusted bundle, with arguments for what it names."""
-    with pytest.raises(UnknownEnvError, match=f"unknown environment '{env}': .* has no environment class of that name"):
+    with pytest.raises(
+        UnknownEnvError, match=f"unknown environment '{env}': .*; name a class that derives from gymnas"
+    ):
         resolve(env)

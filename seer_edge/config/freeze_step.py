@@ -8,6 +8,8 @@ from seer_edge.errors import BadInputError
 
 SHORT_RUN_FRACTION = 0.4
 SHORT_RUN_FACTOR = 2.5
+SHORT_RUN = "40 % of a run shorter than"
+"""What begins the reason of a freeze in a short run."""
 AUTO_LATEST = 0.5
 """Share of the run after which --freeze-at auto freezes in any case."""
 WINDOW_STEPS = 10_000
@@ -50,7 +52,7 @@ def freeze_fields(
     whole = frame_capacity >= total_timesteps
     freeze_at = preset.freeze_at_whole if whole else preset.freeze_at_bounded
     if total_timesteps < SHORT_RUN_FACTOR * freeze_at:
-        reason = f"40 % of a run shorter than {SHORT_RUN_FACTOR} x the preset's {freeze_at:,}"
+        reason = f"{SHORT_RUN} {SHORT_RUN_FACTOR} x the preset's {freeze_at:,}"
         return {"freeze_at": max(1, int(SHORT_RUN_FRACTION * total_timesteps)), "freeze_reason": reason}
     reason = f"preset {preset.name}, a replay that {'holds' if whole else 'does not hold'} the whole run"
     reason += " uncompressed" * compact

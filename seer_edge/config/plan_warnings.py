@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 
 from seer_edge.config.config import TrainConfig
+from seer_edge.config.freeze_step import SHORT_RUN
 from seer_edge.config.plan_replay import FLOAT_BYTES
-from seer_edge.config.registry import Networks
+from seer_edge.config.registry import ALGORITHMS, Networks
 from seer_edge.config.values import AUTO
+from seer_edge.envs import Continuous
 from seer_edge.networks.spec import EncoderSpec
 from seer_runtime.policy.bundle import HEAD, MEMBER_BYTES_MAX
 from seer_runtime.replay.codecs import latent_codec
@@ -13,8 +15,8 @@ from seer_runtime.system.units import format_size
 
 
 def run_warnings(config: TrainConfig, networks: Networks) -> tuple[str, ...]:
-    """Return warnings of a run that learns nothing or cannot be exported."""
-    return (*_learning_warnings(config), *_export_warnings(config, networks))
+    """Return warnings of a run that learns less than it could, or cannot be exported."""
+    return (*_learning_warnings(config), *_short_run_warnings(config), *_export_warnings(config, networks))
 
 
 def _export_warnings(config: TrainConfig, networks: Networks) -> tuple[str, ...]:
@@ -70,6 +72,17 @@ def _learning_warnings(config: TrainConfig) -> tuple[str, ...]:
     return (
         f"the run ends at step {total:,}, before its first update, because learning starts after step {starts:,}; give "
         "more --total-timesteps, or --set learning_starts=N with a smaller N",
+    )
+
+
+def _short_run_warnings(config: TrainConfig) -> tuple[str, ...]:
+    """Return a warning if a run on a control task freezes before the preset's step. See docs/results/freeze."""
+    early = config.freeze_reason.startswith(SHORT_RUN) and (config.freeze_at or 0) > config.settings.learning_starts
+    if not early or ALGORITHMS[config.algo].actions is not Continuous:
+        return ()
+    return (
+        f"the freeze at step {config.freeze_at:,} is earlier than the preset's. Short runs on a control task returned "
+        "less by it: give --freeze-at never, or more --total-timesteps",
     )
 
 

@@ -172,6 +172,15 @@ def test_model_and_optimizer_are_two_and_three_copies_of_the_parameters() -> Non
 # --- checkpoints -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("algo", ["curl-sac", "sac"])
+def test_an_early_freeze_on_a_control_task_is_reported(algo: str) -> None:
+    (warning,) = plan_of(CARTPOLE, algo=algo, total_timesteps=8_000).warnings
+    assert warning.startswith("the freeze at step 3,200 is earlier than the preset's. Short runs on a control task")
+    assert plan_of(CARTPOLE, algo=algo, total_timesteps=8_000, freeze_at=3_200).warnings == ()
+    assert plan_of(CARTPOLE, algo=algo, total_timesteps=25_000).warnings == ()
+    assert plan_of(total_timesteps=8_000).warnings == ()
+
+
 @pytest.mark.parametrize(
     ("given", "checkpoints_an_hour", "every"),
     [

@@ -95,6 +95,7 @@ def write_page(out: Path) -> int:
         "- **Training, last quarter**: mean return of the training games that ended in the last quarter of the steps. "
         f"A run in which fewer than {GAMES_MIN} ended has none.\n"
         "- **CPU seconds**: those of the process, for some rivals without its start and the evaluation.\n"
+        "- **TFLOPs**: 10^12 floating-point operations of acting and learning, counted as in the paper (Appendix C).\n"
     ]
     parts += [f"![{figure.title}]({figure.name}.png)\n\n{figure.caption}\n" for figure in figures]
     for title, about, table in sections(games):

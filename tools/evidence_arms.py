@@ -36,6 +36,9 @@ EARLIER = re.compile(r"paper-(\d+)k")
 """Arms like `paper` that freeze at another step, in thousands."""
 RIVAL_SUFFIX = ".json"
 MEASURES = {"evaluation": "Evaluation", "training": "Training, last quarter"}
+STEPS_CURVE = "curves"
+AXES = {STEPS_CURVE: "agent steps", "cpu_curves": "CPU seconds", "flops_curves": "FLOPs"}
+"""What the curves of a run are over, by name of their figure."""
 GAMES_MIN = 4
 """Training games of the last quarter that a run needs for a mean."""
 
@@ -59,8 +62,9 @@ class Result:
         freeze_step: None without a freeze.
         freeze_is_latest: whether an automatic freeze came at its latest step.
         default_freeze: the step at which this run freezes without `--freeze-at`; None for a rival.
-        curve: step of each training game, from that of the fork on, and the mean return of the newest games.
-        cpu_curve: the same over CPU seconds; None for a rival.
+        flops: the agent's, those of a parent up to the fork included; None for a rival.
+        curves: by name of AXES the abscissa of each training game, from the fork on, and the mean return of the newest
+            games. A rival has the curve over agent steps only.
 
     """
 
@@ -74,14 +78,14 @@ class Result:
     freeze_step: int | None
     freeze_is_latest: bool
     default_freeze: int | None
-    curve: Curve
-    cpu_curve: Curve | None
+    flops: float | None
+    curves: Mapping[str, Curve]
 
 
 def result_of_run(path: Path) -> Result:
     """Read a run of this project. Raises BadInputError."""
     from seer_edge.reports.figures import training_return
-    from seer_edge.reports.reading import CPU_SECONDS, STEPS, read_run
+    from seer_edge.reports.reading import CPU_SECONDS, FLOPS, STEPS, read_run
     from seer_edge.reports.scores import last_quarter
 
     run = read_run(path)
@@ -90,8 +94,11 @@ def result_of_run(path: Path) -> Result:
     ends, returns = training_return(run, STEPS)
     own = ends >= (config.get("origin") or {}).get("step", 0)
     ends, returns = ends[own], returns[own]
-    seconds = run.at_steps(CPU_SECONDS, ends)
-    known = np.isfinite(seconds)
+    curves = {STEPS_CURVE: (ends, returns)}
+    for name, column in (("cpu_curves", CPU_SECONDS), ("flops_curves", FLOPS)):
+        places = run.at_steps(column, ends)
+        known = np.isfinite(places)
+        curves[name] = places[known], returns[known]
     return Result(
         timesteps=int(np.nanmax(run.column(STEPS))),
         evaluation=float(means[-1]) if len(means) else None,
@@ -103,8 +110,8 @@ def result_of_run(path: Path) -> Result:
         freeze_step=run.freeze_step,
         freeze_is_latest=config.get("freeze_reason") == "--freeze-at auto" and run.freeze_step == config["freeze_at"],
         default_freeze=_default_freeze(config),
-        curve=(ends, returns),
-        cpu_curve=(seconds[known], returns[known]),
+        flops=float(np.nanmax(run.column(FLOPS))),
+        curves=curves,
     )
 
 
@@ -125,8 +132,8 @@ def result_of_rival(path: Path) -> Result:
         freeze_step=None,
         freeze_is_latest=False,
         default_freeze=None,
-        curve=(ends, recent_means(ends, returns)),
-        cpu_curve=None,
+        flops=None,
+        curves={STEPS_CURVE: (ends, recent_means(ends, returns))},
     )
 
 

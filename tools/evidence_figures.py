@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from evidence_arms import MAIN_ARMS, MEASURES, Arm, Arms, Curve, Games, label, order, published, random_play
+from evidence_arms import AXES, MAIN_ARMS, MEASURES, Arm, Arms, Curve, Games, label, order, published, random_play
 
 CURVES_MAX = 6
 """Arms of a game in the figures of curves. If a game has more, only the main arms are shown."""
@@ -25,8 +25,7 @@ def draw(games: Games, folder: Path) -> list[Any]:
     colors = {name: number for number, name in enumerate(names)}
     figures = [
         *(_dots(name, title, games, colors) for name, title in MEASURES.items()),
-        _curves("curves", "agent steps", games, colors),
-        _curves("cpu_curves", "CPU seconds", games, colors),
+        *(_curves(name, x_label, games, colors) for name, x_label in AXES.items()),
         _costs(games, colors),
     ]
     for figure in figures:
@@ -110,10 +109,10 @@ def _curves(name: str, x_label: str, games: Games, colors: Mapping[str, int]) ->
 def _curves_of_seeds(arm: Arm, name: str) -> list[list[Curve]]:
     """Return the curves of each seed's continuations."""
     found = [
-        [result.curve if name == "curves" else result.cpu_curve for result in results.values()]
+        [result.curves[name] for result in results.values() if name in result.curves]
         for results in arm.by_seed.values()
     ]
-    return [[curve for curve in curves if curve is not None and len(curve[0])] for curves in found]
+    return [[curve for curve in curves if len(curve[0])] for curves in found]
 
 
 def _mean_curve(curves: list[Curve]) -> Curve | None:

@@ -109,7 +109,7 @@ def scores(arms: Arms) -> str:
     """Return the table of one game: each arm's scores by seed, mean, and cost."""
     from seer_edge.reports.statistics import mean_interval
 
-    costs = ("CPU seconds", "Rows held", "Largest peak, MB")
+    costs = ("CPU seconds", "TFLOPs", "Rows held", "Largest peak, MB")
     header = ("Arm", "Frozen at", "Seeds", "Runs", *MEASURES.values(), "Games in it", *costs)
     lines = []
     for arm in arms.values():
@@ -130,6 +130,7 @@ def scores(arms: Arms) -> str:
                 *cells,
                 _range(result.games for result in arm.results),
                 f"{statistics.fmean(result.cpu_seconds for result in arm.results):,.0f}",
+                _teraflops(arm.results),
                 f"{statistics.fmean(result.rows for result in arm.results):,.0f}",
                 f"{max(result.rss_peak_bytes for result in arm.results) / 1e6:,.0f}",
             )
@@ -140,6 +141,11 @@ def scores(arms: Arms) -> str:
 def _freeze_steps(results: Iterable[Result]) -> str:
     steps = sorted({result.freeze_step for result in results if result.freeze_step is not None})
     return ", ".join(f"{step:,}" for step in steps) or "-"
+
+
+def _teraflops(results: Sequence[Result]) -> str:
+    known = [result.flops for result in results if result.flops is not None]
+    return f"{statistics.fmean(known) / 1e12:,.0f}" if known else "-"
 
 
 def _range(counts: Iterable[int]) -> str:

@@ -1,5 +1,6 @@
 """evidence collects the finished runs of sweeps, and its page has their means, differences, spreads and regrets."""
 
+import csv
 import json
 import math
 import re
@@ -8,11 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 PROJECT = Path(__file__).parents[2]
 EVIDENCE, RESULTS, README = PROJECT / "tools" / "evidence.py", PROJECT / "docs" / "results", PROJECT / "README.md"
-PROGRESS = "time/total_timesteps,time/cpu_seconds,eval/mean_reward,memory/rss_bytes,replay/rows\n"
+PROGRESS = "time/total_timesteps,time/cpu_seconds,eval/mean_reward,memory/rss_bytes,replay/rows,compute/flops\n"
 EVALUATIONS = {
     "bounded__0": 100,
     "bounded__1": 300,
@@ -45,7 +47,7 @@ def _run(
     freeze = {"timestep": FREEZES[variant]} if variant in FREEZES else None
     summary = {"status": status, "freeze": freeze, "rss_peak_bytes": 9_600_000}
     (path / "summary.json").write_text(json.dumps(summary))
-    (path / "progress.csv").write_text(f"{PROGRESS}500,40,,9e6,400\n1000,90,{evaluation},8e6,700\n")
+    (path / "progress.csv").write_text(f"{PROGRESS}500,40,,9e6,400,2e12\n1000,90,{evaluation},8e6,700,5e12\n")
     late = "".join(
         f"{step},{scale * evaluation},50,1\n" for step, scale in ((800, 9), (850, 10), (900, 10), (1000, 11))
     )
@@ -86,12 +88,12 @@ def test_the_page_has_the_figures_of_the_collected_runs(tmp_path: Path) -> None:
     bounded, paper = scores["no freeze, newest frames"], scores["SEER, float32 latents"]
     assert bounded[:3] == ["-", "2", "2"]
     assert bounded[3].startswith("200 [")
-    assert bounded[5:] == ["4", "90", "700", "10"]  # the peak, not the largest sample of progress.csv
+    assert bounded[5:] == ["4", "90", "5", "700", "10"]  # the peak, not the largest sample of progress.csv
     assert paper[:3] == ["400", "2", "3"]
     assert paper[3].startswith("225 [")  # the mean of 130, which is seed 0's, and 320
     assert paper[4].startswith("2,250 [")
     assert scores["SEER, float32 latents, frozen at 20,000"][:2] == ["200", "1"]
-    assert _cells(page, "streaming")[0][1:] == ["-", "1", "1", "80", "60", "4", "33", "5", "7"]
+    assert _cells(page, "streaming")[0][1:] == ["-", "1", "1", "80", "60", "4", "33", "-", "5", "7"]
     # The differences of the seeds are 30 and 20.
     assert _cells(page, "paper - bounded")[0][2:] == ["+25 ± 5 (2 of 2 above)", "+250 ± 50 (2 of 2 above)"]
     # The variances of the continuations are 200 and 800, with two of each.
@@ -104,7 +106,7 @@ def test_the_page_has_the_figures_of_the_collected_runs(tmp_path: Path) -> None:
     # paper-20k is better than paper, but only where both have one seed. The regrets to paper-a are -50 and -20.
     best = _cells(page, "Krull | Evaluation | 2")[0]
     assert best[3:] == ["250 ± 127", "400", "215 ± 148", "-35 ± 15", "400", "-35 ± 15"]
-    for name in ("evaluation", "training", "curves", "cpu_curves", "cost"):
+    for name in ("evaluation", "training", "curves", "cpu_curves", "flops_curves", "cost"):
         assert f"({name}.png)" in page
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     dots = [line for line in (out / "evaluation.csv").read_text().splitlines() if ",dots," in line]
@@ -112,10 +114,16 @@ def test_the_page_has_the_figures_of_the_collected_runs(tmp_path: Path) -> None:
     shown = [float(line.split(",dots,")[1].split(",")[0]) for line in dots]
     assert sorted(shown) == sorted([80, *EVALUATIONS.values(), random_play])
     # A fork begins where its parent was left, at step 400.
-    ends = [
-        line.split(",")[3] for line in (out / "curves.csv").read_text().splitlines() if line.startswith("Krull,paper")
-    ]
-    assert min(map(float, ends)) >= 400
+    assert min(_abscissae(out / "curves.csv", "paper, seed")) >= 400
+    # Between the rows of progress.csv, at steps 500 and 1,000, CPU seconds and operations grow linearly.
+    steps = _abscissae(out / "curves.csv", "bounded, seed")
+    for name, at_rows in (("cpu_curves", [40, 90]), ("flops_curves", [2e12, 5e12])):
+        assert _abscissae(out / f"{name}.csv", "bounded, seed") == pytest.approx(np.interp(steps, [500, 1000], at_rows))
+
+
+def _abscissae(figure: Path, series: str) -> list[float]:
+    with figure.open(newline="") as file:
+        return [float(row["x"]) for row in csv.DictReader(file) if row["series"] == series]
 
 
 @pytest.mark.parametrize("name", ["Krull__late__0", "Krull__paper-a__x", "krull"])

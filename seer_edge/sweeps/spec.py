@@ -195,7 +195,8 @@ class _Variant:
     @classmethod
     def of(cls, name: str, table: Mapping[str, Any], envs: Any) -> "_Variant":
         options = _options(table)
-        own, fork, at, given = options.pop("envs", envs), options.pop("fork", None), options.pop("at", None), None
+        own, fork, at = options.pop("envs", envs), options.pop("fork", None), options.pop("at", None)
+        source: Mapping[str, str] = {}
         if not _is_list(own, str):
             where = f"variants.{name}: " if "envs" in table else ""
             raise BadInputError(f'{where}envs: give a list of environments, for example ["Alien"]')
@@ -204,10 +205,10 @@ class _Variant:
         if at is not None and (type(at) is not int or at < 0):
             raise BadInputError(f"variants.{name}: at = {at!r} is not a step; give a whole number")
         if isinstance(options.get("from_"), dict):
-            given = options.pop("from_")
-            if not {"variant"} <= given.keys() <= {"variant", "env"} or not all(map(_is_text, given.values())):
+            source = options.pop("from_")
+            if not {"variant"} <= source.keys() <= {"variant", "env"} or not all(map(_is_text, source.values())):
                 raise BadInputError(
-                    f"variants.{name}: from = {given} is not a run; give for example "
+                    f"variants.{name}: from = {source} is not a run; give for example "
                     'from = {variant = "pretrained", env = "walker-stand"}'
                 )
             if fork is not None:
@@ -217,8 +218,7 @@ class _Variant:
                 raise BadInputError(
                     f"variants.{name}: {unfit[0]} cannot be given with from, whose encoder is frozen; leave it out"
                 )
-        given = given or {}
-        return cls(tuple(own), options, fork, at, given.get("variant"), given.get("env"))
+        return cls(tuple(own), options, fork, at, source.get("variant"), source.get("env"))
 
 
 def _is_text(value: Any) -> bool:
@@ -296,9 +296,7 @@ class _Maker:
             where = _place(name, "set" in given)
             raise BadInputError(f"{where}: set must be a table, for example set = {{ batch_size = 64 }}")
         inherited = {} if parent is None else parent.all_options
-        off = [
-            entry for entry, value in merged.items() if value is False and entry != "pipeline"
-        ]  # whose flag has an off
+        off = [entry for entry, value in merged.items() if value is False and entry != "pipeline"]  # which has an off
         kept = [entry for entry in off if inherited.get(entry) is True]
         if parent is not None and kept:
             raise BadInputError(

@@ -101,9 +101,9 @@ def sweep(
     check_outside_runs(folder, "-o")
     plans = plans_of(listed, name, folder)
     check_forks(folder, listed)
+    records_of(folder, listed)  # raises what `run_jobs` would, before anything is written
     with contextlib.closing(engine_of(engine, ray_address, jobs)) as place:
         if dry_run:
-            records_of(folder, listed)
             return estimate(folder, listed, plans, place, plugins)
         return run_jobs(folder, listed, plans, place, progress_bar=progress_bar, plugins=plugins)
 

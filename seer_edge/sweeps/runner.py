@@ -53,14 +53,12 @@ def record_jobs(folder: Path, jobs: Sequence[Job]) -> None:
         durable.write_json(path, records)
     except OSError as error:
         raise _unusable(path, error) from error
-    except ValueError as error:
-        raise BadInputError(f"{path}: {error}; make several sweeps with fewer runs") from error
 
 
 def records_of(folder: Path, jobs: Sequence[Job]) -> dict[str, Any]:
     """Return the records of the sweep's folder with those of `jobs`. A job that has not begun may have changed.
 
-    Raises BadInputError if a job has begun with other settings.
+    Raises BadInputError if a job has begun with other settings, and for more jobs than the folder can record.
     """
     path = folder / RECORD
     try:
@@ -82,6 +80,10 @@ def records_of(folder: Path, jobs: Sequence[Job]) -> dict[str, Any]:
             known[job.name] = now
     except (OSError, durable.CorruptFileError, AttributeError, LookupError, TypeError) as error:
         raise _unusable(path, error) from error
+    try:
+        durable.json_bytes(path, known)
+    except ValueError as error:
+        raise BadInputError(f"{path}: {error}; make several sweeps with fewer runs") from error
     return known
 
 

@@ -16,10 +16,12 @@ from seer_edge.sweeps.spec import Job, jobs_of
 from seer_runtime.durable.lock import FolderLock
 
 
-def test_a_sweep_with_too_many_runs_is_refused(tmp_path: Path) -> None:
-    jobs = jobs_of({"envs": ["Alien"], "seeds": [*range(3000)], "settings": {"env_kwargs": {"text": "x" * 300}}})
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_sweep_with_too_many_runs_is_refused(dry_run: bool, tmp_path: Path) -> None:
+    settings = {"mem_budget": "1MB", "tensorboard_dir": "x" * 200}
+    spec = {"envs": ["Alien"], "seeds": [*range(4000)], "settings": settings}
     with pytest.raises(BadInputError, match=r"sweep.json would have .* make several sweeps with fewer runs$"):
-        record_jobs(tmp_path, jobs)
+        sweep(spec, tmp_path / "sweep", dry_run=dry_run)
     assert not list(tmp_path.iterdir())
 
 

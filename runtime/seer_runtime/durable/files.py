@@ -264,11 +264,16 @@ def read_range(path: Path, descriptor: int, size_bytes: int, offset_bytes: int) 
 
 
 def write_json(path: Path, obj: object) -> None:
-    """Write `obj` to `path` as indented JSON through `write_atomic`.
+    """Write `obj` to `path` through `write_atomic`. Raises OSError, and what `json_bytes` raises."""
+    write_atomic(path, json_bytes(path, obj))
+
+
+def json_bytes(path: Path, obj: object) -> bytes:
+    """Return `obj` as the indented JSON that `write_json` writes to `path`.
 
     The text is UTF-8. If a string cannot be encoded, such as a path with other bytes, all characters that are not ASCII
     are escaped, and `read_json` returns the same string. Raises ValueError for NaN, for infinities and for more than
-    `JSON_BYTES` of text, TypeError for other values that JSON cannot represent, and OSError.
+    `JSON_BYTES` of text, and TypeError for other values that JSON cannot represent.
     """
     try:
         data = f"{json.dumps(obj, indent=2, allow_nan=False, ensure_ascii=False)}\n".encode()
@@ -276,7 +281,7 @@ def write_json(path: Path, obj: object) -> None:
         data = f"{json.dumps(obj, indent=2, allow_nan=False)}\n".encode()
     if len(data) > JSON_BYTES:
         raise ValueError(f"{path.name} would have {len(data):,} bytes of JSON, the limit is {JSON_BYTES:,}")
-    write_atomic(path, data)
+    return data
 
 
 def read_json(path: Path, at_most_bytes: int = JSON_BYTES) -> Any:

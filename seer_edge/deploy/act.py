@@ -16,6 +16,7 @@ from seer_edge.config.real_time import check_period, from_manifest
 from seer_edge.config.registry import ALGORITHMS
 from seer_edge.deploy.tally import ActionTally
 from seer_edge.envs import Action, Discrete, EnvOptions, Frame, ResolutionError, ViewError, resolve
+from seer_edge.envs.ended_at_rest import ending_afterwards
 from seer_edge.envs.games import LongPlay, game_seeds, play
 from seer_edge.envs.guarded import Guarded, ending, open_guarded
 from seer_edge.envs.paced import in_real_time
@@ -203,17 +204,22 @@ def play_bundle(path: Path, game: Game) -> Played:
     returns: list[float] = []
     if origin.limits is not None and game.timeout_seconds is not None:
         check_period(origin.limits.hz, game.timeout_seconds)
-    with closing(_open(env, origin, policy.spec, env_seed, game.timeout_seconds)) as environment, StopSignal() as stop:
-        steps = 0
-        with Recorder.writing(game.record) as recorder, in_real_time(environment, origin.limits) as playing:
-            player = Player(policy, recorder)
-            for episode in play(playing, player, player.act, epsilon=epsilon, rng=rng, max_steps=max_steps):
-                steps += 1
-                report(episode)
-                if episode is not None:
-                    returns.append(episode.episode_return)
-                if len(returns) == episodes or stop():
-                    break
+    steps = 0
+    with (
+        ending_afterwards(origin.limits is not None),
+        closing(_open(env, origin, policy.spec, env_seed, game.timeout_seconds)) as environment,
+        StopSignal() as stop,
+        Recorder.writing(game.record) as recorder,
+        in_real_time(environment, origin.limits) as playing,
+    ):
+        player = Player(policy, recorder)
+        for episode in play(playing, player, player.act, epsilon=epsilon, rng=rng, max_steps=max_steps):
+            steps += 1
+            report(episode)
+            if episode is not None:
+                returns.append(episode.episode_return)
+            if len(returns) == episodes or stop():
+                break
     return Played(
         env=environment.spec.id,
         timestep=origin.timestep,

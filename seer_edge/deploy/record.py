@@ -11,6 +11,7 @@ import numpy as np
 
 from seer_edge.config.real_time import check_period, from_manifest
 from seer_edge.envs import Action, Discrete, EnvOptions, EnvSpec, Frame
+from seer_edge.envs.ended_at_rest import ending_afterwards
 from seer_edge.envs.environment import Playable
 from seer_edge.envs.games import LongPlay, episode_limit, game_seeds
 from seer_edge.envs.guarded import ending, open_guarded
@@ -78,7 +79,7 @@ def record(path: Path, what: Recording) -> Recorded:
         ending("record")(reason)
 
     env_seed, rng = game_seeds(what.seed, 0)
-    with contextlib.ExitStack() as stack:
+    with ending_afterwards(), contextlib.ExitStack() as stack:
         with translate_errors(what.env, what.options):
             env = open_guarded(
                 what.env,

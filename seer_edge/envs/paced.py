@@ -97,7 +97,7 @@ class Paced:
             yield
         finally:
             try:
-                self.rest()
+                self._rest_in_any_case()
             finally:
                 self._env.moves = False
                 self._late.close()
@@ -111,6 +111,14 @@ class Paced:
         if self._moves and self._limits is not None and not isinstance(at_rest, int | None):
             self._limits.last = at_rest
         self.at_rest = True
+
+    def _rest_in_any_case(self) -> None:
+        """Bring everything to rest, once more if a signal ends the first try."""
+        try:
+            self.rest()
+        except KeyboardInterrupt:
+            self.rest()
+            raise
 
     def pause(self) -> None:
         """Bring the environment to rest while `paused()`, and wait until that is over. Does nothing otherwise."""

@@ -29,8 +29,9 @@ class _Handler:
 class StopSignal:
     """Context manager: record SIGTERM, SIGINT and SIGHUP, so that the loop can stop after the current step.
 
-    Call it to ask whether to stop. `received` is the signal's number, or None. The first signal restores the previous
-    handlers, so a second one ends the process at once.
+    Call it to ask whether to stop. `received` is the number of the first signal, or None. That signal restores the
+    previous handlers of SIGTERM and SIGINT, so another one of these ends the process at once. Another SIGHUP does not:
+    when a terminal is closed, the kernel sends one and the shell may send one too.
     """
 
     def __init__(self) -> None:
@@ -49,12 +50,14 @@ class StopSignal:
         return self
 
     def _record(self, number: int) -> None:
-        self.received = number
-        self._restore()
+        if self.received is None:
+            self.received = number
+        self._restore(signal.SIGTERM, signal.SIGINT)
 
-    def _restore(self) -> None:
+    def _restore(self, *numbers: int) -> None:
         for number, handler in self._previous.items():
-            signal.signal(number, handler)
+            if number in numbers:
+                signal.signal(number, handler)
 
     def request(self) -> None:
         """Ask to stop, as SIGTERM would."""
@@ -68,7 +71,7 @@ class StopSignal:
 
     def __exit__(self, *unused: object) -> None:
         _active.remove(self)
-        self._restore()
+        self._restore(*self._previous)
 
     def __call__(self) -> bool:
         """Return whether a stop signal was received."""

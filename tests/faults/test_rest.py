@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import random
 import signal
 import tempfile
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import seer_edge
 from seer_edge.runs import checkpoint
 from seer_runtime import durable
 from tests.end_to_end.robot_env import events
@@ -46,6 +48,35 @@ def test_a_robot_rests_before_the_checkpoint_of_a_stopped_run(tmp_path: Path, nu
     assert robot.child.join() == 128 + number, robot.messages.read_text()
     assert robot.events[-2:] == ["rest", "checkpoint"]
     assert not robot.stopped.exists()
+
+
+@pytest.mark.fault(
+    "a second SIGTERM or SIGHUP while a robot moves in real time, in training and when a bundle plays",
+    promise="`rest` is called before the process ends",
+)
+@pytest.mark.parametrize("command", ["train", "act", "eval", "record"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.faults)])
+def test_a_robot_rests_if_a_second_signal_ends_the_program(
+    command: str, number: signal.Signals, tmp_path: Path
+) -> None:
+    slow: dict[str, Any] = {"slow_at": 150, "slow_seconds": 0.8}
+    robot = Robot(tmp_path, "--total-timesteps", "100000" if command == "train" else "100", **slow)
+    child, demos = robot.child, tmp_path / "demos.seer"
+    if command != "train":
+        assert child.join() == 0, robot.messages.read_text()
+        bundle = tmp_path / "robot.seer"
+        seer_edge.export(robot.run, bundle)
+        robot.log.write_text("")
+        given = ("--env", ROBOT, "--env-kwargs", json.dumps({"log": str(robot.log), **slow}))
+        words = ("record", *given, "--policy", bundle, "-o", demos) if command == "record" else (command, bundle)
+        child = runs.start(robot.messages, runs.command, *words)
+    runs.wait_until(lambda: robot.events.count("step") == slow["slow_at"], 60)
+    for _ in range(2):
+        time.sleep(0.2)  # in the slow step
+        os.kill(child.process.pid or 0, number)
+    assert child.join() in (128 + number, -number), robot.messages.read_text()
+    assert robot.events[-1] == "rest"
+    assert demos.exists() == (command == "record")
 
 
 @pytest.mark.fault(

@@ -83,6 +83,26 @@ def test_a_signal_stops_the_run_with_a_checkpoint(
     check_resume(path, log, alien)
 
 
+def hang_up_twice(send: Any) -> None:
+    def act() -> None:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGHUP)
+
+    place, call, _ = PHASES["collecting"]
+    runs.at_call(place, call, act)
+
+
+@pytest.mark.fault(
+    "a closed terminal: SIGHUP from the kernel, and another one from the shell",
+    promise="exit 129 with a checkpoint of that step; `resume` ends as the undisturbed run does",
+)
+def test_a_closed_terminal_may_send_two_signals(alien: Path, tmp_path: Path) -> None:
+    path, log = tmp_path / "run", tmp_path / "log"
+    assert runs.start(log, runs.train_command, runs.alien(), path, prepare=hang_up_twice).join() == 129, log.read_text()
+    assert checkpoint.newest(path / "checkpoints").timestep == PHASES["collecting"][2]
+    check_resume(path, log, alien)
+
+
 @pytest.mark.fault(
     "SIGTERM while the last checkpoint is written", promise="exit 143; the run is finished and reports it"
 )
@@ -109,7 +129,7 @@ def send_steps(send: Any) -> None:
 
 @pytest.mark.faults
 @pytest.mark.fault(
-    "a second SIGTERM, SIGINT or SIGHUP at a random moment after the first",
+    "two SIGTERM, SIGINT or SIGHUP, the second one at a random moment",
     promise="the process ends; the last checkpoint loads; `resume` ends as the undisturbed run does",
 )
 @pytest.mark.parametrize(

@@ -345,6 +345,23 @@ def test_the_environment_rests_at_the_start_and_at_every_end(error: type[BaseExc
     assert env.log == ["rest", "reset", "rest"]
 
 
+def test_a_signal_in_the_last_rest_does_not_prevent_it() -> None:
+    class Interrupted(Arm):
+        interrupts = 0
+
+        def rest(self) -> None:
+            self.interrupts += 1
+            if self.interrupts == 2:
+                raise KeyboardInterrupt
+            super().rest()
+
+    env = Interrupted()
+    world = paced(env)
+    with contextlib.suppress(KeyboardInterrupt), world.kept_safe():
+        world.reset()
+    assert env.log == ["rest", "reset", "rest"]
+
+
 def test_the_environment_rests_after_its_failure_and_the_error_is_raised() -> None:
     env = Arm()
     world = paced(env)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from seer_edge.api import planning
 from seer_edge.api.results import EvaluationResult, ExportResult, RecordResult
 from seer_edge.config.config import ENV_TIMEOUT_SECONDS, MAX_EPISODES, MAX_THREADS
+from seer_edge.config.real_time import check_period
 from seer_edge.config.request import ResumeRequest, RunRequest, flag_of
 from seer_edge.envs.guarded import closing_idle
 from seer_edge.errors import BadInputError
@@ -196,8 +197,7 @@ def record(
         episodes: number of episodes.
         max_steps: agent steps at which an episode is cut off, 27,000 by default.
         seed: seed of the environment and of random actions.
-        hz: actions a second. None is the rate of a bundle's run in real time; otherwise the environment waits for the
-            policy.
+        hz: actions a second. None is the rate of a bundle's run in real time, else the environment waits.
         env_timeout: seconds as float, or a time such as "60s", that the environment may take for an answer.
         **options: the options of `train` for frames: `env_kwargs`, `resolution`, `color`, `gray_levels`,
             `render_observations`, `obs_key` and `protocol`.
@@ -220,6 +220,7 @@ def record(
     from seer_edge.deploy import record as recording
 
     request, timeout_seconds = RunRequest.of(env=env, hz=hz, **options), _seconds(env_timeout)
+    check_period(request.hz, timeout_seconds)
     what = recording.Recording(
         env=env,
         options=request.env_options,

@@ -24,6 +24,8 @@ from seer_runtime.replay.codecs import LATENT_CODECS
 
 Value = TypeVar("Value")
 
+LONG = 2**40
+"""Steps of a long run."""
 LOG_EVERY_STEPS = 1_000
 CHECKPOINT_EVERY_SECONDS = 1800.0
 """48 checkpoints a day, which an SD card bears."""
@@ -224,6 +226,11 @@ class TrainConfig:
         return self.total_timesteps if self.schedule_timesteps is None else self.schedule_timesteps
 
     @property
+    def has_schedules(self) -> bool:
+        """Whether the length of the run changes how it learns."""
+        return self.replay == "prioritized" or self.settings.for_run(1) != self.settings.for_run(LONG)
+
+    @property
     def evaluates_in_training(self) -> bool:
         """Whether evaluations play the training environment. In real time there is no other."""
         return self.eval_in == "training" or self.hz is not None
@@ -320,6 +327,5 @@ def check_algo(algo: str) -> None:
 
 def keep_schedules(changed: TrainConfig, before: TrainConfig) -> TrainConfig:
     """Return the settings `changed` of a run that had `before`. With another length its schedules stay as they were."""
-    if changed.total_timesteps == before.total_timesteps:
-        return changed
-    return dataclasses.replace(changed, schedule_timesteps=before.schedule_steps)
+    steps = before.schedule_steps if changed.has_schedules else changed.total_timesteps
+    return dataclasses.replace(changed, schedule_timesteps=None if steps == changed.total_timesteps else steps)

@@ -2,15 +2,17 @@
 
 import dataclasses
 import math
-import sys
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 from seer_edge.envs.safety import AskedLimits, numbers
 from seer_edge.errors import BadInputError
 from seer_runtime.system.manifest_reader import ManifestReader
+from seer_runtime.system.units import MAX_SECONDS
 
-HZ_MAX = 1_000
+HZ_MIN, HZ_MAX = 0.001, 1_000
+SLEW_MAX = 1e6
+"""Limit of --slew-rate. At the highest rate, 2,000 already lets a control go from -1 to 1 in a step."""
 FEED_FRAMES_MIN, FEED_FRAMES_MAX = 8, 4_096
 """Frames in the queue from the control thread to the learner, at least and at most."""
 SPARE_BYTES = 1_000_000
@@ -61,19 +63,20 @@ def check_real_time(settings: RealTimeSettings) -> None:
 
 
 def _check_limits(late: float, limit: tuple[float, float] | None, slew: tuple[float, ...] | None) -> None:
-    _require(0 < late < math.inf, "--rest-after", f"{late:g}s", "give a time above 0s")
+    _require(0 < late <= MAX_SECONDS, "--rest-after", f"{late:g}s", "give a time above 0s and up to a year")
     if limit is not None:
         within = -1 <= limit[0] <= limit[1] <= 1
         _require(within, "--action-limit", numbers(limit), "give LOW,HIGH from -1 to 1, such as -0.5,0.5")
     if slew is not None:
-        positive = bool(slew) and all(0 < rate < math.inf for rate in slew)
-        _require(positive, "--slew-rate", numbers(slew), "give a number above 0, or one for each control")
+        fits = bool(slew) and all(0 < rate <= SLEW_MAX for rate in slew)
+        hint = f"give a number above 0 and up to {SLEW_MAX:,.0f}, or one for each control"
+        _require(fits, "--slew-rate", numbers(slew), hint)
 
 
 def check_rate(hz: float | None) -> None:
     """Raise BadInputError for a rate that cannot be used."""
     if hz is not None:
-        _require(0 < hz <= HZ_MAX, "--hz", f"{hz:g}", f"give a rate above 0 and up to {HZ_MAX}")
+        _require(HZ_MIN <= hz <= HZ_MAX, "--hz", f"{hz:g}", f"give a rate from {HZ_MIN} to {HZ_MAX}")
 
 
 def check_period(hz: float | None, timeout_seconds: float) -> None:
@@ -113,21 +116,19 @@ def from_manifest(about: Mapping[str, Any]) -> AskedLimits | None:
     if _ENTRY not in about:
         return None
     fields = ManifestReader(about)
-    entry = fields.record(_ENTRY, {field.name for field in dataclasses.fields(AskedLimits)})
+    fields.record(_ENTRY, {field.name for field in dataclasses.fields(AskedLimits)})
 
-    def numbers_of(name: str, count: int) -> tuple[float, ...] | None:
+    def numbers_of(name: str, count: int | None = None) -> tuple[float, ...] | None:
         return None if fields.value(f"{_ENTRY}.{name}") is None else fields.numbers(f"{_ENTRY}.{name}", count)
 
-    slew = entry.get("slew_rate")
     low_high = numbers_of("action_limit", 2)
     asked = AskedLimits(
-        fields.number(f"{_ENTRY}.hz", 0, HZ_MAX),
+        fields.number(f"{_ENTRY}.hz", HZ_MIN, HZ_MAX),
         None if low_high is None else (low_high[0], low_high[1]),
-        numbers_of("slew_rate", len(slew) if isinstance(slew, list) else 1),
-        fields.number(f"{_ENTRY}.rest_after_seconds", 0, sys.float_info.max),
+        numbers_of("slew_rate"),
+        fields.number(f"{_ENTRY}.rest_after_seconds", 0, MAX_SECONDS),
     )
     try:
-        check_rate(asked.hz)
         _check_limits(asked.rest_after_seconds, asked.action_limit, asked.slew_rate)
     except BadInputError as error:
         raise ValueError(f"{_ENTRY}: {error}") from error

@@ -21,7 +21,7 @@ from seer_edge.envs.games import LongPlay, game_seeds, play
 from seer_edge.envs.guarded import Guarded, ending, open_guarded
 from seer_edge.envs.paced import in_real_time
 from seer_edge.envs.recorder import Recorder
-from seer_edge.envs.safety import AskedLimits
+from seer_edge.envs.safety import AskedLimits, limits_of
 from seer_edge.envs.translate_errors import translate_errors
 from seer_edge.errors import BadInputError
 from seer_edge.machine.signals import StopSignal
@@ -255,9 +255,22 @@ def _open(env: str, origin: Origin, spec: PolicySpec, seed: int, timeout_seconds
         kind = "actions" if spec.discrete else "continuous actions"
         reason = f"has {actions}, but this policy has {spec.actions} {kind}"
     else:
-        return environment
+        reason = _unfit_limits(environment, origin.limits)
+        if not reason:
+            return environment
     environment.close()
     raise BadInputError(f"--env {env}: {reason}; {hint}")
+
+
+def _unfit_limits(environment: Guarded, limits: AskedLimits | None) -> str:
+    """Say why the limits of the policy do not fit those of the environment; empty if they do."""
+    try:
+        if limits is not None:
+            limits_of(environment.spec, environment.safety, limits)
+    except BadInputError as error:
+        reason, _, _ = str(error).rpartition("; ")  # without what `train` could do
+        return f"does not fit the limits of this policy: {reason}"
+    return ""
 
 
 def _build_viewed(build: Callable[[EnvOptions], Guarded], options: EnvOptions, *, rendered: bool) -> Guarded:

@@ -92,7 +92,7 @@ def record(path: Path, what: Recording) -> Recorded:
         stack.callback(env.close)
         choose, limits = _policy(what, env.spec, rng)
         if limits is not None and what.timeout_seconds is not None:
-            check_period(limits.hz, what.timeout_seconds)
+            check_period(limits.hz, what.timeout_seconds)  # the rate may be that of the bundle
         stack.enter_context(written_to("-o", path, "file"))
         writer = stack.enter_context(DemoWriter(path, env.spec, what.options.gray_levels))
         opened.append(writer)
@@ -202,10 +202,8 @@ def _of_bundle(path: Path, spec: EnvSpec, gray_levels: int | None) -> tuple[Choo
         )
     levels = policy.spec.gray_levels
     if gray_levels is not None and (levels is None or levels > gray_levels):
-        raise BadInputError(
-            f"--policy {path}: sees frames of {levels or 256} gray levels, not of {gray_levels}; give the "
-            "--gray-levels of its run"
-        )
+        hint = "leave out --gray-levels" if levels is None else f"give --gray-levels {levels}"
+        raise BadInputError(f"--policy {path}: sees {levels or 256} gray levels, not {gray_levels}; {hint}")
 
     def choose(frame: Frame, begins: bool) -> Action:
         seen = frame if levels is None else to_gray_levels(frame, levels)

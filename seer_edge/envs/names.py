@@ -214,7 +214,7 @@ def _not_an_environment(module: ModuleType, name: str) -> str:
     made: Any = getattr(module, name, None)
     if made is None:
         return ""
-    what = "another class" if isinstance(made, type) else f"a {type(made).__name__}"
+    what = "another class" if isinstance(made, type) else f"of type {type(made).__name__}"
     return f"{name} is {what}; name a class that derives from gymnasium.Env, or an id that {module.__name__} registers"
 
 

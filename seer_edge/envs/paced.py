@@ -38,6 +38,7 @@ def in_real_time(env: Guarded, asked: AskedLimits | None) -> Iterator["Guarded |
         return
     ticks = Ticks(1 / asked.hz)
     playing = Paced(env, ticks, limits_of(env.spec, env.safety, asked), asked.rest_after_seconds)
+    LOG.info("in real time: %s", asked.flags())
     with ending_afterwards(), playing.kept_safe():
         yield playing
     missed, all_ticks = ticks.missed, ticks.missed + ticks.lateness.count

@@ -140,6 +140,20 @@ class AskedLimits:
     slew_rate: tuple[float, ...] | None = None
     rest_after_seconds: float = REST_AFTER_SECONDS
 
+    def flags(self) -> str:
+        """Return the flags that ask for these limits."""
+        flags = f"--hz {self.hz:g}"
+        for flag, values in (("--action-limit", self.action_limit), ("--slew-rate", self.slew_rate)):
+            flags += "" if values is None else f" {flag}={numbers(values)}"
+        return flags
+
+    def lacks(self, other: "AskedLimits") -> bool:
+        """Return whether `other` limits something that these limits do not."""
+        return any(
+            limit is None and others is not None
+            for limit, others in ((self.action_limit, other.action_limit), (self.slew_rate, other.slew_rate))
+        )
+
 
 class Limits:
     """Limits of continuous actions and of how fast they change.

@@ -65,6 +65,8 @@ NOT_COMPARED = frozenset(
 _SEED_OF_SOURCE = re.compile(r"[-_]+[0-9]+(__[0-9]{8}-[0-9]{6}(-[0-9]+)?)?$")
 """What ends the name of an imported run or bundle: its seed, and in a default name the time. Each seed may import the
 encoder of another run."""
+_SUFFIX = re.compile(r"\.[A-Za-z]{2,5}$")
+"""Suffix of a bundle, such as .seer. The name of a run may have a dot too, as in lr0.1."""
 Column = NDArray[np.float64]
 
 
@@ -204,7 +206,7 @@ def _source_name(source: str, game: str) -> str:
     That is the seed, and the game where the source was trained on the same one.
     """
     name = os.fsencode(Path(source).name).decode(errors="replace")
-    return _SEED_OF_SOURCE.sub("", name.removesuffix(".seer")).removeprefix(f"{game}__")
+    return _SEED_OF_SOURCE.sub("", _SUFFIX.sub("", name)).removeprefix(f"{game}__")
 
 
 def _comparable(value: Any) -> Any:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seer_edge.config.plan import BytePlan, replan
+from seer_edge.config.real_time import from_manifest, limits_asked
 from seer_edge.config.registry import ALGORITHMS
 from seer_edge.config.request import AGENT, ENCODER
 from seer_edge.envs import Discrete
@@ -149,24 +150,33 @@ def _import_bundle(source: str, opened: Bundle, plan: BytePlan, take: str | None
         raise BadInputError(f"--take {take}: {source}: {mismatch}; use --take encoder")
     path = Path(source).resolve()  # a link may point elsewhere later
     learner = ImportedLearner(path, int(member_values(opened, "learner")["updates"]))
+    imported = Imported(timestep, encoder, learner, warnings=_control_warnings(source, opened, plan))
     notes: tuple[str, ...] = (f"training continues from the bundle's head, after {learner.updates:,} updates",)
     if not opened.holds(bundle.REPLAY):
-        return Imported(timestep, encoder, learner, notes=notes)
+        return dataclasses.replace(imported, notes=notes)
     store = store_of(opened)
     if store != plan.config.store:
         notes += (f"the bundle's replay rows are not imported: they need --store {store}",)
-        return Imported(timestep, encoder, learner, notes=notes)
+        return dataclasses.replace(imported, notes=notes)
     views = opened.container.tensors(bundle.NEWEST).shapes["latents"][0]
     if views and views != plan.config.augmentations:
         notes += (f"the bundle's replay rows are not imported: they need --augmentations {views}",)
-        return Imported(timestep, encoder, learner, notes=notes)
+        return dataclasses.replace(imported, notes=notes)
     codec, own = str(member_values(opened, "replay")["codec"]), plan.config.latent_codec
     if codec != own and not adopt_codec:
         notes += (f"the bundle's replay rows are not imported: their codec is {codec}, and --latent-codec is {own}",)
-        return Imported(timestep, encoder, learner, notes=notes)
+        return dataclasses.replace(imported, notes=notes)
     count = _rows_that_fit(opened, plan if codec == own else _with_codec(plan, codec))
     notes += (f"{count:,} replay rows are imported" + ("" if codec == own else f" with their codec, {codec}"),)
-    return Imported(timestep, encoder, learner, ImportedRows(path, count, codec), notes=notes)
+    return dataclasses.replace(imported, rows=ImportedRows(path, count, codec), notes=notes)
+
+
+def _control_warnings(source: str, opened: Bundle, plan: BytePlan) -> tuple[str, ...]:
+    """Return a warning if the bundle's agent acted in real time within limits that this run does not have."""
+    had, has = from_manifest(opened.about), limits_asked(plan.config)
+    if had is None or (has is not None and not has.lacks(had)):
+        return ()
+    return (f"--from {source}: its agent acted with {had.flags()}; give these flags too to keep its limits",)
 
 
 def _rows_that_fit(opened: Bundle, plan: BytePlan) -> int:

@@ -83,7 +83,7 @@ def test_a_policy_imports_the_runtime_alone() -> None:
         (lambda: seer_edge.plan("Alien", env_timeout=0.0), "--env-timeout 0s: give a time above 0s and up to a year"),
         (lambda: seer_edge.act("nowhere", env_timeout=-1), "--env-timeout -1s: give a time above 0s and up to a year"),
         (lambda: seer_edge.act("nowhere", env_timeout=True), "--env-timeout: cannot be True; give a number"),
-        (lambda: seer_edge.record("Alien", "demos", hz=-5.0), "--hz -5: give a rate above 0 and up to 1000"),
+        (lambda: seer_edge.record("Alien", "demos", hz=-5.0), "--hz -5: give a rate from 0.001 to 1000"),
         (lambda: seer_edge.train("Alien", latent_codec="x"), "--latent-codec x: choose one of float32"),
         (lambda: seer_edge.report("runs/a", "r.html"), "report: 'runs/a' is one path; give a list of folders"),
         (lambda: seer_edge.report(["a"], "r.html", at_step="3"), "--at-step '3': cannot be used"),

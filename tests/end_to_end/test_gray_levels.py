@@ -132,5 +132,5 @@ def test_a_policy_that_is_recorded_sees_its_gray_levels(run: Run, tmp_path: Path
     with pytest.raises(BadInputError, match=r"sees frames that were resized by area, not by bilinear; give the --prot"):
         _of_bundle(packed, dataclasses.replace(spec, resize="bilinear"), None)
     _of_bundle(packed, spec, 64)  # reduced twice is as reduced once
-    with pytest.raises(BadInputError, match=r"sees frames of 32 gray levels, not of 16; give the --gray-levels of its"):
+    with pytest.raises(BadInputError, match=r"sees 32 gray levels, not 16; give --gray-levels 32$"):
         _of_bundle(packed, spec, 16)

@@ -150,6 +150,31 @@ def test_a_run_is_evaluated_and_quantized_within_its_limits(tmp_path: Path) -> N
         assert max(abs(after - before) for before, after in itertools.pairwise(sent)) <= 0.101
 
 
+def test_a_run_that_continues_from_a_robots_bundle_is_warned_of_limits_that_it_lacks(tmp_path: Path) -> None:
+    folder, bundle, tests = tmp_path / "run", tmp_path / "policy.seer", Path(__file__).parent
+    robot = ("--env", "robot_env:Robot", "--env-kwargs", json.dumps({"log": str(tmp_path / "log"), "controls": 1}))
+    sizes = ("--mem-budget", "1MB", "--set", "hidden=16", "--set", "batch_size=8", "--total-timesteps", "60", *SETS)
+    rate, limits = ("--hz", "500"), ("--action-limit=-0.2,0.3", "--slew-rate", "5")
+    flags = (*sizes, "--freeze-at", "50", "--eval-every", "never")
+    assert _run("train", *robot, *rate, *limits, *flags, "--run-dir", folder, cwd=tests)[0] == 0
+    assert _run("export", folder, "-o", bundle, "--with", "learner")[0] == 0
+    warning = f"--from {bundle}: its agent acted with --hz 500 --action-limit=-0.2,0.3 --slew-rate=5; give these"
+    for given, warned in (((), True), (rate, True), ((*rate, *limits), False)):
+        status, _, error = _run("plan", *robot, *given, *sizes, "--from", bundle, cwd=tests)
+        assert status == 0, error
+        assert (warning in error) == warned
+
+    other = "import robot_env\n\nclass Narrow(robot_env.Robot):\n    action_limits = (-1, -0.5)\n"
+    (tmp_path / "narrow.py").write_text(
+        f"import sys\nsys.path.append({str(tests)!r})\n{other}    def __init__(self):\n"
+        f"        super().__init__({str(tmp_path / 'log')!r}, controls=1)\n"
+    )
+    status, _, error = _run("act", bundle, "--env", "narrow:Narrow", cwd=tmp_path)
+    assert (status, error.count("\n")) == (2, 1)
+    reason = "--action-limit -0.2,0.3: the action_limits of Narrow allow none of these actions; use an environment like"
+    assert f"--env narrow:Narrow: does not fit the limits of this policy: {reason}" in error
+
+
 def test_an_environment_may_change_the_working_directory(tmp_path: Path) -> None:
     """The learner writes to a relative --run-dir while a step of the environment runs."""
     elsewhere = tmp_path / "elsewhere"
@@ -186,7 +211,7 @@ def test_a_rate_that_the_environment_cannot_hold_is_reported_with_the_measured_o
     [
         (("--hz", "0"), "'0' is not a rate above 0"),
         (("--hz", "fast"), "'fast' is not a rate above 0"),
-        (("--hz", "2000"), "--hz 2000: give a rate above 0 and up to 1000"),
+        (("--hz", "2000"), "--hz 2000: give a rate from 0.001 to 1000"),
         (("--hz", "30", "--control-period", "100ms"), "not allowed with argument --hz"),
         (("--control-period", "soon"), "'soon'"),
         (("--hz", "30", "--max-updates-per-step", "0"), "--max-updates-per-step 0: give a whole number"),

@@ -146,7 +146,7 @@ def test_resolve_imports_the_module_that_registers_an_environment(
         sys.modules.pop("seer_test_dots", None)
 
 
-@pytest.mark.parametrize(("name", "what"), [("make", "a function"), ("Plain", "another class")])
+@pytest.mark.parametrize(("name", "what"), [("make", "of type function"), ("Plain", "another class")])
 def test_something_else_of_a_module_is_named(
     name: str, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

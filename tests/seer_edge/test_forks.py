@@ -87,6 +87,16 @@ def test_a_longer_fork_explores_no_more_than_its_parent(given: dict[str, Any]) -
     assert config_of_fork(begin, ForkRequest.of(**given)).schedule_timesteps is None
 
 
+def test_only_runs_with_a_schedule_have_its_length() -> None:
+    """Runs of one length and the same settings are one setting of a report, however they got that length."""
+    for options, steps in (({}, None), ({"replay": "prioritized"}, 1_000), ({"algo": "dqn"}, 1_000)):
+        parent = atari_config(total_timesteps=1_000, **options)
+        longer = config_of_fork(Beginning("RUN", parent, 50, None), ForkRequest.of(total_timesteps=2_000))
+        assert longer.schedule_timesteps == steps
+        shorter = config_of_fork(Beginning("RUN", longer, 50, None), ForkRequest.of(total_timesteps=1_000))
+        assert shorter.schedule_timesteps is None
+
+
 def test_a_fork_of_a_longer_run_may_explore_for_another_part_of_the_first_length() -> None:
     parent = atari_config(algo="dqn", total_timesteps=1_000)
     longer = config_of_fork(Beginning("RUN", parent, 50, None), ForkRequest.of(total_timesteps=2_000))

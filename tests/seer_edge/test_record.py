@@ -139,8 +139,8 @@ def test_a_policy_whose_module_fails_is_reported_in_one_line(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"hz": 0}, "--hz 0: give a rate above 0 and up to 1000"),
-        ({"hz": -1}, "--hz -1: give a rate above 0 and up to 1000"),
+        ({"hz": 0}, "--hz 0: give a rate from 0.001 to 1000"),
+        ({"hz": -1}, "--hz -1: give a rate from 0.001 to 1000"),
         (
             {"hz": 0.5, "env_timeout": 1},
             "--env-timeout 1s: a step waits for a control period of 2 s; give a longer time",

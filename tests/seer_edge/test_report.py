@@ -322,6 +322,8 @@ def test_runs_with_an_imported_encoder_are_settings_of_their_own(tmp_path: Path)
         make_run(tmp_path / "c0", source="runs/Alien__rainbow__0__20261201-120000", **imported),
         make_run(tmp_path / "c1", 1, source="runs/Alien__rainbow__1__20261201-120000-2", **imported),
         make_run(tmp_path / "d0", source="runs/stand__lr0.1__0", **imported),
+        make_run(tmp_path / "f0", source="enc-0.bin", **imported),
+        make_run(tmp_path / "f1", 1, source="enc-1.bin", **imported),
         make_run(tmp_path / "e0", source="runs/st\udcffnd.seer", **imported),
     ]
     found = {name: [run.path.name for run in runs] for name, runs in grouped(read_runs(runs))["Alien"].items()}
@@ -331,5 +333,6 @@ def test_runs_with_an_imported_encoder_are_settings_of_their_own(tmp_path: Path)
         "encoder imported, from stand-40K": ["b0"],
         "encoder imported, from rainbow": ["c0", "c1"],
         "encoder imported, from stand__lr0.1": ["d0"],
+        "encoder imported, from enc": ["f0", "f1"],
         "encoder imported, from st\N{REPLACEMENT CHARACTER}nd": ["e0"],
     }

@@ -226,8 +226,8 @@ class Settings:
         ({"slew_rate": (1.0, 0.0)}, "--slew-rate 1,0: give a number above 0"),
         ({"slew_rate": ()}, "--slew-rate : give a number above 0"),
         ({"hz": None, "control_socket": "/run/s"}, "--control-socket /run/s: needs control in real time; give --hz"),
-        ({"rest_after_seconds": 0.0}, "--rest-after 0s: give a time above 0s"),
-        ({"hz": 0.0}, "--hz 0: give a rate above 0 and up to 1000"),
+        ({"rest_after_seconds": 0.0}, "--rest-after 0s: give a time above 0s and up to a year"),
+        ({"hz": 0.0}, "--hz 0: give a rate from 0.001 to 1000"),
         ({"hz": 0.01}, "--env-timeout 60s: a step waits for a control period of 100 s; give a longer time"),
     ],
 )

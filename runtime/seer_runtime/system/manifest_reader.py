@@ -62,12 +62,13 @@ class ManifestReader:
         self._require(valid, field, value, f"a number from {least:g} to {most:g}")
         return float(value)
 
-    def numbers(self, field: str, count: int) -> tuple[float, ...]:
-        """Return a list of `count` finite numbers, as a tuple of floats."""
+    def numbers(self, field: str, count: int | None) -> tuple[float, ...]:
+        """Return a list of `count` finite numbers, or of any count, as a tuple of floats."""
         value = self.value(field)
         most = sys.float_info.max  # an integer of JSON may be larger
         valid = isinstance(value, list) and all(type(item) in (int, float) and -most <= item <= most for item in value)
-        self._require(valid and len(value) == count, field, value, f"a list of {count:,} finite numbers")
+        wanted = "a list of finite numbers" if count is None else f"a list of {count:,} finite numbers"
+        self._require(valid and count in (None, len(value)), field, value, wanted)
         return tuple(map(float, value))
 
     def text(self, field: str) -> str:

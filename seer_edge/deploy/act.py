@@ -16,7 +16,6 @@ from seer_edge.config.real_time import check_period, from_manifest
 from seer_edge.config.registry import ALGORITHMS
 from seer_edge.deploy.tally import ActionTally
 from seer_edge.envs import Action, Discrete, EnvOptions, Frame, ResolutionError, ViewError, resolve
-from seer_edge.envs.ended_at_rest import ending_afterwards
 from seer_edge.envs.games import LongPlay, game_seeds, play
 from seer_edge.envs.guarded import Guarded, ending, open_guarded
 from seer_edge.envs.paced import in_real_time
@@ -206,7 +205,6 @@ def play_bundle(path: Path, game: Game) -> Played:
         check_period(origin.limits.hz, game.timeout_seconds)
     steps = 0
     with (
-        ending_afterwards(origin.limits is not None),
         closing(_open(env, origin, policy.spec, env_seed, game.timeout_seconds)) as environment,
         StopSignal() as stop,
         Recorder.writing(game.record) as recorder,

@@ -11,7 +11,6 @@ import numpy as np
 
 from seer_edge.config.real_time import check_period, from_manifest
 from seer_edge.envs import Action, Discrete, EnvOptions, EnvSpec, Frame
-from seer_edge.envs.ended_at_rest import ending_afterwards
 from seer_edge.envs.environment import Playable
 from seer_edge.envs.games import LongPlay, episode_limit, game_seeds
 from seer_edge.envs.guarded import ending, open_guarded
@@ -79,7 +78,7 @@ def record(path: Path, what: Recording) -> Recorded:
         ending("record")(reason)
 
     env_seed, rng = game_seeds(what.seed, 0)
-    with ending_afterwards(), contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         with translate_errors(what.env, what.options):
             env = open_guarded(
                 what.env,
@@ -93,10 +92,10 @@ def record(path: Path, what: Recording) -> Recorded:
         choose, limits = _policy(what, env.spec, rng)
         if limits is not None and what.timeout_seconds is not None:
             check_period(limits.hz, what.timeout_seconds)  # the rate may be that of the bundle
+        stop = stack.enter_context(StopSignal())
         stack.enter_context(written_to("-o", path, "file"))
         writer = stack.enter_context(DemoWriter(path, env.spec, what.options.gray_levels))
         opened.append(writer)
-        stop = stack.enter_context(StopSignal())
         try:
             with in_real_time(env, limits) as playing:  # everything is at rest afterwards
                 returns = _play(playing, choose, writer, what, stop)

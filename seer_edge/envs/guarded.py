@@ -85,6 +85,7 @@ class Guarded:
 
     def reset(self) -> Frame:
         """Start an episode and return its checked first frame."""
+        self.rests = False
         with self._guard("reset"):
             frame = checked_frame(self._isolation.run(True, self._env.reset), self._env.spec)
         self._black.see(frame)
@@ -97,6 +98,7 @@ class Guarded:
 
     def step(self, action: Action) -> Step:
         """Take `action` and return the checked step."""
+        self.rests = False
         with self._guard("step"):
             step = checked_step(self._isolation.run(False, self._env.step, action), self._env.spec)
         self._black.step(step.frame)
@@ -112,7 +114,7 @@ class Guarded:
         """Bring everything that moves to rest; return the agent's action that does so, if actions are continuous.
 
         Does nothing if the environment has no method `rest`. An exception of that is reported once and does not end the
-        run. `rests` says whether the last call succeeded.
+        run. `rests` says whether that succeeded, and nothing was moved since.
         """
         with self._watchdog.watch("rest") if self._watchdog is not None else nullcontext(), self._resting:
             return self._rest(lambda rest: self._isolation.run(False, rest))

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from seer_edge.envs.actions import Action
-from seer_edge.envs.ended_at_rest import ending_afterwards
+from seer_edge.envs.ended_at_rest import ending_afterwards, moving
 from seer_edge.envs.environment import EnvSpec, Frame, Step
 from seer_edge.envs.exchange import ENV as OWN_LOOP
 from seer_edge.envs.guarded import Guarded
@@ -93,17 +93,18 @@ class Paced:
         command = self._env.safety.rest_command
         process = RestProcess(command) if command else None
         self._env.moves = True
-        try:
-            self.rest()
-            yield
-        finally:
+        with moving():
             try:
-                self._rest_in_any_case()
+                self.rest()
+                yield
             finally:
-                self._env.moves = False
-                self._late.close()
-                if process is not None:
-                    process.end(in_order=self._env.rests)
+                try:
+                    self._rest_in_any_case()
+                finally:
+                    self._env.moves = False
+                    self._late.close()
+                    if process is not None:
+                        process.end(in_order=self._env.rests)
 
     def rest(self) -> None:
         """Bring everything that moves to rest. Without a method `rest` the last action stays in force."""

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from seer_edge.envs.ended_at_rest import at_rest
+
 
 class _Handler:
     """A handler of signals that calls `record`.
 
     Attributes:
-        spent: whether its signal has arrived. The handler has restored the previous one then, and `Isolation` must
-            not install it again.
+        spent: whether it has restored earlier handlers. `Isolation` must not install it again then.
 
     """
 
@@ -22,20 +23,21 @@ class _Handler:
         self._record = record
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        self.spent = True
         self._record(number)
 
 
 class StopSignal:
     """Context manager: record SIGTERM, SIGINT and SIGHUP, so that the loop can stop after the current step.
 
-    Call it to ask whether to stop. `received` is the number of the first signal, or None. That signal restores the
-    previous handlers of SIGTERM and SIGINT, so another one of these ends the process at once. Another SIGHUP does not:
-    when a terminal is closed, the kernel sends one and the shell may send one too.
+    Call it to ask whether to stop. `received` is the number of the first signal, or None. Another SIGTERM or SIGINT
+    ends the process at once, or if something moves, as soon as that is at rest. Another SIGHUP changes nothing: when a
+    terminal is closed, the kernel sends one and the shell may send one too.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self._told = False  # whether a signal has arrived
+        self._ends_by: int | None = None  # the signal that ends the process after this block
         self._handler = _Handler(self._record)
         self._previous: dict[int, Any] = {}
 
@@ -50,8 +52,20 @@ class StopSignal:
         return self
 
     def _record(self, number: int) -> None:
-        if self.received is None:
+        if not self._told:
+            self._told = True
             self.received = number
+            at_rest(self._end_at_once)
+        elif number != signal.SIGHUP:  # and something moves
+            self._end_at_once()
+            if self._previous[number] is signal.SIG_DFL:
+                self._ends_by = number
+                raise KeyboardInterrupt
+            signal.raise_signal(number)
+
+    def _end_at_once(self) -> None:
+        """Let the next SIGTERM or SIGINT end the process, also while it runs C code."""
+        self._handler.spent = True
         self._restore(signal.SIGTERM, signal.SIGINT)
 
     def _restore(self, *numbers: int) -> None:
@@ -69,9 +83,11 @@ class StopSignal:
             if signal.getsignal(number) is self._handler:
                 signal.signal(number, handler)
 
-    def __exit__(self, *unused: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *unused: object) -> None:
         _active.remove(self)
         self._restore(*self._previous)
+        if self._ends_by is not None and kind is KeyboardInterrupt:
+            signal.raise_signal(self._ends_by)
 
     def __call__(self) -> bool:
         """Return whether a stop signal was received."""

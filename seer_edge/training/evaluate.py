@@ -14,7 +14,6 @@ from seer_edge.agents.agent import Agent
 from seer_edge.config.plan import BytePlan
 from seer_edge.config.plan_text import evaluation_cost
 from seer_edge.config.real_time import limits_asked
-from seer_edge.envs.ended_at_rest import ending_afterwards
 from seer_edge.envs.environment import Playable
 from seer_edge.envs.games import Evaluation, evaluate, game_seeds
 from seer_edge.envs.guarded import ending
@@ -133,7 +132,6 @@ def evaluate_run(
     progress = tqdm(total=plan.config.eval_episodes, unit="game", disable=not (progress_bar and sys.stderr.isatty()))
     with (
         progress,
-        ending_afterwards(plan.config.hz is not None),
         StopSignal() as stop,
         closing(open_env(plan, seed=env_seed, training=False, on_hang=ending("eval"))) as env,
         Recorder.writing(record) as recorder,

@@ -12,7 +12,6 @@ from typing import Any, Generic
 
 from seer_edge.config.plan import BytePlan
 from seer_edge.config.plan_text import evaluation_cost
-from seer_edge.envs.ended_at_rest import ending_afterwards
 from seer_edge.envs.games import Evaluation
 from seer_edge.envs.recorder import Recorder
 from seer_edge.errors import EXIT_UNSAFE, EnvironmentFailedError, RunStoppedError, StepEndedError
@@ -260,7 +259,7 @@ def train(
                 run.reporter.imported(imported)
             return run
 
-    return _execute(plan, folder, build, supervision)
+    return _execute(folder, build, supervision)
 
 
 def resume(
@@ -296,7 +295,7 @@ def resume(
             folder.write_config(plan.config)
             return run
 
-    return _execute(plan, folder, build, supervision, saved.timestep)
+    return _execute(folder, build, supervision, saved.timestep)
 
 
 def _place(plan: BytePlan, folder: RunFolder) -> RunFolder:
@@ -308,7 +307,6 @@ def _place(plan: BytePlan, folder: RunFolder) -> RunFolder:
 
 
 def _execute(
-    plan: BytePlan,
     folder: RunFolder,
     build: Callable[[OnHang], Run[Any]],
     supervision: Supervision,
@@ -326,11 +324,7 @@ def _execute(
         LOG.critical("seer-edge: the environment failed: %s", reason)
         os._exit(EXIT_UNSAFE)
 
-    with (
-        ending_afterwards(plan.config.hz is not None),
-        supervision.stop or StopSignal() as stop,
-        contextlib.ExitStack() as closing,
-    ):
+    with supervision.stop or StopSignal() as stop, contextlib.ExitStack() as closing:
         try:
             settle()  # most pages that the imports touched are not used again
             runs.append(build(on_hang))

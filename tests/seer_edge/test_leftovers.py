@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from seer_edge.cli import leftovers
+from seer_edge.envs.ended_at_rest import ending_afterwards, moving
 from seer_edge.machine.signals import StopSignal
 
 FORK: Any = multiprocessing.get_context("fork")
@@ -52,6 +53,21 @@ def test_children_that_end_are_not_reported(caplog: pytest.LogCaptureFixture, mo
     leftovers.end_despite_leftovers(0)
     assert child.exitcode == 0
     assert caplog.records == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("handling", [StopSignal, ending_afterwards])
+def test_children_do_not_inherit_the_handlers_of_a_robot(handling: Any, number: int) -> None:
+    ready = FORK.Event()
+    with handling() as stop, moving():
+        if stop is not None:
+            signal.raise_signal(signal.SIGTERM)  # of the parent, which records it
+        child = FORK.Process(target=_wait, args=(ready,))
+        child.start()
+    assert ready.wait(5)
+    os.kill(child.pid, number)
+    child.join(5)
+    assert child.exitcode == -number
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

@@ -292,6 +292,45 @@ def test_a_command_that_a_signal_or_a_hang_ends_brings_the_robot_to_rest(what: A
     assert done.returncode == (EXIT_UNSAFE if word == "hang" else -what)
 
 
+TWICE = """
+import os, signal, sys
+from seer_edge.envs.guarded import Guarded
+from seer_edge.envs.paced import in_real_time
+from seer_edge.envs.safety import AskedLimits
+from seer_edge.machine.signals import StopSignal
+from tests.seer_edge.test_paced import Arm
+
+class Signalled(Arm):
+    def reset(self):
+        for number in sys.argv[1:]:
+            print("signal", file=sys.stderr)
+            os.kill(os.getpid(), int(number))
+        return super().reset()
+
+    def rest(self):
+        print("rest", file=sys.stderr)
+
+with StopSignal() as stop, in_real_time(Guarded(Signalled(), None), AskedLimits(1000.0)) as playing:
+    playing.reset()
+    print("stopped by", stop.received, file=sys.stderr)
+"""
+TERM, HUP, INT = signal.SIGTERM, signal.SIGHUP, signal.SIGINT
+
+
+@pytest.mark.parametrize(
+    ("numbers", "status"),
+    [((TERM, TERM), -TERM), ((HUP, TERM), -TERM), ((TERM, INT), -INT), ((HUP, HUP), 0), ((TERM, HUP, HUP), 0)],
+)
+def test_a_second_signal_ends_a_command_at_rest(numbers: tuple[int, ...], status: int) -> None:
+    words = [str(int(number)) for number in numbers]
+    done = subprocess.run([sys.executable, "-c", TWICE, *words], capture_output=True, text=True, timeout=WAIT_SECONDS)
+    lines = done.stderr.splitlines()
+    reached = [] if status else [f"stopped by {numbers[0]:d}"]
+    wanted = ["rest", *["signal"] * len(numbers), *reached, "rest"]
+    assert [line for line in lines if line in {*wanted, "stopped by 15", "stopped by 1"}] == wanted
+    assert done.returncode == status
+
+
 @pytest.mark.parametrize("own", [False, True])
 def test_a_command_ignores_sigusr1_outside_the_control_loop(own: bool) -> None:
     before = signal.signal(signal.SIGUSR1, (lambda number, frame: None) if own else signal.SIG_DFL)
@@ -357,7 +396,7 @@ def test_a_signal_in_the_last_rest_does_not_prevent_it() -> None:
 
     env = Interrupted()
     world = paced(env)
-    with contextlib.suppress(KeyboardInterrupt), world.kept_safe():
+    with pytest.raises(KeyboardInterrupt), world.kept_safe():
         world.reset()
     assert env.log == ["rest", "reset", "rest"]
 

@@ -38,7 +38,7 @@ RIVAL_SUFFIX = ".json"
 MEASURES = {"evaluation": "Evaluation", "training": "Training, last quarter"}
 STEPS_CURVE = "curves"
 AXES = {STEPS_CURVE: "agent steps", "cpu_curves": "CPU seconds", "flops_curves": "FLOPs"}
-"""What the curves of a run are over, by name of their figure."""
+"""The abscissa of each figure of curves, by its name."""
 GAMES_MIN = 4
 """Training games of the last quarter that a run needs for a mean."""
 
@@ -62,7 +62,7 @@ class Result:
         freeze_step: None without a freeze.
         freeze_is_latest: whether an automatic freeze came at its latest step.
         default_freeze: the step at which this run freezes without `--freeze-at`; None for a rival.
-        flops: the agent's, those of a parent up to the fork included; None for a rival.
+        flops: the agent's, those of a parent up to the fork included; None for a rival, or if they were not recorded.
         curves: by name of AXES the abscissa of each training game, from the fork on, and the mean return of the newest
             games. A rival has the curve over agent steps only.
 
@@ -110,7 +110,7 @@ def result_of_run(path: Path) -> Result:
         freeze_step=run.freeze_step,
         freeze_is_latest=config.get("freeze_reason") == "--freeze-at auto" and run.freeze_step == config["freeze_at"],
         default_freeze=_default_freeze(config),
-        flops=float(np.nanmax(run.column(FLOPS))),
+        flops=float(np.nanmax(run.column(FLOPS))) if run.has(FLOPS) else None,
         curves=curves,
     )
 

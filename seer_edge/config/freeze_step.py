@@ -9,12 +9,17 @@ from seer_edge.errors import BadInputError
 SHORT_RUN_FRACTION = 0.4
 SHORT_RUN_FACTOR = 2.5
 SHORT_RUN = "40 % of a run shorter than"
-"""What begins the reason of a freeze in a short run."""
+"""The reason of a freeze in a short run begins so."""
 AUTO_LATEST = 0.5
 """Share of the run after which --freeze-at auto freezes in any case."""
 WINDOW_STEPS = 10_000
 WINDOWS = 20
 """With --freeze-at auto a window has that many steps, or a shorter run has that many windows."""
+
+
+def short_run_freeze(total_timesteps: int) -> int:
+    """Return the step of the freeze of a run of so many steps, if that is too short for the preset's."""
+    return max(1, int(SHORT_RUN_FRACTION * total_timesteps))
 
 
 def given_freeze(given: int | str, total_timesteps: int) -> dict[str, Any]:
@@ -53,7 +58,7 @@ def freeze_fields(
     freeze_at = preset.freeze_at_whole if whole else preset.freeze_at_bounded
     if total_timesteps < SHORT_RUN_FACTOR * freeze_at:
         reason = f"{SHORT_RUN} {SHORT_RUN_FACTOR} x the preset's {freeze_at:,}"
-        return {"freeze_at": max(1, int(SHORT_RUN_FRACTION * total_timesteps)), "freeze_reason": reason}
+        return {"freeze_at": short_run_freeze(total_timesteps), "freeze_reason": reason}
     reason = f"preset {preset.name}, a replay that {'holds' if whole else 'does not hold'} the whole run"
     reason += " uncompressed" * compact
     return {"freeze_at": freeze_at, "freeze_reason": reason}

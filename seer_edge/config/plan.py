@@ -341,7 +341,7 @@ def make_plan(config: TrainConfig, env: EnvSpec, *, frozen: bool = False) -> Byt
             *freeze_warnings(
                 config, encoder, replay.frame_capacity, frames.row_bytes, latents.row_bytes, latent_replay
             ),
-            *run_warnings(config, parts),
+            *run_warnings(config, parts, frozen=frozen),
         ),
     )
 
@@ -386,7 +386,7 @@ def _plan_of_all(config: TrainConfig, env: EnvSpec, *, frozen: bool) -> BytePlan
                 widest.latent_row_bytes,
                 widest.latent_replay,
             ),
-            *run_warnings(config, widest.networks),
+            *run_warnings(config, widest.networks, frozen=frozen),
         ),
         choices=tuple(choices),
     )

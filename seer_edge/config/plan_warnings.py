@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from seer_edge.config.config import TrainConfig
-from seer_edge.config.freeze_step import SHORT_RUN
+from seer_edge.config.freeze_step import SHORT_RUN, short_run_freeze
 from seer_edge.config.plan_replay import FLOAT_BYTES
 from seer_edge.config.registry import ALGORITHMS, Networks
 from seer_edge.config.values import AUTO
@@ -14,9 +14,10 @@ from seer_runtime.replay.codecs import latent_codec
 from seer_runtime.system.units import format_size
 
 
-def run_warnings(config: TrainConfig, networks: Networks) -> tuple[str, ...]:
+def run_warnings(config: TrainConfig, networks: Networks, *, frozen: bool) -> tuple[str, ...]:
     """Return warnings of a run that learns less than it could, or cannot be exported."""
-    return (*_learning_warnings(config), *_short_run_warnings(config), *_export_warnings(config, networks))
+    early = () if frozen else _short_run_warnings(config)
+    return (*_learning_warnings(config), *early, *_export_warnings(config, networks))
 
 
 def _export_warnings(config: TrainConfig, networks: Networks) -> tuple[str, ...]:
@@ -77,12 +78,13 @@ def _learning_warnings(config: TrainConfig) -> tuple[str, ...]:
 
 def _short_run_warnings(config: TrainConfig) -> tuple[str, ...]:
     """Return a warning if a run on a control task freezes before the preset's step. See docs/results/freeze."""
-    early = config.freeze_reason.startswith(SHORT_RUN) and (config.freeze_at or 0) > config.settings.learning_starts
-    if not early or ALGORITHMS[config.algo].actions is not Continuous:
+    step = short_run_freeze(config.total_timesteps)  # a run that became longer has that of its first length
+    is_early = config.freeze_reason.startswith(SHORT_RUN) and config.settings.learning_starts < step == config.freeze_at
+    if not is_early or ALGORITHMS[config.algo].actions is not Continuous:
         return ()
     return (
-        f"the freeze at step {config.freeze_at:,} is earlier than the preset's. Short runs on a control task returned "
-        "less by it: give --freeze-at never, or more --total-timesteps",
+        f"the freeze at step {step:,} is earlier than the preset's. Short runs on a control task returned less with "
+        "such a freeze: give --freeze-at never, or more --total-timesteps",
     )
 
 

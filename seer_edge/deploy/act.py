@@ -20,7 +20,7 @@ from seer_edge.envs.games import LongPlay, game_seeds, play
 from seer_edge.envs.guarded import Guarded, ending, open_guarded
 from seer_edge.envs.paced import in_real_time
 from seer_edge.envs.recorder import Recorder
-from seer_edge.envs.safety import AskedLimits, limits_of
+from seer_edge.envs.safety import AskedLimits, LimitsError
 from seer_edge.envs.translate_errors import translate_errors
 from seer_edge.errors import BadInputError
 from seer_edge.machine.signals import StopSignal
@@ -208,6 +208,7 @@ def play_bundle(path: Path, game: Game) -> Played:
         closing(_open(env, origin, policy.spec, env_seed, game.timeout_seconds)) as environment,
         StopSignal() as stop,
         Recorder.writing(game.record) as recorder,
+        fitting_limits(f"--env {env}: does not fit the limits of this policy", f"use an environment like {origin.env}"),
         in_real_time(environment, origin.limits) as playing,
     ):
         player = Player(policy, recorder)
@@ -229,6 +230,15 @@ def play_bundle(path: Path, game: Game) -> Played:
         rss_peak_bytes=rss_peak_bytes(),
         encoder=None if policy.choice is None else str(policy.choice),
     )
+
+
+@contextmanager
+def fitting_limits(reason: str, hint: str) -> Iterator[None]:
+    """Context manager: report limits of a bundle that do not fit the environment, with what to do there."""
+    try:
+        yield
+    except LimitsError as error:
+        raise BadInputError(f"{reason} ({error.reason}); {hint}") from error
 
 
 def _open(env: str, origin: Origin, spec: PolicySpec, seed: int, timeout_seconds: float | None) -> Guarded:
@@ -253,22 +263,9 @@ def _open(env: str, origin: Origin, spec: PolicySpec, seed: int, timeout_seconds
         kind = "actions" if spec.discrete else "continuous actions"
         reason = f"has {actions}, but this policy has {spec.actions} {kind}"
     else:
-        reason = _unfit_limits(environment, origin.limits)
-        if not reason:
-            return environment
+        return environment
     environment.close()
     raise BadInputError(f"--env {env}: {reason}; {hint}")
-
-
-def _unfit_limits(environment: Guarded, limits: AskedLimits | None) -> str:
-    """Say why the limits of the policy do not fit those of the environment; empty if they do."""
-    try:
-        if limits is not None:
-            limits_of(environment.spec, environment.safety, limits)
-    except BadInputError as error:
-        reason, _, _ = str(error).rpartition("; ")  # without what `train` could do
-        return f"does not fit the limits of this policy: {reason}"
-    return ""
 
 
 def _build_viewed(build: Callable[[EnvOptions], Guarded], options: EnvOptions, *, rendered: bool) -> Guarded:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from seer_edge.config.real_time import check_period, from_manifest
+from seer_edge.deploy.act import fitting_limits
 from seer_edge.envs import Action, Discrete, EnvOptions, EnvSpec, Frame
 from seer_edge.envs.environment import Playable
 from seer_edge.envs.games import LongPlay, episode_limit, game_seeds
@@ -97,7 +98,8 @@ def record(path: Path, what: Recording) -> Recorded:
         writer = stack.enter_context(DemoWriter(path, env.spec, what.options.gray_levels))
         opened.append(writer)
         try:
-            with in_real_time(env, limits) as playing:  # everything is at rest afterwards
+            unfit = fitting_limits(f"--policy {what.policy}: its limits do not fit {what.env}", "give another policy")
+            with unfit, in_real_time(env, limits) as playing:  # everything is at rest afterwards
                 returns = _play(playing, choose, writer, what, stop)
         except BaseException:  # also a second Ctrl-C, if the policy hangs
             _keep(path, writer)

@@ -185,7 +185,8 @@ def _import(module: str, env: str) -> ModuleType:
         if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
             hint = "seer-edge looks for the module in the working directory"
             raise UnknownEnvError(f"environment {env!r}: {reason}; {hint}") from error
-        kind = UnknownEnvError if isinstance(error, SyntaxError) else UnavailableEnvError  # the latter may change
+        # A resumed run is tried again where the module may work later, for example once a camera is plugged in.
+        kind = UnknownEnvError if isinstance(error, SyntaxError) else UnavailableEnvError
         raise kind(f"environment {env!r}: {reason}") from error
 
 

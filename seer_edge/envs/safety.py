@@ -148,11 +148,19 @@ class AskedLimits:
         return flags
 
     def lacks(self, other: "AskedLimits") -> bool:
-        """Return whether `other` limits something that these limits do not."""
+        """Return whether `other` limits something that these limits leave free."""
         return any(
             limit is None and others is not None
             for limit, others in ((self.action_limit, other.action_limit), (self.slew_rate, other.slew_rate))
         )
+
+
+class LimitsError(BadInputError):
+    """Limits do not fit the actions or each other. `reason` says why, without what to do."""
+
+    def __init__(self, reason: str, hint: str) -> None:
+        super().__init__(f"{reason}; {hint}")
+        self.reason = reason
 
 
 class Limits:
@@ -178,13 +186,13 @@ class Limits:
 def limits_of(spec: EnvSpec, safety: Safety, asked: AskedLimits) -> Limits | None:
     """Return the tighter of the limits of the environment and of the flags; None without any.
 
-    Raises BadInputError where they do not fit the actions or each other.
+    Raises LimitsError where they do not fit the actions or each other.
     """
     given, slew = asked.action_limit, asked.slew_rate
     if not isinstance(spec.actions, Continuous):
         for flag, values in (("--action-limit", given), ("--slew-rate", slew)):
             if values is not None:
-                raise BadInputError(f"{flag} {numbers(values)}: {spec.name} has discrete actions; leave it out")
+                raise LimitsError(f"{flag} {numbers(values)}: {spec.name} has discrete actions", "leave it out")
         return None
     if all(limit is None for limit in (given, slew, safety.action_limits, safety.slew_rate)):
         return None
@@ -193,14 +201,14 @@ def limits_of(spec: EnvSpec, safety: Safety, asked: AskedLimits) -> Limits | Non
     if given is not None:
         low, high = np.maximum(low, np.float32(given[0])), np.minimum(high, np.float32(given[1]))
         if not (low <= high).all():
-            raise BadInputError(
-                f"--action-limit {numbers(given)}: the action_limits of {spec.name} allow none of these actions; "
-                "give limits within those"
+            raise LimitsError(
+                f"--action-limit {numbers(given)}: the action_limits of {spec.name} allow none of these actions",
+                "give limits within those",
             )
     rate = np.full(size, np.inf, np.float32) if safety.slew_rate is None else safety.slew_rate
     if slew is not None:
         if len(slew) not in (1, size):
-            count = "1 control; give one number" if size == 1 else f"{size} controls; give one number, or {size}"
-            raise BadInputError(f"--slew-rate {numbers(slew)}: {spec.name} has {count}")
+            count, hint = ("1 control", "") if size == 1 else (f"{size} controls", f", or {size}")
+            raise LimitsError(f"--slew-rate {numbers(slew)}: {spec.name} has {count}", f"give one number{hint}")
         rate = np.minimum(rate, _controls(spec, slew))
     return Limits(low, high, rate / np.float32(asked.hz))

@@ -63,7 +63,7 @@ NOT_COMPARED = frozenset(
 """Entries of `config.json` that do not distinguish runs."""
 
 _SEED_OF_SOURCE = re.compile(r"[-_]+[0-9]+(__[0-9]{8}-[0-9]{6}(-[0-9]+)?)?$")
-"""What ends the name of an imported run or bundle: its seed, and in a default name the time. Each seed may import the
+"""The end of the name of an imported run or bundle: its seed, and in a default name the time. Each seed may import the
 encoder of another run."""
 _SUFFIX = re.compile(r"\.[A-Za-z]{2,5}$")
 """Suffix of a bundle, such as .seer. The name of a run may have a dot too, as in lr0.1."""

@@ -296,7 +296,8 @@ class _Maker:
             where = _place(name, "set" in given)
             raise BadInputError(f"{where}: set must be a table, for example set = {{ batch_size = 64 }}")
         inherited = {} if parent is None else parent.all_options
-        off = [entry for entry, value in merged.items() if value is False and entry != "pipeline"]  # which has an off
+        # --pipeline can be turned off. Other flags can only be left out.
+        off = [entry for entry, value in merged.items() if value is False and entry != "pipeline"]
         kept = [entry for entry in off if inherited.get(entry) is True]
         if parent is not None and kept:
             raise BadInputError(

@@ -22,7 +22,7 @@ from seer_runtime.durable.files import one_line
 
 EXPERIMENT = "seer-edge"
 """Experiment of MLflow for all runs, unless MLFLOW_EXPERIMENT_NAME names another."""
-STEP = "time/total_timesteps"
+STEP, EVALUATION = "time/total_timesteps", "eval/mean_reward"
 END_SECONDS = 40
 """Time to send what is left once the run has ended: enough for one request that fails."""
 REQUEST_SECONDS, REQUEST_RETRIES = 10, 2
@@ -46,10 +46,12 @@ class Log(Protocol):
 
     Attributes:
         step: the last step that it is known to hold.
+        evaluated: the step of the last evaluation that it is known to hold, -1 without one.
 
     """
 
     step: int
+    evaluated: int
 
     def write(self, row: Row) -> None:
         """Log one row."""
@@ -61,7 +63,7 @@ class Log(Protocol):
 class WandbLog:
     """A run of Weights & Biases. Its files are in the run's folder. `WANDB_MODE=offline` needs no network."""
 
-    def __init__(self, begin: Mapping[str, Any], run_id: str, step: int) -> None:
+    def __init__(self, begin: Mapping[str, Any], run_id: str, step: int, evaluated: int) -> None:
         os.environ.setdefault("WANDB_CACHE_DIR", f"{begin['folder']}/wandb/cache")  # otherwise in the home
         wandb: Any = importlib.import_module("wandb")
         entity, _, project = begin["target"].rpartition("/")
@@ -85,12 +87,13 @@ class WandbLog:
             settings=settings,
         )
         self._run.config.update(begin["parameters"], allow_val_change=True)
-        self.step = step
+        self.step, self.evaluated = step, evaluated
 
     def write(self, row: Row) -> None:
         """Log one row."""
         self.step = int(row[STEP])
         self._run.log(dict(row), step=self.step)
+        self.evaluated = self.step if EVALUATION in row else self.evaluated
 
     def end(self, status: str) -> None:
         """End the run. Waits for the server."""
@@ -114,6 +117,8 @@ class MlflowLog:
         self.id = run_id
         data = self._client.get_run(self.id).data
         self.step = int(data.metrics.get(STEP, 0))
+        evaluations = self._client.get_metric_history(self.id, EVALUATION)
+        self.evaluated = max((int(metric.step) for metric in evaluations), default=-1)
         self._write_parameters(begin["parameters"], data)
 
     def _create(self, name: str) -> str:
@@ -143,7 +148,7 @@ class MlflowLog:
         step, now = int(row[STEP]), int(time.time() * 1000)
         metrics = [self._entities.Metric(name, float(value), now, step) for name, value in row.items()]
         self._client.log_batch(self.id, metrics=metrics)
-        self.step = step
+        self.step, self.evaluated = step, step if EVALUATION in row else self.evaluated
 
     def end(self, status: str) -> None:
         """End the run."""
@@ -175,17 +180,14 @@ class Logger:
             self._log = log
             while self._rows:
                 row = self._rows[0]
-                if row[STEP] > log.step or self._is_later_evaluation(row, log.step):
+                # A run that was stopped at a logged step may have evaluated there when it was resumed.
+                if row[STEP] > log.step or (row[STEP] == log.step > log.evaluated and EVALUATION in row):
                     log.write(row)
-                    self._save(step=log.step, **({"evaluated": log.step} if _is_evaluated(row) else {}))
+                    self._save(step=log.step, evaluated=log.evaluated)
                 del self._rows[0]
         except Exception:
             self._log = None  # opened again, because the server may have the row although it did not answer
             raise
-
-    def _is_later_evaluation(self, row: Row, logged: int) -> bool:
-        """Whether the run was stopped at the last logged step, and evaluated there when it was resumed."""
-        return row[STEP] == logged and _is_evaluated(row) and self._state.get("evaluated") != logged
 
     def end(self, status: str) -> None:
         """Log the rows that wait, and end the run of the tracker."""
@@ -198,16 +200,12 @@ class Logger:
         if self._begin["tracker"] == "mlflow":
             return MlflowLog(self._begin, run_id, lambda created: self._save(id=created))
         self._save(id=run_id or uuid.uuid4().hex)
-        return WandbLog(self._begin, self._state["id"], self._state.get("step", 0))
+        return WandbLog(self._begin, self._state["id"], self._state.get("step", 0), self._state.get("evaluated", -1))
 
     def _save(self, **entries: Any) -> None:
         self._state |= entries
         durable.make_folder(self._state_path.parent)
         durable.write_json(self._state_path, self._state)
-
-
-def _is_evaluated(row: Row) -> bool:
-    return any(name.startswith("eval/") for name in row)
 
 
 def _read_state(path: Path, target: str) -> dict[str, Any]:

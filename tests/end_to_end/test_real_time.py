@@ -92,7 +92,8 @@ def test_a_run_that_is_stopped_in_an_evaluation_repeats_it_at_the_same_step(tmp_
     robot = ("--env", "robot_env:Robot", "--env-kwargs", json.dumps({"log": str(tmp_path / "robot")}))
     flags = ("--hz", "500", "--mem-budget", "1MB", "--set", "batch_size=128", "--set", "learning_starts=40")
     flags = (*flags, "--total-timesteps", "200", "--freeze-at", "never", "--eval-every", "60", "--run-dir", str(folder))
-    with _start("train", *robot, *flags, "--eval-episodes", "50", "--log-file", log, cwd=tests) as process:
+    flags = (*flags, "--eval-episodes", "50", "--rest-after", "60s", "--log-file", str(log))
+    with _start("train", *robot, *flags, cwd=tests) as process:
         begin = time.monotonic()
         while "evaluation at step 60" not in (log.read_text() if log.exists() else ""):
             assert time.monotonic() - begin < SECONDS
@@ -169,10 +170,18 @@ def test_a_run_that_continues_from_a_robots_bundle_is_warned_of_limits_that_it_l
         f"import sys\nsys.path.append({str(tests)!r})\n{other}    def __init__(self):\n"
         f"        super().__init__({str(tmp_path / 'log')!r}, controls=1)\n"
     )
-    status, _, error = _run("act", bundle, "--env", "narrow:Narrow", cwd=tmp_path)
-    assert (status, error.count("\n")) == (2, 1)
-    reason = "--action-limit -0.2,0.3: the action_limits of Narrow allow none of these actions; use an environment like"
-    assert f"--env narrow:Narrow: does not fit the limits of this policy: {reason}" in error
+    reason = "(--action-limit -0.2,0.3: the action_limits of Narrow allow none of these actions)"
+    env = ("--env", "narrow:Narrow")
+    for words, message in (
+        (("act", bundle, *env), f"--env narrow:Narrow: does not fit the limits of this policy {reason}; use an env"),
+        (
+            ("record", *env, "--policy", bundle, "-o", "d.seer"),
+            f"its limits do not fit narrow:Narrow {reason}; give",
+        ),
+    ):
+        status, _, error = _run(*words, cwd=tmp_path)
+        assert (status, error.count("\n")) == (2, 1)
+        assert message in error
 
 
 def test_an_environment_may_change_the_working_directory(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The control loop's environment: the actions that it sends, and when it brings the environment to rest."""
 
 import contextlib
+import logging
 import os
 import signal
 import subprocess
@@ -18,7 +19,7 @@ import seer_edge.envs.paced
 from seer_edge.envs import Continuous, EnvSpec, Step
 from seer_edge.envs.games import evaluate
 from seer_edge.envs.guarded import Guarded
-from seer_edge.envs.paced import Paced, PauseEndedError
+from seer_edge.envs.paced import Paced, PauseEndedError, in_real_time
 from seer_edge.envs.safety import AskedLimits, limits_of
 from seer_edge.envs.ticks import Ticks
 from seer_edge.errors import EXIT_UNSAFE, EnvironmentFailedError, RunStoppedError
@@ -290,6 +291,23 @@ def test_a_command_that_a_signal_or_a_hang_ends_brings_the_robot_to_rest(what: A
     calls = [line for line in done.stderr.splitlines() if not line.startswith("seer-edge eval: ")]
     assert calls == ["rest", "reset", *(["stop"] if word != "hang" else []), "rest"]
     assert done.returncode == (EXIT_UNSAFE if word == "hang" else -what)
+
+
+@pytest.mark.parametrize(("hz", "warned"), [(2.0, False), (50.0, True)])
+def test_a_rate_that_is_not_held_is_reported(
+    hz: float, warned: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(Arm):
+        def step(self, action: Any) -> Step:
+            time.sleep(0.05)
+            return super().step(action)
+
+    monkeypatch.setattr(logging.getLogger("seer_edge"), "propagate", True)
+    with in_real_time(Guarded(Slow(), None), AskedLimits(hz)) as playing:
+        playing.reset()
+        playing.step(ACTION)
+        playing.reset()
+    assert any("ticks were missed: the rate was not" in record.message for record in caplog.records) == warned
 
 
 TWICE = """

@@ -179,6 +179,9 @@ def test_an_early_freeze_on_a_control_task_is_reported(algo: str) -> None:
     assert plan_of(CARTPOLE, algo=algo, total_timesteps=8_000, freeze_at=3_200).warnings == ()
     assert plan_of(CARTPOLE, algo=algo, total_timesteps=25_000).warnings == ()
     assert plan_of(total_timesteps=8_000).warnings == ()
+    short = plan_of(CARTPOLE, algo=algo, total_timesteps=8_000)
+    assert make_plan(short.config, short.env, frozen=True).warnings == ()
+    assert replan(short, total_timesteps=30_000).warnings == (), "a longer run keeps its step"
 
 
 @pytest.mark.parametrize(

@@ -21,18 +21,17 @@ def moving() -> Iterator[None]:
         yield
     finally:
         _moving -= 1
-        while _at_rest and not _moving:
+        while _at_rest and not _moving and _in_main():  # another thread cannot set handlers
             _at_rest.pop()()
 
 
-def is_moving() -> bool:
-    """Return whether something moves, so that a signal may not end the process at once."""
-    return _moving > 0
+def _in_main() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def at_rest(call: Callable[[], object]) -> None:
-    """Call `call` once nothing moves: now, or after the blocks of `moving`."""
-    if is_moving():
+    """Call `call` in the main thread once nothing moves: now, or after the blocks of `moving`."""
+    if _moving:
         _at_rest.append(call)
     else:
         call()
@@ -67,7 +66,7 @@ def ending_afterwards() -> Iterator[None]:
     interrupt, ours = _Interrupt(), list[signal.Signals]()
     try:
         try:
-            for number in _NUMBERS if threading.current_thread() is threading.main_thread() else ():
+            for number in _NUMBERS if _in_main() else ():
                 if signal.getsignal(number) is signal.SIG_DFL:
                     ours.append(number)
                     signal.signal(number, interrupt)
@@ -85,7 +84,8 @@ def _in_child() -> None:
     """Leave signals to a forked process, which controls nothing."""
     global _moving
     _moving = 0
-    if threading.current_thread() is threading.main_thread():
+    _at_rest.clear()
+    if _in_main():
         for number in _NUMBERS:
             if isinstance(signal.getsignal(number), _Interrupt):
                 signal.signal(number, signal.SIG_DFL)

@@ -65,6 +65,8 @@ class StopSignal:
 
     def _end_at_once(self) -> None:
         """Let the next SIGTERM or SIGINT end the process, also while it runs C code."""
+        if self not in _active:  # the block has ended since
+            return
         self._handler.spent = True
         self._restore(signal.SIGTERM, signal.SIGINT)
 

@@ -67,7 +67,7 @@ def test_bad_input_is_reported_in_one_line(arguments: list[str], words: list[str
     ("arguments", "words"),
     [
         (["--env", "Nowhere"], ["--env Nowhere", "unknown environment"]),
-        (["--hz", "1001"], ["--hz 1001", "up to 1000"]),
+        (["--hz", "1001"], ["--hz 1001", "from 0.001 to 1000"]),
         (["--mem-budget", "1KB"], ["--mem-budget 1000 B", "give at least"]),
     ],
 )

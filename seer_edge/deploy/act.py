@@ -212,12 +212,12 @@ def play_bundle(path: Path, game: Game) -> Played:
         in_real_time(environment, origin.limits) as playing,
     ):
         player = Player(policy, recorder)
-        for episode in play(playing, player, player.act, epsilon=epsilon, rng=rng, max_steps=max_steps):
+        for episode in play(playing, player, player.act, epsilon=epsilon, rng=rng, max_steps=max_steps, stop=stop):
             steps += 1
             report(episode)
             if episode is not None:
                 returns.append(episode.episode_return)
-            if len(returns) == episodes or stop():
+            if len(returns) == episodes:
                 break
     return Played(
         env=environment.spec.id,

@@ -131,6 +131,8 @@ def _play(
     while len(returns) < what.episodes and not stop():
         if begins:
             frame = playing.reset()
+            if stop():
+                break
             writer.begin(new_scene=playing.new_scene)
         action = choose(frame, begins)
         step = playing.step(action)

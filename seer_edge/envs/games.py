@@ -123,15 +123,17 @@ def play(
     epsilon: float,
     rng: np.random.Generator,
     max_steps: int | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Episode | None]:
-    """Play without end. Yield after each step: the episode that has just ended or grown too long, else None.
+    """Play until `stop()`. Yield after each step: the episode that has just ended or grown too long, else None.
 
     An episode is too long after `max_steps` agent steps; see `episode_limit`.
     """
     limit = episode_limit(max_steps)
-    observed = perception.observe(env.reset(), first=True)
+    frame, begins, first = env.reset(), True, True
     total, length_steps = 0.0, 0
-    while True:
+    while not (begins and stop()):  # a reset may take long
+        observed = perception.observe(frame, first=first)
         action = env.spec.actions.sample(rng) if rng.random() < epsilon else act(observed)
         step = env.step(action)
         total, length_steps = total + step.reward, length_steps + 1
@@ -139,13 +141,15 @@ def play(
         cut = step.truncated and step.discard  # a pause, or a step that came too late
         if episode is None and (cut or length_steps == limit):
             episode = Episode(total, length_steps)
-        ended = step.terminated or step.truncated or episode is not None
+        begins = step.terminated or step.truncated or episode is not None
         yield episode
+        if stop():
+            return
         if episode is not None:
             total, length_steps = 0.0, 0
-        frame = env.reset() if ended else step.frame
+        frame = env.reset() if begins else step.frame
         # A training environment of Atari continues the game after a lost life.
-        observed = perception.observe(frame, first=ended and env.new_scene)
+        first = begins and env.new_scene
 
 
 def evaluate(
@@ -171,9 +175,7 @@ def evaluate(
     returns: list[float] = []
     lengths: list[int] = []
     report = LongPlay(episodes, max_steps)
-    for episode in play(env, perception, act, epsilon=epsilon, rng=rng, max_steps=max_steps):
-        if stop():
-            return None
+    for episode in play(env, perception, act, epsilon=epsilon, rng=rng, max_steps=max_steps, stop=stop):
         report(episode)
         if episode is not None:
             returns.append(episode.episode_return)
@@ -182,5 +184,5 @@ def evaluate(
             if recorder is not None:
                 recorder.end_episode()
             if len(returns) == episodes:
-                break
-    return Evaluation(tuple(returns), tuple(lengths))
+                return Evaluation(tuple(returns), tuple(lengths))
+    return None

@@ -82,4 +82,4 @@ def collect(
             done(recorder.count)
             if recorder.count == rows:
                 return recorder.stacks, recorder.filled
-    raise AssertionError("play ends only with the loop")
+    raise AssertionError("play does not end by itself")

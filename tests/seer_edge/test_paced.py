@@ -258,6 +258,27 @@ def test_an_episode_of_an_evaluation_that_is_cut_counts_so_far() -> None:
     assert env.log.count("rest") == 2
 
 
+def test_nothing_is_sent_after_a_stop_in_a_reset() -> None:
+    env = Arm()
+
+    def evaluated(stop_after: int) -> list[str]:
+        env.log.clear()
+        played = evaluate(
+            paced(env),
+            Blank(),
+            lambda _: ACTION,
+            episodes=2,
+            epsilon=0.0,
+            rng=np.random.default_rng(0),
+            stop=lambda: len(env.log) >= stop_after,
+        )
+        assert played is None
+        return env.log
+
+    assert evaluated(1) == ["reset"]
+    assert evaluated(2) == ["reset", [1, -1]]
+
+
 PROGRAM = """
 import os, signal, sys
 from seer_edge.envs.guarded import Guarded, ending

@@ -24,6 +24,8 @@ ARMS = {
     "uint8": "SEER, compressed uint8 latents",
     "uint4": "SEER, compressed uint4 latents",
     "auto": "SEER, float32 latents, --freeze-at auto",
+    "twice": "no freeze, newest frames, two contrastive steps",
+    "twice-paper": "SEER, float32 latents, two contrastive steps",
     "fresh": "SEER, float32 latents, old rows overwritten before growth",
     "prioritized": "no freeze, all frames of the run, prioritized replay",
     "n10": "no freeze, all frames of the run, prioritized replay, 10-step returns",

@@ -12,7 +12,7 @@ GAMES_AGAINST = 2
 """Games on which an arm must be below another for that to count."""
 MAIN_MEASURES = {"CrazyClimber": "training"}
 """By game; of all others it is the evaluation."""
-FORKS = (("paper", "bounded"), ("uint8", "whole"), ("uint4", "whole"))
+FORKS = (("paper", "bounded"), ("uint8", "whole"), ("uint4", "whole"), ("twice-paper", "twice"))
 """Arms and their parents."""
 SIBLINGS = (("fresh", "paper"),)
 """Arms whose runs with one seed are forks of one checkpoint."""
@@ -24,6 +24,7 @@ UNRELATED = (
     ("n10", "prioritized"),
     ("n10", "whole"),
     ("dopamine", "n10"),
+    ("twice", "bounded"),
 )
 """Arms whose runs have nothing in common but the number of the seed."""
 NOT_JUDGED = "not judged"

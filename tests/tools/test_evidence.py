@@ -237,7 +237,7 @@ def test_the_page_of_the_working_directory_has_its_name(tmp_path: Path) -> None:
     assert "`python tools/evidence.py page --page docs/results/freeze`" in about
 
 
-@pytest.mark.parametrize("name", ["evidence", "freeze", "long"])
+@pytest.mark.parametrize("name", ["control", "evidence", "freeze", "long"])
 def test_the_committed_pages_are_those_of_the_committed_runs(name: str, tmp_path: Path) -> None:
     committed = RESULTS / name
     shutil.copytree(committed / "runs", tmp_path / name / "runs")
